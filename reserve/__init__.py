@@ -1,0 +1,1 @@
+"""MERLOT Reserve: data, model and trainer on top of the fused ops of `reserve_kernels`."""

@@ -1,0 +1,132 @@
+"""Typed configuration. Field names of the data, model and optimizer sections are those of the official YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Shapes and rates of the data (SPEC 1, 2, 7)."""
+
+    sample_rate: int = 22050
+    """Audio samples per second."""
+    fft_window_size: int = 1536
+    """Samples of the mel frontend's window at playback speed 1."""
+    fft_hop_length: int = 588
+    """Samples between mel frames at playback speed 1."""
+    num_mels: int = 64
+    spec_size: int = 188
+    """Mel frames in a segment of 5 s."""
+    num_segments: int = 16
+    """Segments in an example."""
+    num_segment_groups: int = 2
+    """Groups the segments are divided into; each has its own joint sequence."""
+    num_audio_subsegments: int = 3
+    """Audio subsegments in a segment."""
+    lang_seq_len: int = 160
+    """Language tokens of a joint sequence with images."""
+    seq_len: int = 640
+    """Length of a joint sequence."""
+    mask_rate: float = 0.25
+    """Fraction of an example's subsegments that are targets, in each direction."""
+    text_span_budget: int = 38
+    """Masked spans of the random text."""
+    num_text_spans_to_include: int = 48
+    """Text spans kept per example, chosen over the whole device batch."""
+    use_audio_token_prob: float = 0.5
+    """Probability that audio_text_matching shows an example's audio rather than its words."""
+    random_scale_min: float = 1.05
+    random_scale_max: float = 1.1
+    """Range of the training images' random scale."""
+
+    def __post_init__(self) -> None:
+        if self.num_segments % self.num_segment_groups:
+            raise ValueError(
+                f"data.num_segments must be a multiple of data.num_segment_groups; got {self.num_segments} and "
+                f"{self.num_segment_groups}"
+            )
+        if not 0 < self.mask_rate <= 0.5:
+            raise ValueError(
+                f"data.mask_rate must be in (0, 0.5], since the targets of the two directions are disjoint; "
+                f"got {self.mask_rate}"
+            )
+        if self.num_text_spans_to_include > self.num_text_spans:
+            raise ValueError(
+                f"data.num_text_spans_to_include must be at most the {self.num_text_spans} spans an example has; "
+                f"got {self.num_text_spans_to_include}"
+            )
+
+    @property
+    def segments_per_group(self) -> int:
+        return self.num_segments // self.num_segment_groups
+
+    @property
+    def num_subsegments(self) -> int:
+        """Audio subsegments in an example."""
+        return self.num_segments * self.num_audio_subsegments
+
+    @property
+    def num_masked_subsegments(self) -> int:
+        """Target subsegments of an example in each direction."""
+        return int(self.num_subsegments * self.mask_rate)
+
+    @property
+    def num_text_spans(self) -> int:
+        """Text spans of an example: text2audio, audio2text, then random_text."""
+        return 2 * self.num_masked_subsegments + self.text_span_budget
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the model (SPEC 4, 6)."""
+
+    hidden_size: int = 768
+    vocab_size: int = 32768
+    vit_num_layers: int = 12
+    vit_patch_size: int = 16
+    vit_pooling_ratio: int = 2
+    output_grid: tuple[int, int] = (12, 20)
+    """Patches high and wide."""
+    audio_num_layers: int = 12
+    audio_patch_size: int = 2
+    audio_seq_length: int = 60
+    """Mel frames in a subsegment."""
+    audio_token_length: int = 6
+    """Joint tokens a subsegment gives."""
+    span_num_layers: int = 4
+    text_span_length: int = 15
+    joint_num_layers: int = 12
+    rotary: Literal["reserve", "standard"] = "reserve"
+    """The released diagonal form or the textbook rotation (SPEC 5)."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % 64:
+            raise ValueError(f"model.hidden_size must be a multiple of 64 (the head size); got {self.hidden_size}")
+        if any(side % self.vit_pooling_ratio for side in self.output_grid):
+            raise ValueError(
+                f"model.output_grid must be divisible by model.vit_pooling_ratio {self.vit_pooling_ratio}; "
+                f"got {tuple(self.output_grid)}"
+            )
+        patches, rest = divmod(self.audio_seq_length, self.audio_patch_size)
+        if rest or patches % self.audio_token_length:
+            raise ValueError(
+                "model.audio_seq_length must be a multiple of audio_patch_size * audio_token_length; got "
+                f"{self.audio_seq_length}, {self.audio_patch_size}, {self.audio_token_length}"
+            )
+
+    @property
+    def num_heads(self) -> int:
+        return self.hidden_size // 64
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an input image, pixels."""
+        return self.output_grid[0] * self.vit_patch_size, self.output_grid[1] * self.vit_patch_size
+
+    @property
+    def pooled_grid(self) -> tuple[int, int]:
+        """Joint tokens an image gives, high and wide."""
+        return self.output_grid[0] // self.vit_pooling_ratio, self.output_grid[1] // self.vit_pooling_ratio

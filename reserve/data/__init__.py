@@ -1,0 +1,1 @@
+"""From video files and transcripts to batches: Segments, Example, MaskedText, PretrainBatch."""

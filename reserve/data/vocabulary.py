@@ -1,0 +1,28 @@
+"""The special token ids of the released vocabulary (SPEC 3). Ids 10 and up are ordinary byte-level BPE tokens."""
+
+PAD = 0
+START = 1
+END = 2
+MASK = 3
+MASKAUDIO = 4
+AUDIOSPAN = 5
+LTOVPOOL = 6
+UNUSED0 = 7
+UNK = 8
+RESETCTX = 9
+
+SPECIAL_TOKENS = (
+    "<|PAD|>",
+    "<|START|>",
+    "<|END|>",
+    "<|MASK|>",
+    "<|MASKAUDIO|>",
+    "<|AUDIOSPAN|>",
+    "<|LTOVPOOL|>",
+    "<|unused0|>",
+    "<|UNK|>",
+    "<|RESETCTX|>",
+)
+"""String of each special token; its position is its id."""
+
+VOCABULARY_SIZE = 32768

@@ -1,6 +1,6 @@
 """The typed things that flow through the data path: Word, Segments, ExampleText, MaskedText.
 
-    video + transcript -> Segments -> (ExampleText, frames, log-mels) -> MaskedText -> PretrainBatch
+video + transcript -> Segments -> (ExampleText, frames, log-mels) -> MaskedText -> PretrainBatch
 """
 
 from __future__ import annotations

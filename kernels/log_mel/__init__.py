@@ -6,7 +6,7 @@ import torch
 
 from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import FLOATING, check_tensor
-from reserve_kernels.log_mel.reference import log_mel_reference
+from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
 
 __all__ = ["log_mel_spectrogram"]
 
@@ -35,7 +35,7 @@ def log_mel_spectrogram(
 
     Args:
         waveform: [..., samples], float32 (float16 and bfloat16 are computed in float32, float64 in float64); any
-            strides; at least one sample.
+            strides; at least one sample, and enough that an odd `n_fft` fills one frame.
         playback_speed: multiplies `n_fft` and `hop_length`: audio played s times too fast gives the same frames.
         pad_mode: "reflect" (librosa < 0.10 and the released checkpoints) or "constant" (zeros; librosa >= 0.10).
         sample_rate: Hz.
@@ -54,7 +54,7 @@ def log_mel_spectrogram(
         ValueError: an argument is out of range, named with what is allowed.
         RuntimeError: the named backend cannot run here.
 
-    The gradient with respect to `waveform` is exact; the spectrum is computed again for it. There is no double backward.
+    The gradient is exact; the spectrum is computed again for it. There is no double backward.
     """
     check_tensor("waveform", waveform, FLOATING)
     if waveform.dim() == 0 or waveform.shape[-1] == 0:
@@ -104,14 +104,14 @@ def _log_mel(
     offset: float,
 ) -> torch.Tensor:
     x = waveform.to(_compute_dtype(waveform.dtype))
-    out = log_mel_reference(x, pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    return out.to(waveform.dtype).contiguous()
+    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
+    return log_mel_reference(x, settings).to(waveform.dtype).contiguous()
 
 
 @_log_mel.register_fake
 def _(waveform, pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset):
-    frames = 1 + (waveform.shape[-1] + 2 * (n_fft // 2) - n_fft) // hop_length
-    return waveform.new_empty((*waveform.shape[:-1], frames, n_mels))
+    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
+    return waveform.new_empty((*waveform.shape[:-1], settings.frames(waveform.shape[-1]), n_mels))
 
 
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram_backward", mutates_args=())
@@ -128,11 +128,8 @@ def _log_mel_backward(
     offset: float,
 ) -> torch.Tensor:
     dtype = _compute_dtype(waveform.dtype)
-    with torch.enable_grad():
-        x = waveform.detach().to(dtype).requires_grad_()
-        out = log_mel_reference(x, pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    (grad_waveform,) = torch.autograd.grad(out, x, grad.to(dtype))
-    return grad_waveform.to(waveform.dtype).contiguous()
+    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
+    return log_mel_reference_backward(grad.to(dtype), waveform.to(dtype), settings).to(waveform.dtype).contiguous()
 
 
 @_log_mel_backward.register_fake

@@ -34,7 +34,7 @@ def mask_text(
     """
     _check(text, subsegment_starts, data)
     choices = draw_masking_choices(text, data, model, rng)
-    return apply_masking(text, subsegment_starts, prefixes, choices, data, model)
+    return _build(text, subsegment_starts, prefixes, choices, data, model)
 
 
 def apply_masking(
@@ -47,6 +47,17 @@ def apply_masking(
 ) -> MaskedText:
     """`mask_text` with its random choices given. Raises ValueError as `mask_text` does."""
     _check(text, subsegment_starts, data)
+    return _build(text, subsegment_starts, prefixes, choices, data, model)
+
+
+def _build(
+    text: ExampleText,
+    subsegment_starts: np.ndarray,
+    prefixes: MetadataPrefixes,
+    choices: MaskingChoices,
+    data: DataConfig,
+    model: ModelConfig,
+) -> MaskedText:
     alignment = align(text, subsegment_starts, data, model.audio_seq_length)
     text2audio, text2audio_spans = text2audio_stream(text.token_ids, alignment, choices, data, model)
     audio2text, audio2text_spans = audio2text_stream(text.token_ids, alignment.lengths, choices, data, model)

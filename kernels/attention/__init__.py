@@ -1,0 +1,156 @@
+"""rotary_attention: packed variable-length attention with the rotary position inside (SPEC 5, 6)."""
+
+from __future__ import annotations
+
+import torch
+
+from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
+from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
+from reserve_kernels.attention.sdpa_padded import attention_sdpa_padded
+from reserve_kernels.backends import Backend, choose, register, runs_anywhere
+from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
+
+__all__ = ["rotary_attention"]
+
+OP = "rotary_attention"
+HEAD_SIZE = 64
+ANGLES = 16
+
+register(OP, [Backend("sdpa", runs_anywhere), Backend("reference", runs_anywhere)])
+
+
+def rotary_attention(
+    qkv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    *,
+    angles: torch.Tensor | None = None,
+    rotary: str = "reserve",
+    segment_ids: torch.Tensor | None = None,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> torch.Tensor:
+    """Multi-head attention over packed sequences, each token attending to all tokens of its own sequence.
+
+    Args:
+        qkv: [tokens, 3, heads, 64] queries, keys and values of all sequences one after another; float16, bfloat16,
+            float32 or float64. Under autocast it is cast to autocast's dtype.
+        cu_seqlens: int32 [sequences + 1], where each sequence starts, from 0 to `tokens`; empty sequences are allowed.
+            Its values are not checked: that would make the host wait for a GPU.
+        max_seqlen: length of the longest sequence, or more.
+        angles: float32 [tokens, 16], the rotary angles of each token in radians, applied to queries and keys: angle i
+            to head dimensions 2 i and 2 i + 1 of the first 32; the others pass through. None for no position. They
+            get no gradient.
+        rotary: "reserve", the released models' diagonal form (even (sin a - cos a), odd (sin a + cos a)), or
+            "standard", the rotation by a (SPEC 5).
+        segment_ids: int32 [tokens]; if given, tokens attend only to tokens of their sequence with an equal id.
+        scale: multiplies the scores; 1 / sqrt(64) by default.
+        backend: "auto" or a name from `reserve_kernels.backends()`.
+
+    Returns:
+        [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least.
+
+    Raises:
+        TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; it is named.
+        RuntimeError: the named backend cannot run here.
+
+    The gradient of `qkv` comes back packed like `qkv`. There is no double backward. Two runs give the same bits.
+    """
+    check_tensor("qkv", qkv, FLOATING)
+    if qkv.dim() != 4 or qkv.shape[1] != 3 or qkv.shape[3] != HEAD_SIZE:
+        raise ValueError(f"qkv must be [tokens, 3, heads, {HEAD_SIZE}]; got shape {tuple(qkv.shape)}")
+    check_tensor("cu_seqlens", cu_seqlens, (torch.int32,))
+    check_same_device("cu_seqlens", cu_seqlens, "qkv", qkv)
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
+        raise ValueError(f"cu_seqlens must be [sequences + 1]; got shape {tuple(cu_seqlens.shape)}")
+    if max_seqlen < 0:
+        raise ValueError(f"max_seqlen must be at least 0; got {max_seqlen}")
+    if rotary not in ("reserve", "standard"):
+        raise ValueError(f"rotary must be 'reserve' or 'standard'; got {rotary!r}")
+    if angles is not None:
+        _check_per_token("angles", angles, qkv, (torch.float32, torch.float64), (ANGLES,))
+    if segment_ids is not None:
+        _check_per_token("segment_ids", segment_ids, qkv, (torch.int32, torch.int64), ())
+    if torch.is_autocast_enabled(qkv.device.type) and qkv.dtype != torch.float64:
+        qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
+    chosen = choose(OP, backend, qkv.device, qkv.dtype)
+    scale = HEAD_SIZE**-0.5 if scale is None else float(scale)
+    if chosen == "sdpa" and qkv.device.type != "cpu":
+        return attention_sdpa_padded(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    out, _ = torch.ops.reserve_kernels.rotary_attention(qkv, cu_seqlens, angles, segment_ids, rotary, scale, chosen)
+    return out
+
+
+def _check_per_token(
+    name: str, value: torch.Tensor, qkv: torch.Tensor, dtypes: tuple[torch.dtype, ...], rest: tuple[int, ...]
+) -> None:
+    check_tensor(name, value, dtypes)
+    check_same_device(name, value, "qkv", qkv)
+    if tuple(value.shape) != (qkv.shape[0], *rest):
+        raise ValueError(
+            f"{name} must be {[qkv.shape[0], *rest]} (qkv has {qkv.shape[0]} tokens); got {tuple(value.shape)}"
+        )
+
+
+@torch.library.custom_op("reserve_kernels::rotary_attention", mutates_args=())
+def _attention(
+    qkv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    angles: torch.Tensor | None,
+    segment_ids: torch.Tensor | None,
+    rotary: str,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if backend == "sdpa":
+        return attention_sdpa_cpu(qkv, cu_seqlens, angles, segment_ids, rotary, scale)
+    out, lse = attention_reference(qkv, cu_seqlens, angles, segment_ids, rotary, scale)
+    return out, lse.to(_statistics_dtype(qkv.dtype))
+
+
+@_attention.register_fake
+def _(qkv, cu_seqlens, angles, segment_ids, rotary, scale, backend):
+    tokens, _, heads, size = qkv.shape
+    return qkv.new_empty(tokens, heads, size), qkv.new_empty(tokens, heads, dtype=_statistics_dtype(qkv.dtype))
+
+
+@torch.library.custom_op("reserve_kernels::rotary_attention_backward", mutates_args=())
+def _attention_backward(
+    grad: torch.Tensor,
+    qkv: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    angles: torch.Tensor | None,
+    segment_ids: torch.Tensor | None,
+    rotary: str,
+    scale: float,
+    backend: str,
+) -> torch.Tensor:
+    if backend == "sdpa":
+        return attention_sdpa_cpu_backward(grad, qkv, out, lse, cu_seqlens, angles, segment_ids, rotary, scale)
+    return attention_reference_backward(grad, qkv, cu_seqlens, angles, segment_ids, rotary, scale)
+
+
+@_attention_backward.register_fake
+def _(grad, qkv, out, lse, cu_seqlens, angles, segment_ids, rotary, scale, backend):
+    return torch.empty_like(qkv, memory_format=torch.contiguous_format)
+
+
+def _statistics_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _setup_context(ctx, inputs, output):
+    qkv, cu_seqlens, angles, segment_ids, *ctx.settings = inputs
+    out, lse = output
+    ctx.save_for_backward(qkv, out, lse, cu_seqlens, angles, segment_ids)
+    ctx.mark_non_differentiable(lse)
+
+
+def _backward(ctx, grad, _grad_lse):
+    grad_qkv = torch.ops.reserve_kernels.rotary_attention_backward(grad, *ctx.saved_tensors, *ctx.settings)
+    return grad_qkv, *[None] * 6
+
+
+_attention.register_autograd(_backward, setup_context=_setup_context)

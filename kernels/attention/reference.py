@@ -1,0 +1,89 @@
+"""What rotary_attention means, in plain PyTorch: exact in float64."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+
+ROTATED = 32
+"""Head dimensions that are rotated; the rest pass through."""
+
+
+def apply_rotary(x: torch.Tensor, angles: torch.Tensor, rotary: str, *, transpose: bool = False) -> torch.Tensor:
+    """Applies the position to q or k (SPEC 5): x [tokens, ..., 64], angles [tokens, 16] -> the shape of x.
+
+    Angle i belongs to the dimensions 2 i and 2 i + 1. "reserve" scales them by sin a - cos a and sin a + cos a;
+    "standard" rotates the pair by a. `transpose` applies the transposed map, which takes gradients back.
+    """
+    angles = angles.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    angles = angles.reshape(angles.shape[0], *[1] * (x.dim() - 2), angles.shape[1])
+    sin, cos = angles.sin().to(x.dtype), angles.cos().to(x.dtype)
+    even, odd = x[..., 0:ROTATED:2], x[..., 1:ROTATED:2]
+    if rotary == "reserve":
+        pairs = torch.stack((even * (sin - cos), odd * (sin + cos)), dim=-1)
+    else:
+        sin = -sin if transpose else sin
+        pairs = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
+    return torch.cat((pairs.flatten(-2), x[..., ROTATED:]), dim=-1)
+
+
+def rotate_qk(qkv: torch.Tensor, angles: torch.Tensor | None, rotary: str, *, transpose: bool = False) -> torch.Tensor:
+    """qkv [tokens, 3, heads, 64] with the position applied to queries and keys."""
+    if angles is None:
+        return qkv
+    return torch.cat((apply_rotary(qkv[:, :2], angles, rotary, transpose=transpose), qkv[:, 2:]), dim=1)
+
+
+def attention_reference(
+    qkv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    angles: torch.Tensor | None,
+    segment_ids: torch.Tensor | None,
+    rotary: str,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention within each sequence and segment id: qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse).
+
+    `lse` [tokens, heads] is the logsumexp of each row's scores. Differentiable by autograd.
+    """
+    q, k, v = rotate_qk(qkv, angles, rotary).unbind(1)
+    # Empty starts, so that no sequences at all give an empty result with a gradient.
+    outputs = [v[:0]]
+    statistics = [v[:0, :, 0]]
+    for start, end in pairwise(cu_seqlens.tolist()):
+        scores = torch.einsum("qhd,khd->hqk", q[start:end], k[start:end]) * scale
+        if segment_ids is not None:
+            ids = segment_ids[start:end]
+            scores = scores.masked_fill(ids[:, None] != ids[None, :], -torch.inf)
+        lse = scores.logsumexp(-1)
+        outputs.append(torch.einsum("hqk,khd->qhd", (scores - lse[..., None]).exp(), v[start:end]))
+        statistics.append(lse.T)
+    return torch.cat(outputs), torch.cat(statistics)
+
+
+def attention_reference_backward(
+    grad: torch.Tensor,
+    qkv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    angles: torch.Tensor | None,
+    segment_ids: torch.Tensor | None,
+    rotary: str,
+    scale: float,
+) -> torch.Tensor:
+    """The gradient of `qkv`, given that of `out` [tokens, heads, 64]."""
+    rotated = rotate_qk(qkv, angles, rotary)
+    grad_qkv = torch.empty_like(rotated, memory_format=torch.contiguous_format)
+    for start, end in pairwise(cu_seqlens.tolist()):
+        q, k, v = rotated[start:end].unbind(1)
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        if segment_ids is not None:
+            ids = segment_ids[start:end]
+            scores = scores.masked_fill(ids[:, None] != ids[None, :], -torch.inf)
+        probabilities = scores.softmax(-1)
+        grad_p = torch.einsum("qhd,khd->hqk", grad[start:end], v)
+        grad_s = probabilities * (grad_p - (grad_p * probabilities).sum(-1, keepdim=True)) * scale
+        grad_qkv[start:end, 0] = torch.einsum("hqk,khd->qhd", grad_s, k)
+        grad_qkv[start:end, 1] = torch.einsum("hqk,qhd->khd", grad_s, q)
+        grad_qkv[start:end, 2] = torch.einsum("hqk,qhd->khd", probabilities, grad[start:end])
+    return rotate_qk(grad_qkv, angles, rotary, transpose=True)

@@ -1,0 +1,40 @@
+"""rotary_attention on a GPU through scaled_dot_product_attention, padded to `max_seqlen` and masked.
+
+Reading the lengths would make the host wait for the GPU, so nothing here depends on their values.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from reserve_kernels.attention.reference import rotate_qk
+
+
+def attention_sdpa_padded(
+    qkv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    angles: torch.Tensor | None,
+    segment_ids: torch.Tensor | None,
+    rotary: str,
+    scale: float,
+) -> torch.Tensor:
+    """qkv [tokens, 3, heads, 64] -> [tokens, heads, 64]; differentiable by autograd."""
+    tokens = qkv.shape[0]
+    if tokens == 0:
+        return qkv[:, 2]
+    position = torch.arange(max_seqlen, device=qkv.device)
+    valid = position < cu_seqlens.diff()[:, None]
+    rows = torch.where(valid, cu_seqlens[:-1, None] + position, 0)
+    q, k, v = rotate_qk(qkv, angles, rotary)[rows].permute(2, 0, 3, 1, 4)
+    mask = valid[:, None, None, :]
+    if segment_ids is not None:
+        ids = segment_ids[rows]
+        mask = mask & (ids[:, None, :, None] == ids[:, None, None, :])
+    # A padded row attends to its own place: a row without keys would be NaN.
+    mask = mask | (~valid)[:, None, :, None] & torch.eye(max_seqlen, dtype=torch.bool, device=qkv.device)
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
+    token = torch.arange(tokens, device=qkv.device)
+    sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), token, right=True)
+    return out[sequence, token - cu_seqlens[sequence]]

@@ -1,0 +1,23 @@
+"""Argument checks shared by the ops: each error names the argument, what it got and what it wants."""
+
+from __future__ import annotations
+
+import torch
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor:
+    """Returns `value` if it is a tensor of one of `dtypes`, else raises TypeError."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+    if value.dtype not in dtypes:
+        allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+        raise TypeError(f"{name} must have dtype {allowed}; got {str(value.dtype).removeprefix('torch.')}")
+    return value
+
+
+def check_same_device(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+    """Raises ValueError unless both tensors are on one device."""
+    if value.device != other.device:
+        raise ValueError(f"{name} must be on {other_name}'s device {other.device}; got {value.device}")

@@ -1,0 +1,128 @@
+"""What log_mel_spectrogram means, in plain PyTorch: exact in float64."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+
+# Slaney's scale: linear below 1 kHz at 200/3 Hz a mel, logarithmic above with 27 steps to a factor of 6.4.
+_HZ_PER_MEL = 200.0 / 3.0
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
+_LOG_STEP = math.log(6.4) / 27.0
+
+
+def hz_to_mel(frequency: float) -> float:
+    """Slaney mel of a frequency in Hz."""
+    if frequency < _BREAK_HZ:
+        return frequency / _HZ_PER_MEL
+    return _BREAK_MEL + math.log(frequency / _BREAK_HZ) / _LOG_STEP
+
+
+def mel_to_hz(mel: torch.Tensor) -> torch.Tensor:
+    """Frequencies in Hz of Slaney mels."""
+    return torch.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, _BREAK_HZ * torch.exp(_LOG_STEP * (mel - _BREAK_MEL)))
+
+
+@functools.lru_cache(maxsize=32)
+def mel_filterbank(sample_rate: float, n_fft: int, n_mels: int, f_min: float, f_max: float) -> torch.Tensor:
+    """Triangular, area-normalised Slaney filters (SPEC 2), float64 [n_mels, n_fft // 2 + 1], on the CPU."""
+    edges = mel_to_hz(torch.linspace(hz_to_mel(f_min), hz_to_mel(f_max), n_mels + 2, dtype=torch.float64))
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (sample_rate / n_fft)
+    width = edges.diff()
+    rising = (bins - edges[:-2, None]) / width[:-1, None]
+    falling = (edges[2:, None] - bins) / width[1:, None]
+    triangles = torch.minimum(rising, falling).clamp_min(0.0)
+    return triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]
+
+
+def reflect_index(samples: int, pad: int, device: torch.device) -> torch.Tensor:
+    """Indices [samples + 2 pad] that pad by reflection about the end samples, as often as the padding needs."""
+    position = torch.arange(-pad, samples + pad, device=device)
+    if samples == 1:
+        return torch.zeros_like(position)
+    period = 2 * (samples - 1)
+    folded = position.remainder(period)
+    return torch.minimum(folded, period - folded)
+
+
+@dataclass(frozen=True)
+class LogMelSettings:
+    """The actual parameters, after playback speed: samples, Hz and power."""
+
+    pad_mode: str
+    sample_rate: float
+    n_fft: int
+    hop_length: int
+    n_mels: int
+    f_min: float
+    f_max: float
+    offset: float
+
+    def frames(self, samples: int) -> int:
+        """Frames that `samples` samples give."""
+        return 1 + (samples + 2 * (self.n_fft // 2) - self.n_fft) // self.hop_length
+
+    def window(self, like: torch.Tensor) -> torch.Tensor:
+        """Symmetric Hann window [n_fft], computed in float64 whatever the dtype."""
+        return torch.hann_window(self.n_fft, periodic=False, dtype=torch.float64).to(like.device, like.dtype)
+
+    def filters(self, like: torch.Tensor) -> torch.Tensor:
+        """The filterbank in the dtype and on the device of `like`."""
+        bank = mel_filterbank(self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max)
+        return bank.to(like.device, like.dtype)
+
+    def padded_index(self, samples: int, device: torch.device) -> torch.Tensor:
+        """For each padded sample the sample it repeats, int64 [samples + 2 (n_fft // 2)]; -1 for zeros."""
+        pad = self.n_fft // 2
+        if self.pad_mode == "reflect":
+            return reflect_index(samples, pad, device)
+        position = torch.arange(-pad, samples + pad, device=device)
+        return torch.where((position >= 0) & (position < samples), position, -1)
+
+
+def _spectrum(waveform: torch.Tensor, settings: LogMelSettings) -> torch.Tensor:
+    """Complex spectrum of the windowed frames, [..., frames, n_fft // 2 + 1]."""
+    index = settings.padded_index(waveform.shape[-1], waveform.device)
+    padded = waveform[..., index.clamp_min(0)]
+    if settings.pad_mode == "constant":
+        # Not a product with 0: that would keep NaN and infinite samples.
+        padded = padded.masked_fill(index < 0, 0.0)
+    frames = padded.unfold(-1, settings.n_fft, settings.hop_length) * settings.window(waveform)
+    if frames.numel() == 0:
+        # MKL refuses an empty batch.
+        return frames.new_empty((*frames.shape[:-1], settings.n_fft // 2 + 1), dtype=frames.dtype.to_complex())
+    return torch.fft.rfft(frames)
+
+
+def log_mel_reference(waveform: torch.Tensor, settings: LogMelSettings) -> torch.Tensor:
+    """`log(mel + offset) - log(offset)` of the power spectrum, [..., samples] -> [..., frames, n_mels], same dtype."""
+    spectrum = _spectrum(waveform, settings)
+    mel = (spectrum.real.square() + spectrum.imag.square()) @ settings.filters(waveform).T
+    return torch.log(mel + settings.offset) - math.log(settings.offset)
+
+
+def log_mel_reference_backward(grad: torch.Tensor, waveform: torch.Tensor, settings: LogMelSettings) -> torch.Tensor:
+    """The gradient of `waveform`, given that of the output; each step of the forward transposed, last to first."""
+    if waveform.numel() == 0:
+        return torch.zeros_like(waveform)
+    samples = waveform.shape[-1]
+    filters = settings.filters(waveform)
+    spectrum = _spectrum(waveform, settings)
+    mel = (spectrum.real.square() + spectrum.imag.square()) @ filters.T
+    grad_power = (grad / (mel + settings.offset)) @ filters
+    # The transpose of rfft: the inverse transform without its 1/n, where only bins without a mirror count whole.
+    weight = torch.full((filters.shape[1],), 0.5, dtype=waveform.dtype, device=waveform.device)
+    weight[0] = 1.0
+    if settings.n_fft % 2 == 0:
+        weight[-1] = 1.0
+    grad_frames = torch.fft.irfft(2 * spectrum * (grad_power * weight), n=settings.n_fft, norm="forward")
+    grad_frames = (grad_frames * settings.window(waveform)).flatten(-2)
+    index = settings.padded_index(samples, waveform.device).unfold(0, settings.n_fft, settings.hop_length).flatten()
+    # One place more than there are samples takes what belongs to padding zeros.
+    grad_waveform = waveform.new_zeros((*waveform.shape[:-1], samples + 1))
+    grad_waveform.index_add_(-1, torch.where(index < 0, samples, index), grad_frames)
+    return grad_waveform[..., :samples]

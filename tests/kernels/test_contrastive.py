@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from numerics import assert_as_good_as_reference
+
+from reserve_kernels import contrastive_loss
+from reserve_kernels.contrastive import chunked
+
+
+def make_inputs(pairs=37, extra=11, dim=64, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(n):
+        return torch.randn(n, dim, generator=generator, dtype=torch.float64).to(dtype)
+
+    return {"x": draw(pairs), "y": draw(pairs), "x_extra": draw(extra // 2), "y_extra": draw(extra)}
+
+
+def dense(x, y, log_scale, x_extra=None, y_extra=None):
+    """SPEC 8 written out: cross-entropy on materialised logits."""
+
+    def prepare(v):
+        return (
+            v / torch.sqrt(v.square().sum(-1, keepdim=True) + 1e-5) * torch.exp(log_scale.clamp(max=math.log(100)) / 2)
+        )
+
+    xs, ys = (
+        prepare(torch.cat([x, x_extra]) if x_extra is not None else x),
+        prepare(torch.cat([y, y_extra]) if y_extra is not None else y),
+    )
+    n = torch.arange(x.shape[0])
+    forward = torch.nn.functional.cross_entropy(xs[: len(x)] @ ys.T, n, reduction="none")
+    backward = torch.nn.functional.cross_entropy(ys[: len(y)] @ xs.T, n, reduction="none")
+    return (forward.mean() + backward.mean()) / 2, forward, backward
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("pairs", "extra"), [(37, 11), (1, 0), (1, 3), (128, 0)])
+def test_losses_and_gradients_match_float64(backend, dtype, pairs, extra):
+    inputs = make_inputs(pairs, extra, dtype=dtype)
+    results = []
+    for cast, run in [
+        (dtype, lambda **a: contrastive_loss(**a, backend=backend)),
+        (torch.float64, dense),
+        (dtype, lambda **a: contrastive_loss(**a, backend="reference")),
+    ]:
+        leaves = {k: v.to(cast).requires_grad_() for k, v in inputs.items()}
+        leaves["log_scale"] = torch.tensor(
+            1.3, dtype=torch.float64 if cast == torch.float64 else torch.float32
+        ).requires_grad_()
+        loss, forward, backward = run(**leaves)
+        results.append([loss, forward, backward, *torch.autograd.grad(loss, leaves.values())])
+    for out, truth, plain in zip(*results, strict=True):
+        assert_as_good_as_reference(out, truth, plain)
+
+
+def test_many_blocks_give_what_one_gives(monkeypatch):
+    inputs = make_inputs(200, 30, dtype=torch.float64)
+    whole = contrastive_loss(**inputs, log_scale=1.0)
+    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
+    assert torch.allclose(contrastive_loss(**inputs, log_scale=1.0).x_to_y, whole.x_to_y, rtol=1e-12)
+
+
+def test_no_pairs_cost_nothing():
+    inputs = {k: v.requires_grad_() for k, v in make_inputs(0, 6).items()}
+    out = contrastive_loss(**inputs, log_scale=1.0)
+    assert out.loss == 0
+    assert out.x_to_y.shape == (0,)
+    out.loss.backward()
+    assert (inputs["y_extra"].grad == 0).all()
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_log_scale_is_clamped_at_ln_100(backend):
+    inputs = make_inputs()
+    scale = torch.tensor(9.0, requires_grad=True)
+    out = contrastive_loss(**inputs, log_scale=scale, backend=backend)
+    assert out.loss == contrastive_loss(**inputs, log_scale=math.log(100.0), backend=backend).loss
+    assert torch.autograd.grad(out.loss, scale)[0] == 0
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e15])
+def test_extreme_norms_stay_finite(scale):
+    inputs = {k: (v * scale).requires_grad_() for k, v in make_inputs().items()}
+    out = contrastive_loss(**inputs, log_scale=1.0)
+    out.loss.backward()
+    assert torch.isfinite(out.loss)
+    assert all(torch.isfinite(v.grad).all() for v in inputs.values())
+
+
+def test_nan_stays_visible():
+    inputs = make_inputs()
+    inputs["x"][3, 5] = math.nan
+    out = contrastive_loss(**inputs, log_scale=1.0)
+    assert out.loss.isnan()
+    assert out.x_to_y.isnan().nonzero().flatten().tolist() == [3]
+
+
+def test_duplicated_targets_share_the_mass():
+    x = torch.randn(4, 64)
+    out = contrastive_loss(x, torch.ones(4, 64), 1.0)
+    torch.testing.assert_close(out.x_to_y, torch.full((4,), math.log(4.0)))
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_opcheck(backend):
+    inputs = make_inputs(7, 4)
+    torch.library.opcheck(
+        torch.ops.reserve_kernels.row_logsumexp,
+        (inputs["x"].requires_grad_(), inputs["y_extra"].requires_grad_(), backend),
+    )
+
+
+def test_compiles_as_one_graph_with_gradient():
+    inputs = make_inputs(9, 5)
+    compiled = torch.compile(lambda x: contrastive_loss(**(inputs | {"x": x}), log_scale=1.0).loss, fullgraph=True)
+    x = inputs["x"].clone().requires_grad_()
+    compiled(x).backward()
+    y = inputs["x"].clone().requires_grad_()
+    contrastive_loss(**(inputs | {"x": y}), log_scale=1.0).loss.backward()
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+BAD = {
+    "x type": ({"x": 3}, TypeError, "x must be a torch.Tensor"),
+    "x shape": ({"x": torch.randn(3)}, ValueError, r"x must be \[rows, dim\]"),
+    "y dtype": ({"y": torch.randn(37, 64).double()}, TypeError, "y must have dtype float32; got float64"),
+    "y pairs": ({"y": torch.randn(36, 64)}, ValueError, r"y must pair with x's shape \(37, 64\); got \(36, 64\)"),
+    "extra dim": ({"y_extra": torch.randn(3, 32)}, ValueError, "y_extra must have x's dim 64; got 32"),
+    "log_scale": ({"log_scale": torch.ones(2)}, ValueError, "log_scale must be a scalar"),
+    "backend": ({"backend": "triton9"}, ValueError, "backend must be 'auto' or one of"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_arguments_are_named(change, error, message):
+    with pytest.raises(error, match=message):
+        contrastive_loss(**({**make_inputs(), "log_scale": 1.0} | change))

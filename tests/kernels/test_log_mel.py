@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numerics import assert_as_good_as_reference
+
+from reserve_kernels import log_mel_spectrogram
+
+SIGNALS = ["noise", "chirp", "speech", "silence", "short", "noise_2x", "speech_2x"]
+
+
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_golden_figures_of_librosa(shared_dir, signal, pad_mode):
+    with np.load(shared_dir / "golden" / "log_mel.npz") as golden:
+        waveform, expected = golden[f"{signal}/waveform"], golden[f"{signal}/log_mel/{pad_mode}"]
+    out = log_mel_spectrogram(torch.from_numpy(waveform), playback_speed=2 if "_2x" in signal else 1, pad_mode=pad_mode)
+    assert np.abs(out.numpy().T - expected).max() <= 2e-4
+
+
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
+@pytest.mark.parametrize(
+    ("samples", "n_fft", "hop", "mels", "f_min", "f_max"),
+    [(5000, 1536, 588, 64, 20.0, 11025.0), (900, 400, 160, 80, 0.0, 8000.0), (700, 255, 100, 13, 50.0, 4000.0)],
+)
+def test_librosa_agrees_for_any_parameters(samples, n_fft, hop, mels, f_min, f_max, pad_mode):
+    librosa = pytest.importorskip("librosa")
+    scipy_signal = pytest.importorskip("scipy.signal")
+    waveform = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+    power = librosa.feature.melspectrogram(
+        y=waveform,
+        sr=22050,
+        n_fft=n_fft,
+        hop_length=hop,
+        window=scipy_signal.windows.hann(n_fft, sym=True),
+        center=True,
+        pad_mode=pad_mode,
+        power=2.0,
+        n_mels=mels,
+        fmin=f_min,
+        fmax=f_max,
+    )
+    expected = (np.log(power + 0.1) - math.log(0.1)).T
+    out = log_mel_spectrogram(
+        torch.from_numpy(waveform),
+        n_fft=n_fft,
+        hop_length=hop,
+        n_mels=mels,
+        f_min=f_min,
+        f_max=f_max,
+        pad_mode=pad_mode,
+    )
+    assert out.shape == expected.shape
+    assert np.abs(out.numpy() - expected).max() < 2e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(8000,), (3, 4000), (2, 2, 1600), (0, 3000), (1,), (2, 769)])
+def test_values_and_gradients_match_float64(dtype, shape):
+    waveform = torch.randn(shape, dtype=torch.float64).to(dtype)
+    truth_in, plain_in, ours_in = waveform.double(), waveform.float(), waveform.clone()
+    for t in (truth_in, plain_in, ours_in):
+        t.requires_grad_()
+    truth, plain, ours = (log_mel_spectrogram(t) for t in (truth_in, plain_in, ours_in))
+    assert_as_good_as_reference(ours, truth.detach(), plain.detach().to(dtype))
+    grad = torch.randn_like(truth)
+    for out in (truth, plain, ours):
+        out.backward(grad.to(out.dtype))
+    assert_as_good_as_reference(ours_in.grad, truth_in.grad, plain_in.grad.to(dtype))
+
+
+def test_five_seconds_are_188_frames_of_silence_at_zero():
+    out = log_mel_spectrogram(torch.zeros(110250))
+    assert out.shape == (188, 64)
+    assert out.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_and_inf_spoil_only_their_frames(value):
+    waveform = torch.randn(20000)
+    waveform[10000] = value
+    out = log_mel_spectrogram(waveform, pad_mode="constant")
+    touched = [f for f in range(out.shape[0]) if abs(f * 588 - 10000) <= 768]
+    spoilt = (~torch.isfinite(out)).any(-1).nonzero().flatten().tolist()
+    assert spoilt
+    assert set(spoilt) <= set(touched)
+
+
+def test_non_contiguous_input():
+    waveform = torch.randn(4000, 2)
+    torch.testing.assert_close(log_mel_spectrogram(waveform.T), log_mel_spectrogram(waveform.T.contiguous()))
+
+
+def test_short_input_reflects_as_often_as_needed():
+    x = np.random.default_rng(1).standard_normal(5).astype(np.float32)
+    padded = np.pad(x, 768, mode="reflect")
+    out = log_mel_spectrogram(torch.from_numpy(x))
+    expected = log_mel_spectrogram(torch.from_numpy(padded), pad_mode="constant", hop_length=1)[768]
+    torch.testing.assert_close(out[0], expected, atol=1e-5, rtol=0)
+
+
+def test_opcheck():
+    arguments = ("reflect", 22050.0, 64, 20, 8, 20.0, 11025.0, 0.1)
+    torch.library.opcheck(
+        torch.ops.reserve_kernels.log_mel_spectrogram, (torch.randn(2, 300, requires_grad=True), *arguments)
+    )
+
+
+def test_compiles_as_one_graph():
+    waveform = torch.randn(2, 3000)
+    out = torch.compile(lambda x: log_mel_spectrogram(x) * 2, fullgraph=True)(waveform)
+    torch.testing.assert_close(out, log_mel_spectrogram(waveform) * 2)
+
+
+def test_double_backward_is_refused():
+    x = torch.randn(3000, requires_grad=True)
+    (grad,) = torch.autograd.grad(log_mel_spectrogram(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(grad.sum(), x)
+
+
+BAD = {
+    "type": ({"waveform": [0.0]}, TypeError, "waveform must be a torch.Tensor"),
+    "dtype": ({"waveform": torch.zeros(9, dtype=torch.int16)}, TypeError, "waveform must have dtype"),
+    "no samples": ({"waveform": torch.zeros(3, 0)}, ValueError, "at least one sample"),
+    "pad_mode": ({"pad_mode": "edge"}, ValueError, "pad_mode must be 'reflect' or 'constant'; got 'edge'"),
+    "speed": ({"playback_speed": 0}, ValueError, "playback_speed must be an integer of at least 1; got 0"),
+    "n_fft": ({"n_fft": 1}, ValueError, "n_fft must be an integer of at least 2"),
+    "band": ({"f_max": 12000.0}, ValueError, "f_min and f_max must satisfy"),
+    "offset": ({"offset": 0.0}, ValueError, "offset must be positive"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_arguments_are_named(change, error, message):
+    with pytest.raises(error, match=message):
+        log_mel_spectrogram(**({"waveform": torch.zeros(3000)} | change))

@@ -126,9 +126,7 @@ def training_image(
     scale = min(int(factor * size[0]) / height, int(factor * size[1]) / width)
     scale = max(scale, _MIN_SCALED_SIDE / min(height, width))
     scaled = _resize_scaled(image, scale, _training_filter(rng))
-    top, left = (
-        int(max(have - want, 0) * rng.uniform()) for have, want in zip(scaled.shape[:2], size, strict=True)
-    )
+    top, left = (int(max(have - want, 0) * rng.uniform()) for have, want in zip(scaled.shape[:2], size, strict=True))
     return _fit(scaled[top:, left:], size)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     import av
 
 # Demuxers that open other files or devices named in their input, or render text: none of them is a video file.
-_REFUSED_FORMATS = frozenset(
+_REFUSED_FORMATS = (
     "adf alias_pix alsa bin concat concatf dash data fbdev ffmetadata hls idf image2 imf kmsgrab lavfi rtp rtsp "
-    "sap sdp smoothstreaming tty txd vapoursynth video4linux2 v4l2 webm_dash_manifest x11grab xbin".split()
+    "sap sdp smoothstreaming tty txd vapoursynth video4linux2 v4l2 webm_dash_manifest x11grab xbin"
 )
 _MAX_READ_ERRORS = 1000
 # A seek that lands behind its target tries again these many seconds earlier, at last from the start.
@@ -72,7 +73,7 @@ def import_av() -> Any:
 @cache
 def _accepted_formats() -> str:
     names = {name for entry in import_av().formats_available for name in entry.split(",")}
-    return ",".join(sorted(names - _REFUSED_FORMATS))
+    return ",".join(sorted(names.difference(_REFUSED_FORMATS.split())))
 
 
 @contextmanager
@@ -183,7 +184,7 @@ class MediaFile:
 
         That is the last frame whose timestamp is at most the time, or the first frame of all before that one.
         """
-        if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+        if any(later < earlier for earlier, later in pairwise(times)):
             raise ValueError(f"times must not decrease; got {list(times)}")
         reader = _FrameReader(self)
         for time in times:
@@ -241,6 +242,10 @@ class _FrameReader:
     def _next_is_due(self, target: float) -> bool:
         return self._next is not None and self._seconds(self._next) <= target
 
+    def _has_reached(self, target: float) -> bool:
+        """Whether decoding has begun, and not behind the target."""
+        return self._current is not None and self._seconds(self._current) <= target
+
     def _advance(self) -> None:
         self._current, self._next = self._next, next(self._decoded, None)
 
@@ -248,9 +253,8 @@ class _FrameReader:
         """Makes `_current` a frame at or before `target`, or the first of the file."""
         for back in _SEEK_BACK:
             start = target - back
-            if start > self._media.origin and self._start_from(start):
-                if self._current is not None and self._seconds(self._current) <= target:
-                    break
+            if start > self._media.origin and self._start_from(start) and self._has_reached(target):
+                break
         else:
             self._media.rewind()
             self._take_stream()

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from reserve.data.types import Word
 
@@ -62,7 +63,8 @@ def drop_repeated_lines(cues: Sequence[Cue], *, is_new: re.Pattern[str] | None =
     A line is repeated where the last lines of one cue open the next; one that matches `is_new` never is. Cues left
     without text are dropped.
     """
-    kept, shown = [], []
+    kept: list[Cue] = []
+    shown: list[str] = []
     for cue in cues:
         lines = [(line, spoken_text(line), bool(is_new and is_new.search(line))) for line in cue.lines]
         lines = [line for line in lines if line[1]]
@@ -82,7 +84,7 @@ def is_rolling(cues: Sequence[Cue]) -> bool:
     """Whether most cues begin with the line that ended the one before: captions that scroll."""
     texts = [[text for line in cue.lines if (text := spoken_text(line))] for cue in cues]
     texts = [lines for lines in texts if lines]
-    repeats = sum(before[-1] == after[0] for before, after in zip(texts, texts[1:], strict=False))
+    repeats = sum(before[-1] == after[0] for before, after in pairwise(texts))
     return len(texts) > 3 and repeats > len(texts) // 2
 
 

@@ -52,7 +52,9 @@ def _check_times(words: Sequence[Word]) -> None:
     reversed_words = sum(word.end < word.start for word in words)
     if reversed_words > MAX_BACKWARD * len(words):
         raise BadInput(f"{reversed_words} of its {len(words)} words end before they start")
-    backward = sum(after.start < before.start - BACKWARD_SECONDS for before, after in zip(words, words[1:], strict=False))
+    backward = sum(
+        after.start < before.start - BACKWARD_SECONDS for before, after in zip(words, words[1:], strict=False)
+    )
     if backward > MAX_BACKWARD * len(words):
         raise BadInput(f"its times run backwards at {backward} of {len(words)} words")
 
@@ -62,7 +64,9 @@ def _check_text(texts: Sequence[str]) -> None:
     if word_like < MIN_WORD_LIKE * len(texts):
         raise BadInput(f"only {word_like} of its {len(texts)} entries look like words")
     if len(texts) >= _MIN_WORDS_FOR_VARIANCE and (variance := pvariance(map(len, texts))) > MAX_LENGTH_VARIANCE:
-        raise BadInput(f"its words' lengths have a variance of {variance:.0f}; speech has at most {MAX_LENGTH_VARIANCE:g}")
+        raise BadInput(
+            f"its words' lengths have a variance of {variance:.0f}; speech has at most {MAX_LENGTH_VARIANCE:g}"
+        )
 
 
 def _is_word_like(text: str) -> bool:

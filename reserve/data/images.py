@@ -84,13 +84,12 @@ class BlackBars:
         """Rows and columns left when the bars are trimmed, at most BLACK_BAR_LIMIT of a side at each end."""
         if self._brightest is None:
             raise ValueError("no frame was added")
-        bright = self._brightest >= BLACK_BAR_THRESHOLD
-        return _content_range(bright.any(axis=1)), _content_range(bright.any(axis=0))
+        return _content_range(self._brightest.max(axis=1)), _content_range(self._brightest.max(axis=0))
 
 
-def _content_range(has_content: np.ndarray) -> slice:
-    length = len(has_content)
-    indices = np.flatnonzero(has_content)
+def _content_range(brightest: np.ndarray) -> slice:
+    length = len(brightest)
+    indices = np.flatnonzero(brightest >= BLACK_BAR_THRESHOLD)
     if not len(indices):
         return slice(0, length)
     first = min(int(indices[0]), int(length * BLACK_BAR_LIMIT))

@@ -80,7 +80,7 @@ def prepare_video(source: VideoSource, settings: PreparationSettings) -> Prepare
 def _find_words(source: VideoSource, media: MediaFile, duration: float) -> tuple[list[Word], str, list[str]]:
     """Words of the first usable transcript in the order of their centres, its name, and why those before it were not
     used."""
-    refused = []
+    refused: list[str] = []
     for path in source.transcripts:
         try:
             return _words_inside(load_transcript(path), duration), path.name, refused

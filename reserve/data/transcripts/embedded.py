@@ -16,7 +16,7 @@ _MAX_CUES = 200_000
 
 def load_embedded_transcripts(media: MediaFile) -> tuple[list[Word] | None, list[str]]:
     """Words of the first plausible text track of `media`, or None, and the reasons against the tracks before it."""
-    reasons = []
+    reasons: list[str] = []
     for track in range(len(media.container.streams.subtitles)):
         try:
             return plausible_words(plain_cues_to_words(_read_cues(media, track))), reasons

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from reserve.data.errors import BadInput
@@ -13,6 +12,7 @@ from reserve.data.types import Word
 _LISTS = ("segments", "words", "result", "results")
 _TEXTS = ("word", "text", "content", "punctuated_word")
 _MAX_DEPTH = 8
+_MAX_SECONDS = 1e9
 
 
 def parse_json(value: Any) -> list[Word]:
@@ -46,14 +46,14 @@ def _all_timed(parts: list[Any]) -> bool:
 
 def _span(node: dict[str, Any]) -> tuple[float, float] | None:
     """Start and end of a part in seconds; None where it does not have both."""
-    start, end = node.get("start"), node.get("end")
-    if not _is_number(start) or not _is_number(end):
+    start, end = _number(node.get("start")), _number(node.get("end"))
+    return None if start is None or end is None else (start, end)
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _MAX_SECONDS:
         return None
-    return float(start), float(end)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9 and math.isfinite(value)
+    return float(value)
 
 
 def _spread(node: dict[str, Any]) -> list[Word]:

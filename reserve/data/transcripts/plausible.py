@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import pvariance
 
 from reserve.data.errors import BadInput
@@ -52,9 +53,7 @@ def _check_times(words: Sequence[Word]) -> None:
     reversed_words = sum(word.end < word.start for word in words)
     if reversed_words > MAX_BACKWARD * len(words):
         raise BadInput(f"{reversed_words} of its {len(words)} words end before they start")
-    backward = sum(
-        after.start < before.start - BACKWARD_SECONDS for before, after in zip(words, words[1:], strict=False)
-    )
+    backward = sum(after.start < before.start - BACKWARD_SECONDS for before, after in pairwise(words))
     if backward > MAX_BACKWARD * len(words):
         raise BadInput(f"its times run backwards at {backward} of {len(words)} words")
 

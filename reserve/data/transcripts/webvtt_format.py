@@ -14,10 +14,11 @@ WORD_TIME = re.compile(r"<((?:\d+:)?\d\d:\d\d\.\d{3})>")
 def parse_webvtt(text: str) -> list[Word]:
     """Words of a WebVTT file's text. Cues with `<00:00:01.234>` tags time their words; the others spread them."""
     import webvtt
+    from webvtt.errors import MalformedCaptionError, MalformedFileError
 
     try:
-        captions = list(webvtt.from_string(text))
-    except (webvtt.MalformedFileError, webvtt.MalformedCaptionError, ValueError, IndexError) as error:
+        captions = webvtt.from_string(text).captions
+    except (MalformedFileError, MalformedCaptionError, ValueError, IndexError) as error:
         raise BadInput("not WebVTT: it does not begin with a line WEBVTT, or has no well-formed cues") from error
     cues = [
         Cue(parse_timestamp(caption.start), parse_timestamp(caption.end), tuple(caption.lines)) for caption in captions

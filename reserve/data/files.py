@@ -1,0 +1,63 @@
+"""Reading files of unknown origin: regular files only, of bounded size, whatever their names say."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from reserve.data.errors import BadInput
+
+MAX_TEXT_BYTES = 64 * 2**20
+"""Largest transcript or metadata file read, bytes: the captions of a day of speech have less than a tenth of it."""
+
+
+def check_regular_file(path: Path) -> os.stat_result:
+    """Stat of `path`; BadInput where it is absent, empty, or a pipe or device that reading could wait on for ever."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInput("not a regular file")
+    if status.st_size == 0:
+        raise BadInput("empty file")
+    return status
+
+
+def read_bounded_bytes(path: Path) -> bytes:
+    """Content of a file of at most MAX_TEXT_BYTES bytes."""
+    size = check_regular_file(path).st_size
+    if size > MAX_TEXT_BYTES:
+        raise BadInput(f"{size} bytes; a text file may have at most {MAX_TEXT_BYTES}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8 (with or without byte order mark), UTF-16 (with one) or, failing these, Windows-1252."""
+    content = read_bounded_bytes(path)
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    elif b"\0" in content:
+        raise BadInput("binary data, not text")
+    else:
+        encodings = ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise BadInput("not text in UTF-8, UTF-16 or Windows-1252")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"not JSON: {error}") from error

@@ -1,0 +1,162 @@
+"""Frames: cropped and stored as JPEG, and from JPEG to the model's input (SPEC 1; SPEC 7 "Images")."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reserve.data.errors import BadInput
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+STORED_SHORTER_SIDE = 288
+STORED_LONGER_SIDE = 512
+"""Bounds of a stored frame's sides, pixels (SPEC 1)."""
+JPEG_QUALITY = 75
+BLACK_BAR_THRESHOLD = 32
+"""A pixel reaching this value in any channel and any frame is picture, not bar."""
+BLACK_BAR_LIMIT = 0.2
+"""Most of a side's length that may be trimmed at either end."""
+_MAX_SIDE = 8192
+_MIN_SCALED_SIDE = 64
+# Grey that marks the edges of a rotated frame, in the reference 0.5 of [0, 1].
+_ROTATED_EDGE = 128
+_ROTATED_EDGE_WIDTH = 4
+
+
+def bounded_size(height: int, width: int, shorter: int, longer: int) -> tuple[int, int]:
+    """Height and width scaled down, aspect kept, until the shorter side is at most `shorter` and the longer `longer`
+    pixels; never scaled up, never below 1."""
+    scale = min(1.0, shorter / min(height, width), longer / max(height, width))
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [h, w, 3] to uint8 [height, width, 3], bicubic with antialiasing."""
+    from PIL import Image
+
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
+    """uint8 RGB [h, w, 3] as a JPEG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """A JPEG file as uint8 RGB [h, w, 3]. Raises BadInput where it is none, is cut short or larger than 8192 a side."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            if max(image.size) > _MAX_SIDE:
+                raise BadInput(f"a stored frame of {image.size[0]}x{image.size[1]} pixels; at most {_MAX_SIDE} a side")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadInput(f"a stored frame is no whole JPEG: {error}") from error
+
+
+class BlackBars:
+    """Finds bars that stay black in all the frames of a video, for frames added one by one."""
+
+    def __init__(self) -> None:
+        self._brightest: np.ndarray | None = None
+
+    def add(self, image: np.ndarray) -> None:
+        """Takes in a frame, uint8 [h, w, 3]; all frames must have one size."""
+        brightest = image.max(axis=-1)
+        if self._brightest is None:
+            self._brightest = brightest
+        else:
+            np.maximum(self._brightest, brightest, out=self._brightest)
+
+    def content(self) -> tuple[slice, slice]:
+        """Rows and columns left when the bars are trimmed, at most BLACK_BAR_LIMIT of a side at each end."""
+        if self._brightest is None:
+            raise ValueError("no frame was added")
+        return _content_range(self._brightest.max(axis=1)), _content_range(self._brightest.max(axis=0))
+
+
+def _content_range(brightest: np.ndarray) -> slice:
+    length = len(brightest)
+    indices = np.flatnonzero(brightest >= BLACK_BAR_THRESHOLD)
+    if not len(indices):
+        return slice(0, length)
+    first = min(int(indices[0]), int(length * BLACK_BAR_LIMIT))
+    last = max(int(indices[-1]) + 1, int(length * (1 - BLACK_BAR_LIMIT)))
+    return slice(first, last)
+
+
+def trim_black_bars(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """`frames` uint8 [h, w, 3] of one video and one size, without the bars that are black in all of them."""
+    bars = BlackBars()
+    for frame in frames:
+        bars.add(frame)
+    return [frame[bars.content()] for frame in frames]
+
+
+def training_image(
+    image: np.ndarray,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    scale_range: tuple[float, float] = (1.05, 1.1),
+) -> np.ndarray:
+    """A frame, uint8 [h, w, 3], as training sees it: uint8 [*size, 3].
+
+    Upright frames (height at least 4/3 of width) are turned by 90° counter-clockwise and given grey edges of 4
+    pixels left and right. Then the frame is resized, aspect kept, to fit `size` times a scale from U(`scale_range`),
+    with a filter drawn at random, cropped to `size` at random and padded at the bottom and right with 0.
+    """
+    if image.shape[0] >= 4 * image.shape[1] / 3:
+        edges = ((0, 0), (_ROTATED_EDGE_WIDTH, _ROTATED_EDGE_WIDTH), (0, 0))
+        image = np.pad(np.rot90(image), edges, constant_values=_ROTATED_EDGE)
+    height, width = image.shape[:2]
+    factor = rng.uniform(*scale_range)
+    scale = min(int(factor * size[0]) / height, int(factor * size[1]) / width)
+    scale = max(scale, _MIN_SCALED_SIDE / min(height, width))
+    scaled = _resize_scaled(image, scale, _training_filter(rng))
+    top, left = (int(max(have - want, 0) * rng.uniform()) for have, want in zip(scaled.shape[:2], size, strict=True))
+    return _fit(scaled[top:, left:], size)
+
+
+def inference_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame, uint8 [h, w, 3], resized (bilinear, aspect kept) to fit `size` and padded at the bottom and right with
+    0: uint8 [*size, 3]. Black bars are trimmed before, over all frames of the video: `trim_black_bars`."""
+    from PIL import Image
+
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    return _fit(_resize_scaled(image, scale, Image.Resampling.BILINEAR), size)
+
+
+def _training_filter(rng: np.random.Generator) -> Image.Resampling:
+    """One of the reference's resampling filters that Pillow has."""
+    from PIL.Image import Resampling
+
+    filters = (Resampling.NEAREST, Resampling.BOX, Resampling.BILINEAR, Resampling.BICUBIC, Resampling.LANCZOS)
+    return filters[rng.integers(len(filters))]
+
+
+def _resize_scaled(image: np.ndarray, scale: float, resample: Image.Resampling) -> np.ndarray:
+    from PIL import Image
+
+    # Sides are cut to whole pixels as in the reference, but not one short through rounding (191.9999 is 192).
+    height, width = (max(int(side * scale + 1e-6), 1) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), resample))
+
+
+def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The top left of `image`, cut or padded with 0 to `size`."""
+    fitted = np.zeros((*size, 3), dtype=np.uint8)
+    part = image[: size[0], : size[1]]
+    fitted[: part.shape[0], : part.shape[1]] = part
+    return fitted

@@ -1,0 +1,191 @@
+"""Segments of one video on disk: one safetensors file, written whole or not at all, believed only after checking.
+
+Tensors: `start` float64 [n], `playback_speed` int32 [n], `log_mel` float16 [n, frames, mels], `frame_bytes` uint8 [*]
+(the JPEG files one after another), `frame_offsets` int64 [n + 1], `text` uint8 [*] (JSON: video_id, metadata, words).
+The header holds the format's name, the counts and the key of what the file was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reserve.data.errors import BadInput
+from reserve.data.segments import MAX_PLAYBACK_SPEED
+from reserve.data.types import Segments, VideoMetadata, Word
+
+FORMAT = "reserve-segments-1"
+SUFFIX = ".safetensors"
+# Name -> dtype, as safetensors spells it, and number of axes.
+_LAYOUT = {
+    "start": ("F64", 1),
+    "playback_speed": ("I32", 1),
+    "log_mel": ("F16", 3),
+    "frame_bytes": ("U8", 1),
+    "frame_offsets": ("I64", 1),
+    "text": ("U8", 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSummary:
+    """What a store file's header says: enough to plan examples without reading the rest."""
+
+    path: Path
+    video_id: str
+    key: str
+    num_segments: int
+    num_words: int
+
+
+def save_segments(segments: Segments, path: str | Path, *, key: str = "") -> None:
+    """Writes `segments`; `key` identifies what they were made from. A crash leaves the old file or none."""
+    from safetensors.numpy import save
+
+    path = Path(path)
+    text: dict[str, Any] = {
+        "video_id": segments.video_id,
+        "metadata": asdict(segments.metadata),
+        "words": [[[word.text, word.start, word.end] for word in words] for words in segments.words],
+    }
+    tensors: dict[str, np.ndarray] = {
+        "start": segments.start.astype(np.float64),
+        "playback_speed": segments.playback_speed.astype(np.int32),
+        "log_mel": segments.log_mel.astype(np.float16),
+        "frame_bytes": np.frombuffer(b"".join(segments.frames), dtype=np.uint8),
+        "frame_offsets": np.cumsum([0, *map(len, segments.frames)], dtype=np.int64),
+        "text": np.frombuffer(json.dumps(text).encode("ascii"), dtype=np.uint8),
+    }
+    header = {
+        "format": FORMAT,
+        "video_id": segments.video_id,
+        "key": key,
+        "num_segments": str(len(segments)),
+        "num_words": str(sum(map(len, segments.words))),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(save(tensors, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_summary(path: str | Path) -> StoreSummary:
+    """The header of a store file. Raises BadInput where it is not one."""
+    with _opened(path) as file:
+        return _summary(file, Path(path))
+
+
+def load_segments(path: str | Path, start: int = 0, stop: int | None = None) -> Segments:
+    """Segments `start` to `stop` - 1 of a store file, reading no other frames and spectrograms.
+
+    Raises BadInput where the file is not a whole and consistent store of segments.
+    """
+    with _opened(path) as file:
+        count = _check_layout(file, _summary(file, Path(path)).num_segments)
+        stop = count if stop is None else stop
+        if not 0 <= start <= stop <= count:
+            raise IndexError(f"segments {start} to {stop} of a video with {count}")
+        starts, speeds, log_mel = (file.get_slice(name)[start:stop] for name in ("start", "playback_speed", "log_mel"))
+        if not (np.isin(speeds, range(1, MAX_PLAYBACK_SPEED + 1)).all() and np.isfinite(starts).all()):
+            raise BadInput("not a store of segments: impossible times or playback speeds")
+        if not np.isfinite(log_mel).all():
+            raise BadInput("not a store of segments: spectrograms that are not finite")
+        video_id, metadata, words = _decode_text(file.get_tensor("text"), count)
+        return Segments(
+            video_id=video_id,
+            start=starts,
+            playback_speed=speeds,
+            frames=_read_frames(file, start, stop),
+            log_mel=log_mel,
+            words=words[start:stop],
+            metadata=metadata,
+        )
+
+
+def load_texts(path: str | Path) -> list[str]:
+    """What is said in each segment of a store file, words joined by spaces. Raises BadInput as load_segments does."""
+    with _opened(path) as file:
+        count = _check_layout(file, _summary(file, Path(path)).num_segments)
+        _, _, words = _decode_text(file.get_tensor("text"), count)
+    return [" ".join(word.text for word in part) for part in words]
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """A safetensors file whose every failure is BadInput."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"not a store of segments: {error}") from error
+
+
+def _summary(file: Any, path: Path) -> StoreSummary:
+    header = file.metadata() or {}
+    if header.get("format") != FORMAT:
+        raise BadInput(f"not a store of segments: its format is {header.get('format')!r}, not {FORMAT!r}")
+    try:
+        segments, words = int(header["num_segments"]), int(header["num_words"])
+        return StoreSummary(path, header["video_id"], header["key"], segments, words)
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"not a store of segments: its header lacks or garbles {error}") from error
+
+
+def _check_layout(file: Any, count: int) -> int:
+    """Checks names, dtypes and shapes against each other; returns the number of segments."""
+    if set(file.keys()) != set(_LAYOUT):
+        raise BadInput(f"not a store of segments: it holds {sorted(file.keys())}, not {sorted(_LAYOUT)}")
+    lengths = {}
+    for name, (dtype, axes) in _LAYOUT.items():
+        part = file.get_slice(name)
+        shape = part.get_shape()
+        if part.get_dtype() != dtype or len(shape) != axes:
+            raise BadInput(f"not a store of segments: {name} is {part.get_dtype()} of shape {shape}")
+        lengths[name] = shape[0]
+    if any(lengths[name] != count for name in ("start", "playback_speed", "log_mel")):
+        raise BadInput(f"not a store of segments: {count} segments are announced, its tensors have {lengths}")
+    if lengths["frame_offsets"] != count + 1:
+        raise BadInput(f"not a store of segments: {lengths['frame_offsets']} frame offsets for {count} segments")
+    return count
+
+
+def _read_frames(file: Any, start: int, stop: int) -> list[bytes]:
+    offsets = file.get_tensor("frame_offsets")
+    size = file.get_slice("frame_bytes").get_shape()[0]
+    if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) <= 0).any():
+        raise BadInput("not a store of segments: its frame offsets do not divide its frames")
+    frames = file.get_slice("frame_bytes")[int(offsets[start]) : int(offsets[stop])]
+    bounds = offsets[start : stop + 1] - offsets[start]
+    return [frames[a:b].tobytes() for a, b in pairwise(bounds)]
+
+
+def _decode_text(data: np.ndarray, count: int) -> tuple[str, VideoMetadata, list[list[Word]]]:
+    try:
+        text = json.loads(data.tobytes())
+        metadata = text["metadata"]
+        words = [[Word(str(word), float(start), float(end)) for word, start, end in part] for part in text["words"]]
+        decoded = VideoMetadata(str(metadata["title"]), str(metadata["description"]), tuple(map(str, metadata["tags"])))
+        video_id = str(text["video_id"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise BadInput(f"not a store of segments: its text is garbled ({error})") from error
+    if not all(math.isfinite(word.start) and math.isfinite(word.end) for part in words for word in part):
+        raise BadInput("not a store of segments: times of words that are not finite")
+    if len(words) != count:
+        raise BadInput(f"not a store of segments: words of {len(words)} segments instead of {count}")
+    return video_id, decoded, words

@@ -1,0 +1,96 @@
+"""Captions (a text on screen from one time to another) to words: what was spoken, each word with its own times."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from reserve.data.types import Word
+
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
+_INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060\ufeff\u00ad]")
+_SOUND_DESCRIPTION = re.compile(r"\[[^\[\]]*\]|[♩-♯]+")
+_PARENTHESISED = re.compile(r"\([^()]*\)")
+_SPEAKER_CHANGE = re.compile(r"^(?:(?:>>+|[-–—])\s*)+")
+# Only in capitals, as captioners write it: a lower-case word before a colon is usually speech.
+_SPEAKER_NAME = re.compile(r"^[A-Z][A-Z0-9 .'&-]{1,30}:\s+(?=\S)")
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A caption: `lines` as written, shown from `start` to `end` seconds."""
+
+    start: float
+    end: float
+    lines: tuple[str, ...]
+
+
+def spoken_text(text: str) -> str:
+    """`text` without markup, sound descriptions such as [Music] or (applause) alone on a line, musical notes and
+    speaker names in capitals; entities decoded, white space collapsed."""
+    text = _INVISIBLE.sub("", html.unescape(_TAG.sub("", text)))
+    text = " ".join(_SOUND_DESCRIPTION.sub(" ", text).split())
+    if _PARENTHESISED.fullmatch(text):
+        return ""
+    return _SPEAKER_NAME.sub("", _SPEAKER_CHANGE.sub("", text))
+
+
+def spread_words(text: str, start: float, end: float) -> list[Word]:
+    """The words of `text`, already cleaned, dividing `start` to `end` seconds in proportion to their lengths."""
+    words = text.split()
+    total = sum(map(len, words))
+    spread, done = [], 0
+    for word in words:
+        first, done = done, done + len(word)
+        spread.append(
+            Word(word, start + (end - start) * first / total, start + (end - start) * done / total),
+        )
+    return spread
+
+
+def cue_words(cue: Cue) -> list[Word]:
+    """Words of a cue that has no word times."""
+    lines = [spoken_text(line) for line in cue.lines]
+    return spread_words(spoken_text(" ".join(filter(None, lines))), cue.start, cue.end)
+
+
+def drop_repeated_lines(cues: Sequence[Cue], *, is_new: re.Pattern[str] | None = None) -> list[Cue]:
+    """`cues` without the lines that scroll on from the cue before, as rolling captions show them.
+
+    A line is repeated where the last lines of one cue open the next; one that matches `is_new` never is. Cues left
+    without text are dropped.
+    """
+    kept: list[Cue] = []
+    shown: list[str] = []
+    for cue in cues:
+        lines = [(line, spoken_text(line), bool(is_new and is_new.search(line))) for line in cue.lines]
+        lines = [line for line in lines if line[1]]
+        plain = [None if new else text for _, text, new in lines]
+        overlap = next(
+            (size for size in range(min(len(shown), len(plain)), 0, -1) if shown[-size:] == plain[:size]),
+            0,
+        )
+        if len(lines) > overlap:
+            kept.append(Cue(cue.start, cue.end, tuple(line for line, _, _ in lines[overlap:])))
+        if lines:
+            shown = [text for _, text, _ in lines]
+    return kept
+
+
+def is_rolling(cues: Sequence[Cue]) -> bool:
+    """Whether most cues begin with the line that ended the one before: captions that scroll."""
+    texts = [[text for line in cue.lines if (text := spoken_text(line))] for cue in cues]
+    texts = [lines for lines in texts if lines]
+    repeats = sum(before[-1] == after[0] for before, after in pairwise(texts))
+    return len(texts) > 3 and repeats > len(texts) // 2
+
+
+def plain_cues_to_words(cues: Iterable[Cue]) -> list[Word]:
+    """Words of cues without word times, repeated lines removed where the captions scroll."""
+    cues = sorted(cues, key=lambda cue: cue.start)
+    if is_rolling(cues):
+        cues = drop_repeated_lines(cues)
+    return [word for cue in cues for word in cue_words(cue)]

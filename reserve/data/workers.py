@@ -1,0 +1,154 @@
+"""Runs a function over items in processes that may hang or die: each such item is lost alone, and with a reason.
+
+The standard executors cannot end a hung worker and give up altogether when one dies; a decoder fed with hostile
+files can do both.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An item without a result, and why."""
+
+    reason: str
+
+
+def run_supervised(
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, timeout: float
+) -> Iterator[tuple[int, Result | Lost]]:
+    """Yields (index, result) of every item as it finishes; exactly one for each.
+
+    `function`, items and results must be picklable. An item that takes longer than `timeout` seconds, kills its
+    process or raises gives `Lost`. With `workers` 0 all runs in this process, where nothing can be ended from outside.
+    Raises RuntimeError where worker processes do not start.
+    """
+    if workers < 0 or timeout <= 0:
+        raise ValueError(f"workers must be >= 0 and timeout > 0 seconds; got {workers} and {timeout}")
+    if workers == 0:
+        for index, item in enumerate(items):
+            yield index, _call(function, item)
+        return
+    waiting = list(enumerate(items))[::-1]
+    pool = [_Worker(function) for _ in range(min(workers, len(items)))]
+    try:
+        while waiting or any(worker.is_busy for worker in pool):
+            for worker in pool:
+                if worker.is_ready and waiting:
+                    worker.start(*waiting.pop(), timeout)
+            watched = [handle for worker in pool for handle in (worker.connection, worker.process.sentinel)]
+            ends = [worker.end for worker in pool if worker.is_busy]
+            wait(watched, timeout=max(min(ends) - time.monotonic(), 0) if ends else None)
+            for place, worker in enumerate(pool):
+                outcome, usable = worker.poll(timeout)
+                if not usable:
+                    worker.kill()
+                    pool[place] = _Worker(function)
+                if outcome is not None:
+                    yield outcome
+    finally:
+        for worker in pool:
+            worker.kill()
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result | Lost:
+    try:
+        return function(item)
+    except Exception as error:
+        logger.debug("item lost: %s", traceback.format_exc())
+        return Lost(f"internal error: {type(error).__name__}: {error}")
+
+
+def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
+    """What a worker process does: answers items until its connection closes."""
+    # Ctrl-C reaches the whole process group; ending the workers is the parent's job.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection.send(None)
+    while True:
+        try:
+            item = connection.recv()
+        except EOFError:
+            return
+        connection.send(_call(function, item))
+
+
+class _Worker(Generic[Item, Result]):
+    """A process and the item it is at. Not ready until its first message says that it has started."""
+
+    def __init__(self, function: Callable[[Item], Result]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        self._started = False
+        self._index: int | None = None
+        self.end = float("inf")
+
+    @property
+    def is_busy(self) -> bool:
+        return self._index is not None
+
+    @property
+    def is_ready(self) -> bool:
+        return self._started and not self.is_busy
+
+    def start(self, index: int, item: Item, timeout: float) -> None:
+        self._index, self.end = index, time.monotonic() + timeout
+        try:
+            self.connection.send(item)
+        except OSError:
+            logger.debug("worker %s died before it got an item", self.process.pid)
+
+    def poll(self, timeout: float) -> tuple[tuple[int, Result | Lost] | None, bool]:
+        """The item that ended since the last call, if one did, and whether the worker can take another."""
+        try:
+            if self.connection.poll():
+                return self._receive(), True
+        except (EOFError, OSError):
+            return self._died(), False
+        if self.is_busy and time.monotonic() >= self.end:
+            return self._finish(Lost(f"took more than {timeout:g} s")), False
+        return None, True
+
+    def _receive(self) -> tuple[int, Result | Lost] | None:
+        message = self.connection.recv()
+        if not self._started:
+            self._started = True
+            return None
+        return self._finish(message)
+
+    def _died(self) -> tuple[int, Result | Lost] | None:
+        self.process.join()
+        code = self.process.exitcode or 0
+        if not self._started:
+            raise RuntimeError(
+                f"worker processes do not start (exit code {code}); a script that uses them must guard its main part "
+                "with if __name__ == '__main__'"
+            )
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return self._finish(Lost(f"its decoding process died ({how})")) if self.is_busy else None
+
+    def _finish(self, outcome: Result | Lost) -> tuple[int, Result | Lost]:
+        assert self._index is not None
+        index, self._index, self.end = self._index, None, float("inf")
+        return index, outcome
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reserve.data.tokenizer import LAYOUT
 from reserve.data.vocabulary import SPECIAL_TOKENS, VOCABULARY_SIZE
+from reserve.synthetic import narration
 
 # Bytes of the released alphabet: those that UTF-8 text has after the normaliser, which leaves no capitals, no control
 # characters and no combining accents; lead bytes of private and unassigned planes are left out.
@@ -26,6 +27,8 @@ COUNT_UNIT = 50
 """The word list counts its rarest words 50; dividing by it keeps them all."""
 MAX_REPEATS = 20_000
 """Words more frequent than this become single tokens anyway: repeating them more costs time and changes nothing."""
+NARRATED_COUNT = 20_000
+"""Least count of what the synthetic videos say: enough to make each word a single token."""
 INNER_SHARE = 0.005
 """How often, of all its uses, a word follows a hyphen or another word rather than a space."""
 
@@ -36,7 +39,7 @@ def train_tokenizer(
     """Trains a vocabulary of exactly `vocabulary_size` entries and writes it to the file `out`.
 
     `words` maps words to how often they occur; None takes the counts of English words in film subtitles that the
-    package pyspellchecker brings. Numbers and the pieces of web addresses are added. The same words give the same
+    package pyspellchecker brings, and what the synthetic videos say. Numbers and the pieces of web addresses are added. The same words give the same
     file. ValueError where they are too few to fill the vocabulary; ImportError, naming the extra to install, where a
     package is missing.
     """
@@ -74,7 +77,10 @@ def train_tokenizer(
 
 
 def default_words() -> dict[str, int]:
-    """Words of English film subtitles with their counts, from the MIT-licensed package pyspellchecker."""
+    """Words of English film subtitles with their counts, from the MIT-licensed package pyspellchecker.
+
+    What the synthetic videos say counts as common.
+    """
     try:
         source = files("spellchecker").joinpath("resources/en.json.gz")
     except ImportError as error:
@@ -83,7 +89,8 @@ def default_words() -> dict[str, int]:
             "pip install 'merlot-reserve[vocabulary]'",
             name="spellchecker",
         ) from error
-    return json.loads(gzip.decompress(source.read_bytes()))
+    words: dict[str, int] = json.loads(gzip.decompress(source.read_bytes()))
+    return words | {word: max(words.get(word, 0), NARRATED_COUNT) for word in narration.vocabulary()}
 
 
 def _byte_characters() -> list[str]:

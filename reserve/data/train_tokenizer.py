@@ -39,9 +39,9 @@ def train_tokenizer(
     """Trains a vocabulary of exactly `vocabulary_size` entries and writes it to the file `out`.
 
     `words` maps words to how often they occur; None takes the counts of English words in film subtitles that the
-    package pyspellchecker brings, and what the synthetic videos say. Numbers and the pieces of web addresses are added. The same words give the same
-    file. ValueError where they are too few to fill the vocabulary; ImportError, naming the extra to install, where a
-    package is missing.
+    package pyspellchecker brings, and what the synthetic videos say. Numbers and the pieces of web addresses are
+    added. The same words give the same file. ValueError where they are too few to fill the vocabulary; ImportError,
+    naming the extra to install, where a package is missing.
     """
     try:
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers

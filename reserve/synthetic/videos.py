@@ -181,8 +181,9 @@ def _made(tasks: list[VideoTask], workers: int) -> Iterator[Path]:
 def _held_out_count(videos: int, held_out: int | float) -> int:
     if videos < 1:
         raise ValueError(f"videos must be at least 1; got {videos}")
-    held = math.ceil(videos * held_out) if isinstance(held_out, float) and held_out < 1 else int(held_out)
-    if not 0 <= held <= videos:
+    fraction = isinstance(held_out, float) and held_out < 1
+    held = math.ceil(videos * held_out) if fraction else int(held_out)
+    if held_out < 0 or held > videos:
         raise ValueError(f"held_out must be a fraction in [0, 1) or a number of videos up to {videos}; got {held_out}")
     return held
 

@@ -132,7 +132,10 @@ class _Engine:
         data = espeakng_loader.get_data_path().encode()
         self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS_OUTPUT, 0, data, DONT_EXIT_ON_ERROR)
         if self.sample_rate <= 0:
-            raise RuntimeError(f"espeak-ng does not start with its data in {espeakng_loader.get_data_path()}")
+            raise RuntimeError(
+                f"espeak-ng does not start with its data in {data.decode()}; "
+                "it cannot use paths of much more than 160 characters"
+            )
         self._chunks: list[np.ndarray] = []
         self._word_starts: dict[int, int] = {}
         self._clause_ends: list[int] = []

@@ -117,8 +117,8 @@ def _timed_words(
 class _Engine:
     """The espeak-ng library, loaded and initialised, and unloaded at the end of the with statement.
 
-    It keeps the phase of its oscillators and its random numbers in static variables that no call resets: only a
-    library freshly loaded says the same text the same way. Loading takes 1.5 ms.
+    It keeps the state of its synthesis in static variables that no call resets: only a library freshly loaded, with
+    the same random seed, says the same text the same way. Loading takes 1.5 ms.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,11 @@ class _Engine:
         data = espeakng_loader.get_data_path().encode()
         self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS_OUTPUT, 0, data, DONT_EXIT_ON_ERROR)
         if self.sample_rate <= 0:
-            raise RuntimeError(f"espeak-ng does not start with its data in {espeakng_loader.get_data_path()}")
+            raise RuntimeError(
+                f"espeak-ng does not start with its data in {data.decode()}; "
+                "it cannot use paths of much more than 160 characters"
+            )
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the library takes the time of day
         self._chunks: list[np.ndarray] = []
         self._word_starts: dict[int, int] = {}
         self._clause_ends: list[int] = []

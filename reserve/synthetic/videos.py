@@ -151,7 +151,7 @@ def _encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray, sample_
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         video.options = {"preset": "ultrafast", "crf": "26", "g": str(2 * FRAME_RATE), "threads": "1"}
         sound = container.add_stream("aac", rate=sample_rate)
-        sound.layout, sound.bit_rate = "mono", 64_000
+        sound.layout, sound.bit_rate, sound.options = "mono", 64_000, {"aac_coder": "fast"}
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(video.encode())

@@ -126,14 +126,14 @@ def test_each_scene_shows_its_colour(made_videos):
         assert share[named] == max(share.values()) > 0.02, chapter
 
 
-def test_any_number_of_workers_writes_the_same_scenes_and_words(made_videos, tmp_path):
+def test_any_number_of_workers_writes_the_same_files(made_videos, tmp_path):
     calls = []
     train, heldout = make_videos(
         tmp_path, videos=2, seed=3, held_out=0.5, workers=2, progress=lambda done, of: calls.append((done, of))
     )
     assert calls == [(1, 2), (2, 2)]
     for made, again in ((made_videos.train, train[0]), (made_videos.heldout, heldout[0])):
-        for suffix in (".en.vtt", ".info.json"):
+        for suffix in (".mp4", ".en.vtt", ".info.json"):
             assert made.with_suffix(suffix).read_bytes() == again.with_suffix(suffix).read_bytes()
 
 

@@ -14,10 +14,14 @@ from typing import NamedTuple
 
 import torch
 
-from reserve_kernels.attention.reference import rotate_qk
+from reserve_kernels.attention.reference import apply_rotary_, rotate_qk
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+WORTH_GATHERING = 64
+"""Scattered sequences shorter than this are copied together; longer ones are a call each, which costs less."""
 
 
 class _Group(NamedTuple):
@@ -40,8 +44,10 @@ def _groups(cu_seqlens: torch.Tensor) -> Iterator[_Group]:
     for length, starts in starts_of.items():
         if starts[-1] - starts[0] == length * (len(starts) - 1):
             yield _Group(slice(starts[0], starts[-1] + length), len(starts), length)
-        else:
+        elif length < WORTH_GATHERING:
             yield _Group((torch.tensor(starts)[:, None] + torch.arange(length)).flatten(), len(starts), length)
+        else:
+            yield from (_Group(slice(start, start + length), 1, length) for start in starts)
 
 
 def _mask(group: _Group, segment_ids: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
@@ -92,5 +98,8 @@ def attention_sdpa_cpu_backward(
         q, k, v = group.take(rotated).permute(2, 0, 3, 1, 4)
         g, o, statistics = (group.take(t).transpose(1, 2) for t in (grad, out, lse))
         grads = _backward(g, q, k, v, o, statistics, 0.0, False, attn_mask=_mask(group, segment_ids, q), scale=scale)
-        grad_qkv[group.rows] = torch.stack([x.transpose(1, 2).flatten(0, 1) for x in grads], dim=1)
-    return rotate_qk(grad_qkv, angles, rotary, transpose=True)
+        for part, grad_part in enumerate(grads):
+            grad_qkv[group.rows, part] = grad_part.transpose(1, 2).flatten(0, 1)
+    if angles is not None:
+        apply_rotary_(grad_qkv[:, :2], angles, rotary, transpose=True)
+    return grad_qkv

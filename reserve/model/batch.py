@@ -86,7 +86,7 @@ def pack_batch(
     model: ModelConfig,
 ) -> PretrainBatch:
     """Packs B examples: images [B, S, h, w, 3], clips [B, S * 3, 60, 65], masked texts and the random choices."""
-    streams = {name: stack_streams(texts, name) for name in (*SPAN_SOURCES, "audio_text_matching")}
+    streams = span_streams(texts) | {"audio_text_matching": stack_streams(texts, "audio_text_matching")}
     spans = np.stack([text.text_spans for text in texts])
     sources = {"text2audio": choices.text2audio_source, "audio2text": choices.audio2text_source}
     joint = pack_joint(
@@ -143,13 +143,23 @@ def span_sources(streams: dict[str, TokenStream], num_spans: int) -> np.ndarray:
     return source
 
 
-def keep_spans(streams: dict[str, TokenStream], spans: np.ndarray, noise: np.ndarray, num_kept: int) -> np.ndarray:
+def span_streams(texts: list[MaskedText]) -> dict[str, TokenStream]:
+    """The streams that mask text spans, of all examples: arrays [B, sequences, length]."""
+    return {name: stack_streams(texts, name) for name in SPAN_SOURCES}
+
+
+def keep_spans(
+    streams: dict[str, TokenStream], spans: np.ndarray, noise: np.ndarray, num_kept: int | None
+) -> np.ndarray:
     """Which spans of the batch are predicted (SPEC 8): `num_kept` an example, chosen over the whole batch.
 
-    `spans` int [B, n, length]; `noise` [B, n] Gumbel noise. Returns int [B * num_kept], best first.
+    `spans` int [B, n, length]; `noise` [B, n] Gumbel noise. Returns int [B * num_kept], best first; with None for
+    `num_kept`, every span that is not empty and has its MASK, in order.
     """
     source = span_sources(streams, spans.shape[1])
     valid = (spans != PAD).any(-1) & (source >= 0)
+    if num_kept is None:
+        return np.flatnonzero(valid)
     multimodal = (source == 0) | (source == 1)
     score = _VALID_BONUS * valid + _MULTIMODAL_BONUS * multimodal + noise
     return np.argsort(-score.ravel(), kind="stable")[: num_kept * len(spans)]

@@ -98,11 +98,14 @@ class MediaFile:
         self.container = self._open()
 
     def _open(self) -> av.container.InputContainer:
+        self.deadline.check()
         with decoding_errors(self._av, "not a media file that can be decoded"):
             # Prefixed, so that no file name is taken for a URL; the whitelists keep a playlist from reaching others.
             return self._av.open(
                 f"file:{self.path}",
                 container_options={"format_whitelist": _accepted_formats(), "protocol_whitelist": "file"},
+                # For the decoders that look into the streams while opening.
+                options={"max_pixels": str(self.limits.max_pixels)},
                 metadata_errors="replace",
                 timeout=(self.limits.max_decode_seconds, self.limits.max_decode_seconds),
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from reserve.data.discover import discover_sources
@@ -93,6 +95,13 @@ def test_ids_stay_unique(tmp_path):
 def test_hidden_files_and_unfinished_downloads_are_no_media(tmp_path):
     touch(tmp_path, ".a.mp4", "b.mp4.part", "c.mp4")
     assert [source.video_id for source in discover_sources([tmp_path])] == ["c.mp4"]
+
+
+def test_pipe_among_the_transcripts_is_not_waited_on(tmp_path):
+    touch(tmp_path, "a.mp4")
+    os.mkfifo(tmp_path / "a.vtt")
+    (source,) = discover_sources([tmp_path])
+    assert names(source.transcripts) == ["a.vtt"]
 
 
 def test_nothing_there(tmp_path):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from media_files import SIZE, ExpiresAfter, Sound, click_track, number_picture, read_number, write_media
 
 from reserve.data import media as media_module
+from reserve.data.deadline import Deadline
 from reserve.data.errors import BadInput
 from reserve.data.images import encode_jpeg
-from reserve.data.media import MediaFile, MediaLimits
+from reserve.data.media import MediaFile, MediaLimits, demux
 
 TIMES = [index / 10 for index in range(60)]
 
@@ -119,6 +121,24 @@ def test_truncated_stream_keeps_its_last_frame(tmp_path):
     first, last = numbers_at(path, [0.55, 5.85])
     assert first == 5
     assert 10 < last < 50
+
+
+def test_stream_that_appears_midway_does_not_stop_reading():
+    class Container:
+        """Raises what PyAV does at a packet of a stream it has not seen when it opened the file."""
+
+        def __init__(self):
+            self.left = [1, IndexError("list index out of range"), 2, 3]
+
+        def demux(self, *_):
+            while self.left:
+                packet = self.left.pop(0)
+                if isinstance(packet, Exception):
+                    raise packet
+                yield packet
+
+    media = SimpleNamespace(container=Container(), deadline=Deadline(60))
+    assert list(demux(media)) == [1, 2, 3]
 
 
 def test_times_must_not_decrease(tmp_path):

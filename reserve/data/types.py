@@ -1,4 +1,4 @@
-"""The typed things that flow through the data path: Word, Segments, ExampleText, MaskedText.
+"""The typed things that flow through the data path: Word, Segments, ExampleText, MetadataPrefixes, MaskedText.
 
 video + transcript -> Segments -> (ExampleText, frames, log-mels) -> MaskedText -> PretrainBatch
 """
@@ -72,6 +72,15 @@ class ExampleText:
     tags: np.ndarray
     random_text: np.ndarray
     random_text_is_plain: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataPrefixes:
+    """What "title:", "description:" and "tags:" are in the vocabulary in use: int32 [*] each (SPEC 7)."""
+
+    title: np.ndarray
+    description: np.ndarray
+    tags: np.ndarray
 
 
 @dataclass(slots=True)

@@ -1,0 +1,103 @@
+"""The encoders of frames, sounds and text spans (SPEC 6). Each runs its sequences packed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import nn
+
+from reserve.config import ModelConfig
+from reserve.model.packing import PackedSpans
+from reserve.model.rotary import centred_coordinates, grid_coordinates, rotary_angles, with_cls
+from reserve.model.transformer import AttentionPool, Transformer
+
+
+class Encoded(NamedTuple):
+    """Of n inputs: `cls` [n, hidden], `pooled` [n, joint tokens, hidden], `seq` [n, L, hidden]."""
+
+    cls: torch.Tensor
+    pooled: torch.Tensor
+    seq: torch.Tensor
+
+
+class ClsTransformer(nn.Module):
+    """A transformer with a CLS token before every sequence."""
+
+    def __init__(self, hidden_size: int, num_layers: int, rotary: str) -> None:
+        super().__init__()
+        self.cls = nn.Parameter(torch.zeros(hidden_size))
+        self.transformer = Transformer(hidden_size, num_layers, rotary)
+        self.cls_projection = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: torch.Tensor, coordinates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sequences of one length x [n, L, hidden] at coordinates [L, axes] -> cls [n, hidden], seq [n, L, hidden]."""
+        n, length, hidden = x.shape
+        x = torch.cat((self.cls.to(x.dtype).expand(n, 1, hidden), x), dim=1)
+        cu_seqlens = torch.arange(n + 1, dtype=torch.int32, device=x.device) * (length + 1)
+        angles = rotary_angles(with_cls(coordinates)).to(x.device).repeat(n, 1)
+        out = self.transformer(x.flatten(0, 1), cu_seqlens, length + 1, angles).view(n, length + 1, hidden)
+        return self.cls_projection(out[:, 0]), out[:, 1:]
+
+
+class VisionEncoder(nn.Module):
+    """A ViT on 16-pixel patches, then attention pooling of 2x2 windows."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch, self.ratio = config.vit_patch_size, config.vit_pooling_ratio
+        self.embedding = nn.Linear(3 * config.vit_patch_size**2, config.hidden_size)
+        self.encoder = ClsTransformer(config.hidden_size, config.vit_num_layers, config.rotary)
+        self.pool = AttentionPool(config.hidden_size)
+
+    def forward(self, images: torch.Tensor) -> Encoded:
+        """[n, height, width, 3], uint8 or floating in [0, 1] -> 1 CLS and height * width / 1024 joint tokens each.
+
+        Any grid divisible by the pooling ratio runs: coordinates follow from the size.
+        """
+        patches = rearrange(images, "n (h p) (w q) c -> n h w (p q c)", p=self.patch, q=self.patch)
+        _, h, w, _ = patches.shape
+        if not patches.is_floating_point():
+            patches = patches.to(self.embedding.weight.dtype) / 255
+        cls, seq = self.encoder(self.embedding(patches.flatten(1, 2)), grid_coordinates(h, w))
+        windows = rearrange(
+            seq, "n (h i w j) d -> n (h w) (i j) d", h=h // self.ratio, i=self.ratio, j=self.ratio, d=seq.shape[-1]
+        )
+        return Encoded(cls, self.pool(windows), seq)
+
+
+class AudioEncoder(nn.Module):
+    """A transformer on pairs of mel frames, then attention pooling of windows of 5."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch = config.audio_patch_size
+        self.window = config.audio_seq_length // (config.audio_patch_size * config.audio_token_length)
+        # A convolution of width and stride `patch` is a linear map of that many frames, flattened.
+        self.embedding = nn.Linear(config.audio_patch_size * 65, config.hidden_size)
+        self.encoder = ClsTransformer(config.hidden_size, config.audio_num_layers, config.rotary)
+        self.pool = AttentionPool(config.hidden_size)
+
+    def forward(self, clips: torch.Tensor) -> Encoded:
+        """[n, 60, 65] log-mels and playback speed -> 1 CLS and 6 joint tokens each."""
+        x = self.embedding(rearrange(clips.to(self.embedding.weight.dtype), "n (t p) c -> n t (p c)", p=self.patch))
+        length = x.shape[1]
+        cls, seq = self.encoder(x, centred_coordinates(length)[:, None] / length)
+        return Encoded(cls, self.pool(seq.unflatten(1, (-1, self.window))), seq)
+
+
+class SpanEncoder(nn.Module):
+    """A transformer on the tokens of a text span; padding takes no part."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = ClsTransformer(config.hidden_size, config.span_num_layers, config.rotary)
+
+    def forward(self, spans: PackedSpans, embed: nn.Embedding) -> torch.Tensor:
+        """n packed spans -> [n, hidden]."""
+        encoder = self.encoder
+        x = embed(spans.token_ids)
+        x = torch.where(spans.is_cls[:, None], encoder.cls.to(x.dtype), x)
+        out = encoder.transformer(x, spans.cu_seqlens, spans.max_seqlen, rotary_angles(spans.coordinates))
+        return encoder.cls_projection(out[spans.cu_seqlens[:-1]])

@@ -1,0 +1,175 @@
+"""MERLOT Reserve: the four encoders, the joint projection and the temperatures (SPEC 4, 6)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import nn
+
+from reserve.config import ModelConfig
+from reserve.data.vocabulary import PAD
+from reserve.model.encoders import AudioEncoder, SpanEncoder, VisionEncoder
+from reserve.model.initialization import initialize
+from reserve.model.packing import JointStream, PackedSequences, PackedSpans, pack_joint, pack_spans
+from reserve.model.rotary import rotary_angles
+from reserve.model.transformer import Transformer
+
+NORM_EPS = 1e-5
+SUBSEGMENTS = 3
+"""Audio subsegments of a segment when videos are embedded."""
+MEL_CHANNELS = 65
+"""64 log-mels and the playback speed."""
+
+
+def unit_normalize(x: torch.Tensor) -> torch.Tensor:
+    """x / sqrt(sum x^2 + 1e-5) over the last axis, computed in float32 at least (SPEC 8)."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + NORM_EPS)).to(x.dtype)
+
+
+class MerlotReserve(nn.Module):
+    """The model. `embed_video`, `embed_text_spans` and `embed_audio` give unit vectors to compare by dot product."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.vision_encoder = VisionEncoder(config)
+        self.audio_encoder = AudioEncoder(config)
+        self.span_encoder = SpanEncoder(config)
+        self.joint_transformer = Transformer(config.hidden_size, config.joint_num_layers, config.rotary)
+        self.head = nn.Linear(config.hidden_size, config.hidden_size)
+        self.contrastive_scales = nn.Parameter(torch.ones(3))
+        initialize(self)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{k}={v}" for k, v in asdict(self.config).items())
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    def encode_joint(self, packed: PackedSequences, images: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        """Joint encoder over packed sequences, before the head: [tokens, hidden].
+
+        `images` [frames, cells, hidden] and `audio` [subsegments, 6, hidden] are the encoders' pooled tokens.
+        """
+        return self.joint_transformer(
+            self.joint_inputs(packed, images, audio),
+            packed.cu_seqlens,
+            packed.max_seqlen,
+            rotary_angles(packed.coordinates),
+        )
+
+    def joint_inputs(self, packed: PackedSequences, images: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        """The packed tokens' embeddings [tokens, hidden]: words, pooled audio and pooled image tokens."""
+        text = self.token_embedding(packed.text_ids).to(images.dtype)
+        stacked = torch.cat((text, audio.flatten(0, 1)[packed.audio_index], images.flatten(0, 1)[packed.image_index]))
+        return stacked[packed.order]
+
+    def encode_spans(self, spans: PackedSpans) -> torch.Tensor:
+        """[spans, hidden]."""
+        return self.span_encoder(spans, self.token_embedding)
+
+    def embed_text_spans(self, spans: torch.Tensor) -> torch.Tensor:
+        """int [n, length] token ids padded with PAD, length at most 15 -> unit vectors [n, hidden]."""
+        limit = self.config.text_span_length
+        if spans.dim() != 2 or spans.shape[1] > limit:
+            raise ValueError(f"spans must be [n, length] with length at most {limit}; got {tuple(spans.shape)}")
+        self._check_ids("spans", spans)
+        return unit_normalize(self.encode_spans(pack_spans(spans.cpu().numpy()).to(self.device)))
+
+    def embed_audio(self, clips: torch.Tensor) -> torch.Tensor:
+        """[..., 60, 65] log-mels with the playback speed as the 65th channel -> unit vectors [..., hidden]."""
+        self._check_clips("clips", clips)
+        return unit_normalize(self.audio_encoder(clips.flatten(0, -3)).cls).unflatten(0, clips.shape[:-2])
+
+    def embed_video(
+        self,
+        images: torch.Tensor,
+        audio_clips: torch.Tensor | None,
+        tokens: torch.Tensor,
+        subsegments: torch.Tensor,
+    ) -> torch.Tensor:
+        """Joint encoding of videos' language tokens, given their frames and sounds.
+
+        Args:
+            images: [videos, segments, height, width, 3], uint8 or floating in [0, 1]; 1 to 8 segments.
+            audio_clips: [videos, 3 segments, 60, 65]; None if no token is AUDIOSPAN.
+            tokens: int [videos, L] ids; AUDIOSPAN takes the audio of its subsegment, PAD is left out.
+            subsegments: int [videos, L] the subsegment of each token, 0 ... 3 segments - 1; three make a segment.
+
+        Returns:
+            Unit vectors [videos, L, hidden]; zeros at PAD.
+        """
+        if images.dim() != 5 or images.shape[-1] != 3:
+            raise ValueError(f"images must be [videos, segments, height, width, 3]; got {tuple(images.shape)}")
+        videos, segments, height, width, _ = images.shape
+        if tokens.shape != subsegments.shape or tokens.dim() != 2 or len(tokens) != videos:
+            raise ValueError(
+                f"tokens and subsegments must both be [{videos}, L]; "
+                f"got {tuple(tokens.shape)} and {tuple(subsegments.shape)}"
+            )
+        self._check_ids("tokens", tokens)
+        packed = self._pack_videos(tokens, subsegments, segments, (height, width))
+        pooled_frames = self.vision_encoder(images.flatten(0, 1)).pooled
+        pooled_audio = self._pooled_clips(audio_clips, packed, videos, segments, like=pooled_frames)
+        joint = unit_normalize(self.head(self.encode_joint(packed.to(self.device), pooled_frames, pooled_audio)))
+        rows = torch.from_numpy(packed.rows["video"]).to(self.device)
+        return torch.where((rows >= 0)[..., None], joint[rows.clamp_min(0)], 0.0)
+
+    def _pack_videos(
+        self, tokens: torch.Tensor, subsegments: torch.Tensor, segments: int, size: tuple[int, int]
+    ) -> PackedSequences:
+        ids, pointers = tokens.cpu().numpy(), subsegments.cpu().numpy()
+        videos = len(ids)
+        used = pointers[ids != PAD]
+        if used.size and not 0 <= used.min() <= used.max() < SUBSEGMENTS * segments:
+            raise ValueError(
+                f"subsegments must be in [0, {SUBSEGMENTS * segments}) for {segments} segments; "
+                f"got {used.min()} to {used.max()}"
+            )
+        stream = JointStream(
+            name="video",
+            ids=ids,
+            audio_ptr=pointers,
+            segment=pointers // SUBSEGMENTS,
+            example=np.arange(videos),
+            images=np.arange(videos * segments).reshape(videos, segments),
+        )
+        cell = self.config.vit_patch_size * self.config.vit_pooling_ratio
+        return pack_joint(
+            [stream],
+            subsegments=SUBSEGMENTS * segments,
+            audio_tokens=self.config.audio_token_length,
+            pooled_grid=(size[0] // cell, size[1] // cell),
+        )
+
+    def _pooled_clips(
+        self, clips: torch.Tensor | None, packed: PackedSequences, videos: int, segments: int, like: torch.Tensor
+    ) -> torch.Tensor:
+        if clips is None:
+            if packed.audio_index.numel():
+                raise ValueError("audio_clips must be given: tokens contain AUDIOSPAN")
+            return like.new_empty(0, self.config.audio_token_length, self.config.hidden_size)
+        self._check_clips("audio_clips", clips)
+        if clips.shape[:2] != (videos, SUBSEGMENTS * segments):
+            raise ValueError(
+                f"audio_clips must be [{videos}, {SUBSEGMENTS * segments}, ...] for {segments} segments; "
+                f"got {tuple(clips.shape)}"
+            )
+        return self.audio_encoder(clips.flatten(0, 1)).pooled
+
+    def _check_ids(self, name: str, ids: torch.Tensor) -> None:
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocab_size:
+            raise ValueError(
+                f"{name} must be token ids in [0, {self.config.vocab_size}); got {int(ids.min())} to {int(ids.max())}"
+            )
+
+    def _check_clips(self, name: str, clips: torch.Tensor) -> None:
+        if clips.dim() < 3 or clips.shape[-2:] != (self.config.audio_seq_length, MEL_CHANNELS):
+            raise ValueError(
+                f"{name} must be [..., {self.config.audio_seq_length}, {MEL_CHANNELS}]; got {tuple(clips.shape)}"
+            )

@@ -1,0 +1,97 @@
+"""The pre-norm transformer all four encoders are made of, over packed sequences (SPEC 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reserve_kernels import rotary_attention
+
+HEAD_SIZE = 64
+LAYER_NORM_EPS = 1e-5
+
+
+def quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    """x sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Self-attention of packed tokens [tokens, hidden]; qkv has a bias, the projection has none."""
+
+    def __init__(self, hidden_size: int, rotary: str) -> None:
+        super().__init__()
+        self.rotary = rotary
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.projection = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, angles: torch.Tensor) -> torch.Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, -1, HEAD_SIZE))
+        out = rotary_attention(qkv, cu_seqlens, max_seqlen, angles=angles, rotary=self.rotary)
+        return self.projection(out.flatten(-2))
+
+
+class Mlp(nn.Module):
+    """Two linear layers, four times as wide in between; only the first has a bias."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.intermediate = nn.Linear(hidden_size, 4 * hidden_size)
+        self.out = nn.Linear(4 * hidden_size, hidden_size, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(quick_gelu(self.intermediate(x)))
+
+
+class Layer(nn.Module):
+    """x += attention(norm(x)); x += mlp(norm(x))."""
+
+    def __init__(self, hidden_size: int, rotary: str) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.attention = Attention(hidden_size, rotary)
+        self.mlp_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.mlp = Mlp(hidden_size)
+
+    def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, angles: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.attention_norm(x), cu_seqlens, max_seqlen, angles)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Transformer(nn.Module):
+    """A norm, `num_layers` layers and a final norm over packed sequences."""
+
+    def __init__(self, hidden_size: int, num_layers: int, rotary: str) -> None:
+        super().__init__()
+        self.pre_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.layers = nn.ModuleList(Layer(hidden_size, rotary) for _ in range(num_layers))
+        self.final_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+
+    def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, angles: torch.Tensor) -> torch.Tensor:
+        """x [tokens, hidden], cu_seqlens int32 [sequences + 1], angles [tokens, 16] -> [tokens, hidden]."""
+        x = self.pre_norm(x)
+        for layer in self.layers:
+            x = layer(x, cu_seqlens, max_seqlen, angles)
+        return self.final_norm(x)
+
+
+class AttentionPool(nn.Module):
+    """Pools windows of tokens: the query is the window's mean, keys and values its tokens (SPEC 4: seq_attnpool)."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size)
+        self.value = nn.Linear(hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """[..., tokens, hidden] -> [..., hidden]."""
+        query = self.query(windows.mean(-2)).unflatten(-1, (-1, HEAD_SIZE))
+        key = self.key(windows).unflatten(-1, (-1, HEAD_SIZE))
+        value = self.value(windows).unflatten(-1, (-1, HEAD_SIZE))
+        # One query a window: two small contractions, where a general attention would pad four keys to a tile.
+        scores = torch.einsum("...hd,...thd->...ht", query, key) * HEAD_SIZE**-0.5
+        pooled = torch.einsum("...ht,...thd->...hd", F.softmax(scores, dim=-1), value)
+        return self.out(pooled.flatten(-2))

@@ -1,0 +1,52 @@
+"""The files beside a synthetic video, as yt-dlp leaves them: word-timed WebVTT and `.info.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from reserve.data.types import Word
+from reserve.synthetic.narration import describe
+from reserve.synthetic.story import Scene
+
+
+def timestamp(seconds: float) -> str:
+    """Time as WebVTT writes it: 00:01:02.345."""
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
+
+
+def webvtt(cues: Sequence[Sequence[Word]]) -> str:
+    """Captions in the style of YouTube's automatic ones: within a cue every word but the first has its start time.
+
+    A word ends where the next begins, the last of a cue where the cue ends.
+    """
+    blocks = ["WEBVTT\nKind: captions\nLanguage: en"]
+    for words in cues:
+        timing = f"{timestamp(words[0].start)} --> {timestamp(words[-1].end)} align:start position:0%"
+        text = words[0].text + "".join(f"<{timestamp(word.start)}><c> {word.text}</c>" for word in words[1:])
+        blocks.append(f"{timing}\n{text}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def info_json(video_id: str, scenes: Sequence[Scene], starts: Sequence[float], duration: float) -> str:
+    """What yt-dlp would write about the video; its chapters are the scenes, `starts` their starts in seconds."""
+    names = [describe(scene) for scene in scenes]
+    things = dict.fromkeys(f"{scene.colour} {scene.shape}" for scene in scenes)
+    ends = [*starts[1:], duration]
+    info = {
+        "id": video_id,
+        "title": f"A journey from the {scenes[0].place} to the {scenes[-1].place}",
+        "description": f"We meet {', '.join(names[:3])} and many more. Listen, watch and learn the shapes and colours.",
+        "tags": [*things][:6],
+        "chapters": [
+            {"start_time": round(start, 3), "end_time": round(end, 3), "title": name}
+            for start, end, name in zip(starts, ends, names, strict=True)
+        ],
+        "duration": round(duration, 3),
+        "language": "en",
+        "ext": "mp4",
+        "extractor": "reserve demo-data",
+    }
+    return json.dumps(info, indent=1) + "\n"

@@ -1,0 +1,195 @@
+"""Writes synthetic narrated videos: mp4 with speech, sounds and drawn scenes, captions, and metadata."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reserve.data.types import Word
+from reserve.synthetic.drawing import HEIGHT, WIDTH, scene_frames
+from reserve.synthetic.narration import narrate
+from reserve.synthetic.sounds import scene_sound
+from reserve.synthetic.speech import Voice, speak
+from reserve.synthetic.story import Scene, Split, plan_story, story_rng
+from reserve.synthetic.transcripts import info_json, webvtt
+
+FRAME_RATE = 10
+SHORTEST_SECONDS = 92.0
+"""At 5 s a segment this gives the 16 segments of an example wherever cutting starts (SPEC 1)."""
+MOST_SCENES = 40
+PAUSE_SECONDS = 0.25
+"""Silence of the narrator, not of the sound, between two scenes."""
+SPEECH_LOUDNESS = 0.08
+"""Root mean square of the speech, full scale being 1; the sound under it is a little louder."""
+VOICES = ("en-us", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-us+f2", "en-us+m3", "en-us+f4", "en-gb-x-rp+f3")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTask:
+    """One video to make: everything in it follows from the seed, the split and the index."""
+
+    folder: Path
+    seed: int
+    split: Split
+    index: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"story-{self.index:04d}.mp4"
+
+
+def make_videos(
+    out: str | Path,
+    *,
+    videos: int,
+    seed: int = 0,
+    held_out: int | float = 0.2,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Path], list[Path]]:
+    """Makes `videos` narrated videos in `out`/train and `out`/heldout; returns the mp4 files of each, in order.
+
+    Each video is NAME.mp4 (h264, 320x192, 10 frames/s; AAC, 22050 Hz, mono; at least 92 s), NAME.en.vtt (every word
+    timed, as YouTube does it) and NAME.info.json (title, description, tags, the scenes as chapters). `held_out` of
+    the videos, a number or, given as float below 1, a fraction rounded up, go to `heldout`. In every second of their
+    scenes they show a pair of colour and shape that no training video has, see `reserve.synthetic.story`.
+
+    Scenes and words of a video depend on (`seed`, split, index in the split) alone, the same everywhere; the exact
+    times and samples also on the version of espeak-ng. `workers` processes share the work (default: one per core, 8
+    at most); `progress(done, videos)` is called after each video. ValueError where a number is out of its range,
+    ImportError naming the extra to install where a package is missing, OSError where `out` cannot be written.
+    """
+    held = _held_out_count(videos, held_out)
+    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers}")
+    _require_packages()
+    tasks = []
+    splits: tuple[tuple[Split, int], ...] = (("train", videos - held), ("heldout", held))
+    for split, count in splits:
+        folder = Path(out) / split
+        folder.mkdir(parents=True, exist_ok=True)
+        tasks += [VideoTask(folder, seed, split, index) for index in range(count)]
+    for done, _ in enumerate(_made(tasks, min(workers, videos)), 1):
+        if progress is not None:
+            progress(done, videos)
+    paths = [task.path for task in tasks]
+    return paths[: videos - held], paths[videos - held :]
+
+
+def make_video(task: VideoTask) -> Path:
+    """Makes one video and the files beside it; the mp4 comes last and whole, so where it is, everything is."""
+    scenes, cues, starts, audio, sample_rate = _narrated(task)
+    duration = len(audio) / sample_rate
+    task.path.with_suffix(".en.vtt").write_text(webvtt(cues), "utf-8")
+    task.path.with_suffix(".info.json").write_text(info_json(task.path.stem, scenes, starts, duration), "utf-8")
+    boundaries = [round(start * FRAME_RATE) for start in (*starts, duration)]
+    frames = (
+        frame
+        for scene, first, last in zip(scenes, boundaries, boundaries[1:], strict=False)
+        for frame in scene_frames(scene, (last - first) / FRAME_RATE, FRAME_RATE)
+    )
+    partial = task.path.with_suffix(".partial")
+    _encode(partial, frames, audio, sample_rate)
+    os.replace(partial, task.path)
+    return task.path
+
+
+def _narrated(task: VideoTask) -> tuple[list[Scene], list[list[Word]], list[float], np.ndarray, int]:
+    """Scenes, captions, start of each scene in seconds, waveform float32 in [-1, 1] and its sample rate."""
+    rng = story_rng(task.seed, task.split, task.index, "words")
+    noise = np.random.default_rng([task.seed, task.index, task.split == "heldout"])
+    voice = Voice(rng.choice(VOICES), rng.randint(162, 178), rng.randint(35, 65), rng.randint(35, 65))
+    scenes: list[Scene] = []
+    cues: list[list[Word]] = []
+    starts: list[float] = []
+    pieces: list[np.ndarray] = []
+    now = 0.0
+    for scene in plan_story(task.seed, task.split, task.index, MOST_SCENES):
+        sentences = narrate(scene, rng)
+        speech = speak(", ".join(sentences) + ".", voice)
+        seconds = math.ceil((PAUSE_SECONDS + len(speech.waveform) / speech.sample_rate) * FRAME_RATE) / FRAME_RATE
+        sound = scene_sound(scene, seconds, speech.sample_rate, noise)
+        offset = round(PAUSE_SECONDS / 2 * speech.sample_rate)
+        loudness = max(float(np.sqrt(np.mean(speech.waveform**2))), 1e-9)
+        sound[offset : offset + len(speech.waveform)] += speech.waveform * (SPEECH_LOUDNESS / loudness)
+        cues += _cues(speech.words, sentences, now + offset / speech.sample_rate)
+        scenes.append(scene)
+        starts.append(now)
+        pieces.append(sound)
+        now = round(now + seconds, 6)
+        if now >= SHORTEST_SECONDS:
+            break
+    return scenes, cues, starts, np.clip(np.concatenate(pieces), -1, 1), speech.sample_rate
+
+
+def _cues(words: list[Word], sentences: list[str], shift: float) -> Iterator[list[Word]]:
+    """One caption a sentence, its words moved by `shift` seconds."""
+    first = 0
+    for sentence in sentences:
+        last = first + len(sentence.split())
+        yield [Word(word.text, word.start + shift, word.end + shift) for word in words[first:last]]
+        first = last
+
+
+def _encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray, sample_rate: int) -> None:
+    """Writes an mp4 of RGB frames uint8 [192, 320, 3] and mono audio float32 [samples]."""
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=FRAME_RATE)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video.options = {"preset": "ultrafast", "crf": "26", "g": str(2 * FRAME_RATE), "threads": "1"}
+        sound = container.add_stream("aac", rate=sample_rate)
+        sound.layout, sound.bit_rate, sound.options = "mono", 64_000, {"aac_coder": "fast"}
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(video.encode())
+        for packet in _encoded_audio(sound, audio, sample_rate):
+            container.mux(packet)
+
+
+def _encoded_audio(stream: Any, audio: np.ndarray, sample_rate: int) -> Iterator[Any]:
+    import av
+
+    for start in range(0, len(audio), sample_rate):
+        frame = av.AudioFrame.from_ndarray(audio[None, start : start + sample_rate], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = sample_rate, start, Fraction(1, sample_rate)
+        yield stream.encode(frame)
+    yield stream.encode()
+
+
+def _made(tasks: list[VideoTask], workers: int) -> Iterator[Path]:
+    """Makes the videos, in this process where one suffices; new processes are spawned, as threads may be running."""
+    if workers == 1:
+        yield from map(make_video, tasks)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make_video, tasks)
+
+
+def _held_out_count(videos: int, held_out: int | float) -> int:
+    if videos < 1:
+        raise ValueError(f"videos must be at least 1; got {videos}")
+    fraction = isinstance(held_out, float) and held_out < 1
+    held = math.ceil(videos * held_out) if fraction else int(held_out)
+    if held_out < 0 or held > videos:
+        raise ValueError(f"held_out must be a fraction in [0, 1) or a number of videos up to {videos}; got {held_out}")
+    return held
+
+
+def _require_packages() -> None:
+    """ImportError where a package that making videos needs is missing: better now than in every worker."""
+    for package, extra in (("av", "video"), ("PIL", "train"), ("espeakng_loader", "demo")):
+        if find_spec(package) is None:
+            raise ImportError(f"synthetic videos need {package}: pip install 'merlot-reserve[{extra}]'", name=package)

@@ -1,0 +1,70 @@
+"""The reference's recorded tensors, as the arguments of this project's functions."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from reserve.config import DataConfig, ModelConfig
+from reserve.data.types import MaskedText, TokenStream
+from reserve.model.batch import BatchChoices, PretrainBatch, pack_batch
+from reserve.model.checkpoint import load_official
+from reserve.model.merlot_reserve import MerlotReserve
+
+STREAMS = ("text2audio", "audio2text", "audio_text_matching", "random_text")
+
+
+class Golden:
+    """One folder of golden tensors."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        settings = yaml.safe_load((folder / "tiny.yaml").read_text())
+        self.data = _known(DataConfig, settings["data"])
+        self.model = replace(_known(ModelConfig, settings["model"]), vocab_size=2048)
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        with np.load(self.folder / name) as archive:
+            return dict(archive)
+
+    def load_model(self) -> MerlotReserve:
+        return load_official(self.folder / "tiny.ckpt.msgpack", self.model)
+
+    def batch(self) -> PretrainBatch:
+        """The batch of `tiny` with the random choices the reference made."""
+        return self.make_batch(self.arrays("tiny.batch.npz"), self.arrays("tiny.forward.npz"))
+
+    def make_batch(self, raw: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> PretrainBatch:
+        data, model = self.data, self.model
+        examples = len(raw["images"])
+        texts = [
+            MaskedText(
+                *(
+                    TokenStream(raw[name][i], raw[f"{name}/audio_ptr"][i], raw[f"{name}/text_ptr"][i])
+                    for name in STREAMS
+                ),
+                raw["text_spans"][i],
+            )
+            for i in range(examples)
+        ]
+        grouped = (examples, data.num_segment_groups, data.segments_per_group)
+        choices = BatchChoices(
+            text2audio_source=recorded["activations/aug_video_src_idx/1"].reshape(grouped).astype(np.int64),
+            audio2text_source=recorded["activations/aug_video_src_idx/0"].reshape(grouped).astype(np.int64),
+            kept_spans=recorded["activations/span_best_idxs"].astype(np.int64),
+        )
+        h, w = model.output_grid
+        patches = torch.from_numpy(raw["images"]).view(examples, data.num_segments, h, w, 16, 16, 3)
+        images = patches.transpose(3, 4).reshape(examples, data.num_segments, *model.image_size, 3)
+        clips = torch.from_numpy(raw["audio_clips"]).view(examples, data.num_subsegments, model.audio_seq_length, 65)
+        return pack_batch(images, clips, texts, choices, data, model)
+
+
+def _known(section: type, settings: dict[str, Any]) -> Any:
+    names = {f.name for f in fields(section)} & settings.keys()
+    return section(**{n: tuple(v) if isinstance(v := settings[n], list) else v for n in names})

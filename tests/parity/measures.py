@@ -1,0 +1,319 @@
+"""How far this project is from the reference: each function gives figures with the bound they must keep."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from golden import Golden
+
+from reserve.model.checkpoint import parameter_entries, save_official
+from reserve.model.objective import PretrainPairs, pretrain_loss, pretrain_pairs
+from reserve.train.optimizer import ReserveAdamW, decode_second_moment, parameter_groups
+from reserve.train.schedule import learning_rate_scale
+from reserve_kernels import log_mel_spectrogram
+from reserve_kernels.contrastive.reference import scaled
+
+# Zero but for rounding noise, as the golden's README says: softmax ignores what is added to all scores of a query.
+ZERO_GRADIENTS = ("seq_attnpool/key/bias",)
+
+
+@dataclass
+class Figure:
+    """One comparison: what was compared, how, the worst value found and the bound it must keep."""
+
+    what: str
+    measure: str
+    value: float
+    bound: float
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+
+def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """|ours - theirs| / |theirs| in the Euclidean norm."""
+    return float(np.linalg.norm(ours.astype(np.float64) - theirs) / np.linalg.norm(theirs.astype(np.float64)))
+
+
+def largest(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours.astype(np.float64) - theirs).max())
+
+
+@torch.no_grad()
+def checkpoint(golden: Golden) -> list[Figure]:
+    path = golden.folder / "tiny.ckpt.msgpack"
+    again = Path(os.environ.get("TMPDIR", "/tmp")) / f"reserve-parity-{os.getpid()}.msgpack"
+    try:
+        save_official(golden.load_model(), again, step=750000)
+        differing = float(again.read_bytes() != path.read_bytes())
+    finally:
+        again.unlink(missing_ok=True)
+    return [Figure("official checkpoint read and written back", "files that differ", differing, 0)]
+
+
+@torch.no_grad()
+def forward(golden: Golden) -> list[Figure]:
+    model, batch = golden.load_model(), golden.batch()
+    theirs = {k.removeprefix("activations/"): v for k, v in golden.arrays("tiny.forward.npz").items()}
+    frames = model.vision_encoder(batch.images.flatten(0, 1))
+    sounds = model.audio_encoder(batch.audio_clips.flatten(0, 1))
+    figures = []
+    for name, encoded in [("vision_encoder", frames), ("audio_encoder", sounds)]:
+        for part, ours in [("cls", encoded.cls), ("seq", encoded.seq), ("seq_attnpool", encoded.pooled)]:
+            figures.append((f"{name}/{part}", ours.numpy(), theirs[f"{name}/{part}"]))
+    figures.append(("span_encoder", model.encode_spans(batch.spans).numpy(), theirs["span_encoder"]))
+    inputs = model.joint_inputs(batch.joint, frames.pooled, sounds.pooled).numpy()
+    hidden = model.encode_joint(batch.joint, frames.pooled, sounds.pooled)
+    outputs = model.head(hidden).numpy()
+    start = 0
+    for name in sorted(batch.joint.rows):
+        rows = batch.joint.rows[name]
+        valid = rows >= 0
+        length = rows.shape[1]
+        stored = slice(start, start := start + len(rows))
+        for what, ours, full in [
+            ("joint input", inputs, theirs[f"mm_inputs/{name}/x"]),
+            ("coordinates", batch.joint.coordinates.numpy(), theirs[f"mm_inputs/{name}/rotary_coords"]),
+            ("joint_transformer", hidden.numpy(), theirs["joint_transformer/seq"][stored]),
+            ("joint_enc", outputs, theirs["joint_enc"][stored]),
+        ]:
+            figures.append((f"{what}, {name}", ours[rows[valid]], full[:, :length][valid]))
+    return [Figure(name, "relative error", relative(a, b), 1e-5) for name, a, b in figures]
+
+
+@torch.no_grad()
+def contrast(golden: Golden) -> list[Figure]:
+    model, batch = golden.load_model(), golden.batch()
+    theirs = golden.arrays("tiny.forward.npz")
+    pairs = pretrain_pairs(model, batch)
+    figures = _contrast_figures(pairs, model.contrastive_scales, theirs)
+    differing = (batch.targets.span_source.numpy() != theirs["contrast/stuff_to_span/_sources"]).sum()
+    figures.append(Figure("stuff_to_span/_sources", "entries that differ", float(differing), 0))
+    indices = torch.cat((batch.targets.audio_index.view(2, -1), batch.targets.audio_extra.view(2, -1)), 1).numpy()
+    expected = theirs["activations/audio_target_idxs"] + np.arange(2)[:, None] * golden.data.num_subsegments
+    figures.append(Figure("audio targets", "entries that differ", float((indices != expected).sum()), 0))
+    loss = pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source)
+    return figures + _loss_figures(loss, theirs)
+
+
+def _contrast_figures(
+    pairs: PretrainPairs, scales: torch.Tensor, theirs: dict, device: int | None = None
+) -> list[Figure]:
+    figures = []
+    for (name, problem), scale in zip(pairs._asdict().items(), scales, strict=True):
+        for part, vectors in problem._asdict().items():
+            if vectors is not None:
+                expected = theirs[f"contrast/{name}/{part}"]
+                expected = expected if device is None else expected[device]
+                ours = scaled(vectors, scale).detach().numpy()
+                figures.append(Figure(f"{name}/{part}", "relative error", relative(ours, expected), 1e-5))
+    return figures
+
+
+def _loss_figures(loss, theirs: dict, device: int | None = None) -> list[Figure]:
+    named = {"loss": loss.total}
+    named |= {f"loss_info/{name}": value for name, value in loss.parts.items()}
+    named |= {f"loss_info/_stuff_to_span_from_{name}": value for name, value in loss.by_source.items()}
+    pick = (lambda a: a) if device is None else (lambda a: a[device])
+    return [
+        Figure(name, "absolute error", abs(float(value.detach()) - float(pick(theirs[name]))), 1e-5)
+        for name, value in named.items()
+    ]
+
+
+def gradients(golden: Golden) -> list[Figure]:
+    model, batch = golden.load_model(), golden.batch()
+    loss = pretrain_loss(pretrain_pairs(model, batch), model.contrastive_scales, batch.targets.span_source)
+    loss.total.backward()
+    return _gradient_figures(model, golden.arrays("tiny.grads.npz"))
+
+
+def _gradient_figures(model, theirs: dict[str, np.ndarray]) -> list[Figure]:
+    parameters = dict(model.named_parameters())
+    figures = []
+    for entry in parameter_entries(model.config):
+        if entry.flax not in theirs:
+            continue
+        ours = entry.to_flax(parameters[entry.torch].grad)
+        if entry.flax.endswith(ZERO_GRADIENTS):
+            figures.append(
+                Figure(entry.flax, "largest magnitude, zero but for rounding", float(np.abs(ours).max()), 1e-7)
+            )
+        else:
+            figures.append(Figure(entry.flax, "relative error", relative(ours, theirs[entry.flax]), 1e-4))
+    return figures
+
+
+def optimizer(golden: Golden, setting: str) -> list[Figure]:
+    """Three steps of `bf16_adam` or `fp32_adam` on the golden batch."""
+    theirs = {k.removeprefix(f"{setting}/"): v for k, v in golden.arrays("tiny.optimizer.npz").items() if setting in k}
+    model, batch = golden.load_model(), golden.batch()
+    pretraining = setting == "bf16_adam"
+    adam = ReserveAdamW(
+        parameter_groups(model, 0.1),
+        lr=4e-4,
+        moments="bfloat16" if pretraining else "float32",
+        bias_correction=not pretraining,
+    )
+    parameters, entries = dict(model.named_parameters()), parameter_entries(model.config)
+    figures = []
+    seen_gradient = {entry.flax: np.zeros(entry.shape, bool) for entry in entries}
+    for step in range(3):
+        for group in adam.param_groups:
+            group["lr"] = 4e-4 * learning_rate_scale(step, num_warmup_steps=2, num_train_steps=10)
+        adam.zero_grad()
+        loss = pretrain_loss(pretrain_pairs(model, batch), model.contrastive_scales, batch.targets.span_source).total
+        loss.backward()
+        for entry in entries:
+            seen_gradient[entry.flax] |= entry.to_flax(parameters[entry.torch].grad) != 0
+        adam.step()
+        figures.append(
+            Figure(
+                f"loss before step {step + 1}",
+                "absolute error",
+                abs(float(loss.detach()) - float(theirs[f"loss_{step}"])),
+                1e-5,
+            )
+        )
+        worst = max(
+            largest(entry.to_flax(parameters[entry.torch]), theirs[f"step_{step + 1}/{entry.flax}"])
+            for entry in entries
+            if f"step_{step + 1}/{entry.flax}" in theirs
+        )
+        figures.append(Figure(f"parameters after step {step + 1}", "largest absolute error", worst, 5e-6))
+    if pretraining:
+        for name, moment in [("mu_bits", "m"), ("nu_bits", "v")]:
+            figures += _moment_figures(adam, parameters, entries, theirs, name, moment, seen_gradient)
+    return figures
+
+
+def _moment_figures(adam, parameters, entries, theirs, name, moment, seen_gradient) -> list[Figure]:
+    """How the stored bits differ, over the entries of the recorded parameters that have a gradient.
+
+    Most of the entries that differ do so by one step. Where terms cancel, an entry is far smaller than its tensor, and
+    the gradient's own float32 rounding moves it by several of its own small steps: those few are held to a bound
+    relative to their tensor.
+    """
+    distances, excess = [], 0.0
+    for entry in entries:
+        if f"{name}/{entry.flax}" not in theirs:
+            continue
+        stored = adam.state[parameters[entry.torch]][moment]
+        stored = (stored.T if entry.kernel else stored).contiguous().reshape(entry.shape)
+        seen = seen_gradient[entry.flax]
+        ours = stored.view(torch.int16).numpy().view(np.uint16)[seen]
+        expected = theirs[f"{name}/{entry.flax}"].view(np.uint16)[seen]
+        distance = np.abs(_step_number(ours, moment) - _step_number(expected, moment))
+        distances.append(distance)
+        ours_value, expected_value = _value(ours, moment), _value(expected, moment)
+        scale = np.sqrt(np.mean(expected_value**2))
+        beyond = np.abs(ours_value - expected_value)[distance > 1]
+        excess = max(excess, float(beyond.max(initial=0) / scale))
+    every = np.concatenate(distances)
+    what = f"bits of {moment} after step 3"
+    return [
+        Figure(what, "fraction equal", float(np.mean(every == 0)), 0.97, at_least=True),
+        Figure(what, "fraction equal or one step off", float(np.mean(every <= 1)), 0.995, at_least=True),
+        Figure(what, "largest error of the others, relative to their tensor's root mean square", excess, 0.01),
+    ]
+
+
+def _value(bits: np.ndarray, moment: str) -> np.ndarray:
+    """What stored bits stand for; of the second moment its root, which is on the scale of the gradient."""
+    stored = torch.from_numpy(bits.view(np.int16).copy()).view(torch.bfloat16)
+    value = stored.double() if moment == "m" else decode_second_moment(stored).double().sqrt()
+    return value.numpy()
+
+
+def _step_number(bits: np.ndarray, moment: str) -> np.ndarray:
+    """Bit patterns as whole numbers whose neighbours are neighbouring stored values."""
+    magnitude, negative = (bits & 0x7FFF).astype(np.int64), bits >> 15 == 1
+    if moment == "v":
+        # The sign is the last bit of precision: a negative lies between its magnitude and the next. Zero is negative.
+        return np.where(magnitude == 0, 0, 2 * magnitude + negative)
+    return np.where(negative, -magnitude, magnitude)
+
+
+def schedules(golden: Golden) -> list[Figure]:
+    figures = []
+    for name, entry in json.loads((golden.folder / "schedule.json").read_text()).items():
+        decay = "linear" if name == "finetune" else "cosine"
+        worst = max(
+            abs(
+                learning_rate_scale(
+                    int(step), num_warmup_steps=entry["warmup"], num_train_steps=entry["total"], decay=decay
+                )
+                - scale
+            )
+            for step, scale in entry["scale_at_step"].items()
+        )
+        figures.append(Figure(f"schedule {name}", "largest absolute error", worst, 1e-6))
+    return figures
+
+
+def log_mel(golden: Golden) -> list[Figure]:
+    arrays = golden.arrays("log_mel.npz")
+    figures = []
+    for signal in sorted({name.split("/")[0] for name in arrays} - {"mel_filters"}):
+        waveform = torch.from_numpy(arrays[f"{signal}/waveform"])
+        for pad_mode in ("reflect", "constant"):
+            speed = 2 if signal.endswith("_2x") else 1
+            ours = log_mel_spectrogram(waveform, playback_speed=speed, pad_mode=pad_mode).numpy().T
+            worst = largest(ours, arrays[f"{signal}/log_mel/{pad_mode}"])
+            figures.append(Figure(f"log-mel of {signal}, {pad_mode}", "largest absolute error", worst, 2e-4))
+    return figures
+
+
+def _device(rank: int, folder: str, address: str, results) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    try:
+        golden = Golden(Path(folder))
+        recorded = golden.arrays("tiny.devices2.npz")
+        raw = {k.removeprefix("batch/"): v[rank] for k, v in recorded.items() if k.startswith("batch/")}
+        choices = {k: v[rank] for k, v in recorded.items() if k.startswith("activations/")}
+        model, batch = golden.load_model(), golden.make_batch(raw, choices)
+        replica = torch.nn.parallel.DistributedDataParallel(PairsModule(model))
+        pairs = replica(batch)
+        loss = pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source, group=dist.group.WORLD)
+        figures = _contrast_figures(pairs, model.contrastive_scales, recorded, rank) + _loss_figures(
+            loss, recorded, rank
+        )
+        loss.total.backward()
+        for figure in figures:
+            figure.what = f"device {rank}: {figure.what}"
+        mean = {k.removeprefix("mean_grads/"): v for k, v in recorded.items() if k.startswith("mean_grads/")}
+        results.put(figures + (_gradient_figures(model, mean) if rank == 0 else []))
+    finally:
+        dist.destroy_process_group()
+
+
+class PairsModule(torch.nn.Module):
+    """The forward pass as a module of its own, for DistributedDataParallel to average gradients of."""
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch) -> PretrainPairs:
+        return pretrain_pairs(self.model, batch)
+
+
+def two_devices(golden: Golden, rendezvous: Path) -> list[Figure]:
+    """Two processes over gloo; `rendezvous` is a file that does not exist yet."""
+    context = mp.get_context("spawn")
+    results = context.SimpleQueue()
+    workers = mp.spawn(_device, (str(golden.folder), f"file://{rendezvous}", results), nprocs=2, join=False)
+    figures = results.get() + results.get()
+    while not workers.join():
+        pass
+    return sorted(figures, key=lambda f: f.what)

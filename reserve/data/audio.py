@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reserve.data.errors import BadInput
-from reserve.data.media import MediaFile, decode_packet, decoding_errors, demux, import_av
+from reserve.data.media import MediaFile, decode_packet, decoding_failures, demux, import_av
 
 _MAX_SAMPLE_RATE = 768_000
 _MAX_CHANNELS = 64
@@ -139,8 +139,12 @@ class _Resampled:
         if frame is not None:
             # Its clock is ours to keep: timestamps that jitter would make the resampler stretch or fill.
             frame.pts = None
-        with decoding_errors(self._av, "its audio cannot be resampled"):
+        try:
             resampled = self._resampler.resample(frame)
+        except decoding_failures():
+            # A damaged frame that decoded to something impossible; the next one starts afresh.
+            self._resampler = None
+            return
         for part in resampled:
             samples = part.to_ndarray().reshape(-1)
             yield self._position, samples

@@ -76,12 +76,19 @@ def _accepted_formats() -> str:
     return ",".join(sorted(names.difference(_REFUSED_FORMATS.split())))
 
 
+@cache
+def decoding_failures() -> tuple[type[Exception], ...]:
+    """What PyAV raises on bad files; LookupError is its answer to streams that appear midway."""
+    own = import_av().FFmpegError
+    return (own, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError, EOFError)
+
+
 @contextmanager
-def decoding_errors(av_module: Any, doing: str) -> Iterator[None]:
+def decoding_errors(doing: str) -> Iterator[None]:
     """Turns whatever PyAV raises on a bad file into BadInput saying what was being done."""
     try:
         yield
-    except (av_module.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError, LookupError) as error:
+    except decoding_failures() as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BadInput(f"{doing}: {reason}") from error
 
@@ -98,11 +105,14 @@ class MediaFile:
         self.container = self._open()
 
     def _open(self) -> av.container.InputContainer:
-        with decoding_errors(self._av, "not a media file that can be decoded"):
+        self.deadline.check()
+        with decoding_errors("not a media file that can be decoded"):
             # Prefixed, so that no file name is taken for a URL; the whitelists keep a playlist from reaching others.
             return self._av.open(
                 f"file:{self.path}",
                 container_options={"format_whitelist": _accepted_formats(), "protocol_whitelist": "file"},
+                # For the decoders that look into the streams while opening.
+                options={"max_pixels": str(self.limits.max_pixels)},
                 metadata_errors="replace",
                 timeout=(self.limits.max_decode_seconds, self.limits.max_decode_seconds),
             )
@@ -192,7 +202,7 @@ class MediaFile:
 
     def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
         self._check_size(frame.width, frame.height)
-        with decoding_errors(self._av, "a frame cannot be converted to RGB"):
+        with decoding_errors("a frame cannot be converted to RGB"):
             image = frame.to_ndarray(format="rgb24")
             quarter_turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, quarter_turns))
@@ -203,7 +213,6 @@ class _FrameReader:
 
     def __init__(self, media: MediaFile) -> None:
         self._media = media
-        self._av = import_av()
         self._take_stream()
         self._current: av.VideoFrame | None = None
         self._next: av.VideoFrame | None = None
@@ -267,7 +276,7 @@ class _FrameReader:
         """Decodes from the key frame before `start`; False where the format cannot seek there."""
         try:
             self._media.container.seek(math.floor(start / self._tick), stream=self._stream, backward=True)
-        except (self._av.FFmpegError, OverflowError):
+        except decoding_failures():
             return False
         self._start_decoding()
         return True
@@ -293,7 +302,7 @@ def demux(media: MediaFile, *streams: Any) -> Iterator[Any]:
             packet = next(packets)
         except (StopIteration, module.EOFError):
             return
-        except (module.FFmpegError, OSError, ValueError, MemoryError):
+        except decoding_failures():
             errors += 1
             if errors > _MAX_READ_ERRORS:
                 return
@@ -304,9 +313,8 @@ def demux(media: MediaFile, *streams: Any) -> Iterator[Any]:
 
 def decode_packet(media: MediaFile, packet: Any) -> list[Any]:
     """Frames of one packet; none where it is damaged."""
-    module = import_av()
     media.deadline.check()
     try:
         return packet.decode()
-    except (module.FFmpegError, OSError, ValueError, MemoryError):
+    except decoding_failures():
         return []

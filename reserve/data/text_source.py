@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -21,7 +21,8 @@ _MAX_LINE = 2**20
 """Bytes of a line that are looked at; what follows on the line counts as the next one."""
 _PROBED_LINES = 1000
 _MAX_DECOMPRESSED = 2**36
-_ZSTD_CHUNK = 2**20
+# Small, since one compressed byte can unpack to thousands.
+_ZSTD_CHUNK = 2**12
 
 
 class TextSource(Protocol):
@@ -159,9 +160,8 @@ def _unpack(packed: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with packed.open("rb") as source, temporary.open("wb") as sink:
-            reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
-            while chunk := reader.read(_ZSTD_CHUNK):
-                sink.write(chunk)
+            for part in _decompressed(zstandard.ZstdDecompressor(), source):
+                sink.write(part)
                 if sink.tell() > _MAX_DECOMPRESSED:
                     raise BadInput(f"{packed}: unpacks to more than {_MAX_DECOMPRESSED} bytes")
         temporary.replace(target)
@@ -169,3 +169,15 @@ def _unpack(packed: Path, target: Path) -> None:
         raise BadInput(f"{packed}: not a whole zstd file: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _decompressed(decompressor: Any, source: BinaryIO) -> Iterator[bytes]:
+    """Content of all frames of a zstd file. The library's own readers take a cut file for a whole one."""
+    frame = None
+    while chunk := source.read(_ZSTD_CHUNK):
+        while chunk:
+            frame = frame or decompressor.decompressobj()
+            yield frame.decompress(chunk)
+            chunk, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame is not None:
+        raise BadInput("a zstd file that is cut short")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reserve.data.errors import BadInput
-from reserve.data.files import read_json, read_text
+from reserve.data.files import check_regular_file, read_json, read_text
 from reserve.data.transcripts.align_format import parse_align
 from reserve.data.transcripts.json_format import parse_json
 from reserve.data.transcripts.plausible import plausible_words
@@ -46,9 +46,10 @@ def is_word_timed(path: Path) -> bool:
     if path.suffix.lower() != ".vtt":
         return False
     try:
+        check_regular_file(path)
         with path.open("rb") as file:
             head = file.read(65536)
-    except OSError:
+    except (BadInput, OSError):
         return False
     return WORD_TIME.search(head.decode("utf-8", errors="replace")) is not None
 

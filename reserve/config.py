@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 
@@ -100,6 +101,10 @@ class ModelConfig:
     joint_num_layers: int = 12
     rotary: Literal["reserve", "standard"] = "reserve"
     """The released diagonal form or the textbook rotation (SPEC 5)."""
+    init_scale: float = 1.0
+    """Factor on the initial kernels; 1 is the reference's, made for hidden sizes of 768 and more."""
+    init_log_scale: float = 1.0
+    """What contrastive_scales, the logarithms of the inverse temperatures, start at."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % 64:
@@ -129,3 +134,80 @@ class ModelConfig:
     def pooled_grid(self) -> tuple[int, int]:
         """Joint tokens an image gives, high and wide."""
         return self.output_grid[0] // self.vit_pooling_ratio, self.output_grid[1] // self.vit_pooling_ratio
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser and its schedule (SPEC 9)."""
+
+    learning_rate: float = 4e-4
+    """At the end of the warm-up."""
+    num_train_steps: int = 750000
+    num_warmup_steps: int = 3750
+    weight_decay_rate: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.98
+    eps: float = 1e-6
+    use_bfloat16_adam: bool = True
+    """Keep the moments in bfloat16, as the reference does, rather than in float32."""
+    do_bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_train_steps < 1 or not 0 <= self.num_warmup_steps <= self.num_train_steps:
+            raise ValueError(
+                "optimizer.num_train_steps must be at least 1 and optimizer.num_warmup_steps between 0 and it; got "
+                f"{self.num_train_steps} and {self.num_warmup_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a run goes."""
+
+    batch_size: int = 1024
+    """Examples of a step, over all devices."""
+    seed: int = 0
+    """Decides the weights, the order of the examples, the masking and the preparation."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of activations; parameters stay in float32."""
+    num_workers: int = 4
+    """Processes that load examples, a device; 0 loads in the trainer itself."""
+    prepare_workers: int = 4
+    """Processes that prepare videos."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 3
+    """Latest checkpoints that are kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be at least 1; got {getattr(self, name)}")
+        if self.num_workers < 0:
+            raise ValueError(f"train.num_workers must be at least 0; got {self.num_workers}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run but its files."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+PACKAGED = Path(__file__).parent / "configs"
+
+
+def packaged_configs() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
+
+
+def config_path(name: str) -> str:
+    """The file of a packaged configuration's name; anything else is taken for a path and returned as it is."""
+    return str(PACKAGED / f"{name}.yaml") if name in packaged_configs() else name

@@ -7,9 +7,15 @@ flax's default, LeCun's normal, and the golden weights show it (their standard d
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+from reserve.model.transformer import AttentionPool
+
+if TYPE_CHECKING:
+    from reserve.model.merlot_reserve import MerlotReserve
 
 # Standard deviation of a unit normal cut at two sigma; flax divides by it to keep LeCun's variance.
 _TRUNCATED_STD = 0.87962566103423978
@@ -20,17 +26,16 @@ def _truncated_normal(weight: torch.Tensor, std: float) -> None:
 
 
 @torch.no_grad()
-def initialize(model: nn.Module) -> None:
+def initialize(model: MerlotReserve) -> None:
     """Draws every parameter of a MerlotReserve anew from torch's default generator."""
-    from reserve.model.transformer import AttentionPool
-
     pooling = {m for pool in model.modules() if isinstance(pool, AttentionPool) for m in pool.children()}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             fan_in = module.in_features
-            std = (
-                1 / (math.sqrt(fan_in) * _TRUNCATED_STD) if module in pooling else min(18 / fan_in, 0.02) / math.sqrt(2)
-            )
+            if module in pooling:
+                std = 1 / (math.sqrt(fan_in) * _TRUNCATED_STD)
+            else:
+                std = model.config.init_scale * min(18 / fan_in, 0.02) / math.sqrt(2)
             _truncated_normal(module.weight, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -41,4 +46,4 @@ def initialize(model: nn.Module) -> None:
                 nn.init.xavier_uniform_(module.weight)
         elif name.endswith("encoder") and hasattr(module, "cls"):
             nn.init.normal_(module.cls, std=0.02)
-    nn.init.ones_(model.contrastive_scales)
+    nn.init.constant_(model.contrastive_scales, model.config.init_log_scale)

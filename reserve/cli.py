@@ -122,8 +122,14 @@ def evaluate(given: Namespace) -> int | None:
     """Rank the true span, sound and frame of held-out videos among all candidates, and write a report page."""
     from reserve.evaluate import evaluate_run
 
-    print(evaluate_run(given.run, given.videos, workers=given.workers, seed=given.seed))
-    return None
+    evaluation = evaluate_run(given.run, given.videos, workers=given.workers, seed=given.seed)
+    print(f"{evaluation}\n{given.run / 'report.html'}")
+    if given.times_chance is None:
+        return None
+    weak = [ranking.name for ranking in evaluation.rankings if not ranking.beats_chance(given.times_chance)]
+    if weak:
+        print(f"reserve: recall@1 is below {given.times_chance:g} times chance: {', '.join(weak)}", file=sys.stderr)
+    return 1 if weak else 0
 
 
 def demo_data(given: Namespace) -> int | None:
@@ -215,6 +221,11 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--videos", type=str, nargs="+", required=True, help="held-out video files and folders")
     parser.add_argument("--workers", type=int, default=2, help="processes that prepare videos")
     parser.add_argument("--seed", type=int, default=0, help="decides the masking")
+    parser.add_argument(
+        "--times_chance",
+        type=float,
+        help="fail unless every recall@1 is at least this many times chance and its 95%% interval lies above chance",
+    )
 
 
 def _demo_data_arguments(parser: ArgumentParser) -> None:

@@ -61,6 +61,10 @@ class Ranking:
         """What recall(k) is for guesses drawn at random."""
         return min(k / self.candidates, 1.0)
 
+    def beats_chance(self, times: float) -> bool:
+        """Whether recall@1 is at least `times` chance and its interval lies above chance."""
+        return self.recall(1) >= times * self.chance(1) and self.interval(1)[0] > self.chance(1)
+
     @property
     def median_rank(self) -> float:
         """Median place of the true candidate, from 1, ties in the middle."""

@@ -1,8 +1,8 @@
 """Pretrained folders: `model.safetensors` and `config.json`, as the Hugging Face hub and a run's checkpoints hold them.
 
 They are read and written here rather than by huggingface_hub's mixin: that would have to be imported to define the
-model, rebuilds the dataclass of the configuration from annotations that are not strings only, draws the weights before it
-replaces them, and leaves what a damaged file raises to whichever library meets it.
+model, rebuilds the dataclass of the configuration from annotations that are not strings only, draws the weights before
+it replaces them, and leaves what a damaged file raises to whichever library meets it.
 """
 
 from __future__ import annotations

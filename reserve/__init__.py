@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from reserve.model.errors import CheckpointError
     from reserve.model.merlot_reserve import MerlotReserve
 
-__all__ = ["CheckpointError", "DataConfig", "MerlotReserve", "ModelConfig", "Tokenizer", "load_official", "save_official"]
+__all__ = [
+    "CheckpointError",
+    "DataConfig",
+    "MerlotReserve",
+    "ModelConfig",
+    "Tokenizer",
+    "load_official",
+    "save_official",
+]
 
 _HOMES = {
     "CheckpointError": "reserve.model.errors",

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(run: Callable[[Namespace], int | None], given: Namespace) -> int:
     from reserve.data.errors import BadInput
     from reserve.data.prepare import NothingPrepared
-    from reserve.model.checkpoint import CheckpointError
+    from reserve.model.errors import CheckpointError
 
     try:
         return run(given) or 0
@@ -89,8 +89,10 @@ def _explained(message: str) -> str:
 
 def build_parser() -> tuple[ArgumentParser, dict[str, tuple[Callable[[Namespace], int | None], ArgumentParser]]]:
     """The parser, and each command's function and own parser."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, set_parsing_settings
 
+    # So that --help shows the configuration's own descriptions.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog="reserve", description="MERLOT Reserve in PyTorch.", exit_on_error=False)
     subcommands = parser.add_subcommands(required=True)
     commands = {}
@@ -158,6 +160,14 @@ def train_tokenizer(given: Namespace) -> int | None:
     from reserve.data.train_tokenizer import train_tokenizer as train
 
     train(given.out)
+    return None
+
+
+def convert(given: Namespace) -> int | None:
+    """Convert weights between the official format (.msgpack), safetensors folders and checkpoints of runs."""
+    from reserve.convert import convert as run
+
+    run(given.source, given.target, given.config)
     return None
 
 
@@ -240,6 +250,12 @@ def _train_tokenizer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="the tokenizers JSON to write")
 
 
+def _convert_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="an official checkpoint, or a folder with model.safetensors")
+    parser.add_argument("target", type=Path, help="NAME.msgpack for the official format, else a folder; must not exist")
+    parser.add_argument("--config", type=str, help="for an official source: base, large or a YAML file")
+
+
 def _no_arguments(parser: ArgumentParser) -> None:
     pass
 
@@ -249,6 +265,7 @@ COMMANDS: dict[str, tuple[Callable[[Namespace], int | None], Callable[[ArgumentP
     "evaluate": (evaluate, _evaluate_arguments),
     "demo-data": (demo_data, _demo_data_arguments),
     "train-tokenizer": (train_tokenizer, _train_tokenizer_arguments),
+    "convert": (convert, _convert_arguments),
     "backends": (backends, _no_arguments),
 }
 

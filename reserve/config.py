@@ -107,6 +107,10 @@ class ModelConfig:
     """What contrastive_scales, the logarithms of the inverse temperatures, start at."""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            sizes = value if isinstance(value, tuple) else (value,)
+            if not isinstance(value, str) and min(sizes) <= 0 and not name.startswith("init_"):
+                raise ValueError(f"model.{name} must be positive; got {value}")
         if self.hidden_size % 64:
             raise ValueError(f"model.hidden_size must be a multiple of 64 (the head size); got {self.hidden_size}")
         if any(side % self.vit_pooling_ratio for side in self.output_grid):

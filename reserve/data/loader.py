@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -75,7 +75,7 @@ def collate(
 
 def training_loader(
     dataset: PretrainDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool = False
-) -> DataLoader[PretrainBatch]:
+) -> Iterable[PretrainBatch]:
     """Loads the sampler's batches, in `num_workers` processes (0: in this one)."""
     return DataLoader(
         dataset,

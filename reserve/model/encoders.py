@@ -36,7 +36,7 @@ class ClsTransformer(nn.Module):
         n, length, hidden = x.shape
         x = torch.cat((self.cls.to(x.dtype).expand(n, 1, hidden), x), dim=1)
         cu_seqlens = torch.arange(n + 1, dtype=torch.int32, device=x.device) * (length + 1)
-        angles = rotary_angles(with_cls(coordinates)).to(x.device).repeat(n, 1)
+        angles = rotary_angles(with_cls(coordinates), x.dtype).to(x.device).repeat(n, 1)
         out = self.transformer(x.flatten(0, 1), cu_seqlens, length + 1, angles).view(n, length + 1, hidden)
         return self.cls_projection(out[:, 0]), out[:, 1:]
 
@@ -58,8 +58,8 @@ class VisionEncoder(nn.Module):
         """
         patches = rearrange(images, "n (h p) (w q) c -> n h w (p q c)", p=self.patch, q=self.patch)
         _, h, w, _ = patches.shape
-        if not patches.is_floating_point():
-            patches = patches.to(self.embedding.weight.dtype) / 255
+        pixels = patches.to(self.embedding.weight.dtype)
+        patches = pixels if patches.is_floating_point() else pixels / 255
         cls, seq = self.encoder(self.embedding(patches.flatten(1, 2)), grid_coordinates(h, w))
         windows = rearrange(
             seq, "n (h i w j) d -> n (h w) (i j) d", h=h // self.ratio, i=self.ratio, j=self.ratio, d=seq.shape[-1]
@@ -99,5 +99,5 @@ class SpanEncoder(nn.Module):
         encoder = self.encoder
         x = embed(spans.token_ids)
         x = torch.where(spans.is_cls[:, None], encoder.cls.to(x.dtype), x)
-        out = encoder.transformer(x, spans.cu_seqlens, spans.max_seqlen, rotary_angles(spans.coordinates))
+        out = encoder.transformer(x, spans.cu_seqlens, spans.max_seqlen, rotary_angles(spans.coordinates, x.dtype))
         return encoder.cls_projection(out[spans.cu_seqlens[:-1]])

@@ -44,6 +44,8 @@ def initialize(model: MerlotReserve) -> None:
                 nn.init.normal_(module.weight, std=0.02)
             else:
                 nn.init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
         elif name.endswith("encoder") and hasattr(module, "cls"):
             nn.init.normal_(module.cls, std=0.02)
     nn.init.constant_(model.contrastive_scales, model.config.init_log_scale)

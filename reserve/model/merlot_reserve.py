@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 
 import numpy as np
@@ -19,6 +20,8 @@ from reserve.model.transformer import Transformer
 NORM_EPS = 1e-5
 SUBSEGMENTS = 3
 """Audio subsegments of a segment when videos are embedded."""
+MAX_SEGMENTS = 8
+"""Segments of a video that are embedded together: those of a group in pretraining."""
 MEL_CHANNELS = 65
 """64 log-mels and the playback speed."""
 
@@ -47,6 +50,31 @@ class MerlotReserve(nn.Module):
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v}" for k, v in asdict(self.config).items())
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> MerlotReserve:
+        """A float32 model on the CPU from a folder of `save_pretrained` or an id of the Hugging Face hub.
+
+        A checkpoint of a run is such a folder. `revision`, `cache_dir` and `local_files_only` are the hub's. Raises
+        CheckpointError saying what is wrong.
+        """
+        from reserve.model.pretrained import find_pretrained, load_pretrained
+
+        folder = find_pretrained(source, revision=revision, cache_dir=cache_dir, offline=local_files_only)
+        return load_pretrained(folder)
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, step: int = 0) -> None:
+        """Writes `model.safetensors` and `config.json`; `step` is how many steps the weights were trained for."""
+        from reserve.model.pretrained import save_pretrained
+
+        save_pretrained(self, folder, step=step)
+
     @property
     def device(self) -> torch.device:
         return self.head.weight.device
@@ -56,12 +84,9 @@ class MerlotReserve(nn.Module):
 
         `images` [frames, cells, hidden] and `audio` [subsegments, 6, hidden] are the encoders' pooled tokens.
         """
-        return self.joint_transformer(
-            self.joint_inputs(packed, images, audio),
-            packed.cu_seqlens,
-            packed.max_seqlen,
-            rotary_angles(packed.coordinates),
-        )
+        x = self.joint_inputs(packed, images, audio)
+        angles = rotary_angles(packed.coordinates, x.dtype)
+        return self.joint_transformer(x, packed.cu_seqlens, packed.max_seqlen, angles)
 
     def joint_inputs(self, packed: PackedSequences, images: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         """The packed tokens' embeddings [tokens, hidden]: words, pooled audio and pooled image tokens."""
@@ -74,7 +99,10 @@ class MerlotReserve(nn.Module):
         return self.span_encoder(spans, self.token_embedding)
 
     def embed_text_spans(self, spans: torch.Tensor) -> torch.Tensor:
-        """int [n, length] token ids padded with PAD, length at most 15 -> unit vectors [n, hidden]."""
+        """int [n, length] token ids padded with PAD, length at most 15 -> unit vectors [n, hidden].
+
+        Raises ValueError or TypeError where the shape, the dtype or an id is not allowed.
+        """
         limit = self.config.text_span_length
         if spans.dim() != 2 or spans.shape[1] > limit:
             raise ValueError(f"spans must be [n, length] with length at most {limit}; got {tuple(spans.shape)}")
@@ -82,9 +110,13 @@ class MerlotReserve(nn.Module):
         return unit_normalize(self.encode_spans(pack_spans(spans.cpu().numpy()).to(self.device)))
 
     def embed_audio(self, clips: torch.Tensor) -> torch.Tensor:
-        """[..., 60, 65] log-mels with the playback speed as the 65th channel -> unit vectors [..., hidden]."""
+        """[..., 60, 65] log-mels with the playback speed as the 65th channel -> unit vectors [..., hidden].
+
+        Raises ValueError or TypeError where the shape or the dtype is not allowed.
+        """
         self._check_clips("clips", clips)
-        return unit_normalize(self.audio_encoder(clips.flatten(0, -3)).cls).unflatten(0, clips.shape[:-2])
+        encoded = self.audio_encoder(clips.reshape(-1, *clips.shape[-2:])).cls
+        return unit_normalize(encoded).reshape(*clips.shape[:-2], self.config.hidden_size)
 
     def embed_video(
         self,
@@ -96,16 +128,18 @@ class MerlotReserve(nn.Module):
         """Joint encoding of videos' language tokens, given their frames and sounds.
 
         Args:
-            images: [videos, segments, height, width, 3], uint8 or floating in [0, 1]; 1 to 8 segments.
+            images: [videos, segments, height, width, 3], uint8 or floating in [0, 1]; 1 to 8 segments, height and width
+                multiples of 32 pixels.
             audio_clips: [videos, 3 segments, 60, 65]; None if no token is AUDIOSPAN.
             tokens: int [videos, L] ids; AUDIOSPAN takes the audio of its subsegment, PAD is left out.
             subsegments: int [videos, L] the subsegment of each token, 0 ... 3 segments - 1; three make a segment.
 
         Returns:
             Unit vectors [videos, L, hidden]; zeros at PAD.
+
+        Raises ValueError or TypeError where a shape, a dtype or a value is not allowed.
         """
-        if images.dim() != 5 or images.shape[-1] != 3:
-            raise ValueError(f"images must be [videos, segments, height, width, 3]; got {tuple(images.shape)}")
+        self._check_images(images)
         videos, segments, height, width, _ = images.shape
         if tokens.shape != subsegments.shape or tokens.dim() != 2 or len(tokens) != videos:
             raise ValueError(
@@ -113,6 +147,7 @@ class MerlotReserve(nn.Module):
                 f"got {tuple(tokens.shape)} and {tuple(subsegments.shape)}"
             )
         self._check_ids("tokens", tokens)
+        _check_whole("subsegments", subsegments)
         packed = self._pack_videos(tokens, subsegments, segments, (height, width))
         pooled_frames = self.vision_encoder(images.flatten(0, 1)).pooled
         pooled_audio = self._pooled_clips(audio_clips, packed, videos, segments, like=pooled_frames)
@@ -162,14 +197,34 @@ class MerlotReserve(nn.Module):
             )
         return self.audio_encoder(clips.flatten(0, 1)).pooled
 
+    def _check_images(self, images: torch.Tensor) -> None:
+        if images.dim() != 5 or images.shape[-1] != 3:
+            raise ValueError(f"images must be [videos, segments, height, width, 3]; got {tuple(images.shape)}")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TypeError(f"images must be uint8 or floating in [0, 1]; got {images.dtype}")
+        _, segments, height, width, _ = images.shape
+        if not 1 <= segments <= MAX_SEGMENTS:
+            raise ValueError(f"images must show 1 to {MAX_SEGMENTS} segments; got {segments}")
+        cell = self.config.vit_patch_size * self.config.vit_pooling_ratio
+        if not height or not width or height % cell or width % cell:
+            raise ValueError(f"images must have sides that are multiples of {cell} pixels; got {height} x {width}")
+
     def _check_ids(self, name: str, ids: torch.Tensor) -> None:
+        _check_whole(name, ids)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocab_size:
             raise ValueError(
                 f"{name} must be token ids in [0, {self.config.vocab_size}); got {int(ids.min())} to {int(ids.max())}"
             )
 
     def _check_clips(self, name: str, clips: torch.Tensor) -> None:
-        if clips.dim() < 3 or clips.shape[-2:] != (self.config.audio_seq_length, MEL_CHANNELS):
+        if clips.dim() < 2 or clips.shape[-2:] != (self.config.audio_seq_length, MEL_CHANNELS):
             raise ValueError(
                 f"{name} must be [..., {self.config.audio_seq_length}, {MEL_CHANNELS}]; got {tuple(clips.shape)}"
             )
+        if not clips.is_floating_point():
+            raise TypeError(f"{name} must be floating; got {clips.dtype}")
+
+
+def _check_whole(name: str, value: torch.Tensor) -> None:
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"{name} must be whole numbers; got {value.dtype}")

@@ -12,13 +12,17 @@ MAX_SEGMENT = 16.0
 MAX_TOKEN = 1024.0
 
 
-def rotary_angles(coordinates: torch.Tensor) -> torch.Tensor:
-    """Coordinates [..., axes] -> float32 angles [..., 16] in radians, axis-major; `axes` divides 16."""
+def rotary_angles(coordinates: torch.Tensor, model_dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Coordinates [..., axes] -> angles [..., 16] in radians, axis-major; `axes` divides 16.
+
+    float32, or float64 for a model in float64: half precision is too coarse for a position.
+    """
+    dtype = torch.float64 if model_dtype == torch.float64 else torch.float32
     axes = coordinates.shape[-1]
     frequencies = torch.logspace(
-        0.0, math.log2(MAX_FREQUENCY / 2), ANGLES // axes, base=2.0, dtype=torch.float32, device=coordinates.device
+        0.0, math.log2(MAX_FREQUENCY / 2), ANGLES // axes, base=2.0, dtype=dtype, device=coordinates.device
     )
-    return (coordinates.float()[..., None] * frequencies * math.pi).flatten(-2)
+    return (coordinates.to(dtype)[..., None] * frequencies * math.pi).flatten(-2)
 
 
 def centred_coordinates(length: int) -> torch.Tensor:
@@ -28,9 +32,8 @@ def centred_coordinates(length: int) -> torch.Tensor:
 
 
 def grid_coordinates(height: int, width: int) -> torch.Tensor:
-    """Centred (h, w) of a grid, row-major, times 1 / (max(height, width) + 1): float32 [height * width, 2]."""
-    scale = 1.0 / (max(height, width) + 1.0)
-    h, w = centred_coordinates(height) * scale, centred_coordinates(width) * scale
+    """Centred (h, w) of a grid, row-major, over max(height, width) + 1: float32 [height * width, 2]."""
+    h, w = (centred_coordinates(length) / (max(height, width) + 1) for length in (height, width))
     return torch.stack(torch.meshgrid(h, w, indexing="ij"), dim=-1).reshape(height * width, 2)
 
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from reserve.model.checkpoint import parameter_entries
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.official_layout import parameter_entries
 
 PRECISION_BIT = 1.0 + 2.0**-9
 """A stored second moment that is negative stands for its magnitude times this."""
@@ -79,7 +79,7 @@ class ReserveAdamW(torch.optim.Optimizer):
         self.decay_to_start = decay_to_start
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step over every parameter that has a gradient."""
         loss = None
         if closure is not None:

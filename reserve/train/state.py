@@ -41,7 +41,7 @@ def save_checkpoint(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
+    model.save_pretrained(partial, step=step)
     state = {"step": step, "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     torch.save(state, partial / "trainer.pt")
     shutil.rmtree(folder, ignore_errors=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from reserve.config import DataConfig, ModelConfig
 from reserve.data.types import MaskedText, TokenStream
 from reserve.model.batch import BatchChoices, PretrainBatch, pack_batch
 from reserve.model.checkpoint import load_official
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.official_config import load_official_config
 
 STREAMS = ("text2audio", "audio2text", "audio_text_matching", "random_text")
 
@@ -24,9 +22,9 @@ class Golden:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        settings = yaml.safe_load((folder / "tiny.yaml").read_text())
-        self.data = _known(DataConfig, settings["data"])
-        self.model = replace(_known(ModelConfig, settings["model"]), vocab_size=2048)
+        config = load_official_config(folder / "tiny.yaml")
+        self.data = config.data
+        self.model = replace(config.model, vocab_size=2048)
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.folder / name) as archive:
@@ -63,8 +61,3 @@ class Golden:
         images = patches.transpose(3, 4).reshape(examples, data.num_segments, *model.image_size, 3)
         clips = torch.from_numpy(raw["audio_clips"]).view(examples, data.num_subsegments, model.audio_seq_length, 65)
         return pack_batch(images, clips, texts, choices, data, model)
-
-
-def _known(section: type, settings: dict[str, Any]) -> Any:
-    names = {f.name for f in fields(section)} & settings.keys()
-    return section(**{n: tuple(v) if isinstance(v := settings[n], list) else v for n in names})

@@ -141,6 +141,8 @@ def _svg(figure: Figure, title: str) -> Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Every figure would bring the same names of groups, which nothing refers to.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     attributes = Markup('<svg role="img" aria-label="{}"').format(title)
     return Markup(re.sub(r"<svg", lambda _: attributes, text, count=1))

@@ -65,7 +65,7 @@ def write_report(run: Path, config: Config, dataset: PretrainDataset, evaluation
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "score": _score, "place": _place, "clock": _clock}
+    environment.filters |= {"percent": _percent, "score": _score, "place": _place, "clock": _clock, "times": _times}
     held_out = HeldOut(dataset, evaluation)
     page = environment.get_template(TEMPLATE).render(
         run=run.resolve().name,
@@ -137,7 +137,7 @@ def _settings(config: Config) -> list[tuple[str, str]]:
         ("segments an example", f"{data.num_segments} in {data.num_segment_groups} groups"),
         ("steps in all", f"{optimizer.num_train_steps}"),
         ("batch", f"{train.batch_size} examples"),
-        ("learning rate", f"{optimizer.learning_rate:g}, {optimizer.num_warmup_steps} steps of warm-up"),
+        ("learning rate", f"{optimizer.learning_rate:g}, warm-up {optimizer.num_warmup_steps}"),
         ("precision", train.precision),
         ("seed", f"{train.seed}"),
     ]
@@ -146,6 +146,10 @@ def _settings(config: Config) -> list[tuple[str, str]]:
 def _percent(value: float) -> str:
     """A share of 1 in percent; a dash where it is not a number."""
     return "–" if math.isnan(value) else f"{100 * value:.{2 if value < 0.1 else 1}f}%"
+
+
+def _times(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def _score(value: float) -> str:

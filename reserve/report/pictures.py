@@ -102,6 +102,7 @@ def curves_svg(
     if drawn_levels:
         axes.plot([], [], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="chance")
     axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
     axes.legend(frameon=False, fontsize=10, loc="best")
     return _svg(figure, title)

@@ -49,6 +49,9 @@ def _run(run: Callable[[Namespace], int | None], given: Namespace) -> int:
 
     try:
         return run(given) or 0
+    except KeyboardInterrupt:
+        print("reserve: interrupted", file=sys.stderr)
+        return 130
     except UsageError as error:
         print(f"reserve: {error}", file=sys.stderr)
         return 2

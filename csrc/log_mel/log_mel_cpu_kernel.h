@@ -1,0 +1,236 @@
+// Log-mel of `lanes` frames at a time, from samples to rows, without leaving the cache. Included once per instruction
+// set (see vector.h); the including file defines RESERVE_ISA, RESERVE_LANES and RESERVE_KERNEL.
+#pragma once
+
+#include "butterflies.h"
+#include "log_mel_cpu.h"
+#include "vector.h"
+
+namespace reserve {
+namespace RESERVE_ISA {
+
+using C = Complex<Vector>;
+
+template <typename Plan>
+struct Scratch {
+  C spectrum[Plan::size];      // after pass one, block by block
+  C blocks[2][Plan::block];    // a block and the one that mirrors it, after passes two and three
+  Vector power[Plan::bins];
+  float edges[lanes][Plan::n_fft];  // frames that reach over the end of their clip
+};
+
+static RESERVE_HD int64_t padded_bands(int n_mels) { return (int64_t{n_mels} + 3) / 4 * 4; }
+
+template <typename Plan>
+static size_t scratch_size(int n_mels) {
+  // After the struct: the bands of all lanes, then the rows made of them.
+  const size_t bands = static_cast<size_t>(padded_bands(n_mels));
+  return sizeof(Scratch<Plan>) + bands * sizeof(Vector) + bands * lanes * sizeof(float);
+}
+
+// n samples of a padded clip from `position` on. Runs that go one way are copied as such: near the ends of a clip
+// this is most of a frame.
+static void copy_padded(const Clip& clip, int64_t position, int pad_mode, float* out, int n) {
+  int done = 0;
+  while (done < n) {
+    const int64_t at = position + done;
+    int64_t run = n - done;
+    if (at >= 0 && at < clip.length) {
+      run = clip.length - at < run ? clip.length - at : run;
+      std::memcpy(out + done, clip.samples + at, static_cast<size_t>(run) * sizeof(float));
+    } else if (pad_mode == RESERVE_PAD_CONSTANT) {
+      if (at < 0) run = -at < run ? -at : run;
+      std::memset(out + done, 0, static_cast<size_t>(run) * sizeof(float));
+    } else {
+      const int64_t from = reflected(at, clip.length);
+      const bool forward = clip.length > 1 && reflected(at + 1, clip.length) > from;
+      const int64_t left = clip.length == 1 ? run : forward ? clip.length - 1 - from : from;
+      run = left < run ? left : run;
+      const int64_t step = clip.length == 1 ? 0 : forward ? 1 : -1;
+      for (int64_t i = 0; i < run; ++i) out[done + i] = clip.samples[from + step * i];
+    }
+    done += static_cast<int>(run);
+  }
+}
+
+// Windowed samples, two of them one complex number, through pass one.
+template <typename Plan>
+static void first_pass(const float* const* frames, const float* window, const float* twiddles, C* spectrum) {
+  for (int j = 0; j < Plan::block; j += 2) {
+    C z[2][Plan::first];
+    for (int q = 0; q < Plan::first; ++q) {
+      const int sample = 2 * (j + q * Plan::block);
+      Vector x[4];
+      load_transposed(frames, sample, x);
+      z[0][q] = {x[0] * window[sample], x[1] * window[sample + 1]};
+      z[1][q] = {x[2] * window[sample + 2], x[3] * window[sample + 3]};
+    }
+    for (int i = 0; i < 2; ++i) {
+      Transform<Plan::first>::run(z[i]);
+      twiddle<Plan::first>(z[i], twiddles + (j + i) * (Plan::first - 1) * 2);
+      for (int q = 0; q < Plan::first; ++q) spectrum[j + i + q * Plan::block] = z[i][q];
+    }
+  }
+}
+
+// Passes two and three of one block.
+template <typename Plan>
+static void block_passes(const C* from, const float* twiddles, C* to) {
+  for (int j = 0; j < Plan::third; ++j) {
+    C z[Plan::second];
+    for (int q = 0; q < Plan::second; ++q) z[q] = from[j + q * Plan::third];
+    Transform<Plan::second>::run(z);
+    twiddle<Plan::second>(z, twiddles + j * (Plan::second - 1) * 2);
+    for (int q = 0; q < Plan::second; ++q) to[j + q * Plan::third] = z[q];
+  }
+  for (int q = 0; q < Plan::second; ++q) {
+    C z[Plan::third];
+    for (int i = 0; i < Plan::third; ++i) z[i] = to[q * Plan::third + i];
+    Transform<Plan::third>::run(z);
+    for (int i = 0; i < Plan::third; ++i) to[q * Plan::third + i] = z[i];
+  }
+}
+
+// Powers of the bins q1 + first * r for r in [begin, end) and of their mirrors, which lie in `mirror` at `last - r`.
+template <typename Plan>
+static void block_power(const C* block, const C* mirror, int q1, int begin, int end, int last, const float* turns,
+                        Vector* power) {
+  for (int r = begin; r < end; ++r) {
+    const int bin = q1 + Plan::first * r;
+    const float* turn = turns + 2 * (q1 * Plan::block + r);
+    unpack_power(block[Plan::place(r)], mirror[Plan::place(last - r)], turn[0], turn[1], power[bin],
+                 power[Plan::size - bin]);
+  }
+}
+
+template <typename Plan>
+static void power_spectrum(const float* const* frames, const reserve_log_mel& problem, const Twiddles& twiddles,
+                           Scratch<Plan>& s) {
+  constexpr int half = Plan::first / 2;
+  first_pass<Plan>(frames, problem.window, twiddles.first, s.spectrum);
+  const auto passes = [&](int q1, int slot) {
+    block_passes<Plan>(s.spectrum + q1 * Plan::block, twiddles.second, s.blocks[slot]);
+  };
+  // Block 0 mirrors itself about r = 0, block `half` about its middle; the others mirror one another.
+  passes(0, 0);
+  const C* zero = s.blocks[0];
+  const Vector constant = zero[0].re + zero[0].im, alternating = zero[0].re - zero[0].im;
+  const C middle = zero[Plan::place(Plan::block / 2)];
+  s.power[0] = constant * constant * 4.0f;
+  s.power[Plan::size] = alternating * alternating * 4.0f;
+  s.power[Plan::size / 2] = (middle.re * middle.re + middle.im * middle.im) * 4.0f;
+  block_power<Plan>(zero, zero, 0, 1, Plan::block / 2, Plan::block, twiddles.real, s.power);
+  passes(half, 0);
+  block_power<Plan>(zero, zero, half, 0, Plan::block / 2, Plan::block - 1, twiddles.real, s.power);
+  for (int q1 = 1; q1 < half; ++q1) {
+    passes(q1, 0);
+    passes(Plan::first - q1, 1);
+    block_power<Plan>(zero, s.blocks[1], q1, 0, Plan::block, Plan::block - 1, twiddles.real, s.power);
+  }
+}
+
+// log(mel + offset) - log(offset) of each band, [n_mels][lanes]. `power` holds four times the power.
+static void log_bands(const Vector* power, const reserve_log_mel& problem, Vector* bands) {
+  const Vector floor = logarithm(splat(problem.offset));
+  // Bin 0 is NaN or infinite whenever a sample is: the whole frame shows it, whichever bins its bands cover.
+  const Vector poison = power[0] - power[0];
+  for (int m = 0; m < problem.n_mels; ++m) {
+    const float* weights = problem.band_weight + problem.band_row[m];
+    const int width = problem.band_row[m + 1] - problem.band_row[m];
+    const Vector* p = power + problem.band_start[m];
+    Vector sums[4] = {poison, splat(0.0f), splat(0.0f), splat(0.0f)};
+    int i = 0;
+    for (; i + 4 <= width; i += 4)
+      for (int k = 0; k < 4; ++k) sums[k] += p[i + k] * weights[i + k];
+    for (; i < width; ++i) sums[0] += p[i] * weights[i];
+    const Vector mel = ((sums[0] + sums[1]) + (sums[2] + sums[3])) * 0.25f;
+    bands[m] = logarithm(mel + problem.offset) - floor;
+  }
+}
+
+static uint16_t to_bfloat16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+// One row of the output from `values`, or of zeros without.
+static void write_row(const reserve_log_mel& problem, int64_t row, const float* values) {
+  const int64_t columns = int64_t{problem.n_mels} + problem.append;
+  if (problem.out_dtype == RESERVE_FLOAT32) {
+    float* out = static_cast<float*>(problem.out) + row * columns;
+    if (values == nullptr) {
+      std::memset(out, 0, static_cast<size_t>(columns) * sizeof(float));
+      return;
+    }
+    std::memcpy(out, values, static_cast<size_t>(problem.n_mels) * sizeof(float));
+    if (problem.append) out[problem.n_mels] = problem.append_value;
+  } else {
+    uint16_t* out = static_cast<uint16_t*>(problem.out) + row * columns;
+    if (values == nullptr) {
+      std::memset(out, 0, static_cast<size_t>(columns) * sizeof(uint16_t));
+      return;
+    }
+    for (int m = 0; m < problem.n_mels; ++m) out[m] = to_bfloat16(values[m]);
+    if (problem.append) out[problem.n_mels] = to_bfloat16(problem.append_value);
+  }
+}
+
+template <typename Plan>
+static void rows_of(const reserve_log_mel& problem, const Twiddles& twiddles, int64_t begin, int64_t end, void* memory) {
+  auto& s = *static_cast<Scratch<Plan>*>(memory);
+  Vector* bands = reinterpret_cast<Vector*>(&s + 1);
+  const int64_t stride = padded_bands(problem.n_mels);
+  float* rows = reinterpret_cast<float*>(bands + stride);
+  const float* frames[lanes];
+  int64_t lane_row[lanes];
+  int filled = 0;
+  for (int64_t row = begin; row < end; ++row) {
+    const Clip clip = clip_at(problem, row / problem.frames);
+    const int64_t frame = row % problem.frames;
+    if (frame >= clip.frames) {
+      write_row(problem, row, nullptr);
+    } else {
+      const int64_t position = frame * problem.hop_length - Plan::n_fft / 2;
+      if (position >= 0 && position + Plan::n_fft <= clip.length) {
+        frames[filled] = clip.samples + position;
+      } else {
+        copy_padded(clip, position, problem.pad_mode, s.edges[filled], Plan::n_fft);
+        frames[filled] = s.edges[filled];
+      }
+      lane_row[filled++] = row;
+    }
+    if (filled < lanes && row + 1 < end) continue;
+    if (filled == 0) continue;
+    for (int lane = filled; lane < lanes; ++lane) frames[lane] = frames[0];
+    power_spectrum<Plan>(frames, problem, twiddles, s);
+    log_bands(s.power, problem, bands);
+    for (int64_t m = problem.n_mels; m < stride; ++m) bands[m] = splat(0.0f);
+    for (int64_t m = 0; m < stride; m += 4) store_transposed(rows, stride, m, bands + m);
+    for (int lane = 0; lane < filled; ++lane) write_row(problem, lane_row[lane], rows + lane * stride);
+    filled = 0;
+  }
+}
+
+static size_t scratch_bytes(int n_fft, int n_mels) {
+  switch (n_fft) {
+    case Plan1536::n_fft: return scratch_size<Plan1536>(n_mels);
+    case Plan3072::n_fft: return scratch_size<Plan3072>(n_mels);
+    default: return scratch_size<Plan4608>(n_mels);
+  }
+}
+
+static void rows(const reserve_log_mel& problem, const Twiddles& twiddles, int64_t begin, int64_t end, void* scratch) {
+  switch (problem.n_fft) {
+    case Plan1536::n_fft: return rows_of<Plan1536>(problem, twiddles, begin, end, scratch);
+    case Plan3072::n_fft: return rows_of<Plan3072>(problem, twiddles, begin, end, scratch);
+    default: return rows_of<Plan4608>(problem, twiddles, begin, end, scratch);
+  }
+}
+
+}  // namespace RESERVE_ISA
+
+CpuKernel RESERVE_KERNEL() noexcept { return {RESERVE_ISA::lanes, RESERVE_ISA::scratch_bytes, RESERVE_ISA::rows}; }
+
+}  // namespace reserve

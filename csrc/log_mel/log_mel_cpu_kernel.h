@@ -13,10 +13,11 @@ using C = Complex<Vector>;
 
 template <typename Plan>
 struct Scratch {
-  C spectrum[Plan::size];      // after pass one, block by block
+  // After pass one, block by block. The blocks are apart so that they do not fall on the same lines of the cache.
+  C spectrum[Plan::first][Plan::block + 3];
   C blocks[2][Plan::block];    // a block and the one that mirrors it, after passes two and three
   Vector power[Plan::bins];
-  float edges[lanes][Plan::n_fft];  // frames that reach over the end of their clip
+  float frames[lanes][Plan::n_fft];  // those of a batch that do not lie `hop_length` apart inside one clip
 };
 
 static RESERVE_HD int64_t padded_bands(int n_mels) { return (int64_t{n_mels} + 3) / 4 * 4; }
@@ -55,9 +56,10 @@ static void copy_padded(const Clip& clip, int64_t position, int pad_mode, float*
 
 // Windowed samples, two of them one complex number, through pass one.
 template <typename Plan>
-static void first_pass(const float* const* frames, const float* window, const float* twiddles, C* spectrum) {
+static void first_pass(Rows frames, const float* window, const float* twiddles, Scratch<Plan>& s) {
   for (int j = 0; j < Plan::block; j += 2) {
     C z[2][Plan::first];
+#pragma GCC unroll 12
     for (int q = 0; q < Plan::first; ++q) {
       const int sample = 2 * (j + q * Plan::block);
       Vector x[4];
@@ -68,7 +70,7 @@ static void first_pass(const float* const* frames, const float* window, const fl
     for (int i = 0; i < 2; ++i) {
       Transform<Plan::first>::run(z[i]);
       twiddle<Plan::first>(z[i], twiddles + (j + i) * (Plan::first - 1) * 2);
-      for (int q = 0; q < Plan::first; ++q) spectrum[j + i + q * Plan::block] = z[i][q];
+      for (int q = 0; q < Plan::first; ++q) s.spectrum[q][j + i] = z[i][q];
     }
   }
 }
@@ -91,6 +93,19 @@ static void block_passes(const C* from, const float* twiddles, C* to) {
   }
 }
 
+// The samples that the next frames will be the first to read. Frames are read a little from everywhere, which no
+// hardware prefetcher foresees, so each pass asks for a part.
+struct Upcoming {
+  const float* next;
+  const float* end;
+
+  RESERVE_HD void prefetch(int parts) {
+    const int64_t floats = (end - next + parts - 1) / parts;
+    for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(next + i, 0, 2);
+    next += floats < end - next ? floats : end - next;
+  }
+};
+
 // Powers of the bins q1 + first * r for r in [begin, end) and of their mirrors, which lie in `mirror` at `last - r`.
 template <typename Plan>
 static void block_power(const C* block, const C* mirror, int q1, int begin, int end, int last, const float* turns,
@@ -104,12 +119,14 @@ static void block_power(const C* block, const C* mirror, int q1, int begin, int 
 }
 
 template <typename Plan>
-static void power_spectrum(const float* const* frames, const reserve_log_mel& problem, const Twiddles& twiddles,
-                           Scratch<Plan>& s) {
+static void power_spectrum(Rows frames, const reserve_log_mel& problem, const Twiddles& twiddles,
+                           Upcoming upcoming, Scratch<Plan>& s) {
   constexpr int half = Plan::first / 2;
-  first_pass<Plan>(frames, problem.window, twiddles.first, s.spectrum);
+  first_pass<Plan>(frames, problem.window, twiddles.first, s);
+  int blocks_left = Plan::first;
   const auto passes = [&](int q1, int slot) {
-    block_passes<Plan>(s.spectrum + q1 * Plan::block, twiddles.second, s.blocks[slot]);
+    upcoming.prefetch(blocks_left--);
+    block_passes<Plan>(s.spectrum[q1], twiddles.second, s.blocks[slot]);
   };
   // Block 0 mirrors itself about r = 0, block `half` about its middle; the others mirror one another.
   passes(0, 0);
@@ -177,39 +194,77 @@ static void write_row(const reserve_log_mel& problem, int64_t row, const float* 
   }
 }
 
+// Rows whose frames are transformed together.
+struct Batch {
+  Clip clips[lanes];
+  int64_t positions[lanes];  // of the frame's first sample in its clip
+  int64_t rows[lanes];
+  int size = 0;
+
+  void add(const Clip& clip, int64_t position, int64_t row) {
+    clips[size] = clip;
+    positions[size] = position;
+    rows[size++] = row;
+  }
+};
+
+// The frames as they lie in the waveform, where all are consecutive and inside one clip; else copies of them.
+template <typename Plan>
+static Rows frames_of(const reserve_log_mel& problem, const Batch& batch, Scratch<Plan>& s) {
+  const Clip& clip = batch.clips[0];
+  const int64_t last = batch.positions[0] + (lanes - 1) * int64_t{problem.hop_length};
+  if (batch.size == lanes && batch.positions[0] >= 0 && batch.rows[lanes - 1] - batch.rows[0] == lanes - 1 &&
+      batch.clips[lanes - 1].samples == clip.samples && last + Plan::n_fft <= clip.length)
+    return {clip.samples + batch.positions[0], problem.hop_length};
+  for (int lane = 0; lane < lanes; ++lane) {
+    // Lanes without a frame repeat the first: their result is thrown away.
+    const int from = lane < batch.size ? lane : 0;
+    copy_padded(batch.clips[from], batch.positions[from], problem.pad_mode, s.frames[lane], Plan::n_fft);
+  }
+  return {s.frames[0], Plan::n_fft};
+}
+
+// What the `lanes` frames after the last of `batch` read beyond it.
+template <typename Plan>
+static Upcoming after(const reserve_log_mel& problem, const Batch& batch) {
+  const int64_t length =
+      problem.clip_offsets != nullptr ? problem.samples : (problem.clips - 1) * problem.clip_stride + problem.samples;
+  const Clip& clip = batch.clips[batch.size - 1];
+  const int64_t reached = batch.positions[batch.size - 1] + Plan::n_fft;
+  const int64_t from = (clip.samples - problem.waveform) + (reached < clip.length ? reached : clip.length);
+  const int64_t step = problem.hop_length < Plan::n_fft ? problem.hop_length : Plan::n_fft;
+  const int64_t count = lanes * step < length - from ? lanes * step : length - from;
+  return {problem.waveform + from, problem.waveform + from + count};
+}
+
+template <typename Plan>
+static void run_batch(const reserve_log_mel& problem, const Twiddles& twiddles, const Batch& batch, Scratch<Plan>& s) {
+  Vector* bands = reinterpret_cast<Vector*>(&s + 1);
+  const int64_t stride = padded_bands(problem.n_mels);
+  float* values = reinterpret_cast<float*>(bands + stride);
+  power_spectrum<Plan>(frames_of(problem, batch, s), problem, twiddles, after<Plan>(problem, batch), s);
+  log_bands(s.power, problem, bands);
+  for (int64_t m = problem.n_mels; m < stride; ++m) bands[m] = splat(0.0f);
+  for (int64_t m = 0; m < stride; m += 4) store_transposed(values, stride, m, bands + m);
+  for (int lane = 0; lane < batch.size; ++lane) write_row(problem, batch.rows[lane], values + lane * stride);
+}
+
 template <typename Plan>
 static void rows_of(const reserve_log_mel& problem, const Twiddles& twiddles, int64_t begin, int64_t end, void* memory) {
   auto& s = *static_cast<Scratch<Plan>*>(memory);
-  Vector* bands = reinterpret_cast<Vector*>(&s + 1);
-  const int64_t stride = padded_bands(problem.n_mels);
-  float* rows = reinterpret_cast<float*>(bands + stride);
-  const float* frames[lanes];
-  int64_t lane_row[lanes];
-  int filled = 0;
+  Batch batch;
   for (int64_t row = begin; row < end; ++row) {
     const Clip clip = clip_at(problem, row / problem.frames);
     const int64_t frame = row % problem.frames;
-    if (frame >= clip.frames) {
-      write_row(problem, row, nullptr);
+    if (frame < clip.frames) {
+      batch.add(clip, frame * problem.hop_length - Plan::n_fft / 2, row);
     } else {
-      const int64_t position = frame * problem.hop_length - Plan::n_fft / 2;
-      if (position >= 0 && position + Plan::n_fft <= clip.length) {
-        frames[filled] = clip.samples + position;
-      } else {
-        copy_padded(clip, position, problem.pad_mode, s.edges[filled], Plan::n_fft);
-        frames[filled] = s.edges[filled];
-      }
-      lane_row[filled++] = row;
+      write_row(problem, row, nullptr);
     }
-    if (filled < lanes && row + 1 < end) continue;
-    if (filled == 0) continue;
-    for (int lane = filled; lane < lanes; ++lane) frames[lane] = frames[0];
-    power_spectrum<Plan>(frames, problem, twiddles, s);
-    log_bands(s.power, problem, bands);
-    for (int64_t m = problem.n_mels; m < stride; ++m) bands[m] = splat(0.0f);
-    for (int64_t m = 0; m < stride; m += 4) store_transposed(rows, stride, m, bands + m);
-    for (int lane = 0; lane < filled; ++lane) write_row(problem, lane_row[lane], rows + lane * stride);
-    filled = 0;
+    if (batch.size == lanes || (row + 1 == end && batch.size > 0)) {
+      run_batch<Plan>(problem, twiddles, batch, s);
+      batch.size = 0;
+    }
   }
 }
 

@@ -33,18 +33,29 @@ static RESERVE_HD Quad load_quad(const float* from) {
   return q;
 }
 
+// Where `lanes` rows of samples lie: `stride` floats apart.
+struct Rows {
+  const float* base;
+  int64_t stride;
+};
+
 // The i-th 128 bits hold four floats of row 4 i + row.
-static RESERVE_HD Vector load_rows(const float* const* rows, int row, int64_t column) {
+static RESERVE_HD Vector load_rows(Rows rows, int row, int64_t column) {
+  const float* from = rows.base + row * rows.stride + column;
 #if RESERVE_LANES == 16
-  __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(rows[row] + column));
-  v = _mm512_insertf32x4(v, _mm_loadu_ps(rows[row + 4] + column), 1);
-  v = _mm512_insertf32x4(v, _mm_loadu_ps(rows[row + 8] + column), 2);
-  return (Vector)_mm512_insertf32x4(v, _mm_loadu_ps(rows[row + 12] + column), 3);
+  // Masked broadcasts instead of insertions: a load with a blend, which leaves the shuffle unit alone.
+  const float* from4 = from + 4 * rows.stride;
+  const float* from8 = from + 8 * rows.stride;
+  const float* from12 = from + 12 * rows.stride;
+  __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(from));
+  v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(from4));
+  v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(from8));
+  return (Vector)_mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(from12));
 #elif RESERVE_LANES == 8
-  const __m256 v = _mm256_castps128_ps256(_mm_loadu_ps(rows[row] + column));
-  return (Vector)_mm256_insertf128_ps(v, _mm_loadu_ps(rows[row + 4] + column), 1);
+  const __m256 v = _mm256_castps128_ps256(_mm_loadu_ps(from));
+  return (Vector)_mm256_insertf128_ps(v, _mm_loadu_ps(from + 4 * rows.stride), 1);
 #else
-  return load_quad(rows[row] + column);
+  return load_quad(from);
 #endif
 }
 
@@ -76,7 +87,7 @@ static RESERVE_HD void transpose_quads(Vector& a, Vector& b, Vector& c, Vector& 
 }
 
 // Samples column to column + 3 of every row, one vector a sample.
-static RESERVE_HD void load_transposed(const float* const* rows, int64_t column, Vector out[4]) {
+static RESERVE_HD void load_transposed(Rows rows, int64_t column, Vector out[4]) {
   for (int i = 0; i < 4; ++i) out[i] = load_rows(rows, i, column);
   transpose_quads(out[0], out[1], out[2], out[3]);
 }

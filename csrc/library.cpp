@@ -1,7 +1,7 @@
 // What the library says about itself.
 #include "reserve_native.h"
 
-#if !defined(RESERVE_CUDA)
+#if !defined(RESERVE_HAVE_CUDA)
 extern "C" int32_t reserve_has_cuda(void) { return 0; }
 #endif
 

@@ -9,6 +9,8 @@ import ctypes
 import functools
 from pathlib import Path
 
+import torch
+
 ABI_VERSION = 1
 LIBRARY = "libreserve_native.so"
 
@@ -40,6 +42,8 @@ class LogMel(ctypes.Structure):
         ("append_value", ctypes.c_float),
         ("out_dtype", ctypes.c_int32),
         ("out", ctypes.c_void_p),
+        ("twiddles", ctypes.c_void_p),
+        ("band_place", ctypes.c_void_p),
     )
 
 
@@ -56,6 +60,7 @@ class NativeLibrary:
         self._c.reserve_status_message.argtypes = [ctypes.c_int32]
         self._c.reserve_status_message.restype = ctypes.c_char_p
         self._c.reserve_log_mel_cpu.argtypes = [ctypes.POINTER(LogMel), ctypes.c_int32, ctypes.c_int32]
+        self._c.reserve_log_mel_emulated.argtypes = [ctypes.POINTER(LogMel)]
         self.has_cuda = bool(self._c.reserve_has_cuda())
 
     def has_isa(self, isa: str) -> bool:
@@ -65,6 +70,30 @@ class NativeLibrary:
     def log_mel_cpu(self, problem: LogMel, threads: int, isa: str = "auto") -> None:
         """Fills `problem.out`; its pointers are to memory of the CPU. Releases the interpreter lock meanwhile."""
         self._check("log_mel_cpu", self._c.reserve_log_mel_cpu(ctypes.byref(problem), threads, ISA[isa]))
+
+    def log_mel_cuda(self, problem: LogMel, stream: int) -> None:
+        """Queues the kernel in `stream` (a cudaStream_t) of the current device; the pointers are to its memory."""
+        run = self._c.reserve_log_mel_cuda
+        run.argtypes = [ctypes.POINTER(LogMel), ctypes.c_void_p]
+        self._check("log_mel_cuda", run(ctypes.byref(problem), stream))
+
+    def log_mel_emulated(self, problem: LogMel) -> None:
+        """Executes the code of the CUDA kernel on the CPU, thread after thread: slow, for tests."""
+        self._check("log_mel_emulated", self._c.reserve_log_mel_emulated(ctypes.byref(problem)))
+
+    def log_mel_tables(self, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the CUDA code needs of an `n_fft` that has a plan, on the CPU: twiddles (float32), and for each bin the
+        place of its power (int32 [n_fft // 2 + 1]).
+        """
+        floats, bins = ctypes.c_int32(), ctypes.c_int32()
+        sizes = self._c.reserve_log_mel_table_sizes
+        self._check("log_mel_table_sizes", sizes(n_fft, ctypes.byref(floats), ctypes.byref(bins)))
+        twiddles = torch.empty(floats.value, dtype=torch.float32)
+        places = torch.empty(bins.value, dtype=torch.int32)
+        fill = self._c.reserve_log_mel_tables
+        fill.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
+        self._check("log_mel_tables", fill(n_fft, twiddles.data_ptr(), places.data_ptr()))
+        return twiddles, places
 
     def _check(self, function: str, status: int) -> None:
         if status == OK:

@@ -7,11 +7,6 @@
 namespace reserve {
 
 template <typename V>
-struct Complex {
-  V re, im;
-};
-
-template <typename V>
 RESERVE_HD Complex<V> operator+(Complex<V> a, Complex<V> b) {
   return {a.re + b.re, a.im + b.im};
 }
@@ -21,8 +16,12 @@ RESERVE_HD Complex<V> operator-(Complex<V> a, Complex<V> b) {
 }
 // z exp(-i t) from the cosine and sine of t.
 template <typename V>
+RESERVE_HD Complex<V> rotate(Complex<V> z, Complex<float> turn) {
+  return {z.re * turn.re + z.im * turn.im, z.im * turn.re - z.re * turn.im};
+}
+template <typename V>
 RESERVE_HD Complex<V> rotate(Complex<V> z, float cosine, float sine) {
-  return {z.re * cosine + z.im * sine, z.im * cosine - z.re * sine};
+  return rotate(z, Complex<float>{cosine, sine});
 }
 // -i z
 template <typename V>
@@ -137,20 +136,20 @@ struct Transform<16> {
   }
 };
 
-// Outputs 1 to n - 1 of a pass turned by their twiddle, [n - 1][2].
-template <int n, typename V>
-RESERVE_HD void twiddle(Complex<V>* z, const float* factor) {
-#pragma GCC unroll 16
-  for (int q = 1; q < n; ++q) z[q] = rotate(z[q], factor[2 * q - 2], factor[2 * q - 1]);
+// Outputs 1 to n - 1 of a pass turned by their twiddles, of which `factor` is the first and the next are `stride` apart.
+template <int n, int stride, typename V>
+RESERVE_HD void twiddle(Complex<V>* z, const Complex<float>* factor) {
+  RESERVE_UNROLL
+  for (int q = 1; q < n; ++q) z[q] = rotate(z[q], factor[(q - 1) * stride]);
 }
 
 // Powers of the two real bins k and n_fft / 2 - k, times four, from the packed transform at k and n_fft / 2 - k.
 template <typename V>
-RESERVE_HD void unpack_power(Complex<V> z, Complex<V> mirror, float cosine, float sine, V& power, V& mirror_power) {
+RESERVE_HD void unpack_power(Complex<V> z, Complex<V> mirror, Complex<float> turn, V& power, V& mirror_power) {
   const V even_re = z.re + mirror.re, even_im = z.im - mirror.im;
   const V odd_re = z.re - mirror.re, odd_im = z.im + mirror.im;
-  const V turned_re = odd_im * cosine - odd_re * sine;
-  const V turned_im = odd_re * cosine + odd_im * sine;
+  const V turned_re = odd_im * turn.re - odd_re * turn.im;
+  const V turned_im = odd_re * turn.re + odd_im * turn.im;
   // The sum and the difference are taken before squaring: a faint bin beside a loud mirror keeps its digits.
   const V a = even_re + turned_re, b = even_im - turned_im;
   const V c = even_re - turned_re, d = even_im + turned_im;

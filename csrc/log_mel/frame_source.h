@@ -36,6 +36,8 @@ RESERVE_HD Clip clip_at(const reserve_log_mel& problem, int64_t clip) {
 // The sample that position `position` of the endless reflection of a clip about its end samples repeats.
 RESERVE_HD int64_t reflected(int64_t position, int64_t length) {
   if (length == 1) return 0;
+  if (position < 0 && -position < length) return -position;
+  if (position >= length && position < 2 * length - 1) return 2 * (length - 1) - position;
   const int64_t period = 2 * (length - 1);
   int64_t folded = position % period;
   if (folded < 0) folded += period;

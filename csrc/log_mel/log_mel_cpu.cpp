@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "log_mel_cpu.h"
+#include "problem.h"
 #include "reserve_native.h"
 #include "twiddles.h"
 
@@ -140,17 +141,10 @@ extern "C" int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t t
   using namespace reserve;
   if (problem == nullptr) return RESERVE_INVALID_ARGUMENT;
   const reserve_log_mel& p = *problem;
-  if (p.n_fft != Plan1536::n_fft && p.n_fft != Plan3072::n_fft && p.n_fft != Plan4608::n_fft) return RESERVE_UNSUPPORTED;
+  if (threads < 1) return RESERVE_INVALID_ARGUMENT;
   if (isa != RESERVE_ISA_AUTO && !can_run(isa)) return RESERVE_UNSUPPORTED;
-  if (p.clips < 0 || p.samples < 0 || p.frames < 0 || p.hop_length < 1 || p.n_mels < 1 || threads < 1 ||
-      (p.append != 0 && p.append != 1) || (p.pad_mode != RESERVE_PAD_REFLECT && p.pad_mode != RESERVE_PAD_CONSTANT) ||
-      (p.out_dtype != RESERVE_FLOAT32 && p.out_dtype != RESERVE_BFLOAT16))
-    return RESERVE_INVALID_ARGUMENT;
-  if (p.clips == 0 || p.frames == 0) return RESERVE_OK;
-  if (p.frames > INT64_MAX / p.clips) return RESERVE_INVALID_ARGUMENT;
-  if (p.window == nullptr || p.band_start == nullptr || p.band_row == nullptr || p.band_weight == nullptr ||
-      p.out == nullptr || (p.waveform == nullptr && p.samples > 0))
-    return RESERVE_INVALID_ARGUMENT;
+  const int32_t status = check_problem(p);
+  if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
   if (!bands_are_valid(p) || (p.clip_offsets != nullptr && !offsets_are_valid(p))) return RESERVE_INVALID_ARGUMENT;
   Work work{p, kernel_for(isa), twiddles_for(p.n_fft), p.clips * p.frames};
   run_on_threads(work, threads);

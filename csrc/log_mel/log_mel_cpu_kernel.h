@@ -2,6 +2,7 @@
 // set (see vector.h); the including file defines RESERVE_ISA, RESERVE_LANES and RESERVE_KERNEL.
 #pragma once
 
+#include "bfloat16.h"
 #include "butterflies.h"
 #include "log_mel_cpu.h"
 #include "vector.h"
@@ -56,7 +57,7 @@ static void copy_padded(const Clip& clip, int64_t position, int pad_mode, float*
 
 // Windowed samples, two of them one complex number, through pass one.
 template <typename Plan>
-static void first_pass(Rows frames, const float* window, const float* twiddles, Scratch<Plan>& s) {
+static void first_pass(Rows frames, const float* window, const Complex<float>* twiddles, Scratch<Plan>& s) {
   for (int j = 0; j < Plan::block; j += 2) {
     C z[2][Plan::first];
 #pragma GCC unroll 12
@@ -69,7 +70,7 @@ static void first_pass(Rows frames, const float* window, const float* twiddles, 
     }
     for (int i = 0; i < 2; ++i) {
       Transform<Plan::first>::run(z[i]);
-      twiddle<Plan::first>(z[i], twiddles + (j + i) * (Plan::first - 1) * 2);
+      twiddle<Plan::first, Plan::block>(z[i], twiddles + j + i);
       for (int q = 0; q < Plan::first; ++q) s.spectrum[q][j + i] = z[i][q];
     }
   }
@@ -77,12 +78,12 @@ static void first_pass(Rows frames, const float* window, const float* twiddles, 
 
 // Passes two and three of one block.
 template <typename Plan>
-static void block_passes(const C* from, const float* twiddles, C* to) {
+static void block_passes(const C* from, const Complex<float>* twiddles, C* to) {
   for (int j = 0; j < Plan::third; ++j) {
     C z[Plan::second];
     for (int q = 0; q < Plan::second; ++q) z[q] = from[j + q * Plan::third];
     Transform<Plan::second>::run(z);
-    twiddle<Plan::second>(z, twiddles + j * (Plan::second - 1) * 2);
+    twiddle<Plan::second, Plan::third>(z, twiddles + j);
     for (int q = 0; q < Plan::second; ++q) to[j + q * Plan::third] = z[q];
   }
   for (int q = 0; q < Plan::second; ++q) {
@@ -106,14 +107,28 @@ struct Upcoming {
   }
 };
 
-// Powers of the bins q1 + first * r for r in [begin, end) and of their mirrors, which lie in `mirror` at `last - r`.
+// Powers of the bins at places [begin, end) of block q1 and of their mirrors: place p of `block` is mirrored at
+// block - 1 - p of `mirror`.
 template <typename Plan>
-static void block_power(const C* block, const C* mirror, int q1, int begin, int end, int last, const float* turns,
-                        Vector* power) {
-  for (int r = begin; r < end; ++r) {
-    const int bin = q1 + Plan::first * r;
-    const float* turn = turns + 2 * (q1 * Plan::block + r);
-    unpack_power(block[Plan::place(r)], mirror[Plan::place(last - r)], turn[0], turn[1], power[bin],
+static void block_power(const C* block, const C* mirror, int q1, int end, const Complex<float>* turns, Vector* power) {
+  for (int place = 0; place < end; ++place) {
+    const int bin = q1 + Plan::first * Plan::r_at(place);
+    unpack_power(block[place], mirror[Plan::block - 1 - place], turns[q1 * Plan::block + place], power[bin],
+                 power[Plan::size - bin]);
+  }
+}
+
+// Block 0 mirrors itself about r = 0: r about block - r.
+template <typename Plan>
+static void block_zero_power(const C* block, const Complex<float>* turns, Vector* power) {
+  const Vector constant = block[0].re + block[0].im, alternating = block[0].re - block[0].im;
+  const C middle = block[Plan::place_of(Plan::block / 2)];
+  power[0] = constant * constant * 4.0f;
+  power[Plan::size] = alternating * alternating * 4.0f;
+  power[Plan::size / 2] = (middle.re * middle.re + middle.im * middle.im) * 4.0f;
+  for (int r = 1; r < Plan::block / 2; ++r) {
+    const int place = Plan::place_of(r), bin = Plan::first * r;
+    unpack_power(block[place], block[Plan::place_of(Plan::block - r)], turns[place], power[bin],
                  power[Plan::size - bin]);
   }
 }
@@ -128,21 +143,14 @@ static void power_spectrum(Rows frames, const reserve_log_mel& problem, const Tw
     upcoming.prefetch(blocks_left--);
     block_passes<Plan>(s.spectrum[q1], twiddles.second, s.blocks[slot]);
   };
-  // Block 0 mirrors itself about r = 0, block `half` about its middle; the others mirror one another.
   passes(0, 0);
-  const C* zero = s.blocks[0];
-  const Vector constant = zero[0].re + zero[0].im, alternating = zero[0].re - zero[0].im;
-  const C middle = zero[Plan::place(Plan::block / 2)];
-  s.power[0] = constant * constant * 4.0f;
-  s.power[Plan::size] = alternating * alternating * 4.0f;
-  s.power[Plan::size / 2] = (middle.re * middle.re + middle.im * middle.im) * 4.0f;
-  block_power<Plan>(zero, zero, 0, 1, Plan::block / 2, Plan::block, twiddles.real, s.power);
-  passes(half, 0);
-  block_power<Plan>(zero, zero, half, 0, Plan::block / 2, Plan::block - 1, twiddles.real, s.power);
+  block_zero_power<Plan>(s.blocks[0], twiddles.real, s.power);
+  passes(half, 0);  // mirrors itself about its middle
+  block_power<Plan>(s.blocks[0], s.blocks[0], half, Plan::block / 2, twiddles.real, s.power);
   for (int q1 = 1; q1 < half; ++q1) {
     passes(q1, 0);
     passes(Plan::first - q1, 1);
-    block_power<Plan>(zero, s.blocks[1], q1, 0, Plan::block, Plan::block - 1, twiddles.real, s.power);
+    block_power<Plan>(s.blocks[0], s.blocks[1], q1, Plan::block, twiddles.real, s.power);
   }
 }
 
@@ -163,13 +171,6 @@ static void log_bands(const Vector* power, const reserve_log_mel& problem, Vecto
     const Vector mel = ((sums[0] + sums[1]) + (sums[2] + sums[3])) * 0.25f;
     bands[m] = logarithm(mel + problem.offset) - floor;
   }
-}
-
-static uint16_t to_bfloat16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
 // One row of the output from `values`, or of zeros without.

@@ -6,8 +6,12 @@
 
 #if defined(__CUDACC__)
 #define RESERVE_HD __host__ __device__ __forceinline__
+#define RESERVE_UNROLL _Pragma("unroll")
+#define RESERVE_NO_UNROLL _Pragma("unroll 1")
 #else
 #define RESERVE_HD inline __attribute__((always_inline))
+#define RESERVE_UNROLL _Pragma("GCC unroll 16")
+#define RESERVE_NO_UNROLL
 #endif
 
 namespace reserve {
@@ -25,19 +29,39 @@ struct FourierPlan {
   static constexpr int n_fft = 2 * size;
   static constexpr int bins = size + 1;
 
-  // Place within its block of the frequency q1 + first * r.
-  static RESERVE_HD constexpr int place(int r) { return (r % second) * third + r / second; }
+  // Which r = q2 + second * q3 lies at a place of a block, and the other way round. Places p and block - 1 - p hold
+  // frequencies that mirror one another, as r and block - 1 - r do.
+  static RESERVE_HD constexpr int r_at(int place) { return place / third + second * (place % third); }
+  static RESERVE_HD constexpr int place_of(int r) { return (r % second) * third + r / second; }
 };
 
 using Plan1536 = FourierPlan<12, 8, 8>;
 using Plan3072 = FourierPlan<12, 8, 16>;
 using Plan4608 = FourierPlan<12, 12, 16>;
 
-// Constants of a plan, cosine and sine side by side; w_n = exp(-2 pi i / n) is stored as (cos, sin) of 2 pi / n.
-struct Twiddles {
-  const float* first;   // [block][first - 1][2]: w_size^(j q)
-  const float* second;  // [third][second - 1][2]: w_block^(j q)
-  const float* real;    // [first][block][2]: w_n_fft^(q1 + first r), which unpack the real transform
+// On the GPU the pair is aligned, so that one access moves both.
+template <typename V>
+struct alignas(sizeof(V) == sizeof(float) ? 2 * sizeof(V) : alignof(V)) Complex {
+  V re, im;
 };
+
+// Constants of a plan; exp(-2 pi i / n) is stored as the cosine and the sine of 2 pi / n.
+struct Twiddles {
+  const Complex<float>* first;   // [first - 1][block]: w_size^(j q) for q from 1 on
+  const Complex<float>* second;  // [second - 1][third]: w_block^(j q) for q from 1 on
+  const Complex<float>* real;    // [first][block]: w_n_fft^(q1 + first r) by place, which unpack the real transform
+};
+
+// How many floats the three tables of a plan are, one after another.
+template <typename Plan>
+constexpr int twiddle_floats = 2 * ((Plan::first - 1) * Plan::block + (Plan::second - 1) * Plan::third + Plan::size);
+
+// The three tables in one array of `twiddle_floats`, aligned to 8 bytes.
+template <typename Plan>
+RESERVE_HD Twiddles twiddles_in(const float* all) {
+  const auto* first = reinterpret_cast<const Complex<float>*>(all);
+  const auto* second = first + (Plan::first - 1) * Plan::block;
+  return {first, second, second + (Plan::second - 1) * Plan::third};
+}
 
 }  // namespace reserve

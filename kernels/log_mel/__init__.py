@@ -8,13 +8,15 @@ import torch
 
 from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.log_mel.native import cpu_unavailable, log_mel_native_cpu, not_fused
+from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
 
 __all__ = ["log_mel_spectrogram"]
 
 OP = "log_mel_spectrogram"
-register(OP, [Backend("native", cpu_unavailable), Backend("reference", runs_anywhere)])
+register(
+    OP, [Backend("cuda", cuda_unavailable), Backend("native", cpu_unavailable), Backend("reference", runs_anywhere)]
+)
 
 
 def log_mel_spectrogram(
@@ -58,8 +60,9 @@ def log_mel_spectrogram(
         append_speed: adds a last column that holds `playback_speed`, as the audio encoder wants it (SPEC 1).
         out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`. Everything is computed in
             float32 (in float64 for a float64 waveform) and rounded once.
-        backend: "auto" or a name from `reserve_kernels.backends()`. The native ones have the defaults at playback
-            speeds 1, 2 and 3, with any hop, bands and offset; "auto" runs "reference" for anything else.
+        backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" have the default n_fft at
+            playback speeds 1, 2 and 3 with any bands, and any hop ("cuda": an even one); "auto" runs "reference" for
+            anything else.
 
     Returns:
         [..., 1 + samples // (hop_length * playback_speed), n_mels] (for an even `n_fft`). With `offsets`: [clips,
@@ -132,7 +135,7 @@ def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_sam
 def _choose(backend: str, waveform: torch.Tensor, settings: LogMelSettings) -> str:
     """Name of the implementation for these parameters. Called inside the op, where no compiler traces it."""
     chosen = choose(OP, backend, waveform.device, waveform.dtype)
-    reason = None if chosen == "reference" else not_fused(settings)
+    reason = None if chosen == "reference" else not_fused(settings, chosen)
     if reason is None:
         return chosen
     if backend == "auto":
@@ -173,8 +176,8 @@ def _log_mel(
 ) -> torch.Tensor:
     _check_offset_values(waveform, offsets)
     settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    if _choose(backend, waveform, settings) == "native":
-        return log_mel_native_cpu(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
+    if _choose(backend, waveform, settings) != "reference":
+        return log_mel_native(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
     out = log_mel_reference(waveform.to(_compute_dtype(waveform.dtype)), settings, offsets, max_samples)
     if append is not None:
         column = out.new_full((*out.shape[:-1], 1), append)

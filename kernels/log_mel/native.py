@@ -1,8 +1,9 @@
-"""log_mel_spectrogram by the native library: everything fused, from samples to rows."""
+"""log_mel_spectrogram by the native library, on the CPU and on CUDA: everything fused, from samples to rows."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
 
 # The transforms that csrc/log_mel has a plan for: playback speeds 1, 2 and 3.
 FUSED_N_FFT = (1536, 3072, 4608)
+MOST_CUDA_BANDS = 1024
 OUT_DTYPES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
 
 
@@ -24,12 +26,28 @@ def cpu_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return native.cpu_unavailable()
 
 
-def not_fused(settings: LogMelSettings) -> str | None:
-    """None where the native implementations have these parameters, else the reason."""
+def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The `unavailable` of the CUDA implementation."""
+    if device.type != "cuda":
+        return "it runs on a CUDA GPU only"
+    if dtype == torch.float64:
+        return "it computes in float32"
+    return native.cuda_unavailable()
+
+
+def not_fused(settings: LogMelSettings, backend: str) -> str | None:
+    """None where `backend`, "native" or "cuda", has these parameters, else the reason."""
     if settings.n_fft not in FUSED_N_FFT:
         return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
     if not 1e-30 <= settings.offset <= 1e30:
         return f"offset must be from 1e-30 to 1e30; got {settings.offset}"
+    if backend == "native":
+        return None
+    # What fits into a block's shared memory, and pairs of samples aligned in it.
+    if settings.hop_length % 2 != 0 or settings.hop_length > settings.n_fft:
+        return f"hop_length * playback_speed must be even and at most {settings.n_fft}; got {settings.hop_length}"
+    if settings.n_mels > MOST_CUDA_BANDS:
+        return f"n_mels must be at most {MOST_CUDA_BANDS}; got {settings.n_mels}"
     return None
 
 
@@ -45,6 +63,10 @@ class Constants:
     """int32 [n_mels + 1], where the weights of each band start"""
     band_weight: torch.Tensor
     """float32, the weights of all bands one after another"""
+    twiddles: torch.Tensor
+    """float32, the transform's (`NativeLibrary.log_mel_tables`)"""
+    band_place: torch.Tensor
+    """int32, for each of `band_weight` the place of the power it weighs in a CUDA block"""
 
 
 @functools.lru_cache(maxsize=32)
@@ -55,12 +77,15 @@ def constants(settings: LogMelSettings, device: torch.device) -> Constants:
     start = covered.int().argmax(1)
     end = torch.where(covered.any(1), bank.shape[1] - covered.flip(1).int().argmax(1), start)
     inside = (torch.arange(bank.shape[1]) >= start[:, None]) & (torch.arange(bank.shape[1]) < end[:, None])
+    twiddles, places = native.library().log_mel_tables(settings.n_fft)
     row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
     return Constants(
         settings.window(torch.empty(0)).to(device),
         start.to(device, torch.int32),
         row.to(device, torch.int32),
         bank[inside].to(device, torch.float32),
+        twiddles.to(device),
+        places.expand(len(bank), -1)[inside].to(device),
     )
 
 
@@ -93,10 +118,12 @@ def problem_of(
         append_value=append or 0.0,
         out_dtype=OUT_DTYPES[out.dtype],
         out=out.data_ptr(),
+        twiddles=held.twiddles.data_ptr(),
+        band_place=held.band_place.data_ptr(),
     )
 
 
-def log_mel_native_cpu(
+def log_mel_native(
     waveform: torch.Tensor,
     settings: LogMelSettings,
     offsets: torch.Tensor | None = None,
@@ -104,18 +131,24 @@ def log_mel_native_cpu(
     *,
     out_dtype: torch.dtype = torch.float32,
     append: float | None = None,
-    isa: str = "auto",
+    run: Callable[[native.LogMel], None] | None = None,
 ) -> torch.Tensor:
     """`log_mel_reference` and a last column of `append`, in `out_dtype`; float16 is rounded from float32 afterwards.
 
-    `isa` names the instruction set: "auto", "baseline", "avx2" or "avx512".
+    `run` executes the problem; by default the kernel for the device of `waveform` does.
     """
     waveform = waveform.to(torch.float32).contiguous()
     offsets = None if offsets is None else offsets.to(torch.int64).contiguous()
     shape = settings.out_shape(waveform.shape, offsets, max_samples)
     written = out_dtype if out_dtype in OUT_DTYPES else torch.float32
-    out = torch.empty((*shape[:-1], shape[-1] + (append is not None)), dtype=written)
+    out = waveform.new_empty((*shape[:-1], shape[-1] + (append is not None)), dtype=written)
     held = constants(settings, waveform.device)
     problem = problem_of(waveform, settings, offsets, out, append, held)
-    native.library().log_mel_cpu(problem, torch.get_num_threads(), isa)
+    if run is not None:
+        run(problem)
+    elif waveform.device.type == "cuda":
+        with torch.cuda.device(waveform.device):
+            native.library().log_mel_cuda(problem, torch.cuda.current_stream().cuda_stream)
+    else:
+        native.library().log_mel_cpu(problem, torch.get_num_threads())
     return out.to(out_dtype)

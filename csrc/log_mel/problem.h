@@ -8,7 +8,7 @@
 
 namespace reserve {
 
-// RESERVE_OK, or why `p` cannot be run. `p.clips * p.frames` does not overflow where it can.
+// RESERVE_OK, or why `p` cannot be run. The size of its output does not overflow where it can.
 inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   if (!has_plan(p.n_fft)) return RESERVE_UNSUPPORTED;
   if (p.clips < 0 || p.samples < 0 || p.frames < 0 || p.hop_length < 1 || p.n_mels < 1 ||
@@ -16,7 +16,8 @@ inline int32_t check_problem(const reserve_log_mel& p) noexcept {
       (p.out_dtype != RESERVE_FLOAT32 && p.out_dtype != RESERVE_BFLOAT16))
     return RESERVE_INVALID_ARGUMENT;
   if (p.clips == 0 || p.frames == 0) return RESERVE_OK;
-  if (p.frames > INT64_MAX / p.clips) return RESERVE_INVALID_ARGUMENT;
+  const int64_t row_bytes = 4 * (int64_t{p.n_mels} + 1);
+  if (p.frames > INT64_MAX / p.clips / row_bytes) return RESERVE_INVALID_ARGUMENT;
   if (p.window == nullptr || p.band_start == nullptr || p.band_row == nullptr || p.band_weight == nullptr ||
       p.out == nullptr || (p.waveform == nullptr && p.samples > 0))
     return RESERVE_INVALID_ARGUMENT;

@@ -1,6 +1,6 @@
 """What ptxas says about the CUDA kernels: registers, stack, spills, static shared memory.
 
-    python tests/kernels/nvcc_report.py        writes the table that test_cuda_resources.py compares with
+python tests/kernels/nvcc_report.py        writes the table that test_cuda_resources.py compares with
 """
 
 from __future__ import annotations

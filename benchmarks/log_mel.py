@@ -87,7 +87,10 @@ def dali(waveform: torch.Tensor) -> Call:
     fn, log = dali.fn, dali.math.log
     batch, window = list(waveform.numpy()), SETTINGS.window(waveform).tolist()
 
-    @dali.pipeline_def(batch_size=CLIPS, num_threads=torch.get_num_threads(), device_id=None)
+    # Nothing ahead of the call: it would run while others are timed.
+    ahead = {"prefetch_queue_depth": 1, "exec_async": False, "exec_pipelined": False}
+
+    @dali.pipeline_def(batch_size=CLIPS, num_threads=torch.get_num_threads(), device_id=None, **ahead)
     def pipeline():
         audio = fn.external_source(lambda: batch, no_copy=True)
         power = fn.spectrogram(audio, nfft=1536, window_length=1536, window_step=588, window_fn=window)
@@ -105,12 +108,15 @@ DISTRIBUTIONS = {"torch.stft": "torch", "dali": "nvidia-dali-cuda130"}
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
 def threads(request):
-    """Sets PyTorch's number of threads, which the native op takes too."""
+    """Sets PyTorch's number of threads, which the native op takes too, and that of NumPy's BLAS."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
     if request.param > (os.cpu_count() or 1):
         pytest.skip(f"only {os.cpu_count()} CPUs")
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
-    yield request.param
+    # Idle BLAS threads of another number would spin on the others' time.
+    with threadpoolctl.threadpool_limits(request.param, user_api="blas"):
+        yield request.param
     torch.set_num_threads(before)
 
 

@@ -29,7 +29,7 @@ bool can_run(int32_t isa) noexcept {
   }
 }
 
-CpuKernel kernel_for(int32_t isa) noexcept {
+CpuKernel kernel_for([[maybe_unused]] int32_t isa) noexcept {
 #if defined(RESERVE_X86)
   if (isa == RESERVE_ISA_AVX512 || (isa == RESERVE_ISA_AUTO && can_run(RESERVE_ISA_AVX512))) return log_mel_avx512();
   if (isa == RESERVE_ISA_AVX2 || (isa == RESERVE_ISA_AUTO && can_run(RESERVE_ISA_AVX2))) return log_mel_avx2();

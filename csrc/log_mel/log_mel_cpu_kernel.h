@@ -55,10 +55,24 @@ static void copy_padded(const Clip& clip, int64_t position, int pad_mode, float*
   }
 }
 
+// The samples that the next frames will be the first to read. Frames are read a little from everywhere, which no
+// hardware prefetcher foresees, so pass one asks for a part at a time.
+struct Upcoming {
+  const float* next;
+  const float* end;
+
+  RESERVE_HD void prefetch(int parts) {
+    const int64_t floats = (end - next + parts - 1) / parts;
+    for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(next + i, 0, 3);
+    next += floats < end - next ? floats : end - next;
+  }
+};
+
 // Windowed samples, two of them one complex number, through pass one.
 template <typename Plan>
-static void first_pass(Rows frames, const float* window, const Complex<float>* twiddles, Scratch<Plan>& s) {
+static void first_pass(Rows frames, Upcoming& upcoming, const float* window, const Complex<float>* twiddles, Scratch<Plan>& s) {
   for (int j = 0; j < Plan::block; j += 2) {
+    upcoming.prefetch((Plan::block - j) / 2);
     C z[2][Plan::first];
 #pragma GCC unroll 12
     for (int q = 0; q < Plan::first; ++q) {
@@ -94,19 +108,6 @@ static void block_passes(const C* from, const Complex<float>* twiddles, C* to) {
   }
 }
 
-// The samples that the next frames will be the first to read. Frames are read a little from everywhere, which no
-// hardware prefetcher foresees, so each pass asks for a part.
-struct Upcoming {
-  const float* next;
-  const float* end;
-
-  RESERVE_HD void prefetch(int parts) {
-    const int64_t floats = (end - next + parts - 1) / parts;
-    for (int64_t i = 0; i < floats; i += 16) __builtin_prefetch(next + i, 0, 2);
-    next += floats < end - next ? floats : end - next;
-  }
-};
-
 // Powers of the bins at places [begin, end) of block q1 and of their mirrors: place p of `block` is mirrored at
 // block - 1 - p of `mirror`.
 template <typename Plan>
@@ -137,10 +138,8 @@ template <typename Plan>
 static void power_spectrum(Rows frames, const reserve_log_mel& problem, const Twiddles& twiddles,
                            Upcoming upcoming, Scratch<Plan>& s) {
   constexpr int half = Plan::first / 2;
-  first_pass<Plan>(frames, problem.window, twiddles.first, s);
-  int blocks_left = Plan::first;
+  first_pass<Plan>(frames, upcoming, problem.window, twiddles.first, s);
   const auto passes = [&](int q1, int slot) {
-    upcoming.prefetch(blocks_left--);
     block_passes<Plan>(s.spectrum[q1], twiddles.second, s.blocks[slot]);
   };
   passes(0, 0);

@@ -94,7 +94,8 @@ void make_clips(Random& random, Case& c) {
     for (int64_t& o : offsets) o = random.between(0, p.samples);
     std::sort(offsets.begin(), offsets.end());
     c.broken_offsets = random.chance(0.1);
-    if (c.broken_offsets) offsets[static_cast<size_t>(random.between(0, p.clips))] = random.pick<int64_t>({-7, INT64_MAX, INT64_MIN});
+    if (c.broken_offsets)
+      offsets[static_cast<size_t>(random.between(0, p.clips))] = random.pick<int64_t>({-7, INT64_MAX, INT64_MIN});
     c.offsets = exactly(offsets);
     p.clip_offsets = c.offsets.get();
   } else {
@@ -104,7 +105,8 @@ void make_clips(Random& random, Case& c) {
   std::vector<float> waveform(total);
   for (float& x : waveform) x = random.normal();
   if (total > 0 && random.chance(0.2))
-    waveform[static_cast<size_t>(random.between(0, static_cast<int64_t>(total) - 1))] = random.pick({NAN, INFINITY, -INFINITY, 3e38f, 1e-42f});
+    waveform[static_cast<size_t>(random.between(0, static_cast<int64_t>(total) - 1))] =
+        random.pick({NAN, INFINITY, -INFINITY, 3e38f, 1e-42f});
   c.waveform = exactly(waveform);
   p.waveform = c.waveform.get();
   p.frames = random.between(0, random.chance(0.9) ? 24 : 150);

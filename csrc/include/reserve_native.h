@@ -31,7 +31,12 @@ typedef enum { RESERVE_FLOAT32 = 0, RESERVE_BFLOAT16 = 1 } reserve_dtype;
 typedef enum { RESERVE_PAD_REFLECT = 0, RESERVE_PAD_CONSTANT = 1 } reserve_pad_mode;
 
 // Instruction sets of the CPU ops. AUTO takes the best that this processor and this build have.
-typedef enum { RESERVE_ISA_AUTO = 0, RESERVE_ISA_BASELINE = 1, RESERVE_ISA_AVX2 = 2, RESERVE_ISA_AVX512 = 3 } reserve_isa;
+typedef enum {
+  RESERVE_ISA_AUTO = 0,
+  RESERVE_ISA_BASELINE = 1,
+  RESERVE_ISA_AVX2 = 2,
+  RESERVE_ISA_AVX512 = 3,
+} reserve_isa;
 
 RESERVE_API int32_t reserve_abi_version(void);
 // 1 where the library holds CUDA code, else 0.
@@ -64,19 +69,19 @@ typedef struct {
   int32_t out_dtype;
   void* out;                  // [clips, frames, n_mels + append]
   const float* twiddles;      // for CUDA: what reserve_log_mel_tables gives
-  const int32_t* band_place;  // for CUDA: where the power lies that each of band_weight weighs, by reserve_log_mel_tables
+  const int32_t* band_place;  // for CUDA: the place of the power that each of band_weight weighs
 } reserve_log_mel;
 
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
 RESERVE_API int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t threads, int32_t isa);
 
-// How long the tables of an n_fft are, and the tables: the twiddles of its transform, and for each of its bins the place
-// of its power in the shared memory of a CUDA block.
+// How long the tables of an n_fft are, and the tables: the twiddles of its transform, and for each of its bins the
+// place of its power in the shared memory of a CUDA block.
 RESERVE_API int32_t reserve_log_mel_table_sizes(int32_t n_fft, int32_t* twiddles, int32_t* places);
 RESERVE_API int32_t reserve_log_mel_tables(int32_t n_fft, float* twiddles, int32_t* places);
 
-// Runs on the current CUDA device in `stream` (a cudaStream_t) without waiting for it; every pointer is to memory of the
-// device. hop_length is even and at most n_fft, n_mels at most 1024,
+// Runs on the current CUDA device in `stream` (a cudaStream_t) without waiting for it; every pointer is to memory of
+// the device. hop_length is even and at most n_fft, n_mels at most 1024,
 // window and twiddles are aligned to 8 bytes. Only in libraries with CUDA code.
 RESERVE_API int32_t reserve_log_mel_cuda(const reserve_log_mel* problem, void* stream);
 // The same block code executed thread after thread on the CPU, with pointers to memory of the CPU: what can be tested

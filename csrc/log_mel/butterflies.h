@@ -136,7 +136,7 @@ struct Transform<16> {
   }
 };
 
-// Outputs 1 to n - 1 of a pass turned by their twiddles, of which `factor` is the first and the next are `stride` apart.
+// Outputs 1 to n - 1 of a pass turned by their twiddles: `factor` is the first, the next are `stride` apart.
 template <int n, int stride, typename V>
 RESERVE_HD void twiddle(Complex<V>* z, const Complex<float>* factor) {
   RESERVE_UNROLL

@@ -1,8 +1,8 @@
 // What a CUDA block does, as functions of a thread's index between two barriers. They compile for the host too, where
 // log_mel_emulated.cpp runs them one thread after another.
 //
-// A block transforms `frames` consecutive frames of one clip, one warp each. The samples they share are staged in shared
-// memory once; the three passes of the transform and the powers work in place in the warp's part of it, so that between
+// A block transforms `frames` consecutive frames of one clip, one warp each. The samples they share are staged in
+// shared memory once; the three passes of the transform and the powers work in place in the warp's part of it, so that between
 // them only the warp waits.
 #pragma once
 

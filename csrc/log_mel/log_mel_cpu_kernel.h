@@ -70,7 +70,8 @@ struct Upcoming {
 
 // Windowed samples, two of them one complex number, through pass one.
 template <typename Plan>
-static void first_pass(Rows frames, Upcoming& upcoming, const float* window, const Complex<float>* twiddles, Scratch<Plan>& s) {
+static void first_pass(Rows frames, Upcoming& upcoming, const float* window, const Complex<float>* twiddles,
+                       Scratch<Plan>& s) {
   for (int j = 0; j < Plan::block; j += 2) {
     upcoming.prefetch((Plan::block - j) / 2);
     C z[2][Plan::first];
@@ -250,7 +251,8 @@ static void run_batch(const reserve_log_mel& problem, const Twiddles& twiddles, 
 }
 
 template <typename Plan>
-static void rows_of(const reserve_log_mel& problem, const Twiddles& twiddles, int64_t begin, int64_t end, void* memory) {
+static void rows_of(const reserve_log_mel& problem, const Twiddles& twiddles, int64_t begin, int64_t end,
+                    void* memory) {
   auto& s = *static_cast<Scratch<Plan>*>(memory);
   Batch batch;
   for (int64_t row = begin; row < end; ++row) {

@@ -134,3 +134,12 @@ def cuda_unavailable() -> str | None:
     if isinstance(loaded, str):
         return loaded
     return None if loaded.has_cuda else "the native library was built without CUDA: install where there is nvcc"
+
+
+def describe() -> str:
+    """One line on what of the native library can run here."""
+    absent = cpu_unavailable()
+    if absent is not None:
+        return f"native ops: left out ({absent}); the ops run in PyTorch"
+    cuda = cuda_unavailable()
+    return "native ops: CPU and CUDA" if cuda is None else f"native ops: CPU; no CUDA ({cuda})"

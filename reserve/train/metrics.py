@@ -13,7 +13,6 @@ from typing import Self
 
 from reserve.data.prepare import FileResult
 
-
 SHOWN = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
 
 

@@ -3,15 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := runs/demo
-NATIVE := $(wildcard csrc/* csrc/*/*)
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: help setup demo test test-all bench gpu clean
+.PHONY: help setup demo test test-all bench gpu fuzz cuda-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
 	@echo "make test      linters, type checker and all quick tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make bench     the benchmarks that need no GPU"
+	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS long (60)"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops and runs the GPU tests"
 	@echo "make clean     removes .venv, builds and runs/demo"
 
@@ -33,10 +34,10 @@ demo: $(INSTALLED)
 	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 5
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
 
 test-all: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not gpu"
 
 .PHONY: lint
 lint: $(INSTALLED)
@@ -46,7 +47,7 @@ lint: $(INSTALLED)
 	MYPYPATH=build/types $(BIN)/mypy -p reserve_kernels -p reserve
 
 bench: $(INSTALLED)
-	$(BIN)/python -m pytest -q benchmarks -o python_files='*.py' --benchmark-only -m "not gpu"
+	$(BIN)/python -m pytest -q benchmarks/log_mel.py -m "not gpu"
 
 # No .venv: a GPU machine has its own torch, and perhaps no network.
 gpu:
@@ -55,6 +56,15 @@ gpu:
 	$(PYTHON) setup.py --quiet build_ext --inplace
 	@mkdir -p build/gpu && ln -sfn ../../kernels build/gpu/reserve_kernels
 	PYTHONPATH=build/gpu:. $(PYTHON) -m pytest -q -m gpu tests/kernels
+
+fuzz:
+	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON
+	cmake --build build/fuzz --parallel 2
+	build/fuzz/log_mel_fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1)
+
+# The table of the CUDA kernels' registers and shared memory, after a change that means to change it.
+cuda-resources: $(INSTALLED)
+	$(BIN)/python tests/kernels/nvcc_report.py
 
 clean:
 	rm -rf .venv build dist *.egg-info $(DEMO)

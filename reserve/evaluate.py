@@ -265,7 +265,15 @@ def evaluate_run(run: Path, videos: Sequence[str], *, workers: int = 2, seed: in
         raise ValueError(f"{run} has no checkpoint yet")
     folder = run / "heldout"
     with preparation_progress() as shown:
-        prepare_and_record(videos, folder, config.data, workers=workers, seed=config.train.seed, on_result=shown)
+        prepare_and_record(
+            videos,
+            folder,
+            config.data,
+            workers=workers,
+            seed=config.train.seed,
+            audio_track=config.train.audio_track,
+            on_result=shown,
+        )
     stores = recorded_stores(folder)
     random_text = settings.get("random_text")
     text = open_text_source(random_text, run) if random_text else TranscriptTextSource(stores)

@@ -99,5 +99,5 @@ def evaluation_batches(dataset: PretrainDataset, batch_size: int) -> Iterator[Pr
 
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # A terminal sends Ctrl-C to the workers too; they must outlive the step after which the trainer saves.
+    # Ctrl-C goes to the whole process group; the trainer decides, and still needs its batches to finish the step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -61,7 +61,7 @@ def pretrain(files: RunFiles, config: Config) -> Path:
     Returns the last checkpoint's folder, which is also a pretrained model. Raises BadInput or NothingPrepared where the
     videos cannot be used.
     """
-    with joined_ranks(config.train.device) as ranks, StopRequest() as stop:
+    with joined_ranks(config.train.device) as ranks:
         dataset = load_dataset(files, config, ranks)
         torch.manual_seed(config.train.seed)
         model = MerlotReserve(config.model).to(ranks.device)
@@ -91,7 +91,10 @@ def pretrain(files: RunFiles, config: Config) -> Path:
         )
         shown = Metrics if ranks.is_first else NoMetrics
         stopped = False
-        with shown(files.out, first_step=step, total_steps=total, batch_size=config.train.batch_size) as metrics:
+        with (
+            StopRequest() as stop,
+            shown(files.out, first_step=step, total_steps=total, batch_size=config.train.batch_size) as metrics,
+        ):
             batches = iter(loader) if step < total else iter(())
             while step < total and not stopped:
                 values = train_step(pairs, model, optimizer, next(batches), step, config, ranks)
@@ -145,6 +148,7 @@ def load_dataset(files: RunFiles, config: Config, ranks: Ranks) -> PretrainDatas
                 config.data,
                 workers=config.train.prepare_workers,
                 seed=config.train.seed,
+                audio_track=config.train.audio_track,
                 on_result=shown,
             )
     ranks.barrier()

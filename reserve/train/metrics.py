@@ -15,6 +15,8 @@ from typing import Self
 
 from reserve.data.prepare import FileResult
 
+SHOWN = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
+
 
 class Metrics:
     """Writes each line of metrics to `folder`/metrics.jsonl and TensorBoard, and shows it.
@@ -74,12 +76,12 @@ class Metrics:
         for name, value in line.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)
-        told = f"loss {values['loss']:.3f}  {rate:.1f} examples/s"
+        losses = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN)
+        told = f"{losses}  {rate:.1f} examples/s"
         self._progress.update(self._task, told=told)
         if not self._console.is_terminal:
             left = (self.total_steps - step) * self.batch_size / rate
-            parts = "  ".join(f"{k} {values[k]:.3f}" for k in ("imgs_to_audio", "text_to_audio", "stuff_to_span"))
-            print(f"step {step}/{self.total_steps}  {told}  {parts}  {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"step {step}/{self.total_steps}  {told}  {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 class NoMetrics:

@@ -119,14 +119,16 @@ def test_a_run_whose_every_file_fails_says_why(tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "files.jsonl").read_text())["status"] == "skipped"
 
 
-def _start(videos: Path, out: Path, *command: str) -> subprocess.Popen[str]:
+def _start(videos: Path, out: Path, *settings: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     arguments = ["pretrain", *QUICK, "--videos", str(videos), "--out", str(out), "--optimizer.num_train_steps=100000"]
+    arguments += settings
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*(command or [sys.executable]), "-m", "reserve.cli", *arguments],
+        [sys.executable, *launcher, "-m", "reserve.cli", *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=True,
     )
 
 
@@ -138,12 +140,13 @@ def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number):
-    process = _start(narrated_videos / "train", tmp_path)
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
+def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number, workers):
+    """Ctrl-C reaches the loading processes too: they must not die of it before the step is done."""
+    process = _start(narrated_videos / "train", tmp_path, f"--train.num_workers={workers}")
     try:
         _wait_for_metrics(tmp_path, process)
-        process.send_signal(number)
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         _, told = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -155,9 +158,8 @@ def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number):
 
 @pytest.mark.slow
 def test_two_processes_train_together(narrated_videos, tmp_path):
-    process = _start(
-        narrated_videos / "train", tmp_path, sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"
-    )
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2")
+    process = _start(narrated_videos / "train", tmp_path, launcher=launcher)
     try:
         _wait_for_metrics(tmp_path, process)
         process.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from small_stores import DATA, MODEL, make_dataset, make_stores
 
 from reserve import evaluate as module
-from reserve.data.vocabulary import PAD
+from reserve.data.vocabulary import MASKAUDIO, PAD
 from reserve.evaluate import Evaluation, Ranking, evaluate, rank
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.objective import ContrastPairs, PretrainPairs
@@ -209,7 +209,7 @@ def test_queries_are_the_masked_things_and_nothing_else(dataset, model):
     for example in range(len(dataset)):
         text = dataset[0, example].text
         stream = text.text2audio
-        masked += [[example, int(place)] for place in np.unique(stream.audio_ptr[stream.ids == 4])]
+        masked += [[example, int(place)] for place in np.unique(stream.audio_ptr[stream.ids == MASKAUDIO])]
         said += [[example, int(span)] for span in np.flatnonzero((text.text_spans != PAD).any(1))]
     assert sounds.places[sounds.truth].tolist() == masked
     assert spans.places[spans.truth].tolist() == said

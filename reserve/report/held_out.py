@@ -118,7 +118,7 @@ class HeldOut:
         length = self.dataset.model.audio_seq_length
         subsegments = segment * data.num_audio_subsegments + np.arange(data.num_audio_subsegments)
         heard = item.text.text2audio
-        sounds = [self._answer("text_to_audio", example, int(place)) for place in subsegments]
+        sounds = [self.answer("text_to_audio", example, int(place)) for place in subsegments]
         return HeldOutSegment(
             video=stored.video_id,
             start=float(stored.start[0]),
@@ -133,7 +133,7 @@ class HeldOut:
                 data,
             ),
             matching_shows_audio=bool((item.text.audio_text_matching.ids == AUDIOSPAN).any()),
-            frame_answer=self._answer("imgs_to_audio", example, segment),
+            frame_answer=self.answer("imgs_to_audio", example, segment),
             sound_answers=[answer for answer in sounds if answer],
             transcripts=self._transcripts(example, segment),
         )
@@ -147,7 +147,7 @@ class HeldOut:
             return self._decode(spoken_tokens(item, place)), clip_uri(item.audio_clips[place, :, :-1])
         return self._decode(item.text.text_spans[place]), ""
 
-    def _answer(self, problem: str, example: int, place: int) -> Answer | None:
+    def answer(self, problem: str, example: int, place: int) -> Answer | None:
         """The answer for the masked thing at `place`; None where the model had nothing to predict there."""
         ranking = self.rankings[problem]
         query = self._queries[problem].get((example, place))
@@ -190,7 +190,7 @@ class HeldOut:
         pieces, answers = [], {}
         for piece, span in self._pieces(tokens, inside):
             pieces.append(piece)
-            if piece.number and (answer := self._answer("stuff_to_span", example, span)):
+            if piece.number and (answer := self.answer("stuff_to_span", example, span)):
                 answers[piece.number] = answer
         return Transcript(name, pieces, answers)
 

@@ -106,7 +106,7 @@ def test_guesses_are_the_candidates_they_name(dataset, evaluation, held_out):
     """A guess's words and picture are those of its place, its score and rank those of the ranking."""
     for ranking in evaluation.rankings:
         for query in range(0, len(ranking.truth), 5):
-            answer = held_out._answer(ranking.name, *ranking.places[ranking.truth[query]].tolist())
+            answer = held_out.answer(ranking.name, *ranking.places[ranking.truth[query]].tolist())
             assert answer.rank == ranking.above[query] + 1
             assert answer.candidates == ranking.candidates
             assert [g.score for g in answer.guesses] == ranking.guess_scores[query][: len(answer.guesses)].tolist()

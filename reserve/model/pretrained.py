@@ -69,7 +69,7 @@ def load_pretrained(folder: str | os.PathLike[str]) -> MerlotReserve:
 
 
 def pretrained_step(folder: str | os.PathLike[str]) -> int:
-    """How many steps a pretrained folder's weights were trained for; 0 where it does not say. Raises CheckpointError."""
+    """How many steps a folder's weights were trained for; 0 where it does not say. Raises CheckpointError."""
     return _read_config(Path(folder) / CONFIG)[1]
 
 

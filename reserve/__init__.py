@@ -14,17 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reserve.config import DataConfig, ModelConfig
+    from reserve.data.tokenizer import Tokenizer
     from reserve.model.checkpoint import load_official, save_official
     from reserve.model.errors import CheckpointError
     from reserve.model.merlot_reserve import MerlotReserve
 
-__all__ = ["CheckpointError", "DataConfig", "MerlotReserve", "ModelConfig", "load_official", "save_official"]
+__all__ = [
+    "CheckpointError",
+    "DataConfig",
+    "MerlotReserve",
+    "ModelConfig",
+    "Tokenizer",
+    "load_official",
+    "save_official",
+]
 
 _HOMES = {
     "CheckpointError": "reserve.model.errors",
     "DataConfig": "reserve.config",
     "MerlotReserve": "reserve.model.merlot_reserve",
     "ModelConfig": "reserve.config",
+    "Tokenizer": "reserve.data.tokenizer",
     "load_official": "reserve.model.checkpoint",
     "save_official": "reserve.model.checkpoint",
 }

@@ -26,3 +26,13 @@ def _poisoned_memory():
     yield
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = before
+
+
+@pytest.fixture(scope="session")
+def narrated_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train` (2) and `heldout` (1) synthetic narrated videos of a minute and a half."""
+    from reserve.synthetic.videos import make_videos
+
+    out = tmp_path_factory.mktemp("narrated")
+    make_videos(out, videos=3, held_out=1, seed=7, workers=1)
+    return out

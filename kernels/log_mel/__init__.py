@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from reserve_kernels.backends import Backend, choose, register, runs_anywhere
-from reserve_kernels.checks import FLOATING, check_tensor
+from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
+from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
 
 __all__ = ["log_mel_spectrogram"]
 
 OP = "log_mel_spectrogram"
-register(OP, [Backend("reference", runs_anywhere)])
+register(
+    OP, [Backend("cuda", cuda_unavailable), Backend("native", cpu_unavailable), Backend("reference", runs_anywhere)]
+)
 
 
 def log_mel_spectrogram(
@@ -26,6 +31,10 @@ def log_mel_spectrogram(
     f_min: float = 20.0,
     f_max: float = 11025.0,
     offset: float = 0.1,
+    offsets: torch.Tensor | None = None,
+    max_samples: int | None = None,
+    append_speed: bool = False,
+    out_dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
     """Log-mel spectrogram of MERLOT Reserve: `log(mel + offset) - log(offset)`, so that silence is 0 (SPEC 2).
@@ -43,10 +52,21 @@ def log_mel_spectrogram(
         hop_length: samples between frames, before `playback_speed`.
         n_mels: mel bands between `f_min` and `f_max`, Hz.
         offset: added to the mel power before the logarithm.
-        backend: "auto" or a name from `reserve_kernels.backends()`.
+        offsets: int32 or int64 [clips + 1]: `waveform` is then [samples], clips of any length one after another, of
+            which clip c is samples offsets[c] to offsets[c + 1]. The values must not decrease and lie within the
+            waveform; on a GPU that is not checked, as it would make the host wait. No clip may be empty where an odd
+            `n_fft` leaves it without a frame; otherwise empty clips have no frames.
+        max_samples: with `offsets`, the length of the longest clip, or more; longer clips lose their last frames.
+        append_speed: adds a last column that holds `playback_speed`, as the audio encoder wants it (SPEC 1).
+        out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`. Everything is computed in
+            float32 (in float64 for a float64 waveform) and rounded once.
+        backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" have the default n_fft at
+            playback speeds 1, 2 and 3 with any bands, and any hop ("cuda": an even one); "auto" runs "reference" for
+            anything else.
 
     Returns:
-        [..., 1 + samples // (hop_length * playback_speed), n_mels] in the dtype of `waveform` (for an even `n_fft`).
+        [..., 1 + samples // (hop_length * playback_speed), n_mels] (for an even `n_fft`). With `offsets`: [clips,
+        frames of max_samples samples, n_mels], where frames beyond a clip's own are 0.
         NaN and infinite samples make the frames that hold them NaN.
 
     Raises:
@@ -73,9 +93,10 @@ def log_mel_spectrogram(
         )
     if not offset > 0:
         raise ValueError(f"offset must be positive; got {offset}")
-    choose(OP, backend, waveform.device, waveform.dtype)
-    return torch.ops.reserve_kernels.log_mel_spectrogram(
-        waveform,
+    if out_dtype is not None and out_dtype not in FLOATING:
+        raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
+    _check_offsets(waveform, offsets, max_samples)
+    settings = LogMelSettings(
         pad_mode,
         float(sample_rate),
         int(n_fft) * int(playback_speed),
@@ -85,10 +106,55 @@ def log_mel_spectrogram(
         float(f_max),
         float(offset),
     )
+    return torch.ops.reserve_kernels.log_mel_spectrogram(
+        waveform,
+        *dataclasses.astuple(settings),
+        offsets,
+        max_samples or 0,
+        float(playback_speed) if append_speed else None,
+        out_dtype or waveform.dtype,
+        backend,
+    )
+
+
+def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_samples: int | None) -> None:
+    if (offsets is None) != (max_samples is None):
+        raise ValueError("offsets and max_samples must be given together")
+    if offsets is None or max_samples is None:
+        return
+    check_tensor("offsets", offsets, (torch.int32, torch.int64))
+    check_same_device("offsets", offsets, "waveform", waveform)
+    if offsets.dim() != 1 or offsets.shape[0] < 1:
+        raise ValueError(f"offsets must be [clips + 1]; got shape {tuple(offsets.shape)}")
+    if waveform.dim() != 1:
+        raise ValueError(f"waveform must be [samples] where offsets are given; got shape {tuple(waveform.shape)}")
+    if int(max_samples) != max_samples or max_samples < 1:
+        raise ValueError(f"max_samples must be an integer of at least 1; got {max_samples!r}")
+
+
+def _choose(backend: str, waveform: torch.Tensor, settings: LogMelSettings) -> str:
+    """Name of the implementation for these parameters. Called inside the op, where no compiler traces it."""
+    chosen = choose(OP, backend, waveform.device, waveform.dtype)
+    reason = None if chosen == "reference" else not_fused(settings, chosen)
+    if reason is None:
+        return chosen
+    if backend == "auto":
+        return "reference"
+    raise RuntimeError(f"{OP}: backend {backend!r} cannot run: {reason}")
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -> None:
+    """On the CPU, where reading the values makes nobody wait."""
+    if offsets is None or offsets.device.type != "cpu":
+        return
+    if int(offsets[0]) < 0 or int(offsets[-1]) > waveform.shape[-1] or bool((offsets.diff() < 0).any()):
+        raise ValueError(
+            f"offsets must not decrease and lie from 0 to the {waveform.shape[-1]} samples of waveform; got {offsets}"
+        )
 
 
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
@@ -102,22 +168,52 @@ def _log_mel(
     f_min: float,
     f_max: float,
     offset: float,
+    offsets: torch.Tensor | None,
+    max_samples: int,
+    append: float | None,
+    out_dtype: torch.dtype,
+    backend: str,
 ) -> torch.Tensor:
-    x = waveform.to(_compute_dtype(waveform.dtype))
+    _check_offset_values(waveform, offsets)
     settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    return log_mel_reference(x, settings).to(waveform.dtype).contiguous()
+    if _choose(backend, waveform, settings) != "reference":
+        return log_mel_native(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
+    out = log_mel_reference(waveform.to(_compute_dtype(waveform.dtype)), settings, offsets, max_samples)
+    if append is not None:
+        column = out.new_full((*out.shape[:-1], 1), append)
+        if offsets is not None:
+            column = column.masked_fill(settings.unused_frames(offsets, max_samples)[..., None], 0.0)
+        out = torch.cat([out, column], dim=-1)
+    return out.to(out_dtype).contiguous()
 
 
 @_log_mel.register_fake
-def _(waveform, pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset):
+def _(
+    waveform,
+    pad_mode,
+    sample_rate,
+    n_fft,
+    hop_length,
+    n_mels,
+    f_min,
+    f_max,
+    offset,
+    offsets,
+    max_samples,
+    append,
+    out_dtype,
+    backend,
+):
     settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    return waveform.new_empty((*waveform.shape[:-1], settings.frames(waveform.shape[-1]), n_mels))
+    *rows, columns = settings.out_shape(waveform.shape, offsets, max_samples)
+    return waveform.new_empty((*rows, columns + (append is not None)), dtype=out_dtype)
 
 
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram_backward", mutates_args=())
 def _log_mel_backward(
     grad: torch.Tensor,
     waveform: torch.Tensor,
+    offsets: torch.Tensor | None,
     pad_mode: str,
     sample_rate: float,
     n_fft: int,
@@ -126,26 +222,29 @@ def _log_mel_backward(
     f_min: float,
     f_max: float,
     offset: float,
+    max_samples: int,
 ) -> torch.Tensor:
     dtype = _compute_dtype(waveform.dtype)
     settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    return log_mel_reference_backward(grad.to(dtype), waveform.to(dtype), settings).to(waveform.dtype).contiguous()
+    grad, x = grad[..., :n_mels].to(dtype), waveform.to(dtype)
+    return log_mel_reference_backward(grad, x, settings, offsets, max_samples).to(waveform.dtype).contiguous()
 
 
 @_log_mel_backward.register_fake
-def _(grad, waveform, pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset):
+def _(grad, waveform, *settings):
     return torch.empty_like(waveform, memory_format=torch.contiguous_format)
 
 
 def _setup_context(ctx, inputs, output):
-    waveform, *ctx.settings = inputs
-    ctx.save_for_backward(waveform)
+    waveform, *ctx.settings, offsets, ctx.max_samples, _append, _out_dtype, _backend = inputs
+    ctx.save_for_backward(waveform, offsets)
 
 
 def _backward(ctx, grad):
-    (waveform,) = ctx.saved_tensors
-    grad_waveform = torch.ops.reserve_kernels.log_mel_spectrogram_backward(grad, waveform, *ctx.settings)
-    return grad_waveform, *[None] * len(ctx.settings)
+    grad_waveform = torch.ops.reserve_kernels.log_mel_spectrogram_backward(
+        grad, *ctx.saved_tensors, *ctx.settings, ctx.max_samples
+    )
+    return grad_waveform, *[None] * 13
 
 
 _log_mel.register_autograd(_backward, setup_context=_setup_context)

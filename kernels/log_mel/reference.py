@@ -66,6 +66,14 @@ class LogMelSettings:
         """Frames that `samples` samples give."""
         return 1 + (samples + 2 * (self.n_fft // 2) - self.n_fft) // self.hop_length
 
+    def out_shape(
+        self, shape: torch.Size, offsets: torch.Tensor | None = None, max_samples: int = 0
+    ) -> tuple[int, ...]:
+        """Shape of the output for a waveform of `shape`; `offsets` and `max_samples` as in `ragged_index`."""
+        if offsets is None:
+            return (*shape[:-1], self.frames(shape[-1]), self.n_mels)
+        return (offsets.shape[0] - 1, self.frames(max_samples), self.n_mels)
+
     def window(self, like: torch.Tensor) -> torch.Tensor:
         """Symmetric Hann window [n_fft], computed in float64 whatever the dtype."""
         return torch.hann_window(self.n_fft, periodic=False, dtype=torch.float64).to(like.device, like.dtype)
@@ -83,10 +91,37 @@ class LogMelSettings:
         position = torch.arange(-pad, samples + pad, device=device)
         return torch.where((position >= 0) & (position < samples), position, -1)
 
+    def ragged_index(self, offsets: torch.Tensor, max_samples: int) -> torch.Tensor:
+        """`padded_index` of clips that lie one after another, int64 [clips, max_samples + 2 (n_fft // 2)].
 
-def _spectrum(waveform: torch.Tensor, settings: LogMelSettings) -> torch.Tensor:
-    """Complex spectrum of the windowed frames, [..., frames, n_fft // 2 + 1]."""
-    index = settings.padded_index(waveform.shape[-1], waveform.device)
+        Clip c is samples offsets[c] to offsets[c + 1] of the waveform; `max_samples` is the length of the longest.
+        """
+        start, length = offsets[:-1, None].long(), offsets.diff()[:, None].long()
+        pad = self.n_fft // 2
+        position = torch.arange(-pad, max_samples + pad, device=offsets.device).expand(len(start), -1)
+        inside = (position >= 0) & (position < length)
+        if self.pad_mode == "reflect":
+            period = (2 * (length - 1)).clamp_min(1)
+            folded = position.remainder(period)
+            position = torch.where(length == 1, 0, torch.minimum(folded, period - folded))
+            inside = (length > 0).expand_as(position)
+        return torch.where(inside, start + position, -1)
+
+    def unused_frames(self, offsets: torch.Tensor, max_samples: int) -> torch.Tensor:
+        """Which frames [clips, frames] lie beyond those that their clip has by itself."""
+        length = offsets.diff()
+        own = torch.where(length > 0, 1 + (length + 2 * (self.n_fft // 2) - self.n_fft) // self.hop_length, 0)
+        return torch.arange(self.frames(max_samples), device=offsets.device) >= own[:, None]
+
+    def index(self, waveform: torch.Tensor, offsets: torch.Tensor | None, max_samples: int) -> torch.Tensor:
+        """`padded_index` without offsets, `ragged_index` with them."""
+        if offsets is None:
+            return self.padded_index(waveform.shape[-1], waveform.device)
+        return self.ragged_index(offsets, max_samples)
+
+
+def _spectrum(waveform: torch.Tensor, settings: LogMelSettings, index: torch.Tensor) -> torch.Tensor:
+    """Complex spectrum of the windowed frames of waveform[..., index], [..., frames, n_fft // 2 + 1]."""
     padded = waveform[..., index.clamp_min(0)]
     if settings.pad_mode == "constant":
         # Not a product with 0: that would keep NaN and infinite samples.
@@ -98,20 +133,34 @@ def _spectrum(waveform: torch.Tensor, settings: LogMelSettings) -> torch.Tensor:
     return torch.fft.rfft(frames)
 
 
-def log_mel_reference(waveform: torch.Tensor, settings: LogMelSettings) -> torch.Tensor:
-    """`log(mel + offset) - log(offset)` of the power spectrum, [..., samples] -> [..., frames, n_mels], same dtype."""
-    spectrum = _spectrum(waveform, settings)
+def log_mel_reference(
+    waveform: torch.Tensor, settings: LogMelSettings, offsets: torch.Tensor | None = None, max_samples: int = 0
+) -> torch.Tensor:
+    """`log(mel + offset) - log(offset)` of the power spectrum, [..., samples] -> [..., frames, n_mels], same dtype.
+
+    With `offsets` [clips + 1] the waveform is clips one after another; then -> [clips, frames(max_samples), n_mels],
+    where frames that a clip does not have are 0.
+    """
+    spectrum = _spectrum(waveform, settings, settings.index(waveform, offsets, max_samples))
     mel = (spectrum.real.square() + spectrum.imag.square()) @ settings.filters(waveform).T
-    return torch.log(mel + settings.offset) - math.log(settings.offset)
+    out = torch.log(mel + settings.offset) - math.log(settings.offset)
+    return out if offsets is None else out.masked_fill(settings.unused_frames(offsets, max_samples)[..., None], 0.0)
 
 
-def log_mel_reference_backward(grad: torch.Tensor, waveform: torch.Tensor, settings: LogMelSettings) -> torch.Tensor:
+def log_mel_reference_backward(
+    grad: torch.Tensor,
+    waveform: torch.Tensor,
+    settings: LogMelSettings,
+    offsets: torch.Tensor | None = None,
+    max_samples: int = 0,
+) -> torch.Tensor:
     """The gradient of `waveform`, given that of the output; each step of the forward transposed, last to first."""
     if waveform.numel() == 0:
         return torch.zeros_like(waveform)
     samples = waveform.shape[-1]
     filters = settings.filters(waveform)
-    spectrum = _spectrum(waveform, settings)
+    index = settings.index(waveform, offsets, max_samples)
+    spectrum = _spectrum(waveform, settings, index)
     mel = (spectrum.real.square() + spectrum.imag.square()) @ filters.T
     grad_power = (grad / (mel + settings.offset)) @ filters
     # The transpose of rfft: the inverse transform without its 1/n, where only bins without a mirror count whole.
@@ -119,10 +168,16 @@ def log_mel_reference_backward(grad: torch.Tensor, waveform: torch.Tensor, setti
     weight[0] = 1.0
     if settings.n_fft % 2 == 0:
         weight[-1] = 1.0
-    grad_frames = torch.fft.irfft(2 * spectrum * (grad_power * weight), n=settings.n_fft, norm="forward")
-    grad_frames = (grad_frames * settings.window(waveform)).flatten(-2)
-    index = settings.padded_index(samples, waveform.device).unfold(0, settings.n_fft, settings.hop_length).flatten()
+    grad_frames = 2 * spectrum * (grad_power * weight)
+    if grad_frames.numel() > 0:
+        # MKL refuses an empty batch.
+        grad_frames = torch.fft.irfft(grad_frames, n=settings.n_fft, norm="forward") * settings.window(waveform)
+    index = index.unfold(-1, settings.n_fft, settings.hop_length)
     # One place more than there are samples takes what belongs to padding zeros.
+    index = torch.where(index < 0, samples, index)
+    if offsets is not None:
+        index = torch.where(settings.unused_frames(offsets, max_samples)[..., None], samples, index)
     grad_waveform = waveform.new_zeros((*waveform.shape[:-1], samples + 1))
-    grad_waveform.index_add_(-1, torch.where(index < 0, samples, index), grad_frames)
+    batch = waveform.dim() - 1
+    grad_waveform.index_add_(-1, index.flatten(), grad_frames.flatten(batch))
     return grad_waveform[..., :samples]

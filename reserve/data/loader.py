@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -75,7 +76,7 @@ def collate(
 
 def training_loader(
     dataset: PretrainDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool = False
-) -> DataLoader[PretrainBatch]:
+) -> Iterable[PretrainBatch]:
     """Loads the sampler's batches, in `num_workers` processes (0: in this one)."""
     return DataLoader(
         dataset,
@@ -85,7 +86,7 @@ def training_loader(
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         multiprocessing_context="spawn" if num_workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
@@ -96,5 +97,7 @@ def evaluation_batches(dataset: PretrainDataset, batch_size: int) -> Iterator[Pr
         yield collate([dataset[0, index] for index in indices], dataset.data, dataset.model, keep_every_span=True)
 
 
-def _one_thread(_worker: int) -> None:
+def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C goes to the whole process group; the trainer decides, and still needs its batches to finish the step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,17 +7,21 @@ import pytest
 import torch
 from numerics import assert_as_good_as_reference
 
-from reserve_kernels import log_mel_spectrogram
+from reserve_kernels import backends, log_mel_spectrogram
 
+# Every implementation that runs here; "auto" is one of them.
+RUNNABLE = [r.backend for r in backends() if r.op == "log_mel_spectrogram" and r.device == "cpu" and not r.reason]
 SIGNALS = ["noise", "chirp", "speech", "silence", "short", "noise_2x", "speech_2x"]
 
 
+@pytest.mark.parametrize("backend", RUNNABLE)
 @pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_golden_figures_of_librosa(shared_dir, signal, pad_mode):
+def test_golden_figures_of_librosa(shared_dir, signal, pad_mode, backend):
     with np.load(shared_dir / "golden" / "log_mel.npz") as golden:
         waveform, expected = golden[f"{signal}/waveform"], golden[f"{signal}/log_mel/{pad_mode}"]
-    out = log_mel_spectrogram(torch.from_numpy(waveform), playback_speed=2 if "_2x" in signal else 1, pad_mode=pad_mode)
+    speed = 2 if "_2x" in signal else 1
+    out = log_mel_spectrogram(torch.from_numpy(waveform), playback_speed=speed, pad_mode=pad_mode, backend=backend)
     assert np.abs(out.numpy().T - expected).max() <= 2e-4
 
 
@@ -57,19 +61,65 @@ def test_librosa_agrees_for_any_parameters(samples, n_fft, hop, mels, f_min, f_m
     assert np.abs(out.numpy() - expected).max() < 2e-4
 
 
+@pytest.mark.parametrize("backend", RUNNABLE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(8000,), (3, 4000), (2, 2, 1600), (0, 3000), (1,), (2, 769)])
-def test_values_and_gradients_match_float64(dtype, shape):
+def test_values_and_gradients_match_float64(dtype, shape, backend):
     waveform = torch.randn(shape, dtype=torch.float64).to(dtype)
     truth_in, plain_in, ours_in = waveform.double(), waveform.float(), waveform.clone()
     for t in (truth_in, plain_in, ours_in):
         t.requires_grad_()
-    truth, plain, ours = (log_mel_spectrogram(t) for t in (truth_in, plain_in, ours_in))
+    truth, plain = (log_mel_spectrogram(t, backend="reference") for t in (truth_in, plain_in))
+    ours = log_mel_spectrogram(ours_in, backend=backend)
     assert_as_good_as_reference(ours, truth.detach(), plain.detach().to(dtype))
     grad = torch.randn_like(truth)
     for out in (truth, plain, ours):
         out.backward(grad.to(out.dtype))
     assert_as_good_as_reference(ours_in.grad, truth_in.grad, plain_in.grad.to(dtype))
+
+
+LENGTHS = [4000, 1, 0, 2500, 588, 0]
+
+
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
+@pytest.mark.parametrize("backend", RUNNABLE)
+def test_ragged_clips_are_as_each_alone(backend, pad_mode):
+    clips = [torch.randn(n, dtype=torch.float64) for n in LENGTHS]
+    waveform = torch.cat(clips).float().requires_grad_()
+    offsets = torch.tensor([0, *LENGTHS]).cumsum(0)
+    arguments = {"backend": backend, "pad_mode": pad_mode, "append_speed": True}
+    out = log_mel_spectrogram(waveform, offsets=offsets, max_samples=4000, **arguments)
+    assert out.shape == (6, 7, 65)
+    grad = torch.randn_like(out)
+    out.backward(grad)
+    for c, clip in enumerate(clips):
+        frames = 0 if len(clip) == 0 else 1 + len(clip) // 588
+        assert not out[c, frames:].any()
+        if frames:
+            alone = clip.float().requires_grad_()
+            expected = log_mel_spectrogram(alone, **arguments)
+            torch.testing.assert_close(out[c, :frames], expected, atol=1e-5, rtol=1e-5)
+            expected.backward(grad[c, :frames])
+            low, high = int(offsets[c]), int(offsets[c + 1])
+            torch.testing.assert_close(waveform.grad[low:high], alone.grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", RUNNABLE)
+def test_longer_clips_than_max_samples_lose_their_last_frames(backend):
+    waveform = torch.randn(5000)
+    out = log_mel_spectrogram(waveform, offsets=torch.tensor([0, 5000]), max_samples=1200, backend=backend)
+    torch.testing.assert_close(out[0], log_mel_spectrogram(waveform)[:3], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("out_dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_appended_speed_and_dtype_of_the_output(out_dtype, backend):
+    waveform = torch.randn(2, 8000)
+    out = log_mel_spectrogram(waveform, playback_speed=2, append_speed=True, out_dtype=out_dtype, backend=backend)
+    expected = log_mel_spectrogram(waveform, playback_speed=2, backend=backend)
+    assert out.dtype == out_dtype
+    assert torch.equal(out[..., :64], expected.to(out_dtype))
+    assert (out[..., 64] == 2).all()
 
 
 def test_five_seconds_are_188_frames_of_silence_at_zero():
@@ -102,17 +152,25 @@ def test_short_input_reflects_as_often_as_needed():
     torch.testing.assert_close(out[0], expected, atol=1e-5, rtol=0)
 
 
-def test_opcheck():
-    arguments = ("reflect", 22050.0, 64, 20, 8, 20.0, 11025.0, 0.1)
+@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize(
+    ("shape", "offsets", "append", "dtype"),
+    [((2, 1700), None, None, torch.float32), ((2000,), [0, 1200, 1200, 2000], 1.0, torch.bfloat16)],
+)
+def test_opcheck(shape, offsets, append, dtype, backend):
+    settings = ("reflect", 22050.0, 1536, 588, 8, 20.0, 11025.0, 0.1)
+    ragged = (None, 0) if offsets is None else (torch.tensor(offsets), 1200)
+    waveform = torch.randn(shape, requires_grad=True)
     torch.library.opcheck(
-        torch.ops.reserve_kernels.log_mel_spectrogram, (torch.randn(2, 300, requires_grad=True), *arguments)
+        torch.ops.reserve_kernels.log_mel_spectrogram, (waveform, *settings, *ragged, append, dtype, backend)
     )
 
 
-def test_compiles_as_one_graph():
+@pytest.mark.parametrize("backend", RUNNABLE)
+def test_compiles_as_one_graph(backend):
     waveform = torch.randn(2, 3000)
-    out = torch.compile(lambda x: log_mel_spectrogram(x) * 2, fullgraph=True)(waveform)
-    torch.testing.assert_close(out, log_mel_spectrogram(waveform) * 2)
+    out = torch.compile(lambda x: log_mel_spectrogram(x, backend=backend) * 2, fullgraph=True)(waveform)
+    torch.testing.assert_close(out, log_mel_spectrogram(waveform) * 2, atol=1e-5, rtol=1e-5)
 
 
 def test_double_backward_is_refused():
@@ -131,6 +189,18 @@ BAD = {
     "n_fft": ({"n_fft": 1}, ValueError, "n_fft must be an integer of at least 2"),
     "band": ({"f_max": 12000.0}, ValueError, "f_min and f_max must satisfy"),
     "offset": ({"offset": 0.0}, ValueError, "offset must be positive"),
+    "backend": ({"backend": "fft"}, ValueError, "backend must be 'auto' or one of .*; got 'fft'"),
+    "out_dtype": ({"out_dtype": torch.int16}, TypeError, "out_dtype must be a floating-point dtype"),
+    "offsets alone": ({"offsets": torch.tensor([0, 9])}, ValueError, "must be given together"),
+    "offsets dtype": ({"offsets": torch.zeros(2), "max_samples": 9}, TypeError, "offsets must have dtype int32, int64"),
+    "offsets beyond": ({"offsets": torch.tensor([0, 9999]), "max_samples": 9}, ValueError, "lie from 0 to the 3000"),
+    "offsets back": ({"offsets": torch.tensor([5, 3]), "max_samples": 9}, ValueError, "offsets must not decrease"),
+    "max_samples": ({"offsets": torch.tensor([0, 9]), "max_samples": 0}, ValueError, "max_samples must be an integer"),
+    "batched and ragged": (
+        {"waveform": torch.zeros(2, 3000), "offsets": torch.tensor([0, 9]), "max_samples": 9},
+        ValueError,
+        r"waveform must be \[samples\] where offsets are given",
+    ),
 }
 
 

@@ -1,0 +1,70 @@
+# Each target sets itself up in .venv and can be run again. PYTHON chooses the interpreter that .venv is made with.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEMO := runs/demo
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
+
+.PHONY: help setup demo test test-all bench gpu fuzz cuda-resources clean
+
+help:
+	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
+	@echo "make test      linters, type checker and all quick tests"
+	@echo "make test-all  the same with the slow tests"
+	@echo "make bench     the benchmarks that need no GPU"
+	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS long (60)"
+	@echo "make gpu       on a CUDA machine: builds the CUDA ops and runs the GPU tests"
+	@echo "make clean     removes .venv, builds and runs/demo"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt setup.py CMakeLists.txt $(NATIVE)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Reserve needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'from reserve_kernels.native import describe; print(describe())'
+	@touch $@
+
+demo: $(INSTALLED)
+	@test -f $(DEMO)/videos/.complete || { rm -rf $(DEMO)/videos && \
+	  $(BIN)/reserve demo-data $(DEMO)/videos --videos 72 --held_out 24 --seed 0 && touch $(DEMO)/videos/.complete; }
+	@rm -rf $(DEMO)/run
+	$(BIN)/reserve pretrain --config tiny --videos $(DEMO)/videos/train --out $(DEMO)/run
+	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 5
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+
+test-all: $(INSTALLED) lint
+	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+
+.PHONY: lint
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p build/types && ln -sfn ../../kernels build/types/reserve_kernels
+	MYPYPATH=build/types $(BIN)/mypy -p reserve_kernels -p reserve
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pytest -q benchmarks/log_mel.py -m "not gpu"
+
+# No .venv: a GPU machine has its own torch, and perhaps no network.
+gpu:
+	@$(PYTHON) -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || \
+	  { echo "make gpu: PyTorch sees no CUDA device here"; exit 1; }
+	$(PYTHON) setup.py --quiet build_ext --inplace
+	@mkdir -p build/gpu && ln -sfn ../../kernels build/gpu/reserve_kernels
+	PYTHONPATH=build/gpu:. $(PYTHON) -m pytest -q -m gpu tests/kernels
+
+fuzz:
+	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON
+	cmake --build build/fuzz --parallel 2
+	build/fuzz/log_mel_fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1)
+
+# The table of the CUDA kernels' registers and shared memory, after a change that means to change it.
+cuda-resources: $(INSTALLED)
+	$(BIN)/python tests/kernels/nvcc_report.py
+
+clean:
+	rm -rf .venv build dist *.egg-info $(DEMO)

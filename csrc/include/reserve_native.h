@@ -1,0 +1,95 @@
+// The C interface of Reserve's native ops: pointers, sizes, and threads or a stream. It knows no torch.
+//
+// Every function returns a reserve_status; none throws, none keeps a pointer after it returned.
+#ifndef RESERVE_NATIVE_H
+#define RESERVE_NATIVE_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define RESERVE_API __attribute__((visibility("default")))
+#else
+#define RESERVE_API
+#endif
+
+// Changes whenever a struct or a signature below changes; kernels/native.py states the version it speaks.
+#define RESERVE_ABI_VERSION 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+  RESERVE_OK = 0,
+  RESERVE_INVALID_ARGUMENT = 1,
+  RESERVE_UNSUPPORTED = 2,
+  RESERVE_OUT_OF_MEMORY = 3,
+  RESERVE_CUDA_ERROR = 4,
+} reserve_status;
+
+typedef enum { RESERVE_FLOAT32 = 0, RESERVE_BFLOAT16 = 1 } reserve_dtype;
+typedef enum { RESERVE_PAD_REFLECT = 0, RESERVE_PAD_CONSTANT = 1 } reserve_pad_mode;
+
+// Instruction sets of the CPU ops. AUTO takes the best that this processor and this build have.
+typedef enum {
+  RESERVE_ISA_AUTO = 0,
+  RESERVE_ISA_BASELINE = 1,
+  RESERVE_ISA_AVX2 = 2,
+  RESERVE_ISA_AVX512 = 3,
+} reserve_isa;
+
+RESERVE_API int32_t reserve_abi_version(void);
+// 1 where the library holds CUDA code, else 0.
+RESERVE_API int32_t reserve_has_cuda(void);
+// 1 where `isa` can run on this processor with this build, else 0.
+RESERVE_API int32_t reserve_has_isa(int32_t isa);
+// What a status means, in English; never null. For RESERVE_CUDA_ERROR the last CUDA error of this thread.
+RESERVE_API const char* reserve_status_message(int32_t status);
+
+// Log-mel spectrograms of `clips` clips: out[clip, frame, band] = log(mel + offset) - log(offset).
+// Frames are centred: frame f of a clip covers its samples from f * hop_length - n_fft / 2 on, padded as pad_mode says.
+typedef struct {
+  const float* waveform;
+  const int64_t* clip_offsets;  // [clips + 1] into waveform, not decreasing; null: clips lie clip_stride apart
+  int64_t clips;
+  int64_t samples;      // of each clip; with clip_offsets: length of waveform
+  int64_t clip_stride;  // samples from one clip to the next; unused with clip_offsets
+  int64_t frames;       // rows written per clip; those from the clip's own number, 1 + samples / hop_length, on are 0
+  int32_t n_fft;        // 1536, 3072 or 4608
+  int32_t hop_length;
+  int32_t pad_mode;
+  int32_t n_mels;
+  const float* window;        // [n_fft]
+  const int32_t* band_start;  // [n_mels] first bin of each band
+  const int32_t* band_row;    // [n_mels + 1] where each band's weights start in band_weight
+  const float* band_weight;
+  float offset;
+  int32_t append;      // 1: a last column of `append_value`, so rows of n_mels + 1
+  float append_value;
+  int32_t out_dtype;
+  void* out;                  // [clips, frames, n_mels + append]
+  const float* twiddles;      // for CUDA: what reserve_log_mel_tables gives
+  const int32_t* band_place;  // for CUDA: the place of the power that each of band_weight weighs
+} reserve_log_mel;
+
+// Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
+RESERVE_API int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t threads, int32_t isa);
+
+// How long the tables of an n_fft are, and the tables: the twiddles of its transform, and for each of its bins the
+// place of its power in the shared memory of a CUDA block.
+RESERVE_API int32_t reserve_log_mel_table_sizes(int32_t n_fft, int32_t* twiddles, int32_t* places);
+RESERVE_API int32_t reserve_log_mel_tables(int32_t n_fft, float* twiddles, int32_t* places);
+
+// Runs on the current CUDA device in `stream` (a cudaStream_t) without waiting for it; every pointer is to memory of
+// the device. hop_length is even and at most n_fft, n_mels at most 1024,
+// window and twiddles are aligned to 8 bytes. Only in libraries with CUDA code.
+RESERVE_API int32_t reserve_log_mel_cuda(const reserve_log_mel* problem, void* stream);
+// The same block code executed thread after thread on the CPU, with pointers to memory of the CPU: what can be tested
+// of the CUDA op without a GPU.
+RESERVE_API int32_t reserve_log_mel_emulated(const reserve_log_mel* problem);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

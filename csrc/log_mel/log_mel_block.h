@@ -1,0 +1,217 @@
+// What a CUDA block does, as functions of a thread's index between two barriers. They compile for the host too, where
+// log_mel_emulated.cpp runs them one thread after another.
+//
+// A block transforms `frames` consecutive frames of one clip, one warp each. The samples they share are staged in
+// shared memory once; the three passes of the transform and the powers work in place in the warp's part of it, so that between
+// them only the warp waits.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "bfloat16.h"
+#include "butterflies.h"
+#include "frame_source.h"
+#include "plan.h"
+#include "reserve_native.h"
+
+namespace reserve {
+
+constexpr int warp_size = 32;
+
+// Shared memory of a block: `frames` spectra, then the staged samples, which make room for the finished rows.
+template <typename Plan>
+struct BlockLayout {
+  static constexpr int frames = Plan::size <= 768 ? 8 : 4;
+  static constexpr int threads = frames * warp_size;
+  // One complex number of padding after every 16 spreads the passes over the banks; the rest sets frames 32 / frames
+  // banks apart for the sums over bands.
+  static constexpr int spectrum = Plan::size + Plan::size / 16 + 16 / frames;
+  static_assert(2 * spectrum % 32 == 32 / frames, "frames would share banks");
+
+  static RESERVE_HD constexpr int padded(int place) { return place + place / 16; }
+
+  // Floats from the start of a frame's spectrum to the power of a bin: in place of the real part, except that the
+  // last bin takes the imaginary part of the first.
+  static constexpr int power_of(int bin) {
+    const int q1 = bin % Plan::first, r = bin / Plan::first;
+    return bin == Plan::size ? 1 : 2 * padded(q1 * Plan::block + Plan::place_of(r));
+  }
+
+  static RESERVE_HD int64_t span(int hop_length) { return int64_t{frames - 1} * hop_length + Plan::n_fft; }
+  static RESERVE_HD int64_t shared_floats(int hop_length, int n_mels) {
+    const int64_t rows = int64_t{frames} * n_mels, samples = span(hop_length);
+    return 2 * frames * spectrum + (samples > rows ? samples : rows);
+  }
+};
+
+template <typename Plan>
+struct Block {
+  using Layout = BlockLayout<Plan>;
+  using C = Complex<float>;
+
+  const reserve_log_mel& problem;
+  float* shared;
+  int64_t clip_index;
+  int64_t first_frame;
+  Clip clip;
+
+  RESERVE_HD Block(const reserve_log_mel& problem_, float* shared_, int64_t index)
+      : problem(problem_), shared(shared_) {
+    const int64_t per_clip = (problem.frames + Layout::frames - 1) / Layout::frames;
+    clip_index = index / per_clip;
+    first_frame = index % per_clip * Layout::frames;
+    clip = clip_at(problem, clip_index);
+  }
+
+  RESERVE_HD C* spectrum(int frame) const { return reinterpret_cast<C*>(shared) + frame * Layout::spectrum; }
+  RESERVE_HD float* staged() const { return shared + 2 * Layout::frames * Layout::spectrum; }
+  // Whether the block has a frame of its clip; otherwise only zeros are to be written.
+  RESERVE_HD bool any_frame() const { return first_frame < clip.frames; }
+
+  // Step 1: the samples of all frames. A barrier of the block follows.
+  RESERVE_HD void stage(int thread) const {
+    const int span = static_cast<int>(Layout::span(problem.hop_length));
+    const int64_t start = first_frame * problem.hop_length - Plan::n_fft / 2;
+    float* to = staged();
+    if (start >= 0 && start + span <= clip.length) {
+      const float* from = clip.samples + start;
+      for (int i = thread; i < span; i += Layout::threads) to[i] = from[i];
+    } else {
+      for (int i = thread; i < span; i += Layout::threads)
+        to[i] = padded_sample(clip, start + i, problem.pad_mode);
+    }
+  }
+
+  // Step 2: window and pass one. Here and below a barrier of the warp follows.
+  RESERVE_HD void first_pass(int frame, int lane, const Complex<float>* twiddles) const {
+    // Two samples are one complex number; an even hop keeps them aligned.
+    const C* samples = reinterpret_cast<const C*>(staged() + frame * problem.hop_length);
+    const C* window = reinterpret_cast<const C*>(problem.window);
+    C* to = spectrum(frame);
+    RESERVE_NO_UNROLL
+    for (int j = lane; j < Plan::block; j += warp_size) {
+      C z[Plan::first];
+      RESERVE_UNROLL
+      for (int q = 0; q < Plan::first; ++q) {
+        const C x = samples[j + q * Plan::block], weight = window[j + q * Plan::block];
+        z[q] = {x.re * weight.re, x.im * weight.im};
+      }
+      Transform<Plan::first>::run(z);
+      twiddle<Plan::first, Plan::block>(z, twiddles + j);
+      RESERVE_UNROLL
+      for (int q = 0; q < Plan::first; ++q) to[Layout::padded(j + q * Plan::block)] = z[q];
+    }
+  }
+
+  // Step 3: pass two.
+  RESERVE_HD void second_pass(int frame, int lane, const Complex<float>* twiddles) const {
+    RESERVE_NO_UNROLL
+    for (int i = lane; i < Plan::size / Plan::second; i += warp_size) {
+      const int j = i % Plan::third;
+      int block = i / Plan::third;
+      // With 8 values of j, half a warp spans two blocks: taking the next but one puts them into different banks.
+      if (Plan::third == 8) block = (block & ~3) | (block & 1) << 1 | (block >> 1 & 1);
+      C* at = spectrum(frame);
+      C z[Plan::second];
+      RESERVE_UNROLL
+      for (int q = 0; q < Plan::second; ++q) z[q] = at[Layout::padded(block * Plan::block + j + q * Plan::third)];
+      Transform<Plan::second>::run(z);
+      twiddle<Plan::second, Plan::third>(z, twiddles + j);
+      RESERVE_UNROLL
+      for (int q = 0; q < Plan::second; ++q) at[Layout::padded(block * Plan::block + j + q * Plan::third)] = z[q];
+    }
+  }
+
+  // Step 4: pass three.
+  RESERVE_HD void third_pass(int frame, int lane) const {
+    RESERVE_NO_UNROLL
+    for (int i = lane; i < Plan::size / Plan::third; i += warp_size) {
+      C* at = spectrum(frame) + Layout::padded(i * Plan::third);
+      C z[Plan::third];
+      RESERVE_UNROLL
+      for (int q = 0; q < Plan::third; ++q) z[q] = at[q];
+      Transform<Plan::third>::run(z);
+      RESERVE_UNROLL
+      for (int q = 0; q < Plan::third; ++q) at[q] = z[q];
+    }
+  }
+
+  // Step 5: four times the powers, each in place of the number it comes from. A barrier of the block follows.
+  RESERVE_HD void powers(int frame, int lane, const Complex<float>* turns) const {
+    constexpr int half = Plan::first / 2;
+    C* all = spectrum(frame);
+    const auto pair = [&](int place, int mirror) {
+      C& z = all[Layout::padded(place)];
+      C& m = all[Layout::padded(mirror)];
+      unpack_power(z, m, turns[place], z.re, m.re);
+    };
+    RESERVE_NO_UNROLL
+    for (int q1 = 1; q1 < half; ++q1)
+      for (int p = lane; p < Plan::block; p += warp_size)
+        pair(q1 * Plan::block + p, (Plan::first - q1 + 1) * Plan::block - 1 - p);
+    RESERVE_NO_UNROLL
+    for (int r = lane; r < Plan::block / 2; r += warp_size) {
+      pair(half * Plan::block + r, (half + 1) * Plan::block - 1 - r);
+      if (r > 0) {
+        pair(Plan::place_of(r), Plan::place_of(Plan::block - r));
+      } else {
+        const C zero = all[0];
+        all[0] = {4.0f * (zero.re + zero.im) * (zero.re + zero.im), 4.0f * (zero.re - zero.im) * (zero.re - zero.im)};
+        C& middle = all[Layout::padded(Plan::place_of(Plan::block / 2))];
+        middle.re = 4.0f * (middle.re * middle.re + middle.im * middle.im);
+      }
+    }
+  }
+
+  // Step 6: the bands of all frames, into the staged samples' place. Neighbouring threads take the frames of one band,
+  // so that they read one weight, and a wide band goes with a narrow one. A barrier of the block follows.
+  RESERVE_HD void bands(int thread) const {
+    const int frame = thread % Layout::frames, group = thread / Layout::frames;
+    const float* power = reinterpret_cast<const float*>(spectrum(frame));
+    const float floor = logf(problem.offset);
+    // Bin 0 is NaN or infinite whenever a sample is.
+    const float poison = power[0] - power[0];
+    for (int turn = 0; turn * warp_size < problem.n_mels; ++turn) {
+      const int m = turn * warp_size + (turn % 2 == 0 ? group : warp_size - 1 - group);
+      if (m >= problem.n_mels) continue;
+      const int end = problem.band_row[m + 1];
+      float sum = poison, other = 0.0f;
+      int i = problem.band_row[m];
+      for (; i + 1 < end; i += 2) {
+        sum += power[problem.band_place[i]] * problem.band_weight[i];
+        other += power[problem.band_place[i + 1]] * problem.band_weight[i + 1];
+      }
+      if (i < end) sum += power[problem.band_place[i]] * problem.band_weight[i];
+      const float x = (sum + other) * 0.25f + problem.offset;
+      staged()[frame * problem.n_mels + m] = logf(x) - floor + (x - x);
+    }
+  }
+
+  // Step 7: the rows of the output, which lie one after another.
+  RESERVE_HD void write(int thread) const {
+    const int columns = problem.n_mels + problem.append;
+    const int64_t left = problem.frames - first_frame;
+    const int rows = left < Layout::frames ? static_cast<int>(left) : Layout::frames;
+    const int64_t base = (clip_index * problem.frames + first_frame) * columns;
+    for (int i = thread; i < rows * columns; i += Layout::threads) {
+      const int frame = i / columns, column = i % columns;
+      float value = 0.0f;
+      if (first_frame + frame < clip.frames)
+        value = column < problem.n_mels ? staged()[frame * problem.n_mels + column] : problem.append_value;
+      if (problem.out_dtype == RESERVE_FLOAT32) {
+        static_cast<float*>(problem.out)[base + i] = value;
+      } else {
+        static_cast<uint16_t*>(problem.out)[base + i] = to_bfloat16(value);
+      }
+    }
+  }
+};
+
+template <typename Plan>
+int64_t block_count(const reserve_log_mel& problem) {
+  const int64_t per_clip = (problem.frames + BlockLayout<Plan>::frames - 1) / BlockLayout<Plan>::frames;
+  return per_clip > 0 && problem.clips > INT64_MAX / per_clip ? INT64_MAX : problem.clips * per_clip;
+}
+
+}  // namespace reserve

@@ -1,0 +1,152 @@
+// The CPU entry point of log-mel: checks, choice of the instruction set, threads.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+#include "log_mel_cpu.h"
+#include "problem.h"
+#include "reserve_native.h"
+#include "twiddles.h"
+
+namespace reserve {
+namespace {
+
+constexpr int most_threads = 256;
+// A thread costs tens of microseconds to start: each gets at least this many frames (about 0.1 ms).
+constexpr int64_t least_rows_per_thread = 256;
+// Rows that a thread takes at a time: a multiple of every lane count, small enough that threads end together.
+constexpr int64_t rows_per_turn = 64;
+
+bool can_run(int32_t isa) noexcept {
+  switch (isa) {
+    case RESERVE_ISA_BASELINE: return true;
+#if defined(RESERVE_X86)
+    case RESERVE_ISA_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case RESERVE_ISA_AVX512: return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+#endif
+    default: return false;
+  }
+}
+
+CpuKernel kernel_for([[maybe_unused]] int32_t isa) noexcept {
+#if defined(RESERVE_X86)
+  if (isa == RESERVE_ISA_AVX512 || (isa == RESERVE_ISA_AUTO && can_run(RESERVE_ISA_AVX512))) return log_mel_avx512();
+  if (isa == RESERVE_ISA_AVX2 || (isa == RESERVE_ISA_AUTO && can_run(RESERVE_ISA_AVX2))) return log_mel_avx2();
+#endif
+  return log_mel_baseline();
+}
+
+// Scratch memory kept between calls, since fresh pages cost as much as several frames: threads that live for one call
+// find here what earlier ones left. Without locks, so that a process forked in the middle of a call can go on.
+class ScratchPool {
+ public:
+  // At least `bytes`, aligned to 64; null where there is no memory.
+  void* take(size_t bytes) noexcept {
+    for (auto& slot : slots_) {
+      Header* held = slot.exchange(nullptr);
+      if (held != nullptr && held->bytes >= bytes) return held + 1;
+      std::free(held);
+    }
+    void* memory = nullptr;
+    if (bytes > SIZE_MAX - sizeof(Header) || posix_memalign(&memory, 64, sizeof(Header) + bytes) != 0) return nullptr;
+    return new (memory) Header{bytes} + 1;
+  }
+
+  void give_back(void* memory) noexcept {
+    Header* header = static_cast<Header*>(memory) - 1;
+    for (auto& slot : slots_) {
+      Header* empty = nullptr;
+      if (slot.compare_exchange_strong(empty, header)) return;
+    }
+    std::free(header);
+  }
+
+  ~ScratchPool() {
+    for (auto& slot : slots_) std::free(slot.exchange(nullptr));
+  }
+
+ private:
+  struct alignas(64) Header {
+    size_t bytes;
+  };
+  std::atomic<Header*> slots_[8] = {};
+};
+
+ScratchPool scratch_pool;
+
+struct Work {
+  const reserve_log_mel& problem;
+  CpuKernel kernel;
+  Twiddles twiddles;
+  int64_t rows;
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> out_of_memory{false};
+
+  // Takes turns until none is left.
+  void run() noexcept {
+    void* scratch = scratch_pool.take(kernel.scratch_bytes(problem.n_fft, problem.n_mels));
+    if (scratch == nullptr) {
+      out_of_memory = true;
+      return;
+    }
+    for (int64_t begin = next.fetch_add(rows_per_turn); begin < rows; begin = next.fetch_add(rows_per_turn)) {
+      const int64_t end = begin + rows_per_turn < rows ? begin + rows_per_turn : rows;
+      kernel.rows(problem, twiddles, begin, end, scratch);
+    }
+    scratch_pool.give_back(scratch);
+  }
+};
+
+void run_on_threads(Work& work, int32_t threads) noexcept {
+  const int64_t useful = work.rows / least_rows_per_thread;
+  int64_t count = threads < useful ? threads : useful;
+  if (count > most_threads) count = most_threads;
+  std::thread helpers[most_threads];
+  int started = 0;
+  for (; started + 1 < count; ++started) {
+    try {
+      helpers[started] = std::thread([&work] { work.run(); });
+    } catch (...) {
+      break;  // The system gives no more threads: those there are do the work.
+    }
+  }
+  work.run();
+  for (int i = 0; i < started; ++i) helpers[i].join();
+}
+
+bool bands_are_valid(const reserve_log_mel& p) noexcept {
+  const int bins = p.n_fft / 2 + 1;
+  if (p.band_row[0] < 0) return false;
+  for (int m = 0; m < p.n_mels; ++m) {
+    const int64_t width = static_cast<int64_t>(p.band_row[m + 1]) - p.band_row[m];
+    if (width < 0 || p.band_start[m] < 0 || p.band_start[m] + width > bins) return false;
+  }
+  return true;
+}
+
+bool offsets_are_valid(const reserve_log_mel& p) noexcept {
+  if (p.clip_offsets[0] < 0 || p.clip_offsets[p.clips] > p.samples) return false;
+  for (int64_t c = 0; c < p.clips; ++c)
+    if (p.clip_offsets[c + 1] < p.clip_offsets[c]) return false;
+  return true;
+}
+
+}  // namespace
+}  // namespace reserve
+
+extern "C" int32_t reserve_has_isa(int32_t isa) { return reserve::can_run(isa) ? 1 : 0; }
+
+extern "C" int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t threads, int32_t isa) {
+  using namespace reserve;
+  if (problem == nullptr) return RESERVE_INVALID_ARGUMENT;
+  const reserve_log_mel& p = *problem;
+  if (threads < 1) return RESERVE_INVALID_ARGUMENT;
+  if (isa != RESERVE_ISA_AUTO && !can_run(isa)) return RESERVE_UNSUPPORTED;
+  const int32_t status = check_problem(p);
+  if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
+  if (!bands_are_valid(p) || (p.clip_offsets != nullptr && !offsets_are_valid(p))) return RESERVE_INVALID_ARGUMENT;
+  Work work{p, kernel_for(isa), twiddles_for(p.n_fft), p.clips * p.frames};
+  run_on_threads(work, threads);
+  return work.out_of_memory ? RESERVE_OUT_OF_MEMORY : RESERVE_OK;
+}

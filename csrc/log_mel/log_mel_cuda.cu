@@ -1,0 +1,64 @@
+// Log-mel on the GPU: one kernel from samples to rows. What a thread does is in log_mel_block.h.
+#include <cuda_runtime.h>
+
+#include "log_mel_block.h"
+#include "problem.h"
+
+namespace reserve {
+namespace {
+
+template <typename Plan>
+__global__ void __launch_bounds__(BlockLayout<Plan>::threads, Plan::size <= 768 ? 3 : 2)
+    log_mel_kernel(const __grid_constant__ reserve_log_mel problem) {
+  extern __shared__ __align__(16) float shared[];
+  const Block<Plan> block(problem, shared, blockIdx.x);
+  const int thread = threadIdx.x, frame = thread / warp_size, lane = thread % warp_size;
+  if (block.any_frame()) {
+    const Twiddles twiddles = twiddles_in<Plan>(problem.twiddles);
+    block.stage(thread);
+    __syncthreads();
+    block.first_pass(frame, lane, twiddles.first);
+    __syncwarp();
+    block.second_pass(frame, lane, twiddles.second);
+    __syncwarp();
+    block.third_pass(frame, lane);
+    __syncwarp();
+    block.powers(frame, lane, twiddles.real);
+    __syncthreads();
+    block.bands(thread);
+    __syncthreads();
+  }
+  block.write(thread);
+}
+
+template <typename Plan>
+int32_t launch(const reserve_log_mel& problem, cudaStream_t stream) {
+  using Layout = BlockLayout<Plan>;
+  const int64_t blocks = block_count<Plan>(problem);
+  if (blocks > INT32_MAX) return RESERVE_INVALID_ARGUMENT;
+  const int bytes = static_cast<int>(Layout::shared_floats(problem.hop_length, problem.n_mels) * sizeof(float));
+  if (cudaFuncSetAttribute(log_mel_kernel<Plan>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return RESERVE_UNSUPPORTED;
+  }
+  log_mel_kernel<Plan><<<static_cast<unsigned>(blocks), Layout::threads, static_cast<size_t>(bytes), stream>>>(problem);
+  return cudaGetLastError() == cudaSuccess ? RESERVE_OK : RESERVE_CUDA_ERROR;
+}
+
+}  // namespace
+}  // namespace reserve
+
+extern "C" int32_t reserve_has_cuda(void) { return 1; }
+
+extern "C" int32_t reserve_log_mel_cuda(const reserve_log_mel* problem, void* stream) {
+  using namespace reserve;
+  if (problem == nullptr) return RESERVE_INVALID_ARGUMENT;
+  const int32_t status = check_block_problem(*problem);
+  if (status != RESERVE_OK || problem->clips == 0 || problem->frames == 0) return status;
+  const cudaStream_t on = static_cast<cudaStream_t>(stream);
+  switch (problem->n_fft) {
+    case Plan1536::n_fft: return launch<Plan1536>(*problem, on);
+    case Plan3072::n_fft: return launch<Plan3072>(*problem, on);
+    default: return launch<Plan4608>(*problem, on);
+  }
+}

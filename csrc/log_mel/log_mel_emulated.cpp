@@ -1,0 +1,58 @@
+// The CUDA block code on the CPU: each step for all threads before the next, which is what the barriers ask for at least.
+#include <cstdlib>
+
+#include "log_mel_block.h"
+#include "problem.h"
+
+namespace reserve {
+namespace {
+
+template <typename Plan>
+void run_block(const Block<Plan>& block, const Twiddles& twiddles) {
+  using Layout = BlockLayout<Plan>;
+  const auto every_thread = [](auto step) {
+    for (int thread = 0; thread < Layout::threads; ++thread) step(thread);
+  };
+  const auto every_lane = [&](auto step) {
+    every_thread([&](int thread) { step(thread / warp_size, thread % warp_size); });
+  };
+  if (block.any_frame()) {
+    every_thread([&](int thread) { block.stage(thread); });
+    every_lane([&](int frame, int lane) { block.first_pass(frame, lane, twiddles.first); });
+    every_lane([&](int frame, int lane) { block.second_pass(frame, lane, twiddles.second); });
+    every_lane([&](int frame, int lane) { block.third_pass(frame, lane); });
+    every_lane([&](int frame, int lane) { block.powers(frame, lane, twiddles.real); });
+    every_thread([&](int thread) { block.bands(thread); });
+  }
+  every_thread([&](int thread) { block.write(thread); });
+}
+
+template <typename Plan>
+int32_t run(const reserve_log_mel& problem) {
+  const int64_t floats = BlockLayout<Plan>::shared_floats(problem.hop_length, problem.n_mels);
+  float* shared = static_cast<float*>(std::malloc(static_cast<size_t>(floats) * sizeof(float)));
+  if (shared == nullptr) return RESERVE_OUT_OF_MEMORY;
+  const int64_t blocks = block_count<Plan>(problem);
+  for (int64_t index = 0; index < blocks; ++index) {
+    // What a block does not write it must not read: NaN shows it.
+    for (int64_t i = 0; i < floats; ++i) shared[i] = NAN;
+    run_block(Block<Plan>(problem, shared, index), twiddles_in<Plan>(problem.twiddles));
+  }
+  std::free(shared);
+  return RESERVE_OK;
+}
+
+}  // namespace
+}  // namespace reserve
+
+extern "C" int32_t reserve_log_mel_emulated(const reserve_log_mel* problem) {
+  using namespace reserve;
+  if (problem == nullptr) return RESERVE_INVALID_ARGUMENT;
+  const int32_t status = check_block_problem(*problem);
+  if (status != RESERVE_OK || problem->clips == 0 || problem->frames == 0) return status;
+  switch (problem->n_fft) {
+    case Plan1536::n_fft: return run<Plan1536>(*problem);
+    case Plan3072::n_fft: return run<Plan3072>(*problem);
+    default: return run<Plan4608>(*problem);
+  }
+}

@@ -1,0 +1,35 @@
+// Checks of a log-mel problem that need no look at its arrays.
+#pragma once
+
+#include <cstdint>
+
+#include "reserve_native.h"
+#include "twiddles.h"
+
+namespace reserve {
+
+// RESERVE_OK, or why `p` cannot be run. The size of its output does not overflow where it can.
+inline int32_t check_problem(const reserve_log_mel& p) noexcept {
+  if (!has_plan(p.n_fft)) return RESERVE_UNSUPPORTED;
+  if (p.clips < 0 || p.samples < 0 || p.frames < 0 || p.hop_length < 1 || p.n_mels < 1 ||
+      (p.append != 0 && p.append != 1) || (p.pad_mode != RESERVE_PAD_REFLECT && p.pad_mode != RESERVE_PAD_CONSTANT) ||
+      (p.out_dtype != RESERVE_FLOAT32 && p.out_dtype != RESERVE_BFLOAT16))
+    return RESERVE_INVALID_ARGUMENT;
+  if (p.clips == 0 || p.frames == 0) return RESERVE_OK;
+  const int64_t row_bytes = 4 * (int64_t{p.n_mels} + 1);
+  if (p.frames > INT64_MAX / p.clips / row_bytes) return RESERVE_INVALID_ARGUMENT;
+  if (p.window == nullptr || p.band_start == nullptr || p.band_row == nullptr || p.band_weight == nullptr ||
+      p.out == nullptr || (p.waveform == nullptr && p.samples > 0))
+    return RESERVE_INVALID_ARGUMENT;
+  return RESERVE_OK;
+}
+
+// The same for the block code, which wants its tables and bounded sizes.
+inline int32_t check_block_problem(const reserve_log_mel& p) noexcept {
+  const int32_t status = check_problem(p);
+  if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
+  if (p.twiddles == nullptr || p.band_place == nullptr) return RESERVE_INVALID_ARGUMENT;
+  return p.hop_length > p.n_fft || p.hop_length % 2 != 0 || p.n_mels > 1024 ? RESERVE_UNSUPPORTED : RESERVE_OK;
+}
+
+}  // namespace reserve

@@ -1,0 +1,154 @@
+"""log_mel_spectrogram by the native library, on the CPU and on CUDA: everything fused, from samples to rows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from reserve_kernels import native
+from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
+
+# The transforms that csrc/log_mel has a plan for: playback speeds 1, 2 and 3.
+FUSED_N_FFT = (1536, 3072, 4608)
+MOST_CUDA_BANDS = 1024
+OUT_DTYPES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
+
+
+def cpu_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The `unavailable` of the CPU implementation."""
+    if device.type != "cpu":
+        return "it runs on the CPU only"
+    if dtype == torch.float64:
+        return "it computes in float32"
+    return native.cpu_unavailable()
+
+
+def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The `unavailable` of the CUDA implementation."""
+    if device.type != "cuda":
+        return "it runs on a CUDA GPU only"
+    if dtype == torch.float64:
+        return "it computes in float32"
+    return native.cuda_unavailable()
+
+
+def not_fused(settings: LogMelSettings, backend: str) -> str | None:
+    """None where `backend`, "native" or "cuda", has these parameters, else the reason."""
+    if settings.n_fft not in FUSED_N_FFT:
+        return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
+    if not 1e-30 <= settings.offset <= 1e30:
+        return f"offset must be from 1e-30 to 1e30; got {settings.offset}"
+    if backend == "native":
+        return None
+    # What fits into a block's shared memory, and pairs of samples aligned in it.
+    if settings.hop_length % 2 != 0 or settings.hop_length > settings.n_fft:
+        return f"hop_length * playback_speed must be even and at most {settings.n_fft}; got {settings.hop_length}"
+    if settings.n_mels > MOST_CUDA_BANDS:
+        return f"n_mels must be at most {MOST_CUDA_BANDS}; got {settings.n_mels}"
+    return None
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Window and filters as the library takes them, on one device."""
+
+    window: torch.Tensor
+    """float32 [n_fft]"""
+    band_start: torch.Tensor
+    """int32 [n_mels], the first bin of each band"""
+    band_row: torch.Tensor
+    """int32 [n_mels + 1], where the weights of each band start"""
+    band_weight: torch.Tensor
+    """float32, the weights of all bands one after another"""
+    twiddles: torch.Tensor
+    """float32, the transform's (`NativeLibrary.log_mel_tables`)"""
+    band_place: torch.Tensor
+    """int32, for each of `band_weight` the place of the power it weighs in a CUDA block"""
+
+
+@functools.lru_cache(maxsize=32)
+def constants(settings: LogMelSettings, device: torch.device) -> Constants:
+    """The constants of `settings` on `device`, computed in float64."""
+    bank = mel_filterbank(settings.sample_rate, settings.n_fft, settings.n_mels, settings.f_min, settings.f_max)
+    covered = bank > 0
+    start = covered.int().argmax(1)
+    end = torch.where(covered.any(1), bank.shape[1] - covered.flip(1).int().argmax(1), start)
+    inside = (torch.arange(bank.shape[1]) >= start[:, None]) & (torch.arange(bank.shape[1]) < end[:, None])
+    twiddles, places = native.library().log_mel_tables(settings.n_fft)
+    row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
+    return Constants(
+        settings.window(torch.empty(0)).to(device),
+        start.to(device, torch.int32),
+        row.to(device, torch.int32),
+        bank[inside].to(device, torch.float32),
+        twiddles.to(device),
+        places.expand(len(bank), -1)[inside].to(device),
+    )
+
+
+def problem_of(
+    waveform: torch.Tensor,
+    settings: LogMelSettings,
+    offsets: torch.Tensor | None,
+    out: torch.Tensor,
+    append: float | None,
+    held: Constants,
+) -> native.LogMel:
+    """The C view of one call: `waveform` contiguous float32, `offsets` int64, `out` [..., frames, columns]."""
+    return native.LogMel(
+        waveform=waveform.data_ptr(),
+        clip_offsets=None if offsets is None else offsets.data_ptr(),
+        clips=out.shape[:-2].numel(),
+        samples=waveform.shape[-1],
+        clip_stride=waveform.shape[-1],
+        frames=out.shape[-2],
+        n_fft=settings.n_fft,
+        hop_length=settings.hop_length,
+        pad_mode=0 if settings.pad_mode == "reflect" else 1,
+        n_mels=settings.n_mels,
+        window=held.window.data_ptr(),
+        band_start=held.band_start.data_ptr(),
+        band_row=held.band_row.data_ptr(),
+        band_weight=held.band_weight.data_ptr(),
+        offset=settings.offset,
+        append=append is not None,
+        append_value=append or 0.0,
+        out_dtype=OUT_DTYPES[out.dtype],
+        out=out.data_ptr(),
+        twiddles=held.twiddles.data_ptr(),
+        band_place=held.band_place.data_ptr(),
+    )
+
+
+def log_mel_native(
+    waveform: torch.Tensor,
+    settings: LogMelSettings,
+    offsets: torch.Tensor | None = None,
+    max_samples: int = 0,
+    *,
+    out_dtype: torch.dtype = torch.float32,
+    append: float | None = None,
+    run: Callable[[native.LogMel], None] | None = None,
+) -> torch.Tensor:
+    """`log_mel_reference` and a last column of `append`, in `out_dtype`; float16 is rounded from float32 afterwards.
+
+    `run` executes the problem; by default the kernel for the device of `waveform` does.
+    """
+    waveform = waveform.to(torch.float32).contiguous()
+    offsets = None if offsets is None else offsets.to(torch.int64).contiguous()
+    shape = settings.out_shape(waveform.shape, offsets, max_samples)
+    written = out_dtype if out_dtype in OUT_DTYPES else torch.float32
+    out = waveform.new_empty((*shape[:-1], shape[-1] + (append is not None)), dtype=written)
+    held = constants(settings, waveform.device)
+    problem = problem_of(waveform, settings, offsets, out, append, held)
+    if run is not None:
+        run(problem)
+    elif waveform.device.type == "cuda":
+        with torch.cuda.device(waveform.device):
+            native.library().log_mel_cuda(problem, torch.cuda.current_stream().cuda_stream)
+    else:
+        native.library().log_mel_cpu(problem, torch.get_num_threads())
+    return out.to(out_dtype)

@@ -1,0 +1,145 @@
+"""Finds and loads the library of csrc/, whose native ops are called through ctypes.
+
+Nothing is loaded at import; without the library the ops run their other implementations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+
+ABI_VERSION = 1
+LIBRARY = "libreserve_native.so"
+
+OK, INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, CUDA_ERROR = range(5)
+FLOAT32, BFLOAT16 = range(2)
+ISA = {"auto": 0, "baseline": 1, "avx2": 2, "avx512": 3}
+
+
+class LogMel(ctypes.Structure):
+    """`reserve_log_mel` of reserve_native.h, which says what each field means."""
+
+    _fields_ = (
+        ("waveform", ctypes.c_void_p),
+        ("clip_offsets", ctypes.c_void_p),
+        ("clips", ctypes.c_int64),
+        ("samples", ctypes.c_int64),
+        ("clip_stride", ctypes.c_int64),
+        ("frames", ctypes.c_int64),
+        ("n_fft", ctypes.c_int32),
+        ("hop_length", ctypes.c_int32),
+        ("pad_mode", ctypes.c_int32),
+        ("n_mels", ctypes.c_int32),
+        ("window", ctypes.c_void_p),
+        ("band_start", ctypes.c_void_p),
+        ("band_row", ctypes.c_void_p),
+        ("band_weight", ctypes.c_void_p),
+        ("offset", ctypes.c_float),
+        ("append", ctypes.c_int32),
+        ("append_value", ctypes.c_float),
+        ("out_dtype", ctypes.c_int32),
+        ("out", ctypes.c_void_p),
+        ("twiddles", ctypes.c_void_p),
+        ("band_place", ctypes.c_void_p),
+    )
+
+
+class NativeLibrary:
+    """The loaded library with typed functions. Each raises MemoryError, ValueError or RuntimeError where C says so."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError when the file cannot be loaded, ImportError when it speaks another version."""
+        self.path = path
+        self._c = ctypes.CDLL(str(path))
+        version = getattr(self._c, "reserve_abi_version", lambda: None)()
+        if version != ABI_VERSION:
+            raise ImportError(f"{path} has interface version {version}, wanted {ABI_VERSION}; install again")
+        self._c.reserve_status_message.argtypes = [ctypes.c_int32]
+        self._c.reserve_status_message.restype = ctypes.c_char_p
+        self._c.reserve_log_mel_cpu.argtypes = [ctypes.POINTER(LogMel), ctypes.c_int32, ctypes.c_int32]
+        self._c.reserve_log_mel_emulated.argtypes = [ctypes.POINTER(LogMel)]
+        self.has_cuda = bool(self._c.reserve_has_cuda())
+
+    def has_isa(self, isa: str) -> bool:
+        """Whether the CPU ops can run with the instruction set "baseline", "avx2" or "avx512" here."""
+        return bool(self._c.reserve_has_isa(ISA[isa]))
+
+    def log_mel_cpu(self, problem: LogMel, threads: int, isa: str = "auto") -> None:
+        """Fills `problem.out`; its pointers are to memory of the CPU. Releases the interpreter lock meanwhile."""
+        self._check("log_mel_cpu", self._c.reserve_log_mel_cpu(ctypes.byref(problem), threads, ISA[isa]))
+
+    def log_mel_cuda(self, problem: LogMel, stream: int) -> None:
+        """Queues the kernel in `stream` (a cudaStream_t) of the current device; the pointers are to its memory."""
+        run = self._c.reserve_log_mel_cuda
+        run.argtypes = [ctypes.POINTER(LogMel), ctypes.c_void_p]
+        self._check("log_mel_cuda", run(ctypes.byref(problem), stream))
+
+    def log_mel_emulated(self, problem: LogMel) -> None:
+        """Executes the code of the CUDA kernel on the CPU, thread after thread: slow, for tests."""
+        self._check("log_mel_emulated", self._c.reserve_log_mel_emulated(ctypes.byref(problem)))
+
+    def log_mel_tables(self, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the CUDA code needs of an `n_fft` that has a plan, on the CPU: twiddles (float32), and for each bin the
+        place of its power (int32 [n_fft // 2 + 1]).
+        """
+        floats, bins = ctypes.c_int32(), ctypes.c_int32()
+        sizes = self._c.reserve_log_mel_table_sizes
+        self._check("log_mel_table_sizes", sizes(n_fft, ctypes.byref(floats), ctypes.byref(bins)))
+        twiddles = torch.empty(floats.value, dtype=torch.float32)
+        places = torch.empty(bins.value, dtype=torch.int32)
+        fill = self._c.reserve_log_mel_tables
+        fill.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
+        self._check("log_mel_tables", fill(n_fft, twiddles.data_ptr(), places.data_ptr()))
+        return twiddles, places
+
+    def _check(self, function: str, status: int) -> None:
+        if status == OK:
+            return
+        message = f"{function}: {self._c.reserve_status_message(status).decode()}"
+        raise {OUT_OF_MEMORY: MemoryError, INVALID_ARGUMENT: ValueError}.get(status, RuntimeError)(message)
+
+
+@functools.cache
+def _load() -> NativeLibrary | str:
+    """The library, or the reason why there is none."""
+    path = Path(__file__).with_name(LIBRARY)
+    if not path.exists():
+        return "the native library is not built: install where there are a C++ compiler and CMake"
+    try:
+        return NativeLibrary(path)
+    except (OSError, ImportError) as error:
+        return f"the native library cannot be loaded: {error}"
+
+
+def library() -> NativeLibrary:
+    """The native library. Raises RuntimeError with the reason where there is none."""
+    loaded = _load()
+    if isinstance(loaded, str):
+        raise RuntimeError(loaded)
+    return loaded
+
+
+def cpu_unavailable() -> str | None:
+    """None where native CPU ops can run, else the reason."""
+    loaded = _load()
+    return loaded if isinstance(loaded, str) else None
+
+
+def cuda_unavailable() -> str | None:
+    """None where the library holds CUDA code, else the reason. Says nothing about whether there is a GPU."""
+    loaded = _load()
+    if isinstance(loaded, str):
+        return loaded
+    return None if loaded.has_cuda else "the native library was built without CUDA: install where there is nvcc"
+
+
+def describe() -> str:
+    """One line on what of the native library can run here."""
+    absent = cpu_unavailable()
+    if absent is not None:
+        return f"native ops: left out ({absent}); the ops run in PyTorch"
+    cuda = cuda_unavailable()
+    return "native ops: CPU and CUDA" if cuda is None else f"native ops: CPU; no CUDA ({cuda})"

@@ -1,0 +1,74 @@
+"""One process or many: the process group, this rank's device, and agreement between ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run. `group` is None when it is alone; `control` carries host-side decisions."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    group: dist.ProcessGroup | None = None
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Waits for all ranks."""
+        if self.control is not None:
+            dist.barrier(group=self.control)
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank if `flag` is true on one; through host memory, so that no GPU is waited for."""
+        if self.control is None:
+            return flag
+        flags = torch.tensor([flag], dtype=torch.int32)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(flags)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over ranks of a tensor of float32 numbers on `device`."""
+        if self.group is not None:
+            values = values.clone()
+            dist.all_reduce(values, group=self.group)
+            values /= self.world_size
+        return values
+
+
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device for "auto", "cpu" or "cuda"; raises RuntimeError where there is no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("train.device is cuda, but PyTorch sees no CUDA device here; use cpu or auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """This process as one of those that torchrun started, or alone where nothing did."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Ranks(0, 1, pick_device(device))
+        return
+    here = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    try:
+        control = dist.new_group(backend="gloo")
+        yield Ranks(dist.get_rank(), world_size, here, dist.group.WORLD, control)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,137 @@
+"""What a run tells: metrics.jsonl and TensorBoard for later, a progress line for now."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from reserve.data.prepare import FileResult
+
+
+class Metrics:
+    """Writes each line of metrics to `folder`/metrics.jsonl and TensorBoard, and shows it.
+
+    On a terminal a bar shows losses, examples/s and the time left; elsewhere a line is printed. A context manager.
+    Lines at or after `first_step` that an interrupted run left behind are dropped, so that steps are told once.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int, total_steps: int, batch_size: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.batch_size, self.total_steps = batch_size, total_steps
+        path = folder / "metrics.jsonl"
+        _drop_from(path, first_step)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[told]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("train", total=total_steps, completed=first_step, told="")
+        self._start = self._last = time.perf_counter()
+        self._last_step = first_step
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._file.close()
+        self._board.close()
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._progress.advance(self._task)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the metrics of `step`, with the examples/s since the line before."""
+        now = time.perf_counter()
+        rate = (step - self._last_step) * self.batch_size / (now - self._last)
+        self._last, self._last_step = now, step
+        line = {"step": step, **values, "examples_per_second": rate, "seconds": now - self._start}
+        self._file.write(json.dumps({k: v if k == "step" else round(v, 6) for k, v in line.items()}) + "\n")
+        self._file.flush()
+        for name, value in line.items():
+            if name != "step":
+                self._board.add_scalar(name, value, step)
+        told = f"loss {values['loss']:.3f}  {rate:.1f} examples/s"
+        self._progress.update(self._task, told=told)
+        if not self._console.is_terminal:
+            left = (self.total_steps - step) * self.batch_size / rate
+            parts = "  ".join(f"{k} {values[k]:.3f}" for k in ("imgs_to_audio", "text_to_audio", "stuff_to_span"))
+            print(f"step {step}/{self.total_steps}  {told}  {parts}  {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+class NoMetrics:
+    """Takes the place of Metrics on all ranks but the first, and does nothing."""
+
+    def __init__(self, folder: Path, *, first_step: int, total_steps: int, batch_size: int) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+
+@contextmanager
+def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
+    """Shows files being prepared: a bar on a terminal, and a line for each that is skipped; sums up at the end."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    counts = {"prepared": 0, "unchanged": 0, "skipped": 0}
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("preparing videos", total=None)
+
+        def show(result: FileResult, total: int) -> None:
+            counts[result.status] += 1
+            progress.update(task, total=total, advance=1)
+            if result.status == "skipped":
+                console.print(f"skipped {result.path}: {result.reason}", markup=False, highlight=False, soft_wrap=True)
+
+        yield show
+    told = ", ".join(f"{n} {status}" for status, n in counts.items())
+    console.print(f"videos: {told}", markup=False, highlight=False)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
+    lines = []
+    for text in path.read_text("utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _drop_from(path: Path, step: int) -> None:
+    if path.exists():
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")

@@ -1,0 +1,66 @@
+"""What ptxas says about the CUDA kernels: registers, stack, spills, static shared memory.
+
+python tests/kernels/nvcc_report.py        writes the table that test_cuda_resources.py compares with
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = Path(__file__).with_name("cuda_resources.json")
+ARCHITECTURES = ("80", "90a", "100")
+SOURCES = {"log_mel": ROOT / "csrc" / "log_mel" / "log_mel_cuda.cu"}
+# What tells the instantiations of a kernel apart, by a part of their mangled names.
+VARIANTS = {
+    "12ELi8ELi8E": "1536 points",
+    "12ELi8ELi16E": "3072 points",
+    "12ELi12ELi16E": "4608 points",
+}
+
+
+def find_nvcc() -> str | None:
+    """The CUDA compiler, or None."""
+    return shutil.which("nvcc")
+
+
+def parse(text: str) -> dict[str, dict[str, int]]:
+    """The resources of each kernel in the output of `ptxas -v`."""
+    report = {}
+    for part in text.split("Compiling entry function '")[1:]:
+        name = part.split("'", 1)[0]
+        variant = next(v for key, v in VARIANTS.items() if key in name)
+        numbers = {
+            "registers": r"Used (\d+) registers",
+            "stack_bytes": r"(\d+) bytes stack frame",
+            "spill_store_bytes": r"(\d+) bytes spill stores",
+            "spill_load_bytes": r"(\d+) bytes spill loads",
+        }
+        report[variant] = {key: int(re.search(pattern, part)[1]) for key, pattern in numbers.items()}  # type: ignore[index]
+    return report
+
+
+def compile_report(op: str, architecture: str) -> dict[str, dict[str, int]]:
+    """Compiles the kernels of `op` for one architecture ("80", "90a" …) and returns what each needs."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["nvcc", "-std=c++17", "-O3", "-Xptxas", "-v", "-cubin", "-o", f"{folder}/out.cubin"]
+        command += [f"-gencode=arch=compute_{architecture},code=sm_{architecture}"]
+        command += [f"-I{ROOT}/csrc/include", str(SOURCES[op])]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return parse(done.stderr + done.stdout)
+
+
+def release() -> str:
+    """The compiler's version, such as "13.0": tables of two versions cannot be compared."""
+    text = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return re.search(r"release (\d+\.\d+)", text)[1]  # type: ignore[index]
+
+
+if __name__ == "__main__":
+    table = {op: {f"sm_{a}": compile_report(op, a) for a in ARCHITECTURES} for op in SOURCES}
+    TABLE.write_text(json.dumps({"nvcc": release(), "kernels": table}, indent=2, sort_keys=True) + "\n")

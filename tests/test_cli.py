@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from reserve.cli import COMMANDS, main, with_config_paths
+from reserve.config import packaged_configs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model.hiden_size=256"], ["model has no hiden_size", "Did you mean model.hidden_size?", "vit_num_layers"]),
+        (["--model.hidden_size=abc"], ["model.hidden_size", "int", "abc"]),
+        (["--model.hidden_size=100"], ["model.hidden_size must be a multiple of 64", "100"]),
+        (["--train.precision=fp8"], ["train.precision", "float32", "bfloat16", "fp8"]),
+        (["--config=tinny"], ["config", "tinny"]),
+        (["--data.num_segments=15"], ["data.num_segments must be a multiple of data.num_segment_groups"]),
+        (["--train.batch_size=0"], ["train.batch_size must be at least 1; got 0"]),
+    ],
+)
+def test_a_wrong_key_or_value_says_which_and_what_is_allowed(arguments, said, capsys, tmp_path):
+    assert main(["pretrain", "--videos=x", f"--out={tmp_path}", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert all(part in told for part in said), told
+    assert "Traceback" not in told
+
+
+def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text("model:\n  hiddn_size: 128\n")
+    assert main(["pretrain", "--config", str(tmp_path / "bad.yaml"), "--videos=x", f"--out={tmp_path}"]) == 2
+    assert "hiddn_size" in capsys.readouterr().err
+
+
+def test_missing_arguments_are_asked_for(capsys):
+    assert main(["pretrain"]) == 2
+    assert "--videos and --out" in capsys.readouterr().err
+
+
+def test_videos_that_do_not_exist_are_named(tmp_path, capsys):
+    assert main(["pretrain", "--config=tiny", f"--videos={tmp_path / 'none'}", f"--out={tmp_path / 'run'}"]) == 1
+    assert f"{tmp_path / 'none'}: no such file or folder" in capsys.readouterr().err
+
+
+def test_evaluating_what_is_no_run_is_an_error(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path), "--videos=x"]) == 1
+    assert "is not a run's folder" in capsys.readouterr().err
+
+
+def test_packaged_configurations_go_by_name():
+    assert packaged_configs() == ["base", "large", "tiny"]
+    assert with_config_paths(["--config", "tiny"])[1].endswith("configs/tiny.yaml")
+    assert with_config_paths(["--config=base"])[0].endswith("configs/base.yaml")
+    assert with_config_paths(["--config", "my/own.yaml"]) == ["--config", "my/own.yaml"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "usage: reserve" in capsys.readouterr().out
+
+
+def test_backends_prints_the_table(capsys):
+    assert main(["backends"]) == 0
+    assert "rotary_attention" in capsys.readouterr().out
+
+
+def test_demo_data_refuses_no_videos(tmp_path, capsys):
+    assert main(["demo-data", str(tmp_path), "--videos=0"]) == 1
+    assert "videos" in capsys.readouterr().err

@@ -11,9 +11,10 @@ import pytest
 import torch
 from plain_model import PlainModel
 from random_batches import VOCABULARY, random_weights
+from random_videos import random_video, restated
 
 from reserve.config import DataConfig, ModelConfig
-from reserve.data.vocabulary import AUDIOSPAN, MASK, PAD
+from reserve.data.vocabulary import AUDIOSPAN, PAD
 from reserve.model.checkpoint import load_official
 from reserve.model.merlot_reserve import MerlotReserve
 
@@ -43,22 +44,9 @@ def model(weights: dict[str, np.ndarray]) -> MerlotReserve:
     return load_official(weights, SMALL).double().requires_grad_(False)
 
 
-def video(
-    model: MerlotReserve, segments: int, grid: tuple[int, int], videos: int = 2, length: int = 19, seed: int = 0
-) -> dict[str, torch.Tensor]:
-    """Arguments of embed_video: images, sounds, and tokens of all kinds with padding at the end."""
-    generator = torch.Generator().manual_seed(seed)
-    patch, dtype = model.config.vit_patch_size, model.head.weight.dtype
-    tokens = torch.randint(10, model.config.vocab_size, (videos, length), generator=generator)
-    tokens[:, 3:9] = AUDIOSPAN
-    tokens[:, length // 2] = MASK
-    tokens[:, -2:] = PAD
-    return {
-        "images": torch.rand(videos, segments, grid[0] * patch, grid[1] * patch, 3, generator=generator, dtype=dtype),
-        "audio_clips": torch.randn(videos, 3 * segments, 60, 65, generator=generator, dtype=dtype),
-        "tokens": tokens,
-        "subsegments": torch.randint(0, 3 * segments, (videos, length), generator=generator).sort(1).values,
-    }
+def video(model: MerlotReserve, segments: int, grid: tuple[int, int], videos: int = 2) -> dict[str, torch.Tensor]:
+    """Arguments of embed_video in the precision of the model."""
+    return random_video(model.config, segments, grid, videos=videos, dtype=model.head.weight.dtype)
 
 
 def assert_unit(vectors: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -79,14 +67,7 @@ def test_embed_video_on_every_grid_and_number_of_segments(
     assert (ours[:, -2:] == 0).all()
     config = ModelConfig(**{**vars(SMALL), "output_grid": grid})
     plain = PlainModel({k: torch.from_numpy(v).double() for k, v in weights.items()}, config, DataConfig())
-    truth = plain.joint(
-        given["tokens"],
-        given["subsegments"] // 3,
-        sounds=plain.audio(given["audio_clips"][0])[1][None],
-        audio_ptr=given["subsegments"],
-        frames=plain.vision(given["images"][0])[1][None],
-    )
-    truth = truth / torch.sqrt((truth**2).sum(-1, keepdim=True) + 1e-5)
+    truth = restated(plain, given)
     torch.testing.assert_close(ours[:, :-2], truth[:, :-2], rtol=1e-9, atol=1e-9)
 
 

@@ -34,10 +34,10 @@ demo: $(INSTALLED)
 	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 5
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
 
 test-all: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not gpu"
 
 .PHONY: lint
 lint: $(INSTALLED)

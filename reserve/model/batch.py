@@ -24,7 +24,7 @@ class Targets(Movable):
     """Rows of the packed joint sequence where predictions are made (-1: none), and what they predict.
 
     `pool_rows` [B S]; `audio_rows`, `audio_index` [B masked] and `audio_extra` [B rest], indices over all B * 48
-    subsegments; `span_rows`, `span_source` [kept spans]. int64.
+    subsegments; `span_rows`, `span_index` (example * spans + span) and `span_source` [kept spans]. int64.
     """
 
     pool_rows: torch.Tensor
@@ -32,6 +32,7 @@ class Targets(Movable):
     audio_index: torch.Tensor
     audio_extra: torch.Tensor
     span_rows: torch.Tensor
+    span_index: torch.Tensor
     span_source: torch.Tensor
 
 
@@ -208,5 +209,6 @@ def _targets(
         audio_index=torch.from_numpy(over_batch[:, :masked].ravel()),
         audio_extra=torch.from_numpy(over_batch[:, masked:].ravel()),
         span_rows=torch.from_numpy(span.ravel()[kept]),
+        span_index=torch.from_numpy(kept),
         span_source=torch.from_numpy(sources.ravel()[kept]),
     )

@@ -246,8 +246,15 @@ def test_widths_of_base_and_large(shallow: MerlotReserve, segments: int, grid: t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("segments", "grid"), [(1, (18, 32)), (8, (24, 24))])
-@pytest.mark.parametrize("config", [BASE, LARGE], ids=["base", "large"])
+@pytest.mark.parametrize(
+    ("config", "segments", "grid"),
+    [
+        pytest.param(BASE, 1, (18, 32), id="base, one segment"),
+        pytest.param(BASE, 8, (24, 24), id="base, eight segments"),
+        # Eight segments of large take ten minutes on two cores.
+        pytest.param(LARGE, 1, (18, 32), id="large, one segment"),
+    ],
+)
 def test_whole_base_and_large(config: ModelConfig, segments: int, grid: tuple[int, int]) -> None:
     torch.manual_seed(0)
     assert_embeds(MerlotReserve(config).requires_grad_(False), segments, grid)

@@ -17,6 +17,9 @@ GROUPS: dict[str, Callable[[Golden], list[Figure]]] = {
     "Contrast vectors and losses": measures.contrast,
     "Gradients": measures.gradients,
     "Optimiser, bfloat16 moments": partial(measures.optimizer, setting="bf16_adam"),
+    "Optimiser, bfloat16 moments, gradients in float64": partial(
+        measures.optimizer, setting="bf16_adam", exact_gradients=True
+    ),
     "Optimiser, float32 moments": partial(measures.optimizer, setting="fp32_adam"),
     "Schedules": measures.schedules,
     "Two devices": measures.two_devices,

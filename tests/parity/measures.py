@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from pathlib import Path
@@ -16,7 +17,9 @@ from golden import Golden
 from reserve.config import DataConfig, ModelConfig
 from reserve.data.dataset import audio_clips
 from reserve.data.masking import inference_subsegment_starts
+from reserve.model.batch import PretrainBatch
 from reserve.model.checkpoint import parameter_entries, read_official, save_official
+from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.objective import PretrainPairs, pretrain_loss, pretrain_pairs
 from reserve.train.optimizer import ReserveAdamW, decode_second_moment, parameter_groups
 from reserve.train.schedule import learning_rate_scale
@@ -130,8 +133,11 @@ def _gradient_figures(model, theirs: dict[str, np.ndarray]) -> list[Figure]:
     return figures
 
 
-def optimizer(golden: Golden, setting: str) -> list[Figure]:
-    """Three steps of `bf16_adam` or `fp32_adam` on the golden batch."""
+def optimizer(golden: Golden, setting: str, *, exact_gradients: bool = False) -> list[Figure]:
+    """Three steps of `bf16_adam` or `fp32_adam` on the golden batch.
+
+    `exact_gradients` computes them in float64: what then still differs is the recording's own rounding.
+    """
     theirs = {k.removeprefix(f"{setting}/"): v for k, v in golden.arrays("tiny.optimizer.npz").items() if setting in k}
     model, batch = golden.load_model(), golden.batch()
     pretraining = setting == "bf16_adam"
@@ -147,9 +153,7 @@ def optimizer(golden: Golden, setting: str) -> list[Figure]:
     for step in range(3):
         for group in adam.param_groups:
             group["lr"] = 4e-4 * learning_rate_scale(step, num_warmup_steps=2, num_train_steps=10)
-        adam.zero_grad()
-        loss = pretrain_loss(pretrain_pairs(model, batch), model.contrastive_scales, batch.targets.span_source).total
-        loss.backward()
+        loss = _backward(model, batch, exact=exact_gradients)
         for entry in entries:
             seen_gradient[entry.flax] |= entry.to_flax(parameters[entry.torch].grad) != 0
         adam.step()
@@ -157,7 +161,7 @@ def optimizer(golden: Golden, setting: str) -> list[Figure]:
             Figure(
                 f"loss before step {step + 1}",
                 "absolute error",
-                abs(float(loss.detach()) - float(theirs[f"loss_{step}"])),
+                abs(loss - float(theirs[f"loss_{step}"])),
                 1e-5,
             )
         )
@@ -171,6 +175,18 @@ def optimizer(golden: Golden, setting: str) -> list[Figure]:
         for name, moment in [("mu_bits", "m"), ("nu_bits", "v")]:
             figures += _moment_figures(adam, parameters, entries, theirs, name, moment, seen_gradient)
     return figures
+
+
+def _backward(model: MerlotReserve, batch: PretrainBatch, *, exact: bool) -> float:
+    """Sets the gradients, computed in float32 or, `exact`, in float64; returns the loss."""
+    computed = copy.deepcopy(model).double() if exact else model
+    computed.zero_grad()
+    pairs = pretrain_pairs(computed, batch)
+    loss = pretrain_loss(pairs, computed.contrastive_scales, batch.targets.span_source).total
+    loss.backward()
+    for parameter, source in zip(model.parameters(), computed.parameters(), strict=True):
+        parameter.grad = source.grad.float()
+    return float(loss.detach())
 
 
 def _moment_figures(adam, parameters, entries, theirs, name, moment, seen_gradient) -> list[Figure]:

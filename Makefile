@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: help setup demo test test-all bench gpu fuzz cuda-resources clean
+.PHONY: help setup demo test test-all bench gpu fuzz parity cuda-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -56,6 +56,10 @@ gpu:
 	$(PYTHON) setup.py --quiet build_ext --inplace
 	@mkdir -p build/gpu && ln -sfn ../../kernels build/gpu/reserve_kernels
 	PYTHONPATH=build/gpu:. $(PYTHON) -m pytest -q -m gpu tests/kernels
+
+# docs/parity.md: every figure of the comparison with the reference; needs ../shared/golden.
+parity: $(INSTALLED)
+	$(BIN)/python tests/parity/report.py
 
 fuzz:
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON

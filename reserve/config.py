@@ -206,6 +206,14 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+}
+"""The sections of a configuration file."""
+
 PACKAGED = Path(__file__).parent / "configs"
 
 

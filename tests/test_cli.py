@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from reserve.cli import COMMANDS, main, with_config_paths
@@ -31,6 +33,49 @@ def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
     assert "hiddn_size" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"model: [1", "is not YAML"),
+        (b"\xff\xfe", "is not YAML"),
+        (b"model: 3", "model must be a map of names to values; got int"),
+        (b"", "must hold sections"),
+    ],
+)
+@pytest.mark.parametrize("form", ["--config={}", "--config {}"])
+def test_a_broken_configuration_file_is_named(tmp_path, capsys, content, said, form):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    assert main(["pretrain", *form.format(path).split(), "--videos=x", f"--out={tmp_path}"]) == 2
+    assert f"reserve: {path}" in (told := capsys.readouterr().err)
+    assert said in told
+
+
+@pytest.mark.parametrize("form", ["--resume={}", "--resume {}"])
+def test_resuming_what_is_no_run_is_an_error(tmp_path, capsys, form):
+    assert main(["pretrain", *form.format(tmp_path).split()]) == 2
+    assert "is not a run's folder" in capsys.readouterr().err
+
+
+def test_resume_takes_no_other_folder(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("videos: [x]\n")
+    assert main(["pretrain", f"--resume={tmp_path}", f"--out={tmp_path / 'other'}"]) == 2
+    assert f"leave out --out {tmp_path / 'other'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "extra"),
+    [("jsonargparse", ["backends"], "train"), ("rich.console", ["demo-data", "videos"], "train")],
+)
+def test_a_missing_package_is_an_error_that_names_the_extra(tmp_path, monkeypatch, capsys, module, command, extra):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert module in told
+    assert f"pip install 'merlot-reserve[{extra}]'" in told
+
+
 def test_missing_arguments_are_asked_for(capsys):
     assert main(["pretrain"]) == 2
     assert "--videos and --out" in capsys.readouterr().err
@@ -48,9 +93,11 @@ def test_evaluating_what_is_no_run_is_an_error(tmp_path, capsys):
 
 def test_packaged_configurations_go_by_name():
     assert packaged_configs() == ["base", "large", "tiny"]
-    assert with_config_paths(["--config", "tiny"])[1].endswith("configs/tiny.yaml")
-    assert with_config_paths(["--config=base"])[0].endswith("configs/base.yaml")
-    assert with_config_paths(["--config", "my/own.yaml"]) == ["--config", "my/own.yaml"]
+    for arguments in (["--config", "tiny"], ["--config=tiny"]):
+        (argument,) = with_config_paths(arguments)
+        assert argument.startswith("--config=")
+        assert argument.endswith("configs/tiny.yaml")
+    assert with_config_paths(["--config", "my/own.yaml"]) == ["--config=my/own.yaml"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

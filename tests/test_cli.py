@@ -18,6 +18,19 @@ from reserve.config import packaged_configs
         (["--config=tinny"], ["config", "tinny"]),
         (["--data.num_segments=15"], ["data.num_segments must be a multiple of data.num_segment_groups"]),
         (["--train.batch_size=0"], ["train.batch_size must be at least 1; got 0"]),
+        (["--train.seed=-1"], ["train.seed must be at least 0; got -1"]),
+        (["--data.num_segment_groups=0"], ["data.num_segment_groups must be at least 1; got 0"]),
+        (["--data.use_audio_token_prob=7"], ["data.use_audio_token_prob must be in [0, 1]; got 7"]),
+        (["--data.random_scale_min=1.2"], ["data.random_scale_min", "at most data.random_scale_max", "1.2 and 1.1"]),
+        (["--data.num_mels=32"], ["data.num_mels must be 64", "32"]),
+        (["--data.fft_hop_length=500"], ["data.spec_size must be 221", "data.fft_hop_length", "188"]),
+        (
+            ["--data.num_audio_subsegments=4"],
+            ["data.num_audio_subsegments", "model.audio_seq_length", "at most", "188"],
+        ),
+        (["--optimizer.beta_1=2"], ["optimizer.beta_1 must be in [0, 1); got 2"]),
+        (["--optimizer.eps=0"], ["optimizer.eps must be above 0; got 0"]),
+        (["--optimizer.learning_rate=-1"], ["optimizer.learning_rate must be at least 0; got -1"]),
     ],
 )
 def test_a_wrong_key_or_value_says_which_and_what_is_allowed(arguments, said, capsys, tmp_path):

@@ -80,10 +80,9 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
     connection.send(None)
     while True:
         try:
-            item = connection.recv()
-        except EOFError:
-            return
-        connection.send(_call(function, item))
+            connection.send(_call(function, connection.recv()))
+        except (EOFError, OSError):
+            return  # the parent is gone
 
 
 class _Worker(Generic[Item, Result]):

@@ -8,7 +8,7 @@ import time
 import pytest
 from worker_functions import work
 
-from reserve.data.workers import Lost, run_supervised
+from reserve.data.workers import Lost, _serve, run_supervised
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -51,3 +51,24 @@ def test_leaving_early_ends_the_workers():
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match="workers must be"):
         list(run_supervised(work, [1], **options))
+
+
+@pytest.mark.parametrize("gone", [EOFError, BrokenPipeError])
+def test_a_worker_ends_quietly_when_its_parent_is_gone(monkeypatch, gone):
+    """Also where it finds out while it answers: a run ended by a signal prints nothing more."""
+
+    class Orphaned:
+        started = False
+
+        def send(self, message):
+            if self.started:
+                raise BrokenPipeError
+            self.started = True
+
+        def recv(self):
+            if gone is EOFError:
+                raise EOFError
+            return 1
+
+    monkeypatch.setattr("reserve.data.workers.signal.signal", lambda *_: None)
+    assert _serve(str, Orphaned()) is None

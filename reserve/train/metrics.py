@@ -105,7 +105,8 @@ class NoMetrics:
 
 @contextmanager
 def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
-    """Shows files being prepared: a bar on a terminal, and a line for each that is skipped; sums up at the end."""
+    """Shows files being prepared: a bar on a terminal, a line for each that is skipped and for each thing wrong with
+    one that is used; sums up at the end."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -117,8 +118,10 @@ def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
         def show(result: FileResult, total: int) -> None:
             counts[result.status] += 1
             progress.update(task, total=total, advance=1)
-            if result.status == "skipped":
-                console.print(f"skipped {result.path}: {result.reason}", markup=False, highlight=False, soft_wrap=True)
+            told = [f"skipped {result.path}: {result.reason}"] if result.status == "skipped" else []
+            told += [f"{result.path}: {warning}" for warning in result.warnings]
+            for line in told:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield show
     told = ", ".join(f"{n} {status}" for status, n in counts.items())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
-from reserve.train.metrics import Metrics, NoMetrics, read_metrics
+from reserve.data.prepare import FileResult
+from reserve.train.metrics import Metrics, NoMetrics, preparation_progress, read_metrics
 
 LOSSES = {"loss": 6.0, "imgs_to_audio": 1.0, "text_to_audio": 2.0, "stuff_to_span": 3.0}
 
@@ -112,3 +114,14 @@ def test_ranks_but_the_first_write_nothing(tmp_path):
         metrics.advance()
         metrics.log(1, LOSSES)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_left_out_of_a_video_is_told_like_what_was_skipped(capsys):
+    with preparation_progress() as show:
+        show(FileResult("a", Path("a.mp4"), "prepared", warnings=("a.en.vtt: no words in it",)), 2)
+        show(FileResult("b", Path("b.mp4"), "skipped", reason="no audio track"), 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "a.mp4: a.en.vtt: no words in it",
+        "skipped b.mp4: no audio track",
+        "videos: 1 prepared, 0 unchanged, 1 skipped",
+    ]

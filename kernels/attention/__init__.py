@@ -58,8 +58,8 @@ def rotary_attention(
         RuntimeError: the named backend cannot run here.
 
     The gradient of `qkv` comes back packed like `qkv`. There is no double backward. Two runs of "triton" or
-    "reference", and on the CPU of "sdpa", give the same bits. In "triton", a NaN or infinity in a sequence of at most 64 tokens can
-    reach the few sequences beside it, which share its tile.
+    "reference", and on the CPU of "sdpa", give the same bits. In "triton", a NaN or infinity in a sequence of at most
+    64 tokens can reach the few sequences beside it, which share its tile.
     """
     check_tensor("qkv", qkv, FLOATING)
     if qkv.dim() != 4 or qkv.shape[1] != 3 or qkv.shape[3] != HEAD_SIZE:

@@ -194,25 +194,30 @@ def assert_same_job(problem: Problem, out: torch.Tensor, peer_out: torch.Tensor)
     return difference
 
 
+@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
+def threads(request):
+    """Sets PyTorch's number of threads."""
+    if request.param > (os.cpu_count() or 1):
+        pytest.skip(f"only {os.cpu_count()} CPUs")
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("shape", CPU_SHAPES)
 @pytest.mark.parametrize("peer", CPU_PEERS)
-def test_cpu(benchmark, shape, peer, passes):
-    threads = min(2, os.cpu_count() or 1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    benchmark.group = f"attention, CPU, {shape}, {passes}"
+def test_cpu(benchmark, threads, shape, peer, passes):
+    benchmark.group = f"attention, CPU, {threads} threads, {shape}, {passes}"
     backward = passes != "forward"
     problem = make_problem(CPU_SHAPES[shape], "cpu", torch.float32)
-    try:
-        run_ours = ours(problem)
-        run_peer, leaf, grad, packed = CPU_PEERS[peer](problem)
-        difference = assert_same_job(problem, run_ours(), packed(run_peer()))
-        call = with_pass(run_ours, problem.qkv, problem.grad, backward)
-        compare(benchmark, call, with_pass(run_peer, leaf, grad, backward), rounds=15)
-        limits = cpu_limits()
-    finally:
-        torch.set_num_threads(before)
+    run_ours = ours(problem)
+    run_peer, leaf, grad, packed = CPU_PEERS[peer](problem)
+    difference = assert_same_job(problem, run_ours(), packed(run_peer()))
+    call = with_pass(run_ours, problem.qkv, problem.grad, backward)
+    compare(benchmark, call, with_pass(run_peer, leaf, grad, backward), rounds=15)
+    limits = cpu_limits()
     record(benchmark, problem, backward, 1, limits, peer=peer, threads=threads, largest_difference=difference)
 
 

@@ -53,7 +53,7 @@ CANDIDATES: dict[int, dict[str, tuple[Tile, ...]]] = {
         "dkv": (Tile(64, 64, 4, 2), Tile(64, 128, 8, 2), Tile(64, 128, 8, 1)),
     },
 }
-CANDIDATES[100] = CANDIDATES[90]
+CANDIDATES[100] = CANDIDATES[90] | {"dkv": (Tile(64, 64, 8, 2), Tile(64, 128, 8, 2))}
 """Everything that can be picked, for each family of chips. Each is compiled for it in the tests."""
 
 _SHORT = {"short_forward": Tile(64, 64, 4, 1), "short_backward": Tile(64, 64, 4, 1)}
@@ -68,7 +68,7 @@ CHOSEN: dict[int, dict[str, dict[str, Tile]]] = {
         "long": {"forward": Tile(128, 64, 8, 2), "dq": Tile(128, 32, 8, 2), "dkv": Tile(32, 64, 8, 2)},
     },
     90: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM, "long": _LONG},
-    100: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM, "long": _LONG},
+    100: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM | {"dkv": Tile(64, 64, 8, 2)}, "long": _LONG},
 }
 """The choice of each family of chips, per length class and kernel. The kernels of a class are SHARED or WALKING."""
 

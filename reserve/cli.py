@@ -8,15 +8,20 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from reserve.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, config_path, packaged_configs
+from reserve.config import SECTIONS, Config, config_path, packaged_configs
+from reserve.config_values import read_yaml
+from reserve.train.run_config import NAME as CONFIG_NAME
+from reserve.train.run_config import RunFiles
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-SECTIONS = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "train": TrainConfig}
+_EXTRAS = {"av": "video", "pysubs2": "video", "webvtt": "video", "zstandard": "text", "espeakng_loader": "demo"}
+"""The extra that brings a module; "train" brings the others."""
 
 
 class UsageError(Exception):
@@ -25,22 +30,26 @@ class UsageError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 done, 1 failed for the reason printed, 2 wrong usage."""
-    from jsonargparse import ArgumentError
+    try:
+        from jsonargparse import ArgumentError
+    except ModuleNotFoundError as error:
+        print(f"reserve: {_with_extra(error)}", file=sys.stderr)
+        return 1
 
     # Before torch is imported. Where more threads want to run than there are cores, and loading processes see to that,
     # OpenMP threads that spin at every barrier keep each other from the core: a step took six times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    arguments = with_config_paths(sys.argv[1:] if arguments is None else list(arguments))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # The preparation's own lines repeat what its progress shows.
     logging.getLogger("reserve.data").setLevel(logging.ERROR)
     parser, commands = build_parser()
     try:
+        arguments = with_config_paths(sys.argv[1:] if arguments is None else list(arguments))
         parsed = parser.parse_args(arguments)
         command, given = parsed.subcommand, parsed[parsed.subcommand]
         run, subparser = commands[command]
         given = subparser.instantiate(given)
-    except (ArgumentError, ValueError, TypeError) as error:
+    except (ArgumentError, OSError, UsageError, ValueError, TypeError) as error:
         print(f"reserve: {_explained(str(error))}", file=sys.stderr)
         return 2
     return _run(run, given)
@@ -59,25 +68,51 @@ def _run(run: Callable[[Namespace], int | None], given: Namespace) -> int:
     except UsageError as error:
         print(f"reserve: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(f"reserve: {_with_extra(error)}", file=sys.stderr)
+        return 1
     except (BadInput, NothingPrepared, CheckpointError, ImportError, OSError, RuntimeError, ValueError) as error:
         logging.getLogger(__name__).debug("failed", exc_info=True)
         print(f"reserve: {error}", file=sys.stderr)
         return 1
 
 
+def _with_extra(error: ModuleNotFoundError) -> str:
+    """The error with the extra to install, where it does not say so itself."""
+    package = (error.name or "").partition(".")[0]
+    told = "" if "pip install" in str(error) else f": pip install 'merlot-reserve[{_EXTRAS.get(package, 'train')}]'"
+    return f"{error}{told}"
+
+
 def with_config_paths(arguments: list[str]) -> list[str]:
-    """Replaces a packaged configuration's name after --config by its file, and --resume RUN by RUN's own settings."""
+    """Replaces a packaged configuration's name after --config by its file, and --resume RUN by RUN's own settings.
+
+    Raises UsageError where RUN is none, ValueError naming a configuration file that is broken.
+    """
     out: list[str] = []
     for argument in arguments:
         name, _, value = argument.partition("=")
-        if out and out[-1] == "--config":
-            argument = config_path(argument)
-        elif name == "--config" and value:
-            argument = f"--config={config_path(value)}"
-        elif out and out[-1] == "--resume":
-            out[-1:] = ["--config", str(Path(argument) / "config.yaml"), "--resume"]
-        out.append(argument)
+        if out and out[-1] in ("--config", "--resume"):
+            name, value = out.pop(), argument
+        if name == "--config" and value:
+            out.append(f"--config={_checked_config(config_path(value))}")
+        elif name == "--resume" and value:
+            file = Path(value) / CONFIG_NAME
+            if not file.is_file():
+                raise UsageError(f"--resume {value}: it is not a run's folder, for it has no {CONFIG_NAME}")
+            out += [f"--config={_checked_config(str(file))}", f"--resume={value}"]
+        else:
+            out.append(argument)
     return out
+
+
+def _checked_config(path: str) -> str:
+    """`path`, if what is there can be a configuration; the parser says what is wrong with single settings."""
+    if Path(path).is_file():
+        for name, section in read_yaml(path).items():
+            if name in SECTIONS and not isinstance(section, dict):
+                raise ValueError(f"{path}: {name} must be a map of names to values; got {type(section).__name__}")
+    return path
 
 
 def _explained(message: str) -> str:
@@ -85,8 +120,6 @@ def _explained(message: str) -> str:
     message = re.sub(r"^.*?error: ", "", message.strip(), flags=re.DOTALL)
     unknown = re.search(r"\b(data|model|optimizer|train)\.(\w+)", message)
     if unknown and not any(f.name == unknown[2] for f in fields(SECTIONS[unknown[1]])):
-        from difflib import get_close_matches
-
         allowed = [f.name for f in fields(SECTIONS[unknown[1]])]
         near = get_close_matches(unknown[2], allowed, n=1)
         meant = f" Did you mean {unknown[1]}.{near[0]}?" if near else ""
@@ -117,13 +150,18 @@ def pretrain(given: Namespace) -> int | None:
     from reserve.train.loop import pretrain as train
     from reserve.train.state import list_checkpoints
 
-    if not given.videos or given.out is None:
+    out = given.resume or given.out
+    if not given.videos or out is None:
         raise UsageError("pretrain needs --videos and --out (or --resume RUN)")
-    if given.resume is None and list_checkpoints(given.out):
-        raise UsageError(f"{given.out} holds a run already: go on with --resume {given.out}, or choose another --out")
-    _write_config(given)
-    last = train(_run_files(given), _config(given))
-    print(last)
+    if given.out is not None and given.out.resolve() != out.resolve():
+        raise UsageError(f"--resume {out} goes on in {out}: leave out --out {given.out}")
+    if given.resume is None and list_checkpoints(out):
+        raise UsageError(f"{out} holds a run already: go on with --resume {out}, or choose another --out")
+    try:
+        config = Config(**{name: given[name] for name in SECTIONS})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print(train(RunFiles(given.videos, out, given.random_text, given.tokenizer), config))
     return None
 
 
@@ -184,36 +222,6 @@ def backends(given: Namespace) -> int | None:
 
     print(table())
     return None
-
-
-def _config(given: Namespace) -> Config:
-    return Config(**{name: given[name] for name in SECTIONS})
-
-
-def _run_files(given: Namespace) -> Any:
-    from reserve.train.loop import RunFiles
-
-    return RunFiles(given.videos, given.out, given.random_text, given.tokenizer)
-
-
-def _write_config(given: Namespace) -> None:
-    """Writes the run's settings to config.yaml, from which --resume and evaluate read them."""
-    from dataclasses import asdict
-
-    import yaml
-
-    def plain(value: Any) -> Any:
-        return None if value is None else str(value)
-
-    settings: dict[str, Any] = {"videos": [str(video) for video in given.videos], "out": str(given.out)}
-    settings |= {"random_text": plain(given.random_text), "tokenizer": plain(given.tokenizer)}
-    for name in SECTIONS:
-        section = asdict(given[name])
-        settings[name] = {key: list(value) if isinstance(value, tuple) else value for key, value in section.items()}
-    given.out.mkdir(parents=True, exist_ok=True)
-    partial = given.out / "config.yaml.partial"
-    partial.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
-    os.replace(partial, given.out / "config.yaml")
 
 
 def _pretrain_arguments(parser: ArgumentParser) -> None:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+NUM_MELS = 64
+"""What the model takes (SPEC 1)."""
+SEGMENT_SECONDS = 5
+
+
+def _check_range(section: Any, prefix: str, low: float, high: float, *names: str) -> None:
+    """Raises ValueError naming the first of the fields `names` that is not in [low, high]."""
+    for name in names:
+        if not low <= getattr(section, name) <= high:
+            allowed = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+            raise ValueError(f"{prefix}.{name} must be {allowed}; got {getattr(section, name)}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,15 @@ class DataConfig:
     """Range of the training images' random scale."""
 
     def __post_init__(self) -> None:
+        whole = [name for name, value in vars(self).items() if type(value) is int and name != "text_span_budget"]
+        _check_range(self, "data", 1, math.inf, *whole)
+        _check_range(self, "data", 0, math.inf, "text_span_budget")
+        _check_range(self, "data", 0, 1, "use_audio_token_prob")
+        if not 0 < self.random_scale_min <= self.random_scale_max:
+            raise ValueError(
+                "data.random_scale_min must be above 0 and at most data.random_scale_max; got "
+                f"{self.random_scale_min} and {self.random_scale_max}"
+            )
         if self.num_segments % self.num_segment_groups:
             raise ValueError(
                 f"data.num_segments must be a multiple of data.num_segment_groups; got {self.num_segments} and "
@@ -157,6 +179,12 @@ class OptimizerConfig:
     do_bias_correction: bool = False
 
     def __post_init__(self) -> None:
+        _check_range(self, "optimizer", 0, math.inf, "learning_rate", "weight_decay_rate")
+        for name in ("beta_1", "beta_2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} must be in [0, 1); got {getattr(self, name)}")
+        if not self.eps > 0:
+            raise ValueError(f"optimizer.eps must be above 0; got {self.eps}")
         if self.num_train_steps < 1 or not 0 <= self.num_warmup_steps <= self.num_train_steps:
             raise ValueError(
                 "optimizer.num_train_steps must be at least 1 and optimizer.num_warmup_steps between 0 and it; got "
@@ -189,11 +217,9 @@ class TrainConfig:
     """Latest checkpoints that are kept."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1; got {getattr(self, name)}")
-        if self.num_workers < 0:
-            raise ValueError(f"train.num_workers must be at least 0; got {self.num_workers}")
+        positive = ("batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
+        _check_range(self, "train", 1, math.inf, *positive)
+        _check_range(self, "train", 0, math.inf, "num_workers", "seed", "audio_track")
 
 
 @dataclass(frozen=True)
@@ -205,6 +231,30 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self) -> None:
+        data, model = self.data, self.model
+        if data.num_mels != NUM_MELS:
+            raise ValueError(f"data.num_mels must be {NUM_MELS}, what the model takes; got {data.num_mels}")
+        frames = 1 + SEGMENT_SECONDS * data.sample_rate // data.fft_hop_length
+        if data.spec_size != frames:
+            raise ValueError(
+                f"data.spec_size must be {frames}, the mel frames of a segment at data.sample_rate and "
+                f"data.fft_hop_length; got {data.spec_size}"
+            )
+        if data.num_audio_subsegments * model.audio_seq_length > data.spec_size:
+            raise ValueError(
+                f"data.num_audio_subsegments times model.audio_seq_length must be at most data.spec_size "
+                f"{data.spec_size}; got {data.num_audio_subsegments} and {model.audio_seq_length}"
+            )
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+}
+"""The sections of a configuration file."""
 
 PACKAGED = Path(__file__).parent / "configs"
 

@@ -1,13 +1,28 @@
-"""A section of the configuration from values of unknown origin: names and types checked, each complaint naming both."""
+"""Configuration from files of unknown origin: names and types checked, each complaint naming both."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Section = TypeVar("Section")
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The map a YAML file holds. Raises ValueError naming the file where it is none, OSError where unread."""
+    import yaml
+
+    try:
+        settings = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold sections; got {type(settings).__name__}")
+    return settings
 
 
 def build_section(section: type[Section], values: Any, where: str) -> Section:

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from reserve.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from reserve.data.dataset import PretrainDataset
 from reserve.data.loader import evaluation_batches
 from reserve.data.record import prepare_and_record, recorded_stores
@@ -23,6 +21,7 @@ from reserve.model.merlot_reserve import MerlotReserve, unit_normalize
 from reserve.model.objective import ContrastPairs, pretrain_pairs
 from reserve.train.distributed import pick_device
 from reserve.train.metrics import preparation_progress
+from reserve.train.run_config import read_run_config
 from reserve.train.state import list_checkpoints
 
 BATCH_SIZE = 8
@@ -277,32 +276,24 @@ def _rank_masking(model: MerlotReserve, dataset: PretrainDataset, masking: int, 
     return [problem.ranking() for problem in (frames, sounds, spans)]
 
 
-def read_run_config(run: Path) -> tuple[Config, dict[str, Any]]:
-    """A run's configuration and its other settings, from its config.yaml."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{run} is not a run's folder: it has no config.yaml")
-    settings = yaml.safe_load(path.read_text("utf-8"))
-    sections = {"data": DataConfig, "model": ModelConfig, "optimizer": OptimizerConfig, "train": TrainConfig}
-    values = {
-        name: section(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.pop(name).items()})
-        for name, section in sections.items()
-    }
-    return Config(**values), settings
-
-
 def evaluate_run(run: Path, videos: Sequence[str], *, workers: int = 2, seed: int = 0) -> Evaluation:
     """Evaluates a run's last checkpoint on held-out videos; writes evaluation.json and report.html into the run.
 
-    `seed` decides the masking. Raises ValueError where `run` has no checkpoint, BadInput or NothingPrepared where the
-    videos cannot be used.
+    `seed` decides the masking. Raises ValueError where `run` is none, is damaged or has no checkpoint, BadInput or
+    NothingPrepared where the videos cannot be used.
     """
     from reserve.report import write_report
 
-    config, settings = read_run_config(run)
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0; got {seed}")
+    config, files = read_run_config(run)
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         raise ValueError(f"{run} has no checkpoint yet")
+    # First what a mistake can be found in at once: preparing the videos can take hours.
+    model = MerlotReserve.from_pretrained(checkpoints[-1].path).to(pick_device(config.train.device))
+    tokenizer = Tokenizer.load(files.tokenizer)
+    named_text = open_text_source(files.random_text, run) if files.random_text else None
     folder = run / "heldout"
     with preparation_progress() as shown:
         prepare_and_record(
@@ -315,11 +306,8 @@ def evaluate_run(run: Path, videos: Sequence[str], *, workers: int = 2, seed: in
             on_result=shown,
         )
     stores = recorded_stores(folder)
-    random_text = settings.get("random_text")
-    text = open_text_source(random_text, run) if random_text else TranscriptTextSource(stores)
-    tokenizer = Tokenizer.load(settings.get("tokenizer"))
+    text = named_text or TranscriptTextSource(stores)
     dataset = PretrainDataset(stores, tokenizer, text, config.data, config.model, seed=seed, training=False)
-    model = MerlotReserve.from_pretrained(checkpoints[-1].path).to(pick_device(config.train.device))
     evaluation = evaluate(model, dataset, step=checkpoints[-1].step, maskings=MASKINGS)
     (run / "evaluation.json").write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", "utf-8")
     write_report(run, config, dataset, evaluation)

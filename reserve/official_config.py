@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from reserve.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from reserve.config_values import build_section, convert_value
+from reserve.config_values import build_section, convert_value, read_yaml
 
 # What the reference can vary and this project does not: the one value each may have.
 _FIXED: dict[str, dict[str, Any]] = {
@@ -26,7 +25,7 @@ def load_official_config(path: str | os.PathLike[str]) -> Config:
     ValueError naming the file and the setting for one that is unknown, of a wrong type or not supported; OSError
     where the file cannot be read.
     """
-    settings = _read_yaml(path)
+    settings = read_yaml(path)
     known = ("data", "model", "optimizer", "device")
     for name in settings:
         if name not in known:
@@ -49,22 +48,10 @@ def load_official_config(path: str | os.PathLike[str]) -> Config:
 
 def load_model_config(path: str | os.PathLike[str]) -> ModelConfig:
     """The section model of a YAML file of this project or of the reference. Raises as load_official_config does."""
-    settings = _read_yaml(path)
+    settings = read_yaml(path)
     if "model" not in settings:
         raise ValueError(f"{path}: there is no section model")
     return _section(ModelConfig, settings, "model", path)
-
-
-def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    import yaml
-
-    try:
-        settings = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold sections; got {type(settings).__name__}")
-    return settings
 
 
 def _section(section: type, settings: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> Any:

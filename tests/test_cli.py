@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from reserve.cli import COMMANDS, main, with_config_paths
@@ -16,6 +18,19 @@ from reserve.config import packaged_configs
         (["--config=tinny"], ["config", "tinny"]),
         (["--data.num_segments=15"], ["data.num_segments must be a multiple of data.num_segment_groups"]),
         (["--train.batch_size=0"], ["train.batch_size must be at least 1; got 0"]),
+        (["--train.seed=-1"], ["train.seed must be at least 0; got -1"]),
+        (["--data.num_segment_groups=0"], ["data.num_segment_groups must be at least 1; got 0"]),
+        (["--data.use_audio_token_prob=7"], ["data.use_audio_token_prob must be in [0, 1]; got 7"]),
+        (["--data.random_scale_min=1.2"], ["data.random_scale_min", "at most data.random_scale_max", "1.2 and 1.1"]),
+        (["--data.num_mels=32"], ["data.num_mels must be 64", "32"]),
+        (["--data.fft_hop_length=500"], ["data.spec_size must be 221", "data.fft_hop_length", "188"]),
+        (
+            ["--data.num_audio_subsegments=4"],
+            ["data.num_audio_subsegments", "model.audio_seq_length", "at most", "188"],
+        ),
+        (["--optimizer.beta_1=2"], ["optimizer.beta_1 must be in [0, 1); got 2"]),
+        (["--optimizer.eps=0"], ["optimizer.eps must be above 0; got 0"]),
+        (["--optimizer.learning_rate=-1"], ["optimizer.learning_rate must be at least 0; got -1"]),
     ],
 )
 def test_a_wrong_key_or_value_says_which_and_what_is_allowed(arguments, said, capsys, tmp_path):
@@ -29,6 +44,49 @@ def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
     (tmp_path / "bad.yaml").write_text("model:\n  hiddn_size: 128\n")
     assert main(["pretrain", "--config", str(tmp_path / "bad.yaml"), "--videos=x", f"--out={tmp_path}"]) == 2
     assert "hiddn_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"model: [1", "is not YAML"),
+        (b"\xff\xfe", "is not YAML"),
+        (b"model: 3", "model must be a map of names to values; got int"),
+        (b"", "must hold sections"),
+    ],
+)
+@pytest.mark.parametrize("form", ["--config={}", "--config {}"])
+def test_a_broken_configuration_file_is_named(tmp_path, capsys, content, said, form):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    assert main(["pretrain", *form.format(path).split(), "--videos=x", f"--out={tmp_path}"]) == 2
+    assert f"reserve: {path}" in (told := capsys.readouterr().err)
+    assert said in told
+
+
+@pytest.mark.parametrize("form", ["--resume={}", "--resume {}"])
+def test_resuming_what_is_no_run_is_an_error(tmp_path, capsys, form):
+    assert main(["pretrain", *form.format(tmp_path).split()]) == 2
+    assert "is not a run's folder" in capsys.readouterr().err
+
+
+def test_resume_takes_no_other_folder(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("videos: [x]\n")
+    assert main(["pretrain", f"--resume={tmp_path}", f"--out={tmp_path / 'other'}"]) == 2
+    assert f"leave out --out {tmp_path / 'other'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "extra"),
+    [("jsonargparse", ["backends"], "train"), ("rich.console", ["demo-data", "videos"], "train")],
+)
+def test_a_missing_package_is_an_error_that_names_the_extra(tmp_path, monkeypatch, capsys, module, command, extra):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert module in told
+    assert f"pip install 'merlot-reserve[{extra}]'" in told
 
 
 def test_missing_arguments_are_asked_for(capsys):
@@ -48,9 +106,11 @@ def test_evaluating_what_is_no_run_is_an_error(tmp_path, capsys):
 
 def test_packaged_configurations_go_by_name():
     assert packaged_configs() == ["base", "large", "tiny"]
-    assert with_config_paths(["--config", "tiny"])[1].endswith("configs/tiny.yaml")
-    assert with_config_paths(["--config=base"])[0].endswith("configs/base.yaml")
-    assert with_config_paths(["--config", "my/own.yaml"]) == ["--config", "my/own.yaml"]
+    for arguments in (["--config", "tiny"], ["--config=tiny"]):
+        (argument,) = with_config_paths(arguments)
+        assert argument.startswith("--config=")
+        assert argument.endswith("configs/tiny.yaml")
+    assert with_config_paths(["--config", "my/own.yaml"]) == ["--config=my/own.yaml"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -41,7 +41,7 @@ class FileTextSource:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._size = check_regular_file(self.path).st_size
+        self._size = _checked(self.path).st_size
         self._is_jsonl = self.path.suffix.lower() in (".jsonl", ".ndjson")
         with self.path.open("rb") as file:
             if not any(self._text(line) for line, _ in zip(_lines(file), range(_PROBED_LINES), strict=False)):
@@ -142,7 +142,7 @@ def open_text_source(path: str | Path, cache_dir: str | Path) -> FileTextSource:
     where it is broken or unpacks to more than 64 GiB.
     """
     path = Path(path)
-    status = check_regular_file(path)
+    status = _checked(path)
     if path.suffix.lower() != ".zst":
         return FileTextSource(path)
     unpacked = Path(cache_dir) / f"{status.st_size}-{status.st_mtime_ns}-{path.stem}"
@@ -150,6 +150,14 @@ def open_text_source(path: str | Path, cache_dir: str | Path) -> FileTextSource:
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         _unpack(path, unpacked)
     return FileTextSource(unpacked)
+
+
+def _checked(path: Path) -> os.stat_result:
+    """Stat of a readable regular file. Unlike a video, the text is named only here: so its errors name it."""
+    try:
+        return check_regular_file(path)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def _unpack(packed: Path, target: Path) -> None:
@@ -180,4 +188,4 @@ def _decompressed(decompressor: Any, source: BinaryIO) -> Iterator[bytes]:
             yield frame.decompress(chunk)
             chunk, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
     if frame is not None:
-        raise BadInput("a zstd file that is cut short")
+        raise BadInput(f"{source.name}: a zstd file that is cut short")

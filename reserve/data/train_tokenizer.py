@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from reserve.data.tokenizer import LAYOUT
 from reserve.data.vocabulary import SPECIAL_TOKENS, VOCABULARY_SIZE
+from reserve.model.atomic import replacing
 from reserve.synthetic import narration
 
 # Bytes of the released alphabet: those that UTF-8 text has after the normaliser, which leaves no capitals, no control
@@ -71,9 +71,8 @@ def train_tokenizer(
         )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial")
-    tokenizer.save(str(partial), pretty=False)
-    os.replace(partial, out)
+    with replacing(out) as temporary:
+        temporary.write_text(tokenizer.to_str(pretty=False), "utf-8")
 
 
 def default_words() -> dict[str, int]:

@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+LONGEST_WAIT = timedelta(days=30)
+"""How long ranks wait for another where hosts talk to each other: the first prepares the videos meanwhile, which takes
+days where there are many, and half an hour is PyTorch's default. A rank that died is noticed at once all the same."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(here)
     dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
     try:
-        control = dist.new_group(backend="gloo")
+        control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         yield Ranks(dist.get_rank(), world_size, here, dist.group.WORLD, control)
     finally:
         dist.destroy_process_group()

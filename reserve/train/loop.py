@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,25 +22,12 @@ from reserve.model.objective import PretrainPairs, pretrain_loss, pretrain_pairs
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics, preparation_progress
 from reserve.train.optimizer import ReserveAdamW, parameter_groups
+from reserve.train.run_config import RunFiles, write_run_config
 from reserve.train.schedule import learning_rate_scale
 from reserve.train.state import list_checkpoints, load_trainer_state, save_checkpoint
 from reserve.train.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """Where a run's data comes from and where it writes.
-
-    `videos` files and folders; `out` the run's folder; `random_text` a text or JSONL file (also .zst), None for the
-    transcripts of other videos; `tokenizer` a `tokenizers` JSON in the released layout, None for the shipped one.
-    """
-
-    videos: Sequence[str]
-    out: Path
-    random_text: Path | None = None
-    tokenizer: Path | None = None
 
 
 class _Pairs(nn.Module):
@@ -59,14 +45,19 @@ def pretrain(files: RunFiles, config: Config) -> Path:
     """Trains until `config.optimizer.num_train_steps` or a signal, from the run's last checkpoint if it has one.
 
     Returns the last checkpoint's folder, which is also a pretrained model. Raises BadInput or NothingPrepared where the
-    videos cannot be used.
+    videos cannot be used, ValueError where the settings do not fit them or the checkpoint.
     """
     with joined_ranks(config.train.device) as ranks:
+        goes_on = bool(list_checkpoints(files.out))
+        if ranks.is_first and not goes_on:
+            write_run_config(files, config)
         dataset = load_dataset(files, config, ranks)
         torch.manual_seed(config.train.seed)
         model = MerlotReserve(config.model).to(ranks.device)
         optimizer = make_optimizer(model, config)
         step = restore(files.out, model, optimizer)
+        if ranks.is_first and goes_on:  # not before, so that settings that do not fit the checkpoint are not kept
+            write_run_config(files, config)
         sampler = BatchSampler(
             len(dataset),
             _per_device(config.train.batch_size, ranks.world_size),
@@ -140,6 +131,9 @@ def train_step(
 
 def load_dataset(files: RunFiles, config: Config, ranks: Ranks) -> PretrainDataset:
     """Prepares the videos, on the first rank alone, and opens what came of them."""
+    # First what a mistake can be found in at once: preparing the videos can take hours.
+    tokenizer = Tokenizer.load(files.tokenizer)
+    text = open_text_source(files.random_text, files.out) if files.random_text else None
     if ranks.is_first:
         with preparation_progress() as shown:
             prepare_and_record(
@@ -152,16 +146,9 @@ def load_dataset(files: RunFiles, config: Config, ranks: Ranks) -> PretrainDatas
                 on_result=shown,
             )
     ranks.barrier()
-    return open_dataset(files, config)
-
-
-def open_dataset(files: RunFiles, config: Config, *, training: bool = True) -> PretrainDataset:
-    """The dataset of what was prepared in `files.out`."""
     stores = recorded_stores(files.out)
-    text = open_text_source(files.random_text, files.out) if files.random_text else TranscriptTextSource(stores)
-    tokenizer = Tokenizer.load(files.tokenizer)
     return PretrainDataset(
-        stores, tokenizer, text, config.data, config.model, seed=config.train.seed, training=training
+        stores, tokenizer, text or TranscriptTextSource(stores), config.data, config.model, seed=config.train.seed
     )
 
 
@@ -180,11 +167,21 @@ def make_optimizer(model: MerlotReserve, config: Config) -> ReserveAdamW:
 
 
 def restore(run: Path, model: MerlotReserve, optimizer: ReserveAdamW) -> int:
-    """Loads the run's last checkpoint, if any, into model and optimiser; returns the steps done."""
+    """Loads the run's last checkpoint, if any, into model and optimiser; returns the steps done.
+
+    Raises ValueError where it is damaged or of other settings.
+    """
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         return 0
-    model.load_state_dict(MerlotReserve.from_pretrained(checkpoints[-1].path).state_dict())
+    saved = MerlotReserve.from_pretrained(checkpoints[-1].path)
+    wanted = asdict(model.config)
+    changed = [
+        f"{name} {value}, not {wanted[name]}" for name, value in asdict(saved.config).items() if value != wanted[name]
+    ]
+    if changed:
+        raise ValueError(f"{checkpoints[-1].path} is of a model with {'; '.join(changed)}")
+    model.load_state_dict(saved.state_dict())
     load_trainer_state(checkpoints[-1], optimizer)
     return checkpoints[-1].step
 

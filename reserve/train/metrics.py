@@ -126,15 +126,21 @@ def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl, null as NaN; a last line cut short by a crash is left out."""
-    lines = []
-    for text in path.read_text("utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        lines.append({name: math.nan if value is None else value for name, value in line.items()})
-    return lines
+    """The lines of a metrics.jsonl, null as NaN; damaged ones, such as one cut short by a crash, are left out."""
+    lines = map(_numbers, path.read_text("utf-8", errors="replace").splitlines())
+    return [line for line in lines if line is not None]
+
+
+def _numbers(text: str) -> dict[str, float] | None:
+    """A line of metrics.jsonl, or None where it is damaged."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return None
+    values = {name: math.nan if value is None else value for name, value in line.items()}
+    return values if all(isinstance(value, int | float) for value in values.values()) else None
 
 
 def _json_line(values: Mapping[str, float]) -> str:

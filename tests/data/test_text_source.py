@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -85,7 +86,13 @@ def test_bad_lines_of_jsonl_are_passed_over(tmp_path):
 )
 def test_useless_files(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInput, match=reason):
+    with pytest.raises(BadInput, match=f"{re.escape(str(tmp_path / name))}: {reason}"):
+        open_text_source(tmp_path / name, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("", "not a regular file"), ("absent.txt.zst", "cannot be opened")])
+def test_what_is_no_file_is_named(tmp_path, name, reason):
+    with pytest.raises(BadInput, match=f"{re.escape(str(tmp_path / name))}: {reason}"):
         open_text_source(tmp_path / name, tmp_path / "cache")
 
 
@@ -103,7 +110,7 @@ def test_zstandard_is_unpacked_once(tmp_path):
 @pytest.mark.parametrize("content", [b"not zstd at all", zstandard.compress(b"text " * 10_000)[:-4]])
 def test_broken_zstandard(tmp_path, content):
     (tmp_path / "a.txt.zst").write_bytes(content)
-    with pytest.raises(BadInput, match="zstd file"):
+    with pytest.raises(BadInput, match=r"a\.txt\.zst: .*zstd file"):
         open_text_source(tmp_path / "a.txt.zst", tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 

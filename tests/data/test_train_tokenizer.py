@@ -22,6 +22,16 @@ def test_same_words_give_the_same_file_in_any_order(tmp_path):
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
+def test_what_cannot_be_written_is_an_os_error(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        train_tokenizer(tmp_path / "folder", WORDS, SIZE)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        train_tokenizer(tmp_path / "file" / "vocabulary.json", WORDS, SIZE)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
+
+
 def test_too_few_words_are_refused_and_leave_no_file(tmp_path):
     with pytest.raises(ValueError, match=r"the words give only \d+ tokens; a vocabulary of 30000 needs more"):
         train_tokenizer(tmp_path / "vocabulary.json", WORDS, 30_000)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import torch
 
@@ -14,6 +16,18 @@ def test_one_process_stands_alone(monkeypatch):
         assert ranks.any(True)
         assert not ranks.any(False)
         assert torch.equal(ranks.mean(torch.tensor([1.0, 2.0])), torch.tensor([1.0, 2.0]))
+
+
+def test_ranks_wait_for_a_long_preparation(monkeypatch):
+    """The first prepares for hours while the others are at a barrier, whose default limit is half an hour."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    asked = {}
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda *_: None)
+    monkeypatch.setattr("torch.distributed.new_group", lambda **options: asked.update(options))
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    with joined_ranks("cpu"):
+        assert asked["timeout"] >= timedelta(days=7)
 
 
 def test_a_missing_gpu_is_named(monkeypatch):

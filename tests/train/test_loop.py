@@ -66,11 +66,46 @@ def test_resuming_gives_what_an_unbroken_run_gives(run, tmp_path):
     resumed = tmp_path / "resumed"
     shutil.copytree(run, resumed)
     shutil.rmtree(resumed / "checkpoints" / "step_00000004")
-    assert main(["pretrain", "--resume", str(resumed), "--out", str(resumed)]) == 0
+    assert main(["pretrain", "--resume", str(resumed)]) == 0
     ours, expected = (weights(list_checkpoints(r)[-1].path) for r in (resumed, run))
     assert list_checkpoints(resumed)[-1].step == 4
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
     assert [line["step"] for line in read_metrics(resumed / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_resume_goes_on_in_the_folder_it_names(run, tmp_path, monkeypatch):
+    """A run that was copied, from another folder: neither the original nor that folder gets anything."""
+    before = (run / "config.yaml").read_bytes()
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["pretrain", "--resume=../copy", "--optimizer.num_train_steps=5"]) == 0
+    assert list_checkpoints(tmp_path / "copy")[-1].step == 5
+    assert list_checkpoints(run)[-1].step == 4
+    assert (run / "config.yaml").read_bytes() == before
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("--model.hidden_size=128", "is of a model with hidden_size 64, not 128"),
+        ("--optimizer.use_bfloat16_adam=false", "the state has moments in"),
+    ],
+)
+def test_settings_that_do_not_fit_the_checkpoint_are_refused_and_not_kept(run, capsys, setting, said):
+    before = (run / "config.yaml").read_bytes()
+    assert main(["pretrain", "--resume", str(run), setting]) == 1
+    assert said in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(("option", "content"), [("tokenizer", "{}"), ("random_text", "\0")])
+def test_bad_files_are_named_before_the_videos_are_prepared(narrated_videos, tmp_path, capsys, option, content):
+    (tmp_path / "bad").write_text(content)
+    assert pretrain(narrated_videos / "train", tmp_path / "run", f"--{option}={tmp_path / 'bad'}") == 1
+    assert str(tmp_path / "bad") in capsys.readouterr().err
+    assert not (tmp_path / "run" / "files.jsonl").exists()
 
 
 def test_a_finished_run_is_not_trained_again_by_resume(run):

@@ -75,6 +75,19 @@ def test_a_line_cut_short_by_a_crash_is_left_out_and_written_over(tmp_path, cut)
     assert steps(tmp_path) == [*whole, 3]
 
 
+@pytest.mark.parametrize(
+    "damaged", [b"[1, 2]", b'{"loss": 1}', b'{"step": 1, "loss": "x"}', b"\xff\xfe", b"[" * 100_000]
+)
+def test_damaged_lines_are_left_out_and_the_others_kept(tmp_path, damaged):
+    log(tmp_path, [1, 2])
+    path = tmp_path / "metrics.jsonl"
+    first, second = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join((first, damaged, second)) + b"\n")
+    assert steps(tmp_path) == [1, 2]
+    log(tmp_path, [3], first_step=2)
+    assert steps(tmp_path) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stays_readable_json(tmp_path, value):
     log(tmp_path, [1], loss=value)

@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: help setup demo test test-all bench gpu fuzz cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all bench gpu fuzz parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -34,10 +34,10 @@ demo: $(INSTALLED)
 	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 5
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
 
 test-all: $(INSTALLED) lint
-	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not gpu"
 
 .PHONY: lint
 lint: $(INSTALLED)
@@ -56,6 +56,10 @@ gpu:
 	$(PYTHON) setup.py --quiet build_ext --inplace
 	@mkdir -p build/gpu && ln -sfn ../../kernels build/gpu/reserve_kernels
 	PYTHONPATH=build/gpu:. $(PYTHON) -m pytest -q -m gpu tests/kernels
+
+# docs/parity.md: every figure of the comparison with the reference; needs ../shared/golden.
+parity: $(INSTALLED)
+	$(BIN)/python tests/parity/report.py
 
 fuzz:
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON

@@ -179,6 +179,8 @@ class TrainConfig:
     """Processes that load examples, a device; 0 loads in the trainer itself."""
     prepare_workers: int = 4
     """Processes that prepare videos."""
+    audio_track: int = 0
+    """Which audio track of a video is heard, counted from 0."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_every: int = 1000

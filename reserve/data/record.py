@@ -21,6 +21,7 @@ def prepare_and_record(
     *,
     workers: int,
     seed: int,
+    audio_track: int = 0,
     on_result: Callable[[FileResult, int], None] | None = None,
 ) -> PreparationReport:
     """Prepares every video below `videos` into `out`/prepared and writes `out`/files.jsonl, also where all fail.
@@ -38,6 +39,7 @@ def prepare_and_record(
             data,
             workers=min(workers, len(sources)),
             seed=seed,
+            audio_track=audio_track,
             on_result=None if on_result is None else lambda result: on_result(result, len(sources)),
         )
     except NothingPrepared as error:

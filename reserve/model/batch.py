@@ -24,7 +24,7 @@ class Targets(Movable):
     """Rows of the packed joint sequence where predictions are made (-1: none), and what they predict.
 
     `pool_rows` [B S]; `audio_rows`, `audio_index` [B masked] and `audio_extra` [B rest], indices over all B * 48
-    subsegments; `span_rows`, `span_source` [kept spans]. int64.
+    subsegments; `span_rows`, `span_index` (example * spans + span) and `span_source` [kept spans]. int64.
     """
 
     pool_rows: torch.Tensor
@@ -32,6 +32,7 @@ class Targets(Movable):
     audio_index: torch.Tensor
     audio_extra: torch.Tensor
     span_rows: torch.Tensor
+    span_index: torch.Tensor
     span_source: torch.Tensor
 
 
@@ -175,6 +176,7 @@ def _targets(
     streams: dict[str, TokenStream], num_spans: int, rows: dict[str, np.ndarray], kept: np.ndarray, data: DataConfig
 ) -> Targets:
     examples = len(streams["text2audio"].ids)
+    sources = span_sources(streams, num_spans)  # first, for it checks the pointers
     packed = {name: rows[name].reshape(stream.ids.shape) for name, stream in streams.items()}
 
     matching = streams["audio_text_matching"]
@@ -186,6 +188,11 @@ def _targets(
 
     audio = np.full((examples, data.num_subsegments), -1)
     example, sequence, position, subsegment = _masks(streams["text2audio"], MASKAUDIO, streams["text2audio"].audio_ptr)
+    if ((subsegment < 0) | (subsegment >= data.num_subsegments)).any():
+        raise ValueError(
+            f"text2audio: a MASKAUDIO's audio_ptr must be in [0, {data.num_subsegments}); "
+            f"got {subsegment.min()} to {subsegment.max()}"
+        )
     audio[example, subsegment] = packed["text2audio"][example, sequence, position]
     # Masked subsegments first, each part in order; too few of them are filled up with others, without a prediction.
     order = np.argsort(audio < 0, axis=1, kind="stable")
@@ -202,5 +209,6 @@ def _targets(
         audio_index=torch.from_numpy(over_batch[:, :masked].ravel()),
         audio_extra=torch.from_numpy(over_batch[:, masked:].ravel()),
         span_rows=torch.from_numpy(span.ravel()[kept]),
-        span_source=torch.from_numpy(span_sources(streams, num_spans).ravel()[kept]),
+        span_index=torch.from_numpy(kept),
+        span_source=torch.from_numpy(sources.ravel()[kept]),
     )

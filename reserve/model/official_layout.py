@@ -22,7 +22,8 @@ class Entry:
 
     def to_torch(self, array: np.ndarray, size: Size) -> Tensor:
         """A flax array as the torch parameter of shape `size`: kernels are [in, out] there and [out, in] here."""
-        flat = from_numpy(array.astype(np.float32, order="C"))
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which the caller sees
+            flat = from_numpy(array.astype(np.float32, order="C"))
         return flat.reshape(size[1], size[0]).T.contiguous() if self.kernel else flat.reshape(size)
 
     def to_flax(self, value: Tensor) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Pretrained folders: `model.safetensors` and `config.json`, as the Hugging Face hub and a run's checkpoints hold them.
 
-They are read and written here rather than by huggingface_hub's mixin: that would have to be imported to define the
-model, rebuilds the dataclass of the configuration from annotations that are not strings only, draws the weights before
-it replaces them, and leaves what a damaged file raises to whichever library meets it.
+They are read and written here rather than by huggingface_hub's mixin, which would have to be imported to define the
+model, draws weights before it replaces them, and does not say what is wrong with a damaged file.
 """
 
 from __future__ import annotations
@@ -45,14 +44,15 @@ def save_pretrained(model: MerlotReserve, folder: str | os.PathLike[str], *, ste
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: parameter.detach().contiguous().cpu() for name, parameter in model.named_parameters()}
     with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps({"model_type": MODEL_TYPE, **asdict(model.config)}, indent=2) + "\n", "utf-8")
+        values = {"model_type": MODEL_TYPE, "step": step, **asdict(model.config)}
+        temporary.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     with replacing(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata={"format": "pt", "step": str(step)})
+        safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
 
 
 def load_pretrained(folder: str | os.PathLike[str]) -> MerlotReserve:
     """A model in float32 from the folder's two files. Raises CheckpointError saying what is wrong with which file."""
-    model = empty_model(_read_config(Path(folder) / CONFIG))
+    model = empty_model(_read_config(Path(folder) / CONFIG)[0])
 
     def read(weights: Any) -> MerlotReserve:
         stored = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (a handle, not a dict)
@@ -69,15 +69,8 @@ def load_pretrained(folder: str | os.PathLike[str]) -> MerlotReserve:
 
 
 def pretrained_step(folder: str | os.PathLike[str]) -> int:
-    """How many steps the weights of a pretrained folder were trained for; 0 where it does not say."""
-
-    def read(weights: Any) -> int:
-        step = (weights.metadata() or {}).get("step", "0")
-        if not re.fullmatch(r"[0-9]{1,9}", step):
-            raise CheckpointError(f"step must be a whole number; got {step!r:.80}")
-        return int(step)
-
-    return _with_weights(Path(folder) / WEIGHTS, read)
+    """How many steps a folder's weights were trained for; 0 where it does not say. Raises CheckpointError."""
+    return _read_config(Path(folder) / CONFIG)[1]
 
 
 def find_pretrained(
@@ -111,7 +104,8 @@ def find_pretrained(
     return Path(str(folder))
 
 
-def _read_config(path: Path) -> ModelConfig:
+def _read_config(path: Path) -> tuple[ModelConfig, int]:
+    """The configuration and the step."""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_CONFIG_BYTES + 1)
@@ -125,6 +119,9 @@ def _read_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict) or values.pop("model_type", None) != MODEL_TYPE:
         raise CheckpointError(f'{path} must be a map with "model_type": "{MODEL_TYPE}"')
+    step = values.pop("step", 0)
+    if type(step) is not int or not 0 <= step < 2**31:
+        raise CheckpointError(f"{path}: step must be a whole number from 0 to 2^31 - 1; got {step!r:.80}")
     try:
         config = build_section(ModelConfig, values, "config")
     except ValueError as error:
@@ -133,7 +130,7 @@ def _read_config(path: Path) -> ModelConfig:
         limit = _MAX_LAYERS if name.endswith("num_layers") else _MAX_SIZE
         if type(value) in (int, tuple) and max(value if isinstance(value, tuple) else (value,)) > limit:
             raise CheckpointError(f"{path}: config.{name} must be at most {limit}; got {value}")
-    return config
+    return config, step
 
 
 def _with_weights(path: Path, read: Callable[[Any], Result]) -> Result:

@@ -148,6 +148,7 @@ def load_dataset(files: RunFiles, config: Config, ranks: Ranks) -> PretrainDatas
                 config.data,
                 workers=config.train.prepare_workers,
                 seed=config.train.seed,
+                audio_track=config.train.audio_track,
                 on_result=shown,
             )
     ranks.barrier()

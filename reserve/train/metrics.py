@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +15,15 @@ from typing import Self
 
 from reserve.data.prepare import FileResult
 
+SHOWN = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
+
 
 class Metrics:
     """Writes each line of metrics to `folder`/metrics.jsonl and TensorBoard, and shows it.
 
     On a terminal a bar shows losses, examples/s and the time left; elsewhere a line is printed. A context manager.
-    Lines at or after `first_step` that an interrupted run left behind are dropped, so that steps are told once.
+    Lines after `first_step`, which an interrupted run left behind, are dropped, so that steps are told once. What is
+    not a finite number is null in metrics.jsonl.
     """
 
     def __init__(self, folder: Path, *, first_step: int, total_steps: int, batch_size: int) -> None:
@@ -28,9 +33,9 @@ class Metrics:
 
         self.batch_size, self.total_steps = batch_size, total_steps
         path = folder / "metrics.jsonl"
-        _drop_from(path, first_step)
+        _drop_after(path, first_step)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("step"),
@@ -66,17 +71,17 @@ class Metrics:
         rate = (step - self._last_step) * self.batch_size / (now - self._last)
         self._last, self._last_step = now, step
         line = {"step": step, **values, "examples_per_second": rate, "seconds": now - self._start}
-        self._file.write(json.dumps({k: v if k == "step" else round(v, 6) for k, v in line.items()}) + "\n")
+        self._file.write(_json_line(line))
         self._file.flush()
         for name, value in line.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)
-        told = f"loss {values['loss']:.3f}  {rate:.1f} examples/s"
+        losses = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN)
+        told = f"{losses}  {rate:.1f} examples/s"
         self._progress.update(self._task, told=told)
         if not self._console.is_terminal:
             left = (self.total_steps - step) * self.batch_size / rate
-            parts = "  ".join(f"{k} {values[k]:.3f}" for k in ("imgs_to_audio", "text_to_audio", "stuff_to_span"))
-            print(f"step {step}/{self.total_steps}  {told}  {parts}  {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"step {step}/{self.total_steps}  {told}  {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 class NoMetrics:
@@ -121,17 +126,27 @@ def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl; a last line cut short by a crash is left out."""
+    """The lines of a metrics.jsonl, null as NaN; a last line cut short by a crash is left out."""
     lines = []
     for text in path.read_text("utf-8").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             break
+        lines.append({name: math.nan if value is None else value for name, value in line.items()})
     return lines
 
 
-def _drop_from(path: Path, step: int) -> None:
+def _json_line(values: Mapping[str, float]) -> str:
+    """A line of metrics.jsonl. Strict JSON has no NaN, and a run that diverged must not make its log unreadable."""
+    rounded = {k: (v if k == "step" else round(v, 6)) if math.isfinite(v) else None for k, v in values.items()}
+    return json.dumps(rounded, allow_nan=False) + "\n"
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Drops the lines after `step`, and what is left of a line cut short."""
     if path.exists():
         kept = [line for line in read_metrics(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(map(_json_line, kept)), "utf-8")
+        os.replace(partial, path)

@@ -78,6 +78,10 @@ class ReserveAdamW(torch.optim.Optimizer):
         self.bias_correction = bias_correction
         self.decay_to_start = decay_to_start
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.moments == "bfloat16" else torch.float32
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step over every parameter that has a gradient."""
@@ -114,21 +118,29 @@ class ReserveAdamW(torch.optim.Optimizer):
         w.sub_(update, alpha=group["lr"])
 
     def _start(self, w: torch.Tensor, state: dict[str, Any]) -> None:
-        dtype = torch.bfloat16 if self.moments == "bfloat16" else torch.float32
         state["step"] = torch.zeros((), dtype=torch.int64)
-        state["m"] = torch.zeros_like(w, dtype=dtype)
-        state["v"] = torch.zeros_like(w, dtype=dtype)
+        state["m"] = torch.zeros_like(w, dtype=self._dtype)
+        state["v"] = torch.zeros_like(w, dtype=self._dtype)
         if self.decay_to_start:
             state["start"] = w.detach().bfloat16()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also undoes the base class's conversion of all state to the parameters' dtype, which loses nothing here."""
+        """Also undoes the base class's conversion of all state to the parameters' dtype, which loses nothing here.
+
+        Raises ValueError where the state is that of another kind of moments or of decay: its numbers mean other things.
+        """
+        dtypes = {"m": self._dtype, "v": self._dtype} | ({"start": torch.bfloat16} if self.decay_to_start else {})
+        for state in state_dict["state"].values():
+            if state.keys() != {"step", *dtypes}:
+                raise ValueError(f"the state holds {sorted(state)}; this optimizer keeps {sorted({'step', *dtypes})}")
+            if state["v"].dtype != self._dtype:
+                raise ValueError(
+                    f"the state has moments in {state['v'].dtype}; this optimizer keeps them in {self._dtype}"
+                )
         super().load_state_dict(state_dict)
-        dtype = torch.bfloat16 if self.moments == "bfloat16" else torch.float32
         for state in self.state.values():
-            for name, kept in (("m", dtype), ("v", dtype), ("start", torch.bfloat16)):
-                if name in state:
-                    state[name] = state[name].to(kept)
+            for name, dtype in dtypes.items():
+                state[name] = state[name].to(dtype)
 
 
 def parameter_groups(model: MerlotReserve, weight_decay: float, *, finetuning: bool = False) -> list[dict[str, Any]]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import os
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from figures import Figure, largest, relative
 from golden import Golden
 
-from reserve.model.checkpoint import parameter_entries, save_official
+from reserve.config import DataConfig, ModelConfig
+from reserve.data.dataset import audio_clips
+from reserve.data.masking import inference_subsegment_starts
+from reserve.model.batch import PretrainBatch
+from reserve.model.checkpoint import parameter_entries, read_official, save_official
+from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.objective import PretrainPairs, pretrain_loss, pretrain_pairs
 from reserve.train.optimizer import ReserveAdamW, decode_second_moment, parameter_groups
 from reserve.train.schedule import learning_rate_scale
@@ -24,39 +30,13 @@ from reserve_kernels.contrastive.reference import scaled
 ZERO_GRADIENTS = ("seq_attnpool/key/bias",)
 
 
-@dataclass
-class Figure:
-    """One comparison: what was compared, how, the worst value found and the bound it must keep."""
-
-    what: str
-    measure: str
-    value: float
-    bound: float
-    at_least: bool = False
-
-    @property
-    def holds(self) -> bool:
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-
-def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """|ours - theirs| / |theirs| in the Euclidean norm."""
-    return float(np.linalg.norm(ours.astype(np.float64) - theirs) / np.linalg.norm(theirs.astype(np.float64)))
-
-
-def largest(ours: np.ndarray, theirs: np.ndarray) -> float:
-    return float(np.abs(ours.astype(np.float64) - theirs).max())
-
-
 @torch.no_grad()
 def checkpoint(golden: Golden) -> list[Figure]:
     path = golden.folder / "tiny.ckpt.msgpack"
-    again = Path(os.environ.get("TMPDIR", "/tmp")) / f"reserve-parity-{os.getpid()}.msgpack"
-    try:
-        save_official(golden.load_model(), again, step=750000)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / "again.msgpack"
+        save_official(golden.load_model(), again, step=read_official(path).step)
         differing = float(again.read_bytes() != path.read_bytes())
-    finally:
-        again.unlink(missing_ok=True)
     return [Figure("official checkpoint read and written back", "files that differ", differing, 0)]
 
 
@@ -153,8 +133,11 @@ def _gradient_figures(model, theirs: dict[str, np.ndarray]) -> list[Figure]:
     return figures
 
 
-def optimizer(golden: Golden, setting: str) -> list[Figure]:
-    """Three steps of `bf16_adam` or `fp32_adam` on the golden batch."""
+def optimizer(golden: Golden, setting: str, *, exact_gradients: bool = False) -> list[Figure]:
+    """Three steps of `bf16_adam` or `fp32_adam` on the golden batch.
+
+    `exact_gradients` computes them in float64: what then still differs is the recording's own rounding.
+    """
     theirs = {k.removeprefix(f"{setting}/"): v for k, v in golden.arrays("tiny.optimizer.npz").items() if setting in k}
     model, batch = golden.load_model(), golden.batch()
     pretraining = setting == "bf16_adam"
@@ -170,9 +153,7 @@ def optimizer(golden: Golden, setting: str) -> list[Figure]:
     for step in range(3):
         for group in adam.param_groups:
             group["lr"] = 4e-4 * learning_rate_scale(step, num_warmup_steps=2, num_train_steps=10)
-        adam.zero_grad()
-        loss = pretrain_loss(pretrain_pairs(model, batch), model.contrastive_scales, batch.targets.span_source).total
-        loss.backward()
+        loss = _backward(model, batch, exact=exact_gradients)
         for entry in entries:
             seen_gradient[entry.flax] |= entry.to_flax(parameters[entry.torch].grad) != 0
         adam.step()
@@ -180,7 +161,7 @@ def optimizer(golden: Golden, setting: str) -> list[Figure]:
             Figure(
                 f"loss before step {step + 1}",
                 "absolute error",
-                abs(float(loss.detach()) - float(theirs[f"loss_{step}"])),
+                abs(loss - float(theirs[f"loss_{step}"])),
                 1e-5,
             )
         )
@@ -194,6 +175,18 @@ def optimizer(golden: Golden, setting: str) -> list[Figure]:
         for name, moment in [("mu_bits", "m"), ("nu_bits", "v")]:
             figures += _moment_figures(adam, parameters, entries, theirs, name, moment, seen_gradient)
     return figures
+
+
+def _backward(model: MerlotReserve, batch: PretrainBatch, *, exact: bool) -> float:
+    """Sets the gradients, computed in float32 or, `exact`, in float64; returns the loss."""
+    computed = copy.deepcopy(model).double() if exact else model
+    computed.zero_grad()
+    pairs = pretrain_pairs(computed, batch)
+    loss = pretrain_loss(pairs, computed.contrastive_scales, batch.targets.span_source).total
+    loss.backward()
+    for parameter, source in zip(model.parameters(), computed.parameters(), strict=True):
+        parameter.grad = source.grad.float()
+    return float(loss.detach())
 
 
 def _moment_figures(adam, parameters, entries, theirs, name, moment, seen_gradient) -> list[Figure]:
@@ -270,6 +263,11 @@ def log_mel(golden: Golden) -> list[Figure]:
             ours = log_mel_spectrogram(waveform, playback_speed=speed, pad_mode=pad_mode).numpy().T
             worst = largest(ours, arrays[f"{signal}/log_mel/{pad_mode}"])
             figures.append(Figure(f"log-mel of {signal}, {pad_mode}", "largest absolute error", worst, 2e-4))
+            if f"{signal}/segments/{pad_mode}" in arrays:
+                starts = inference_subsegment_starts(DataConfig())[:1]
+                ours = audio_clips(ours.T[None], np.array([speed]), starts, ModelConfig().audio_seq_length)
+                worst = largest(ours, arrays[f"{signal}/segments/{pad_mode}"])
+                figures.append(Figure(f"subsegments of {signal}, {pad_mode}", "largest absolute error", worst, 2e-4))
     return figures
 
 
@@ -308,12 +306,13 @@ class PairsModule(torch.nn.Module):
         return pretrain_pairs(self.model, batch)
 
 
-def two_devices(golden: Golden, rendezvous: Path) -> list[Figure]:
-    """Two processes over gloo; `rendezvous` is a file that does not exist yet."""
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    workers = mp.spawn(_device, (str(golden.folder), f"file://{rendezvous}", results), nprocs=2, join=False)
-    figures = results.get() + results.get()
-    while not workers.join():
-        pass
+def two_devices(golden: Golden) -> list[Figure]:
+    """Two processes over gloo."""
+    results = mp.get_context("spawn").SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"file://{folder}/rendezvous"
+        workers = mp.spawn(_device, (str(golden.folder), address, results), nprocs=2, join=False)
+        figures = results.get() + results.get()
+        while not workers.join():
+            pass
     return sorted(figures, key=lambda f: f.what)

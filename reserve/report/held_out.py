@@ -1,0 +1,226 @@
+"""A few held-out segments as the page shows them: what the model saw, what was masked, and what it guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+from markupsafe import Markup
+
+from reserve.data.dataset import MaskedExample, PretrainDataset
+from reserve.data.masking import inference_subsegment_starts
+from reserve.data.store import load_segments
+from reserve.data.types import TokenStream
+from reserve.data.vocabulary import AUDIOSPAN, MASK, MASKAUDIO, PAD
+from reserve.evaluate import Evaluation, Ranking
+from reserve.report.pictures import clip_uri, frame_uri, spectrogram_svg
+
+SHOWN_SEGMENTS = 6
+SHOWN_PICTURES = 3
+"""Guessed frames and sounds that are shown; of words all guesses are."""
+CONTEXT_SUBSEGMENTS = 2
+"""Subsegments of transcript shown before and after the segment."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a transcript: `text` said, a `sound` heard, or a `mask`; `number` counts the masks of a segment.
+
+    `outside`: before or after the segment that is shown.
+    """
+
+    kind: str
+    text: str = ""
+    number: int = 0
+    outside: bool = False
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A candidate: its cosine with the prediction, what it is in words, a picture of it (data URI), if it has one."""
+
+    score: float
+    text: str
+    picture: str
+    is_true: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model makes of one masked thing: where the true one came among all candidates, and the best of them.
+
+    `rank` counts from 1, ties in the middle.
+    """
+
+    truth: Guess
+    rank: float
+    candidates: int
+    guesses: list[Guess]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A segment's words as one of the streams has them; `answers` by the number of the mask."""
+
+    stream: str
+    pieces: list[Piece]
+    answers: dict[int, Answer]
+
+
+@dataclass(frozen=True)
+class HeldOutSegment:
+    """All the page shows of one segment; `start` in seconds of its video."""
+
+    video: str
+    start: float
+    playback_speed: int
+    frame: str
+    spectrogram: Markup
+    matching_shows_audio: bool
+    frame_answer: Answer | None
+    sound_answers: list[Answer]
+    transcripts: list[Transcript]
+
+
+def choose_segments(evaluation: Evaluation, num_subsegments: int, count: int = SHOWN_SEGMENTS) -> list[tuple[int, int]]:
+    """(example, segment) of `count` segments, evenly spaced among all that have a masked sound; where none has, among
+    all. What the model made of them does not matter. `num_subsegments`: those of a segment."""
+    frames, sounds = (_by_name(evaluation)[name] for name in ("imgs_to_audio", "text_to_audio"))
+    places = sounds.places[sounds.truth] // (1, num_subsegments) if len(sounds.truth) else frames.places
+    found = np.unique(places, axis=0)
+    count = min(count, len(found))
+    return [
+        (int(example), int(segment))
+        for example, segment in found[(2 * np.arange(count) + 1) * len(found) // (2 * count or 1)]
+    ]
+
+
+class HeldOut:
+    """Looks up what the queries and candidates of an evaluation are in the data set it was made on."""
+
+    def __init__(self, dataset: PretrainDataset, evaluation: Evaluation) -> None:
+        self.dataset, self.data = dataset, dataset.data
+        self.rankings = _by_name(evaluation)
+        self._queries = {
+            name: {(int(e), int(p)): query for query, (e, p) in enumerate(ranking.places[ranking.truth])}
+            for name, ranking in self.rankings.items()
+        }
+        self._example = lru_cache(maxsize=64)(lambda index: dataset[0, index])
+
+    def segment(self, example: int, segment: int) -> HeldOutSegment:
+        """Everything about segment `segment` of example `example`."""
+        item, data = self._example(example), self.data
+        video, index = self.dataset.examples[example].segments[segment]
+        stored = load_segments(self.dataset.stores[video], index, index + 1)
+        length = self.dataset.model.audio_seq_length
+        subsegments = segment * data.num_audio_subsegments + np.arange(data.num_audio_subsegments)
+        heard = item.text.text2audio
+        sounds = [self.answer("text_to_audio", example, int(place)) for place in subsegments]
+        return HeldOutSegment(
+            video=stored.video_id,
+            start=float(stored.start[0]),
+            playback_speed=int(stored.playback_speed[0]),
+            frame=frame_uri(item.images[segment]),
+            spectrogram=spectrogram_svg(
+                stored.log_mel[0].astype(np.float32),
+                int(stored.playback_speed[0]),
+                inference_subsegment_starts(data, length)[segment],
+                length,
+                np.isin(subsegments, heard.audio_ptr[heard.ids == MASKAUDIO]),
+                data,
+            ),
+            matching_shows_audio=bool((item.text.audio_text_matching.ids == AUDIOSPAN).any()),
+            frame_answer=self.answer("imgs_to_audio", example, segment),
+            sound_answers=[answer for answer in sounds if answer],
+            transcripts=self._transcripts(example, segment),
+        )
+
+    def candidate(self, problem: str, example: int, place: int) -> tuple[str, str]:
+        """What a candidate of a problem is: in words, and as a picture."""
+        item = self._example(example)
+        if problem == "imgs_to_audio":
+            return "", frame_uri(item.images[place])
+        if problem == "text_to_audio":
+            return self._decode(spoken_tokens(item, place)), clip_uri(item.audio_clips[place, :, :-1])
+        return self._decode(item.text.text_spans[place]), ""
+
+    def answer(self, problem: str, example: int, place: int) -> Answer | None:
+        """The answer for the masked thing at `place`; None where the model had nothing to predict there."""
+        ranking = self.rankings[problem]
+        query = self._queries[problem].get((example, place))
+        if query is None:
+            return None
+        truth = ranking.truth[query]
+        shown = slice(None if problem == "stuff_to_span" else SHOWN_PICTURES)
+        best = zip(ranking.guesses[query][shown], ranking.guess_scores[query][shown], strict=True)
+
+        def guess(candidate: int, score: float) -> Guess:
+            words, picture = self.candidate(problem, *ranking.places[candidate].tolist())
+            return Guess(float(score), words, picture, bool(candidate == truth))
+
+        return Answer(
+            truth=guess(truth, ranking.true_score[query]),
+            rank=float(ranking.above[query] + ranking.tied[query] / 2 + 1),
+            candidates=ranking.candidates,
+            guesses=[guess(candidate, score) for candidate, score in best],
+        )
+
+    def _transcripts(self, example: int, segment: int) -> list[Transcript]:
+        """What text2audio has of a segment, and audio2text where it masks words in it."""
+        text2audio, audio2text = (self._transcript(name, example, segment) for name in ("text2audio", "audio2text"))
+        return [text2audio, audio2text] if any(piece.number for piece in audio2text.pieces) else [text2audio]
+
+    def _transcript(self, name: str, example: int, segment: int) -> Transcript:
+        item, data = self._example(example), self.data
+        stream: TokenStream = getattr(item.text, name)
+        first = segment * data.num_audio_subsegments
+        inside = range(first, first + data.num_audio_subsegments)
+        shown = range(first - CONTEXT_SUBSEGMENTS, inside.stop + CONTEXT_SUBSEGMENTS)
+        row = segment // data.segments_per_group
+        tokens = [
+            (token, subsegment, span)
+            for token, subsegment, span in zip(
+                *(getattr(stream, field)[row].tolist() for field in ("ids", "audio_ptr", "text_ptr")), strict=True
+            )
+            if subsegment in shown and token not in (PAD, MASKAUDIO)
+        ]
+        pieces, answers = [], {}
+        for piece, span in self._pieces(tokens, inside):
+            pieces.append(piece)
+            if piece.number and (answer := self.answer("stuff_to_span", example, span)):
+                answers[piece.number] = answer
+        return Transcript(name, pieces, answers)
+
+    def _pieces(self, tokens: list[tuple[int, int, int]], inside: range) -> Iterator[tuple[Piece, int]]:
+        """Tokens (id, subsegment, span) as pieces, each with the span that a mask stands for."""
+        number = 0
+
+        def kind(token: tuple[int, int, int]) -> tuple[str, bool, int]:
+            # Consecutive words on one side of the segment's bounds are one piece; masks and sounds one a subsegment.
+            name = {MASK: "mask", AUDIOSPAN: "sound"}.get(token[0], "text")
+            return name, token[1] not in inside, -1 if name == "text" else token[1]
+
+        for (name, outside, _), group in groupby(tokens, kind):
+            run = list(group)
+            is_counted = name == "mask" and not outside
+            number += is_counted
+            words = self._decode(np.array([token for token, _, _ in run])) if name == "text" else ""
+            yield Piece(name, words, number if is_counted else 0, outside), run[0][2]
+
+    def _decode(self, ids: np.ndarray) -> str:
+        return self.dataset.tokenizer.decode(ids[ids != PAD]).strip()
+
+
+def spoken_tokens(item: MaskedExample, subsegment: int) -> np.ndarray:
+    """Token ids of what is said in a subsegment, as text2audio has it: shown, or masked and to be predicted."""
+    stream = item.text.text2audio
+    there = stream.audio_ptr == subsegment
+    masked = there & (stream.ids == MASK)
+    return item.text.text_spans[stream.text_ptr[masked][0]] if masked.any() else stream.ids[there]
+
+
+def _by_name(evaluation: Evaluation) -> dict[str, Ranking]:
+    return {ranking.name: ranking for ranking in evaluation.rankings}

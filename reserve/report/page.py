@@ -1,0 +1,165 @@
+"""report.html: how a run learned and what it makes of held-out videos, on one self-contained page."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from reserve.config import Config
+from reserve.data.dataset import PretrainDataset
+from reserve.evaluate import Evaluation, Ranking
+from reserve.report.held_out import HeldOut, choose_segments
+from reserve.report.pictures import curves_svg
+from reserve.train.metrics import read_metrics
+
+NAME = "report.html"
+TEMPLATE = "report.html.jinja"
+TITLES = {
+    "imgs_to_audio": ("Sound or words → frame", "Given a segment's sound or words, which frame was seen?"),
+    "text_to_audio": ("Words and frames → sound", "Given the words around it and the frames, which sound was masked?"),
+    "stuff_to_span": ("Everything → words", "Given frames, sound or text around them, which words were masked?"),
+}
+CURVES = (
+    ("Total loss", {"total": "loss"}),
+    ("The three problems", {name: name for name in TITLES}),
+    (
+        "Words, by the stream they were masked in",
+        {name: f"span_{name}" for name in ("text2audio", "audio2text", "random_text")},
+    ),
+)
+"""Title of each plot, and the metric behind each of its lines."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The logarithmic axis of the bars, from `low` to 1, in percent of its width."""
+
+    low: float
+
+    def __call__(self, value: float) -> float:
+        share = math.log10(max(value, self.low) / self.low) / -math.log10(self.low)
+        return round(100 * share, 2)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Place and label of every power of ten."""
+        decades = range(round(math.log10(self.low)), 1)
+        return [(self(10.0**power), f"{10.0 ** (power + 2):g}%") for power in decades]
+
+
+def write_report(run: Path, config: Config, dataset: PretrainDataset, evaluation: Evaluation) -> Path:
+    """Writes `run`/report.html about an evaluation on `dataset`, with the curves of `run`/metrics.jsonl if it exists.
+
+    The page asks nothing of the network and runs no script; what it quotes of videos is escaped. Returns its path.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("reserve", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "score": _score, "place": _place, "clock": _clock, "times": _times}
+    held_out = HeldOut(dataset, evaluation)
+    page = environment.get_template(TEMPLATE).render(
+        run=run.resolve().name,
+        evaluation=evaluation,
+        videos=len(dataset.stores),
+        settings=_settings(config),
+        titles=TITLES,
+        scale=bar_scale(evaluation.rankings),
+        curves=_curves(run / "metrics.jsonl", config),
+        segments=[
+            held_out.segment(example, segment)
+            for example, segment in choose_segments(evaluation, config.data.num_audio_subsegments)
+        ],
+    )
+    path = run / NAME
+    partial = path.with_name(NAME + ".partial")
+    partial.write_text(page, "utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def chance_losses(config: Config) -> dict[str, float]:
+    """What each loss is for a model that cannot tell candidates apart: the mean over both directions of ln(candidates).
+
+    Candidates are those of the batches of all devices (SPEC 8); text_to_audio has more of them in one direction.
+    """
+    data, batch = config.data, config.train.batch_size
+    frame = math.log(batch * data.num_segments)
+    sound = (math.log(batch * data.num_subsegments) + math.log(batch * data.num_masked_subsegments)) / 2
+    span = math.log(batch * data.num_text_spans_to_include)
+    sources = dict.fromkeys(("span_text2audio", "span_audio2text", "span_random_text"), span)
+    return {
+        "loss": frame + sound + span,
+        "imgs_to_audio": frame,
+        "text_to_audio": sound,
+        "stuff_to_span": span,
+        **sources,
+    }
+
+
+def bar_scale(rankings: list[Ranking]) -> Scale:
+    """From the power of ten below every chance level to 1."""
+    levels = [level for ranking in rankings if 0 < (level := ranking.chance(1)) < 1]
+    return Scale(10.0 ** math.floor(math.log10(min(levels, default=0.01))))
+
+
+def _curves(path: Path, config: Config) -> list[tuple[str, Markup]]:
+    lines = read_metrics(path) if path.is_file() else []
+    if not lines:
+        return []
+    chance = chance_losses(config)
+    steps = [line["step"] for line in lines]
+    plots = []
+    for title, metrics in CURVES:
+        values = {label: [line.get(key, math.nan) for line in lines] for label, key in metrics.items()}
+        levels = {label: chance[key] for label, key in metrics.items()}
+        plots.append((title, curves_svg(title, steps, values, levels)))
+    return plots
+
+
+def _settings(config: Config) -> list[tuple[str, str]]:
+    data, model, optimizer, train = config.data, config.model, config.optimizer, config.train
+    layers = (model.vit_num_layers, model.audio_num_layers, model.joint_num_layers, model.span_num_layers)
+    height, width = model.image_size
+    return [
+        ("hidden size", f"{model.hidden_size}"),
+        ("layers (vision, audio, joint, span)", ", ".join(map(str, layers))),
+        ("frames", f"{height} × {width} pixels"),
+        ("segments an example", f"{data.num_segments} in {data.num_segment_groups} groups"),
+        ("steps in all", f"{optimizer.num_train_steps}"),
+        ("batch", f"{train.batch_size} examples"),
+        ("learning rate", f"{optimizer.learning_rate:g}, warm-up {optimizer.num_warmup_steps}"),
+        ("precision", train.precision),
+        ("seed", f"{train.seed}"),
+    ]
+
+
+def _percent(value: float) -> str:
+    """A share of 1 in percent; a dash where it is not a number."""
+    return "–" if math.isnan(value) else f"{100 * value:.{2 if value < 0.1 else 1}f}%"
+
+
+def _times(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _score(value: float) -> str:
+    """A cosine; a dash where the model gave no number."""
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
+
+
+def _place(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:g}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"

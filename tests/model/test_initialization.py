@@ -1,0 +1,75 @@
+"""The distributions of SPEC 4, for every parameter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from reserve.config import ModelConfig
+from reserve.model.initialization import initialize
+from reserve.model.merlot_reserve import MerlotReserve
+
+CONFIG = ModelConfig(
+    hidden_size=128,
+    vocab_size=500,
+    vit_num_layers=1,
+    vit_patch_size=8,
+    audio_num_layers=1,
+    span_num_layers=1,
+    joint_num_layers=1,
+)
+# Of a normal cut at two standard deviations.
+CUT = 0.87962566103423978
+
+
+def expected_std(name: str, fan_in: int) -> float:
+    if ".pool." in name:
+        return 1 / math.sqrt(fan_in)
+    return CUT * min(18 / fan_in, 0.02) / math.sqrt(2)
+
+
+def test_every_parameter_is_drawn_anew() -> None:
+    torch.manual_seed(0)
+    model = MerlotReserve(CONFIG)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+    initialize(model)
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter).all(), name
+        if name.endswith("norm.weight") or name == "contrastive_scales":
+            assert (parameter == 1).all(), name
+        elif name.endswith("bias"):
+            assert (parameter == 0).all(), name
+        elif parameter.dim() == 2 and name != "token_embedding.weight":
+            std = expected_std(name, parameter.shape[1])
+            # Five standard errors of a standard deviation.
+            assert abs(parameter.std() / std - 1) < 5 / math.sqrt(2 * parameter.numel()), name
+            assert parameter.abs().max() <= 2 * std / CUT * (1 + 1e-6), name
+        else:
+            assert abs(parameter.std() / 0.02 - 1) < 5 / math.sqrt(2 * parameter.numel()), name
+
+
+def test_wide_embeddings_are_xavier_uniform() -> None:
+    torch.manual_seed(0)
+    weight = MerlotReserve(replace(CONFIG, hidden_size=832)).token_embedding.weight
+    bound = math.sqrt(6 / (500 + 832))
+    assert weight.abs().max() <= bound
+    assert weight.abs().max() > 0.999 * bound
+    assert abs(weight.std() / (bound / math.sqrt(3)) - 1) < 0.01
+
+
+@pytest.mark.parametrize("name", ["head.weight", "vision_encoder.embedding.weight"])
+def test_scale_multiplies_the_kernels(name: str) -> None:
+    torch.manual_seed(0)
+    plain = MerlotReserve(CONFIG).get_parameter(name)
+    torch.manual_seed(0)
+    scaled = MerlotReserve(replace(CONFIG, init_scale=3.0)).get_parameter(name)
+    torch.testing.assert_close(scaled, 3 * plain)
+
+
+def test_temperatures_start_where_asked() -> None:
+    assert MerlotReserve(replace(CONFIG, init_log_scale=2.5)).contrastive_scales.tolist() == [2.5] * 3

@@ -1,0 +1,260 @@
+"""embed_video, embed_text_spans, embed_audio: values, shapes, unit norm, independence, and named errors.
+
+Here the sizes of base and large run with one layer an encoder and a small vocabulary; under the marker `slow` they run
+whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from plain_model import PlainModel
+from random_batches import VOCABULARY, random_weights
+from random_videos import random_video, restated
+
+from reserve.config import DataConfig, ModelConfig
+from reserve.data.vocabulary import AUDIOSPAN, PAD
+from reserve.model.checkpoint import load_official
+from reserve.model.merlot_reserve import MerlotReserve
+
+GRIDS = [(12, 20), (18, 32), (24, 24)]
+SMALL = ModelConfig(
+    hidden_size=64,
+    vocab_size=VOCABULARY,
+    vit_num_layers=1,
+    vit_patch_size=4,
+    output_grid=(2, 4),
+    audio_num_layers=1,
+    span_num_layers=1,
+    joint_num_layers=1,
+)
+BASE = ModelConfig()
+LARGE = ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, np.ndarray]:
+    return random_weights(SMALL, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def model(weights: dict[str, np.ndarray]) -> MerlotReserve:
+    """In float64 with large weights, so that everything that could leak would show."""
+    return load_official(weights, SMALL).double().requires_grad_(False)
+
+
+def video(model: MerlotReserve, segments: int, grid: tuple[int, int], videos: int = 2) -> dict[str, torch.Tensor]:
+    """Arguments of embed_video in the precision of the model."""
+    return random_video(model.config, segments, grid, videos=videos, dtype=model.head.weight.dtype)
+
+
+def assert_unit(vectors: torch.Tensor, tolerance: float = 1e-5) -> None:
+    assert torch.isfinite(vectors).all()
+    # Off by the 1e-5 in the norm.
+    assert (vectors.double().norm(dim=-1) - 1).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("segments", range(1, 9))
+@pytest.mark.parametrize("grid", GRIDS)
+def test_embed_video_on_every_grid_and_number_of_segments(
+    model: MerlotReserve, weights: dict[str, np.ndarray], grid: tuple[int, int], segments: int
+) -> None:
+    given = video(model, segments, grid, videos=1)
+    ours = model.embed_video(**given)
+    assert ours.shape == (1, 19, 64)
+    assert_unit(ours[:, :-2], 1e-4)
+    assert (ours[:, -2:] == 0).all()
+    config = ModelConfig(**{**vars(SMALL), "output_grid": grid})
+    plain = PlainModel({k: torch.from_numpy(v).double() for k, v in weights.items()}, config, DataConfig())
+    truth = restated(plain, given)
+    torch.testing.assert_close(ours[:, :-2], truth[:, :-2], rtol=1e-9, atol=1e-9)
+
+
+def test_embed_video_of_one_is_the_same_among_others(model: MerlotReserve) -> None:
+    given = video(model, 2, (2, 4), videos=3)
+    together = model.embed_video(**given)
+    for i in range(3):
+        alone = model.embed_video(**{name: value[i : i + 1] for name, value in given.items()})
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("pointer", [-1, 0, 10**6])
+def test_embed_video_ignores_padding_and_what_it_points_at(model: MerlotReserve, pointer: int) -> None:
+    given = video(model, 2, (2, 4))
+    before = model.embed_video(**given)
+    for name, filler in (("tokens", PAD), ("subsegments", pointer)):
+        given[name] = torch.cat((given[name], torch.full((2, 5), filler)), 1)
+    after = model.embed_video(**given)
+    torch.testing.assert_close(after[:, :19], before, rtol=1e-12, atol=1e-12)
+    assert (after[:, 19:] == 0).all()
+
+
+def test_embed_video_needs_no_sound_without_audiospans(model: MerlotReserve) -> None:
+    given = video(model, 2, (2, 4))
+    given["tokens"][given["tokens"] == AUDIOSPAN] = 11
+    silent = model.embed_video(**given | {"audio_clips": None})
+    torch.testing.assert_close(silent, model.embed_video(**given), rtol=1e-12, atol=1e-12)
+
+
+def test_embed_video_of_padding_alone_and_of_no_tokens(model: MerlotReserve) -> None:
+    given = video(model, 1, (2, 4))
+    given["tokens"][:] = PAD
+    assert (model.embed_video(**given) == 0).all()
+    given |= {name: given[name][:, :0] for name in ("tokens", "subsegments")}
+    assert model.embed_video(**given).shape == (2, 0, 64)
+
+
+def test_embed_video_takes_bytes(model: MerlotReserve) -> None:
+    given = video(model, 1, (2, 4))
+    pixels = torch.randint(0, 256, given["images"].shape, dtype=torch.uint8)
+    torch.testing.assert_close(
+        model.embed_video(**given | {"images": pixels}), model.embed_video(**given | {"images": pixels.double() / 255})
+    )
+
+
+def test_embed_text_spans_is_the_restatement_s(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
+    spans = torch.randint(10, VOCABULARY, (5, 15))
+    for i in range(5):
+        spans[i, 15 - 3 * i :] = PAD
+    ours = model.embed_text_spans(spans)
+    plain = PlainModel({k: torch.from_numpy(v).double() for k, v in weights.items()}, SMALL, DataConfig())
+    truth = plain.spans(spans)
+    torch.testing.assert_close(ours, truth / truth.norm(dim=-1, keepdim=True), rtol=1e-4, atol=1e-6)
+    assert_unit(ours, 1e-4)
+
+
+def test_embed_text_spans_is_independent_of_mates_and_padding(model: MerlotReserve) -> None:
+    spans = torch.randint(10, VOCABULARY, (4, 6))
+    together = model.embed_text_spans(torch.cat((spans, torch.full((4, 9), PAD)), 1))
+    for i in range(4):
+        torch.testing.assert_close(
+            together[i : i + 1], model.embed_text_spans(spans[i : i + 1]), rtol=1e-11, atol=1e-11
+        )
+
+
+@pytest.mark.parametrize("shape", [(0, 15), (3, 0), (1, 1)])
+def test_embed_text_spans_of_little(model: MerlotReserve, shape: tuple[int, int]) -> None:
+    vectors = model.embed_text_spans(torch.full(shape, 11))
+    assert vectors.shape == (shape[0], 64)
+    if shape[0]:
+        assert_unit(vectors, 1e-4)
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (2, 3), (0,), (2, 0, 3)])
+def test_embed_audio_keeps_the_leading_axes(model: MerlotReserve, leading: tuple[int, ...]) -> None:
+    clips = torch.randn(*leading, 60, 65, dtype=torch.float64)
+    vectors = model.embed_audio(clips)
+    assert vectors.shape == (*leading, 64)
+    if vectors.numel():
+        assert_unit(vectors, 1e-4)
+        alone = model.embed_audio(clips.reshape(-1, 60, 65)[0])
+        torch.testing.assert_close(vectors.reshape(-1, 64)[0], alone, rtol=1e-11, atol=1e-11)
+
+
+def test_half_precision_takes_single_precision_inputs(weights: dict[str, np.ndarray], model: MerlotReserve) -> None:
+    half = load_official(weights, SMALL).bfloat16().requires_grad_(False)
+    given = video(model, 2, (2, 4))
+    single = {name: value.float() if value.is_floating_point() else value for name, value in given.items()}
+    assert_unit(half.embed_video(**single)[:, :-2], 0.02)
+    assert_unit(half.embed_audio(single["audio_clips"]), 0.02)
+    assert_unit(half.embed_text_spans(given["tokens"][:, :15]), 0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"images": torch.zeros(2, 8, 16, 3)}, ValueError, r"images must be \[videos, segments, height, width, 3\]"),
+        ({"images": torch.zeros(2, 1, 8, 16, 1)}, ValueError, r"images must be .*; got \(2, 1, 8, 16, 1\)"),
+        ({"images": torch.zeros(2, 1, 8, 16, 3, dtype=torch.int64)}, TypeError, r"images must be uint8 or floating"),
+        ({"images": torch.zeros(2, 0, 8, 16, 3)}, ValueError, "images must show 1 to 8 segments; got 0"),
+        ({"images": torch.zeros(2, 9, 8, 16, 3)}, ValueError, "images must show 1 to 8 segments; got 9"),
+        ({"images": torch.zeros(2, 1, 8, 20, 3)}, ValueError, "multiples of 8 pixels; got 8 x 20"),
+        ({"images": torch.zeros(2, 1, 0, 16, 3)}, ValueError, "multiples of 8 pixels; got 0 x 16"),
+        ({"images": torch.zeros(3, 1, 8, 16, 3)}, ValueError, r"tokens and subsegments must both be \[3, L\]"),
+        ({"subsegments": torch.zeros(2, 7, dtype=torch.int64)}, ValueError, "tokens and subsegments must both be"),
+        ({"tokens": torch.zeros(2, 19)}, TypeError, "tokens must be whole numbers; got torch.float32"),
+        ({"tokens": torch.full((2, 19), VOCABULARY)}, ValueError, r"tokens must be token ids in \[0, 50\)"),
+        ({"tokens": torch.full((2, 19), -1)}, ValueError, r"tokens must be token ids in .*; got -1 to -1"),
+        ({"subsegments": torch.zeros(2, 19)}, TypeError, "subsegments must be whole numbers; got torch.float32"),
+        ({"subsegments": torch.full((2, 19), 3)}, ValueError, r"subsegments must be in \[0, 3\) for 1 segments"),
+        ({"subsegments": torch.full((2, 19), -1)}, ValueError, r"subsegments must be in .*; got -1 to -1"),
+        ({"audio_clips": None}, ValueError, "audio_clips must be given: tokens contain AUDIOSPAN"),
+        ({"audio_clips": torch.zeros(2, 3, 60, 64)}, ValueError, r"audio_clips must be \[..., 60, 65\]"),
+        ({"audio_clips": torch.zeros(2, 4, 60, 65)}, ValueError, r"audio_clips must be \[2, 3, ...\] for 1 segments"),
+        ({"audio_clips": torch.zeros(2, 3, 60, 65, dtype=torch.int32)}, TypeError, "audio_clips must be floating"),
+    ],
+)
+def test_embed_video_names_what_is_wrong(
+    model: MerlotReserve, changes: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        model.embed_video(**video(model, 1, (2, 4)) | changes)
+
+
+@pytest.mark.parametrize(
+    ("spans", "error", "message"),
+    [
+        (torch.zeros(2, 16, dtype=torch.int64), ValueError, r"spans must be \[n, length\] with length at most 15"),
+        (torch.zeros(15, dtype=torch.int64), ValueError, r"spans must be \[n, length\]"),
+        (torch.zeros(2, 15), TypeError, "spans must be whole numbers"),
+        (torch.full((2, 15), VOCABULARY), ValueError, r"spans must be token ids in \[0, 50\)"),
+    ],
+)
+def test_embed_text_spans_names_what_is_wrong(
+    model: MerlotReserve, spans: torch.Tensor, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        model.embed_text_spans(spans)
+
+
+@pytest.mark.parametrize("shape", [(65,), (59, 65), (2, 60, 64)])
+def test_embed_audio_names_what_is_wrong(model: MerlotReserve, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"clips must be \[..., 60, 65\]"):
+        model.embed_audio(torch.zeros(shape))
+
+
+SHALLOW = {"vocab_size": VOCABULARY, **{f"{part}_num_layers": 1 for part in ("vit", "audio", "span", "joint")}}
+
+
+@pytest.fixture(scope="module", params=["base", "large"])
+def shallow(request: pytest.FixtureRequest) -> MerlotReserve:
+    torch.manual_seed(0)
+    config = {"base": BASE, "large": LARGE}[request.param]
+    return MerlotReserve(ModelConfig(**{**vars(config), **SHALLOW})).requires_grad_(False)
+
+
+def assert_embeds(model: MerlotReserve, segments: int, grid: tuple[int, int]) -> None:
+    hidden = model.config.hidden_size
+    given = video(model, segments, grid)
+    vectors = model.embed_video(**given)
+    assert vectors.shape == (2, 19, hidden)
+    assert_unit(vectors[:, :-2], 1e-3)
+    assert (vectors[:, -2:] == 0).all()
+    alone = model.embed_video(**{name: value[1:] for name, value in given.items()})
+    torch.testing.assert_close(vectors[1:], alone, rtol=0, atol=2e-5)
+    sounds, spans = model.embed_audio(given["audio_clips"]), model.embed_text_spans(given["tokens"][:, :15])
+    assert sounds.shape == (2, 3 * segments, hidden)
+    assert spans.shape == (2, hidden)
+    assert_unit(sounds, 1e-3)
+    assert_unit(spans, 1e-3)
+
+
+@pytest.mark.parametrize(("segments", "grid"), [(1, (18, 32)), (2, (24, 24))])
+def test_widths_of_base_and_large(shallow: MerlotReserve, segments: int, grid: tuple[int, int]) -> None:
+    assert_embeds(shallow, segments, grid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "segments", "grid"),
+    [
+        pytest.param(BASE, 1, (18, 32), id="base, one segment"),
+        pytest.param(BASE, 8, (24, 24), id="base, eight segments"),
+        # Eight segments of large take ten minutes on two cores.
+        pytest.param(LARGE, 1, (18, 32), id="large, one segment"),
+    ],
+)
+def test_whole_base_and_large(config: ModelConfig, segments: int, grid: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    assert_embeds(MerlotReserve(config).requires_grad_(False), segments, grid)

@@ -1,0 +1,29 @@
+"""The groups of figures that the tests check and docs/parity.md shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import measures
+from embedding_measures import embeddings
+from figures import Figure
+from golden import Golden
+from masking_measures import masking
+
+GROUPS: dict[str, Callable[[Golden], list[Figure]]] = {
+    "Official checkpoint": measures.checkpoint,
+    "Forward pass": measures.forward,
+    "Contrast vectors and losses": measures.contrast,
+    "Gradients": measures.gradients,
+    "Optimiser, bfloat16 moments": partial(measures.optimizer, setting="bf16_adam"),
+    "Optimiser, bfloat16 moments, gradients in float64": partial(
+        measures.optimizer, setting="bf16_adam", exact_gradients=True
+    ),
+    "Optimiser, float32 moments": partial(measures.optimizer, setting="fp32_adam"),
+    "Schedules": measures.schedules,
+    "Two devices": measures.two_devices,
+    "Log-mel": measures.log_mel,
+    "Masking": masking,
+    "Embeddings": embeddings,
+}

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reserve.train.distributed import joined_ranks, pick_device
+
+
+def test_one_process_stands_alone(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined_ranks("cpu") as ranks:
+        assert (ranks.rank, ranks.world_size, ranks.device.type) == (0, 1, "cpu")
+        assert ranks.is_first
+        assert ranks.any(True)
+        assert not ranks.any(False)
+        assert torch.equal(ranks.mean(torch.tensor([1.0, 2.0])), torch.tensor([1.0, 2.0]))
+
+
+def test_a_missing_gpu_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="sees no CUDA device"):
+        pick_device("cuda")
+    assert pick_device("auto").type == "cpu"

@@ -1,0 +1,101 @@
+"""The run's log: what is written, read back, and dropped when a run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from reserve.train.metrics import Metrics, NoMetrics, read_metrics
+
+LOSSES = {"loss": 6.0, "imgs_to_audio": 1.0, "text_to_audio": 2.0, "stuff_to_span": 3.0}
+
+
+def log(folder, steps, *, first_step=0, **values):
+    with Metrics(folder, first_step=first_step, total_steps=10, batch_size=4) as metrics:
+        for step in steps:
+            metrics.advance()
+            metrics.log(step, LOSSES | values)
+
+
+def steps(folder) -> list[float]:
+    return [line["step"] for line in read_metrics(folder / "metrics.jsonl")]
+
+
+def test_a_line_is_json_with_the_step_the_losses_and_the_speed(tmp_path):
+    log(tmp_path, [3], loss=6.12345678)
+    (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    line = json.loads(text)
+    assert line.keys() == {"step", *LOSSES, "examples_per_second", "seconds"}
+    assert type(line["step"]) is int
+    assert (line["step"], line["loss"], line["stuff_to_span"]) == (3, 6.123457, 3.0)
+    assert line["examples_per_second"] > 0
+    assert line["seconds"] >= 0
+
+
+def test_the_speed_counts_the_examples_since_the_line_before(tmp_path, monkeypatch):
+    clock = iter([100.0, 102.0, 110.0])
+    monkeypatch.setattr("reserve.train.metrics.time.perf_counter", lambda: next(clock))
+    log(tmp_path, [3, 7])
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["examples_per_second"] for line in lines] == [3 * 4 / 2, 4 * 4 / 8]
+    assert [line["seconds"] for line in lines] == [2, 10]
+
+
+def test_going_on_drops_what_came_after_the_checkpoint(tmp_path):
+    log(tmp_path, [1, 2, 3, 4])
+    log(tmp_path, [3, 4, 5], first_step=2)
+    assert steps(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_going_on_tells_tensorboard_each_step_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log(tmp_path, [1, 2, 3, 4])
+    log(tmp_path, [3], first_step=2)
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]
+
+
+def test_starting_anew_drops_every_line(tmp_path):
+    log(tmp_path, [1, 2])
+    log(tmp_path, [1])
+    assert steps(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60])
+def test_a_line_cut_short_by_a_crash_is_left_out_and_written_over(tmp_path, cut):
+    log(tmp_path, [1, 2])
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    whole = [1, 2] if cut == 1 else [1]
+    assert steps(tmp_path) == whole
+    log(tmp_path, [3], first_step=2)
+    assert steps(tmp_path) == [*whole, 3]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stays_readable_json(tmp_path, value):
+    log(tmp_path, [1], loss=value)
+    (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["loss"] is None
+    assert math.isnan(read_metrics(tmp_path / "metrics.jsonl")[0]["loss"])
+    log(tmp_path, [2], first_step=1)
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_without_a_terminal_each_line_is_printed(tmp_path, capsys):
+    log(tmp_path, [5])
+    told = capsys.readouterr().err
+    assert "step 5/10" in told
+    assert "loss 6.000" in told
+    assert "text_to_audio 2.000" in told
+    assert "s left" in told
+
+
+def test_ranks_but_the_first_write_nothing(tmp_path):
+    with NoMetrics(tmp_path, first_step=0, total_steps=1, batch_size=1) as metrics:
+        metrics.advance()
+        metrics.log(1, LOSSES)
+    assert not list(tmp_path.iterdir())

@@ -186,7 +186,8 @@ def rank(name: str, x: torch.Tensor, y: torch.Tensor, truth: torch.Tensor, place
         for rows, target in zip(x.split(QUERIES_AT_ONCE), truth.split(QUERIES_AT_ONCE), strict=True)
     ]
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-    return Ranking(name, places, truth.cpu().numpy(), *columns)
+    true_score, above, tied, guesses, guess_scores = columns
+    return Ranking(name, places, truth.cpu().numpy(), true_score, above, tied, guesses, guess_scores)
 
 
 def _rank_rows(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, ...]:

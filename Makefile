@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: help setup demo test test-all bench gpu fuzz parity cuda-resources clean
+.PHONY: help setup demo test test-all bench gpu fuzz parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -47,7 +47,7 @@ lint: $(INSTALLED)
 	MYPYPATH=build/types $(BIN)/mypy -p reserve_kernels -p reserve
 
 bench: $(INSTALLED)
-	$(BIN)/python -m pytest -q benchmarks/log_mel.py -m "not gpu"
+	$(BIN)/python -m pytest -q benchmarks/log_mel.py benchmarks/attention.py -m "not gpu"
 
 # No .venv: a GPU machine has its own torch, and perhaps no network.
 gpu:
@@ -69,6 +69,10 @@ fuzz:
 # The table of the CUDA kernels' registers and shared memory, after a change that means to change it.
 cuda-resources: $(INSTALLED)
 	$(BIN)/python tests/kernels/nvcc_report.py
+
+# The same for the Triton kernels.
+triton-resources: $(INSTALLED)
+	$(BIN)/python tests/kernels/triton_report.py
 
 clean:
 	rm -rf .venv build dist *.egg-info $(DEMO)

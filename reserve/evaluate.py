@@ -185,8 +185,9 @@ def rank(name: str, x: torch.Tensor, y: torch.Tensor, truth: torch.Tensor, place
         _rank_rows(rows @ y.T, target)
         for rows, target in zip(x.split(QUERIES_AT_ONCE), truth.split(QUERIES_AT_ONCE), strict=True)
     ]
-    score, above, tied, guesses, guess_scores = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
-    return Ranking(name, places, truth.cpu().numpy(), score, above, tied, guesses, guess_scores)
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    true_score, above, tied, guesses, guess_scores = columns
+    return Ranking(name, places, truth.cpu().numpy(), true_score, above, tied, guesses, guess_scores)
 
 
 def _rank_rows(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -37,26 +37,21 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return "triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
         return "it computes in float32" if dtype == torch.float64 else None
-    if dtype not in HALF:
-        return "it takes float16 and bfloat16 only: tensor cores would cut float32"
-    return _needs_ampere(device)
+    cut = None if dtype in HALF else "it takes float16 and bfloat16 only: tensor cores would cut float32"
+    return _needs_ampere(device) or cut
 
 
 def _peer(package: str) -> Callable[[torch.device, torch.dtype], str | None]:
     def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         if not INSTALLED[package]:
             return f"{package} is not installed"
-        if dtype not in HALF:
-            return "it takes float16 and bfloat16 only"
-        return _needs_ampere(device)
+        return _needs_ampere(device) or (None if dtype in HALF else "it takes float16 and bfloat16 only")
 
     return unavailable
 
 
 def _sdpa_kernel_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    if dtype not in HALF:
-        return "it is for float16 and bfloat16"
-    return _needs_ampere(device)
+    return _needs_ampere(device) or (None if dtype in HALF else "it takes float16 and bfloat16 only")
 
 
 IMPLEMENTATIONS = (

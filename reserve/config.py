@@ -148,10 +148,6 @@ class ModelConfig:
             )
 
     @property
-    def num_heads(self) -> int:
-        return self.hidden_size // 64
-
-    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of an input image, pixels."""
         return self.output_grid[0] * self.vit_patch_size, self.output_grid[1] * self.vit_patch_size

@@ -68,16 +68,6 @@ class PreparationReport:
             f"{len(self.skipped)} skipped"
         )
 
-    def rows(self) -> list[tuple[str, str, str, str]]:
-        """(file, segments, words, reason or warnings) of every file."""
-        return [
-            (result.video_id, *_figures(result), result.reason or "; ".join(result.warnings)) for result in self.results
-        ]
-
-
-def _figures(result: FileResult) -> tuple[str, str]:
-    return ("-", "-") if result.status == "skipped" else (str(result.segments), str(result.words))
-
 
 class NothingPrepared(Exception):
     """No file could be used. `report` says why for each; so does the text."""

@@ -69,8 +69,9 @@ def test_bad_files_among_good_ones(tmp_path, workers, caplog):
         assert result.reason.startswith(expected[result.video_id])
         assert f"skipped {result.video_id}: {result.reason}" in caplog.text
     assert report.summary() == "8 files: 1 usable (0 unchanged) with 2 segments and 20 words, 7 skipped"
-    assert ("good one.mp4", "2", "20", "") in report.rows()
-    assert ("empty.mp4", "-", "-", "empty file") in report.rows()
+    told = {result.video_id: (result.segments, result.words, result.reason) for result in report.results}
+    assert told["good one.mp4"] == (2, 20, "")
+    assert told["empty.mp4"] == (0, 0, "empty file")
     (store,) = report.stores
     assert [path.name for path in (tmp_path / "out").iterdir()] == [store.name]
     assert load_segments(store).video_id == "good one.mp4"

@@ -1,0 +1,68 @@
+"""A repair of Triton's interpreter, which keeps bfloat16 as bare 16-bit integers and calculates with those.
+
+With it, arithmetic on bfloat16 is done in float32 and rounded to the nearest bfloat16 (left alone, it cuts), as the
+compiled code does; products of `tl.dot` are accumulated in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+
+def _is_bfloat16(handle: TensorHandle) -> bool:
+    return handle.dtype.scalar == tl.bfloat16
+
+
+def _widened(handle: Any) -> Any:
+    """A bfloat16 value as float32; anything else as it is."""
+    if not isinstance(handle, TensorHandle) or not _is_bfloat16(handle):
+        return handle
+    return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+
+def _rounded(handle: TensorHandle) -> TensorHandle:
+    """A float32 value as the nearest bfloat16, ties to even."""
+    bits = handle.data.astype(np.float32, copy=False).view(np.uint32)
+    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return TensorHandle(np.where(np.isnan(handle.data), 0x7FC0, nearest).astype(np.uint16), tl.bfloat16)
+
+
+def _cast(cast_impl: Any) -> Any:
+    """`cast_impl` of the interpreter, through float32 where it is from or to bfloat16."""
+
+    def run(builder: InterpreterBuilder, source: TensorHandle, dtype: Any) -> TensorHandle:
+        source = _widened(source)
+        if dtype.scalar == tl.bfloat16:
+            return _rounded(cast_impl(builder, source, tl.float32))
+        return cast_impl(builder, source, dtype)
+
+    return run
+
+
+def _in_float32(operation: Any) -> Any:
+    """`operation` of the interpreter, computed in float32 where its first operand is bfloat16."""
+
+    def run(builder: InterpreterBuilder, first: TensorHandle, *rest: Any) -> TensorHandle:
+        if not _is_bfloat16(first):
+            return operation(builder, first, *rest)
+        result = operation(builder, _widened(first), *map(_widened, rest))
+        # Comparisons give truth values, whatever the dtype they carry.
+        return _rounded(result) if result.data.dtype == np.float32 else result
+
+    return run
+
+
+def install() -> None:
+    """Repairs the interpreter of this process; a second call does nothing."""
+    if getattr(InterpreterBuilder, "bfloat16_is_repaired", False):
+        return
+    dot = InterpreterBuilder.create_dot
+    InterpreterBuilder.create_dot = lambda builder, a, b, *rest: dot(builder, _widened(a), _widened(b), *rest)
+    InterpreterBuilder.cast_impl = _cast(InterpreterBuilder.cast_impl)
+    InterpreterBuilder.binary_op = _in_float32(InterpreterBuilder.binary_op)
+    InterpreterBuilder.unary_op = _in_float32(InterpreterBuilder.unary_op)
+    InterpreterBuilder.bfloat16_is_repaired = True

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("no triton here", allow_module_level=True)
+
+import triton
+import triton.language as tl
+from triton_report import ARCHITECTURES, TABLE, TENSOR_CORE, Case, cases, compile_case, ops, problems
+
+
+def check(op: str, architecture: int, quick: bool) -> None:
+    chosen = [case for case in cases(op, architecture) if case.quick == quick]
+    reports = {case.name: compile_case(case, architecture) for case in chosen}
+    wrong = {c.name: p for c in chosen if (p := problems(c, architecture, reports[c.name]))}
+    assert not wrong
+    stored = json.loads(TABLE.read_text())
+    if stored["triton"] != triton.__version__:
+        pytest.skip(f"the table is of triton {stored['triton']}, this is {triton.__version__}")
+    table = stored["kernels"][op][f"sm_{architecture}"]
+    assert reports == {name: table.get(name) for name in reports}, "run tests/kernels/triton_report.py and look"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("op", ops())
+def test_the_models_kernels_neither_spill_nor_change_unseen(op, architecture):
+    check(op, architecture, quick=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("op", ops())
+def test_the_other_kernels_neither_spill_nor_change_unseen(op, architecture):
+    check(op, architecture, quick=False)
+
+
+@pytest.mark.parametrize("op", ops())
+def test_the_table_has_every_case_and_no_other(op):
+    table = json.loads(TABLE.read_text())["kernels"][op]
+    assert set(table) == {f"sm_{architecture}" for architecture in ARCHITECTURES}
+    for architecture in ARCHITECTURES:
+        assert set(table[f"sm_{architecture}"]) == {case.name for case in cases(op, architecture)}
+
+
+@triton.jit
+def product_kernel(x, y, out, m: tl.constexpr, n: tl.constexpr, k: tl.constexpr):
+    i, j, l = tl.arange(0, m), tl.arange(0, n), tl.arange(0, k)  # noqa: E741
+    a = tl.load(x + i[:, None] * k + l[None, :])
+    b = tl.load(y + l[:, None] * n + j[None, :])
+    tl.store(out + i[:, None] * n + j[None, :], tl.dot(a, b))
+
+
+def product(m: int, n: int, k: int, num_warps: int, dtype: str = "bf16") -> Case:
+    types = {"x": f"*{dtype}", "y": f"*{dtype}", "out": "*fp32"}
+    return Case("product", product_kernel, types, {"m": m, "n": n, "k": k}, num_warps, num_stages=1)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_report_sees_tensor_cores(architecture):
+    numbers = compile_case(product(128, 64, 64, 4), architecture)
+    assert numbers[TENSOR_CORE[architecture]] > 0
+    assert problems(product(128, 64, 64, 4), architecture, numbers) == []
+
+
+def test_the_report_sees_a_lost_tensor_core_instruction():
+    case = product(128, 64, 64, 4)
+    without = {key: value for key, value in compile_case(case, 90).items() if key != "HGMMA"}
+    assert problems(case, 90, without) == ["it has no HGMMA"]
+
+
+def test_the_report_sees_spills():
+    case = product(128, 256, 64, 1)
+    assert "it spills registers" in problems(case, 80, compile_case(case, 80))
+
+
+def test_the_report_sees_too_much_shared_memory():
+    case = product(128, 256, 512, 8)
+    assert "more shared memory" in " ".join(problems(case, 90, compile_case(case, 90)))

@@ -1,0 +1,142 @@
+"""What the compiled Triton kernels need, without a GPU: registers, stack, shared memory, instructions.
+
+    python tests/kernels/triton_report.py [OP …]    writes the table that test_triton_resources.py compares with
+
+Each module of tests/kernels/triton_cases/ lists the cases of one op: everything that its launcher can pick. Not for a
+process with TRITON_INTERPRET=1.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+TABLE = Path(__file__).with_name("triton_resources.json")
+CASES = Path(__file__).with_name("triton_cases")
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+ARCHITECTURES = (80, 90, 100)
+# What a block may use, in bytes, and the tensor-core instruction a kernel should be made of.
+SHARED_LIMIT = {80: 166_912, 90: 232_448, 100: 232_448}
+TENSOR_CORE = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+COUNTED = ("HMMA", "HGMMA", "UTCHMMA", "LDGSTS", "UTMALDG", "ATOMG", "RED", "REDG", "LDL", "STL")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One compilation of a kernel.
+
+    `types` gives Triton's type of each argument that is not a constant ("*bf16", "i32"); pointers, and the arguments
+    in `divisible`, are multiples of 16, as they are in the launcher. `tensor_core` says which instruction is expected:
+    "best" for the architecture's own, "any" for either it or HMMA, "none" where nothing is said. `quick` cases are
+    compiled in every test run, the others by the slow tests.
+    """
+
+    name: str
+    kernel: Any
+    types: Mapping[str, str]
+    constants: Mapping[str, Any]
+    num_warps: int
+    num_stages: int
+    divisible: frozenset[str] = frozenset()
+    tensor_core: str = "best"
+    quick: bool = False
+
+
+def ops() -> list[str]:
+    """The ops that have cases."""
+    return sorted(file.stem for file in CASES.glob("[a-z]*.py"))
+
+
+def cases(op: str, architecture: int) -> list[Case]:
+    """Everything that the launcher of `op` can pick on an architecture (80, 90 …)."""
+    spec = importlib.util.spec_from_file_location(f"triton_cases_{op}", CASES / f"{op}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = list(module.cases(architecture))
+    assert len({case.name for case in found}) == len(found), f"{op}: two cases of one name"
+    return found
+
+
+def compile_case(case: Case, architecture: int) -> dict[str, int]:
+    """Compiles `case` and returns registers, stack and shared memory in bytes, and the counted instructions it has."""
+    names = case.kernel.arg_names
+    types = {name: "constexpr" if name in case.constants else case.types[name] for name in names}
+    constants = {(names.index(name),): value for name, value in case.constants.items()}
+    aligned = [n for n in names if types[n].startswith("*") or n in case.divisible]
+    hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    # Fusing as the launchers ask for it: the default differs between versions.
+    options = {"num_warps": case.num_warps, "num_stages": case.num_stages, "enable_fp_fusion": True}
+    compiled = triton.compile(
+        ASTSource(case.kernel, types, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
+    )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(compiled.asm["cubin"])
+        cubin.flush()
+        usage = _run("cuobjdump", "--dump-resource-usage", cubin.name)
+        code = _run("nvdisasm", "-c", cubin.name)
+    numbers = {
+        "registers": int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
+        "stack_bytes": int(re.search(r"STACK:(\d+)", usage)[1]),  # type: ignore[index]
+        "shared_bytes": compiled.metadata.shared,
+    }
+    counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in COUNTED}
+    return numbers | {name: count for name, count in counts.items() if count}
+
+
+def _run(tool: str, *arguments: str) -> str:
+    return subprocess.run([str(TOOLS / tool), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def problems(case: Case, architecture: int, numbers: Mapping[str, int]) -> list[str]:
+    """What is wrong with a compiled case, in words; empty if nothing is."""
+    found = []
+    if numbers["stack_bytes"] or "LDL" in numbers or "STL" in numbers:
+        found.append("it spills registers")
+    if numbers["shared_bytes"] > SHARED_LIMIT[architecture]:
+        found.append(f"it needs more shared memory than the {SHARED_LIMIT[architecture]} bytes of sm_{architecture}")
+    expected = {"best": {TENSOR_CORE[architecture]}, "any": {TENSOR_CORE[architecture], "HMMA"}, "none": set()}
+    wanted = expected[case.tensor_core]
+    if wanted and not wanted & numbers.keys():
+        found.append(f"it has no {' or '.join(sorted(wanted))}")
+    return found
+
+
+def write_table(chosen: list[str]) -> None:
+    """Compiles everything of the chosen ops and replaces their part of the table."""
+    stored = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    same = stored.get("triton") == triton.__version__
+    kernels = stored["kernels"] if same else {}
+    for op in chosen if same else ops():
+        kernels[op] = {}
+        for architecture in ARCHITECTURES:
+            rows: dict[str, dict[str, int]] = {}
+            kernels[op][f"sm_{architecture}"] = rows
+            for case in cases(op, architecture):
+                rows[case.name] = numbers = compile_case(case, architecture)
+                print(f"sm_{architecture} {case.name}: {numbers} {'; '.join(problems(case, architecture, numbers))}")
+    TABLE.write_text(_one_line_a_case({"triton": triton.__version__, "kernels": dict(sorted(kernels.items()))}))
+
+
+def _one_line_a_case(table: dict[str, Any]) -> str:
+    """JSON in which the numbers of a case share a line, so that a change reads as one."""
+    text = json.dumps(table, indent=1)
+    return re.sub(r"\{\s*(\"registers\"[^{}]*?)\s*\}", lambda m: "{" + re.sub(r"\s+", " ", m[1]) + "}", text) + "\n"
+
+
+if __name__ == "__main__":
+    write_table(sys.argv[1:] or ops())

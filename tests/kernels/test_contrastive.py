@@ -107,12 +107,18 @@ def test_duplicated_targets_share_the_mass():
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
-def test_opcheck(backend):
+@pytest.mark.parametrize("both", [True, False])
+def test_opcheck_of_the_logsumexp(backend, both):
     inputs = make_inputs(7, 4)
-    torch.library.opcheck(
-        torch.ops.reserve_kernels.row_logsumexp,
-        (inputs["x"].requires_grad_(), inputs["y_extra"].requires_grad_(), backend),
-    )
+    y = inputs["y" if both else "y_extra"]
+    arguments = (inputs["x"].requires_grad_(), y.requires_grad_(), both, backend)
+    torch.library.opcheck(torch.ops.reserve_kernels.contrastive_logsumexp, arguments)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_opcheck_of_the_scaling(backend):
+    arguments = (make_inputs(7, 4)["x"].requires_grad_(), torch.tensor(1.0, requires_grad=True), backend)
+    torch.library.opcheck(torch.ops.reserve_kernels.contrastive_scale, arguments)
 
 
 def test_compiles_as_one_graph_with_gradient():

@@ -104,7 +104,7 @@ def logsumexp_chunked_backward(
     return _weighted_sums(x, y, by_row, by_column, grads[2] if both else None)
 
 
-Softmax = tuple[torch.Tensor, torch.Tensor] | None
+Softmax = tuple[torch.Tensor, ...] | None
 """Gradient of a logsumexp and its value, by row or by column."""
 
 
@@ -117,26 +117,29 @@ def _weighted_sums(
     small = _logits_are_small(a, b)
     grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
     grad_b = torch.zeros_like(wide, memory_format=torch.contiguous_format)
+    turn = _weights_of_small if small else _weights
     for part, logits in _logits(a, wide):
-        rows = None if by_row is None else (by_row[0][part, None], by_row[1][part, None])
-        weights = (_weights_of_small if small else _weights)(logits, rows, by_column)
+        # Temporaries are as large as what is turned: a piece at a time.
+        for piece in _parts(*logits.shape, logits.dtype.itemsize * 4):
+            rows = None if by_row is None else tuple(v[part][piece, None] for v in by_row)
+            turn(logits[piece], rows, by_column)
         if diagonal is not None:
-            weights.diagonal(part.start).add_(diagonal[part])
-        grad_a[part] = weights @ wide
-        grad_b.addmm_(weights.T, a[part].to(dtype))
+            logits.diagonal(part.start).add_(diagonal[part])
+        grad_a[part] = logits @ wide
+        grad_b.addmm_(logits.T, a[part].to(dtype))
     return grad_a, grad_b.to(b.dtype)
 
 
-def _weights(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> torch.Tensor:
-    """Gradient of the logits, from softmaxes along rows and columns; may overwrite the logits."""
-    if by_row is None or by_column is None:
-        grad, lse = by_row or by_column  # type: ignore[misc]
-        return logits.sub_(lse).exp_().mul_(grad)
-    along_columns = (logits - by_column[1]).exp_().mul_(by_column[0])
-    return logits.sub_(by_row[1]).exp_().mul_(by_row[0]).add_(along_columns)
+def _weights(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> None:
+    """Turns logits into their gradients, from softmaxes along rows, columns or both."""
+    one, *other = (pair for pair in (by_row, by_column) if pair is not None)
+    second = [(logits - lse).exp_().mul_(grad) for grad, lse in other]
+    logits.sub_(one[1]).exp_().mul_(one[0])
+    for weights in second:
+        logits.add_(weights)
 
 
-def _weights_of_small(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> torch.Tensor:
+def _weights_of_small(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> None:
     """The same with one exp: exp(l - r) g + exp(l - c) h = exp(l) (exp(-r) g + exp(-c) h)."""
-    factors = [grad * torch.exp(-lse) for grad, lse in filter(None, (by_row, by_column))]
-    return logits.exp_().mul_(sum(factors[1:], start=factors[0]))
+    factors = [grad * torch.exp(-lse) for grad, lse in (p for p in (by_row, by_column) if p is not None)]
+    logits.exp_().mul_(sum(factors[1:], start=factors[0]))

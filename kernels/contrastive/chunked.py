@@ -28,7 +28,7 @@ def _parts(rows: int, columns: int, itemsize: int) -> Iterator[slice]:
 def scaled_chunked(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
     """`scaled` with bounded temporaries: [rows, dim] -> [rows, dim]."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for part in _parts(*x.shape, log_scale.dtype.itemsize * 4):
+    for part in _parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 4):
         out[part] = scaled(x[part], log_scale)
     return out
 
@@ -39,7 +39,7 @@ def scaled_chunked_backward(
     """Gradients of x [rows, dim] and of log_scale, a share from each row [rows]."""
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     shares = log_scale.new_empty(x.shape[0])
-    for part in _parts(*x.shape, log_scale.dtype.itemsize * 8):
+    for part in _parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 8):
         grad_x[part], shares[part] = scaled_backward(grad[part], x[part], log_scale)
     return grad_x, shares
 
@@ -120,7 +120,7 @@ def _weighted_sums(
     turn = _weights_of_small if small else _weights
     for part, logits in _logits(a, wide):
         # Temporaries are as large as what is turned: a piece at a time.
-        for piece in _parts(*logits.shape, logits.dtype.itemsize * 4):
+        for piece in _parts(logits.shape[0], logits.shape[1], logits.dtype.itemsize * 4):
             rows = None if by_row is None else tuple(v[part][piece, None] for v in by_row)
             turn(logits[piece], rows, by_column)
         if diagonal is not None:

@@ -126,9 +126,11 @@ def _logsumexp_setup(ctx, inputs, output):
 def _logsumexp_backward(ctx, *grads):
     x, y, row_lse, column_lse = ctx.saved_tensors
     both, backend = ctx.both, ctx.backend
-    return *torch.ops.reserve_kernels.contrastive_logsumexp_backward(
-        *grads, x, y, row_lse, column_lse, both, backend
-    ), None, None
+    return (
+        *torch.ops.reserve_kernels.contrastive_logsumexp_backward(*grads, x, y, row_lse, column_lse, both, backend),
+        None,
+        None,
+    )
 
 
 contrastive_logsumexp.register_autograd(_logsumexp_backward, setup_context=_logsumexp_setup)

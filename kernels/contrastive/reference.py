@@ -40,9 +40,7 @@ def scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
     return (unit_rows(x.to(dtype))[0] * temperature(log_scale.to(dtype))).to(x.dtype)
 
 
-def scaled_backward(
-    grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def scaled_backward(grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of x [rows, dim] and, a share from each row, of log_scale [rows]."""
     dtype = statistics_dtype(x.dtype)
     unit, inverse_norm = unit_rows(x.to(dtype))

@@ -25,7 +25,6 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-# Tensor cores pay in half precision; float32 products are the library's, unless the kernels are asked for by name.
 IMPLEMENTATIONS = (
     Backend("triton", triton_unavailable),
     Backend("chunked", runs_anywhere),

@@ -55,7 +55,7 @@ def ours(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Ten
 def dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
     """matmul and cross_entropy on all logits."""
     unit_x, unit_y = normalised(x, y)
-    logits = unit_x @ unit_y.T * torch.exp(log_scale.clamp(max=math.log(100))).to(x.dtype)
+    logits = unit_x * torch.exp(log_scale.clamp(max=math.log(100))).to(x.dtype) @ unit_y.T
     target = torch.arange(len(x), device=x.device)
     there, back = F.cross_entropy(logits.float(), target), F.cross_entropy(logits[:, : len(x)].T.float(), target)
     return (there + back) / 2

@@ -75,7 +75,10 @@ def contrastive_loss(
     if y.shape != x.shape:
         raise ValueError(f"y must pair with x's shape {tuple(x.shape)}; got {tuple(y.shape)}")
     dtype = statistics_dtype(x.dtype)
-    log_scale = torch.as_tensor(log_scale, dtype=dtype, device=x.device)
+    if not isinstance(log_scale, torch.Tensor):
+        # Filled on the device: copying a number there would make the host wait.
+        log_scale = torch.full((), log_scale, dtype=dtype, device=x.device)
+    log_scale = log_scale.to(x.device, dtype)
     if log_scale.numel() != 1:
         raise ValueError(f"log_scale must be a scalar; got shape {tuple(log_scale.shape)}")
     log_scale = log_scale.reshape(())

@@ -28,7 +28,7 @@ def dense(x, y, log_scale, x_extra=None, y_extra=None):
         prepare(torch.cat([x, x_extra]) if x_extra is not None else x),
         prepare(torch.cat([y, y_extra]) if y_extra is not None else y),
     )
-    n = torch.arange(x.shape[0])
+    n = torch.arange(x.shape[0], device=x.device)
     forward = torch.nn.functional.cross_entropy(xs[: len(x)] @ ys.T, n, reduction="none")
     backward = torch.nn.functional.cross_entropy(ys[: len(y)] @ xs.T, n, reduction="none")
     return (forward.mean() + backward.mean()) / 2, forward, backward

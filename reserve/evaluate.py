@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ BATCH_SIZE = 8
 GUESSES = 5
 QUERIES_AT_ONCE = 1024
 """Queries that are scored against all candidates at a time: bounds the memory of large held-out sets."""
+MASKINGS = 4
+"""Maskings that a run is evaluated under."""
 NORMAL_95 = 1.959964
 """Standard deviations either side of the mean that hold 95% of a normal distribution."""
 
@@ -41,7 +43,8 @@ class Ranking:
     (imgs_to_audio), subsegment (text_to_audio) or text span (stuff_to_span) it is within that example. `truth` int [n]:
     the candidate that is right; `true_score` float32 [n]: its cosine with the prediction; `above` int [n]: candidates
     that score higher; `tied` int [n]: others that score the same. `guesses` int [n, 5]: the best candidates, best
-    first; `guess_scores` float32 [n, 5]: their cosines.
+    first; `guess_scores` float32 [n, 5]: their cosines. `further` are the rankings of other maskings of the same data
+    set: all figures are over these queries and theirs, each ranked among the candidates of its own masking.
     """
 
     name: str
@@ -52,21 +55,40 @@ class Ranking:
     tied: np.ndarray
     guesses: np.ndarray
     guess_scores: np.ndarray
+    further: list[Ranking] = field(default_factory=list)
 
     @property
     def candidates(self) -> int:
         return len(self.places)
+
+    @property
+    def queries(self) -> int:
+        """Queries of all maskings."""
+        return sum(len(masking.truth) for masking in self._maskings)
+
+    @property
+    def _maskings(self) -> list[Ranking]:
+        return [self, *self.further]
+
+    def _pooled(self, figure: Callable[[Ranking], np.ndarray]) -> np.ndarray:
+        """A figure of every query, of all maskings."""
+        return np.concatenate([figure(masking) for masking in self._maskings])
 
     def recall(self, k: int) -> float:
         """Fraction of queries whose true candidate is among the best k, ties broken at random on average.
 
         NaN where there is no query, as all other figures.
         """
-        return float(np.clip((k - self.above) / (self.tied + 1), 0, 1).mean()) if len(self.above) else math.nan
+        hits = self._pooled(lambda one: np.clip((k - one.above) / (one.tied + 1), 0, 1))
+        return float(hits.mean()) if len(hits) else math.nan
 
     def interval(self, k: int) -> tuple[float, float]:
-        """Wilson's 95% interval of recall(k)."""
-        n, p, z = len(self.above), self.recall(k), NORMAL_95
+        """Wilson's 95% interval of recall(k).
+
+        What several maskings ask for counts once: to ask again says little that is new.
+        """
+        n = len(np.unique(self._pooled(lambda one: one.places[one.truth]), axis=0))
+        p, z = self.recall(k), NORMAL_95
         if n == 0:
             return math.nan, math.nan
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -75,7 +97,8 @@ class Ranking:
 
     def chance(self, k: int) -> float:
         """What recall(k) is for guesses drawn at random."""
-        return min(k / self.candidates, 1.0) if self.candidates else math.nan
+        chances = self._pooled(lambda one: np.full(len(one.truth), min(k / max(one.candidates, 1), 1.0)))
+        return float(chances.mean()) if len(chances) else math.nan
 
     def beats_chance(self, times: float) -> bool:
         """Whether recall@1 is at least `times` chance and its interval lies above chance."""
@@ -84,13 +107,14 @@ class Ranking:
     @property
     def median_rank(self) -> float:
         """Median place of the true candidate, from 1, ties in the middle."""
-        return float(np.median(self.above + self.tied / 2)) + 1.0 if len(self.above) else math.nan
+        ranks = self._pooled(lambda one: one.above + one.tied / 2 + 1.0)
+        return float(np.median(ranks)) if len(ranks) else math.nan
 
     def figures(self) -> dict[str, Any]:
         """What the table shows, by name, as JSON can hold it: None for what is not a number."""
         low, high = self.interval(1)
         figures = {
-            "queries": len(self.above),
+            "queries": self.queries,
             "candidates": self.candidates,
             "recall@1": self.recall(1),
             "recall@1 95% interval": math.nan if math.isnan(low) else [low, high],
@@ -138,7 +162,7 @@ class Evaluation:
             rows.append(
                 (
                     ranking.name,
-                    str(len(ranking.above)),
+                    str(ranking.queries),
                     str(ranking.candidates),
                     f"{ranking.recall(1):.2%}",
                     f"{low:.2%} to {high:.2%}",
@@ -213,20 +237,36 @@ class _Problem:
 
 @torch.no_grad()
 def evaluate(
-    model: MerlotReserve, dataset: PretrainDataset, *, step: int = 0, batch_size: int = BATCH_SIZE
+    model: MerlotReserve,
+    dataset: PretrainDataset,
+    *,
+    step: int = 0,
+    maskings: int = 1,
+    batch_size: int = BATCH_SIZE,
 ) -> Evaluation:
     """Ranks all held-out pairs: every frame, masked sound and text span of `dataset` against all of them.
 
-    Candidates are in order of example, then segment, subsegment or span; `batch_size` changes nothing but speed and
-    memory. The model is put in evaluation mode.
+    One masking asks for a quarter of the sounds; `maskings` of them, each drawn anew, ask for more. Candidates are in
+    order of example, then segment, subsegment or span; `batch_size` changes nothing but speed and memory. The model is
+    put in evaluation mode.
     """
+    if maskings < 1:
+        raise ValueError(f"maskings must be at least 1; got {maskings}")
     model.eval()
+    rankings, *others = [_rank_masking(model, dataset, masking, batch_size) for masking in range(maskings)]
+    for index, ranking in enumerate(rankings):
+        ranking.further = [other[index] for other in others]
+    return Evaluation(step, len(dataset), rankings)
+
+
+def _rank_masking(model: MerlotReserve, dataset: PretrainDataset, masking: int, batch_size: int) -> list[Ranking]:
+    """The rankings of the three problems under masking number `masking` of the data set."""
     data = dataset.data
     frames = _Problem("imgs_to_audio", data.num_segments)
     sounds = _Problem("text_to_audio", data.num_subsegments)
     spans = _Problem("stuff_to_span", data.num_text_spans)
     first = 0
-    for batch in evaluation_batches(dataset, batch_size):
+    for batch in evaluation_batches(dataset, batch_size, masking):
         batch = batch.to(model.device)
         pairs, at = pretrain_pairs(model, batch), batch.targets
         every_frame = torch.arange(len(at.pool_rows), device=model.device)
@@ -234,7 +274,7 @@ def evaluate(
         sounds.add(pairs.text_to_audio, at.audio_rows, at.audio_index, at.audio_extra, first)
         spans.add(pairs.stuff_to_span, at.span_rows, at.span_index, at.span_index[:0], first)
         first += len(batch)
-    return Evaluation(step, len(dataset), [problem.ranking() for problem in (frames, sounds, spans)])
+    return [problem.ranking() for problem in (frames, sounds, spans)]
 
 
 def read_run_config(run: Path) -> tuple[Config, dict[str, Any]]:
@@ -280,7 +320,7 @@ def evaluate_run(run: Path, videos: Sequence[str], *, workers: int = 2, seed: in
     tokenizer = Tokenizer.load(settings.get("tokenizer"))
     dataset = PretrainDataset(stores, tokenizer, text, config.data, config.model, seed=seed, training=False)
     model = MerlotReserve.from_pretrained(checkpoints[-1].path).to(pick_device(config.train.device))
-    evaluation = evaluate(model, dataset, step=checkpoints[-1].step)
+    evaluation = evaluate(model, dataset, step=checkpoints[-1].step, maskings=MASKINGS)
     (run / "evaluation.json").write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", "utf-8")
     write_report(run, config, dataset, evaluation)
     return evaluation

@@ -18,13 +18,15 @@ from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.objective import ContrastPairs, PretrainPairs
 
 
-def ranking(above, tied=None, candidates=10) -> Ranking:
+def ranking(above, tied=None, candidates=None) -> Ranking:
+    """One query for each of the first candidates, of which there are as many as queries or more."""
     above = np.asarray(above)
     n = len(above)
+    candidates = max(n, 10) if candidates is None else candidates
     tied = np.zeros(n, int) if tied is None else np.asarray(tied)
     nothing = np.zeros((n, 5))
     places = np.stack([np.arange(candidates), np.zeros(candidates, int)], 1)
-    return Ranking("problem", places, np.zeros(n, int), np.zeros(n), above, tied, nothing.astype(int), nothing)
+    return Ranking("problem", places, np.arange(n), np.zeros(n), above, tied, nothing.astype(int), nothing)
 
 
 def ranked(x, y, truth) -> Ranking:
@@ -77,6 +79,17 @@ def test_the_interval_is_wilsons(hits, n):
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
+def test_several_maskings_are_pooled_and_each_thing_counts_once_in_the_interval():
+    both = ranking([0] * 10 + [9] * 10)
+    both.further = [ranking([0] * 20, candidates=40)]
+    assert both.queries == 40
+    assert both.recall(1) == pytest.approx(30 / 40)
+    assert both.chance(1) == pytest.approx((1 / 20 + 1 / 40) / 2)
+    assert both.median_rank == 1
+    expected = binomtest(15, 20).proportion_ci(method="wilson")
+    assert both.interval(1) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("above", "tied", "median"), [([0], [0], 1), ([0, 4, 9], None, 5), ([0, 1], None, 1.5), ([2], [3], 4.5)]
 )
@@ -90,7 +103,9 @@ def test_chance_is_k_among_all_but_at_most_one():
 
 
 @pytest.mark.parametrize(
-    ("hits", "times", "beats"), [(60, 5, True), (60, 7, False), (12, 1, False)], ids=["clear", "too few times", "noise"]
+    ("hits", "times", "beats"),
+    [(60, 50, True), (60, 70, False), (2, 1, False)],
+    ids=["clear", "too few times", "noise"],
 )
 def test_beating_chance_takes_the_times_and_the_interval(hits, times, beats):
     assert ranking([0] * hits + [5] * (100 - hits)).beats_chance(times) is beats
@@ -235,3 +250,17 @@ def test_a_mask_that_was_cut_off_is_a_candidate_but_no_query(dataset, model, mon
     monkeypatch.setattr(module, "evaluation_batches", cut)
     sounds = evaluate(model, dataset, batch_size=6).rankings[1]
     assert (len(sounds.truth), sounds.candidates) == (17, 72)
+
+
+def test_more_maskings_ask_for_more_sounds(dataset, model):
+    once, often = evaluate(model, dataset), evaluate(model, dataset, maskings=3)
+    first, pooled = (evaluation.rankings[1] for evaluation in (once, often))
+    np.testing.assert_array_equal(first.truth, pooled.truth)
+    assert pooled.queries > first.queries == len(first.truth)
+    asked = {tuple(place) for one in (pooled, *pooled.further) for place in one.places[one.truth]}
+    assert len(asked) > len(first.truth)
+
+
+def test_no_masking_is_refused(dataset, model):
+    with pytest.raises(ValueError, match="maskings must be at least 1; got 0"):
+        evaluate(model, dataset, maskings=0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from reserve_kernels.attention.availability import COMPOSED, IMPLEMENTATIONS
+from reserve_kernels.attention.peers import attention_peer
 from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
 from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
-from reserve_kernels.attention.sdpa_padded import attention_sdpa_padded
-from reserve_kernels.backends import Backend, choose, register, runs_anywhere
+from reserve_kernels.attention.sdpa_padded import SDPA_KERNELS, attention_sdpa_padded
+from reserve_kernels.backends import choose, register
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
 
 __all__ = ["rotary_attention"]
@@ -16,7 +18,7 @@ OP = "rotary_attention"
 HEAD_SIZE = 64
 ANGLES = 16
 
-register(OP, [Backend("sdpa", runs_anywhere), Backend("reference", runs_anywhere)])
+register(OP, IMPLEMENTATIONS)
 
 
 def rotary_attention(
@@ -44,8 +46,9 @@ def rotary_attention(
         rotary: "reserve", the released models' diagonal form (even (sin a - cos a), odd (sin a + cos a)), or
             "standard", the rotation by a (SPEC 5).
         segment_ids: int32 [tokens]; if given, tokens attend only to tokens of their sequence with an equal id.
-        scale: multiplies the scores; 1 / sqrt(64) by default.
-        backend: "auto" or a name from `reserve_kernels.backends()`.
+        scale: multiplies the scores; positive, 1 / sqrt(64) by default.
+        backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "varlen" and "xformers" are other
+            libraries' attention, the position applied before it, and take no segment_ids; "sdpa" pads on a GPU.
 
     Returns:
         [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least.
@@ -54,7 +57,9 @@ def rotary_attention(
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; it is named.
         RuntimeError: the named backend cannot run here.
 
-    The gradient of `qkv` comes back packed like `qkv`. There is no double backward. Two runs give the same bits.
+    The gradient of `qkv` comes back packed like `qkv`. There is no double backward. Two runs of "triton" or
+    "reference", and on the CPU of "sdpa", give the same bits. In "triton", a NaN or infinity in a sequence of at most
+    64 tokens can reach the few sequences beside it, which share its tile.
     """
     check_tensor("qkv", qkv, FLOATING)
     if qkv.dim() != 4 or qkv.shape[1] != 3 or qkv.shape[3] != HEAD_SIZE:
@@ -70,14 +75,19 @@ def rotary_attention(
     if angles is not None:
         _check_per_token("angles", angles, qkv, (torch.float32, torch.float64), (ANGLES,))
     if segment_ids is not None:
-        _check_per_token("segment_ids", segment_ids, qkv, (torch.int32, torch.int64), ())
+        _check_per_token("segment_ids", segment_ids, qkv, (torch.int32,), ())
     if torch.is_autocast_enabled(qkv.device.type) and qkv.dtype != torch.float64:
         qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
-    chosen = choose(OP, backend, qkv.device, qkv.dtype)
     scale = HEAD_SIZE**-0.5 if scale is None else float(scale)
-    if chosen == "sdpa" and qkv.device.type != "cpu":
-        return attention_sdpa_padded(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
-    out, _ = torch.ops.reserve_kernels.rotary_attention(qkv, cu_seqlens, angles, segment_ids, rotary, scale, chosen)
+    if not scale > 0:
+        raise ValueError(f"scale must be positive; got {scale}")
+    chosen = choose(OP, backend, qkv.device, qkv.dtype)
+    arguments = (qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    if chosen in SDPA_KERNELS and qkv.device.type != "cpu":
+        return attention_sdpa_padded(chosen, *arguments)
+    if chosen in COMPOSED:
+        return attention_peer(chosen, *arguments)
+    out, _ = torch.ops.reserve_kernels.rotary_attention(*arguments, chosen)
     return out
 
 
@@ -96,12 +106,17 @@ def _check_per_token(
 def _attention(
     qkv: torch.Tensor,
     cu_seqlens: torch.Tensor,
+    max_seqlen: int,
     angles: torch.Tensor | None,
     segment_ids: torch.Tensor | None,
     rotary: str,
     scale: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    if backend == "triton":
+        from reserve_kernels.attention.triton import attention_triton
+
+        return attention_triton(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
     if backend == "sdpa":
         return attention_sdpa_cpu(qkv, cu_seqlens, angles, segment_ids, rotary, scale)
     out, lse = attention_reference(qkv, cu_seqlens, angles, segment_ids, rotary, scale)
@@ -109,7 +124,7 @@ def _attention(
 
 
 @_attention.register_fake
-def _(qkv, cu_seqlens, angles, segment_ids, rotary, scale, backend):
+def _(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, backend):
     tokens, _, heads, size = qkv.shape
     return qkv.new_empty(tokens, heads, size), qkv.new_empty(tokens, heads, dtype=_statistics_dtype(qkv.dtype))
 
@@ -121,19 +136,26 @@ def _attention_backward(
     out: torch.Tensor,
     lse: torch.Tensor,
     cu_seqlens: torch.Tensor,
+    max_seqlen: int,
     angles: torch.Tensor | None,
     segment_ids: torch.Tensor | None,
     rotary: str,
     scale: float,
     backend: str,
 ) -> torch.Tensor:
+    if backend == "triton":
+        from reserve_kernels.attention.triton import attention_triton_backward
+
+        return attention_triton_backward(
+            grad, qkv, out, lse, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale
+        )
     if backend == "sdpa":
         return attention_sdpa_cpu_backward(grad, qkv, out, lse, cu_seqlens, angles, segment_ids, rotary, scale)
     return attention_reference_backward(grad, qkv, cu_seqlens, angles, segment_ids, rotary, scale)
 
 
 @_attention_backward.register_fake
-def _(grad, qkv, out, lse, cu_seqlens, angles, segment_ids, rotary, scale, backend):
+def _(grad, qkv, out, lse, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, backend):
     return torch.empty_like(qkv, memory_format=torch.contiguous_format)
 
 
@@ -142,15 +164,18 @@ def _statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _setup_context(ctx, inputs, output):
-    qkv, cu_seqlens, angles, segment_ids, *ctx.settings = inputs
+    qkv, cu_seqlens, ctx.max_seqlen, angles, segment_ids, *ctx.settings = inputs
     out, lse = output
     ctx.save_for_backward(qkv, out, lse, cu_seqlens, angles, segment_ids)
     ctx.mark_non_differentiable(lse)
 
 
 def _backward(ctx, grad, _grad_lse):
-    grad_qkv = torch.ops.reserve_kernels.rotary_attention_backward(grad, *ctx.saved_tensors, *ctx.settings)
-    return grad_qkv, *[None] * 6
+    qkv, out, lse, cu_seqlens, angles, segment_ids = ctx.saved_tensors
+    grad_qkv = torch.ops.reserve_kernels.rotary_attention_backward(
+        grad, qkv, out, lse, cu_seqlens, ctx.max_seqlen, angles, segment_ids, *ctx.settings
+    )
+    return grad_qkv, *[None] * 7
 
 
 _attention.register_autograd(_backward, setup_context=_setup_context)

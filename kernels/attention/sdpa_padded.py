@@ -6,12 +6,21 @@ Reading the lengths would make the host wait for the GPU, so nothing here depend
 from __future__ import annotations
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from reserve_kernels.attention.reference import rotate_qk
 
+SDPA_KERNELS = {
+    "sdpa": [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+    "sdpa_cudnn": [SDPBackend.CUDNN_ATTENTION],
+    "sdpa_efficient": [SDPBackend.EFFICIENT_ATTENTION],
+}
+"""What PyTorch may run for each name; its flash kernel takes no mask (without one it is the backend "varlen")."""
+
 
 def attention_sdpa_padded(
+    name: str,
     qkv: torch.Tensor,
     cu_seqlens: torch.Tensor,
     max_seqlen: int,
@@ -20,7 +29,7 @@ def attention_sdpa_padded(
     rotary: str,
     scale: float,
 ) -> torch.Tensor:
-    """qkv [tokens, 3, heads, 64] -> [tokens, heads, 64]; differentiable by autograd."""
+    """qkv [tokens, 3, heads, 64] -> [tokens, heads, 64]; differentiable by autograd. `name` is one of SDPA_KERNELS."""
     tokens = qkv.shape[0]
     if tokens == 0:
         return qkv[:, 2]
@@ -34,7 +43,8 @@ def attention_sdpa_padded(
         mask = mask & (ids[:, None, :, None] == ids[:, None, None, :])
     # A padded row attends to its own place: a row without keys would be NaN.
     mask = mask | (~valid)[:, None, :, None] & torch.eye(max_seqlen, dtype=torch.bool, device=qkv.device)
-    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
+    with sdpa_kernel(SDPA_KERNELS[name]):
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
     token = torch.arange(tokens, device=qkv.device)
     sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), token, right=True)
     return out[sequence, token - cu_seqlens[sequence]]

@@ -90,11 +90,11 @@ def training_loader(
     )
 
 
-def evaluation_batches(dataset: PretrainDataset, batch_size: int) -> Iterator[PretrainBatch]:
-    """Every example of the dataset once, in order, with every span that can be predicted."""
+def evaluation_batches(dataset: PretrainDataset, batch_size: int, epoch: int = 0) -> Iterator[PretrainBatch]:
+    """Every example of the dataset once, in order, masked as in `epoch`, with every span that can be predicted."""
     for start in range(0, len(dataset), batch_size):
         indices = range(start, min(start + batch_size, len(dataset)))
-        yield collate([dataset[0, index] for index in indices], dataset.data, dataset.model, keep_every_span=True)
+        yield collate([dataset[epoch, index] for index in indices], dataset.data, dataset.model, keep_every_span=True)
 
 
 def _start_worker(_worker: int) -> None:

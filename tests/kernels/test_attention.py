@@ -95,10 +95,10 @@ def test_standard_rotary_keeps_norms():
 
 @pytest.mark.parametrize("backend", ["sdpa", "reference"])
 def test_opcheck(backend):
-    qkv, cu, _, extras = make_inputs([5, 0, 9], with_segments=True)
+    qkv, cu, longest, extras = make_inputs([5, 0, 9], with_segments=True)
     torch.library.opcheck(
         torch.ops.reserve_kernels.rotary_attention,
-        (qkv.requires_grad_(), cu, extras["angles"], extras["segment_ids"], "reserve", 0.125, backend),
+        (qkv.requires_grad_(), cu, longest, extras["angles"], extras["segment_ids"], "reserve", 0.125, backend),
     )
 
 
@@ -166,7 +166,8 @@ BAD = {
     "rotary": (lambda a: a | {"rotary": "neox"}, ValueError, "rotary must be 'reserve' or 'standard'; got 'neox'"),
     "segments": (lambda a: a | {"segment_ids": torch.zeros(3).int()}, ValueError, "segment_ids must be"),
     "max_seqlen": (lambda a: a | {"max_seqlen": -1}, ValueError, "max_seqlen must be at least 0; got -1"),
-    "backend": (lambda a: a | {"backend": "cudnn9"}, ValueError, "backend must be 'auto' or one of 'sdpa'"),
+    "scale": (lambda a: a | {"scale": -0.1}, ValueError, "scale must be positive; got -0.1"),
+    "backend": (lambda a: a | {"backend": "cudnn9"}, ValueError, "backend must be 'auto' or one of 'triton'"),
 }
 
 

@@ -38,8 +38,9 @@ COUNTED = ("HMMA", "HGMMA", "UTCHMMA", "LDGSTS", "UTMALDG", "ATOMG", "RED", "RED
 class Case:
     """One compilation of a kernel.
 
-    `types` gives Triton's type of each argument that is not a constant ("*bf16", "i32"); pointers, and the arguments
-    in `divisible`, are multiples of 16, as they are in the launcher. `tensor_core` says which instruction is expected:
+    `types` gives Triton's type of each argument that is not a constant ("*bf16", "i32"). Pointers are taken to be
+    multiples of 16 but for those in `unaligned`, and numbers to be anything but for those in `divisible`, which are
+    multiples of 16: as the launcher has them. `tensor_core` says which instruction is expected:
     "best" for the architecture's own, "any" for either it or HMMA, "none" where nothing is said. `quick` cases are
     compiled in every test run, the others by the slow tests.
     """
@@ -50,6 +51,7 @@ class Case:
     constants: Mapping[str, Any]
     num_warps: int
     num_stages: int
+    unaligned: frozenset[str] = frozenset()
     divisible: frozenset[str] = frozenset()
     tensor_core: str = "best"
     quick: bool = False
@@ -77,7 +79,7 @@ def compile_case(case: Case, architecture: int) -> dict[str, int]:
     names = case.kernel.arg_names
     types = {name: "constexpr" if name in case.constants else case.types[name] for name in names}
     constants = {(names.index(name),): value for name, value in case.constants.items()}
-    aligned = [n for n in names if types[n].startswith("*") or n in case.divisible]
+    aligned = [n for n in names if n in case.divisible or (types[n].startswith("*") and n not in case.unaligned)]
     hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     # Fusing as the launchers ask for it: the default differs between versions.
     options = {"num_warps": case.num_warps, "num_stages": case.num_stages, "enable_fp_fusion": True}

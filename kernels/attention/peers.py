@@ -1,0 +1,62 @@
+"""rotary_attention through other libraries' packed attention, the position applied before it.
+
+Each takes qkv [tokens, 3, heads, 64] in float16 or bfloat16 and gives [tokens, heads, 64], differentiable by autograd.
+None of them knows segment ids.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from reserve_kernels.attention.reference import rotate_qk
+
+_DEFAULT_SCALE = 0.125
+
+
+def attention_peer(
+    name: str,
+    qkv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    angles: torch.Tensor | None,
+    segment_ids: torch.Tensor | None,
+    rotary: str,
+    scale: float,
+) -> torch.Tensor:
+    """Runs the peer `name`. Raises ValueError for segment ids, which none of them supports."""
+    if segment_ids is not None:
+        raise ValueError(f"segment_ids: backend {name!r} has no such mask; use 'triton', 'sdpa' or 'reference'")
+    if qkv.shape[0] == 0:
+        return qkv[:, 2]
+    return _PEERS[name](rotate_qk(qkv, angles, rotary), cu_seqlens, max_seqlen, scale)
+
+
+def _flash_attn(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, scale: float) -> torch.Tensor:
+    from flash_attn import flash_attn_varlen_qkvpacked_func
+
+    return flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, softmax_scale=scale, deterministic=True)
+
+
+def _varlen(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, scale: float) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = qkv.unbind(1)
+    # Its argument for the scale is younger than the function itself.
+    q = q if scale == _DEFAULT_SCALE else q * (scale / _DEFAULT_SCALE)
+    out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+    assert isinstance(out, torch.Tensor)  # statistics come only when asked for
+    return out
+
+
+def _xformers(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, scale: float) -> torch.Tensor:
+    from xformers.ops import memory_efficient_attention
+    from xformers.ops.fmha.attn_bias import BlockDiagonalMask, _SeqLenInfo
+
+    # Its public constructor takes the lengths as a list, for which the host would wait; the last argument is that list,
+    # read only where the mask is split again.
+    lengths = _SeqLenInfo(cu_seqlens, max_seqlen, 0, [0, qkv.shape[0]])
+    q, k, v = (x[None] for x in qkv.unbind(1))
+    return memory_efficient_attention(q, k, v, BlockDiagonalMask(lengths, lengths), scale=scale)[0]
+
+
+_PEERS = {"flash_attn": _flash_attn, "varlen": _varlen, "xformers": _xformers}

@@ -1,0 +1,163 @@
+"""rotary_attention in Triton: picks kernels and tiles, and launches them.
+
+Everything the host decides follows from shapes and `max_seqlen`, so nothing waits for the GPU, and a CUDA graph can
+hold the launches. A program that turns out to have no tokens to work on ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+
+import torch
+import triton
+
+from reserve_kernels.attention.tiles import Tile, pick
+from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
+from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward_kernel
+from reserve_kernels.attention.triton_short import MOST_IN_A_TILE, short_backward_kernel, short_forward_kernel
+
+TABLE_BLOCK = 64
+"""Tokens whose sines and cosines one program computes."""
+
+
+class _Launch:
+    """What the launches of one call share."""
+
+    def __init__(
+        self,
+        qkv: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        max_seqlen: int,
+        angles: torch.Tensor | None,
+        segment_ids: torch.Tensor | None,
+        rotary: str,
+        scale: float,
+    ) -> None:
+        self.qkv = _readable(qkv)
+        self.tokens, _, self.heads, _ = qkv.shape
+        self.sequences = cu_seqlens.shape[0] - 1
+        # No sequence is longer than all tokens, whatever bound the caller gives.
+        self.max_seqlen = min(max_seqlen, self.tokens)
+        self.cu_seqlens = cu_seqlens.contiguous()
+        # A pointer that the kernels are given and do not read.
+        self.segment_ids = self.cu_seqlens if segment_ids is None else segment_ids.contiguous()
+        self.rotary = None if angles is None else rotary
+        self.constants = {"ROTARY": ROTARY[self.rotary], "SEGMENTS": segment_ids is not None}
+        self.scale = scale
+        self.scale_log2 = scale * math.log2(math.e)
+        self.tiles = pick(_architecture(qkv.device), self.max_seqlen)
+        self.nothing = min(self.tokens, self.heads, self.sequences, self.max_seqlen) == 0
+        self.device = torch.cuda.device(qkv.device) if qkv.is_cuda else contextlib.nullcontext()
+
+    def table(self, angles: torch.Tensor | None) -> torch.Tensor:
+        """Sines and cosines of the angles as the kernels want them: float32 [tokens, 32]."""
+        if angles is None:
+            return self.qkv
+        table = torch.empty(self.tokens, 32, dtype=torch.float32, device=self.qkv.device)
+        rotary_table_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK),)](
+            _readable(angles.float()),
+            table,
+            self.tokens,
+            ROTARY=self.constants["ROTARY"],
+            BLOCK=TABLE_BLOCK,
+            num_warps=4,
+            enable_fp_fusion=True,
+        )
+        return table
+
+    def short(self, kernel, tile: Tile, *arguments) -> None:
+        """Launches a kernel of triton_short.py, a program for each head of as many sequences as fit a tile."""
+        group = min(tile.queries // self.max_seqlen, MOST_IN_A_TILE)
+        kernel[(triton.cdiv(self.sequences, group) * self.heads,)](
+            *arguments, self.heads, self.sequences, group,
+            B=tile.queries, MOST=MOST_IN_A_TILE, **self.constants, **_options(tile),
+        )  # fmt: skip
+
+    def long(self, kernel, tile: Tile, block: int, *arguments) -> None:
+        """Launches a kernel of triton_long.py, a program for each block of `block` tokens a sequence can have."""
+        blocks = triton.cdiv(self.max_seqlen, block)
+        kernel[(blocks * self.heads * self.sequences,)](
+            *arguments, self.heads, blocks, BM=tile.queries, BN=tile.keys, **self.constants, **_options(tile)
+        )
+
+
+def attention_triton(
+    qkv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    angles: torch.Tensor | None,
+    segment_ids: torch.Tensor | None,
+    rotary: str,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads] in float32)."""
+    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    out = qkv.new_empty(launch.tokens, launch.heads, 64)
+    lse = qkv.new_empty(launch.tokens, launch.heads, dtype=torch.float32)
+    if launch.nothing:
+        return out, lse
+    with launch.device:
+        table = launch.table(angles)
+        arguments = (launch.qkv, table, launch.cu_seqlens, launch.segment_ids, out, lse, launch.scale_log2)
+        tiles = launch.tiles
+        if "forward" in tiles:
+            launch.long(forward_kernel, tiles["forward"], tiles["forward"].queries, *arguments)
+        else:
+            launch.short(short_forward_kernel, tiles["short_forward"], *arguments)
+    return out, lse
+
+
+def attention_triton_backward(
+    grad: torch.Tensor,
+    qkv: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    angles: torch.Tensor | None,
+    segment_ids: torch.Tensor | None,
+    rotary: str,
+    scale: float,
+) -> torch.Tensor:
+    """The gradient of `qkv`, given that of `out` and what the forward returned."""
+    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    grad_qkv = torch.empty_like(launch.qkv)
+    if launch.nothing:
+        return grad_qkv
+    grad = _readable(grad)
+    with launch.device:
+        table = launch.table(angles)
+        inputs = (table, launch.cu_seqlens, launch.segment_ids, grad_qkv)
+        scales = (launch.scale_log2, launch.scale)
+        tiles = launch.tiles
+        if "dq" in tiles:
+            delta = torch.empty_like(lse)
+            launch.long(
+                dq_kernel, tiles["dq"], tiles["dq"].queries, grad, launch.qkv, out, lse, *inputs, delta, *scales
+            )
+            launch.long(dkv_kernel, tiles["dkv"], tiles["dkv"].keys, grad, launch.qkv, lse, delta, *inputs, *scales)
+        else:
+            tile = tiles["short_backward"]
+            launch.short(short_backward_kernel, tile, grad, launch.qkv, *inputs, *scales)
+    return grad_qkv
+
+
+def _options(tile: Tile) -> dict[str, object]:
+    return {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
+
+
+def _readable(x: torch.Tensor) -> torch.Tensor:
+    """`x` itself where it is contiguous and on a boundary of 16 bytes, as qkv of a linear layer is, else a copy."""
+    x = x.contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
+
+
+@functools.cache
+def _architecture(device: torch.device) -> int:
+    """80 for compute capability 8.0 …; the kernels are interpreted as if for 9.0."""
+    if device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor

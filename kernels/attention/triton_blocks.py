@@ -1,0 +1,112 @@
+"""What the attention kernels share: reading rows, the rotary position, scores, the mask.
+
+A query or key of 64 numbers is kept as two halves of 32, the one that is rotated and the one that passes through, and
+their scores are the sum of two products: so only half of a tile goes through registers on its way to the tensor cores.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+ROTARY = {None: 0, "reserve": 1, "standard": 2}
+"""How the kernels' constant ROTARY is spelled."""
+
+UNSPECIALIZED = ["heads", "sequences", "blocks", "group", "tokens"]
+"""Arguments that change from call to call: no variant of a kernel for each of their values."""
+UNALIGNED = ["cu_seqlens", "segment_ids"]
+"""Pointers that are read one number at a time: no variant for their alignment."""
+
+
+@triton.jit
+def load_half(base, rows, valid, stride, MASKED: tl.constexpr):
+    """32 numbers of each row; zeros where a row is not valid."""
+    place = base + rows[:, None] * stride + tl.arange(0, 32)[None, :]
+    return tl.load(place, mask=valid[:, None], other=0.0) if MASKED else tl.load(place)
+
+
+@triton.jit
+def load_rows(base, rows, valid, stride, MASKED: tl.constexpr):
+    """64 numbers of each row; zeros where a row is not valid."""
+    place = base + rows[:, None] * stride + tl.arange(0, 64)[None, :]
+    return tl.load(place, mask=valid[:, None], other=0.0) if MASKED else tl.load(place)
+
+
+@triton.jit
+def rotate(x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr, MASKED: tl.constexpr):
+    """The position applied to x [rows, 32], in float32; `table` is what rotary_table_kernel wrote."""
+    x = x.to(tl.float32)
+    if ROTARY == 1:
+        return x * load_half(table, rows, valid, 32, MASKED)
+    if ROTARY == 2:
+        place = table + rows[:, None] * 32 + tl.arange(0, 16)[None, :]
+        cos = tl.load(place, mask=valid[:, None], other=0.0) if MASKED else tl.load(place)
+        sin = tl.load(place + 16, mask=valid[:, None], other=0.0) if MASKED else tl.load(place + 16)
+        sin = -sin if TRANSPOSE else sin
+        even, odd = tl.split(tl.reshape(x, (x.shape[0], 16, 2)))
+        return tl.reshape(tl.join(even * cos - odd * sin, odd * cos + even * sin), (x.shape[0], 32))
+    return x
+
+
+@triton.jit
+def load_rotated(base, table, rows, valid, stride, ROTARY: tl.constexpr, MASKED: tl.constexpr):
+    """The rotated and the other half of queries or keys, in their dtype."""
+    half = load_half(base, rows, valid, stride, MASKED)
+    if ROTARY != 0:
+        half = rotate(half, table, rows, valid, ROTARY, False, MASKED).to(half.dtype)
+    return half, load_half(base + 32, rows, valid, stride, MASKED)
+
+
+@triton.jit
+def scores(a_rotated, a_other, b_rotated, b_other):
+    """a b^T from halves: [m, 32] twice and [n, 32] twice -> float32 [m, n]."""
+    s = tl.dot(a_rotated, tl.trans(b_rotated), input_precision="ieee")
+    return tl.dot(a_other, tl.trans(b_other), s, input_precision="ieee")
+
+
+@triton.jit
+def store_gradient(base, table, rows, valid, stride, rotated, other, ROTARY: tl.constexpr):
+    """Takes the gradient of rotated queries or keys back through the position, and writes it."""
+    rotated = rotate(rotated, table, rows, valid, ROTARY, True, True)
+    place = base + rows[:, None] * stride + tl.arange(0, 32)[None, :]
+    tl.store(place, rotated.to(base.dtype.element_ty), mask=valid[:, None])
+    tl.store(place + 32, other.to(base.dtype.element_ty), mask=valid[:, None])
+
+
+@triton.jit
+def store_rows(base, rows, valid, stride, x):
+    place = base + rows[:, None] * stride + tl.arange(0, 64)[None, :]
+    tl.store(place, x.to(base.dtype.element_ty), mask=valid[:, None])
+
+
+@triton.jit
+def work_item(cu_seqlens, heads, blocks):
+    """Block, head, first token and length of the sequence that this program works on.
+
+    Blocks run fastest: those of one sequence and head read the same keys and values at about the same time.
+    """
+    pid = tl.program_id(0)
+    block = pid % blocks
+    head = (pid // blocks) % heads
+    sequence = pid // (blocks * heads)
+    start = tl.load(cu_seqlens + sequence)
+    return block, head, start.to(tl.int64), tl.load(cu_seqlens + sequence + 1) - start
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def rotary_table_kernel(angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
+    """angles [tokens, 16] -> table [tokens, 32], float32: what `rotate` multiplies with.
+
+    The diagonal form: sin a - cos a and sin a + cos a, for even and odd dimensions in turn. The rotation: 16 cosines,
+    then 16 sines.
+    """
+    rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
+    i = tl.arange(0, 16)[None, :]
+    a = tl.load(angles + rows * 16 + i, mask=rows < tokens, other=0.0)
+    sin, cos = tl.sin(a), tl.cos(a)
+    if ROTARY == 1:
+        factors = tl.reshape(tl.join(sin - cos, sin + cos), (BLOCK, 32))
+        tl.store(table + rows * 32 + tl.arange(0, 32)[None, :], factors, mask=rows < tokens)
+    else:
+        tl.store(table + rows * 32 + i, cos, mask=rows < tokens)
+        tl.store(table + rows * 32 + 16 + i, sin, mask=rows < tokens)

@@ -1,0 +1,135 @@
+"""The Triton kernels of rotary_attention, interpreted, against the reference in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from numerics import assert_as_good_as_reference
+
+from reserve_kernels import rotary_attention
+from reserve_kernels.attention import tiles
+from reserve_kernels.attention.reference import attention_reference
+
+# Short ones share a tile of 64; the others have a tile for themselves and more.
+LENGTHS = {
+    "audio": [31, 31, 31],
+    "spans": [17, 4, 16, 9, 1, 2],
+    "one token each": [1] * 18,
+    "empty sequences": [0, 5, 0, 0, 7, 0],
+    "exactly one tile": [64],
+    "one more than a tile": [65],
+    "two blocks": [130, 1, 37],
+    "long and empty": [0, 128, 0],
+    "nothing": [],
+    "only empty": [0, 0],
+}
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def make_inputs(lengths, dtype, heads=2, seed=0, segments=False):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = sum(lengths)
+    qkv = torch.randn(tokens, 3, heads, 64, generator=generator, dtype=torch.float64).to(dtype)
+    grad = torch.randn(tokens, heads, 64, generator=generator, dtype=torch.float64).to(dtype)
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int()
+    angles = torch.randn(tokens, 16, generator=generator) * 3
+    ids = torch.randint(0, 3, (tokens,), generator=generator).int() if segments else None
+    return qkv, grad, cu_seqlens, max([0, *lengths]), angles, ids
+
+
+def run(function, qkv, grad):
+    inputs = qkv.clone().requires_grad_()
+    out = function(inputs)
+    (gradient,) = torch.autograd.grad(out, inputs, grad.to(out.dtype))
+    return out.detach(), gradient
+
+
+def check(lengths, dtype, *, heads=2, with_angles=True, segments=False, rotary="reserve", scale=0.125, slack=0):
+    qkv, grad, cu, longest, angles, ids = make_inputs(lengths, dtype, heads, segments=segments)
+    angles = angles if with_angles else None
+    extras = {"angles": angles, "segment_ids": ids, "rotary": rotary, "scale": scale}
+
+    def reference(x):
+        return attention_reference(x, cu, angles, ids, rotary, scale)[0]
+
+    results = run(lambda x: rotary_attention(x, cu, longest + slack, backend="triton", **extras), qkv, grad)
+    truths, plain = run(reference, qkv.double(), grad), run(reference, qkv, grad)
+    for result, truth, in_dtype in zip(results, truths, plain, strict=True):
+        assert_as_good_as_reference(result, truth, in_dtype)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_forward_and_gradient_match_float64(lengths, dtype):
+    check(lengths, dtype)
+
+
+# One batch of the short kernels, one of the long.
+@pytest.mark.parametrize("lengths", [[31, 17, 0, 31], [70, 33]], ids=["short", "long"])
+@pytest.mark.parametrize("rotary", ["reserve", "standard"])
+@pytest.mark.parametrize("segments", [False, True])
+def test_every_option_matches_float64(lengths, rotary, segments):
+    check(lengths, torch.float16, rotary=rotary, segments=segments, scale=0.3)
+
+
+@pytest.mark.parametrize("lengths", [[31, 17], [70, 33]], ids=["short", "long"])
+def test_without_position(lengths):
+    check(lengths, torch.float16, with_angles=False)
+
+
+def test_a_bound_above_the_longest_sequence_changes_nothing():
+    check([31, 9], torch.float16, slack=500)
+
+
+@pytest.mark.parametrize("tile", tiles.CANDIDATES[90]["forward"], ids=str)
+def test_every_forward_tile(tile, monkeypatch):
+    monkeypatch.setitem(tiles.CHOSEN[90]["medium"], "forward", tile)
+    check([135, 70], torch.float16, heads=1)
+
+
+@pytest.mark.parametrize("kernel", ["dq", "dkv"])
+def test_every_backward_tile(kernel, monkeypatch):
+    for tile in tiles.CANDIDATES[90][kernel]:
+        monkeypatch.setitem(tiles.CHOSEN[90]["medium"], kernel, tile)
+        check([135, 70], torch.float16, heads=1)
+
+
+def test_scores_far_below_zero_do_not_overflow():
+    """A key beyond the end of its sequence scores 0, which is far above -200."""
+    qkv, grad, cu, longest, *_ = make_inputs([70], torch.float32)
+    qkv[:, 0] = qkv[:, 0].abs() * 6
+    qkv[:, 1] = -qkv[:, 1].abs() * 6
+    out, gradient = run(lambda x: rotary_attention(x, cu, longest, backend="triton"), qkv, grad)
+    assert out.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("lengths", [[7, 9, 31], [70, 33, 66]], ids=["short", "long"])
+def test_sequences_do_not_see_each_other(lengths):
+    qkv, _, cu, longest, angles, _ = make_inputs(lengths, torch.float16)
+    changed = qkv.clone()
+    first, last = cu[1:3].tolist()
+    changed[first:last] = torch.randn(last - first, *qkv.shape[1:])
+    out, other = (rotary_attention(x, cu, longest, angles=angles, backend="triton") for x in (qkv, changed))
+    assert torch.equal(out[:first], other[:first])
+    assert torch.equal(out[last:], other[last:])
+    assert not torch.equal(out[first:last], other[first:last])
+
+
+def test_qkv_and_its_gradient_may_have_any_strides():
+    qkv, grad, cu, longest, angles, _ = make_inputs([5, 9], torch.float32)
+    strided = torch.stack((qkv, qkv), dim=-1)[..., 0]
+    wide = torch.stack((grad, grad), dim=-1)[..., 0]
+    results = [
+        run(lambda x: rotary_attention(x, cu, longest, angles=angles, backend="triton"), *inputs)
+        for inputs in ((qkv, grad), (strided, wide))
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_opcheck():
+    qkv, _, cu, longest, angles, ids = make_inputs([5, 0, 9], torch.float32, segments=True)
+    torch.library.opcheck(
+        torch.ops.reserve_kernels.rotary_attention,
+        (qkv.requires_grad_(), cu, longest, angles, ids, "reserve", 0.125, "triton"),
+    )

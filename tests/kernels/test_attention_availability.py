@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from reserve_kernels import backends, rotary_attention
+from reserve_kernels.attention import availability
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda", 0)
+
+
+def reasons(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
+    return {b.name: b.unavailable(device, dtype) for b in availability.IMPLEMENTATIONS}
+
+
+@pytest.fixture
+def capability(monkeypatch):
+    """Sets up a CUDA device of a compute capability, with every library installed, as far as the probes can tell."""
+
+    def have(major: int) -> None:
+        properties = SimpleNamespace(major=major, minor=0)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+        monkeypatch.setattr(availability, "INSTALLED", dict.fromkeys(availability.INSTALLED, True))
+
+    return have
+
+
+def test_on_the_cpu_only_sdpa_and_the_reference_run():
+    runs = [name for name, reason in reasons(CPU, torch.bfloat16).items() if reason is None]
+    assert runs == ["sdpa", "reference"]
+
+
+def test_on_a_gpu_all_run_in_half_precision(capability):
+    capability(9)
+    assert set(reasons(CUDA, torch.bfloat16).values()) == {None}
+
+
+def test_an_old_gpu_is_named(capability):
+    capability(7)
+    assert reasons(CUDA, torch.float16)["triton"] == "it needs compute capability 8.0; this device has 7.0"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_full_precision_on_a_gpu_goes_to_sdpa(capability, dtype):
+    capability(9)
+    runs = [name for name, reason in reasons(CUDA, dtype).items() if reason is None]
+    assert runs == ["sdpa", "reference"]
+
+
+def test_naming_one_that_cannot_run_says_why():
+    qkv = torch.randn(3, 3, 1, 64, dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match=r"backend 'varlen' cannot run on cpu .*: it needs a CUDA device"):
+        rotary_attention(qkv, torch.tensor([0, 3], dtype=torch.int32), 3, backend="varlen")
+
+
+def test_the_table_has_a_row_for_each():
+    rows = {row.backend: row for row in backends() if row.op == "rotary_attention" and row.device == "cpu"}
+    assert list(rows) == [b.name for b in availability.IMPLEMENTATIONS]
+    assert rows["sdpa"].picked
+
+
+def test_importing_the_ops_imports_none_of_the_libraries():
+    code = "import sys, reserve_kernels; print({'triton', 'flash_attn', 'xformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

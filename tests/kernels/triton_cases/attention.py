@@ -1,0 +1,56 @@
+"""Everything that rotary_attention's launcher can pick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from triton_report import Case
+
+from reserve_kernels.attention import tiles, triton_blocks, triton_long, triton_short
+
+KERNELS = {
+    "short_forward": triton_short.short_forward_kernel,
+    "short_backward": triton_short.short_backward_kernel,
+    "forward": triton_long.forward_kernel,
+    "dq": triton_long.dq_kernel,
+    "dkv": triton_long.dkv_kernel,
+}
+POSITIONS = {"no position": 0, "reserve": 1, "standard": 2}
+
+
+def cases(architecture: int) -> Iterator[Case]:
+    for rotary in ("reserve", "standard"):
+        constants = {"ROTARY": POSITIONS[rotary], "BLOCK": 64}
+        types = {"angles": "*fp32", "table": "*fp32", "tokens": "i32"}
+        name = f"rotary_table, {rotary}"
+        yield Case(name, triton_blocks.rotary_table_kernel, types, constants, 4, 1, tensor_core="none", quick=True)
+    chips = tiles.family(architecture)
+    picked = {choice for chosen in tiles.CHOSEN[chips].values() for choice in chosen.items()}
+    for kernel, candidates in tiles.CANDIDATES[chips].items():
+        for tile in candidates:
+            for rotary in POSITIONS:
+                for segments in (False, True):
+                    quick = (kernel, tile) in picked and rotary == "reserve" and not segments
+                    yield _case(kernel, tile, "bf16", rotary, segments, quick)
+            yield _case(kernel, tile, "fp16", "reserve", False, False)
+
+
+def _case(kernel: str, tile: tiles.Tile, dtype: str, rotary: str, segments: bool, quick: bool) -> Case:
+    constants = {"ROTARY": POSITIONS[rotary], "SEGMENTS": segments}
+    if kernel in tiles.SHARED:
+        constants |= {"B": tile.queries, "MOST": triton_short.MOST_IN_A_TILE}
+    else:
+        constants |= {"BM": tile.queries, "BN": tile.keys}
+    types = {
+        **dict.fromkeys(("grad", "qkv", "out", "grad_qkv"), f"*{dtype}"),
+        **dict.fromkeys(("lse", "delta"), "*fp32"),
+        # Without a position the table is a pointer that is not read: that of qkv.
+        "table": "*fp32" if POSITIONS[rotary] else f"*{dtype}",
+        **dict.fromkeys(("cu_seqlens", "segment_ids"), "*i32"),
+        **dict.fromkeys(("scale", "scale_log2"), "fp32"),
+        **dict.fromkeys(("heads", "blocks", "sequences", "group"), "i32"),
+    }
+    shape = f"{tile.queries}x{tile.keys}, {tile.warps} warps, {tile.stages} stages"
+    name = f"{kernel}, {shape}, {dtype}, {rotary}{', segments' if segments else ''}"
+    unaligned = frozenset(triton_blocks.UNALIGNED)
+    return Case(name, KERNELS[kernel], types, constants, tile.warps, tile.stages, unaligned, quick=quick)

@@ -157,7 +157,8 @@ def _weighted_sums(
     shrink = torch.where(largest == 0, 1.0, largest)
     # Rows of weights start at multiples of 16 bytes, as fast matrix products ask.
     stride = triton.cdiv(m, 8) * 8
-    block = min(n, max(128, WEIGHT_BYTES // (a.element_size() * stride)))
+    # Whole tiles, which also keeps every block's share of the gradients aligned.
+    block = min(n, max(1, WEIGHT_BYTES // (a.element_size() * stride * 128)) * 128)
     memory = a.new_empty(block, stride)
     for start in range(0, n, block):
         part = slice(start, min(start + block, n))

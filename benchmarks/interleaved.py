@@ -13,8 +13,13 @@ from typing import Any
 import torch
 
 
-def compare(benchmark: Any, ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> None:
-    """Times `ours`, and `peer` before each of its rounds; adds `peer_*` (seconds) and `speedup` to the result."""
+def compare(
+    benchmark: Any, ours: Callable[[], object], peer: Callable[[], object], rounds: int, warm_up: int = 3
+) -> None:
+    """Times `ours`, and `peer` before each of its rounds, after `warm_up` calls of each.
+
+    Adds `peer_*` (seconds) and `speedup` to the result.
+    """
     peer_times: list[float] = []
 
     def run_peer() -> None:
@@ -22,7 +27,7 @@ def compare(benchmark: Any, ours: Callable[[], object], peer: Callable[[], objec
         peer()
         peer_times.append(time.perf_counter() - start)
 
-    for _ in range(3):
+    for _ in range(warm_up):
         ours()
         peer()
     benchmark.pedantic(ours, setup=run_peer, rounds=rounds, iterations=1)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
-from reserve_kernels.backends import Backend, choose, register, runs_anywhere
+from reserve_kernels.backends import choose, register
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.contrastive.chunked import row_logsumexp_chunked, row_logsumexp_chunked_backward
-from reserve_kernels.contrastive.gather import gather_rows
-from reserve_kernels.contrastive.reference import (
-    row_logsumexp_reference,
-    row_logsumexp_reference_backward,
-    scaled,
-    statistics_dtype,
-)
+from reserve_kernels.contrastive.availability import IMPLEMENTATIONS
+from reserve_kernels.contrastive.gather import Gathering, exchange_counts
+from reserve_kernels.contrastive.ops import contrastive_logsumexp, contrastive_scale
+from reserve_kernels.contrastive.reference import statistics_dtype
 
 __all__ = ["ContrastiveLoss", "contrastive_loss"]
 
 OP = "contrastive_loss"
-register(OP, [Backend("chunked", runs_anywhere), Backend("reference", runs_anywhere)])
+register(OP, IMPLEMENTATIONS)
 
 
 class ContrastiveLoss(NamedTuple):
@@ -58,14 +56,17 @@ def contrastive_loss(
         group: process group whose ranks' vectors are all candidates, gathered with gradients; None for this process
             alone. Ranks may have different numbers of pairs. Each rank's loss is over its own pairs, and gradients are
             those of the sum of the ranks' losses: averaging parameter gradients over ranks, as DDP does, gives those
-            of the mean. Gathering reads the ranks' counts on the host.
+            of the mean. The ranks' counts are read on the host, the
+            only wait for a GPU; gathering overlaps with the logits among this rank's own vectors, in the backward
+            pass too.
         backend: "auto" or a name from `reserve_kernels.backends()`; "chunked" never holds [pairs, candidates] at once.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; it is named.
         RuntimeError: the named backend cannot run here.
 
-    There is no double backward. NaN inputs give NaN losses.
+    There is no double backward. NaN inputs give NaN losses. Rows whose squares would overflow are scaled down first.
+    Two runs give the same bits. It compiles with fullgraph=True where no group is given.
     """
     _check("x", x, None)
     for name, value in [("y", y), ("x_extra", x_extra), ("y_extra", y_extra)]:
@@ -74,20 +75,26 @@ def contrastive_loss(
     if y.shape != x.shape:
         raise ValueError(f"y must pair with x's shape {tuple(x.shape)}; got {tuple(y.shape)}")
     dtype = statistics_dtype(x.dtype)
-    log_scale = torch.as_tensor(log_scale, dtype=dtype, device=x.device)
+    if not isinstance(log_scale, torch.Tensor):
+        # Filled on the device: copying a number there would make the host wait.
+        log_scale = torch.full((), log_scale, dtype=dtype, device=x.device)
+    log_scale = log_scale.to(x.device, dtype)
     if log_scale.numel() != 1:
         raise ValueError(f"log_scale must be a scalar; got shape {tuple(log_scale.shape)}")
     log_scale = log_scale.reshape(())
     chosen = choose(OP, backend, x.device, x.dtype)
 
-    x, y = scaled(x, log_scale), scaled(y, log_scale)
-    x_candidates = x if x_extra is None else torch.cat((x, scaled(x_extra, log_scale)))
-    y_candidates = y if y_extra is None else torch.cat((y, scaled(y_extra, log_scale)))
-    if group is not None:
-        x_candidates, y_candidates = gather_rows(x_candidates, group), gather_rows(y_candidates, group)
-    positive = (x.to(dtype) * y.to(dtype)).sum(-1)
-    x_to_y = torch.ops.reserve_kernels.row_logsumexp(x, y_candidates, chosen) - positive
-    y_to_x = torch.ops.reserve_kernels.row_logsumexp(y, x_candidates, chosen) - positive
+    x, y = contrastive_scale(x, log_scale, chosen), contrastive_scale(y, log_scale, chosen)
+    x_candidates = [x] if x_extra is None else [x, contrastive_scale(x_extra, log_scale, chosen)]
+    y_candidates = [y] if y_extra is None else [y, contrastive_scale(y_extra, log_scale, chosen)]
+    # The other ranks' candidates travel while the logits among this rank's own are computed.
+    arriving = _send((x_candidates, y_candidates), group)
+    x_lse, y_lse, positive = contrastive_logsumexp(x, y, True, chosen)
+    for candidates in [*y_candidates[1:], *(receive() for receive in arriving[1:])]:
+        x_lse = torch.logaddexp(x_lse, contrastive_logsumexp(x, candidates, False, chosen)[0])
+    for candidates in [*x_candidates[1:], *(receive() for receive in arriving[:1])]:
+        y_lse = torch.logaddexp(y_lse, contrastive_logsumexp(y, candidates, False, chosen)[0])
+    x_to_y, y_to_x = x_lse - positive, y_lse - positive
     # A sum over a count of at least one, so that no pairs give 0 rather than NaN.
     loss = (x_to_y + y_to_x).sum() / (2 * max(x.shape[0], 1))
     return ContrastiveLoss(loss, x_to_y, y_to_x)
@@ -103,42 +110,14 @@ def _check(name: str, value: torch.Tensor, x: torch.Tensor | None) -> None:
             raise ValueError(f"{name} must have x's dim {x.shape[1]}; got {value.shape[1]}")
 
 
-@torch.library.custom_op("reserve_kernels::row_logsumexp", mutates_args=())
-def _row_logsumexp(rows: torch.Tensor, candidates: torch.Tensor, backend: str) -> torch.Tensor:
-    if backend == "chunked":
-        return row_logsumexp_chunked(rows, candidates)
-    return row_logsumexp_reference(rows, candidates)
-
-
-@_row_logsumexp.register_fake
-def _(rows, candidates, backend):
-    return rows.new_empty(rows.shape[0], dtype=statistics_dtype(rows.dtype))
-
-
-@torch.library.custom_op("reserve_kernels::row_logsumexp_backward", mutates_args=())
-def _row_logsumexp_backward(
-    grad: torch.Tensor, rows: torch.Tensor, candidates: torch.Tensor, lse: torch.Tensor, backend: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    if backend == "chunked":
-        return row_logsumexp_chunked_backward(grad, rows, candidates, lse)
-    return row_logsumexp_reference_backward(grad, rows, candidates)
-
-
-@_row_logsumexp_backward.register_fake
-def _(grad, rows, candidates, lse, backend):
-    contiguous = torch.contiguous_format
-    return torch.empty_like(rows, memory_format=contiguous), torch.empty_like(candidates, memory_format=contiguous)
-
-
-def _setup_context(ctx, inputs, output):
-    rows, candidates, ctx.backend = inputs
-    ctx.save_for_backward(rows, candidates, output)
-
-
-def _backward(ctx, grad):
-    rows, candidates, lse = ctx.saved_tensors
-    grads = torch.ops.reserve_kernels.row_logsumexp_backward(grad, rows, candidates, lse, ctx.backend)
-    return *grads, None
-
-
-_row_logsumexp.register_autograd(_backward, setup_context=_setup_context)
+def _send(
+    candidates: Sequence[list[torch.Tensor]], group: dist.ProcessGroup | None
+) -> list[Callable[[], torch.Tensor]]:
+    """Starts gathering each of `candidates` over the group; calling what it returns gives those of the other ranks."""
+    if group is None or dist.get_world_size(group) == 1:
+        return []
+    rows = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in candidates]
+    counts = exchange_counts(tuple(r.shape[0] for r in rows), rows[0].device, group)
+    gatherings = [Gathering(n, group) for n in counts]
+    sent = [gathering.send(r) for gathering, r in zip(gatherings, rows, strict=True)]
+    return [partial(gathering.receive, s) for gathering, s in zip(gatherings, sent, strict=True)]

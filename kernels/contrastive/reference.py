@@ -1,4 +1,4 @@
-"""What contrastive_loss means, in plain PyTorch: exact in float64, and differentiable by autograd."""
+"""What contrastive_loss means, in plain PyTorch: exact in float64."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 
 MAX_LOG_SCALE = math.log(100.0)
+EPSILON = 1e-5
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -14,25 +15,65 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def squares_limit(dtype: torch.dtype) -> float:
+    """Rows with larger elements are divided by the largest before squaring, so that the sum does not overflow."""
+    return math.sqrt(torch.finfo(dtype).max) / 1e4
+
+
+def unit_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x / sqrt(sum x^2 + 1e-5) of each row and 1 / sqrt(sum x^2 + 1e-5) [rows, 1]; x float32 or float64."""
+    largest = x.detach().abs().amax(-1, keepdim=True) if x.shape[1] else x.new_ones(x.shape[0], 1)
+    divisor = torch.where(largest > squares_limit(x.dtype), largest, 1.0)
+    x = x / divisor
+    norm = torch.rsqrt(x.square().sum(-1, keepdim=True) + EPSILON / divisor.square())
+    return x * norm, norm / divisor
+
+
+def temperature(log_scale: torch.Tensor) -> torch.Tensor:
+    """exp(s / 2), s = min(log_scale, ln 100): what each side of a logit is multiplied by."""
+    return torch.exp(log_scale.clamp(max=MAX_LOG_SCALE) / 2)
+
+
 def scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """Unit vectors times exp(s / 2), s = min(log_scale, ln 100), rounded to x's dtype once."""
+    """Unit vectors times the temperature, rounded to x's dtype once; autograd differentiates it."""
     dtype = statistics_dtype(x.dtype)
-    wide = x.to(dtype)
-    norm = torch.rsqrt(wide.square().sum(-1, keepdim=True) + 1e-5)
-    return (wide * norm * torch.exp(log_scale.to(dtype).clamp(max=MAX_LOG_SCALE) / 2)).to(x.dtype)
+    return (unit_rows(x.to(dtype))[0] * temperature(log_scale.to(dtype))).to(x.dtype)
 
 
-def row_logsumexp_reference(rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """logsumexp over the candidates of rows @ candidates.T: [n, dim], [m, dim] -> [n], float32 at least."""
-    dtype = statistics_dtype(rows.dtype)
-    return torch.logsumexp(rows.to(dtype) @ candidates.to(dtype).T, dim=-1)
+def scaled_backward(grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of x [rows, dim] and, a share from each row, of log_scale [rows]."""
+    dtype = statistics_dtype(x.dtype)
+    unit, inverse_norm = unit_rows(x.to(dtype))
+    factor, grad = temperature(log_scale), grad.to(dtype)
+    along = (grad * unit).sum(-1, keepdim=True)
+    grad_x = (grad - unit * along) * (inverse_norm * factor)
+    return grad_x.to(x.dtype), along[:, 0] * (factor / 2) * (log_scale <= MAX_LOG_SCALE)
 
 
-def row_logsumexp_reference_backward(
-    grad: torch.Tensor, rows: torch.Tensor, candidates: torch.Tensor
+def logsumexp_reference(
+    x: torch.Tensor, y: torch.Tensor, both: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """[n, dim], [m, dim] -> logsumexp over y of x @ y.T [n], over x [m], and the diagonal [n], float32 at least.
+
+    Without `both` the last two are empty; with it n = m.
+    """
+    dtype = statistics_dtype(x.dtype)
+    logits = x.to(dtype) @ y.to(dtype).T
+    rows = torch.logsumexp(logits, 1)
+    if not both:
+        return rows, rows.new_empty(0), rows.new_empty(0)
+    return rows, torch.logsumexp(logits, 0), logits.diagonal().clone()
+
+
+def logsumexp_reference_backward(
+    grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor], x: torch.Tensor, y: torch.Tensor, both: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of rows and candidates, given that of the logsumexp [n]."""
-    dtype = statistics_dtype(rows.dtype)
-    rows_wide, candidates_wide = rows.to(dtype), candidates.to(dtype)
-    weights = torch.softmax(rows_wide @ candidates_wide.T, dim=-1) * grad[:, None].to(dtype)
-    return (weights @ candidates_wide).to(rows.dtype), (weights.T @ rows_wide).to(candidates.dtype)
+    """Gradients of x and y, given those of the three outputs."""
+    dtype = statistics_dtype(x.dtype)
+    x_wide, y_wide = x.to(dtype), y.to(dtype)
+    logits = x_wide @ y_wide.T
+    weights = torch.softmax(logits, 1) * grads[0][:, None]
+    if both:
+        weights += torch.softmax(logits, 0) * grads[1]
+        weights.diagonal().add_(grads[2])
+    return (weights @ y_wide).to(x.dtype), (weights.T @ x_wide).to(y.dtype)

@@ -4,58 +4,20 @@ import math
 
 import pytest
 import torch
+from contrastive_cases import dense, make_inputs
 from numerics import assert_as_good_as_reference
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from reserve_kernels import contrastive_loss
 from reserve_kernels.contrastive import chunked
-
-
-def make_inputs(pairs=37, extra=11, dim=64, dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(n):
-        return torch.randn(n, dim, generator=generator, dtype=torch.float64).to(dtype)
-
-    return {"x": draw(pairs), "y": draw(pairs), "x_extra": draw(extra // 2), "y_extra": draw(extra)}
-
-
-def dense(x, y, log_scale, x_extra=None, y_extra=None):
-    """SPEC 8 written out: cross-entropy on materialised logits."""
-
-    def prepare(v):
-        return (
-            v / torch.sqrt(v.square().sum(-1, keepdim=True) + 1e-5) * torch.exp(log_scale.clamp(max=math.log(100)) / 2)
-        )
-
-    xs, ys = (
-        prepare(torch.cat([x, x_extra]) if x_extra is not None else x),
-        prepare(torch.cat([y, y_extra]) if y_extra is not None else y),
-    )
-    n = torch.arange(x.shape[0])
-    forward = torch.nn.functional.cross_entropy(xs[: len(x)] @ ys.T, n, reduction="none")
-    backward = torch.nn.functional.cross_entropy(ys[: len(y)] @ xs.T, n, reduction="none")
-    return (forward.mean() + backward.mean()) / 2, forward, backward
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("pairs", "extra"), [(37, 11), (1, 0), (1, 3), (128, 0)])
 def test_losses_and_gradients_match_float64(backend, dtype, pairs, extra):
-    inputs = make_inputs(pairs, extra, dtype=dtype)
-    results = []
-    for cast, run in [
-        (dtype, lambda **a: contrastive_loss(**a, backend=backend)),
-        (torch.float64, dense),
-        (dtype, lambda **a: contrastive_loss(**a, backend="reference")),
-    ]:
-        leaves = {k: v.to(cast).requires_grad_() for k, v in inputs.items()}
-        leaves["log_scale"] = torch.tensor(
-            1.3, dtype=torch.float64 if cast == torch.float64 else torch.float32
-        ).requires_grad_()
-        loss, forward, backward = run(**leaves)
-        results.append([loss, forward, backward, *torch.autograd.grad(loss, leaves.values())])
-    for out, truth, plain in zip(*results, strict=True):
-        assert_as_good_as_reference(out, truth, plain)
+    compare_with_float64(make_inputs(pairs, extra, dtype=dtype), dtype, backend=backend)
 
 
 def test_many_blocks_give_what_one_gives(monkeypatch):
@@ -83,13 +45,82 @@ def test_log_scale_is_clamped_at_ln_100(backend):
     assert torch.autograd.grad(out.loss, scale)[0] == 0
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e15])
-def test_extreme_norms_stay_finite(scale):
-    inputs = {k: (v * scale).requires_grad_() for k, v in make_inputs().items()}
-    out = contrastive_loss(**inputs, log_scale=1.0)
+def compare_with_float64(inputs, dtype, log_scale=1.3, backend="chunked"):
+    """Losses and all gradients by the acceptance rule, the inputs being those in `dtype`."""
+    results = []
+    for cast, run in [
+        (dtype, lambda **a: contrastive_loss(**a, backend=backend)),
+        (torch.float64, dense),
+        (dtype, lambda **a: contrastive_loss(**a, backend="reference")),
+    ]:
+        leaves = {k: v.to(cast).requires_grad_() for k, v in inputs.items()}
+        statistics = torch.float64 if cast == torch.float64 else torch.float32
+        leaves["log_scale"] = torch.tensor(log_scale, dtype=statistics).requires_grad_()
+        loss, *per_pair = run(**leaves)
+        *vectors, of_log_scale = torch.autograd.grad(loss, leaves.values())
+        # Scalars join the losses of the pairs: alone, the roundings of the reference may cancel by chance.
+        results.append([torch.cat([loss[None], *per_pair, of_log_scale[None]]), *vectors])
+    for out, truth, plain in zip(*results, strict=True):
+        assert_as_good_as_reference(out, truth, plain)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e15, 1e25, 1e38])
+def test_extreme_norms_match_float64(backend, scale):
+    compare_with_float64({k: v.clamp(-3, 3) * scale for k, v in make_inputs().items()}, torch.float32, backend=backend)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("log_scale", [1.3, math.log(100.0) - 1e-3])
+def test_large_problems_match_float64(monkeypatch, dtype, log_scale):
+    """One exp for both directions where the logits are small, the careful way where they are not; many blocks."""
+    monkeypatch.setattr(chunked, "WORTH_BOUNDING", 1)
+    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
+    compare_with_float64(make_inputs(100, 150, dtype=dtype), dtype, log_scale)
+
+
+def test_a_shared_exp_costs_confident_pairs_less_than_a_logits_rounding(monkeypatch):
+    monkeypatch.setattr(chunked, "WORTH_BOUNDING", 1)
+    x = torch.eye(64) * 3
+    out = contrastive_loss(x, x, 3.9)
+    assert (out.x_to_y - dense(x.double(), x.double(), torch.tensor(3.9).double())[1]).abs().max() < 50 * 2**-23
+
+
+def test_non_contiguous_inputs_give_what_contiguous_ones_give():
+    inputs = make_inputs()
+    transposed = {k: v.T.contiguous().T.requires_grad_() for k, v in inputs.items()}
+    assert not any(v.is_contiguous() for v in transposed.values())
+    out, expected = contrastive_loss(**transposed, log_scale=1.0), contrastive_loss(**inputs, log_scale=1.0)
     out.loss.backward()
-    assert torch.isfinite(out.loss)
-    assert all(torch.isfinite(v.grad).all() for v in inputs.values())
+    torch.testing.assert_close(out.x_to_y, expected.x_to_y)
+    leaves = {k: v.clone().requires_grad_() for k, v in inputs.items()}
+    contrastive_loss(**leaves, log_scale=1.0).loss.backward()
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(transposed[name].grad, leaf.grad)
+
+
+def test_all_logits_never_exist_at_once(monkeypatch):
+    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1 << 16)
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            sizes.extend(v.numel() for v in tree_leaves(out) if isinstance(v, torch.Tensor))
+            return out
+
+    x, y = (torch.randn(600, 8) for _ in range(2))
+    grads = tuple(torch.randn(600) for _ in range(3))
+    with Sizes():
+        row_lse, column_lse, _ = chunked.logsumexp_chunked(x, y, True)
+        chunked.logsumexp_chunked_backward(grads, x, y, row_lse, column_lse, True)
+    assert max(sizes) <= max((1 << 16) // 4, x.numel())
+
+
+def test_infinity_stays_visible():
+    inputs = make_inputs()
+    inputs["y"][3, 5] = math.inf
+    assert contrastive_loss(**inputs, log_scale=1.0).loss.isnan()
 
 
 def test_nan_stays_visible():
@@ -107,12 +138,18 @@ def test_duplicated_targets_share_the_mass():
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
-def test_opcheck(backend):
+@pytest.mark.parametrize("both", [True, False])
+def test_opcheck_of_the_logsumexp(backend, both):
     inputs = make_inputs(7, 4)
-    torch.library.opcheck(
-        torch.ops.reserve_kernels.row_logsumexp,
-        (inputs["x"].requires_grad_(), inputs["y_extra"].requires_grad_(), backend),
-    )
+    y = inputs["y" if both else "y_extra"]
+    arguments = (inputs["x"].requires_grad_(), y.requires_grad_(), both, backend)
+    torch.library.opcheck(torch.ops.reserve_kernels.contrastive_logsumexp, arguments)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_opcheck_of_the_scaling(backend):
+    arguments = (make_inputs(7, 4)["x"].requires_grad_(), torch.tensor(1.0, requires_grad=True), backend)
+    torch.library.opcheck(torch.ops.reserve_kernels.contrastive_scale, arguments)
 
 
 def test_compiles_as_one_graph_with_gradient():

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from contrastive_cases import dense, make_inputs
+from numerics import assert_as_good_as_reference
+
+from reserve_kernels import contrastive_loss
+from reserve_kernels.contrastive import triton as launcher
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def losses_and_gradients(run, inputs, dtype, log_scale=1.3):
+    leaves = {k: v.to(dtype).requires_grad_() for k, v in inputs.items()}
+    statistics = torch.float64 if dtype == torch.float64 else torch.float32
+    leaves["log_scale"] = torch.tensor(log_scale, dtype=statistics).requires_grad_()
+    loss, *per_pair = run(**leaves)
+    *vectors, of_log_scale = torch.autograd.grad(loss, leaves.values())
+    # Scalars join the losses of the pairs: alone, the roundings that the rule compares with may cancel by chance.
+    return [torch.cat([loss[None], *per_pair, of_log_scale[None]]), *vectors]
+
+
+def compare(inputs, dtype, log_scale=1.3):
+    results = [
+        losses_and_gradients(lambda **a: contrastive_loss(**a, backend="triton"), inputs, dtype, log_scale),
+        losses_and_gradients(dense, inputs, torch.float64, log_scale),
+        losses_and_gradients(lambda **a: contrastive_loss(**a, backend="reference"), inputs, dtype, log_scale),
+    ]
+    for out, truth, plain in zip(*results, strict=True):
+        assert_as_good_as_reference(out, truth, plain)
+
+
+# One tile and several; odd sizes; a dimension that blocks do not divide; candidates fewer and more than pairs.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("pairs", "extra", "dim"), [(1, 0, 64), (37, 11, 64), (65, 150, 72), (70, 0, 31)])
+def test_losses_and_gradients_match_float64(dtype, pairs, extra, dim):
+    compare(make_inputs(pairs, extra, dim, dtype), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_largest_temperature(dtype):
+    compare(make_inputs(40, 6, 64, dtype), dtype, log_scale=math.log(100.0) - 1e-3)
+
+
+def test_gradients_of_many_blocks(monkeypatch):
+    monkeypatch.setattr(launcher, "WEIGHT_BYTES", 1)
+    compare(make_inputs(130, 70, 32, torch.bfloat16), torch.bfloat16)
+
+
+def test_gradients_below_half_precisions_smallest_number_survive():
+    inputs = {k: v.requires_grad_() for k, v in make_inputs(8, 0, 64, torch.float16).items()}
+    loss = contrastive_loss(inputs["x"], inputs["y"], 1.0, backend="triton").loss
+    small = torch.autograd.grad(loss * 1e-6, inputs["x"], retain_graph=True)[0]
+    expected = torch.autograd.grad(loss, inputs["x"])[0]
+    assert (small.double() * 1e6 - expected.double()).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e25])
+def test_extreme_norms_match_float64(scale):
+    compare({k: v * scale for k, v in make_inputs(20, 5).items()}, torch.float32)
+
+
+def test_nan_stays_visible():
+    inputs = make_inputs()
+    inputs["x"][3, 5] = math.nan
+    out = contrastive_loss(**inputs, log_scale=1.0, backend="triton")
+    assert out.x_to_y.isnan().nonzero().flatten().tolist() == [3]
+    assert out.y_to_x.isnan().all()
+    assert contrastive_loss(**make_inputs(), log_scale=math.nan, backend="triton").x_to_y.isnan().all()
+
+
+def test_no_pairs_cost_nothing():
+    inputs = {k: v.requires_grad_() for k, v in make_inputs(0, 6).items()}
+    out = contrastive_loss(**inputs, log_scale=1.0, backend="triton")
+    out.loss.backward()
+    assert out.loss == 0
+    assert (inputs["y_extra"].grad == 0).all()
+
+
+def test_two_runs_give_the_same_bits():
+    inputs = make_inputs(70, 20, dtype=torch.bfloat16)
+    runs = [
+        losses_and_gradients(lambda **a: contrastive_loss(**a, backend="triton"), inputs, torch.bfloat16)
+        for _ in range(2)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_opcheck_of_the_logsumexp(both):
+    inputs = make_inputs(7, 4)
+    arguments = (inputs["x"].requires_grad_(), inputs["y" if both else "y_extra"].requires_grad_(), both, "triton")
+    torch.library.opcheck(torch.ops.reserve_kernels.contrastive_logsumexp, arguments)
+
+
+def test_opcheck_of_the_scaling():
+    arguments = (make_inputs(7, 4)["x"].requires_grad_(), torch.tensor(1.0, requires_grad=True), "triton")
+    torch.library.opcheck(torch.ops.reserve_kernels.contrastive_scale, arguments)
+
+
+def test_compiles_as_one_graph_with_gradient():
+    inputs = make_inputs(9, 5)
+
+    def loss(x):
+        return contrastive_loss(**(inputs | {"x": x}), log_scale=1.0, backend="triton").loss
+
+    x, y = (inputs["x"].clone().requires_grad_() for _ in range(2))
+    # What the graph is lowered to on a GPU cannot be shown here; that it is one graph can.
+    torch.compile(loss, fullgraph=True, backend="aot_eager")(x).backward()
+    loss(y).backward()
+    torch.testing.assert_close(x.grad, y.grad)

@@ -1,0 +1,100 @@
+"""contrastive_loss on a CUDA device: what the interpreter and the compiler alone cannot show."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from contrastive_cases import dense, make_inputs
+from numerics import assert_as_good_as_reference
+
+from reserve_kernels import backends, contrastive_loss
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+
+
+def losses_and_gradients(run, inputs, dtype):
+    leaves = {k: v.to("cuda", dtype).requires_grad_() for k, v in inputs.items()}
+    statistics = torch.float64 if dtype == torch.float64 else torch.float32
+    leaves["log_scale"] = torch.tensor(2.0, dtype=statistics, device="cuda").requires_grad_()
+    loss, *per_pair = run(**leaves)
+    *vectors, of_log_scale = torch.autograd.grad(loss, leaves.values())
+    return [torch.cat([loss[None], *per_pair, of_log_scale[None]]), *vectors]
+
+
+def backend(name):
+    return lambda **leaves: contrastive_loss(**leaves, backend=name)
+
+
+@pytest.mark.parametrize("name", ["triton", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    ("pairs", "extra", "dim"), [(1, 0, 64), (37, 11, 31), (640, 0, 768), (1000, 3001, 768), (513, 77, 1000)]
+)
+def test_losses_and_gradients_match_float64(name, dtype, pairs, extra, dim):
+    inputs = make_inputs(pairs, extra, dim, dtype)
+    results = (
+        losses_and_gradients(backend(name), inputs, dtype),
+        losses_and_gradients(dense, inputs, torch.float64),
+        losses_and_gradients(backend("reference"), inputs, dtype),
+    )
+    for out, truth, plain in zip(*results, strict=True):
+        assert_as_good_as_reference(out, truth, plain)
+
+
+def test_several_blocks_of_gradients_match_float64(monkeypatch):
+    from reserve_kernels.contrastive import triton
+
+    monkeypatch.setattr(triton, "WEIGHT_BYTES", 1)
+    inputs = make_inputs(700, 1500, 256, torch.bfloat16)
+    results = (
+        losses_and_gradients(backend("triton"), inputs, torch.bfloat16),
+        losses_and_gradients(dense, inputs, torch.float64),
+        losses_and_gradients(backend("reference"), inputs, torch.bfloat16),
+    )
+    for out, truth, plain in zip(*results, strict=True):
+        assert_as_good_as_reference(out, truth, plain)
+
+
+def test_auto_picks_triton():
+    picked = [row.backend for row in backends(torch.bfloat16) if row.op == "contrastive_loss" and row.picked]
+    assert picked[-1] == "triton"
+
+
+def test_two_runs_give_the_same_bits():
+    inputs = make_inputs(3000, 500, 768, torch.bfloat16)
+    runs = [losses_and_gradients(backend("triton"), inputs, torch.bfloat16) for _ in range(3)]
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], run, strict=True))
+
+
+@pytest.mark.parametrize("name", ["triton", "chunked"])
+def test_the_host_never_waits(name):
+    leaves = {k: v.cuda().requires_grad_() for k, v in make_inputs(300, 40, 64, torch.bfloat16).items()}
+    log_scale = torch.tensor(1.0, device="cuda", requires_grad=True)
+    contrastive_loss(**leaves, log_scale=log_scale, backend=name).loss.backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        contrastive_loss(**leaves, log_scale=log_scale, backend=name).loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_compiles_as_one_graph_with_gradient():
+    inputs = {k: v.cuda() for k, v in make_inputs(200, 30, 64, torch.bfloat16).items()}
+
+    def loss(x):
+        return contrastive_loss(**(inputs | {"x": x}), log_scale=1.0, backend="triton").loss
+
+    x, y = (inputs["x"].clone().requires_grad_() for _ in range(2))
+    torch.compile(loss, fullgraph=True)(x).backward()
+    loss(y).backward()
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_memory_stays_far_below_all_logits():
+    x, y = (torch.randn(16384, 768, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    contrastive_loss(x, y, 1.0, backend="triton").loss.backward()
+    # Scaled vectors 50 MB, a gradient 25 MB, a sum in float32 50 MB, weights 32 MB. The logits alone would be 537 MB.
+    assert torch.cuda.max_memory_allocated() - before < 200e6

@@ -11,6 +11,7 @@ from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdp
 from reserve_kernels.attention.sdpa_padded import SDPA_KERNELS, attention_sdpa_padded
 from reserve_kernels.backends import choose, register
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
+from reserve_kernels.precision import without_autocast
 
 __all__ = ["rotary_attention"]
 
@@ -103,6 +104,7 @@ def _check_per_token(
 
 
 @torch.library.custom_op("reserve_kernels::rotary_attention", mutates_args=())
+@without_autocast
 def _attention(
     qkv: torch.Tensor,
     cu_seqlens: torch.Tensor,
@@ -130,6 +132,7 @@ def _(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, backend):
 
 
 @torch.library.custom_op("reserve_kernels::rotary_attention_backward", mutates_args=())
+@without_autocast
 def _attention_backward(
     grad: torch.Tensor,
     qkv: torch.Tensor,

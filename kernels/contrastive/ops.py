@@ -17,9 +17,11 @@ from reserve_kernels.contrastive.reference import (
     scaled_backward,
     statistics_dtype,
 )
+from reserve_kernels.precision import without_autocast
 
 
 @torch.library.custom_op("reserve_kernels::contrastive_scale", mutates_args=())
+@without_autocast
 def contrastive_scale(x: torch.Tensor, log_scale: torch.Tensor, backend: str) -> torch.Tensor:
     """Rows of x [rows, dim] as unit vectors times exp(min(log_scale, ln 100) / 2), in x's dtype, contiguous."""
     if backend == "triton":
@@ -35,6 +37,7 @@ def _(x, log_scale, backend):
 
 
 @torch.library.custom_op("reserve_kernels::contrastive_scale_backward", mutates_args=())
+@without_autocast
 def contrastive_scale_backward(
     grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, backend: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,6 +71,7 @@ contrastive_scale.register_autograd(_scale_backward, setup_context=_scale_setup)
 
 
 @torch.library.custom_op("reserve_kernels::contrastive_logsumexp", mutates_args=())
+@without_autocast
 def contrastive_logsumexp(
     x: torch.Tensor, y: torch.Tensor, both: bool, backend: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -90,6 +94,7 @@ def _(x, y, both, backend):
 
 
 @torch.library.custom_op("reserve_kernels::contrastive_logsumexp_backward", mutates_args=())
+@without_autocast
 def contrastive_logsumexp_backward(
     grad_rows: torch.Tensor,
     grad_columns: torch.Tensor,

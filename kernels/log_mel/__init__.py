@@ -10,6 +10,7 @@ from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
 from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
+from reserve_kernels.precision import without_autocast
 
 __all__ = ["log_mel_spectrogram"]
 
@@ -91,8 +92,8 @@ def log_mel_spectrogram(
             f"f_min and f_max must satisfy 0 <= f_min < f_max <= sample_rate / 2 = {sample_rate / 2}; "
             f"got f_min={f_min}, f_max={f_max}"
         )
-    if not offset > 0:
-        raise ValueError(f"offset must be positive; got {offset}")
+    if not 0 < offset < float("inf"):
+        raise ValueError(f"offset must be positive and finite; got {offset}")
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
     _check_offsets(waveform, offsets, max_samples)
@@ -158,6 +159,7 @@ def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -
 
 
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
+@without_autocast
 def _log_mel(
     waveform: torch.Tensor,
     pad_mode: str,
@@ -210,6 +212,7 @@ def _(
 
 
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram_backward", mutates_args=())
+@without_autocast
 def _log_mel_backward(
     grad: torch.Tensor,
     waveform: torch.Tensor,

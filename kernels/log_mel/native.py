@@ -80,7 +80,7 @@ def constants(settings: LogMelSettings, device: torch.device) -> Constants:
     twiddles, places = native.library().log_mel_tables(settings.n_fft)
     row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
     return Constants(
-        settings.window(torch.empty(0)).to(device),
+        settings.window(torch.empty(0, dtype=torch.float32)).to(device),
         start.to(device, torch.int32),
         row.to(device, torch.int32),
         bank[inside].to(device, torch.float32),

@@ -177,3 +177,15 @@ BAD = {
 def test_bad_arguments_are_named(change, error, message):
     with pytest.raises(error, match=message):
         contrastive_loss(**({**make_inputs(), "log_scale": 1.0} | change))
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_autocast_does_not_lower_the_logits(backend):
+    inputs = {name: value.requires_grad_() for name, value in make_inputs().items()}
+    expected = contrastive_loss(**inputs, log_scale=1.0, backend=backend).loss
+    expected_grads = torch.autograd.grad(expected, inputs.values())
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = contrastive_loss(**inputs, log_scale=1.0, backend=backend).loss
+        grads = torch.autograd.grad(loss, inputs.values())
+    assert torch.equal(loss, expected)
+    assert all(torch.equal(a, b) for a, b in zip(grads, expected_grads, strict=True))

@@ -208,3 +208,27 @@ BAD = {
 def test_bad_arguments_are_named(change, error, message):
     with pytest.raises(error, match=message):
         log_mel_spectrogram(**({"waveform": torch.zeros(3000)} | change))
+
+
+@pytest.mark.parametrize("n_fft", [1536, 512], ids=["fused", "any other size"])
+def test_autocast_changes_nothing(n_fft):
+    waveform = torch.randn(2, 4000, requires_grad=True)
+    expected = log_mel_spectrogram(waveform, n_fft=n_fft)
+    (expected_grad,) = torch.autograd.grad(expected.sum(), waveform)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = log_mel_spectrogram(waveform, n_fft=n_fft)
+        (grad,) = torch.autograd.grad(out.sum(), waveform)
+    assert torch.equal(out, expected)
+    assert torch.equal(grad, expected_grad)
+
+
+def test_the_default_dtype_does_not_matter():
+    """Parameters that no other test uses: constants are cached."""
+    waveform = torch.randn(4000)
+    expected = log_mel_spectrogram(waveform, f_min=33.0, backend="reference")
+    torch.set_default_dtype(torch.float64)
+    try:
+        out = log_mel_spectrogram(waveform, f_min=33.0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)

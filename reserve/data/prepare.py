@@ -110,16 +110,16 @@ def prepare_videos(
     for index, job in enumerate(jobs):
         if (kept := _unchanged(job)) is not None:
             finish(index, kept)
-    todo = [index for index in range(len(jobs)) if index not in results]
+    pending = [index for index in range(len(jobs)) if index not in results]
     outcomes = run_supervised(
         partial(_prepare_job, settings=settings),
-        [jobs[index] for index in todo],
+        [jobs[index] for index in pending],
         workers=workers,
         timeout=settings.limits.max_decode_seconds + _GRACE_SECONDS,
     )
     for place, outcome in outcomes:
-        job = jobs[todo[place]]
-        finish(todo[place], _skipped(job, outcome.reason) if isinstance(outcome, Lost) else outcome)
+        job = jobs[pending[place]]
+        finish(pending[place], _skipped(job, outcome.reason) if isinstance(outcome, Lost) else outcome)
     report = PreparationReport(tuple(results[index] for index in range(len(jobs))))
     logger.info("%s", report.summary())
     if not report.stores:

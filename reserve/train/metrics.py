@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl and TensorBoard for later, a progress line for now."""
+"""What a run tells: metrics.jsonl and TensorBoard on disk, a progress line on the screen."""
 
 from __future__ import annotations
 

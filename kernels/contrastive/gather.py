@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+if dist.is_available():
+    # Its functions have the world's process group of the moment they are imported as a default argument, and the first
+    # custom operator that runs imports it. Imported after init_process_group it would keep that group, and gloo's
+    # threads, beyond destroy_process_group: one of them that frees a tensor while Python ends aborts the process.
+    import torch.distributed.nn.functional
+
 
 class Gathering:
     """The rows of the other ranks on their way here, and their gradients on the way back.

@@ -86,7 +86,7 @@ def every_candidate():
                     yield pytest.param(chips, name, kernel, tile, id=f"{name}-{kernel}-{'x'.join(map(str, tile))}")
 
 
-@pytest.mark.parametrize(("chips", "name", "kernel", "tile"), every_candidate())
+@pytest.mark.parametrize(("chips", "name", "kernel", "tile"), list(every_candidate()))
 def test_every_tile_that_can_be_picked(chips, name, kernel, tile, monkeypatch):
     monkeypatch.setitem(tiles.CHOSEN[chips], name, tiles.CHOSEN[chips][name] | {kernel: tile})
     check({"tiny": [31, 17, 1], "short": [64, 33, 7], "medium": [241, 65], "long": [640, 303]}[name], torch.bfloat16)

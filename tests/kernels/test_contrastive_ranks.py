@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -48,6 +51,17 @@ def run_rank(rank: int, world_size: int, address: str, folder: str) -> None:
                 torch.save(results, f"{folder}/{name} {rank}.pt")
     finally:
         dist.destroy_process_group()
+    # A thread that outlives its group can abort the process while Python ends.
+    assert "pt_gloo_runloop" not in thread_names()
+
+
+def thread_names() -> list[str]:
+    """The names of this process's threads; empty where the system does not list them."""
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # The thread ended meanwhile.
+            names.append(path.read_text().strip())
+    return names
 
 
 @pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])

@@ -1,1 +1,1 @@
-"""Benchmarks, one file per op: `pytest benchmarks/log_mel.py`. Not part of the package."""
+"""The benchmark suite. `python -m benchmarks --help` says how to run it; docs/benchmarks.md shows what it measured."""

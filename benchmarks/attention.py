@@ -1,7 +1,5 @@
 """rotary_attention against PyTorch's and others' attention, on the shapes that the model has.
 
-    pytest benchmarks/attention.py --benchmark-json=benchmarks/results/NAME.json
-
 Peers do the whole job, position and mask included, and their result is compared before they are timed; those called
 "less" leave the position out. FLOPs are those of the scores and sums between tokens that attend to each other: what a
 kernel computes for padding, or twice, does not count.
@@ -9,22 +7,20 @@ kernel computes for padding, or twice, does not count.
 
 from __future__ import annotations
 
-import os
-import platform
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.cuda_graphs import CALLS, captured, cuda_limits
-from benchmarks.interleaved import compare, cpu_limits
+from benchmarks.attention_peers import CPU_PEERS, Peer, Problem, Solution, flex_attention, make_problem
+from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets, peak_extra_bytes
+from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
+from benchmarks.machine import cpu_limits, torch_threads
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention.availability import IMPLEMENTATIONS
 
-HEADS = 12
-ROTATED = 32
+OP = "rotary_attention"
 
 
 def spread(count: int, low: int, high: int) -> list[int]:
@@ -46,210 +42,134 @@ CUDA_SHAPES = {
     "audio": [31] * 768,
     "span": spread(768, 4, 17),
 }
-PASSES = ["forward", "forward+backward"]
-
-Call = Callable[[], object]
-
-
-class Problem(NamedTuple):
-    """Packed inputs of one shape, and the gradient of the output."""
-
-    lengths: list[int]
-    qkv: torch.Tensor
-    grad: torch.Tensor
-    cu_seqlens: torch.Tensor
-    angles: torch.Tensor
-
-    def flops(self, backward: bool) -> int:
-        """Useful operations: two products forward, five more backward."""
-        return (14 if backward else 4) * 64 * self.qkv.shape[2] * sum(length**2 for length in self.lengths)
-
-    def bytes(self, backward: bool) -> int:
-        """The fewest bytes: forward reads qkv and angles and writes out and lse; backward reads all of them and the
-        output's gradient, and writes qkv's.
-        """
-        row = self.qkv.shape[2] * 64 * self.qkv.element_size()
-        forward = 4 * row + 4 * 16 + 4 * self.qkv.shape[2]
-        return len(self.qkv) * (forward + (8 * row + 4 * 16 + 4 * self.qkv.shape[2] if backward else 0))
+SCALING = (31, 64, 128, 256, 512, 1024)
+"""Lengths of sequences that fill the same number of tokens together."""
+CPU_SCALING_TOKENS, CUDA_SCALING_TOKENS = 2048, 49152
+PASSES = ("forward", "forward+backward")
 
 
-def make_problem(lengths: list[int], device: str, dtype: torch.dtype) -> Problem:
-    generator = torch.Generator(device).manual_seed(0)
-    tokens = sum(lengths)
-    qkv = torch.randn(tokens, 3, HEADS, 64, generator=generator, device=device).to(dtype).requires_grad_()
-    grad = torch.randn(tokens, HEADS, 64, generator=generator, device=device).to(dtype)
-    angles = torch.randn(tokens, 16, generator=generator, device=device)
-    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
-    return Problem(lengths, qkv, grad, cu_seqlens, angles)
+def largest_difference(out: torch.Tensor, ours: torch.Tensor) -> float:
+    return float((out.float() - ours.float()).abs().max())
 
 
-def ours(problem: Problem, backend: str = "auto", position: bool = True) -> Callable[[], torch.Tensor]:
-    angles = problem.angles if position else None
-    longest = max(problem.lengths)
-    return lambda: rotary_attention(problem.qkv, problem.cu_seqlens, longest, angles=angles, backend=backend)
+def ours(backend: str = "auto", position: bool = True) -> Peer:
+    """rotary_attention by one of its back ends, without position where a peer is to do less."""
 
-
-def _rotated(qk: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """The diagonal position, as a model that has no op for it writes it: qk [..., heads, 64], angles [..., 1, 16]."""
-    sin, cos = angles.sin(), angles.cos()
-    factors = torch.stack((sin - cos, sin + cos), -1).flatten(-2).to(qk.dtype)
-    return torch.cat((qk[..., :ROTATED] * factors, qk[..., ROTATED:]), -1)
-
-
-def padded_sdpa(problem: Problem) -> tuple[Callable[[], torch.Tensor], torch.Tensor, torch.Tensor, Callable]:
-    """SDPA as it is used without packing: everything padded to the longest, a boolean mask of what is there.
-
-    Its qkv comes padded, as it would in a model that pads: no copies are charged to it.
-    """
-    lengths = torch.tensor(problem.lengths, device=problem.qkv.device)
-    valid = torch.arange(max(problem.lengths), device=lengths.device) < lengths[:, None]
-    qkv = problem.qkv.new_zeros(*valid.shape, *problem.qkv.shape[1:])
-    qkv[valid] = problem.qkv.detach()
-    grad = problem.grad.new_zeros(*valid.shape, *problem.grad.shape[1:])
-    grad[valid] = problem.grad
-    angles = problem.angles.new_zeros(*valid.shape, 16)
-    angles[valid] = problem.angles
-    mask = valid[:, None, None, :] & valid[:, None, :, None] | ~valid[:, None, :, None]
-    qkv.requires_grad_()
-
-    def run() -> torch.Tensor:
-        q, k, v = qkv.unbind(2)
-        q, k = (_rotated(x, angles[:, :, None]).transpose(1, 2) for x in (q, k))
-        return scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=mask).transpose(1, 2)
-
-    return run, qkv, grad, lambda x: x[valid]
-
-
-def looped_sdpa(problem: Problem) -> tuple[Callable[[], torch.Tensor], torch.Tensor, torch.Tensor, Callable]:
-    """One SDPA call a sequence: no mask and no padding."""
-
-    def run() -> torch.Tensor:
-        q, k, v = problem.qkv.unbind(1)
-        q, k = (_rotated(x, problem.angles[:, None]) for x in (q, k))
-        parts = [x.transpose(0, 1)[None].split(problem.lengths, dim=2) for x in (q, k, v)]
-        outputs = [scaled_dot_product_attention(*part)[0].transpose(0, 1) for part in zip(*parts, strict=True)]
-        return torch.cat(outputs)
-
-    return run, problem.qkv, problem.grad, lambda x: x
-
-
-def block_mask_sdpa(problem: Problem) -> tuple[Callable[[], torch.Tensor], torch.Tensor, torch.Tensor, Callable]:
-    """One SDPA call on the packed tokens, with a boolean mask of who belongs together."""
-    lengths = torch.tensor(problem.lengths)
-    sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(problem.qkv.device)
-    mask = sequence[:, None] == sequence
-
-    def run() -> torch.Tensor:
-        q, k, v = problem.qkv.unbind(1)
-        q, k = (_rotated(x, problem.angles[:, None]) for x in (q, k))
-        out = scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in (q, k, v)), attn_mask=mask)
-        return out[0].transpose(0, 1)
-
-    return run, problem.qkv, problem.grad, lambda x: x
-
-
-CPU_PEERS = {"SDPA, padded and masked": padded_sdpa, "SDPA, loop": looped_sdpa, "SDPA, block mask": block_mask_sdpa}
-
-
-def with_pass(run: Callable[[], torch.Tensor], leaf: torch.Tensor, grad: torch.Tensor, backward: bool) -> Call:
-    """The forward pass without a graph for autograd, or both passes."""
-    if backward:
-        return lambda: torch.autograd.grad(run(), leaf, grad)
-
-    def forward() -> torch.Tensor:
-        with torch.no_grad():
-            return run()
-
-    return forward
-
-
-def record(benchmark, problem: Problem, backward: bool, calls: int, limits: dict[str, float], **more: object) -> None:
-    """Adds what was counted, and what fraction of the machine's limits was reached."""
-    flops, moved = problem.flops(backward), problem.bytes(backward)
-    benchmark.extra_info.update(
-        op="rotary_attention",
-        tokens=len(problem.qkv),
-        sequences=len(problem.lengths),
-        flops=flops,
-        bytes=moved,
-        dtype=str(problem.qkv.dtype),
-        torch=torch.__version__,
-        machine=platform.machine(),
-        **limits,
-        **more,
-    )
-    if benchmark.stats is not None:
-        seconds = benchmark.stats.stats.median / calls
-        benchmark.extra_info.update(
-            useful_flops_per_s=flops / seconds,
-            fraction_of_matmul_rate=flops / seconds / limits["matmul_flops_per_s"],
-            fraction_of_copy_bandwidth=moved / seconds / limits["copy_bytes_per_s"],
+    def solve(problem: Problem) -> Solution:
+        angles, longest = problem.angles if position else None, max(problem.lengths)
+        return Solution(
+            lambda: rotary_attention(problem.qkv, problem.cu_seqlens, longest, angles=angles, backend=backend),
+            problem.qkv,
+            problem.grad,
         )
 
-
-def assert_same_job(problem: Problem, out: torch.Tensor, peer_out: torch.Tensor) -> float:
-    difference = float((out - peer_out).abs().max())
-    allowed = 1e-4 if problem.qkv.dtype == torch.float32 else 5e-2
-    assert difference < allowed, f"the peer computes something else: {difference}"
-    return difference
+    return solve
 
 
-@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
-def threads(request):
-    """Sets PyTorch's number of threads."""
-    if request.param > (os.cpu_count() or 1):
-        pytest.skip(f"only {os.cpu_count()} CPUs")
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+def _facts(problem: Problem, backward: bool, limits: dict[str, float]) -> dict[str, object]:
+    counts = {"flops": problem.flops(backward), "bytes": problem.bytes(backward)}
+    described = {"tokens": len(problem.qkv), "sequences": len(problem.lengths), "dtype": str(problem.qkv.dtype)}
+    return counts | described | limits
 
 
+@functools.cache
+def on_cpu(lengths: tuple[int, ...], passes: str, threads: int) -> Measured:
+    """float32; the call as it is made in a model, overheads included."""
+    backward = passes == PASSES[1]
+    with torch_threads(threads):
+        problem = make_problem(list(lengths), "cpu", torch.float32)
+
+        def build(solve: Peer) -> Contender:
+            solution = solve(problem)
+            return Contender(solution.call(backward), lambda: solution.packed(solution.run()).detach())
+
+        solvers = {OURS: ours(), **CPU_PEERS}
+        builders = {name: functools.partial(build, solve) for name, solve in solvers.items()}
+        measured = measure(builders, rounds=15, difference=largest_difference, tolerance=1e-4)
+        measured.facts = _facts(problem, backward, cpu_limits(threads)) | {"threads": threads}
+    return measured
+
+
+@replayed
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("shape", CPU_SHAPES)
-@pytest.mark.parametrize("peer", CPU_PEERS)
-def test_cpu(benchmark, threads, shape, peer, passes):
-    benchmark.group = f"attention, CPU, {threads} threads, {shape}, {passes}"
-    backward = passes != "forward"
-    problem = make_problem(CPU_SHAPES[shape], "cpu", torch.float32)
-    run_ours = ours(problem)
-    run_peer, leaf, grad, packed = CPU_PEERS[peer](problem)
-    difference = assert_same_job(problem, run_ours(), packed(run_peer()))
-    call = with_pass(run_ours, problem.qkv, problem.grad, backward)
-    compare(benchmark, call, with_pass(run_peer, leaf, grad, backward), rounds=15)
-    limits = cpu_limits()
-    record(benchmark, problem, backward, 1, limits, peer=peer, threads=threads, largest_difference=difference)
+@pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
+def test_cpu(benchmark, implementation, shape, passes, threads):
+    measured = on_cpu(tuple(CPU_SHAPES[shape]), passes, threads)
+    group = f"{OP}, CPU, {threads} threads, {shape}, {passes}"
+    publish(benchmark, measured, implementation, group=group, op=OP, case=f"{shape}, {passes}")
 
 
-CUDA_PEERS = {
-    **{b.name: (b.name, True) for b in IMPLEMENTATIONS if b.name not in ("triton", "reference")},
-    **{f"{name}, less: no position": (name, False) for name in ("flash_attn", "varlen", "xformers")},
-}
+@replayed
+@pytest.mark.parametrize("length", SCALING)
+@pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
+def test_cpu_scaling(benchmark, implementation, length):
+    measured = on_cpu((length,) * (CPU_SCALING_TOKENS // length), PASSES[1], 1)
+    group = f"{OP}, CPU, 1 thread, {CPU_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
+    publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
+    benchmark.extra_info["length"] = length
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-@pytest.mark.parametrize("passes", PASSES)
-@pytest.mark.parametrize("shape", CUDA_SHAPES)
-@pytest.mark.parametrize("peer", CUDA_PEERS)
-def test_cuda(benchmark, shape, peer, passes):
-    backend, position = CUDA_PEERS[peer]
+FULL = [b.name for b in IMPLEMENTATIONS if b.name not in ("triton", "reference")]
+LESS = ["flash_attn", "varlen", "xformers"]
+CUDA_PEERS = [*FULL, "FlexAttention", *(f"{name}, less: no position" for name in LESS)]
+
+
+def _cuda_solver(name: str) -> Peer:
+    if name == "FlexAttention":
+        return flex_attention
+    backend, _, less = ("triton", "", "") if name == OURS else name.partition(", less")
     reason = {b.name: b for b in IMPLEMENTATIONS}[backend].unavailable(torch.device("cuda"), torch.bfloat16)
     if reason is not None:
-        pytest.skip(reason)
-    benchmark.group = f"attention, CUDA, {shape}, {passes}"
-    backward = passes != "forward"
-    problem = make_problem(CUDA_SHAPES[shape], "cuda", torch.bfloat16)
-    run_ours, run_peer = ours(problem, "triton"), ours(problem, backend, position)
-    difference = assert_same_job(problem, run_ours(), run_peer()) if position else None
-    calls = [with_pass(run, problem.qkv, problem.grad, backward) for run in (run_ours, run_peer)]
-    memory = []
-    for call in calls:
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        call()
-        memory.append(torch.cuda.max_memory_allocated() - held)
-    compare(benchmark, *(captured(call) for call in calls), rounds=15)
-    gpu = {"gpu": torch.cuda.get_device_name(), "peak_bytes": memory[0], "peer_peak_bytes": memory[1]}
-    extra = {"peer": peer, "calls": CALLS, "largest_difference": difference, **gpu}
-    record(benchmark, problem, backward, CALLS, cuda_limits(), **extra)
+        raise Missing(reason)
+    return ours(backend, position=not less)
+
+
+@functools.cache
+def on_cuda(lengths: tuple[int, ...], passes: str) -> Measured:
+    """bfloat16, calls captured in a graph, inputs rotated among sets that do not fit in the cache together."""
+    backward = passes == PASSES[1]
+    first = make_problem(list(lengths), "cuda", torch.bfloat16)
+    more = range(1, input_sets(first.bytes(False)))
+    problems = [first, *(make_problem(list(lengths), "cuda", torch.bfloat16, seed) for seed in more)]
+
+    def build(name: str) -> Contender:
+        solutions = [_cuda_solver(name)(problem) for problem in problems]
+        result: Callable[[], torch.Tensor] | None = None
+        if "less" not in name:
+            result = lambda: solutions[0].packed(solutions[0].run()).detach()  # noqa: E731
+        calls = [solution.call(backward) for solution in solutions]
+        peak = peak_extra_bytes(calls[0])
+        graph, times = captured(calls)
+        return Contender(graph, result, times, {"peak_extra_bytes": peak})
+
+    builders = {name: functools.partial(build, name) for name in (OURS, *CUDA_PEERS)}
+    measured = measure(
+        builders, rounds=15, difference=largest_difference, tolerance=5e-2, clock=EventClock(flush=False)
+    )
+    measured.facts = _facts(first, backward, cuda_limits())
+    return measured
+
+
+@replayed
+@pytest.mark.gpu
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("shape", CUDA_SHAPES)
+@pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
+def test_cuda(benchmark, implementation, shape, passes):
+    measured = on_cuda(tuple(CUDA_SHAPES[shape]), passes)
+    publish(
+        benchmark, measured, implementation, group=f"{OP}, CUDA, {shape}, {passes}", op=OP, case=f"{shape}, {passes}"
+    )
+
+
+@replayed
+@pytest.mark.gpu
+@pytest.mark.parametrize("length", SCALING)
+@pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
+def test_cuda_scaling(benchmark, implementation, length):
+    measured = on_cuda((length,) * (CUDA_SCALING_TOKENS // length), PASSES[1])
+    group = f"{OP}, CUDA, {CUDA_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
+    publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
+    benchmark.extra_info["length"] = length

@@ -1,65 +1,186 @@
-"""Times an implementation against a peer, call by call in turn, inside pytest-benchmark.
+"""Times implementations of one job in turn, and gives pytest-benchmark each one's times.
 
-The benchmark's own figures are those of the implementation; those of the peer and the ratio are in `extra_info`.
+All implementations of a case are built, compared with ours, and timed together: every round runs each of them once, so
+that a machine that slows down slows all of them down. Each has a test of its own that shows its times, so that
+pytest-benchmark's tables, histograms and comparisons show them side by side.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 
+Call = Callable[[], object]
 
-def compare(
-    benchmark: Any, ours: Callable[[], object], peer: Callable[[], object], rounds: int, warm_up: int = 3
-) -> None:
-    """Times `ours`, and `peer` before each of its rounds, after `warm_up` calls of each.
+OURS = "reserve"
+"""Name of this project's implementation."""
 
-    Adds `peer_*` (seconds) and `speedup` to the result.
+QUICK_ROUNDS = 3
+quick = False
+"""Few rounds: whether everything runs, not how fast. `--quick` sets it."""
+
+
+class Missing(Exception):
+    """An implementation that cannot run here; the message is why."""
+
+
+@dataclass
+class Contender:
+    """An implementation of a case, ready to be called.
+
+    `call` does the job once and is what is timed; `result()` gives what is compared with ours before that, None where
+    there is nothing comparable. `calls` is how often `call` does the job. `details` go to the stored result.
     """
-    peer_times: list[float] = []
 
-    def run_peer() -> None:
-        start = time.perf_counter()
-        peer()
-        peer_times.append(time.perf_counter() - start)
-
-    for _ in range(warm_up):
-        ours()
-        peer()
-    benchmark.pedantic(ours, setup=run_peer, rounds=rounds, iterations=1)
-    if benchmark.stats is None:  # --benchmark-disable
-        return
-    low, median, high = statistics.quantiles(peer_times, n=4)
-    benchmark.extra_info.update(
-        peer_median=median,
-        peer_quartiles=[low, high],
-        peer_min=min(peer_times),
-        speedup=median / benchmark.stats.stats.median,
-        speedup_of_minima=min(peer_times) / benchmark.stats.stats.min,
-    )
+    call: Call
+    result: Callable[[], Any] | None = None
+    calls: int = 1
+    details: dict[str, Any] = field(default_factory=dict)
 
 
-def median_seconds(call: Callable[[], object], rounds: int) -> float:
-    """Median time of one call."""
-    times = []
-    for _ in range(rounds):
+@dataclass
+class Measured:
+    """What one case gave: seconds of each round, by implementation, and why others have none."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What holds for the case: FLOPs, bytes, the machine's limits."""
+
+
+class WallClock:
+    """Seconds that a call takes, by the host's clock."""
+
+    def __call__(self, call: Call) -> float:
         start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        return time.perf_counter() - start
 
 
-def cpu_limits(rounds: int = 7) -> dict[str, float]:
-    """What this machine does with the current number of threads: bytes/s of a copy (read and written), FLOP/s of a
-    float32 matrix product.
+def measure(
+    builders: Mapping[str, Callable[[], Contender]],
+    *,
+    rounds: int,
+    difference: Callable[[Any, Any], float],
+    tolerance: float | Mapping[str, float],
+    clock: Callable[[Call], float] | None = None,
+    warm_up: int = 2,
+) -> Measured:
+    """Builds, compares and times the implementations, ours first.
+
+    One that raises `Missing`, or runs out of memory, is noted with the reason; one whose result differs from ours by
+    more than `tolerance` (one number, or one an implementation) is noted as wrong; neither is timed. The order turns by
+    one each round: what runs after a peer whose threads still spin is another one each time.
     """
-    source = torch.randn(1 << 24)
-    target = torch.empty_like(source)
-    square = torch.randn(1024, 1024)
-    copy = median_seconds(lambda: target.copy_(source), rounds)
-    product = median_seconds(lambda: square @ square, rounds)
-    return {"copy_bytes_per_s": 2 * 4 * source.numel() / copy, "matmul_flops_per_s": 2 * 1024**3 / product}
+    clock = clock or WallClock()
+    measured, contenders = Measured(), {}
+    ours: Any = None
+    for name, build in builders.items():
+        try:
+            contender = build()
+            if contender.result is not None:
+                result = contender.result()
+                ours = result if name == OURS else ours
+                error = difference(result, ours)
+                contender.details["difference_from_ours"] = error
+                allowed = tolerance if isinstance(tolerance, float) else tolerance[name]
+                if not error <= allowed:
+                    measured.wrong[name] = f"its result differs from ours by {error:.3g}; allowed {allowed:.3g}"
+                    continue
+                del result
+            for _ in range(warm_up):
+                contender.call()
+        except (Missing, pytest.skip.Exception) as reason:
+            measured.missing[name] = str(reason)
+        except torch.OutOfMemoryError:
+            measured.missing[name] = "out of memory"
+        except Exception as error:
+            # A peer that breaks must not take the others' figures with it; its own test fails.
+            if name == OURS:
+                raise
+            measured.wrong[name] = f"{type(error).__name__}: {error}"
+        else:
+            contenders[name] = contender
+    if OURS not in contenders:
+        pytest.skip(f"ours cannot run: {measured.missing[OURS]}")
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    gc.collect()
+    gc.disable()
+    try:
+        for names in _orders(list(contenders), QUICK_ROUNDS if quick else rounds):
+            for name in names:
+                seconds[name].append(clock(contenders[name].call) / contenders[name].calls)
+    finally:
+        gc.enable()
+    measured.seconds = seconds
+    measured.details = {name: contender.details for name, contender in contenders.items()}
+    return measured
+
+
+def _orders(names: list[str], rounds: int) -> Iterator[list[str]]:
+    for i in range(rounds):
+        turn = i % len(names)
+        yield names[turn:] + names[:turn]
+
+
+class Replay:
+    """A clock for pytest-benchmark that shows times measured before: `call` moves it on by the next of them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.steps: Iterator[float] = iter(())
+
+    def __call__(self) -> float:
+        return self.now
+
+    def call(self) -> None:
+        self.now += next(self.steps)
+
+
+_replay = Replay()
+
+replayed = pytest.mark.benchmark(timer=_replay, disable_gc=False, warmup=False)
+"""Marks the tests that call `publish`."""
+
+
+def publish(benchmark: Any, measured: Measured, name: str, *, group: str, op: str, case: str) -> None:
+    """Gives pytest-benchmark the times of the implementation `name`, with what was counted and what it is against ours.
+
+    Skips where it could not run, fails where it computes something else.
+    """
+    if name in measured.missing:
+        pytest.skip(measured.missing[name])
+    if name in measured.wrong:
+        pytest.fail(f"{name}: {measured.wrong[name]}")
+    times = measured.seconds[name]
+    benchmark.group = group
+    benchmark.extra_info.update(op=op, case=case, implementation=name, **measured.facts, **measured.details[name])
+    median = statistics.median(times)
+    benchmark.extra_info["ours_is_faster_by"] = median / statistics.median(measured.seconds[OURS])
+    benchmark.extra_info["ours_is_faster_by_fastest"] = min(times) / min(measured.seconds[OURS])
+    limit = limit_seconds(measured.facts)
+    if limit is not None:
+        benchmark.extra_info["fraction_of_limit"] = limit / median
+    _replay.now, _replay.steps = 0.0, iter(times)
+    benchmark.pedantic(_replay.call, rounds=len(times), iterations=1)
+
+
+def limit_seconds(facts: Mapping[str, Any]) -> float | None:
+    """The least time for the FLOPs and bytes counted, at the rates measured in the same run; None where not counted."""
+    if not {"flops", "bytes", "matmul_flops_per_s", "copy_bytes_per_s"} <= facts.keys():
+        return None
+    return max(facts["flops"] / facts["matmul_flops_per_s"], facts["bytes"] / facts["copy_bytes_per_s"])
+
+
+def median_seconds(call: Call, rounds: int, clock: Callable[[Call], float] | None = None) -> float:
+    """Median time of one call."""
+    return statistics.median((clock or WallClock())(call) for _ in range(rounds))

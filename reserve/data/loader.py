@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -74,12 +75,21 @@ def collate(
     return pack_batch(images, clips, texts, choices, data, model)
 
 
+class Examples(Protocol):
+    """What batches are made of: examples by (epoch, index), and the configuration they were made for."""
+
+    data: DataConfig
+    model: ModelConfig
+
+    def __getitem__(self, key: tuple[int, int], /) -> MaskedExample: ...
+
+
 def training_loader(
-    dataset: PretrainDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool = False
+    dataset: Examples, sampler: BatchSampler, *, num_workers: int, pin_memory: bool = False
 ) -> Iterable[PretrainBatch]:
     """Loads the sampler's batches, in `num_workers` processes (0: in this one)."""
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # of Dataset it needs no more than the protocol
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=partial(collate, data=dataset.data, model=dataset.model),

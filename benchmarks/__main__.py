@@ -1,0 +1,89 @@
+"""Runs the benchmarks: `python -m benchmarks --help`. argparse, because a GPU machine may have nothing but the core."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = {
+    "attention": "rotary_attention",
+    "contrastive": "contrastive_loss",
+    "log_mel": "log_mel_spectrogram",
+    "small_ops": "the model's small ops",
+    "optimizer": "the optimiser",
+    "decoding": "frames and sound of videos",
+    "training_step": "a whole training step",
+}
+"""File, and what is in it."""
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+
+def parser() -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:<14} {what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Times our implementations and their peers in turn, in one run, after comparing their results.",
+        epilog=f"benchmarks:\n{listing}\n\nWhat follows -- goes to pytest, --benchmark-histogram for example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "all"), default="cpu", help="default: cpu")
+    parser.add_argument("--filter", metavar="EXPRESSION", help="only tests whose name matches, as pytest -k has it")
+    parser.add_argument("--list", action="store_true", help="list the tests that would run, and stop")
+    parser.add_argument("--quick", action="store_true", help="few rounds: whether it runs, not how fast; never saved")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write NAME.json of each benchmark there")
+    parser.add_argument("--save", action="store_true", help=f"the same into {RESULTS.relative_to(ROOT)}/MACHINE")
+    return parser
+
+
+def machine_name() -> str:
+    """The folder of this machine's results: its GPU, or its CPU and number of cores."""
+    import torch
+
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        from cpuinfo import get_cpu_info
+
+        name = f"{get_cpu_info().get('brand_raw', platform.machine())} {os.cpu_count()} cores"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0 where everything that could run did and agreed with ours, and otherwise pytest's status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    given, passed_on = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    options = parser().parse_args(given)
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser().error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    if options.save and options.quick:
+        parser().error("--save wants full runs; leave out --quick, or name a folder with --out")
+    folder = RESULTS / machine_name() if options.save else options.out
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    # Threads of one library that spin after their work would take the core from the next.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    worst = 0
+    for name in options.names or BENCHMARKS:
+        command = [sys.executable, "-m", "pytest", "-q", "-rfE", f"benchmarks/{name}.py", *passed_on]
+        command += {"cpu": ["-m", "not gpu"], "cuda": ["-m", "gpu"], "all": []}[options.device]
+        command += ["-k", options.filter] if options.filter else []
+        command += ["--collect-only"] if options.list else ["--quick"] if options.quick else []
+        command += ["--benchmark-columns=median,iqr,min,rounds", "--benchmark-sort=mean"]
+        if folder is not None and not options.list:
+            command.append(f"--benchmark-json={folder.resolve() / name}.json")
+        status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        # 5: nothing matched the filter, or has a part for the device.
+        worst = max(worst, 0 if status == 5 else status)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""A problem for rotary_attention, and how it is solved without it.
+
+A peer is a function of a problem that gives (run, leaf, grad, packed): `run()` is the output, `leaf` what it is
+differentiated by, `grad` the output's gradient, `packed` makes an output comparable with ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+HEADS = 12
+ROTATED = 32
+
+
+class Problem(NamedTuple):
+    """Packed inputs of one shape, and the gradient of the output."""
+
+    lengths: list[int]
+    qkv: torch.Tensor
+    grad: torch.Tensor
+    cu_seqlens: torch.Tensor
+    angles: torch.Tensor
+
+    def flops(self, backward: bool) -> int:
+        """Useful operations: two products forward, five more backward."""
+        return (14 if backward else 4) * 64 * self.qkv.shape[2] * sum(length**2 for length in self.lengths)
+
+    def bytes(self, backward: bool) -> int:
+        """The fewest bytes: forward reads qkv and angles and writes out and lse; backward reads all of them and the
+        output's gradient, and writes qkv's.
+        """
+        row = self.qkv.shape[2] * 64 * self.qkv.element_size()
+        forward = 4 * row + 4 * 16 + 4 * self.qkv.shape[2]
+        return len(self.qkv) * (forward + (8 * row + 4 * 16 + 4 * self.qkv.shape[2] if backward else 0))
+
+
+def make_problem(lengths: list[int], device: str, dtype: torch.dtype, seed: int = 0) -> Problem:
+    generator = torch.Generator(device).manual_seed(seed)
+    tokens = sum(lengths)
+    qkv = torch.randn(tokens, 3, HEADS, 64, generator=generator, device=device).to(dtype).requires_grad_()
+    grad = torch.randn(tokens, HEADS, 64, generator=generator, device=device).to(dtype)
+    angles = torch.randn(tokens, 16, generator=generator, device=device)
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
+    return Problem(lengths, qkv, grad, cu_seqlens, angles)
+
+
+class Solution(NamedTuple):
+    """A way to solve a problem; see the module."""
+
+    run: Callable[[], torch.Tensor]
+    leaf: torch.Tensor
+    grad: torch.Tensor
+    packed: Callable[[torch.Tensor], torch.Tensor] = lambda out: out
+
+    def call(self, backward: bool) -> Callable[[], object]:
+        """The forward pass without a graph for autograd, or both passes."""
+        if backward:
+            return lambda: torch.autograd.grad(self.run(), self.leaf, self.grad)
+
+        def forward() -> torch.Tensor:
+            with torch.no_grad():
+                return self.run()
+
+        return forward
+
+
+Peer = Callable[[Problem], Solution]
+
+
+def _rotated(qk: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """The diagonal position, as a model that has no op for it writes it: qk [..., heads, 64], angles [..., 1, 16]."""
+    sin, cos = angles.sin(), angles.cos()
+    factors = torch.stack((sin - cos, sin + cos), -1).flatten(-2).to(qk.dtype)
+    return torch.cat((qk[..., :ROTATED] * factors, qk[..., ROTATED:]), -1)
+
+
+def _packed_operands(problem: Problem) -> list[torch.Tensor]:
+    """q, k, v [1, heads, tokens, 64] with position."""
+    q, k, v = problem.qkv.unbind(1)
+    q, k = (_rotated(x, problem.angles[:, None]) for x in (q, k))
+    return [x.transpose(0, 1)[None] for x in (q, k, v)]
+
+
+def _sequence_of_token(problem: Problem) -> torch.Tensor:
+    lengths = torch.tensor(problem.lengths)
+    return torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(problem.qkv.device)
+
+
+def padded_sdpa(problem: Problem) -> Solution:
+    """SDPA as it is used without packing: everything padded to the longest, a boolean mask of what is there.
+
+    Its qkv comes padded, as it would in a model that pads: no copies are charged to it.
+    """
+    lengths = torch.tensor(problem.lengths, device=problem.qkv.device)
+    valid = torch.arange(max(problem.lengths), device=lengths.device) < lengths[:, None]
+    qkv = problem.qkv.new_zeros(*valid.shape, *problem.qkv.shape[1:])
+    qkv[valid] = problem.qkv.detach()
+    grad = problem.grad.new_zeros(*valid.shape, *problem.grad.shape[1:])
+    grad[valid] = problem.grad
+    angles = problem.angles.new_zeros(*valid.shape, 16)
+    angles[valid] = problem.angles
+    mask = valid[:, None, None, :] & valid[:, None, :, None] | ~valid[:, None, :, None]
+    qkv = qkv.detach().requires_grad_()
+
+    def run() -> torch.Tensor:
+        q, k, v = qkv.unbind(2)
+        q, k = (_rotated(x, angles[:, :, None]).transpose(1, 2) for x in (q, k))
+        return scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=mask).transpose(1, 2)
+
+    return Solution(run, qkv, grad, lambda out: out[valid])
+
+
+def looped_sdpa(problem: Problem) -> Solution:
+    """One SDPA call a sequence: no mask and no padding."""
+
+    def run() -> torch.Tensor:
+        parts = [x.split(problem.lengths, dim=2) for x in _packed_operands(problem)]
+        outputs = [scaled_dot_product_attention(*part)[0].transpose(0, 1) for part in zip(*parts, strict=True)]
+        return torch.cat(outputs)
+
+    return Solution(run, problem.qkv, problem.grad)
+
+
+def block_mask_sdpa(problem: Problem) -> Solution:
+    """One SDPA call on the packed tokens, with a boolean mask of who belongs together."""
+    sequence = _sequence_of_token(problem)
+    mask = sequence[:, None] == sequence
+
+    def run() -> torch.Tensor:
+        return scaled_dot_product_attention(*_packed_operands(problem), attn_mask=mask)[0].transpose(0, 1)
+
+    return Solution(run, problem.qkv, problem.grad)
+
+
+def flex_attention(problem: Problem) -> Solution:
+    """FlexAttention, compiled, on the packed tokens; its block mask is made beforehand and not charged to it."""
+    from torch.nn.attention import flex_attention as flex
+
+    sequence = _sequence_of_token(problem)
+    tokens = len(sequence)
+    mask = flex.create_block_mask(
+        lambda b, h, query, key: sequence[query] == sequence[key], None, None, tokens, tokens, device=sequence.device
+    )
+    compiled = torch.compile(flex.flex_attention)
+
+    def run() -> torch.Tensor:
+        return compiled(*_packed_operands(problem), block_mask=mask)[0].transpose(0, 1)
+
+    return Solution(run, problem.qkv, problem.grad)
+
+
+CPU_PEERS: dict[str, Peer] = {
+    "SDPA, padded and masked": padded_sdpa,
+    "SDPA, loop": looped_sdpa,
+    "SDPA, block mask": block_mask_sdpa,
+}

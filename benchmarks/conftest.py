@@ -1,0 +1,40 @@
+"""What every benchmark shares: the machine in the stored result, `--quick`, and that GPU benchmarks need a GPU."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from benchmarks import interleaved, machine
+
+UNTOLD = ("node", "flags", "python_build")
+"""Of pytest-benchmark's description of the machine: who it is rather than what, and long lists."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="few rounds: whether it runs, not how fast")
+
+
+def pytest_configure(config):
+    interleaved.quick = config.getoption("--quick")
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+def pytest_benchmark_update_machine_info(machine_info):
+    machine_info.update(machine.describe())
+    for name in UNTOLD:
+        machine_info.pop(name, None)
+        machine_info["cpu"].pop(name, None)
+
+
+def pytest_benchmark_update_commit_info(commit_info):
+    # A machine without the repository's history is told the commit.
+    commit_info["id"] = os.environ.get("RESERVE_COMMIT") or commit_info["id"]

@@ -1,0 +1,137 @@
+"""A step of the contrastive loss, and what else computes it: functions (x, y, log_scale) -> loss.
+
+x [pairs, dim] and y [candidates, dim] are vectors before normalisation; y[i] belongs to x[i], the rest are nobody's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from benchmarks.interleaved import Missing
+from reserve_kernels import contrastive_loss
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Shape = tuple[int, int, int]
+"""Pairs, candidates of each pair's x, dimension."""
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Missing(f"{name} is not installed") from error
+
+
+def ours(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    extra = y[len(x) :] if len(y) > len(x) else None
+    return contrastive_loss(x, y[: len(x)], log_scale, y_extra=extra).loss
+
+
+def normalised(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple((v / torch.sqrt(v.square().sum(-1, keepdim=True) + 1e-5)) for v in (x, y))  # type: ignore[return-value]
+
+
+def _scale(log_scale: torch.Tensor) -> torch.Tensor:
+    return torch.exp(log_scale.clamp(max=math.log(100)))
+
+
+def dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """matmul and cross_entropy on all logits."""
+    unit_x, unit_y = normalised(x, y)
+    logits = unit_x * _scale(log_scale).to(x.dtype) @ unit_y.T
+    target = torch.arange(len(x), device=x.device)
+    there, back = F.cross_entropy(logits.float(), target), F.cross_entropy(logits[:, : len(x)].T.float(), target)
+    return (there + back) / 2
+
+
+def compiled(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """The same through torch.compile."""
+    return _compiled_dense(x, y, log_scale)
+
+
+_compiled_dense = torch.compile(dense)
+
+
+def open_clip(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """open_clip's ClipLoss, which takes unit vectors, and no candidates that are nobody's pair."""
+    if len(x) != len(y):
+        raise Missing("open_clip's ClipLoss has no candidates that are nobody's pair")
+    return _module("open_clip").ClipLoss()(*normalised(x, y), _scale(log_scale).to(x.dtype))
+
+
+def checkpointed(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """GradCache's idea at the loss: 1024 rows at a time, their logits computed again in the backward pass."""
+    unit_x, unit_y = normalised(x, y)
+    unit_x = unit_x * _scale(log_scale).to(x.dtype)
+
+    def rows(part: torch.Tensor, candidates: torch.Tensor, first: int) -> torch.Tensor:
+        target = torch.arange(first, first + len(part), device=part.device)
+        return F.cross_entropy((part @ candidates.T).float(), target, reduction="sum")
+
+    total = x.new_zeros((), dtype=torch.float32)
+    for one, other in ((unit_x, unit_y), (unit_y[: len(x)], unit_x)):
+        for first in range(0, len(x), 1024):
+            total = total + checkpoint(rows, one[first : first + 1024], other, first, use_reentrant=False)
+    return total / (2 * len(x))
+
+
+def inf_cl(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """Inf-CL's tiled loss on one GPU, once in each direction."""
+    if len(x) != len(y):
+        raise Missing("Inf-CL's loss has no candidates that are nobody's pair")
+    module, scale = _module("inf_cl"), _scale(log_scale)
+    unit_x, unit_y = normalised(x, y)
+    return (module.cal_flash_loss(unit_x, unit_y, scale=scale) + module.cal_flash_loss(unit_y, unit_x, scale=scale)) / 2
+
+
+CPU_PEERS: dict[str, Loss] = {
+    "dense PyTorch": dense,
+    "dense PyTorch, compiled": compiled,
+    "open_clip": open_clip,
+    "checkpointed PyTorch": checkpointed,
+}
+CUDA_PEERS: dict[str, Loss] = CPU_PEERS | {"Inf-CL": inf_cl}
+
+
+class Step:
+    """One forward and backward pass, its gradients kept where they are overwritten by the next."""
+
+    def __init__(self, loss: Loss, shape: Shape, dtype: torch.dtype, device: str) -> None:
+        pairs, candidates, dim = shape
+        generator = torch.Generator().manual_seed(0)
+        draw = [torch.randn(n, dim, generator=generator) for n in (pairs, candidates)]
+        # Pairs that belong together, as after some training.
+        draw[1][:pairs] += draw[0]
+        self.leaves = [v.to(device, dtype).requires_grad_() for v in draw]
+        self.leaves.append(torch.tensor(2.0, device=device, requires_grad=True))
+        self.loss = loss
+
+    def __call__(self) -> torch.Tensor:
+        for leaf in self.leaves:
+            leaf.grad = None
+        loss = self.loss(*self.leaves)
+        loss.backward()
+        return loss.detach()
+
+    def result(self) -> list[torch.Tensor]:
+        """The loss and all gradients."""
+        return [self(), *(leaf.grad for leaf in self.leaves if leaf.grad is not None)]
+
+
+def largest_relative_difference(values: list[torch.Tensor], ours: list[torch.Tensor]) -> float:
+    """Of the loss and the gradients, by norm."""
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(values, ours, strict=True))
+
+
+def cpu_step(name: str, shape: Shape) -> Step:
+    """A float32 step on the CPU by the name of the implementation, warmed up on a smaller problem."""
+    loss = (CPU_PEERS | {"reserve": ours})[name]
+    Step(loss, (512, 512, shape[2]), torch.float32, "cpu")()
+    return Step(loss, shape, torch.float32, "cpu")

@@ -1,0 +1,85 @@
+"""Timing on a GPU: by events, many calls in a graph, with inputs that are not in the cache."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+
+from benchmarks.interleaved import Call, median_seconds
+
+GRAPH_SECONDS = 2e-3
+"""A graph runs at least about this long: starting it costs little beside that."""
+
+
+class EventClock:
+    """Seconds that a call's work takes on the GPU, by events around it; the L2 cache is flushed before."""
+
+    def __init__(self, *, flush: bool = True) -> None:
+        size = torch.cuda.get_device_properties(0).L2_cache_size
+        self._filler = torch.empty(2 * size, dtype=torch.int8, device="cuda") if flush else None
+
+    def __call__(self, call: Call) -> float:
+        if self._filler is not None:
+            self._filler.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
+def input_sets(bytes_of_one: int) -> int:
+    """How many sets of inputs to rotate among so that none is in the L2 cache when it is used again."""
+    size = torch.cuda.get_device_properties(0).L2_cache_size
+    return min(16, 1 + -(-2 * size // max(bytes_of_one, 1)))
+
+
+def captured(calls: Sequence[Call]) -> tuple[Call, int]:
+    """A CUDA graph that runs `calls` one after another, as often as fills GRAPH_SECONDS; and how many calls that is."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for call in calls:
+            call()
+        once = EventClock(flush=False)
+        seconds = min(once(call) for call in calls)
+    torch.cuda.current_stream().wait_stream(stream)
+    turns = max(1, min(256, round(GRAPH_SECONDS / seconds / len(calls))))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(turns):
+            for call in calls:
+                call()
+    return graph.replay, turns * len(calls)
+
+
+def peak_extra_bytes(call: Call) -> int:
+    """Growth of the allocator's peak in one call."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    torch.cuda.synchronize()
+    del result
+    return torch.cuda.max_memory_allocated() - before
+
+
+@functools.cache
+def cuda_limits(dtype: torch.dtype = torch.bfloat16, rounds: int = 15) -> dict[str, float]:
+    """Bytes/s of a copy (read and written) and FLOP/s of a matrix product of random numbers in `dtype`.
+
+    float32 products are not rounded to tf32: their rate is that of arithmetic outside of the tensor cores.
+    """
+    source = torch.randn(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    square = torch.randn(8192, 8192, device="cuda", dtype=dtype)
+    out = torch.empty_like(square)
+    clock = EventClock(flush=False)
+    timed: list[Callable[[], object]] = [lambda: target.copy_(source), lambda: torch.mm(square, square, out=out)]
+    for call in timed:
+        call()
+    copy, product = (median_seconds(call, rounds, clock) for call in timed)
+    return {"copy_bytes_per_s": 2 * 4 * source.numel() / copy, "matmul_flops_per_s": 2 * 8192**3 / product}

@@ -1,0 +1,101 @@
+"""The machine: what it is, what it can do, and how much memory a call takes on it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import multiprocessing
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from benchmarks.interleaved import median_seconds
+
+GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")
+VERSIONS = ("torch", "triton", "numpy", "librosa", "torchaudio", "flash-attn", "xformers", "open_clip_torch", "av")
+
+
+def describe() -> dict[str, Any]:
+    """GPU with driver and clocks where there is one, versions of what is compared, waiting policy and load."""
+    return {
+        "gpu": _gpu(),
+        "versions": {name: version for name in VERSIONS if (version := installed_version(name))},
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _gpu() -> dict[str, str] | None:
+    """What nvidia-smi says of the first GPU; its name alone where there is no such tool."""
+    if not torch.cuda.is_available():
+        return None
+    if shutil.which("nvidia-smi") is None:
+        return {"name": torch.cuda.get_device_name()}
+    query = ["nvidia-smi", "--id=0", "--format=csv,noheader", f"--query-gpu={','.join(GPU_FIELDS)}"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+    values = [value.strip() for value in answer.split(",")]
+    return dict(zip(GPU_FIELDS, values, strict=False)) | {"name": torch.cuda.get_device_name()}
+
+
+def installed_version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def cpu_limits(threads: int, rounds: int = 7) -> dict[str, float]:
+    """Bytes/s of a copy (read and written) and FLOP/s of a float32 matrix product, with `threads` threads."""
+    with torch_threads(threads):
+        source = torch.randn(1 << 24)
+        target = torch.empty_like(source)
+        square = torch.randn(1536, 1536)
+        copy = median_seconds(lambda: target.copy_(source), rounds)
+        product = median_seconds(lambda: square @ square, rounds)
+    return {"copy_bytes_per_s": 2 * 4 * source.numel() / copy, "matmul_flops_per_s": 2 * 1536**3 / product}
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """PyTorch, which our CPU ops follow, and NumPy's BLAS with `threads` threads."""
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        # Idle BLAS threads of another number would spin on the others' time.
+        with threadpool_limits(threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _status(line: str) -> int:
+    with open("/proc/self/status") as status:
+        return next(int(row.split()[1]) * 1024 for row in status if row.startswith(line))
+
+
+def _peak(make: Callable[..., Callable[[], object]], args: tuple[Any, ...], threads: int) -> int:
+    torch.set_num_threads(threads)
+    call = make(*args)
+    with open("/proc/self/clear_refs", "w") as references:
+        references.write("5")
+    before = _status("VmRSS")
+    call()
+    return _status("VmHWM") - before
+
+
+def peak_extra_bytes(make: Callable[..., Callable[[], object]], args: tuple[Any, ...], threads: int) -> int:
+    """Growth of the peak resident set in the call that `make(*args)` gives, on the CPU, in a process of its own.
+
+    `make` is a function of a module; what it allocates before it returns does not count. Linux only.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_peak, make, args, threads).result()

@@ -1,0 +1,79 @@
+"""ReserveAdamW against PyTorch's AdamW, whose moments are in float32 and which lets NaN gradients through: it does less.
+
+Bytes are the fewest a step moves: parameter and moments read and written, gradient read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.cuda import EventClock, cuda_limits
+from benchmarks.interleaved import OURS, Contender, Measured, measure, publish, replayed
+from benchmarks.machine import cpu_limits, torch_threads
+from reserve.config import ModelConfig
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.train.optimizer import ReserveAdamW
+
+OP = "optimiser"
+CPU_MODEL = ModelConfig(vit_num_layers=1, audio_num_layers=1, span_num_layers=1, joint_num_layers=1)
+"""Tensors of the base model's sizes, fewer of them."""
+
+Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+SETTINGS: dict[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1}
+OPTIMIZERS: dict[str, Make] = {
+    OURS: lambda parameters: ReserveAdamW(parameters, 1e-4, **SETTINGS),
+    "ReserveAdamW, float32 moments": lambda parameters: ReserveAdamW(parameters, 1e-4, moments="float32", **SETTINGS),
+    "AdamW, less: float32 moments": lambda parameters: torch.optim.AdamW(parameters, 1e-4, **SETTINGS),
+    "AdamW fused, less: float32 moments": lambda parameters: torch.optim.AdamW(
+        parameters, 1e-4, fused=True, **SETTINGS
+    ),
+}
+
+
+def _compare(config: ModelConfig, device: str, limits: dict[str, float], clock: EventClock | None) -> Measured:
+    shapes = [p.shape for p in MerlotReserve(config).parameters()]
+    numbers = sum(shape.numel() for shape in shapes)
+
+    def build(make: Make) -> Contender:
+        parameters = [torch.nn.Parameter(torch.randn(shape, device=device) * 0.02) for shape in shapes]
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter) * 1e-3
+        return Contender(make(parameters).step)
+
+    builders = {name: functools.partial(build, make) for name, make in OPTIMIZERS.items()}
+    measured = measure(builders, rounds=9, difference=lambda a, b: 0.0, tolerance=0.0, clock=clock)
+    # Parameter, gradient and both bfloat16 moments; the arithmetic is nothing beside them.
+    measured.facts = {"parameters": numbers, "bytes": numbers * (4 + 4 + 4 + 2 * (2 + 2)), "flops": 0, **limits}
+    return measured
+
+
+@functools.cache
+def on_cpu(threads: int) -> Measured:
+    with torch_threads(threads):
+        return _compare(CPU_MODEL, "cpu", cpu_limits(threads), None)
+
+
+@replayed
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("implementation", OPTIMIZERS)
+def test_cpu(benchmark, implementation, threads):
+    case = "one layer an encoder"
+    publish(benchmark, on_cpu(threads), implementation, group=f"{OP}, CPU, {threads} threads, {case}", op=OP, case=case)
+    benchmark.extra_info["threads"] = threads
+
+
+@functools.cache
+def on_cuda() -> Measured:
+    return _compare(ModelConfig(), "cuda", cuda_limits(), EventClock())
+
+
+@replayed
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation", OPTIMIZERS)
+def test_cuda(benchmark, implementation):
+    publish(benchmark, on_cuda(), implementation, group=f"{OP}, CUDA, base", op=OP, case="base")

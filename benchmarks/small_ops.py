@@ -1,0 +1,150 @@
+"""The model's small ops as it runs them, plain PyTorch, against torch.compile of the same: is fusing them worth it?
+
+Each moves far more bytes than it computes. An op of our own is shipped only where it beats both.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from einops import rearrange
+from torch.nn import functional as F
+
+from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets
+from benchmarks.interleaved import OURS, Call, Contender, Measured, measure, publish, replayed
+from benchmarks.machine import cpu_limits, torch_threads
+from reserve.model.transformer import LAYER_NORM_EPS, quick_gelu
+
+OP = "small ops"
+HIDDEN = 768
+CPU_TOKENS, CUDA_TOKENS = 4096, 65536
+PEERS = ("torch.compile",)
+
+
+class SmallOp(NamedTuple):
+    """A function, `inputs(tokens, device, dtype)` for it, and `bytes(tokens, itemsize)` that both passes must move."""
+
+    function: Callable[..., torch.Tensor]
+    inputs: Callable[[int, str, torch.dtype], list[torch.Tensor]]
+    bytes: Callable[[int, int], int]
+
+
+def add_layer_norm(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    total = x + y
+    return total + F.layer_norm(total, (HIDDEN,), weight, bias, LAYER_NORM_EPS)
+
+
+def bias_quick_gelu(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return quick_gelu(x + bias)
+
+
+def patchify(images: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    patches = rearrange(images, "n (h p) (w q) c -> n (h w) (p q c)", p=16, q=16)
+    return patches.to(scale.dtype) * scale
+
+
+def _leaves(device: str, dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    return [torch.randn(shape, device=device).to(dtype).requires_grad_() for shape in shapes]
+
+
+OPS = {
+    "add + layer norm": SmallOp(
+        add_layer_norm,
+        lambda n, device, dtype: _leaves(device, dtype, (n, HIDDEN), (n, HIDDEN), (HIDDEN,), (HIDDEN,)),
+        # Forward: two in, one out. Backward: the output's gradient and the sum in, two gradients out.
+        lambda n, size: 7 * n * HIDDEN * size,
+    ),
+    "bias + quick GELU": SmallOp(
+        bias_quick_gelu,
+        lambda n, device, dtype: _leaves(device, dtype, (n, 4 * HIDDEN), (4 * HIDDEN,)),
+        lambda n, size: 5 * n * 4 * HIDDEN * size,
+    ),
+    "patchify": SmallOp(
+        patchify,
+        lambda n, device, dtype: [
+            torch.randint(0, 256, (max(n // 240, 1), 192, 320, 3), dtype=torch.uint8, device=device),
+            *_leaves(device, dtype, ()),
+        ],
+        lambda n, size: max(n // 240, 1) * 192 * 320 * 3 * (1 + 2 * size),
+    ),
+}
+
+
+def largest_difference(values: list[torch.Tensor], ours: list[torch.Tensor]) -> float:
+    """Relative to each tensor's norm."""
+    pairs = zip(values, ours, strict=True)
+    return max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in pairs)
+
+
+def _both_passes(function: Callable[..., torch.Tensor], inputs: list[torch.Tensor]) -> Callable[[], list[torch.Tensor]]:
+    leaves = [x for x in inputs if x.requires_grad]
+    grad = torch.randn_like(function(*inputs))
+
+    def run() -> list[torch.Tensor]:
+        out = function(*inputs)
+        return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
+
+    return run
+
+
+def _implementations(op: SmallOp) -> dict[str, Callable[..., torch.Tensor]]:
+    return {OURS: op.function, PEERS[0]: torch.compile(op.function)}
+
+
+@functools.cache
+def on_cpu(name: str, threads: int) -> Measured:
+    """float32."""
+    op = OPS[name]
+    with torch_threads(threads):
+        inputs = op.inputs(CPU_TOKENS, "cpu", torch.float32)
+
+        def build(function: Callable[..., torch.Tensor]) -> Contender:
+            run = _both_passes(function, inputs)
+            torch.manual_seed(0)
+            return Contender(run, lambda: [run()[0]])
+
+        builders = {key: functools.partial(build, function) for key, function in _implementations(op).items()}
+        measured = measure(builders, rounds=15, difference=largest_difference, tolerance=1e-5)
+        measured.facts = {"flops": 0, "bytes": op.bytes(CPU_TOKENS, 4), **cpu_limits(threads), "threads": threads}
+    return measured
+
+
+@replayed
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("implementation", [OURS, *PEERS])
+def test_cpu(benchmark, implementation, op, threads):
+    group = f"{OP}, CPU, {threads} threads, {op}"
+    publish(benchmark, on_cpu(op, threads), implementation, group=group, op=OP, case=op)
+
+
+@functools.cache
+def on_cuda(name: str) -> Measured:
+    """bfloat16, in a graph, inputs rotated."""
+    op = OPS[name]
+    sets = input_sets(op.bytes(CUDA_TOKENS, 2) // 3)
+    inputs = [op.inputs(CUDA_TOKENS, "cuda", torch.bfloat16) for _ in range(sets)]
+
+    def build(function: Callable[..., torch.Tensor]) -> Contender:
+        calls: list[Call] = [_both_passes(function, one) for one in inputs]
+        graph, times = captured(calls)
+        return Contender(graph, lambda: [function(*inputs[0]).detach()], times)
+
+    builders = {key: functools.partial(build, function) for key, function in _implementations(op).items()}
+    measured = measure(
+        builders, rounds=15, difference=largest_difference, tolerance=2e-2, clock=EventClock(flush=False)
+    )
+    measured.facts = {"flops": 0, "bytes": op.bytes(CUDA_TOKENS, 2), **cuda_limits()}
+    return measured
+
+
+@replayed
+@pytest.mark.gpu
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("implementation", [OURS, *PEERS])
+def test_cuda(benchmark, implementation, op):
+    publish(benchmark, on_cuda(op), implementation, group=f"{OP}, CUDA, {op}", op=OP, case=op)

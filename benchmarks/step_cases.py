@@ -1,0 +1,97 @@
+"""Training steps on random batches: the model with our ops and with others in their place, and what a step must do."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+from torch import nn
+
+from reserve.config import Config
+from reserve.data.loader import collate
+from reserve.model import objective, transformer
+from reserve.model.batch import PretrainBatch
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.objective import pretrain_pairs
+from reserve.model.transformer import HEAD_SIZE, Attention
+from reserve.synthetic.batches import RandomExamples
+from reserve.train.distributed import Ranks
+from reserve.train.loop import make_optimizer, train_step
+from reserve_kernels import contrastive_loss, rotary_attention
+
+
+def random_batch(config: Config, examples: int) -> PretrainBatch:
+    dataset = RandomExamples(examples, config.data, config.model)
+    return collate([dataset[0, index] for index in range(examples)], config.data, config.model)
+
+
+@contextmanager
+def replaced_ops(attention: str, contrastive: str) -> Iterator[None]:
+    """The model's attention and loss by these back ends."""
+    with (
+        mock.patch.object(transformer, "rotary_attention", functools.partial(rotary_attention, backend=attention)),
+        mock.patch.object(objective, "contrastive_loss", functools.partial(contrastive_loss, backend=contrastive)),
+    ):
+        yield
+
+
+class Step:
+    """Whole training steps on one batch, as the trainer does them: forward, backward, optimiser."""
+
+    def __init__(self, config: Config, batch: PretrainBatch, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.config, self.batch = config, batch.to(device)
+        self.model = MerlotReserve(config.model).to(device)
+        self.optimizer = make_optimizer(self.model, config)
+        self.ranks = Ranks(0, 1, device)
+        self.steps = 0
+
+    def __call__(self) -> dict[str, torch.Tensor]:
+        pairs = functools.partial(pretrain_pairs, self.model)
+        step, self.steps = self.steps, self.steps + 1
+        return train_step(pairs, self.model, self.optimizer, self.batch, step, self.config, self.ranks)
+
+
+class ForwardCounter:
+    """FLOPs of the matrix products of a forward and backward pass, counted while the forward pass runs.
+
+    Linear layers and attention between tokens that attend to each other, and nothing else: norms, activations, pooling
+    and the optimiser are not counted, and neither is what a kernel computes twice or for padding.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.flops = 0
+        self._handles = [
+            module.register_forward_pre_hook(self._attention if isinstance(module, Attention) else self._linear)
+            for module in model.modules()
+            if isinstance(module, nn.Linear | Attention)
+        ]
+
+    def _linear(self, module: nn.Linear, args: tuple[torch.Tensor]) -> None:
+        rows = args[0].numel() // module.in_features
+        # Forward, weights' gradient, and the input's where it has one.
+        passes = 2 + args[0].requires_grad
+        self.flops += passes * 2 * rows * module.in_features * module.out_features
+
+    def _attention(self, module: Attention, args: tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]) -> None:
+        lengths = args[1].diff().double()
+        heads = module.projection.in_features // HEAD_SIZE
+        self.flops += int(14 * HEAD_SIZE * heads * lengths.square().sum())
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def step_flops(model: MerlotReserve, batch: PretrainBatch) -> int:
+    """FLOPs that a training step on `batch` needs, see `ForwardCounter`, the loss's logits included."""
+    counter = ForwardCounter(model)
+    try:
+        pairs = pretrain_pairs(model, batch)
+    finally:
+        counter.remove()
+    losses = sum(6 * len(p.x) * (len(p.y) + (0 if p.y_extra is None else len(p.y_extra))) * p.x.shape[1] for p in pairs)
+    return counter.flops + losses

@@ -1,4 +1,4 @@
-"""ReserveAdamW against PyTorch's AdamW, whose moments are in float32 and which lets NaN gradients through: it does less.
+"""ReserveAdamW against AdamW of PyTorch, which does less: its moments are float32, and NaN gradients go through.
 
 Bytes are the fewest a step moves: parameter and moments read and written, gradient read.
 """

@@ -14,6 +14,8 @@ PRECISION_BIT = 1.0 + 2.0**-9
 """A stored second moment that is negative stands for its magnitude times this."""
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 FINETUNING_DECAY_SIZE = 4096
+CPU_PIECE = 1 << 16
+"""Numbers of a tensor that are updated at a time on the CPU: the two dozen passes over them stay in the cache."""
 
 
 def encode_second_moment(v: torch.Tensor) -> torch.Tensor:
@@ -100,20 +102,29 @@ class ReserveAdamW(torch.optim.Optimizer):
         if not state:
             self._start(w, state)
         state["step"] += 1
-        beta1, beta2 = group["betas"]
-        gradient = torch.nan_to_num(w.grad.float(), nan=0.0, posinf=0.0, neginf=0.0)  # type: ignore[union-attr]
-        m = state["m"].to(torch.float32, copy=True).mul_(beta1).add_(gradient, alpha=1 - beta1)
-        v = state["v"]
+        tensors = {"w": w, "gradient": w.grad, **{name: state[name] for name in state if name != "step"}}
+        if w.is_cpu and all(tensor.is_contiguous() for tensor in tensors.values()):
+            pieces = [tensor.view(-1).split(CPU_PIECE) for tensor in tensors.values()]
+            for piece in zip(*pieces, strict=True):
+                self._update_piece(dict(zip(tensors, piece, strict=True)), group, state["step"])
+        else:
+            self._update_piece(tensors, group, state["step"])
+
+    def _update_piece(self, piece: dict[str, torch.Tensor], group: dict[str, Any], step: torch.Tensor) -> None:
+        w, beta1, beta2 = piece["w"], *group["betas"]
+        gradient = torch.nan_to_num(piece["gradient"].float(), nan=0.0, posinf=0.0, neginf=0.0)
+        m = piece["m"].to(torch.float32, copy=True).mul_(beta1).add_(gradient, alpha=1 - beta1)
+        v = piece["v"]
         v = decode_second_moment(v) if self.moments == "bfloat16" else v.clone()
         v = v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        state["m"].copy_(m)
-        state["v"].copy_(encode_second_moment(v) if self.moments == "bfloat16" else v)
+        piece["m"].copy_(m)
+        piece["v"].copy_(encode_second_moment(v) if self.moments == "bfloat16" else v)
         if self.bias_correction:
-            m.div_(1 - beta1 ** int(state["step"]))
-            v.div_(1 - beta2 ** int(state["step"]))
+            m.div_(1 - beta1 ** int(step))
+            v.div_(1 - beta2 ** int(step))
         update = m.div_(v.sqrt_().add_(group["eps"]))
         if group["weight_decay"]:
-            away = w - state["start"].float() if self.decay_to_start else w
+            away = w - piece["start"].float() if self.decay_to_start else w
             update.add_(away, alpha=group["weight_decay"])
         w.sub_(update, alpha=group["lr"])
 

@@ -115,6 +115,16 @@ def test_steps_with_float32_moments(w, gradients, correct: bool, decay_to_start:
     torch.testing.assert_close(ours.double(), truth, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_tensors_of_many_pieces(monkeypatch, w, gradients, layout: str) -> None:
+    monkeypatch.setattr("reserve.train.optimizer.CPU_PIECE", 8)
+    if layout == "transposed":
+        w, gradients = w.t(), [g.t() for g in gradients]
+    ours, _ = train(w, gradients, moments="float32")
+    assert ours.is_contiguous() == (layout == "contiguous")
+    torch.testing.assert_close(ours.double(), adam_in_float64(w, gradients, 1e-2, 0.1), rtol=1e-5, atol=1e-6)
+
+
 def test_first_step_uses_moments_that_are_not_rounded(w, gradients) -> None:
     ours, _ = train(w, gradients[:1])
     truth = adam_in_float64(w, gradients[:1], 1e-2, 0.1)

@@ -5,15 +5,16 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: help setup demo test test-all bench gpu fuzz parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all bench bench-report gpu gpu-build gpu-test gpu-bench gpu-train gpu-sanitize fuzz parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
 	@echo "make test      linters, type checker and all quick tests"
 	@echo "make test-all  the same with the slow tests"
-	@echo "make bench     the benchmarks that need no GPU"
+	@echo "make bench     the benchmarks that need no GPU; SAVE=1 keeps the results of this machine, make bench-report shows them"
 	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS long (60)"
-	@echo "make gpu       on a CUDA machine: builds the CUDA ops and runs the GPU tests"
+	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
+	@echo "               Its steps: make gpu-build gpu-test gpu-bench gpu-train; beside them gpu-sanitize"
 	@echo "make clean     removes .venv, builds and runs/demo"
 
 setup: $(INSTALLED)
@@ -47,15 +48,18 @@ lint: $(INSTALLED)
 	MYPYPATH=build/types $(BIN)/mypy -p reserve_kernels -p reserve
 
 bench: $(INSTALLED)
-	$(BIN)/python -m pytest -q benchmarks/log_mel.py benchmarks/attention.py -m "not gpu"
+	$(BIN)/python -m benchmarks $(if $(SAVE),--save)
+
+# The tables and plots of docs/benchmarks.md and README.md, from benchmarks/results.
+bench-report: $(INSTALLED)
+	$(BIN)/python -m benchmarks.report
 
 # No .venv: a GPU machine has its own torch, and perhaps no network.
+GPU_RUN = $(PYTHON) -m benchmarks.gpu_run --out $(or $(OUT),build/gpu-results)
 gpu:
-	@$(PYTHON) -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || \
-	  { echo "make gpu: PyTorch sees no CUDA device here"; exit 1; }
-	$(PYTHON) setup.py --quiet build_ext --inplace
-	@mkdir -p build/gpu && ln -sfn ../../kernels build/gpu/reserve_kernels
-	PYTHONPATH=build/gpu:. $(PYTHON) -m pytest -q -m gpu tests/kernels
+	$(GPU_RUN)
+gpu-build gpu-test gpu-bench gpu-train gpu-sanitize: gpu-%:
+	$(GPU_RUN) $*
 
 # docs/parity.md: every figure of the comparison with the reference; needs ../shared/golden.
 parity: $(INSTALLED)

@@ -16,7 +16,7 @@ import torch
 from benchmarks.attention_peers import CPU_PEERS, Peer, Problem, Solution, flex_attention, make_problem
 from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets, peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
-from benchmarks.machine import cpu_limits, torch_threads
+from benchmarks.machine import cpu_limits, threads_label, torch_threads
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention.availability import IMPLEMENTATIONS
 
@@ -97,7 +97,7 @@ def on_cpu(lengths: tuple[int, ...], passes: str, threads: int) -> Measured:
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu(benchmark, implementation, shape, passes, threads):
     measured = on_cpu(tuple(CPU_SHAPES[shape]), passes, threads)
-    group = f"{OP}, CPU, {threads} threads, {shape}, {passes}"
+    group = f"{OP}, CPU, {threads_label(threads)}, {shape}, {passes}"
     publish(benchmark, measured, implementation, group=group, op=OP, case=f"{shape}, {passes}")
 
 

@@ -25,7 +25,7 @@ from benchmarks.contrastive_peers import (
 from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.cuda import peak_extra_bytes as cuda_peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, measure, publish, replayed
-from benchmarks.machine import cpu_limits, peak_extra_bytes, torch_threads
+from benchmarks.machine import cpu_limits, peak_extra_bytes, threads_label, torch_threads
 
 OP = "contrastive_loss"
 CPU_SHAPE: Shape = (8192, 8192, 768)
@@ -73,7 +73,7 @@ def on_cpu(shape: Shape, threads: int, rounds: int, memory: bool) -> Measured:
 def test_cpu(benchmark, implementation, threads):
     measured = on_cpu(CPU_SHAPE, threads, rounds=4, memory=threads == 1)
     case = " x ".join(map(str, CPU_SHAPE))
-    publish(benchmark, measured, implementation, group=f"{OP}, CPU, {threads} threads, {case}", op=OP, case=case)
+    publish(benchmark, measured, implementation, group=f"{OP}, CPU, {threads_label(threads)}, {case}", op=OP, case=case)
 
 
 @replayed

@@ -5,6 +5,7 @@ x [pairs, dim] and y [candidates, dim] are vectors before normalisation; y[i] be
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -53,10 +54,12 @@ def dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Te
 
 def compiled(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
     """The same through torch.compile."""
-    return _compiled_dense(x, y, log_scale)
+    return _compiled_dense()(x, y, log_scale)
 
 
-_compiled_dense = torch.compile(dense)
+@functools.cache
+def _compiled_dense() -> Loss:
+    return torch.compile(dense)
 
 
 def open_clip(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from benchmarks.cuda import EventClock, cuda_limits, peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
 from benchmarks.log_mel_peers import CPU_PEERS, CUDA_PEERS, SETTINGS, Peer
-from benchmarks.machine import cpu_limits, torch_threads
+from benchmarks.machine import cpu_limits, threads_label, torch_threads
 from reserve_kernels import log_mel_spectrogram, native
 
 OP = "log_mel_spectrogram"
@@ -73,7 +73,7 @@ def on_cpu(clips: int, threads: int) -> Measured:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu(benchmark, implementation, threads):
-    group = f"{OP}, CPU, {threads} threads, {CLIPS} clips of 5 s"
+    group = f"{OP}, CPU, {threads_label(threads)}, {CLIPS} clips of 5 s"
     publish(benchmark, on_cpu(CLIPS, threads), implementation, group=group, op=OP, case=f"{CLIPS} clips of 5 s")
 
 

@@ -62,6 +62,10 @@ def cpu_limits(threads: int, rounds: int = 7) -> dict[str, float]:
     return {"copy_bytes_per_s": 2 * 4 * source.numel() / copy, "matmul_flops_per_s": 2 * 1536**3 / product}
 
 
+def threads_label(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """PyTorch, which our CPU ops follow, and NumPy's BLAS with `threads` threads."""

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.interleaved import OURS, Contender, Measured, measure, publish, replayed
-from benchmarks.machine import cpu_limits, torch_threads
+from benchmarks.machine import cpu_limits, threads_label, torch_threads
 from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.train.optimizer import ReserveAdamW
@@ -63,7 +63,14 @@ def on_cpu(threads: int) -> Measured:
 @pytest.mark.parametrize("implementation", OPTIMIZERS)
 def test_cpu(benchmark, implementation, threads):
     case = "one layer an encoder"
-    publish(benchmark, on_cpu(threads), implementation, group=f"{OP}, CPU, {threads} threads, {case}", op=OP, case=case)
+    publish(
+        benchmark,
+        on_cpu(threads),
+        implementation,
+        group=f"{OP}, CPU, {threads_label(threads)}, {case}",
+        op=OP,
+        case=case,
+    )
     benchmark.extra_info["threads"] = threads
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets
 from benchmarks.interleaved import OURS, Call, Contender, Measured, measure, publish, replayed
-from benchmarks.machine import cpu_limits, torch_threads
+from benchmarks.machine import cpu_limits, threads_label, torch_threads
 from reserve.model.transformer import LAYER_NORM_EPS, quick_gelu
 
 OP = "small ops"
@@ -118,7 +118,7 @@ def on_cpu(name: str, threads: int) -> Measured:
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("implementation", [OURS, *PEERS])
 def test_cpu(benchmark, implementation, op, threads):
-    group = f"{OP}, CPU, {threads} threads, {op}"
+    group = f"{OP}, CPU, {threads_label(threads)}, {op}"
     publish(benchmark, on_cpu(op, threads), implementation, group=group, op=OP, case=op)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.cuda import EventClock, cuda_limits, peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
-from benchmarks.machine import cpu_limits, torch_threads
+from benchmarks.machine import cpu_limits, threads_label, torch_threads
 from benchmarks.step_cases import Step, random_batch, replaced_ops, step_flops
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve_kernels import backends
@@ -104,7 +104,14 @@ def on_cpu(threads: int) -> Measured:
 @pytest.mark.parametrize("implementation", [OURS, *CPU_OPS])
 def test_cpu(benchmark, implementation, threads):
     case = f"small model, {CPU_EXAMPLES} examples"
-    publish(benchmark, on_cpu(threads), implementation, group=f"{OP}, CPU, {threads} threads, {case}", op=OP, case=case)
+    publish(
+        benchmark,
+        on_cpu(threads),
+        implementation,
+        group=f"{OP}, CPU, {threads_label(threads)}, {case}",
+        op=OP,
+        case=case,
+    )
     benchmark.extra_info["threads"] = threads
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def pretrain(files: RunFiles, config: Config) -> Path:
 
 
 def train_step(
-    pairs: nn.Module,
+    pairs: Callable[[PretrainBatch], PretrainPairs],
     model: MerlotReserve,
     optimizer: torch.optim.Optimizer,
     batch: PretrainBatch,

@@ -111,7 +111,7 @@ class ReserveAdamW(torch.optim.Optimizer):
             self._update_piece(tensors, group, state["step"])
 
     def _update_piece(self, piece: dict[str, torch.Tensor], group: dict[str, Any], step: torch.Tensor) -> None:
-        w, beta1, beta2 = piece["w"], *group["betas"]
+        w, (beta1, beta2) = piece["w"], group["betas"]
         gradient = torch.nan_to_num(piece["gradient"].float(), nan=0.0, posinf=0.0, neginf=0.0)
         m = piece["m"].to(torch.float32, copy=True).mul_(beta1).add_(gradient, alpha=1 - beta1)
         v = piece["v"]

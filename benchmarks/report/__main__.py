@@ -1,0 +1,23 @@
+"""`python -m benchmarks.report` writes the tables and plots, `--check` fails where they are not up to date."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.report.pages import stale, write
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 where something is stale")
+    if parser.parse_args(arguments).check:
+        wrong = stale()
+        print(*(f"not what benchmarks/results gives: {name}" for name in wrong), sep="\n")
+        return int(bool(wrong))
+    print(*(f"written: {name}" for name in write()), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

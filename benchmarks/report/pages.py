@@ -1,0 +1,159 @@
+"""Where the figures are shown: docs/benchmarks.md whole, and marked places in other pages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from pathlib import Path
+
+from benchmarks.report import bars, tables
+from benchmarks.report.plots import all_plots
+from benchmarks.report.results import Case, Machine, load
+
+ROOT = Path(__file__).parents[2]
+PAGE = "docs/benchmarks.md"
+FIGURES = "docs/figures"
+INDEX = f"{FIGURES}/index.json"
+"""Of each plot, a digest of the figures that it was drawn from, and one of the file: a plot is not drawn again to be
+checked, since its bytes depend on the version of the drawing library."""
+OPS = {"rotary_attention": "attention", "contrastive_loss": "contrastive", "log_mel_spectrogram": "log_mel"}
+"""Ops, and their pages in docs/kernels."""
+
+HEAD = """# Benchmarks
+
+Written by `make bench-report` from [benchmarks/results](../benchmarks/results); `make test` fails where it is not up to
+date.
+
+Every round runs each implementation once, in an order that turns, in one process; shown are medians and quartiles over
+the rounds. Peers do the whole job (those called *less* leave out what is named), and their results are compared with
+ours before they are timed. On a GPU, times are by events, with inputs rotated or the L2 cache flushed. "Of the limit"
+is the least time for the FLOPs and bytes that the job needs, at the rates of a matrix product and a copy measured in
+the same run, over the median. Extra memory is the growth of the peak during the call, gradients included.
+
+`make bench SAVE=1` measures this machine, `make gpu` a GPU machine; `python -m benchmarks --help` says more.
+"""
+
+
+def pages(machines: list[Machine]) -> dict[str, str]:
+    """The text of every page that shows figures, by path."""
+    texts = {PAGE: _page(machines)}
+    places = {"bars": bars.table(machines)}
+    for op in OPS:
+        places[f"bars of {op}"] = bars.table(machines, op)
+        places[f"figures of {op}"] = _op_figures(machines, op)
+    for path in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]):
+        name = str(path.relative_to(ROOT))
+        if name != PAGE:
+            text = path.read_text("utf-8")
+            filled = _filled(text, places)
+            if filled != text or "<!-- figures:" in text:
+                texts[name] = filled
+    return texts
+
+
+def _filled(text: str, places: dict[str, str]) -> str:
+    """`text` with what stands between `<!-- figures: NAME -->` and `<!-- end -->` replaced."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match.group(2)
+        if name not in places:
+            raise ValueError(f"no figures {name!r}; there are {', '.join(places)}")
+        return f"{match.group(1)}\n{places[name]}\n{match.group(3)}"
+
+    return re.sub(r"(<!-- figures: (.+?) -->)\n.*?(<!-- end -->)", fill, text, flags=re.DOTALL)
+
+
+def _page(machines: list[Machine]) -> str:
+    parts = [HEAD, "## What is to be reached\n", bars.table(machines), ""]
+    for machine in machines:
+        parts += [f"## {machine.title}\n", tables.provenance(machine), ""]
+        plots = {name: draw for name, _, draw in all_plots(machine)}
+        for op in dict.fromkeys(case.op for case in machine.cases):
+            stem = f"{machine.name}-{op.replace(' ', '-')}"
+            parts += [f"### {op}\n"]
+            parts += [
+                f"![{op}, {kind}](figures/{stem}-{kind}.svg)\n"
+                for kind in ("speed", "scaling", "memory")
+                if f"{stem}-{kind}" in plots
+            ]
+            cases = [case for case in machine.cases if case.op == op]
+            parts += ["<details><summary>Every figure</summary>\n", tables.op_table(cases), "\n</details>\n"]
+    if not any(case.on_cuda for machine in machines for case in machine.cases):
+        parts += ["## On a GPU\n", f"Speed on a GPU was {bars.NOT_MEASURED}.\n"]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _op_figures(machines: list[Machine], op: str) -> str:
+    """The op's table on each machine."""
+    found = [(machine.title, [case for case in machine.cases if case.op == op]) for machine in machines]
+    parts = [f"{title}:\n\n{tables.op_table(cases)}" for title, cases in found if cases]
+    if not any(case.on_cuda for machine in machines for case in machine.cases if case.op == op):
+        parts.append(f"On a GPU: {bars.NOT_MEASURED}.")
+    return "\n\n".join(parts)
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _of_cases(cases: list[Case]) -> str:
+    """Stands for everything that a plot of these cases shows."""
+    figures = [
+        (case.group, name, timing.median, timing.info.get("peak_extra_bytes"), sorted(case.facts.items(), key=str))
+        for case in cases
+        for name, timing in case.timings.items()
+    ]
+    return digest(json.dumps(figures, default=str).encode())
+
+
+def write(machines: list[Machine] | None = None, root: Path = ROOT) -> list[str]:
+    """Writes pages and plots; returns what changed."""
+    machines = load() if machines is None else machines
+    changed = []
+    for name, text in pages(machines).items():
+        path = root / name
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+            changed.append(name)
+    folder = root / FIGURES
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {f"{name}.svg": (cases, draw) for machine in machines for name, cases, draw in all_plots(machine)}
+    old = _index(root)
+    index = {}
+    for name, (cases, draw) in wanted.items():
+        path, of = folder / name, _of_cases(cases)
+        if old.get(name) != {"of": of, "file": digest(path.read_bytes()) if path.exists() else None}:
+            with tempfile.NamedTemporaryFile(suffix=".svg") as temporary:
+                draw(cases, Path(temporary.name))
+                path.write_bytes(Path(temporary.name).read_bytes())
+            changed.append(f"{FIGURES}/{name}")
+        index[name] = {"of": of, "file": digest(path.read_bytes())}
+    for path in folder.glob("*.svg"):
+        if path.name not in wanted:
+            path.unlink()
+            changed.append(f"{FIGURES}/{path.name}")
+    (root / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+    return changed
+
+
+def _index(root: Path) -> dict[str, dict[str, str]]:
+    path = root / INDEX
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def stale(machines: list[Machine] | None = None, root: Path = ROOT) -> list[str]:
+    """Pages and plots that are not what the results give, edited by hand included."""
+    machines = load() if machines is None else machines
+    wrong = [
+        name
+        for name, text in pages(machines).items()
+        if not (root / name).exists() or (root / name).read_text("utf-8") != text
+    ]
+    index = _index(root)
+    wanted = {f"{name}.svg": _of_cases(cases) for machine in machines for name, cases, _ in all_plots(machine)}
+    present = {path.name: digest(path.read_bytes()) for path in (root / FIGURES).glob("*.svg")}
+    names = sorted(wanted.keys() | present.keys() | index.keys())
+    drawn = {name: {"of": wanted.get(name), "file": present.get(name)} for name in names}
+    return wrong + [f"{FIGURES}/{name}" for name in names if index.get(name) != drawn[name]]

@@ -1,0 +1,71 @@
+"""The tables of a machine's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.interleaved import OURS, limit_seconds
+from benchmarks.report.results import Case, Machine
+
+
+def seconds(value: float) -> str:
+    """With three digits and a unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def size(value: float) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
+def provenance(machine: Machine) -> str:
+    """One row a file: when, which commit, which versions, which limits were measured beside it."""
+    rows = ["| file | date | commit | torch | clocks | copy | matrix product |", "| --- " * 7 + "|"]
+    for name, run in machine.runs.items():
+        info, commit = run["machine_info"], run["commit_info"]
+        limits = _limits(run["cases"])
+        changed = " + changes" if commit.get("dirty") else ""
+        rows.append(
+            f"| {name}.json | {run['datetime'][:10]} | {commit['id'][:10]}{changed} "
+            f"| {info['versions']['torch']} | {_clocks(info)} | {limits} |"
+        )
+    return "\n".join(rows)
+
+
+def _clocks(info: dict[str, Any]) -> str:
+    gpu = info.get("gpu") or {}
+    if "clocks.sm" in gpu:
+        return f"{gpu['clocks.sm']} (at most {gpu['clocks.max.sm']}), driver {gpu['driver_version']}"
+    return info["cpu"].get("hz_actual_friendly", "unknown")
+
+
+def _limits(cases: list[Case]) -> str:
+    facts = next((case.facts for case in cases if "copy_bytes_per_s" in case.facts), None)
+    if facts is None:
+        return "— | —"
+    return f"{facts['copy_bytes_per_s'] / 1e9:.3g} GB/s | {facts['matmul_flops_per_s'] / 1e9:.3g} GFLOP/s"
+
+
+def op_table(cases: list[Case]) -> str:
+    """One row an implementation."""
+    rows = [
+        "| case | implementation | median | quartiles | ours is faster by | of the limit | extra memory |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in cases:
+        limit = limit_seconds(case.facts)
+        for name, timing in case.timings.items():
+            faster = "" if name == OURS else f"{case.faster_than(name):.2f}x"
+            share = "" if not limit else f"{limit / timing.median:.0%}"
+            peak = timing.info.get("peak_extra_bytes")
+            rows.append(
+                f"| {case.label if name == OURS else ''} | {'**' + name + '**' if name == OURS else name} "
+                f"| {seconds(timing.median)} | {seconds(timing.low)} – {seconds(timing.high)} | {faster} | {share} "
+                f"| {'' if peak is None else size(peak)} |"
+            )
+    return "\n".join(rows)

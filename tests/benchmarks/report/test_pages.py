@@ -1,0 +1,133 @@
+"""Tables, bars and plots from stored results, and whether those in the repository are up to date."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.report import bars, pages, tables
+from benchmarks.report.results import load
+
+JOINT = "rotary_attention, CPU, 1 thread, joint, forward+backward"
+PEER = "SDPA, padded and masked"
+
+
+def benchmark(name: str, median: float, **info) -> dict:
+    facts = {"flops": 4e9, "bytes": 1e6, "matmul_flops_per_s": 1e11, "copy_bytes_per_s": 1e10, "length": 640}
+    extra = {"op": "rotary_attention", "case": "joint", "implementation": name, **facts, **info}
+    stats = {"median": median, "q1": 0.9 * median, "q3": 1.1 * median, "min": 0.8 * median, "rounds": 5}
+    return {"group": JOINT, "extra_info": extra, "stats": stats}
+
+
+def record(benchmarks: list[dict]) -> dict:
+    cpu = {"brand_raw": "A CPU", "count": 2, "hz_actual_friendly": "3 GHz"}
+    info = {"cpu": cpu, "gpu": None, "versions": {"torch": "2.13.0"}}
+    return {
+        "machine_info": info,
+        "commit_info": {"id": "0123456789abcdef", "dirty": False},
+        "datetime": "2026-11-23T12:00:00",
+        "benchmarks": benchmarks,
+    }
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    (folder / "a-cpu").mkdir(parents=True)
+    found = [benchmark("reserve", 0.1, peak_extra_bytes=10), benchmark(PEER, 0.2, peak_extra_bytes=40)]
+    (folder / "a-cpu" / "attention.json").write_text(json.dumps(record(found)))
+    return load(folder)
+
+
+@pytest.fixture
+def root(tmp_path, results):
+    root = tmp_path / "root"
+    (root / "docs").mkdir(parents=True)
+    pages.write(results, root)
+    return root
+
+
+def test_the_repository_shows_what_the_results_give():
+    assert pages.stale() == []
+
+
+def test_what_was_just_written_is_up_to_date(results, root):
+    assert pages.stale(results, root) == []
+    assert pages.write(results, root) == []
+
+
+@pytest.mark.parametrize("name", ["docs/benchmarks.md", "docs/figures/a-cpu-rotary_attention-speed.svg"])
+def test_an_edit_by_hand_is_found(results, root, name):
+    path = root / name
+    path.write_text(path.read_text() + " ")
+    assert pages.stale(results, root) == [name]
+
+
+def test_new_figures_make_page_and_plots_stale(results, root):
+    timings = results[0].cases[0].timings
+    timings["reserve"].info["length"] = 641
+    timings[PEER].info["peak_extra_bytes"] = 80
+    assert set(pages.stale(results, root)) == {
+        "docs/benchmarks.md",
+        "docs/figures/a-cpu-rotary_attention-speed.svg",
+        "docs/figures/a-cpu-rotary_attention-memory.svg",
+    }
+
+
+def test_a_plot_without_results_is_found_and_removed(results, root):
+    extra = root / "docs/figures/old.svg"
+    extra.write_text("<svg/>")
+    assert pages.stale(results, root) == ["docs/figures/old.svg"]
+    assert pages.write(results, root) == ["docs/figures/old.svg"]
+    assert not extra.exists()
+
+
+def test_the_table_has_each_implementation_with_its_ratio(results):
+    rows = tables.op_table(results[0].cases).splitlines()[2:]
+    assert rows == [
+        "| CPU, 1 thread, joint, forward+backward | **reserve** | 100 ms | 90 ms – 110 ms |  | 40% | 10 B |",
+        f"|  | {PEER} | 200 ms | 180 ms – 220 ms | 2.00x | 20% | 40 B |",
+    ]
+
+
+def test_bars_are_met_or_not_measured(results):
+    rows = [row for row in bars.table(results).splitlines() if "joint" in row]
+    assert sum("| at least 1.3 | 2 | met |" in row for row in rows) == 1
+    assert all("not measured" in row for row in rows if "1 thread" not in row)
+
+
+def test_a_bar_that_is_missed_says_so(results):
+    case = results[0].cases[0]
+    bar = bars.Bar("rotary_attention", "speed", JOINT, PEER, bars.speed, least=2.5)
+    assert not bar.met(case.faster_than(PEER))
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"), [(bars.BEST_PEER, "fast"), (bars.BEST_LESSER_PEER, "quick, less: no mask")]
+)
+def test_the_best_peer_is_of_its_kind(tmp_path, peer, expected):
+    folder = tmp_path / "results" / "m"
+    folder.mkdir(parents=True)
+    times = {"reserve": 1.0, "slow": 3.0, "fast": 2.0, "quick, less: no mask": 1.5}
+    found = [benchmark(name, seconds) for name, seconds in times.items()]
+    (folder / "x.json").write_text(json.dumps(record(found)))
+    (machine,) = load(tmp_path / "results")
+    value = bars.Bar("rotary_attention", "", JOINT, peer, bars.speed).value([machine])
+    assert value is not None
+    assert value[1] == times[expected]
+
+
+def test_marked_places_are_filled_and_nothing_else():
+    text = "a\n<!-- figures: bars -->\nold\n<!-- end -->\nb\n"
+    assert pages._filled(text, {"bars": "new"}) == "a\n<!-- figures: bars -->\nnew\n<!-- end -->\nb\n"
+
+
+def test_an_unknown_place_is_named():
+    with pytest.raises(ValueError, match="no figures 'nope'; there are bars"):
+        pages._filled("<!-- figures: nope -->\n<!-- end -->", {"bars": ""})
+
+
+@pytest.mark.parametrize(("value", "text"), [(2.0, "2 s"), (0.0123, "12.3 ms"), (4.5e-6, "4.5 µs"), (3e-9, "3 ns")])
+def test_seconds_have_a_unit(value, text):
+    assert tables.seconds(value) == text

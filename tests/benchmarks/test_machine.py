@@ -1,0 +1,45 @@
+"""Peak memory of a call, and what this machine can do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+import torch
+
+from benchmarks.machine import cpu_limits, peak_extra_bytes, torch_threads
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def allocates(numbers: int):
+    kept = torch.ones(1 << 24)  # before the call: not counted
+    return lambda: torch.ones(numbers).sum() + kept[0]
+
+
+def dies():
+    os._exit(3)
+
+
+def test_peak_is_what_the_call_allocates():
+    numbers = 1 << 25
+    peak = peak_extra_bytes(allocates, (numbers,), 1)
+    assert 0.95 * 4 * numbers <= peak <= 1.2 * 4 * numbers
+
+
+def test_a_process_that_dies_is_an_error_and_not_waited_for():
+    with pytest.raises(BrokenProcessPool):
+        peak_extra_bytes(dies, (), 1)
+
+
+def test_limits_are_positive():
+    assert all(value > 0 for value in cpu_limits(1, 1).values())
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    with torch_threads(2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before

@@ -1,0 +1,52 @@
+"""`python -m benchmarks`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import __main__ as command
+
+
+def test_every_benchmark_is_a_file_and_every_file_listed():
+    folder = command.ROOT / "benchmarks"
+    with_tests = {path.stem for path in folder.glob("*.py") if "def test_" in path.read_text()}
+    assert with_tests == command.BENCHMARKS.keys()
+
+
+def test_listing_filters_and_runs_nothing(capfd):
+    assert command.main(["attention", "--list", "--filter", "joint and backward and padded"]) == 0
+    shown = capfd.readouterr().out
+    assert "test_cpu[SDPA, padded and masked-joint-forward+backward-1]" in shown
+    assert "vision" not in shown
+    assert "test_cuda" not in shown
+
+
+def test_a_quick_run_stores_both_sides_of_a_case(tmp_path):
+    span = "span and forward and not backward and -1]"
+    assert command.main(["attention", "--quick", "--filter", span, "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "attention.json").read_text())
+    stored = {b["extra_info"]["implementation"]: b for b in record["benchmarks"]}
+    assert {"reserve", "SDPA, loop", "SDPA, padded and masked", "SDPA, block mask"} == stored.keys()
+    ours = stored["reserve"]
+    assert ours["stats"]["rounds"] == 3
+    assert ours["extra_info"]["flops"] > 0
+    assert ours["extra_info"]["copy_bytes_per_s"] > 0
+    assert record["machine_info"]["versions"]["torch"]
+    assert "node" not in record["machine_info"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], "no benchmark 'nope'; there are attention, contrastive"),
+        (["--quick", "--save"], "--save wants full runs"),
+        (["--wrong"], "unrecognized arguments: --wrong"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

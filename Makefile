@@ -45,7 +45,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@mkdir -p build/types && ln -sfn ../../kernels build/types/reserve_kernels
-	MYPYPATH=build/types $(BIN)/mypy -p reserve_kernels -p reserve
+	MYPYPATH=build/types $(BIN)/mypy -p reserve_kernels -p reserve -p benchmarks
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(if $(SAVE),--save)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from benchmarks.compiled import compiled
+
 HEADS = 12
 ROTATED = 32
 
@@ -72,17 +74,16 @@ Peer = Callable[[Problem], Solution]
 
 
 def _rotated(qk: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """The diagonal position, as a model that has no op for it writes it: qk [..., heads, 64], angles [..., 1, 16]."""
+    """The diagonal position, as a model that has no op for it writes it: qk [..., 64], angles [..., 16] that broadcast."""
     sin, cos = angles.sin(), angles.cos()
     factors = torch.stack((sin - cos, sin + cos), -1).flatten(-2).to(qk.dtype)
     return torch.cat((qk[..., :ROTATED] * factors, qk[..., ROTATED:]), -1)
 
 
-def _packed_operands(problem: Problem) -> list[torch.Tensor]:
+def _packed_operands(problem: Problem) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """q, k, v [1, heads, tokens, 64] with position."""
-    q, k, v = problem.qkv.unbind(1)
-    q, k = (_rotated(x, problem.angles[:, None]) for x in (q, k))
-    return [x.transpose(0, 1)[None] for x in (q, k, v)]
+    q, k, v = (x.transpose(0, 1)[None] for x in problem.qkv.unbind(1))
+    return _rotated(q, problem.angles), _rotated(k, problem.angles), v
 
 
 def _sequence_of_token(problem: Problem) -> torch.Tensor:
@@ -131,7 +132,8 @@ def block_mask_sdpa(problem: Problem) -> Solution:
     mask = sequence[:, None] == sequence
 
     def run() -> torch.Tensor:
-        return scaled_dot_product_attention(*_packed_operands(problem), attn_mask=mask)[0].transpose(0, 1)
+        q, k, v = _packed_operands(problem)
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
 
     return Solution(run, problem.qkv, problem.grad)
 
@@ -145,10 +147,11 @@ def flex_attention(problem: Problem) -> Solution:
     mask = flex.create_block_mask(
         lambda b, h, query, key: sequence[query] == sequence[key], None, None, tokens, tokens, device=sequence.device
     )
-    compiled = torch.compile(flex.flex_attention)
+    attend = compiled(flex.flex_attention)
 
     def run() -> torch.Tensor:
-        return compiled(*_packed_operands(problem), block_mask=mask)[0].transpose(0, 1)
+        q, k, v = _packed_operands(problem)
+        return attend(q, k, v, block_mask=mask)[0].transpose(0, 1)
 
     return Solution(run, problem.qkv, problem.grad)
 

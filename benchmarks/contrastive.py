@@ -8,6 +8,7 @@ peak resident set over what there was before, in a process of its own; on a GPU 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -40,13 +41,13 @@ CUDA_SHAPES: tuple[Shape, ...] = (
 CUDA_SCALING: tuple[Shape, ...] = tuple((n, n, 768) for n in (1024, 2048, 8192, 32768))
 
 
-def _facts(shape: Shape, itemsize: int, limits: dict[str, float]) -> dict[str, object]:
+def _facts(shape: Shape, itemsize: int, limits: dict[str, float]) -> dict[str, Any]:
     """FLOPs of the products that are needed (logits, and each side's gradient), and each vector read and its gradient
     written once.
     """
     pairs, candidates, dim = shape
     counts = {"flops": 6 * pairs * candidates * dim, "bytes": 2 * (pairs + candidates) * dim * itemsize}
-    return {"pairs": pairs, "candidates": candidates, "dim": dim} | counts | limits
+    return {"pairs": pairs, "candidates": candidates, "dim": dim, **counts, **limits}
 
 
 @functools.cache

@@ -5,7 +5,6 @@ x [pairs, dim] and y [candidates, dim] are vectors before normalisation; y[i] be
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.compiled import compiled
 from benchmarks.interleaved import Missing
 from reserve_kernels import contrastive_loss
 
@@ -52,14 +52,9 @@ def dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Te
     return (there + back) / 2
 
 
-def compiled(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+def compiled_dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
     """The same through torch.compile."""
-    return _compiled_dense()(x, y, log_scale)
-
-
-@functools.cache
-def _compiled_dense() -> Loss:
-    return torch.compile(dense)
+    return compiled(dense)(x, y, log_scale)
 
 
 def open_clip(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
@@ -96,7 +91,7 @@ def inf_cl(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.T
 
 CPU_PEERS: dict[str, Loss] = {
     "dense PyTorch": dense,
-    "dense PyTorch, compiled": compiled,
+    "dense PyTorch, compiled": compiled_dense,
     "open_clip": open_clip,
     "checkpointed PyTorch": checkpointed,
 }

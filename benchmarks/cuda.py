@@ -38,7 +38,10 @@ def input_sets(bytes_of_one: int) -> int:
 
 
 def captured(calls: Sequence[Call]) -> tuple[Call, int]:
-    """A CUDA graph that runs `calls` one after another, as often as fills GRAPH_SECONDS; and how many calls that is."""
+    """A CUDA graph that runs `calls` one after another, as often as fills GRAPH_SECONDS; and how many calls that is.
+
+    Calls that cannot be captured, since they make the host wait, run one after another as they are.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -49,10 +52,17 @@ def captured(calls: Sequence[Call]) -> tuple[Call, int]:
     torch.cuda.current_stream().wait_stream(stream)
     turns = max(1, min(256, round(GRAPH_SECONDS / seconds / len(calls))))
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+
+    def run() -> None:
         for _ in range(turns):
             for call in calls:
                 call()
+
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError:
+        return run, turns * len(calls)
     return graph.replay, turns * len(calls)
 
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def every_frame(path: Path) -> np.ndarray:
     nxt = next(wanted)
     with _module("av").open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
-        before = None
+        before: Any = None
         for frame in container.decode(video=0):
             while frame.time > nxt + 1e-6:
                 kept.append(before.to_ndarray(format="rgb24"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -42,9 +43,9 @@ def largest_difference(out: torch.Tensor, ours: torch.Tensor) -> float:
     return float((out - ours).abs().max())
 
 
-def _facts(clips: int, limits: dict[str, float]) -> dict[str, object]:
+def _facts(clips: int, limits: dict[str, float]) -> dict[str, Any]:
     frames = clips * SETTINGS.frames(SAMPLES)
-    return {"clips": clips, "frames": frames, "bytes": BYTES * frames, "flops": FLOPS * frames} | limits
+    return {"clips": clips, "frames": frames, "bytes": BYTES * frames, "flops": FLOPS * frames, **limits}
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
+from benchmarks.compiled import compiled
 from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets
 from benchmarks.interleaved import OURS, Call, Contender, Measured, measure, publish, replayed
 from benchmarks.machine import cpu_limits, threads_label, torch_threads
@@ -92,7 +93,7 @@ def _both_passes(function: Callable[..., torch.Tensor], inputs: list[torch.Tenso
 
 
 def _implementations(op: SmallOp) -> dict[str, Callable[..., torch.Tensor]]:
-    return {OURS: op.function, PEERS[0]: torch.compile(op.function)}
+    return {OURS: op.function, PEERS[0]: compiled(op.function)}
 
 
 @functools.cache

@@ -2,8 +2,8 @@
 
     python examples/sounds_and_words.py --help
 
-Clips of 1 to 3 s of made-up sounds, each with three words ("low rising quick"), are encoded and matched in the batch, as
-in CLIP. Clips of different lengths lie one after another, as samples and as tokens: attention sees no padding and no
+Clips of 1 to 3 s of made-up sounds, each with three words ("low rising quick"), are encoded and matched in the batch,
+as in CLIP. Clips of different lengths lie one after another, as samples and as tokens: attention sees no padding and no
 mask. It takes about a minute on a CPU; a GPU is used where there is one.
 """
 

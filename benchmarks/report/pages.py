@@ -8,12 +8,13 @@ import re
 import tempfile
 from pathlib import Path
 
-from benchmarks.report import bars, tables
+from benchmarks.report import bars, resources, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
 
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/benchmarks.md"
+RESOURCES_PAGE = "docs/kernels/resources.md"
 FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
 """Of each plot, a digest of the figures that it was drawn from, and one of the file: a plot is not drawn again to be
@@ -38,14 +39,14 @@ the same run, over the median. Extra memory is the growth of the peak during the
 
 def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every page that shows figures, by path."""
-    texts = {PAGE: _page(machines)}
+    texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
     places = {"bars": bars.table(machines)}
     for op in OPS:
         places[f"bars of {op}"] = bars.table(machines, op)
         places[f"figures of {op}"] = _op_figures(machines, op)
     for path in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]):
         name = str(path.relative_to(ROOT))
-        if name != PAGE:
+        if name not in texts:
             text = path.read_text("utf-8")
             filled = _filled(text, places)
             if filled != text or "<!-- figures:" in text:

@@ -39,10 +39,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    pyplot.rcParams.update(
-        {"svg.hashsalt": "reserve", "svg.fonttype": "none", "font.size": 9, "text.color": INK, "axes.edgecolor": FAINT}
-        | {"axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    )
+    pyplot.rcParams.update({"svg.hashsalt": "reserve", "svg.fonttype": "none", "font.size": 9, "axes.edgecolor": FAINT})
+    pyplot.rcParams.update({"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK})
     figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

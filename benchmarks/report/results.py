@@ -54,8 +54,8 @@ class Case:
 
     def memory_ratio(self, peer: str) -> float | None:
         """The peer's extra memory over ours, where both were measured."""
-        both = [self.timings[name].info.get("peak_extra_bytes") for name in (peer, OURS)]
-        return both[0] / both[1] if all(both) else None
+        theirs, ours = (self.timings[name].info.get("peak_extra_bytes") for name in (peer, OURS))
+        return theirs / ours if theirs and ours else None
 
 
 @dataclass(frozen=True)

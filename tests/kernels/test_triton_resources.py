@@ -10,7 +10,7 @@ if importlib.util.find_spec("triton") is None:
 
 import triton
 import triton.language as tl
-from triton_report import ARCHITECTURES, TABLE, TENSOR_CORE, Case, cases, compile_case, ops, problems
+from triton_report import ARCHITECTURES, TABLE, TENSOR_CORE, Case, cases, code_digest, compile_case, ops, problems
 
 
 def check(op: str, architecture: int, quick: bool) -> None:
@@ -44,6 +44,27 @@ def test_the_table_has_every_case_and_no_other(op):
     assert set(table) == {f"sm_{architecture}" for architecture in ARCHITECTURES}
     for architecture in ARCHITECTURES:
         assert set(table[f"sm_{architecture}"]) == {case.name for case in cases(op, architecture)}
+
+
+@pytest.mark.parametrize("op", ops())
+def test_the_table_is_of_the_kernels_as_they_are(op):
+    """Every case, also those that only the slow tests compile."""
+    stored = json.loads(TABLE.read_text())
+    if stored["triton"] != triton.__version__:
+        pytest.skip(f"the table is of triton {stored['triton']}, this is {triton.__version__}")
+    assert stored.get("code", {}).get(op) == code_digest(op), f"run tests/kernels/triton_report.py {op} and look"
+
+
+@pytest.mark.parametrize("op", ops())
+def test_nothing_in_the_table_spills_or_lacks_its_instruction(op):
+    table = json.loads(TABLE.read_text())["kernels"][op]
+    wrong = {
+        f"sm_{architecture} {case.name}": found
+        for architecture in ARCHITECTURES
+        for case in cases(op, architecture)
+        if (found := problems(case, architecture, table[f"sm_{architecture}"][case.name]))
+    }
+    assert not wrong
 
 
 @triton.jit
@@ -80,3 +101,43 @@ def test_the_report_sees_spills():
 def test_the_report_sees_too_much_shared_memory():
     case = product(128, 256, 512, 8)
     assert "more shared memory" in " ".join(problems(case, 90, compile_case(case, 90)))
+
+
+KERNELS = """
+import triton
+import triton.language as tl
+
+SIZE = tl.constexpr({size})
+
+
+@triton.jit
+def called(x):
+    return x + {added}
+
+
+@triton.jit
+def kernel(out):
+    # {comment}
+    tl.store(out, called(tl.load(out)) + SIZE)
+"""
+
+
+def digest_of(folder, monkeypatch, **values) -> str:
+    """The digest of one case whose kernel is in a module made of KERNELS."""
+    path = folder / f"kernels_{abs(hash(tuple(values.items())))}.py"
+    path.write_text(KERNELS.format(**({"size": 4, "added": 1, "comment": "why"} | values)))
+    spec = importlib.util.spec_from_file_location("kernels_of_a_test", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    case = Case("case", module.kernel, {"out": "*fp32"}, {}, 4, 1)
+    monkeypatch.setattr("triton_report.cases", lambda op, architecture: [case])
+    return code_digest("op")
+
+
+def test_the_digest_changes_with_what_is_compiled_alone(tmp_path, monkeypatch):
+    plain = digest_of(tmp_path, monkeypatch)
+    assert digest_of(tmp_path, monkeypatch, comment="another reason") == plain
+    assert digest_of(tmp_path, monkeypatch, added=2) != plain
+    assert digest_of(tmp_path, monkeypatch, size=8) != plain

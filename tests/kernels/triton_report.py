@@ -4,11 +4,17 @@
 
 Each module of tests/kernels/triton_cases/ lists the cases of one op: everything that its launcher can pick. Not for a
 process with TRITON_INTERPRET=1.
+
+Compiling every case takes minutes, so the tests compile a few and hold the others to the table by a digest of the
+kernels' code: where that has changed, the table must be written again, and whatever it says is checked.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
@@ -20,8 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
 
 TABLE = Path(__file__).with_name("triton_resources.json")
 CASES = Path(__file__).with_name("triton_cases")
@@ -95,6 +103,7 @@ def compile_case(case: Case, architecture: int) -> dict[str, int]:
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
         "stack_bytes": int(re.search(r"STACK:(\d+)", usage)[1]),  # type: ignore[index]
         "shared_bytes": compiled.metadata.shared,
+        "warps": case.num_warps,
     }
     counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in COUNTED}
     return numbers | {name: count for name, count in counts.items() if count}
@@ -102,6 +111,38 @@ def compile_case(case: Case, architecture: int) -> dict[str, int]:
 
 def _run(tool: str, *arguments: str) -> str:
     return subprocess.run([str(TOOLS / tool), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def code_digest(op: str) -> str:
+    """Stands for the cases of `op`, the code of their kernels and of what they call; comments do not matter."""
+    all_cases = [case for architecture in ARCHITECTURES for case in cases(op, architecture)]
+    found: dict[str, JITFunction] = {}
+    waiting = [case.kernel for case in all_cases]
+    while waiting:
+        function = waiting.pop()
+        name = f"{function.fn.__module__}.{function.fn.__qualname__}"
+        if name not in found:
+            found[name] = function
+            names = inspect.getclosurevars(function.fn).globals.values()
+            waiting += [value for value in names if isinstance(value, JITFunction)]
+    described = [_code(found[name]) for name in sorted(found)]
+    for case in all_cases:
+        options = (sorted(case.types.items()), sorted(case.constants.items()), case.num_warps, case.num_stages)
+        described.append(f"{case.name} {options} {sorted(case.unaligned)} {sorted(case.divisible)}")
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()
+
+
+def _code(function: JITFunction) -> str:
+    """The function without its comments and docstring, and the constants of its module that it names."""
+    tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(function.fn))).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    if ast.get_docstring(tree) is not None:
+        tree.body = tree.body[1:]
+    used = inspect.getclosurevars(function.fn).globals
+    constants = sorted(
+        f"{name}={value!r}" for name, value in used.items() if isinstance(value, tl.constexpr | int | float)
+    )
+    return ast.unparse(tree) + "\n".join(constants)
 
 
 def problems(case: Case, architecture: int, numbers: Mapping[str, int]) -> list[str]:
@@ -123,15 +164,18 @@ def write_table(chosen: list[str]) -> None:
     stored = json.loads(TABLE.read_text()) if TABLE.exists() else {}
     same = stored.get("triton") == triton.__version__
     kernels = stored["kernels"] if same else {}
+    digests = stored.get("code", {}) if same else {}
     for op in chosen if same else ops():
         kernels[op] = {}
+        digests[op] = code_digest(op)
         for architecture in ARCHITECTURES:
             rows: dict[str, dict[str, int]] = {}
             kernels[op][f"sm_{architecture}"] = rows
             for case in cases(op, architecture):
                 rows[case.name] = numbers = compile_case(case, architecture)
                 print(f"sm_{architecture} {case.name}: {numbers} {'; '.join(problems(case, architecture, numbers))}")
-    TABLE.write_text(_one_line_a_case({"triton": triton.__version__, "kernels": dict(sorted(kernels.items()))}))
+    table = {"triton": triton.__version__, "code": digests, "kernels": dict(sorted(kernels.items()))}
+    TABLE.write_text(_one_line_a_case(table))
 
 
 def _one_line_a_case(table: dict[str, Any]) -> str:

@@ -74,7 +74,7 @@ Peer = Callable[[Problem], Solution]
 
 
 def _rotated(qk: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """The diagonal position, as a model that has no op for it writes it: qk [..., 64], angles [..., 16] that broadcast."""
+    """The diagonal position, as a model without an op for it writes it: qk [..., 64], angles [..., 16], broadcast."""
     sin, cos = angles.sin(), angles.cos()
     factors = torch.stack((sin - cos, sin + cos), -1).flatten(-2).to(qk.dtype)
     return torch.cat((qk[..., :ROTATED] * factors, qk[..., ROTATED:]), -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -78,6 +79,27 @@ def test_a_step_takes_less_than_nine_minutes(step, tmp_path):
 def test_benchmarks_have_a_part_for_the_gpu(name):
     command = [PYTHON, "-m", "pytest", "-q", "--collect-only", "-m", "gpu", f"benchmarks/{name}.py"]
     assert subprocess.run(command, cwd=gpu_run.ROOT, capture_output=True, check=False).returncode == 0
+
+
+COLLECT = """
+import sys
+for name in {absent!r}:
+    sys.modules[name] = None
+import pytest
+options = ["-q", "--collect-only", "-p", "pytest_benchmark.plugin", "-m", "gpu"]
+sys.exit(pytest.main([*options, "tests/kernels", *{benchmarks!r}]))
+"""
+ABSENT = ["PIL", "av", "jinja2", "jsonargparse", "librosa", "matplotlib", "rich", "safetensors", "tokenizers", "yaml"]
+ABSENT += ["huggingface_hub", "msgpack", "tensorboard", "threadpoolctl"]
+
+
+def test_tests_and_benchmarks_of_the_gpu_need_nothing_but_the_core():
+    code = COLLECT.format(absent=ABSENT, benchmarks=[f"benchmarks/{name}.py" for name in gpu_run.BENCHMARKS])
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [PYTHON, "-c", code], cwd=gpu_run.ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_an_unknown_step_is_refused(capsys):

@@ -21,6 +21,7 @@ BENCHMARKS = {
 }
 """File, and what is in it."""
 ROOT = Path(__file__).parent.parent
+INTERRUPTED, PATIENCE_SECONDS = 130, 20
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -79,10 +80,22 @@ def main(arguments: list[str] | None = None) -> int:
         command += ["--benchmark-columns=median,iqr,min,rounds", "--benchmark-sort=mean"]
         if folder is not None and not options.list:
             command.append(f"--benchmark-json={folder.resolve() / name}.json")
-        status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        status = _run(command, environment)
+        if status == INTERRUPTED:
+            return status
         # 5: nothing matched the filter, or has a part for the device.
         worst = max(worst, 0 if status == 5 else status)
     return worst
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Like subprocess.call, but leaves an interrupted pytest the time to write what it has, and gives INTERRUPTED."""
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait(PATIENCE_SECONDS)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from benchmarks import __main__ as command
+from benchmarks import __main__ as command_module
 
 
 def test_every_benchmark_is_a_file_and_every_file_listed():
-    folder = command.ROOT / "benchmarks"
+    folder = command_module.ROOT / "benchmarks"
     with_tests = {path.stem for path in folder.glob("*.py") if "def test_" in path.read_text()}
-    assert with_tests == command.BENCHMARKS.keys()
+    assert with_tests == command_module.BENCHMARKS.keys()
 
 
 def test_listing_filters_and_runs_nothing(capfd):
-    assert command.main(["attention", "--list", "--filter", "joint and backward and padded"]) == 0
+    assert command_module.main(["attention", "--list", "--filter", "joint and backward and padded"]) == 0
     shown = capfd.readouterr().out
     assert "test_cpu[SDPA, padded and masked-joint-forward+backward-1]" in shown
     assert "vision" not in shown
@@ -25,7 +28,7 @@ def test_listing_filters_and_runs_nothing(capfd):
 
 def test_a_quick_run_stores_both_sides_of_a_case(tmp_path):
     span = "span and forward and not backward and -1]"
-    assert command.main(["attention", "--quick", "--filter", span, "--out", str(tmp_path)]) == 0
+    assert command_module.main(["attention", "--quick", "--filter", span, "--out", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "attention.json").read_text())
     stored = {b["extra_info"]["implementation"]: b for b in record["benchmarks"]}
     assert {"reserve", "SDPA, loop", "SDPA, padded and masked", "SDPA, block mask"} == stored.keys()
@@ -35,6 +38,20 @@ def test_a_quick_run_stores_both_sides_of_a_case(tmp_path):
     assert ours["extra_info"]["copy_bytes_per_s"] > 0
     assert record["machine_info"]["versions"]["torch"]
     assert "node" not in record["machine_info"]
+
+
+def test_an_interrupted_run_stores_what_it_has(tmp_path):
+    arguments = ["attention", "--filter", "span and -1]", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks", *arguments, "--", "-p", "interrupts"]
+    plugin = "import os, signal\ndef pytest_runtest_logreport(report):\n"
+    plugin += "    if report.when == 'teardown': os.killpg(0, signal.SIGINT)\n"
+    (tmp_path / "interrupts.py").write_text(plugin)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        command, cwd=command_module.ROOT, env=environment, capture_output=True, timeout=120, start_new_session=True
+    )
+    assert done.returncode == 130
+    assert len(json.loads((tmp_path / "attention.json").read_text())["benchmarks"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -47,6 +64,6 @@ def test_a_quick_run_stores_both_sides_of_a_case(tmp_path):
 )
 def test_wrong_arguments_are_named(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        command.main(arguments)
+        command_module.main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err

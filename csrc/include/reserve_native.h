@@ -13,7 +13,7 @@
 #endif
 
 // Changes whenever a struct or a signature below changes; kernels/native.py states the version it speaks.
-#define RESERVE_ABI_VERSION 1
+#define RESERVE_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -79,6 +79,11 @@ RESERVE_API int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t 
 // place of its power in the shared memory of a CUDA block.
 RESERVE_API int32_t reserve_log_mel_table_sizes(int32_t n_fft, int32_t* twiddles, int32_t* places);
 RESERVE_API int32_t reserve_log_mel_tables(int32_t n_fft, float* twiddles, int32_t* places);
+
+// The shared memory in bytes that a block of reserve_log_mel_cuda needs. It runs on devices of compute capability 8.0 and
+// newer that let a block opt in to as much.
+RESERVE_API int32_t reserve_log_mel_cuda_shared_bytes(int32_t n_fft, int32_t hop_length, int32_t n_mels,
+                                                      int64_t* bytes);
 
 // Runs on the current CUDA device in `stream` (a cudaStream_t) without waiting for it; every pointer is to memory of
 // the device. hop_length is even and at most n_fft, n_mels at most 1024,

@@ -24,12 +24,17 @@ inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   return RESERVE_OK;
 }
 
-// The same for the block code, which wants its tables and bounded sizes.
+// Whether the block code has these sizes: pairs of samples stay aligned, and each frame overlaps the next.
+inline bool fits_block(int32_t n_fft, int32_t hop_length, int32_t n_mels) noexcept {
+  return hop_length % 2 == 0 && hop_length <= n_fft && n_mels <= 1024;
+}
+
+// check_problem for the block code, which wants its tables and bounded sizes.
 inline int32_t check_block_problem(const reserve_log_mel& p) noexcept {
   const int32_t status = check_problem(p);
   if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
   if (p.twiddles == nullptr || p.band_place == nullptr) return RESERVE_INVALID_ARGUMENT;
-  return p.hop_length > p.n_fft || p.hop_length % 2 != 0 || p.n_mels > 1024 ? RESERVE_UNSUPPORTED : RESERVE_OK;
+  return fits_block(p.n_fft, p.hop_length, p.n_mels) ? RESERVE_OK : RESERVE_UNSUPPORTED;
 }
 
 }  // namespace reserve

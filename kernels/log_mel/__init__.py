@@ -8,7 +8,7 @@ import torch
 
 from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused
+from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused, too_large
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
 from reserve_kernels.precision import without_autocast
 
@@ -62,8 +62,8 @@ def log_mel_spectrogram(
         out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`. Everything is computed in
             float32 (in float64 for a float64 waveform) and rounded once.
         backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" have the default n_fft at
-            playback speeds 1, 2 and 3 with any bands, and any hop ("cuda": an even one); "auto" runs "reference" for
-            anything else.
+            playback speeds 1, 2 and 3 with any bands, and any hop ("cuda": an even one, on compute capability 8.0
+            or newer with as much shared memory as the parameters need); "auto" runs "reference" for anything else.
 
     Returns:
         [..., 1 + samples // (hop_length * playback_speed), n_mels] (for an even `n_fft`). With `offsets`: [clips,
@@ -133,10 +133,12 @@ def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_sam
         raise ValueError(f"max_samples must be an integer of at least 1; got {max_samples!r}")
 
 
-def _choose(backend: str, waveform: torch.Tensor, settings: LogMelSettings) -> str:
+def _choose(backend: str, device: torch.device, dtype: torch.dtype, settings: LogMelSettings) -> str:
     """Name of the implementation for these parameters. Called inside the op, where no compiler traces it."""
-    chosen = choose(OP, backend, waveform.device, waveform.dtype)
+    chosen = choose(OP, backend, device, dtype)
     reason = None if chosen == "reference" else not_fused(settings, chosen)
+    if reason is None and chosen == "cuda":
+        reason = too_large(settings, device)
     if reason is None:
         return chosen
     if backend == "auto":
@@ -178,7 +180,7 @@ def _log_mel(
 ) -> torch.Tensor:
     _check_offset_values(waveform, offsets)
     settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    if _choose(backend, waveform, settings) != "reference":
+    if _choose(backend, waveform.device, waveform.dtype, settings) != "reference":
         return log_mel_native(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
     out = log_mel_reference(waveform.to(_compute_dtype(waveform.dtype)), settings, offsets, max_samples)
     if append is not None:

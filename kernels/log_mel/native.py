@@ -32,7 +32,13 @@ def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return "it runs on a CUDA GPU only"
     if dtype == torch.float64:
         return "it computes in float32"
-    return native.cuda_unavailable()
+    absent = native.cuda_unavailable()
+    if absent is not None:
+        return absent
+    device_has = torch.cuda.get_device_properties(device)
+    if device_has.major >= 8:
+        return None
+    return f"it needs compute capability 8.0; this device has {device_has.major}.{device_has.minor}"
 
 
 def not_fused(settings: LogMelSettings, backend: str) -> str | None:
@@ -49,6 +55,15 @@ def not_fused(settings: LogMelSettings, backend: str) -> str | None:
     if settings.n_mels > MOST_CUDA_BANDS:
         return f"n_mels must be at most {MOST_CUDA_BANDS}; got {settings.n_mels}"
     return None
+
+
+def too_large(settings: LogMelSettings, device: torch.device) -> str | None:
+    """None where a block of the CUDA kernel fits into the shared memory of `device`, else the reason."""
+    needed = native.library().log_mel_cuda_shared_bytes(settings.n_fft, settings.hop_length, settings.n_mels)
+    there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    if needed <= there:
+        return None
+    return f"these parameters need {needed} bytes of shared memory a block; this device has {there}"
 
 
 @dataclass(frozen=True)

@@ -31,18 +31,32 @@ __global__ void __launch_bounds__(BlockLayout<Plan>::threads, Plan::size <= 768 
   block.write(thread);
 }
 
+int32_t status_of(cudaError_t error) {
+  if (error == cudaSuccess) return RESERVE_OK;
+  cudaGetLastError();
+  return RESERVE_CUDA_ERROR;
+}
+
 template <typename Plan>
 int32_t launch(const reserve_log_mel& problem, cudaStream_t stream) {
   using Layout = BlockLayout<Plan>;
   const int64_t blocks = block_count<Plan>(problem);
   if (blocks > INT32_MAX) return RESERVE_INVALID_ARGUMENT;
-  const int bytes = static_cast<int>(Layout::shared_floats(problem.hop_length, problem.n_mels) * sizeof(float));
-  if (cudaFuncSetAttribute(log_mel_kernel<Plan>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
-    cudaGetLastError();
-    return RESERVE_UNSUPPORTED;
+  const int64_t bytes = Layout::shared_floats(problem.hop_length, problem.n_mels) * static_cast<int64_t>(sizeof(float));
+  const void* kernel = reinterpret_cast<const void*>(log_mel_kernel<Plan>);
+  int device = 0, most = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess && bytes > most) return RESERVE_UNSUPPORTED;
+  // The limit belongs to the kernel, not to the launch. Set to the device's own it is the same in every call, so host
+  // threads with different hops cannot lower it under one another's launches.
+  if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+  if (error == cudaSuccess) {
+    void* arguments[] = {const_cast<reserve_log_mel*>(&problem)};
+    error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(Layout::threads), arguments,
+                             static_cast<size_t>(bytes), stream);
   }
-  log_mel_kernel<Plan><<<static_cast<unsigned>(blocks), Layout::threads, static_cast<size_t>(bytes), stream>>>(problem);
-  return cudaGetLastError() == cudaSuccess ? RESERVE_OK : RESERVE_CUDA_ERROR;
+  return status_of(error);
 }
 
 }  // namespace

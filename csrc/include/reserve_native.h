@@ -43,7 +43,8 @@ RESERVE_API int32_t reserve_abi_version(void);
 RESERVE_API int32_t reserve_has_cuda(void);
 // 1 where `isa` can run on this processor with this build, else 0.
 RESERVE_API int32_t reserve_has_isa(int32_t isa);
-// What a status means, in English; never null. For RESERVE_CUDA_ERROR the last CUDA error of this thread.
+// What a status means, in English; never null. For RESERVE_CUDA_ERROR the last CUDA error of the calling thread, which
+// its next one overwrites.
 RESERVE_API const char* reserve_status_message(int32_t status);
 
 // Log-mel spectrograms of `clips` clips: out[clip, frame, band] = log(mel + offset) - log(offset).

@@ -20,7 +20,7 @@ def build(folder: Path, *options: str) -> Path:
     sources = [SIMULATED / "log_mel.cpp", ROOT / "csrc/library.cpp"]
     sources += [ROOT / "csrc/log_mel" / f"{name}.cpp" for name in ("twiddles", "log_mel_emulated")]
     flags = ["-std=c++17", "-O1", "-g1", "-pthread", "-fsanitize=thread", "-DRESERVE_HAVE_CUDA", *options]
-    include = [f"-I{folder}" for folder in (SIMULATED, ROOT / "csrc/include", ROOT / "csrc/log_mel")]
+    include = [f"-I{folder}" for folder in (SIMULATED, ROOT / "csrc/include", ROOT / "csrc", ROOT / "csrc/log_mel")]
     done = subprocess.run(["c++", *flags, *include, "-o", program, *sources], capture_output=True, text=True)
     if "tsan" in done.stderr:
         pytest.skip("this compiler has no ThreadSanitizer")
@@ -49,4 +49,9 @@ def test_a_missing_barrier_would_be_seen(tmp_path):
 
 def test_host_threads_with_different_hops_leave_each_other_enough_shared_memory(driver):
     done = run(driver, "limit")
+    assert done.returncode == 0, done.stderr
+
+
+def test_cuda_errors_are_told_apart_and_worded(driver):
+    done = run(driver, "errors")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-// Drives log_mel_cuda.cu on the simulated runtime: `log_mel blocks|limit`. Ends with 1 and a line on what is wrong.
+// Drives log_mel_cuda.cu on the simulated runtime: `log_mel blocks|limit|errors`. Ends with 1 and a line on what is wrong.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -125,6 +125,30 @@ void limit() {
   if (launches != 2) fail("a launch asked for more shared memory than another call had left as the limit");
 }
 
+void expect(int32_t status, int32_t expected, const char* text, const char* what) {
+  if (status != expected) fail(what);
+  if (std::strstr(reserve_status_message(status), text) == nullptr) fail(reserve_status_message(status));
+}
+
+void errors() {
+  Case c(1536, 588, false);
+  const auto run = [&] { return reserve_log_mel_cuda(&c.problem, nullptr); };
+  launch_error = cudaErrorIllegalAddress;
+  expect(run(), RESERVE_CUDA_ERROR, "cudaErrorIllegalAddress: text of 700", "a launch that fails");
+  std::thread([] {
+    expect(RESERVE_CUDA_ERROR, RESERVE_CUDA_ERROR, "none in this thread", "another thread");
+  }).join();
+  launch_error = cudaErrorMemoryAllocation;
+  expect(run(), RESERVE_OUT_OF_MEMORY, "out of memory", "no memory for the launch");
+  attribute_error = cudaErrorInvalidValue;
+  expect(run(), RESERVE_CUDA_ERROR, "cudaErrorInvalidValue: text of 1", "an attribute that fails");
+  for (const cudaError_t error :
+       {cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction, cudaErrorUnsupportedPtxVersion}) {
+    attribute_error = error;
+    expect(run(), RESERVE_UNSUPPORTED, "not supported", "no code for the device");
+  }
+}
+
 }  // namespace
 
 cudaError_t cudaGetDevice(int* device) {
@@ -159,5 +183,5 @@ const char* cudaGetErrorString(cudaError_t error) {
 
 int main(int, char** arguments) {
   const std::string what = arguments[1];
-  what == "blocks" ? blocks() : limit();
+  what == "blocks" ? blocks() : what == "limit" ? limit() : errors();
 }

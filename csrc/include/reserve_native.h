@@ -54,7 +54,7 @@ typedef struct {
   const int64_t* clip_offsets;  // [clips + 1] into waveform, not decreasing; null: clips lie clip_stride apart
   int64_t clips;
   int64_t samples;      // of each clip; with clip_offsets: length of waveform
-  int64_t clip_stride;  // samples from one clip to the next; unused with clip_offsets
+  int64_t clip_stride;  // samples from one clip to the next, 0 for one clip over and over; unused with clip_offsets
   int64_t frames;       // rows written per clip; those from the clip's own number, 1 + samples / hop_length, on are 0
   int32_t n_fft;        // 1536, 3072 or 4608
   int32_t hop_length;

@@ -8,6 +8,9 @@
 
 namespace reserve {
 
+// A waveform longer than this has no size in bytes.
+constexpr int64_t most_samples = INT64_MAX / static_cast<int64_t>(sizeof(float));
+
 // RESERVE_OK, or why `p` cannot be run. The size of its output does not overflow where it can.
 inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   if (!has_plan(p.n_fft)) return RESERVE_UNSUPPORTED;
@@ -18,6 +21,10 @@ inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   if (p.clips == 0 || p.frames == 0) return RESERVE_OK;
   const int64_t row_bytes = 4 * (int64_t{p.n_mels} + 1);
   if (p.frames > INT64_MAX / p.clips / row_bytes) return RESERVE_INVALID_ARGUMENT;
+  if (p.samples > most_samples) return RESERVE_INVALID_ARGUMENT;
+  if (p.clip_offsets == nullptr && p.clips > 1 &&
+      (p.clip_stride < 0 || p.clip_stride > (most_samples - p.samples) / (p.clips - 1)))
+    return RESERVE_INVALID_ARGUMENT;
   if (p.window == nullptr || p.band_start == nullptr || p.band_row == nullptr || p.band_weight == nullptr ||
       p.out == nullptr || (p.waveform == nullptr && p.samples > 0))
     return RESERVE_INVALID_ARGUMENT;

@@ -35,6 +35,18 @@ def on(code: str):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("frames", [4, 16, 17, 40])
+def test_clips_without_distance_are_one_clip_over_and_over(isa, frames):
+    s, x = settings(), torch.randn(40 * 588)
+    out = torch.empty(5, frames, 64)
+    problem = problem_of(x, s, None, out, None, constants(s, x.device))
+    problem.clip_stride = 0
+    on(isa)(problem)
+    expected = log_mel_reference(x, s)[:frames].expand(5, -1, -1)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("n_fft", [1536, 3072, 4608])
 @pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
 def test_every_instruction_set_and_plan_matches_float64(isa, n_fft, pad_mode):
@@ -166,6 +178,9 @@ BAD_CALLS = {
     "hop_length": ({"hop_length": 0}, ValueError),
     "n_mels": ({"n_mels": 0}, ValueError),
     "frames": ({"frames": -1}, ValueError),
+    "clip_stride back": ({"clips": 2, "clip_stride": -1}, ValueError),
+    "clip_stride overflow": ({"clips": 3, "clip_stride": 2**61}, ValueError),
+    "samples": ({"samples": 2**62}, ValueError),
     "overflow": ({"frames": 2**62, "clips": 8}, ValueError),
     "window": ({"window": None}, ValueError),
     "out": ({"out": None}, ValueError),

@@ -45,7 +45,7 @@ def log_mel_spectrogram(
 
     Args:
         waveform: [..., samples], float32 (float16 and bfloat16 are computed in float32, float64 in float64); any
-            strides; at least one sample, and enough that an odd `n_fft` fills one frame.
+            strides; at least one sample, or with `offsets` any number.
         playback_speed: multiplies `n_fft` and `hop_length`: audio played s times too fast gives the same frames.
         pad_mode: "reflect" (librosa < 0.10 and the released checkpoints) or "constant" (zeros; librosa >= 0.10).
         sample_rate: Hz.
@@ -55,8 +55,7 @@ def log_mel_spectrogram(
         offset: added to the mel power before the logarithm.
         offsets: int32 or int64 [clips + 1]: `waveform` is then [samples], clips of any length one after another, of
             which clip c is samples offsets[c] to offsets[c + 1]. The values must not decrease and lie within the
-            waveform; on a GPU that is not checked, as it would make the host wait. No clip may be empty where an odd
-            `n_fft` leaves it without a frame; otherwise empty clips have no frames.
+            waveform; on a GPU that is not checked, as it would make the host wait. Empty clips have no frames.
         max_samples: with `offsets`, the length of the longest clip, or more; longer clips lose their last frames.
         append_speed: adds a last column that holds `playback_speed`, as the audio encoder wants it (SPEC 1).
         out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`. Everything is computed in
@@ -78,7 +77,7 @@ def log_mel_spectrogram(
     The gradient is exact; the spectrum is computed again for it. There is no double backward.
     """
     check_tensor("waveform", waveform, FLOATING)
-    if waveform.dim() == 0 or waveform.shape[-1] == 0:
+    if waveform.dim() == 0 or (waveform.shape[-1] == 0 and offsets is None):
         raise ValueError(f"waveform must be [..., samples] with at least one sample; got shape {tuple(waveform.shape)}")
     if pad_mode not in ("reflect", "constant"):
         raise ValueError(f"pad_mode must be 'reflect' or 'constant'; got {pad_mode!r}")
@@ -129,8 +128,8 @@ def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_sam
         raise ValueError(f"offsets must be [clips + 1]; got shape {tuple(offsets.shape)}")
     if waveform.dim() != 1:
         raise ValueError(f"waveform must be [samples] where offsets are given; got shape {tuple(waveform.shape)}")
-    if int(max_samples) != max_samples or max_samples < 1:
-        raise ValueError(f"max_samples must be an integer of at least 1; got {max_samples!r}")
+    if int(max_samples) != max_samples or max_samples < 0:
+        raise ValueError(f"max_samples must be an integer of at least 0; got {max_samples!r}")
 
 
 def _choose(backend: str, device: torch.device, dtype: torch.dtype, settings: LogMelSettings) -> str:

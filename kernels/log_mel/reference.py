@@ -127,9 +127,6 @@ def _spectrum(waveform: torch.Tensor, settings: LogMelSettings, index: torch.Ten
         # Not a product with 0: that would keep NaN and infinite samples.
         padded = padded.masked_fill(index < 0, 0.0)
     frames = padded.unfold(-1, settings.n_fft, settings.hop_length) * settings.window(waveform)
-    if frames.numel() == 0:
-        # MKL refuses an empty batch.
-        return frames.new_empty((*frames.shape[:-1], settings.n_fft // 2 + 1), dtype=frames.dtype.to_complex())
     return torch.fft.rfft(frames)
 
 
@@ -141,6 +138,10 @@ def log_mel_reference(
     With `offsets` [clips + 1] the waveform is clips one after another; then -> [clips, frames(max_samples), n_mels],
     where frames that a clip does not have are 0.
     """
+    shape = settings.out_shape(waveform.shape, offsets, max_samples)
+    if waveform.numel() == 0 or 0 in shape:
+        # No clip, or clips without a sample: there is nothing to take frames from.
+        return waveform.new_zeros(shape)
     spectrum = _spectrum(waveform, settings, settings.index(waveform, offsets, max_samples))
     mel = (spectrum.real.square() + spectrum.imag.square()) @ settings.filters(waveform).T
     out = torch.log(mel + settings.offset) - math.log(settings.offset)
@@ -155,7 +156,7 @@ def log_mel_reference_backward(
     max_samples: int = 0,
 ) -> torch.Tensor:
     """The gradient of `waveform`, given that of the output; each step of the forward transposed, last to first."""
-    if waveform.numel() == 0:
+    if waveform.numel() == 0 or grad.numel() == 0:
         return torch.zeros_like(waveform)
     samples = waveform.shape[-1]
     filters = settings.filters(waveform)
@@ -169,9 +170,7 @@ def log_mel_reference_backward(
     if settings.n_fft % 2 == 0:
         weight[-1] = 1.0
     grad_frames = 2 * spectrum * (grad_power * weight)
-    if grad_frames.numel() > 0:
-        # MKL refuses an empty batch.
-        grad_frames = torch.fft.irfft(grad_frames, n=settings.n_fft, norm="forward") * settings.window(waveform)
+    grad_frames = torch.fft.irfft(grad_frames, n=settings.n_fft, norm="forward") * settings.window(waveform)
     index = index.unfold(-1, settings.n_fft, settings.hop_length)
     # One place more than there are samples takes what belongs to padding zeros.
     index = torch.where(index < 0, samples, index)

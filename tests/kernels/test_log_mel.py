@@ -105,6 +105,33 @@ def test_ragged_clips_are_as_each_alone(backend, pad_mode):
 
 
 @pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize(
+    ("lengths", "max_samples", "frames"),
+    [([0, 0], 1200, 3), ([0], 0, 1), ([], 1200, 3)],
+    ids=["empty clips", "the longest is empty", "no clip"],
+)
+def test_clips_without_a_single_sample_have_rows_of_zeros(backend, lengths, max_samples, frames):
+    waveform = torch.empty(0, requires_grad=True)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    out = log_mel_spectrogram(
+        waveform, offsets=offsets, max_samples=max_samples, append_speed=True, out_dtype=torch.bfloat16, backend=backend
+    )
+    assert torch.equal(out, torch.zeros(len(lengths), frames, 65, dtype=torch.bfloat16))
+    out.sum().backward()
+    assert waveform.grad.shape == (0,)
+
+
+@pytest.mark.parametrize("lengths", [[0, 0], [0, 700], []])
+def test_an_odd_n_fft_takes_empty_clips_too(lengths):
+    waveform, offsets = torch.randn(sum(lengths), requires_grad=True), torch.tensor([0, *lengths]).cumsum(0)
+    out = log_mel_spectrogram(waveform, n_fft=255, hop_length=100, offsets=offsets, max_samples=700)
+    assert out.shape == (len(lengths), 7, 64)
+    assert [bool(clip.any()) for clip in out] == [n > 0 for n in lengths]
+    out.sum().backward()
+    assert log_mel_spectrogram(waveform, n_fft=255, offsets=offsets, max_samples=0).shape == (len(lengths), 0, 64)
+
+
+@pytest.mark.parametrize("backend", RUNNABLE)
 def test_longer_clips_than_max_samples_lose_their_last_frames(backend):
     waveform = torch.randn(5000)
     out = log_mel_spectrogram(waveform, offsets=torch.tensor([0, 5000]), max_samples=1200, backend=backend)
@@ -195,7 +222,7 @@ BAD = {
     "offsets dtype": ({"offsets": torch.zeros(2), "max_samples": 9}, TypeError, "offsets must have dtype int32, int64"),
     "offsets beyond": ({"offsets": torch.tensor([0, 9999]), "max_samples": 9}, ValueError, "lie from 0 to the 3000"),
     "offsets back": ({"offsets": torch.tensor([5, 3]), "max_samples": 9}, ValueError, "offsets must not decrease"),
-    "max_samples": ({"offsets": torch.tensor([0, 9]), "max_samples": 0}, ValueError, "max_samples must be an integer"),
+    "max_samples": ({"offsets": torch.tensor([0, 9]), "max_samples": -1}, ValueError, "max_samples must be an integer"),
     "batched and ragged": (
         {"waveform": torch.zeros(2, 3000), "offsets": torch.tensor([0, 9]), "max_samples": 9},
         ValueError,

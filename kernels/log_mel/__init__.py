@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from reserve_kernels.backends import Backend, choose, register, runs_anywhere
-from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
+from reserve_kernels.checks import FLOATING, check_integer, check_real, check_same_device, check_tensor
 from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused, too_large
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
 from reserve_kernels.precision import without_autocast
@@ -15,6 +15,10 @@ from reserve_kernels.precision import without_autocast
 __all__ = ["log_mel_spectrogram"]
 
 OP = "log_mel_spectrogram"
+# What the C interface's integers hold.
+MOST = 2**31 - 1
+LEAST_OFFSET, MOST_OFFSET = 1e-30, 1e30
+
 register(
     OP, [Backend("cuda", cuda_unavailable), Backend("native", cpu_unavailable), Backend("reference", runs_anywhere)]
 )
@@ -52,7 +56,7 @@ def log_mel_spectrogram(
         n_fft: samples of the window and of the Fourier transform, before `playback_speed`.
         hop_length: samples between frames, before `playback_speed`.
         n_mels: mel bands between `f_min` and `f_max`, Hz.
-        offset: added to the mel power before the logarithm.
+        offset: added to the mel power before the logarithm; from 1e-30 to 1e30, which float32 holds with room.
         offsets: int32 or int64 [clips + 1]: `waveform` is then [samples], clips of any length one after another, of
             which clip c is samples offsets[c] to offsets[c + 1]. The values must not decrease and lie within the
             waveform; on a GPU that is not checked, as it would make the host wait. Empty clips have no frames.
@@ -70,7 +74,7 @@ def log_mel_spectrogram(
         NaN and infinite samples make the frames that hold them NaN.
 
     Raises:
-        TypeError: `waveform` is not a floating-point tensor.
+        TypeError: an argument is of the wrong type; integers are not given as floats.
         ValueError: an argument is out of range, named with what is allowed.
         RuntimeError: the named backend cannot run here.
 
@@ -81,18 +85,27 @@ def log_mel_spectrogram(
         raise ValueError(f"waveform must be [..., samples] with at least one sample; got shape {tuple(waveform.shape)}")
     if pad_mode not in ("reflect", "constant"):
         raise ValueError(f"pad_mode must be 'reflect' or 'constant'; got {pad_mode!r}")
-    for name, value in [("playback_speed", playback_speed), ("hop_length", hop_length), ("n_mels", n_mels)]:
-        if int(value) != value or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
-    if int(n_fft) != n_fft or n_fft < 2:
-        raise ValueError(f"n_fft must be an integer of at least 2; got {n_fft!r}")
+    for name, number, least in [
+        ("playback_speed", playback_speed, 1),
+        ("n_fft", n_fft, 2),
+        ("hop_length", hop_length, 1),
+        ("n_mels", n_mels, 1),
+    ]:
+        check_integer(name, number, least, MOST)
+    for name, number in [("n_fft", n_fft), ("hop_length", hop_length)]:
+        if number * playback_speed > MOST:
+            raise ValueError(
+                f"{name} * playback_speed must be at most {MOST}; got {name}={number}, playback_speed={playback_speed}"
+            )
+    for name, value in [("sample_rate", sample_rate), ("f_min", f_min), ("f_max", f_max), ("offset", offset)]:
+        check_real(name, value)
     if not 0 <= f_min < f_max <= sample_rate / 2:
         raise ValueError(
             f"f_min and f_max must satisfy 0 <= f_min < f_max <= sample_rate / 2 = {sample_rate / 2}; "
             f"got f_min={f_min}, f_max={f_max}"
         )
-    if not 0 < offset < float("inf"):
-        raise ValueError(f"offset must be positive and finite; got {offset}")
+    if not LEAST_OFFSET <= offset <= MOST_OFFSET:
+        raise ValueError(f"offset must be from {LEAST_OFFSET} to {MOST_OFFSET}; got {offset}")
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
     _check_offsets(waveform, offsets, max_samples)
@@ -128,8 +141,7 @@ def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_sam
         raise ValueError(f"offsets must be [clips + 1]; got shape {tuple(offsets.shape)}")
     if waveform.dim() != 1:
         raise ValueError(f"waveform must be [samples] where offsets are given; got shape {tuple(waveform.shape)}")
-    if int(max_samples) != max_samples or max_samples < 0:
-        raise ValueError(f"max_samples must be an integer of at least 0; got {max_samples!r}")
+    check_integer("max_samples", max_samples, 0)
 
 
 def _choose(backend: str, device: torch.device, dtype: torch.dtype, settings: LogMelSettings) -> str:

@@ -45,8 +45,6 @@ def not_fused(settings: LogMelSettings, backend: str) -> str | None:
     """None where `backend`, "native" or "cuda", has these parameters, else the reason."""
     if settings.n_fft not in FUSED_N_FFT:
         return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
-    if not 1e-30 <= settings.offset <= 1e30:
-        return f"offset must be from 1e-30 to 1e30; got {settings.offset}"
     if backend == "native":
         return None
     # What fits into a block's shared memory, and pairs of samples aligned in it.
@@ -60,7 +58,7 @@ def not_fused(settings: LogMelSettings, backend: str) -> str | None:
 def too_large(settings: LogMelSettings, device: torch.device) -> str | None:
     """None where a block of the CUDA kernel fits into the shared memory of `device`, else the reason."""
     needed = native.library().log_mel_cuda_shared_bytes(settings.n_fft, settings.hop_length, settings.n_mels)
-    there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
     if needed <= there:
         return None
     return f"these parameters need {needed} bytes of shared memory a block; this device has {there}"

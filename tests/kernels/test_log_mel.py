@@ -200,6 +200,16 @@ def test_compiles_as_one_graph(backend):
     torch.testing.assert_close(out, log_mel_spectrogram(waveform) * 2, atol=1e-5, rtol=1e-5)
 
 
+def test_compiles_with_lengths_that_vary():
+    def run(x, offsets):
+        return log_mel_spectrogram(x, offsets=offsets, max_samples=x.shape[0])
+
+    compiled = torch.compile(run, fullgraph=True, dynamic=True)
+    for samples in (3000, 4001):
+        x, offsets = torch.randn(samples), torch.tensor([0, 1000, samples])
+        torch.testing.assert_close(compiled(x, offsets), run(x, offsets))
+
+
 def test_double_backward_is_refused():
     x = torch.randn(3000, requires_grad=True)
     (grad,) = torch.autograd.grad(log_mel_spectrogram(x).sum(), x, create_graph=True)
@@ -212,10 +222,31 @@ BAD = {
     "dtype": ({"waveform": torch.zeros(9, dtype=torch.int16)}, TypeError, "waveform must have dtype"),
     "no samples": ({"waveform": torch.zeros(3, 0)}, ValueError, "at least one sample"),
     "pad_mode": ({"pad_mode": "edge"}, ValueError, "pad_mode must be 'reflect' or 'constant'; got 'edge'"),
-    "speed": ({"playback_speed": 0}, ValueError, "playback_speed must be an integer of at least 1; got 0"),
-    "n_fft": ({"n_fft": 1}, ValueError, "n_fft must be an integer of at least 2"),
+    "speed": ({"playback_speed": 0}, ValueError, "playback_speed must be an integer from 1 to 2147483647; got 0"),
+    "speed is true": ({"playback_speed": True}, TypeError, "playback_speed must be an integer .*; got True"),
+    "n_fft": ({"n_fft": 1}, ValueError, "n_fft must be an integer from 2 to"),
+    "n_fft is text": ({"n_fft": "1536"}, TypeError, "n_fft must be an integer .*; got '1536'"),
+    "hop beyond 32 bits": ({"hop_length": 2**31}, ValueError, "hop_length must be an integer .*; got 2147483648"),
+    "hop at speed beyond 32 bits": (
+        {"hop_length": 2**30, "playback_speed": 2},
+        ValueError,
+        r"hop_length \* playback_speed must be at most 2147483647; got hop_length=1073741824, playback_speed=2",
+    ),
+    "n_mels is nan": ({"n_mels": math.nan}, TypeError, "n_mels must be an integer .*; got nan"),
+    "n_mels is a float": ({"n_mels": 64.0}, TypeError, "n_mels must be an integer .*; got 64.0"),
+    "sample_rate is inf": ({"sample_rate": math.inf}, ValueError, "sample_rate must be finite; got inf"),
+    "sample_rate is nan": ({"sample_rate": math.nan}, ValueError, "sample_rate must be finite; got nan"),
+    "f_min is none": ({"f_min": None}, TypeError, "f_min must be a number; got None"),
+    "f_max is a tensor": ({"f_max": torch.tensor(1.0)}, TypeError, "f_max must be a number; got tensor"),
     "band": ({"f_max": 12000.0}, ValueError, "f_min and f_max must satisfy"),
-    "offset": ({"offset": 0.0}, ValueError, "offset must be positive"),
+    "offset": ({"offset": 0.0}, ValueError, "offset must be from 1e-30 to 1e\\+30; got 0.0"),
+    "offset beyond float32": ({"offset": 1e39}, ValueError, "offset must be from 1e-30"),
+    "offset is nan": ({"offset": math.nan}, ValueError, "offset must be finite"),
+    "max_samples is a float": (
+        {"offsets": torch.tensor([0, 9]), "max_samples": 9.0},
+        TypeError,
+        "max_samples must be an integer of at least 0; got 9.0",
+    ),
     "backend": ({"backend": "fft"}, ValueError, "backend must be 'auto' or one of .*; got 'fft'"),
     "out_dtype": ({"out_dtype": torch.int16}, TypeError, "out_dtype must be a floating-point dtype"),
     "offsets alone": ({"offsets": torch.tensor([0, 9])}, ValueError, "must be given together"),

@@ -61,5 +61,5 @@ def test_the_structure_has_the_layout_of_c():
 def test_a_launch_without_a_device_says_what_cuda_says():
     s, x = LogMelSettings("reflect", 22050.0, 1536, 588, 64, 20.0, 11025.0, 0.1), torch.randn(3000)
     problem = problem_of(x, s, None, torch.empty(s.out_shape(x.shape)), None, constants(s, x.device))
-    with pytest.raises(RuntimeError, match="log_mel_cuda: CUDA error: cudaError(NoDevice|InsufficientDriver): .{20,}"):
+    with pytest.raises(RuntimeError, match=r"log_mel_cuda: CUDA error: cudaError(NoDevice|InsufficientDriver): .{20,}"):
         native.library().log_mel_cuda(problem, 0)

@@ -76,8 +76,9 @@ def log_mel_spectrogram(
     Raises:
         TypeError: an argument is of the wrong type; integers are not given as floats.
         ValueError: an argument is out of range, named with what is allowed.
-        RuntimeError: the named backend cannot run here.
+        RuntimeError: the named backend cannot run here, or a CUDA graph is captured before the first call.
 
+    To be captured in a CUDA graph it must have run once with the same parameters, forward and backward as captured.
     The gradient is exact; the spectrum is computed again for it. There is no double backward.
     """
     check_tensor("waveform", waveform, FLOATING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from reserve_kernels import native
+from reserve_kernels.log_mel.constants import kept_on
 from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
 
 # The transforms that csrc/log_mel has a plan for: playback speeds 1, 2 and 3.
@@ -82,9 +84,20 @@ class Constants:
     """int32, for each of `band_weight` the place of the power it weighs in a CUDA block"""
 
 
-@functools.lru_cache(maxsize=32)
 def constants(settings: LogMelSettings, device: torch.device) -> Constants:
     """The constants of `settings` on `device`, computed in float64."""
+    if device.type == "cpu":
+        return _constants(settings)
+
+    def copied() -> Constants:
+        made = _constants(settings)
+        return Constants(*(getattr(made, field.name).to(device) for field in dataclasses.fields(Constants)))
+
+    return kept_on(device, settings, copied)
+
+
+@functools.lru_cache(maxsize=32)
+def _constants(settings: LogMelSettings) -> Constants:
     bank = mel_filterbank(settings.sample_rate, settings.n_fft, settings.n_mels, settings.f_min, settings.f_max)
     covered = bank > 0
     start = covered.int().argmax(1)
@@ -93,12 +106,12 @@ def constants(settings: LogMelSettings, device: torch.device) -> Constants:
     twiddles, places = native.library().log_mel_tables(settings.n_fft)
     row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
     return Constants(
-        settings.window(torch.empty(0, dtype=torch.float32)).to(device),
-        start.to(device, torch.int32),
-        row.to(device, torch.int32),
-        bank[inside].to(device, torch.float32),
-        twiddles.to(device),
-        places.expand(len(bank), -1)[inside].to(device),
+        settings.window(bank).float(),
+        start.int(),
+        row.int(),
+        bank[inside].float(),
+        twiddles,
+        places.expand(len(bank), -1)[inside],
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from reserve_kernels.log_mel.constants import kept_on
+
 # Slaney's scale: linear below 1 kHz at 200/3 Hz a mel, logarithmic above with 27 steps to a factor of 6.4.
 _HZ_PER_MEL = 200.0 / 3.0
 _BREAK_HZ = 1000.0
@@ -75,13 +77,19 @@ class LogMelSettings:
         return (offsets.shape[0] - 1, self.frames(max_samples), self.n_mels)
 
     def window(self, like: torch.Tensor) -> torch.Tensor:
-        """Symmetric Hann window [n_fft], computed in float64 whatever the dtype."""
-        return torch.hann_window(self.n_fft, periodic=False, dtype=torch.float64).to(like.device, like.dtype)
+        """Symmetric Hann window [n_fft] in the dtype and on the device of `like`, computed in float64."""
+
+        def make() -> torch.Tensor:
+            return torch.hann_window(self.n_fft, periodic=False, dtype=torch.float64).to(like.device, like.dtype)
+
+        return kept_on(like.device, ("window", self.n_fft, like.dtype), make)
 
     def filters(self, like: torch.Tensor) -> torch.Tensor:
         """The filterbank in the dtype and on the device of `like`."""
-        bank = mel_filterbank(self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max)
-        return bank.to(like.device, like.dtype)
+        bank = (self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max)
+        return kept_on(
+            like.device, ("filters", bank, like.dtype), lambda: mel_filterbank(*bank).to(like.device, like.dtype)
+        )
 
     def padded_index(self, samples: int, device: torch.device) -> torch.Tensor:
         """For each padded sample the sample it repeats, int64 [samples + 2 (n_fft // 2)]; -1 for zeros."""

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from log_mel_cases import CASES
 from numerics import assert_as_good_as_reference
 
 from reserve_kernels import log_mel_spectrogram, native
@@ -132,18 +133,26 @@ def test_silence_is_exactly_zero(code):
     assert log_mel_native(torch.zeros(110250), settings(), run=on(code)).abs().max() == 0
 
 
-@pytest.mark.parametrize("out_dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("append", [None, 3.0])
-def test_the_cuda_code_writes_ragged_rows_as_the_reference(out_dtype, append):
-    s, lengths = settings(), [4000, 1, 0, 12000, 588, 0]
-    x, offsets = torch.randn(sum(lengths)), torch.tensor([0, *lengths]).cumsum(0)
-    arguments = {"offsets": offsets, "max_samples": 12000, "append_speed": append is not None, "out_dtype": out_dtype}
-    expected = log_mel_spectrogram(x, backend="reference", **arguments)
-    if append is not None:
-        expected[..., 64] *= append
-    out = log_mel_native(x, s, offsets, 12000, out_dtype=out_dtype, append=append, run=on("emulated"))
-    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5 if out_dtype == torch.float32 else 0.01)
-    assert not out[s.unused_frames(offsets, 12000)].any()
+def emulated(
+    waveform,
+    *,
+    playback_speed=1,
+    hop_length=588,
+    offsets=None,
+    max_samples=0,
+    append_speed=False,
+    out_dtype=torch.float32,
+    **change,
+) -> torch.Tensor:
+    """log_mel_spectrogram by the code of the CUDA kernel."""
+    s = settings(n_fft=1536 * playback_speed, hop_length=hop_length * playback_speed, **change)
+    append = float(playback_speed) if append_speed else None
+    return log_mel_native(waveform, s, offsets, max_samples, out_dtype=out_dtype, append=append, run=on("emulated"))
+
+
+@pytest.mark.parametrize(("check", "arguments"), CASES.values(), ids=CASES.keys())
+def test_the_cuda_code_emulated(check, arguments):
+    check(emulated, *arguments)
 
 
 def test_what_the_cuda_code_cannot_do_is_said():

@@ -30,6 +30,9 @@ struct BlockLayout {
   static_assert(2 * spectrum % 32 == 32 / frames, "frames would share banks");
 
   static RESERVE_HD constexpr int padded(int place) { return place + place / 16; }
+  // So padded(a + b) = padded(a) + padded(b) where 16 divides a, and where a + b % 16 < 16: the steps below add
+  // constants to one address. The passes step over blocks, and inside one over `third`, from less than that on.
+  static_assert(Plan::block % warp_size == 0 && (Plan::third == 8 || Plan::third == 16), "constants would be wrong");
 
   // Floats from the start of a frame's spectrum to the power of a bin: in place of the real part, except that the
   // last bin takes the imaginary part of the first.
@@ -88,7 +91,6 @@ struct Block {
     // Two samples are one complex number; an even hop keeps them aligned.
     const C* samples = reinterpret_cast<const C*>(staged() + frame * problem.hop_length);
     const C* window = reinterpret_cast<const C*>(problem.window);
-    C* to = spectrum(frame);
     RESERVE_NO_UNROLL
     for (int j = lane; j < Plan::block; j += warp_size) {
       C z[Plan::first];
@@ -99,35 +101,36 @@ struct Block {
       }
       Transform<Plan::first>::run(z);
       twiddle<Plan::first, Plan::block>(z, twiddles + j);
+      C* to = spectrum(frame) + Layout::padded(j);
       RESERVE_UNROLL
-      for (int q = 0; q < Plan::first; ++q) to[Layout::padded(j + q * Plan::block)] = z[q];
+      for (int q = 0; q < Plan::first; ++q) to[q * Layout::padded(Plan::block)] = z[q];
     }
   }
 
   // Step 3: pass two.
   RESERVE_HD void second_pass(int frame, int lane, const Complex<float>* twiddles) const {
     RESERVE_NO_UNROLL
-    for (int i = lane; i < Plan::size / Plan::second; i += warp_size) {
-      const int j = i % Plan::third;
-      int block = i / Plan::third;
+    for (unsigned i = static_cast<unsigned>(lane); i < Plan::size / Plan::second; i += warp_size) {
+      const unsigned j = i % Plan::third;
+      unsigned block = i / Plan::third;
       // With 8 values of j, half a warp spans two blocks: taking the next but one puts them into different banks.
-      if (Plan::third == 8) block = (block & ~3) | (block & 1) << 1 | (block >> 1 & 1);
-      C* at = spectrum(frame);
+      if (Plan::third == 8) block = (block & ~3u) | (block & 1) << 1 | (block >> 1 & 1);
+      C* at = spectrum(frame) + block * Layout::padded(Plan::block) + j;
       C z[Plan::second];
       RESERVE_UNROLL
-      for (int q = 0; q < Plan::second; ++q) z[q] = at[Layout::padded(block * Plan::block + j + q * Plan::third)];
+      for (int q = 0; q < Plan::second; ++q) z[q] = at[Layout::padded(q * Plan::third)];
       Transform<Plan::second>::run(z);
       twiddle<Plan::second, Plan::third>(z, twiddles + j);
       RESERVE_UNROLL
-      for (int q = 0; q < Plan::second; ++q) at[Layout::padded(block * Plan::block + j + q * Plan::third)] = z[q];
+      for (int q = 0; q < Plan::second; ++q) at[Layout::padded(q * Plan::third)] = z[q];
     }
   }
 
   // Step 4: pass three.
   RESERVE_HD void third_pass(int frame, int lane) const {
     RESERVE_NO_UNROLL
-    for (int i = lane; i < Plan::size / Plan::third; i += warp_size) {
-      C* at = spectrum(frame) + Layout::padded(i * Plan::third);
+    for (unsigned i = static_cast<unsigned>(lane); i < Plan::size / Plan::third; i += warp_size) {
+      C* at = spectrum(frame) + i * Plan::third + i * Plan::third / 16;
       C z[Plan::third];
       RESERVE_UNROLL
       for (int q = 0; q < Plan::third; ++q) z[q] = at[q];
@@ -139,22 +142,27 @@ struct Block {
 
   // Step 5: four times the powers, each in place of the number it comes from. A barrier of the block follows.
   RESERVE_HD void powers(int frame, int lane, const Complex<float>* turns) const {
-    constexpr int half = Plan::first / 2;
+    constexpr int half = Plan::first / 2, parts = Plan::block / warp_size;
+    constexpr int block = Layout::padded(Plan::block), part = Layout::padded(warp_size);
     C* all = spectrum(frame);
-    const auto pair = [&](int place, int mirror) {
-      C& z = all[Layout::padded(place)];
-      C& m = all[Layout::padded(mirror)];
-      unpack_power(z, m, turns[place], z.re, m.re);
-    };
+    const auto pair = [](C& z, C& m, C turn) { unpack_power(z, m, turn, z.re, m.re); };
+    // Block q1 from its start, and the block that mirrors it from its end, a warp's width at a time.
+    C* from = all + Layout::padded(lane) + block;
+    C* back = all + Layout::padded(warp_size - 1 - lane) + (Plan::first - 1) * block;
+    const C* turn = turns + Plan::block + lane;
     RESERVE_NO_UNROLL
-    for (int q1 = 1; q1 < half; ++q1)
-      for (int p = lane; p < Plan::block; p += warp_size)
-        pair(q1 * Plan::block + p, (Plan::first - q1 + 1) * Plan::block - 1 - p);
+    for (int q1 = 1; q1 < half; ++q1, from += block, back -= block, turn += Plan::block) {
+      RESERVE_UNROLL
+      for (int i = 0; i < parts; ++i) pair(from[i * part], back[(parts - 1 - i) * part], turn[i * warp_size]);
+    }
+    // Block `half` mirrors itself.
+    RESERVE_UNROLL
+    for (int i = 0; i < parts / 2; ++i) pair(from[i * part], back[(parts - 1 - i) * part], turn[i * warp_size]);
     RESERVE_NO_UNROLL
-    for (int r = lane; r < Plan::block / 2; r += warp_size) {
-      pair(half * Plan::block + r, (half + 1) * Plan::block - 1 - r);
+    for (unsigned r = static_cast<unsigned>(lane); r < Plan::block / 2; r += warp_size) {
       if (r > 0) {
-        pair(Plan::place_of(r), Plan::place_of(Plan::block - r));
+        const unsigned place = Plan::place_of(r), mirror = Plan::place_of(Plan::block - r);
+        pair(all[place + place / 16], all[mirror + mirror / 16], turns[place]);
       } else {
         const C zero = all[0];
         all[0] = {4.0f * (zero.re + zero.im) * (zero.re + zero.im), 4.0f * (zero.re - zero.im) * (zero.re - zero.im)};

@@ -43,7 +43,8 @@ class LogMel(ctypes.Structure):
         ("out_dtype", ctypes.c_int32),
         ("out", ctypes.c_void_p),
         ("twiddles", ctypes.c_void_p),
-        ("band_place", ctypes.c_void_p),
+        ("placed_row", ctypes.c_void_p),
+        ("placed_weight", ctypes.c_void_p),
     )
 
 

@@ -47,6 +47,12 @@ RESERVE_API int32_t reserve_has_isa(int32_t isa);
 // its next one overwrites.
 RESERVE_API const char* reserve_status_message(int32_t status);
 
+// The weight of a bin in a band, and the place of the bin's power in the shared memory of a CUDA block.
+typedef struct {
+  int32_t place;
+  float weight;
+} reserve_placed_weight;
+
 // Log-mel spectrograms of `clips` clips: out[clip, frame, band] = log(mel + offset) - log(offset).
 // Frames are centred: frame f of a clip covers its samples from f * hop_length - n_fft / 2 on, padded as pad_mode says.
 typedef struct {
@@ -69,8 +75,10 @@ typedef struct {
   float append_value;
   int32_t out_dtype;
   void* out;                  // [clips, frames, n_mels + append]
-  const float* twiddles;      // for CUDA: what reserve_log_mel_tables gives
-  const int32_t* band_place;  // for CUDA: the place of the power that each of band_weight weighs
+  const float* twiddles;  // for CUDA: what reserve_log_mel_tables gives
+  const int32_t* placed_row;  // for CUDA: [n_mels + 1] where each band's weights start in placed_weight, multiples of 4
+  // For CUDA: the weights of each band with the places of what they weigh, filled up with zeros that weigh any of them.
+  const reserve_placed_weight* placed_weight;
 } reserve_log_mel;
 
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
@@ -88,7 +96,7 @@ RESERVE_API int32_t reserve_log_mel_cuda_shared_bytes(int32_t n_fft, int32_t hop
 
 // Runs on the current CUDA device in `stream` (a cudaStream_t) without waiting for it; every pointer is to memory of
 // the device. hop_length is even and at most n_fft, n_mels at most 1024,
-// window and twiddles are aligned to 8 bytes. Only in libraries with CUDA code.
+// window and twiddles are aligned to 8 bytes, placed_weight to 16. Only in libraries with CUDA code.
 RESERVE_API int32_t reserve_log_mel_cuda(const reserve_log_mel* problem, void* stream);
 // The same block code executed thread after thread on the CPU, with pointers to memory of the CPU: what can be tested
 // of the CUDA op without a GPU.

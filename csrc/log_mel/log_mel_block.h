@@ -19,6 +19,14 @@ namespace reserve {
 
 constexpr int warp_size = 32;
 
+// Two of reserve_placed_weight, which one access moves.
+struct alignas(16) PlacedWeights {
+  int32_t place;
+  float weight;
+  int32_t next_place;
+  float next_weight;
+};
+
 // Shared memory of a block: `frames` spectra, then the staged samples, which make room for the finished rows.
 template <typename Plan>
 struct BlockLayout {
@@ -183,14 +191,17 @@ struct Block {
     for (int turn = 0; turn * warp_size < problem.n_mels; ++turn) {
       const int m = turn * warp_size + (turn % 2 == 0 ? group : warp_size - 1 - group);
       if (m >= problem.n_mels) continue;
-      const int end = problem.band_row[m + 1];
+      const int row = problem.placed_row[m];
+      const auto* weights = reinterpret_cast<const PlacedWeights*>(problem.placed_weight + row);
       float sum = poison, other = 0.0f;
-      int i = problem.band_row[m];
-      for (; i + 1 < end; i += 2) {
-        sum += power[problem.band_place[i]] * problem.band_weight[i];
-        other += power[problem.band_place[i + 1]] * problem.band_weight[i + 1];
+      RESERVE_NO_UNROLL
+      for (int left = problem.placed_row[m + 1] - row; left > 0; left -= 4, weights += 2) {
+        const PlacedWeights a = weights[0], b = weights[1];
+        sum += power[a.place] * a.weight;
+        other += power[a.next_place] * a.next_weight;
+        sum += power[b.place] * b.weight;
+        other += power[b.next_place] * b.next_weight;
       }
-      if (i < end) sum += power[problem.band_place[i]] * problem.band_weight[i];
       const float x = (sum + other) * 0.25f + problem.offset;
       staged()[frame * problem.n_mels + m] = logf(x) - floor + (x - x);
     }

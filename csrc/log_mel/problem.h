@@ -40,7 +40,7 @@ inline bool fits_block(int32_t n_fft, int32_t hop_length, int32_t n_mels) noexce
 inline int32_t check_block_problem(const reserve_log_mel& p) noexcept {
   const int32_t status = check_problem(p);
   if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
-  if (p.twiddles == nullptr || p.band_place == nullptr) return RESERVE_INVALID_ARGUMENT;
+  if (p.twiddles == nullptr || p.placed_row == nullptr || p.placed_weight == nullptr) return RESERVE_INVALID_ARGUMENT;
   return fits_block(p.n_fft, p.hop_length, p.n_mels) ? RESERVE_OK : RESERVE_UNSUPPORTED;
 }
 

@@ -80,8 +80,10 @@ class Constants:
     """float32, the weights of all bands one after another"""
     twiddles: torch.Tensor
     """float32, the transform's (`NativeLibrary.log_mel_tables`)"""
-    band_place: torch.Tensor
-    """int32, for each of `band_weight` the place of the power it weighs in a CUDA block"""
+    placed_row: torch.Tensor
+    """int32 [n_mels + 1], where the weights of each band start in `placed_weight`"""
+    placed_weight: torch.Tensor
+    """int32 [.., 2], the place in a CUDA block of the power that each weight weighs, and the weight's bits; in fours"""
 
 
 def constants(settings: LogMelSettings, device: torch.device) -> Constants:
@@ -105,14 +107,29 @@ def _constants(settings: LogMelSettings) -> Constants:
     inside = (torch.arange(bank.shape[1]) >= start[:, None]) & (torch.arange(bank.shape[1]) < end[:, None])
     twiddles, places = native.library().log_mel_tables(settings.n_fft)
     row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
+    weight = bank[inside].float()
     return Constants(
         settings.window(bank).float(),
         start.int(),
         row.int(),
-        bank[inside].float(),
+        weight,
         twiddles,
-        places.expand(len(bank), -1)[inside],
+        *_placed(weight, places.expand(len(bank), -1)[inside], row),
     )
+
+
+def _placed(weight: torch.Tensor, place: torch.Tensor, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`placed_row` and `placed_weight` of weights whose bands start at `row`.
+
+    What fills up a band to a multiple of 4 weighs its last bin with 0, which changes nothing, not even for NaN.
+    """
+    count = row.diff()
+    padded = torch.cat([torch.zeros(1, dtype=torch.int64), ((count + 3) // 4 * 4).cumsum(0)])
+    band = torch.repeat_interleave(torch.arange(len(count)), padded.diff())
+    position = torch.arange(int(padded[-1])) - padded[band]
+    source = row[band] + torch.minimum(position, count[band] - 1)
+    bits = torch.where(position < count[band], weight[source], 0.0).view(torch.int32)
+    return padded.int(), torch.stack([place[source], bits], dim=1)
 
 
 def problem_of(
@@ -145,7 +162,8 @@ def problem_of(
         out_dtype=OUT_DTYPES[out.dtype],
         out=out.data_ptr(),
         twiddles=held.twiddles.data_ptr(),
-        band_place=held.band_place.data_ptr(),
+        placed_row=held.placed_row.data_ptr(),
+        placed_weight=held.placed_weight.data_ptr(),
     )
 
 

@@ -54,7 +54,8 @@ void run_blocks(void (*kernel)(reserve_log_mel), const reserve_log_mel& problem,
 struct Case {
   std::vector<float> waveform, window, weight, twiddles;
   std::vector<int64_t> offsets{0, 5000, 5000, 9001};
-  std::vector<int32_t> start, row{0}, place, band_place;
+  std::vector<int32_t> start, row{0}, placed_row{0}, place;
+  std::vector<reserve_placed_weight> placed_weight;
   std::vector<float> out;
   reserve_log_mel problem{};
 
@@ -74,8 +75,10 @@ struct Case {
       row.push_back(row.back() + width);
       for (int i = 0; i < width; ++i) {
         weight.push_back(std::fabs(noise()));
-        band_place.push_back(place[static_cast<size_t>(from + i)]);
+        placed_weight.push_back({place[static_cast<size_t>(from + i)], weight.back()});
       }
+      while (placed_weight.size() % 4 != 0) placed_weight.push_back({placed_weight.back().place, 0.0f});
+      placed_row.push_back(static_cast<int32_t>(placed_weight.size()));
     }
     problem.waveform = waveform.data();
     problem.clips = ragged ? 3 : 1;
@@ -95,7 +98,8 @@ struct Case {
     out.assign(static_cast<size_t>(problem.clips * problem.frames * (n_mels + 1)), NAN);
     problem.out = out.data();
     problem.twiddles = twiddles.data();
-    problem.band_place = band_place.data();
+    problem.placed_row = placed_row.data();
+    problem.placed_weight = placed_weight.data();
   }
 };
 

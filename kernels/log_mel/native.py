@@ -107,14 +107,16 @@ def _constants(settings: LogMelSettings) -> Constants:
     inside = (torch.arange(bank.shape[1]) >= start[:, None]) & (torch.arange(bank.shape[1]) < end[:, None])
     twiddles, places = native.library().log_mel_tables(settings.n_fft)
     row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
-    weight = bank[inside].float()
+    # One weight more than the bands have: bands may all be without a bin, and an empty array has no address.
+    weight = torch.cat([bank[inside], bank.new_zeros(1)]).float()
+    place = torch.cat([places.expand(len(bank), -1)[inside], places[:1]])
     return Constants(
         settings.window(bank).float(),
         start.int(),
         row.int(),
         weight,
         twiddles,
-        *_placed(weight, places.expand(len(bank), -1)[inside], row),
+        *_placed(weight, place, row),
     )
 
 
@@ -123,13 +125,14 @@ def _placed(weight: torch.Tensor, place: torch.Tensor, row: torch.Tensor) -> tup
 
     What fills up a band to a multiple of 4 weighs its last bin with 0, which changes nothing, not even for NaN.
     """
-    count = row.diff()
+    count = torch.cat([row.diff(), torch.ones(1, dtype=torch.int64)])
+    row = torch.cat([row, row[-1:] + 1])
     padded = torch.cat([torch.zeros(1, dtype=torch.int64), ((count + 3) // 4 * 4).cumsum(0)])
     band = torch.repeat_interleave(torch.arange(len(count)), padded.diff())
     position = torch.arange(int(padded[-1])) - padded[band]
     source = row[band] + torch.minimum(position, count[band] - 1)
     bits = torch.where(position < count[band], weight[source], 0.0).view(torch.int32)
-    return padded.int(), torch.stack([place[source], bits], dim=1)
+    return padded[:-1].int(), torch.stack([place[source], bits], dim=1)
 
 
 def problem_of(

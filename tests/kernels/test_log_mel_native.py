@@ -67,6 +67,7 @@ def test_every_instruction_set_and_plan_matches_float64(isa, n_fft, pad_mode):
         (5000, {"hop_length": 7000}),  # one frame
         (5000, {"n_mels": 1}),  # one band over everything
         (5000, {"n_mels": 13, "f_min": 4000.0, "f_max": 4100.0}),  # bands without a bin
+        (5000, {"n_mels": 2, "f_min": 4000.0, "f_max": 4001.0}),  # no band has a bin
         (5000, {"n_mels": 130, "f_min": 0.0}),  # more bands than a power of two, from bin 0 on
         (5000, {"n_mels": 80, "sample_rate": 16000.0, "f_max": 8000.0}),
         (5000, {"offset": 1e-6}),

@@ -6,6 +6,10 @@
 // them only the warp waits.
 #pragma once
 
+#if defined(__CUDACC__)
+#include <cuda_pipeline.h>
+#endif
+
 #include <cmath>
 #include <cstdint>
 
@@ -67,31 +71,52 @@ struct Block {
   int64_t first_frame;
   Clip clip;
 
-  RESERVE_HD Block(const reserve_log_mel& problem_, float* shared_, int64_t index)
+  // `index` is below 2^31, so that dividing takes a few instructions rather than a hundred.
+  RESERVE_HD Block(const reserve_log_mel& problem_, float* shared_, uint32_t index)
       : problem(problem_), shared(shared_) {
-    const int64_t per_clip = (problem.frames + Layout::frames - 1) / Layout::frames;
+    const auto per_clip = static_cast<uint32_t>((problem.frames - 1) / Layout::frames + 1);
     clip_index = index / per_clip;
-    first_frame = index % per_clip * Layout::frames;
+    first_frame = int64_t{index % per_clip} * Layout::frames;
     clip = clip_at(problem, clip_index);
   }
 
   RESERVE_HD C* spectrum(int frame) const { return reinterpret_cast<C*>(shared) + frame * Layout::spectrum; }
   RESERVE_HD float* staged() const { return shared + 2 * Layout::frames * Layout::spectrum; }
+  // Whether a frame of the block is to be computed: the clip's own. Not by clip.frames: left alone, it costs no division.
+  RESERVE_HD bool has(int frame) const {
+    const int64_t row = first_frame + frame;
+    return row < problem.frames && clip.length > 0 && row * problem.hop_length <= clip.length;
+  }
   // Whether the block has a frame of its clip; otherwise only zeros are to be written.
-  RESERVE_HD bool any_frame() const { return first_frame < clip.frames; }
+  RESERVE_HD bool any_frame() const { return has(0); }
 
   // Step 1: the samples of all frames. A barrier of the block follows.
   RESERVE_HD void stage(int thread) const {
     const int span = static_cast<int>(Layout::span(problem.hop_length));
     const int64_t start = first_frame * problem.hop_length - Plan::n_fft / 2;
     float* to = staged();
-    if (start >= 0 && start + span <= clip.length) {
-      const float* from = clip.samples + start;
-      for (int i = thread; i < span; i += Layout::threads) to[i] = from[i];
-    } else {
-      for (int i = thread; i < span; i += Layout::threads)
-        to[i] = padded_sample(clip, start + i, problem.pad_mode);
+    if (start < 0 || start + span > clip.length) {
+      for (int i = thread; i < span; i += Layout::threads) to[i] = padded_sample(clip, start + i, problem.pad_mode);
+      return;
     }
+    const float* from = clip.samples + start;
+    if (reinterpret_cast<uintptr_t>(from) % sizeof(C) == 0) {
+      copy_ahead(reinterpret_cast<C*>(to), reinterpret_cast<const C*>(from), thread, span / 2);
+    } else {
+      copy_ahead(to, from, thread, span);
+    }
+  }
+
+  // The block copies `count` values without a thread waiting for any before it has asked for all of its own.
+  template <typename T>
+  RESERVE_HD static void copy_ahead(T* to, const T* from, int thread, int count) {
+#if defined(__CUDA_ARCH__)
+    for (int i = thread; i < count; i += Layout::threads) __pipeline_memcpy_async(to + i, from + i, sizeof(T));
+    __pipeline_commit();
+    __pipeline_wait_prior(0);
+#else
+    for (int i = thread; i < count; i += Layout::threads) to[i] = from[i];
+#endif
   }
 
   // Step 2: window and pass one. Here and below a barrier of the warp follows.
@@ -184,6 +209,7 @@ struct Block {
   // so that they read one weight, and a wide band goes with a narrow one. A barrier of the block follows.
   RESERVE_HD void bands(int thread) const {
     const int frame = thread % Layout::frames, group = thread / Layout::frames;
+    if (!has(frame)) return;
     const float* power = reinterpret_cast<const float*>(spectrum(frame));
     const float floor = logf(problem.offset);
     // Bin 0 is NaN or infinite whenever a sample is.
@@ -207,30 +233,33 @@ struct Block {
     }
   }
 
-  // Step 7: the rows of the output, which lie one after another.
-  RESERVE_HD void write(int thread) const {
+  // Step 7: the row of each frame, by its warp.
+  RESERVE_HD void write(int frame, int lane) const {
+    const int64_t row = first_frame + frame;
+    if (row >= problem.frames) return;
+    const bool own = has(frame);
+    const float* values = staged() + frame * problem.n_mels;
     const int columns = problem.n_mels + problem.append;
-    const int64_t left = problem.frames - first_frame;
-    const int rows = left < Layout::frames ? static_cast<int>(left) : Layout::frames;
-    const int64_t base = (clip_index * problem.frames + first_frame) * columns;
-    for (int i = thread; i < rows * columns; i += Layout::threads) {
-      const int frame = i / columns, column = i % columns;
+    const int64_t base = (clip_index * problem.frames + row) * columns;
+    RESERVE_NO_UNROLL
+    for (int column = lane; column < columns; column += warp_size) {
       float value = 0.0f;
-      if (first_frame + frame < clip.frames)
-        value = column < problem.n_mels ? staged()[frame * problem.n_mels + column] : problem.append_value;
+      if (own) value = column < problem.n_mels ? values[column] : problem.append_value;
       if (problem.out_dtype == RESERVE_FLOAT32) {
-        static_cast<float*>(problem.out)[base + i] = value;
+        static_cast<float*>(problem.out)[base + column] = value;
       } else {
-        static_cast<uint16_t*>(problem.out)[base + i] = to_bfloat16(value);
+        static_cast<uint16_t*>(problem.out)[base + column] = to_bfloat16(value);
       }
     }
   }
 };
 
+// How many blocks a problem with clips and frames has; 0 where a launch cannot have as many.
 template <typename Plan>
-int64_t block_count(const reserve_log_mel& problem) {
-  const int64_t per_clip = (problem.frames + BlockLayout<Plan>::frames - 1) / BlockLayout<Plan>::frames;
-  return per_clip > 0 && problem.clips > INT64_MAX / per_clip ? INT64_MAX : problem.clips * per_clip;
+uint32_t block_count(const reserve_log_mel& problem) {
+  constexpr int64_t most = INT32_MAX;
+  const int64_t per_clip = (problem.frames - 1) / BlockLayout<Plan>::frames + 1;
+  return per_clip > most / problem.clips ? 0 : static_cast<uint32_t>(problem.clips * per_clip);
 }
 
 }  // namespace reserve

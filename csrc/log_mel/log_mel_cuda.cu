@@ -18,18 +18,20 @@ __global__ void __launch_bounds__(BlockLayout<Plan>::threads, Plan::size <= 768 
     const Twiddles twiddles = twiddles_in<Plan>(problem.twiddles);
     block.stage(thread);
     __syncthreads();
-    block.first_pass(frame, lane, twiddles.first);
-    __syncwarp();
-    block.second_pass(frame, lane, twiddles.second);
-    __syncwarp();
-    block.third_pass(frame, lane);
-    __syncwarp();
-    block.powers(frame, lane, twiddles.real);
+    if (block.has(frame)) {
+      block.first_pass(frame, lane, twiddles.first);
+      __syncwarp();
+      block.second_pass(frame, lane, twiddles.second);
+      __syncwarp();
+      block.third_pass(frame, lane);
+      __syncwarp();
+      block.powers(frame, lane, twiddles.real);
+    }
     __syncthreads();
     block.bands(thread);
     __syncthreads();
   }
-  block.write(thread);
+  block.write(frame, lane);
 }
 
 int32_t status_of(cudaError_t error) {
@@ -48,8 +50,8 @@ int32_t status_of(cudaError_t error) {
 template <typename Plan>
 int32_t launch(const reserve_log_mel& problem, cudaStream_t stream) {
   using Layout = BlockLayout<Plan>;
-  const int64_t blocks = block_count<Plan>(problem);
-  if (blocks > INT32_MAX) return RESERVE_INVALID_ARGUMENT;
+  const uint32_t blocks = block_count<Plan>(problem);
+  if (blocks == 0) return RESERVE_UNSUPPORTED;
   const int64_t bytes = Layout::shared_floats(problem.hop_length, problem.n_mels) * static_cast<int64_t>(sizeof(float));
   const void* kernel = reinterpret_cast<const void*>(log_mel_kernel<Plan>);
   int device = 0, most = 0;
@@ -61,7 +63,7 @@ int32_t launch(const reserve_log_mel& problem, cudaStream_t stream) {
   if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
   if (error == cudaSuccess) {
     void* arguments[] = {const_cast<reserve_log_mel*>(&problem)};
-    error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(Layout::threads), arguments,
+    error = cudaLaunchKernel(kernel, dim3(blocks), dim3(Layout::threads), arguments,
                              static_cast<size_t>(bytes), stream);
   }
   return status_of(error);

@@ -106,7 +106,8 @@ void make_clips(Random& random, Case& c) {
     p.clip_offsets = c.offsets.get();
   } else {
     // Clips apart, overlapping, and all the same.
-    p.clip_stride = random.chance(0.6) ? p.samples + random.between(0, 9) : random.between(0, 2) * random.between(0, 900);
+    const bool apart = random.chance(0.6);
+    p.clip_stride = apart ? p.samples + random.between(0, 9) : random.between(0, 2) * random.between(0, 900);
     total = p.clips == 0 ? 0 : static_cast<size_t>((p.clips - 1) * p.clip_stride + p.samples);
     if (random.chance(0.02)) p.clip_stride = random.pick<int64_t>({-1, INT64_MIN, INT64_MAX, INT64_MAX / 4});
   }

@@ -89,8 +89,8 @@ RESERVE_API int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t 
 RESERVE_API int32_t reserve_log_mel_table_sizes(int32_t n_fft, int32_t* twiddles, int32_t* places);
 RESERVE_API int32_t reserve_log_mel_tables(int32_t n_fft, float* twiddles, int32_t* places);
 
-// The shared memory in bytes that a block of reserve_log_mel_cuda needs. It runs on devices of compute capability 8.0 and
-// newer that let a block opt in to as much.
+// The shared memory in bytes that a block of reserve_log_mel_cuda needs. It runs on devices of compute capability 8.0
+// and newer that let a block opt in to as much.
 RESERVE_API int32_t reserve_log_mel_cuda_shared_bytes(int32_t n_fft, int32_t hop_length, int32_t n_mels,
                                                       int64_t* bytes);
 

@@ -2,8 +2,8 @@
 // log_mel_emulated.cpp runs them one thread after another.
 //
 // A block transforms `frames` consecutive frames of one clip, one warp each. The samples they share are staged in
-// shared memory once; the three passes of the transform and the powers work in place in the warp's part of it, so that between
-// them only the warp waits.
+// shared memory once; the three passes of the transform and the powers work in place in the warp's part of it, so that
+// between them only the warp waits.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -53,9 +53,15 @@ struct BlockLayout {
     return bin == Plan::size ? 1 : 2 * padded(q1 * Plan::block + Plan::place_of(r));
   }
 
+  // Floats from one finished row to the next: an odd multiple of 32 / frames, so that what a warp writes at a time, a
+  // few neighbouring bands of all frames, falls into different banks.
+  static RESERVE_HD int row_stride(int n_mels) {
+    constexpr unsigned step = warp_size / frames;
+    return static_cast<int>(((static_cast<unsigned>(n_mels) + step - 1) / step | 1) * step);
+  }
   static RESERVE_HD int64_t span(int hop_length) { return int64_t{frames - 1} * hop_length + Plan::n_fft; }
   static RESERVE_HD int64_t shared_floats(int hop_length, int n_mels) {
-    const int64_t rows = int64_t{frames} * n_mels, samples = span(hop_length);
+    const int64_t rows = int64_t{frames} * row_stride(n_mels), samples = span(hop_length);
     return 2 * frames * spectrum + (samples > rows ? samples : rows);
   }
 };
@@ -82,10 +88,12 @@ struct Block {
 
   RESERVE_HD C* spectrum(int frame) const { return reinterpret_cast<C*>(shared) + frame * Layout::spectrum; }
   RESERVE_HD float* staged() const { return shared + 2 * Layout::frames * Layout::spectrum; }
-  // Whether a frame of the block is to be computed: the clip's own. Not by clip.frames: left alone, it costs no division.
+  // The finished row of a frame, where the samples were.
+  RESERVE_HD float* row(int frame) const { return staged() + frame * Layout::row_stride(problem.n_mels); }
+  // Whether a frame of the block is to be computed: the clip's own. Not by clip.frames, which would cost a division.
   RESERVE_HD bool has(int frame) const {
-    const int64_t row = first_frame + frame;
-    return row < problem.frames && clip.length > 0 && row * problem.hop_length <= clip.length;
+    const int64_t index = first_frame + frame;
+    return index < problem.frames && clip.length > 0 && index * problem.hop_length <= clip.length;
   }
   // Whether the block has a frame of its clip; otherwise only zeros are to be written.
   RESERVE_HD bool any_frame() const { return has(0); }
@@ -212,16 +220,17 @@ struct Block {
     if (!has(frame)) return;
     const float* power = reinterpret_cast<const float*>(spectrum(frame));
     const float floor = logf(problem.offset);
+    float* out = row(frame);
     // Bin 0 is NaN or infinite whenever a sample is.
     const float poison = power[0] - power[0];
     for (int turn = 0; turn * warp_size < problem.n_mels; ++turn) {
       const int m = turn * warp_size + (turn % 2 == 0 ? group : warp_size - 1 - group);
       if (m >= problem.n_mels) continue;
-      const int row = problem.placed_row[m];
-      const auto* weights = reinterpret_cast<const PlacedWeights*>(problem.placed_weight + row);
+      const int begin = problem.placed_row[m];
+      const auto* weights = reinterpret_cast<const PlacedWeights*>(problem.placed_weight + begin);
       float sum = poison, other = 0.0f;
       RESERVE_NO_UNROLL
-      for (int left = problem.placed_row[m + 1] - row; left > 0; left -= 4, weights += 2) {
+      for (int left = problem.placed_row[m + 1] - begin; left > 0; left -= 4, weights += 2) {
         const PlacedWeights a = weights[0], b = weights[1];
         sum += power[a.place] * a.weight;
         other += power[a.next_place] * a.next_weight;
@@ -229,18 +238,18 @@ struct Block {
         other += power[b.next_place] * b.next_weight;
       }
       const float x = (sum + other) * 0.25f + problem.offset;
-      staged()[frame * problem.n_mels + m] = logf(x) - floor + (x - x);
+      out[m] = logf(x) - floor + (x - x);
     }
   }
 
   // Step 7: the row of each frame, by its warp.
   RESERVE_HD void write(int frame, int lane) const {
-    const int64_t row = first_frame + frame;
-    if (row >= problem.frames) return;
+    const int64_t index = first_frame + frame;
+    if (index >= problem.frames) return;
     const bool own = has(frame);
-    const float* values = staged() + frame * problem.n_mels;
+    const float* values = row(frame);
     const int columns = problem.n_mels + problem.append;
-    const int64_t base = (clip_index * problem.frames + row) * columns;
+    const int64_t base = (clip_index * problem.frames + index) * columns;
     RESERVE_NO_UNROLL
     for (int column = lane; column < columns; column += warp_size) {
       float value = 0.0f;

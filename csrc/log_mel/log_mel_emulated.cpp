@@ -1,4 +1,4 @@
-// The CUDA block code on the CPU: each step for all threads before the next, which is what the barriers ask for at least.
+// The CUDA block code on the CPU: each step for all threads before the next, which the barriers ask for at least.
 #include <cstdlib>
 
 #include "log_mel_block.h"

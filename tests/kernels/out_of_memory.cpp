@@ -1,6 +1,6 @@
-// Calls log-mel where scratch memory is short: `out_of_memory LIBRARY THREADS ALLOCATIONS CALLS`. Only so many allocations
-// succeed, and none returns before each thread has asked for one. Prints for each call the status and how many
-// allocations it asked for.
+// Calls log-mel where scratch memory is short: `out_of_memory LIBRARY THREADS ALLOCATIONS CALLS`. Only so many
+// allocations succeed, and none returns before each thread has asked for one. Prints for each call the status and how
+// many allocations it asked for.
 #include <dlfcn.h>
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// As much of the CUDA runtime as log_mel_cuda.cu needs, on the CPU: every thread of a block is a thread of the host, and
-// the barriers are barriers. ThreadSanitizer then sees what two threads touch without a barrier between them.
+// As much of the CUDA runtime as log_mel_cuda.cu needs, on the CPU: every thread of a block is a thread of the host,
+// and the barriers are barriers. ThreadSanitizer then sees what two threads touch without a barrier between them.
 #pragma once
 
 #include <pthread.h>

@@ -1,4 +1,5 @@
-// Drives log_mel_cuda.cu on the simulated runtime: `log_mel blocks|limit|errors`. Ends with 1 and a line on what is wrong.
+// Drives log_mel_cuda.cu on the simulated runtime: `log_mel blocks|limit|errors`. Ends with 1 and a line on what is
+// wrong.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -61,7 +62,10 @@ struct Case {
 
   Case(int n_fft, int hop, bool ragged, int n_mels = 40) : waveform(9001), window(static_cast<size_t>(n_fft)) {
     uint32_t state = 1;
-    const auto noise = [&] { return static_cast<float>(state = state * 1664525u + 1013904223u) / 4294967296.0f - 0.5f; };
+    const auto noise = [&] {
+      state = state * 1664525u + 1013904223u;
+      return static_cast<float>(state) / 4294967296.0f - 0.5f;
+    };
     for (float& x : waveform) x = noise();
     for (float& x : window) x = noise();
     int32_t floats = 0, bins = 0;

@@ -67,7 +67,11 @@ def test_naming_the_kernel_on_an_old_device_says_so(have):
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [({}, 74_960), ({"hop_length": 1536}, 2 * 8 * 818 * 4 + 8 * 1536 * 4), ({"n_mels": 1024}, 2 * 8 * 818 * 4 + 8 * 1028 * 4)],
+    [
+        ({}, 74_960),
+        ({"hop_length": 1536}, 2 * 8 * 818 * 4 + 8 * 1536 * 4),
+        ({"n_mels": 1024}, 2 * 8 * 818 * 4 + 8 * 1028 * 4),
+    ],
     ids=["defaults", "frames side by side", "more rows than samples"],
 )
 def test_shared_memory_holds_spectra_and_samples_or_rows(change, expected):

@@ -37,13 +37,14 @@ def run(program: Path, what: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, what], capture_output=True, text=True, timeout=300)
 
 
-def test_threads_of_a_block_do_not_race_and_give_what_the_emulation_gives(driver):
-    done = run(driver, "blocks")
+@pytest.mark.parametrize("what", ["races", "values"])
+def test_threads_of_a_block_do_not_race_and_give_what_the_emulation_gives(driver, what):
+    done = run(driver, what)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_missing_barrier_would_be_seen(tmp_path):
-    done = run(build(tmp_path, "-DWITHOUT_SYNCWARP"), "blocks")
+    done = run(build(tmp_path, "-DWITHOUT_SYNCWARP"), "races")
     assert "data race" in done.stderr
 
 

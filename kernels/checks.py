@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -21,3 +24,20 @@ def check_same_device(name: str, value: torch.Tensor, other_name: str, other: to
     """Raises ValueError unless both tensors are on one device."""
     if value.device != other.device:
         raise ValueError(f"{name} must be on {other_name}'s device {other.device}; got {value.device}")
+
+
+def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Raises TypeError unless `value` is an integer (a compiler's too), ValueError unless it lies within."""
+    allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer, torch.SymInt)):
+        raise TypeError(f"{name} must be an integer {allowed}; got {value!r}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{name} must be an integer {allowed}; got {value!r}")
+
+
+def check_real(name: str, value: object) -> None:
+    """Raises TypeError unless `value` is a number of Python or NumPy, ValueError unless it is finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number; got {value!r}")
+    if not -math.inf < value < math.inf:
+        raise ValueError(f"{name} must be finite; got {value!r}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 LIBRARY = "libreserve_native.so"
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, CUDA_ERROR = range(5)
@@ -43,7 +43,8 @@ class LogMel(ctypes.Structure):
         ("out_dtype", ctypes.c_int32),
         ("out", ctypes.c_void_p),
         ("twiddles", ctypes.c_void_p),
-        ("band_place", ctypes.c_void_p),
+        ("placed_row", ctypes.c_void_p),
+        ("placed_weight", ctypes.c_void_p),
     )
 
 
@@ -94,6 +95,12 @@ class NativeLibrary:
         fill.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
         self._check("log_mel_tables", fill(n_fft, twiddles.data_ptr(), places.data_ptr()))
         return twiddles, places
+
+    def log_mel_cuda_shared_bytes(self, n_fft: int, hop_length: int, n_mels: int) -> int:
+        """The shared memory in bytes that a block of the CUDA kernel needs. Any build can tell."""
+        ask, needed = self._c.reserve_log_mel_cuda_shared_bytes, ctypes.c_int64()
+        self._check("log_mel_cuda_shared_bytes", ask(n_fft, hop_length, n_mels, ctypes.byref(needed)))
+        return needed.value
 
     def _check(self, function: str, status: int) -> None:
         if status == OK:

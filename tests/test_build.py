@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,3 +70,45 @@ def test_building_asks_for_no_torch():
     # Isolated builds would download it. CMake comes as a package, so that a compiler is all a machine needs.
     requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert requires == ["setuptools>=77", "cmake>=3.22"]
+
+
+needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="no CMake")
+
+
+@needs_cmake
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("12.0.76", "80-real;90a-real;80-virtual"),
+        ("12.7.1", "80-real;90a-real;80-virtual"),
+        ("12.8.61", "80-real;90a-real;100-real;80-virtual"),
+        ("13.0.88", "80-real;90a-real;100-real;80-virtual"),
+    ],
+)
+def test_gpus_are_those_that_the_compiler_knows(tmp_path, version, expected):
+    script = tmp_path / "print.cmake"
+    script.write_text(
+        f'include("{ROOT}/csrc/cuda_architectures.cmake")\n'
+        f'reserve_cuda_architectures({version} found)\nmessage("${{found}}")\n'
+    )
+    done = subprocess.run(["cmake", "-P", script], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == expected
+
+
+@needs_cmake
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc here")
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("-DCMAKE_CUDA_COMPILER=NOTFOUND", "80-real;90a-real;.*80-virtual"),  # what a run without nvcc leaves behind
+        ("-DCMAKE_CUDA_ARCHITECTURES=86-real", "86-real"),
+    ],
+    ids=["found later", "named"],
+)
+def test_configuring_takes_the_compiler_there_is_and_the_gpus_that_are_named(tmp_path, option, expected):
+    command = ["cmake", "-S", ROOT, "-B", tmp_path, "-DRESERVE_CUDA=ON"]
+    # The second run reads the first one's cache.
+    for options in ([option], []):
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert re.search(f"CUDA architectures: {expected}\n", done.stdout), done.stdout

@@ -45,7 +45,8 @@ struct Case {
   reserve_log_mel problem{};
   std::unique_ptr<float[]> waveform, window, weights, twiddles;
   std::unique_ptr<int64_t[]> offsets;
-  std::unique_ptr<int32_t[]> start, row, band_place;
+  std::unique_ptr<int32_t[]> start, row, placed_row;
+  std::unique_ptr<reserve_placed_weight[]> placed_weight;
   size_t out_bytes = 0;
   int32_t threads = 1;
   int32_t isa = RESERVE_ISA_AUTO;
@@ -61,8 +62,9 @@ void make_bands(Random& random, Case& c) {
     c.twiddles.reset(new float[static_cast<size_t>(floats)]);
     reserve_log_mel_tables(p.n_fft, c.twiddles.get(), place.data());
   }
-  std::vector<int32_t> start, row{0}, band_place;
+  std::vector<int32_t> start, row{0}, placed_row{0};
   std::vector<float> weights;
+  std::vector<reserve_placed_weight> placed_weight;
   for (int m = 0; m < p.n_mels; ++m) {
     const int64_t from = random.between(0, bins - 1);
     const int64_t width = random.between(0, std::min<int64_t>(bins - from, 60));
@@ -70,17 +72,21 @@ void make_bands(Random& random, Case& c) {
     row.push_back(row.back() + static_cast<int32_t>(width));
     for (int64_t i = 0; i < width; ++i) {
       weights.push_back(std::fabs(random.normal()));
-      band_place.push_back(place[static_cast<size_t>(from + i)]);
+      placed_weight.push_back({place[static_cast<size_t>(from + i)], weights.back()});
     }
+    while (placed_weight.size() % 4 != 0) placed_weight.push_back({placed_weight.back().place, 0.0f});
+    placed_row.push_back(static_cast<int32_t>(placed_weight.size()));
   }
   c.start = exactly(start);
   c.row = exactly(row);
   c.weights = exactly(weights);
-  c.band_place = exactly(band_place);
+  c.placed_row = exactly(placed_row);
+  c.placed_weight = exactly(placed_weight);
   p.band_start = c.start.get();
   p.band_row = c.row.get();
   p.band_weight = c.weights.get();
-  p.band_place = c.band_place.get();
+  p.placed_row = c.placed_row.get();
+  p.placed_weight = c.placed_weight.get();
   p.twiddles = c.twiddles.get();
 }
 
@@ -99,8 +105,11 @@ void make_clips(Random& random, Case& c) {
     c.offsets = exactly(offsets);
     p.clip_offsets = c.offsets.get();
   } else {
-    p.clip_stride = p.samples + random.between(0, 9);
+    // Clips apart, overlapping, and all the same.
+    const bool apart = random.chance(0.6);
+    p.clip_stride = apart ? p.samples + random.between(0, 9) : random.between(0, 2) * random.between(0, 900);
     total = p.clips == 0 ? 0 : static_cast<size_t>((p.clips - 1) * p.clip_stride + p.samples);
+    if (random.chance(0.02)) p.clip_stride = random.pick<int64_t>({-1, INT64_MIN, INT64_MAX, INT64_MAX / 4});
   }
   std::vector<float> waveform(total);
   for (float& x : waveform) x = random.normal();

@@ -13,7 +13,7 @@
 #endif
 
 // Changes whenever a struct or a signature below changes; kernels/native.py states the version it speaks.
-#define RESERVE_ABI_VERSION 1
+#define RESERVE_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,8 +43,15 @@ RESERVE_API int32_t reserve_abi_version(void);
 RESERVE_API int32_t reserve_has_cuda(void);
 // 1 where `isa` can run on this processor with this build, else 0.
 RESERVE_API int32_t reserve_has_isa(int32_t isa);
-// What a status means, in English; never null. For RESERVE_CUDA_ERROR the last CUDA error of this thread.
+// What a status means, in English; never null. For RESERVE_CUDA_ERROR the last CUDA error of the calling thread, which
+// its next one overwrites.
 RESERVE_API const char* reserve_status_message(int32_t status);
+
+// The weight of a bin in a band, and the place of the bin's power in the shared memory of a CUDA block.
+typedef struct {
+  int32_t place;
+  float weight;
+} reserve_placed_weight;
 
 // Log-mel spectrograms of `clips` clips: out[clip, frame, band] = log(mel + offset) - log(offset).
 // Frames are centred: frame f of a clip covers its samples from f * hop_length - n_fft / 2 on, padded as pad_mode says.
@@ -53,7 +60,7 @@ typedef struct {
   const int64_t* clip_offsets;  // [clips + 1] into waveform, not decreasing; null: clips lie clip_stride apart
   int64_t clips;
   int64_t samples;      // of each clip; with clip_offsets: length of waveform
-  int64_t clip_stride;  // samples from one clip to the next; unused with clip_offsets
+  int64_t clip_stride;  // samples from one clip to the next, 0 for one clip over and over; unused with clip_offsets
   int64_t frames;       // rows written per clip; those from the clip's own number, 1 + samples / hop_length, on are 0
   int32_t n_fft;        // 1536, 3072 or 4608
   int32_t hop_length;
@@ -68,8 +75,10 @@ typedef struct {
   float append_value;
   int32_t out_dtype;
   void* out;                  // [clips, frames, n_mels + append]
-  const float* twiddles;      // for CUDA: what reserve_log_mel_tables gives
-  const int32_t* band_place;  // for CUDA: the place of the power that each of band_weight weighs
+  const float* twiddles;  // for CUDA: what reserve_log_mel_tables gives
+  const int32_t* placed_row;  // for CUDA: [n_mels + 1] where each band's weights start in placed_weight, multiples of 4
+  // For CUDA: the weights of each band with the places of what they weigh, filled up with zeros that weigh any of them.
+  const reserve_placed_weight* placed_weight;
 } reserve_log_mel;
 
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
@@ -80,9 +89,14 @@ RESERVE_API int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t 
 RESERVE_API int32_t reserve_log_mel_table_sizes(int32_t n_fft, int32_t* twiddles, int32_t* places);
 RESERVE_API int32_t reserve_log_mel_tables(int32_t n_fft, float* twiddles, int32_t* places);
 
+// The shared memory in bytes that a block of reserve_log_mel_cuda needs. It runs on devices of compute capability 8.0
+// and newer that let a block opt in to as much.
+RESERVE_API int32_t reserve_log_mel_cuda_shared_bytes(int32_t n_fft, int32_t hop_length, int32_t n_mels,
+                                                      int64_t* bytes);
+
 // Runs on the current CUDA device in `stream` (a cudaStream_t) without waiting for it; every pointer is to memory of
 // the device. hop_length is even and at most n_fft, n_mels at most 1024,
-// window and twiddles are aligned to 8 bytes. Only in libraries with CUDA code.
+// window and twiddles are aligned to 8 bytes, placed_weight to 16. Only in libraries with CUDA code.
 RESERVE_API int32_t reserve_log_mel_cuda(const reserve_log_mel* problem, void* stream);
 // The same block code executed thread after thread on the CPU, with pointers to memory of the CPU: what can be tested
 // of the CUDA op without a GPU.

@@ -213,9 +213,11 @@ struct Batch {
 template <typename Plan>
 static Rows frames_of(const reserve_log_mel& problem, const Batch& batch, Scratch<Plan>& s) {
   const Clip& clip = batch.clips[0];
-  const int64_t last = batch.positions[0] + (lanes - 1) * int64_t{problem.hop_length};
+  const int64_t apart = (lanes - 1) * int64_t{problem.hop_length};
+  // Rows in a row whose positions are as far apart are of one clip: a later clip's rows begin anew.
   if (batch.size == lanes && batch.positions[0] >= 0 && batch.rows[lanes - 1] - batch.rows[0] == lanes - 1 &&
-      batch.clips[lanes - 1].samples == clip.samples && last + Plan::n_fft <= clip.length)
+      batch.positions[lanes - 1] - batch.positions[0] == apart &&
+      batch.positions[lanes - 1] + Plan::n_fft <= clip.length)
     return {clip.samples + batch.positions[0], problem.hop_length};
   for (int lane = 0; lane < lanes; ++lane) {
     // Lanes without a frame repeat the first: their result is thrown away.

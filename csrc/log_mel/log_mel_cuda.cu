@@ -1,6 +1,7 @@
 // Log-mel on the GPU: one kernel from samples to rows. What a thread does is in log_mel_block.h.
 #include <cuda_runtime.h>
 
+#include "cuda_error.h"
 #include "log_mel_block.h"
 #include "problem.h"
 
@@ -17,32 +18,55 @@ __global__ void __launch_bounds__(BlockLayout<Plan>::threads, Plan::size <= 768 
     const Twiddles twiddles = twiddles_in<Plan>(problem.twiddles);
     block.stage(thread);
     __syncthreads();
-    block.first_pass(frame, lane, twiddles.first);
-    __syncwarp();
-    block.second_pass(frame, lane, twiddles.second);
-    __syncwarp();
-    block.third_pass(frame, lane);
-    __syncwarp();
-    block.powers(frame, lane, twiddles.real);
+    if (block.has(frame)) {
+      block.first_pass(frame, lane, twiddles.first);
+      __syncwarp();
+      block.second_pass(frame, lane, twiddles.second);
+      __syncwarp();
+      block.third_pass(frame, lane);
+      __syncwarp();
+      block.powers(frame, lane, twiddles.real);
+    }
     __syncthreads();
     block.bands(thread);
     __syncthreads();
   }
-  block.write(thread);
+  block.write(frame, lane);
+}
+
+int32_t status_of(cudaError_t error) {
+  if (error == cudaSuccess) return RESERVE_OK;
+  cudaGetLastError();  // Forgets it: it was reported.
+  switch (error) {
+    // The library has no code for the device, or none that its driver can compile.
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorUnsupportedPtxVersion: return RESERVE_UNSUPPORTED;
+    case cudaErrorMemoryAllocation: return RESERVE_OUT_OF_MEMORY;
+    default: keep_cuda_error(cudaGetErrorName(error), cudaGetErrorString(error)); return RESERVE_CUDA_ERROR;
+  }
 }
 
 template <typename Plan>
 int32_t launch(const reserve_log_mel& problem, cudaStream_t stream) {
   using Layout = BlockLayout<Plan>;
-  const int64_t blocks = block_count<Plan>(problem);
-  if (blocks > INT32_MAX) return RESERVE_INVALID_ARGUMENT;
-  const int bytes = static_cast<int>(Layout::shared_floats(problem.hop_length, problem.n_mels) * sizeof(float));
-  if (cudaFuncSetAttribute(log_mel_kernel<Plan>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
-    cudaGetLastError();
-    return RESERVE_UNSUPPORTED;
+  const uint32_t blocks = block_count<Plan>(problem);
+  if (blocks == 0) return RESERVE_UNSUPPORTED;
+  const int64_t bytes = Layout::shared_floats(problem.hop_length, problem.n_mels) * static_cast<int64_t>(sizeof(float));
+  const void* kernel = reinterpret_cast<const void*>(log_mel_kernel<Plan>);
+  int device = 0, most = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess && bytes > most) return RESERVE_UNSUPPORTED;
+  // The limit belongs to the kernel, not to the launch. Set to the device's own it is the same in every call, so host
+  // threads with different hops cannot lower it under one another's launches.
+  if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+  if (error == cudaSuccess) {
+    void* arguments[] = {const_cast<reserve_log_mel*>(&problem)};
+    error = cudaLaunchKernel(kernel, dim3(blocks), dim3(Layout::threads), arguments,
+                             static_cast<size_t>(bytes), stream);
   }
-  log_mel_kernel<Plan><<<static_cast<unsigned>(blocks), Layout::threads, static_cast<size_t>(bytes), stream>>>(problem);
-  return cudaGetLastError() == cudaSuccess ? RESERVE_OK : RESERVE_CUDA_ERROR;
+  return status_of(error);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The CUDA block code on the CPU: each step for all threads before the next, which is what the barriers ask for at least.
+// The CUDA block code on the CPU: each step for all threads before the next, which the barriers ask for at least.
 #include <cstdlib>
 
 #include "log_mel_block.h"
@@ -16,24 +16,31 @@ void run_block(const Block<Plan>& block, const Twiddles& twiddles) {
   const auto every_lane = [&](auto step) {
     every_thread([&](int thread) { step(thread / warp_size, thread % warp_size); });
   };
+  // Steps that a warp leaves out when its frame is not to be computed.
+  const auto every_own_lane = [&](auto step) {
+    every_lane([&](int frame, int lane) {
+      if (block.has(frame)) step(frame, lane);
+    });
+  };
   if (block.any_frame()) {
     every_thread([&](int thread) { block.stage(thread); });
-    every_lane([&](int frame, int lane) { block.first_pass(frame, lane, twiddles.first); });
-    every_lane([&](int frame, int lane) { block.second_pass(frame, lane, twiddles.second); });
-    every_lane([&](int frame, int lane) { block.third_pass(frame, lane); });
-    every_lane([&](int frame, int lane) { block.powers(frame, lane, twiddles.real); });
+    every_own_lane([&](int frame, int lane) { block.first_pass(frame, lane, twiddles.first); });
+    every_own_lane([&](int frame, int lane) { block.second_pass(frame, lane, twiddles.second); });
+    every_own_lane([&](int frame, int lane) { block.third_pass(frame, lane); });
+    every_own_lane([&](int frame, int lane) { block.powers(frame, lane, twiddles.real); });
     every_thread([&](int thread) { block.bands(thread); });
   }
-  every_thread([&](int thread) { block.write(thread); });
+  every_lane([&](int frame, int lane) { block.write(frame, lane); });
 }
 
 template <typename Plan>
 int32_t run(const reserve_log_mel& problem) {
+  const uint32_t blocks = block_count<Plan>(problem);
+  if (blocks == 0) return RESERVE_UNSUPPORTED;
   const int64_t floats = BlockLayout<Plan>::shared_floats(problem.hop_length, problem.n_mels);
   float* shared = static_cast<float*>(std::malloc(static_cast<size_t>(floats) * sizeof(float)));
   if (shared == nullptr) return RESERVE_OUT_OF_MEMORY;
-  const int64_t blocks = block_count<Plan>(problem);
-  for (int64_t index = 0; index < blocks; ++index) {
+  for (uint32_t index = 0; index < blocks; ++index) {
     // What a block does not write it must not read: NaN shows it.
     for (int64_t i = 0; i < floats; ++i) shared[i] = NAN;
     run_block(Block<Plan>(problem, shared, index), twiddles_in<Plan>(problem.twiddles));

@@ -8,6 +8,9 @@
 
 namespace reserve {
 
+// A waveform longer than this has no size in bytes.
+constexpr int64_t most_samples = INT64_MAX / static_cast<int64_t>(sizeof(float));
+
 // RESERVE_OK, or why `p` cannot be run. The size of its output does not overflow where it can.
 inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   if (!has_plan(p.n_fft)) return RESERVE_UNSUPPORTED;
@@ -18,18 +21,27 @@ inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   if (p.clips == 0 || p.frames == 0) return RESERVE_OK;
   const int64_t row_bytes = 4 * (int64_t{p.n_mels} + 1);
   if (p.frames > INT64_MAX / p.clips / row_bytes) return RESERVE_INVALID_ARGUMENT;
+  if (p.samples > most_samples) return RESERVE_INVALID_ARGUMENT;
+  if (p.clip_offsets == nullptr && p.clips > 1 &&
+      (p.clip_stride < 0 || p.clip_stride > (most_samples - p.samples) / (p.clips - 1)))
+    return RESERVE_INVALID_ARGUMENT;
   if (p.window == nullptr || p.band_start == nullptr || p.band_row == nullptr || p.band_weight == nullptr ||
       p.out == nullptr || (p.waveform == nullptr && p.samples > 0))
     return RESERVE_INVALID_ARGUMENT;
   return RESERVE_OK;
 }
 
-// The same for the block code, which wants its tables and bounded sizes.
+// Whether the block code has these sizes: pairs of samples stay aligned, and each frame overlaps the next.
+inline bool fits_block(int32_t n_fft, int32_t hop_length, int32_t n_mels) noexcept {
+  return hop_length % 2 == 0 && hop_length <= n_fft && n_mels <= 1024;
+}
+
+// check_problem for the block code, which wants its tables and bounded sizes.
 inline int32_t check_block_problem(const reserve_log_mel& p) noexcept {
   const int32_t status = check_problem(p);
   if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
-  if (p.twiddles == nullptr || p.band_place == nullptr) return RESERVE_INVALID_ARGUMENT;
-  return p.hop_length > p.n_fft || p.hop_length % 2 != 0 || p.n_mels > 1024 ? RESERVE_UNSUPPORTED : RESERVE_OK;
+  if (p.twiddles == nullptr || p.placed_row == nullptr || p.placed_weight == nullptr) return RESERVE_INVALID_ARGUMENT;
+  return fits_block(p.n_fft, p.hop_length, p.n_mels) ? RESERVE_OK : RESERVE_UNSUPPORTED;
 }
 
 }  // namespace reserve

@@ -7,14 +7,18 @@ import dataclasses
 import torch
 
 from reserve_kernels.backends import Backend, choose, register, runs_anywhere
-from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused
+from reserve_kernels.checks import FLOATING, check_integer, check_real, check_same_device, check_tensor
+from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused, too_large
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
 from reserve_kernels.precision import without_autocast
 
 __all__ = ["log_mel_spectrogram"]
 
 OP = "log_mel_spectrogram"
+# What the C interface's integers hold.
+MOST = 2**31 - 1
+LEAST_OFFSET, MOST_OFFSET = 1e-30, 1e30
+
 register(
     OP, [Backend("cuda", cuda_unavailable), Backend("native", cpu_unavailable), Backend("reference", runs_anywhere)]
 )
@@ -45,25 +49,24 @@ def log_mel_spectrogram(
 
     Args:
         waveform: [..., samples], float32 (float16 and bfloat16 are computed in float32, float64 in float64); any
-            strides; at least one sample, and enough that an odd `n_fft` fills one frame.
+            strides; at least one sample, or with `offsets` any number.
         playback_speed: multiplies `n_fft` and `hop_length`: audio played s times too fast gives the same frames.
         pad_mode: "reflect" (librosa < 0.10 and the released checkpoints) or "constant" (zeros; librosa >= 0.10).
         sample_rate: Hz.
         n_fft: samples of the window and of the Fourier transform, before `playback_speed`.
         hop_length: samples between frames, before `playback_speed`.
         n_mels: mel bands between `f_min` and `f_max`, Hz.
-        offset: added to the mel power before the logarithm.
+        offset: added to the mel power before the logarithm; from 1e-30 to 1e30, which float32 holds with room.
         offsets: int32 or int64 [clips + 1]: `waveform` is then [samples], clips of any length one after another, of
             which clip c is samples offsets[c] to offsets[c + 1]. The values must not decrease and lie within the
-            waveform; on a GPU that is not checked, as it would make the host wait. No clip may be empty where an odd
-            `n_fft` leaves it without a frame; otherwise empty clips have no frames.
+            waveform; on a GPU that is not checked, as it would make the host wait. Empty clips have no frames.
         max_samples: with `offsets`, the length of the longest clip, or more; longer clips lose their last frames.
         append_speed: adds a last column that holds `playback_speed`, as the audio encoder wants it (SPEC 1).
         out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`. Everything is computed in
             float32 (in float64 for a float64 waveform) and rounded once.
         backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" have the default n_fft at
-            playback speeds 1, 2 and 3 with any bands, and any hop ("cuda": an even one); "auto" runs "reference" for
-            anything else.
+            playback speeds 1, 2 and 3 with any bands, and any hop ("cuda": an even one, on compute capability 8.0
+            or newer with as much shared memory as the parameters need); "auto" runs "reference" for anything else.
 
     Returns:
         [..., 1 + samples // (hop_length * playback_speed), n_mels] (for an even `n_fft`). With `offsets`: [clips,
@@ -71,29 +74,39 @@ def log_mel_spectrogram(
         NaN and infinite samples make the frames that hold them NaN.
 
     Raises:
-        TypeError: `waveform` is not a floating-point tensor.
+        TypeError: an argument is of the wrong type; integers are not given as floats.
         ValueError: an argument is out of range, named with what is allowed.
-        RuntimeError: the named backend cannot run here.
+        RuntimeError: the named backend cannot run here, or a CUDA graph is captured before the first call.
 
+    To be captured in a CUDA graph it must have run once with the same parameters, forward and backward as captured.
     The gradient is exact; the spectrum is computed again for it. There is no double backward.
     """
     check_tensor("waveform", waveform, FLOATING)
-    if waveform.dim() == 0 or waveform.shape[-1] == 0:
+    if waveform.dim() == 0 or (waveform.shape[-1] == 0 and offsets is None):
         raise ValueError(f"waveform must be [..., samples] with at least one sample; got shape {tuple(waveform.shape)}")
     if pad_mode not in ("reflect", "constant"):
         raise ValueError(f"pad_mode must be 'reflect' or 'constant'; got {pad_mode!r}")
-    for name, value in [("playback_speed", playback_speed), ("hop_length", hop_length), ("n_mels", n_mels)]:
-        if int(value) != value or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
-    if int(n_fft) != n_fft or n_fft < 2:
-        raise ValueError(f"n_fft must be an integer of at least 2; got {n_fft!r}")
+    for name, number, least in [
+        ("playback_speed", playback_speed, 1),
+        ("n_fft", n_fft, 2),
+        ("hop_length", hop_length, 1),
+        ("n_mels", n_mels, 1),
+    ]:
+        check_integer(name, number, least, MOST)
+    for name, number in [("n_fft", n_fft), ("hop_length", hop_length)]:
+        if number * playback_speed > MOST:
+            raise ValueError(
+                f"{name} * playback_speed must be at most {MOST}; got {name}={number}, playback_speed={playback_speed}"
+            )
+    for name, value in [("sample_rate", sample_rate), ("f_min", f_min), ("f_max", f_max), ("offset", offset)]:
+        check_real(name, value)
     if not 0 <= f_min < f_max <= sample_rate / 2:
         raise ValueError(
             f"f_min and f_max must satisfy 0 <= f_min < f_max <= sample_rate / 2 = {sample_rate / 2}; "
             f"got f_min={f_min}, f_max={f_max}"
         )
-    if not 0 < offset < float("inf"):
-        raise ValueError(f"offset must be positive and finite; got {offset}")
+    if not LEAST_OFFSET <= offset <= MOST_OFFSET:
+        raise ValueError(f"offset must be from {LEAST_OFFSET} to {MOST_OFFSET}; got {offset}")
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
     _check_offsets(waveform, offsets, max_samples)
@@ -129,14 +142,15 @@ def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_sam
         raise ValueError(f"offsets must be [clips + 1]; got shape {tuple(offsets.shape)}")
     if waveform.dim() != 1:
         raise ValueError(f"waveform must be [samples] where offsets are given; got shape {tuple(waveform.shape)}")
-    if int(max_samples) != max_samples or max_samples < 1:
-        raise ValueError(f"max_samples must be an integer of at least 1; got {max_samples!r}")
+    check_integer("max_samples", max_samples, 0)
 
 
-def _choose(backend: str, waveform: torch.Tensor, settings: LogMelSettings) -> str:
+def _choose(backend: str, device: torch.device, dtype: torch.dtype, settings: LogMelSettings) -> str:
     """Name of the implementation for these parameters. Called inside the op, where no compiler traces it."""
-    chosen = choose(OP, backend, waveform.device, waveform.dtype)
+    chosen = choose(OP, backend, device, dtype)
     reason = None if chosen == "reference" else not_fused(settings, chosen)
+    if reason is None and chosen == "cuda":
+        reason = too_large(settings, device)
     if reason is None:
         return chosen
     if backend == "auto":
@@ -178,7 +192,7 @@ def _log_mel(
 ) -> torch.Tensor:
     _check_offset_values(waveform, offsets)
     settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    if _choose(backend, waveform, settings) != "reference":
+    if _choose(backend, waveform.device, waveform.dtype, settings) != "reference":
         return log_mel_native(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
     out = log_mel_reference(waveform.to(_compute_dtype(waveform.dtype)), settings, offsets, max_samples)
     if append is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from reserve_kernels import native
+from reserve_kernels.log_mel.constants import kept_on
 from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
 
 # The transforms that csrc/log_mel has a plan for: playback speeds 1, 2 and 3.
@@ -32,15 +34,19 @@ def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return "it runs on a CUDA GPU only"
     if dtype == torch.float64:
         return "it computes in float32"
-    return native.cuda_unavailable()
+    absent = native.cuda_unavailable()
+    if absent is not None:
+        return absent
+    device_has = torch.cuda.get_device_properties(device)
+    if device_has.major >= 8:
+        return None
+    return f"it needs compute capability 8.0; this device has {device_has.major}.{device_has.minor}"
 
 
 def not_fused(settings: LogMelSettings, backend: str) -> str | None:
     """None where `backend`, "native" or "cuda", has these parameters, else the reason."""
     if settings.n_fft not in FUSED_N_FFT:
         return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
-    if not 1e-30 <= settings.offset <= 1e30:
-        return f"offset must be from 1e-30 to 1e30; got {settings.offset}"
     if backend == "native":
         return None
     # What fits into a block's shared memory, and pairs of samples aligned in it.
@@ -49,6 +55,15 @@ def not_fused(settings: LogMelSettings, backend: str) -> str | None:
     if settings.n_mels > MOST_CUDA_BANDS:
         return f"n_mels must be at most {MOST_CUDA_BANDS}; got {settings.n_mels}"
     return None
+
+
+def too_large(settings: LogMelSettings, device: torch.device) -> str | None:
+    """None where a block of the CUDA kernel fits into the shared memory of `device`, else the reason."""
+    needed = native.library().log_mel_cuda_shared_bytes(settings.n_fft, settings.hop_length, settings.n_mels)
+    there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
+    if needed <= there:
+        return None
+    return f"these parameters need {needed} bytes of shared memory a block; this device has {there}"
 
 
 @dataclass(frozen=True)
@@ -65,13 +80,26 @@ class Constants:
     """float32, the weights of all bands one after another"""
     twiddles: torch.Tensor
     """float32, the transform's (`NativeLibrary.log_mel_tables`)"""
-    band_place: torch.Tensor
-    """int32, for each of `band_weight` the place of the power it weighs in a CUDA block"""
+    placed_row: torch.Tensor
+    """int32 [n_mels + 1], where the weights of each band start in `placed_weight`"""
+    placed_weight: torch.Tensor
+    """int32 [.., 2], the place in a CUDA block of the power that each weight weighs, and the weight's bits; in fours"""
+
+
+def constants(settings: LogMelSettings, device: torch.device) -> Constants:
+    """The constants of `settings` on `device`, computed in float64."""
+    if device.type == "cpu":
+        return _constants(settings)
+
+    def copied() -> Constants:
+        made = _constants(settings)
+        return Constants(*(getattr(made, field.name).to(device) for field in dataclasses.fields(Constants)))
+
+    return kept_on(device, settings, copied)
 
 
 @functools.lru_cache(maxsize=32)
-def constants(settings: LogMelSettings, device: torch.device) -> Constants:
-    """The constants of `settings` on `device`, computed in float64."""
+def _constants(settings: LogMelSettings) -> Constants:
     bank = mel_filterbank(settings.sample_rate, settings.n_fft, settings.n_mels, settings.f_min, settings.f_max)
     covered = bank > 0
     start = covered.int().argmax(1)
@@ -79,14 +107,32 @@ def constants(settings: LogMelSettings, device: torch.device) -> Constants:
     inside = (torch.arange(bank.shape[1]) >= start[:, None]) & (torch.arange(bank.shape[1]) < end[:, None])
     twiddles, places = native.library().log_mel_tables(settings.n_fft)
     row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
+    # One weight more than the bands have: bands may all be without a bin, and an empty array has no address.
+    weight = torch.cat([bank[inside], bank.new_zeros(1)]).float()
+    place = torch.cat([places.expand(len(bank), -1)[inside], places[:1]])
     return Constants(
-        settings.window(torch.empty(0, dtype=torch.float32)).to(device),
-        start.to(device, torch.int32),
-        row.to(device, torch.int32),
-        bank[inside].to(device, torch.float32),
-        twiddles.to(device),
-        places.expand(len(bank), -1)[inside].to(device),
+        settings.window(bank).float(),
+        start.int(),
+        row.int(),
+        weight,
+        twiddles,
+        *_placed(weight, place, row),
     )
+
+
+def _placed(weight: torch.Tensor, place: torch.Tensor, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`placed_row` and `placed_weight` of weights whose bands start at `row`.
+
+    What fills up a band to a multiple of 4 weighs its last bin with 0, which changes nothing, not even for NaN.
+    """
+    count = torch.cat([row.diff(), torch.ones(1, dtype=torch.int64)])
+    row = torch.cat([row, row[-1:] + 1])
+    padded = torch.cat([torch.zeros(1, dtype=torch.int64), ((count + 3) // 4 * 4).cumsum(0)])
+    band = torch.repeat_interleave(torch.arange(len(count)), padded.diff())
+    position = torch.arange(int(padded[-1])) - padded[band]
+    source = row[band] + torch.minimum(position, count[band] - 1)
+    bits = torch.where(position < count[band], weight[source], 0.0).view(torch.int32)
+    return padded[:-1].int(), torch.stack([place[source], bits], dim=1)
 
 
 def problem_of(
@@ -119,7 +165,8 @@ def problem_of(
         out_dtype=OUT_DTYPES[out.dtype],
         out=out.data_ptr(),
         twiddles=held.twiddles.data_ptr(),
-        band_place=held.band_place.data_ptr(),
+        placed_row=held.placed_row.data_ptr(),
+        placed_weight=held.placed_weight.data_ptr(),
     )
 
 

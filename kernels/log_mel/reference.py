@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from reserve_kernels.log_mel.constants import kept_on
+
 # Slaney's scale: linear below 1 kHz at 200/3 Hz a mel, logarithmic above with 27 steps to a factor of 6.4.
 _HZ_PER_MEL = 200.0 / 3.0
 _BREAK_HZ = 1000.0
@@ -75,13 +77,19 @@ class LogMelSettings:
         return (offsets.shape[0] - 1, self.frames(max_samples), self.n_mels)
 
     def window(self, like: torch.Tensor) -> torch.Tensor:
-        """Symmetric Hann window [n_fft], computed in float64 whatever the dtype."""
-        return torch.hann_window(self.n_fft, periodic=False, dtype=torch.float64).to(like.device, like.dtype)
+        """Symmetric Hann window [n_fft] in the dtype and on the device of `like`, computed in float64."""
+
+        def make() -> torch.Tensor:
+            return torch.hann_window(self.n_fft, periodic=False, dtype=torch.float64).to(like.device, like.dtype)
+
+        return kept_on(like.device, ("window", self.n_fft, like.dtype), make)
 
     def filters(self, like: torch.Tensor) -> torch.Tensor:
         """The filterbank in the dtype and on the device of `like`."""
-        bank = mel_filterbank(self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max)
-        return bank.to(like.device, like.dtype)
+        bank = (self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max)
+        return kept_on(
+            like.device, ("filters", bank, like.dtype), lambda: mel_filterbank(*bank).to(like.device, like.dtype)
+        )
 
     def padded_index(self, samples: int, device: torch.device) -> torch.Tensor:
         """For each padded sample the sample it repeats, int64 [samples + 2 (n_fft // 2)]; -1 for zeros."""
@@ -127,9 +135,6 @@ def _spectrum(waveform: torch.Tensor, settings: LogMelSettings, index: torch.Ten
         # Not a product with 0: that would keep NaN and infinite samples.
         padded = padded.masked_fill(index < 0, 0.0)
     frames = padded.unfold(-1, settings.n_fft, settings.hop_length) * settings.window(waveform)
-    if frames.numel() == 0:
-        # MKL refuses an empty batch.
-        return frames.new_empty((*frames.shape[:-1], settings.n_fft // 2 + 1), dtype=frames.dtype.to_complex())
     return torch.fft.rfft(frames)
 
 
@@ -141,6 +146,10 @@ def log_mel_reference(
     With `offsets` [clips + 1] the waveform is clips one after another; then -> [clips, frames(max_samples), n_mels],
     where frames that a clip does not have are 0.
     """
+    shape = settings.out_shape(waveform.shape, offsets, max_samples)
+    if waveform.numel() == 0 or 0 in shape:
+        # No clip, or clips without a sample: there is nothing to take frames from.
+        return waveform.new_zeros(shape)
     spectrum = _spectrum(waveform, settings, settings.index(waveform, offsets, max_samples))
     mel = (spectrum.real.square() + spectrum.imag.square()) @ settings.filters(waveform).T
     out = torch.log(mel + settings.offset) - math.log(settings.offset)
@@ -155,7 +164,7 @@ def log_mel_reference_backward(
     max_samples: int = 0,
 ) -> torch.Tensor:
     """The gradient of `waveform`, given that of the output; each step of the forward transposed, last to first."""
-    if waveform.numel() == 0:
+    if waveform.numel() == 0 or grad.numel() == 0:
         return torch.zeros_like(waveform)
     samples = waveform.shape[-1]
     filters = settings.filters(waveform)
@@ -169,9 +178,7 @@ def log_mel_reference_backward(
     if settings.n_fft % 2 == 0:
         weight[-1] = 1.0
     grad_frames = 2 * spectrum * (grad_power * weight)
-    if grad_frames.numel() > 0:
-        # MKL refuses an empty batch.
-        grad_frames = torch.fft.irfft(grad_frames, n=settings.n_fft, norm="forward") * settings.window(waveform)
+    grad_frames = torch.fft.irfft(grad_frames, n=settings.n_fft, norm="forward") * settings.window(waveform)
     index = index.unfold(-1, settings.n_fft, settings.hop_length)
     # One place more than there are samples takes what belongs to padding zeros.
     index = torch.where(index < 0, samples, index)

@@ -50,7 +50,7 @@ def compile_report(op: str, architecture: str) -> dict[str, dict[str, int]]:
     with tempfile.TemporaryDirectory() as folder:
         command = ["nvcc", "-std=c++17", "-O3", "-Xptxas", "-v", "-cubin", "-o", f"{folder}/out.cubin"]
         command += [f"-gencode=arch=compute_{architecture},code=sm_{architecture}"]
-        command += [f"-I{ROOT}/csrc/include", str(SOURCES[op])]
+        command += [f"-I{ROOT}/csrc/include", f"-I{ROOT}/csrc", str(SOURCES[op])]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return parse(done.stderr + done.stdout)
 

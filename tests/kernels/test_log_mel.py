@@ -105,6 +105,33 @@ def test_ragged_clips_are_as_each_alone(backend, pad_mode):
 
 
 @pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize(
+    ("lengths", "max_samples", "frames"),
+    [([0, 0], 1200, 3), ([0], 0, 1), ([], 1200, 3)],
+    ids=["empty clips", "the longest is empty", "no clip"],
+)
+def test_clips_without_a_single_sample_have_rows_of_zeros(backend, lengths, max_samples, frames):
+    waveform = torch.empty(0, requires_grad=True)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    out = log_mel_spectrogram(
+        waveform, offsets=offsets, max_samples=max_samples, append_speed=True, out_dtype=torch.bfloat16, backend=backend
+    )
+    assert torch.equal(out, torch.zeros(len(lengths), frames, 65, dtype=torch.bfloat16))
+    out.sum().backward()
+    assert waveform.grad.shape == (0,)
+
+
+@pytest.mark.parametrize("lengths", [[0, 0], [0, 700], []])
+def test_an_odd_n_fft_takes_empty_clips_too(lengths):
+    waveform, offsets = torch.randn(sum(lengths), requires_grad=True), torch.tensor([0, *lengths]).cumsum(0)
+    out = log_mel_spectrogram(waveform, n_fft=255, hop_length=100, offsets=offsets, max_samples=700)
+    assert out.shape == (len(lengths), 7, 64)
+    assert [bool(clip.any()) for clip in out] == [n > 0 for n in lengths]
+    out.sum().backward()
+    assert log_mel_spectrogram(waveform, n_fft=255, offsets=offsets, max_samples=0).shape == (len(lengths), 0, 64)
+
+
+@pytest.mark.parametrize("backend", RUNNABLE)
 def test_longer_clips_than_max_samples_lose_their_last_frames(backend):
     waveform = torch.randn(5000)
     out = log_mel_spectrogram(waveform, offsets=torch.tensor([0, 5000]), max_samples=1200, backend=backend)
@@ -173,6 +200,16 @@ def test_compiles_as_one_graph(backend):
     torch.testing.assert_close(out, log_mel_spectrogram(waveform) * 2, atol=1e-5, rtol=1e-5)
 
 
+def test_compiles_with_lengths_that_vary():
+    def run(x, offsets):
+        return log_mel_spectrogram(x, offsets=offsets, max_samples=x.shape[0])
+
+    compiled = torch.compile(run, fullgraph=True, dynamic=True)
+    for samples in (3000, 4001):
+        x, offsets = torch.randn(samples), torch.tensor([0, 1000, samples])
+        torch.testing.assert_close(compiled(x, offsets), run(x, offsets))
+
+
 def test_double_backward_is_refused():
     x = torch.randn(3000, requires_grad=True)
     (grad,) = torch.autograd.grad(log_mel_spectrogram(x).sum(), x, create_graph=True)
@@ -185,17 +222,38 @@ BAD = {
     "dtype": ({"waveform": torch.zeros(9, dtype=torch.int16)}, TypeError, "waveform must have dtype"),
     "no samples": ({"waveform": torch.zeros(3, 0)}, ValueError, "at least one sample"),
     "pad_mode": ({"pad_mode": "edge"}, ValueError, "pad_mode must be 'reflect' or 'constant'; got 'edge'"),
-    "speed": ({"playback_speed": 0}, ValueError, "playback_speed must be an integer of at least 1; got 0"),
-    "n_fft": ({"n_fft": 1}, ValueError, "n_fft must be an integer of at least 2"),
+    "speed": ({"playback_speed": 0}, ValueError, "playback_speed must be an integer from 1 to 2147483647; got 0"),
+    "speed is true": ({"playback_speed": True}, TypeError, "playback_speed must be an integer .*; got True"),
+    "n_fft": ({"n_fft": 1}, ValueError, "n_fft must be an integer from 2 to"),
+    "n_fft is text": ({"n_fft": "1536"}, TypeError, "n_fft must be an integer .*; got '1536'"),
+    "hop beyond 32 bits": ({"hop_length": 2**31}, ValueError, "hop_length must be an integer .*; got 2147483648"),
+    "hop at speed beyond 32 bits": (
+        {"hop_length": 2**30, "playback_speed": 2},
+        ValueError,
+        r"hop_length \* playback_speed must be at most 2147483647; got hop_length=1073741824, playback_speed=2",
+    ),
+    "n_mels is nan": ({"n_mels": math.nan}, TypeError, "n_mels must be an integer .*; got nan"),
+    "n_mels is a float": ({"n_mels": 64.0}, TypeError, "n_mels must be an integer .*; got 64.0"),
+    "sample_rate is inf": ({"sample_rate": math.inf}, ValueError, "sample_rate must be finite; got inf"),
+    "sample_rate is nan": ({"sample_rate": math.nan}, ValueError, "sample_rate must be finite; got nan"),
+    "f_min is none": ({"f_min": None}, TypeError, "f_min must be a number; got None"),
+    "f_max is a tensor": ({"f_max": torch.tensor(1.0)}, TypeError, "f_max must be a number; got tensor"),
     "band": ({"f_max": 12000.0}, ValueError, "f_min and f_max must satisfy"),
-    "offset": ({"offset": 0.0}, ValueError, "offset must be positive"),
+    "offset": ({"offset": 0.0}, ValueError, "offset must be from 1e-30 to 1e\\+30; got 0.0"),
+    "offset beyond float32": ({"offset": 1e39}, ValueError, "offset must be from 1e-30"),
+    "offset is nan": ({"offset": math.nan}, ValueError, "offset must be finite"),
+    "max_samples is a float": (
+        {"offsets": torch.tensor([0, 9]), "max_samples": 9.0},
+        TypeError,
+        "max_samples must be an integer of at least 0; got 9.0",
+    ),
     "backend": ({"backend": "fft"}, ValueError, "backend must be 'auto' or one of .*; got 'fft'"),
     "out_dtype": ({"out_dtype": torch.int16}, TypeError, "out_dtype must be a floating-point dtype"),
     "offsets alone": ({"offsets": torch.tensor([0, 9])}, ValueError, "must be given together"),
     "offsets dtype": ({"offsets": torch.zeros(2), "max_samples": 9}, TypeError, "offsets must have dtype int32, int64"),
     "offsets beyond": ({"offsets": torch.tensor([0, 9999]), "max_samples": 9}, ValueError, "lie from 0 to the 3000"),
     "offsets back": ({"offsets": torch.tensor([5, 3]), "max_samples": 9}, ValueError, "offsets must not decrease"),
-    "max_samples": ({"offsets": torch.tensor([0, 9]), "max_samples": 0}, ValueError, "max_samples must be an integer"),
+    "max_samples": ({"offsets": torch.tensor([0, 9]), "max_samples": -1}, ValueError, "max_samples must be an integer"),
     "batched and ragged": (
         {"waveform": torch.zeros(2, 3000), "offsets": torch.tensor([0, 9]), "max_samples": 9},
         ValueError,

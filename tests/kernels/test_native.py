@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from reserve_kernels import log_mel_spectrogram, native
+from reserve_kernels.log_mel.native import constants, problem_of
+from reserve_kernels.log_mel.reference import LogMelSettings
 
 
 @pytest.fixture
@@ -51,4 +53,13 @@ def test_a_library_of_another_version_is_a_reason(fresh_loader, body, found):
 
 def test_the_structure_has_the_layout_of_c():
     # Pointers and int64 are 8 bytes, the rest 4.
-    assert ctypes.sizeof(native.LogMel) == 6 * 8 + 4 * 4 + 4 * 8 + 4 * 4 + 3 * 8
+    assert ctypes.sizeof(native.LogMel) == 6 * 8 + 4 * 4 + 4 * 8 + 4 * 4 + 4 * 8
+
+
+@pytest.mark.skipif(native.cuda_unavailable() is not None, reason=str(native.cuda_unavailable()))
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_launch_without_a_device_says_what_cuda_says():
+    s, x = LogMelSettings("reflect", 22050.0, 1536, 588, 64, 20.0, 11025.0, 0.1), torch.randn(3000)
+    problem = problem_of(x, s, None, torch.empty(s.out_shape(x.shape)), None, constants(s, x.device))
+    with pytest.raises(RuntimeError, match=r"log_mel_cuda: CUDA error: cudaError(NoDevice|InsufficientDriver): .{20,}"):
+        native.library().log_mel_cuda(problem, 0)

@@ -1,0 +1,105 @@
+"""What must hold of the CUDA code of log_mel_spectrogram however it is run: on a GPU, or emulated on the CPU.
+
+A `run` takes what log_mel_spectrogram takes, with tensors on the CPU, and returns its result on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from numerics import assert_as_good_as_reference
+
+from reserve_kernels import log_mel_spectrogram
+
+Run = Callable[..., torch.Tensor]
+
+
+def reference(waveform: torch.Tensor, **arguments) -> torch.Tensor:
+    """The result in the dtype of the arguments by the reference."""
+    return log_mel_spectrogram(waveform, backend="reference", **arguments)
+
+
+def check_plan(run: Run, playback_speed: int, pad_mode: str, out_dtype: torch.dtype) -> None:
+    """Several clips, ends included, are as good as the reference in float32."""
+    waveform = torch.randn(3, 20011)
+    arguments = {"playback_speed": playback_speed, "pad_mode": pad_mode}
+    truth = reference(waveform.double(), **arguments)
+    out = run(waveform, out_dtype=out_dtype, **arguments)
+    assert_as_good_as_reference(out, truth, reference(waveform, **arguments).to(out_dtype))
+
+
+def check_ragged(run: Run, playback_speed: int, pad_mode: str, out_dtype: torch.dtype) -> None:
+    """Clips of any length in one buffer, empty ones and one of a single sample, with the column of the speed."""
+    lengths = [4000, 1, 0, 12000, 588, 0]
+    waveform, offsets = torch.randn(sum(lengths)), torch.tensor([0, *lengths]).cumsum(0)
+    arguments = {"playback_speed": playback_speed, "pad_mode": pad_mode, "append_speed": True}
+    out = run(waveform, offsets=offsets, max_samples=12000, out_dtype=out_dtype, **arguments)
+    assert out.shape == (6, 1 + 12000 // (588 * playback_speed), 65)
+    for c, clip in enumerate(waveform.split(lengths)):
+        frames = 1 + len(clip) // (588 * playback_speed) if len(clip) else 0
+        assert not out[c, frames:].any()
+        if frames:
+            truth, plain = (reference(x, **arguments) for x in (clip.double(), clip))
+            assert (out[c, :frames, 64] == playback_speed).all()
+            assert_as_good_as_reference(out[c, :frames], truth, plain.to(out_dtype))
+
+
+def check_offsets_beyond_the_waveform(run: Run) -> None:
+    """On a GPU the values are not checked: they must not lead outside, and leave the other clips as they are."""
+    waveform = torch.randn(3000)
+    out = run(waveform, offsets=torch.tensor([-(2**40), 2000, 2**40, 1000, 3000]), max_samples=3000)
+    assert out.isfinite().all()
+    torch.testing.assert_close(out[3, :4], reference(waveform[1000:]), atol=1e-5, rtol=1e-5)
+
+
+def check_bad_samples(run: Run, value: float) -> None:
+    """A NaN or infinite sample makes exactly its frames NaN."""
+    waveform = torch.randn(20000)
+    waveform[10000] = value
+    out = run(waveform, pad_mode="constant")
+    touched = [-768 <= 10000 - f * 588 < 768 for f in range(out.shape[0])]
+    assert out.isnan().all(-1).tolist() == touched
+    assert (~out.isfinite()).any(-1).tolist() == touched
+
+
+def check_any_samples(run: Run, samples: int) -> None:
+    """Short clips are all padding."""
+    waveform = torch.randn(2, samples)
+    assert_as_good_as_reference(run(waveform), reference(waveform.double()), reference(waveform))
+
+
+def check_bands(run: Run, n_mels: int, f_min: float, hop_length: int) -> None:
+    """Bands of any number, and frames from one pair of samples apart to side by side."""
+    waveform, arguments = torch.randn(2, 5000), {"n_mels": n_mels, "f_min": f_min, "hop_length": hop_length}
+    truth, plain = (reference(x, **arguments) for x in (waveform.double(), waveform))
+    assert_as_good_as_reference(run(waveform, **arguments), truth, plain)
+
+
+def check_nothing(run: Run) -> None:
+    """No clip, and clips without a sample."""
+    assert run(torch.empty(0, 3000)).shape == (0, 6, 64)
+    arguments = {"max_samples": 1200, "append_speed": True}
+    out = run(torch.empty(0), offsets=torch.zeros(3, dtype=torch.int32), **arguments)
+    assert torch.equal(out, torch.zeros(2, 3, 65))
+    assert run(torch.empty(0), offsets=torch.zeros(1, dtype=torch.int64), **arguments).shape == (0, 3, 65)
+
+
+CASES = {
+    **{
+        f"{name}, speed {speed}, {pad_mode}, {str(dtype).removeprefix('torch.')}": (check, (speed, pad_mode, dtype))
+        for name, check in [("plan", check_plan), ("ragged", check_ragged)]
+        for speed in (1, 2, 3)
+        for pad_mode in ("reflect", "constant")
+        for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    },
+    "offsets beyond the waveform": (check_offsets_beyond_the_waveform, ()),
+    **{f"a sample is {value}": (check_bad_samples, (value,)) for value in (float("nan"), float("inf"), -float("inf"))},
+    **{f"{samples} samples": (check_any_samples, (samples,)) for samples in (1, 2, 587, 588, 767, 769)},
+    "one band": (check_bands, (1, 20.0, 588)),
+    "1024 bands": (check_bands, (1024, 20.0, 588)),
+    "130 bands from bin 0, hop 2": (check_bands, (130, 0.0, 2)),
+    "hop of a frame": (check_bands, (64, 20.0, 1536)),
+    "nothing": (check_nothing, ()),
+}
+"""Name -> the check and its arguments after `run`."""

@@ -1,0 +1,86 @@
+"""Where the CUDA kernel of log_mel_spectrogram runs, told from the properties of devices that need not be there."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from reserve_kernels import log_mel, native
+from reserve_kernels.log_mel.reference import LogMelSettings
+
+pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
+
+CUDA = torch.device("cuda", 0)
+# Compute capability, and the shared memory in bytes that a block can opt in to (CUDA programming guide, table of
+# technical specifications).
+V100, A100, RTX_4090, H100 = ((7, 0), 98_304), ((8, 0), 166_912), ((8, 9), 101_376), ((9, 0), 232_448)
+
+
+def settings(speed: int = 1, **change) -> LogMelSettings:
+    defaults = {"pad_mode": "reflect", "sample_rate": 22050.0, "n_fft": 1536 * speed, "hop_length": 588 * speed}
+    return LogMelSettings(**(defaults | {"n_mels": 64, "f_min": 20.0, "f_max": 11025.0, "offset": 0.1} | change))
+
+
+@pytest.fixture
+def have(monkeypatch):
+    """Sets up a CUDA device, and a library with CUDA code, as far as the choice of a backend can tell."""
+
+    def device(capability: tuple[int, int], shared: int) -> None:
+        major, minor = capability
+        properties = SimpleNamespace(major=major, minor=minor, shared_memory_per_block_optin=shared)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+        monkeypatch.setattr(native.library(), "has_cuda", True)
+
+    return device
+
+
+@pytest.mark.parametrize(
+    ("device", "speed", "expected"),
+    [
+        (H100, 3, "cuda"),
+        (A100, 3, "cuda"),
+        (RTX_4090, 1, "cuda"),
+        (RTX_4090, 2, "cuda"),
+        (RTX_4090, 3, "reference"),  # 118,064 bytes
+        (V100, 1, "reference"),
+    ],
+)
+def test_auto_runs_the_kernel_where_the_device_can(have, device, speed, expected):
+    have(*device)
+    assert log_mel._choose("auto", CUDA, torch.float32, settings(speed)) == expected
+
+
+def test_naming_the_kernel_says_what_shared_memory_it_needs(have):
+    have(*RTX_4090)
+    message = "backend 'cuda' cannot run: these parameters need 118064 bytes of shared memory a block; .* has 101376"
+    with pytest.raises(RuntimeError, match=message):
+        log_mel._choose("cuda", CUDA, torch.float32, settings(3))
+
+
+def test_naming_the_kernel_on_an_old_device_says_so(have):
+    have(*V100)
+    with pytest.raises(RuntimeError, match=r"it needs compute capability 8\.0; this device has 7\.0"):
+        log_mel._choose("cuda", CUDA, torch.float32, settings())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, 74_960),
+        ({"hop_length": 1536}, 2 * 8 * 818 * 4 + 8 * 1536 * 4),
+        ({"n_mels": 1024}, 2 * 8 * 818 * 4 + 8 * 1028 * 4),
+    ],
+    ids=["defaults", "frames side by side", "more rows than samples"],
+)
+def test_shared_memory_holds_spectra_and_samples_or_rows(change, expected):
+    s = settings(**change)
+    assert native.library().log_mel_cuda_shared_bytes(s.n_fft, s.hop_length, s.n_mels) == expected
+
+
+@pytest.mark.parametrize(("change", "error"), [({"hop_length": 0}, ValueError), ({"hop_length": 587}, RuntimeError)])
+def test_shared_memory_of_what_the_kernel_cannot_do_is_refused(change, error):
+    s = settings(**change)
+    with pytest.raises(error, match="log_mel_cuda_shared_bytes: "):
+        native.library().log_mel_cuda_shared_bytes(s.n_fft, s.hop_length, s.n_mels)

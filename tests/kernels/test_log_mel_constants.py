@@ -1,0 +1,68 @@
+"""Constants on a device. The meta device stands for a GPU: it is not the CPU, and is everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import weakref
+
+import pytest
+import torch
+
+from reserve_kernels import native
+from reserve_kernels.log_mel import constants as kept
+from reserve_kernels.log_mel.native import constants
+from reserve_kernels.log_mel.reference import LogMelSettings
+
+SETTINGS = LogMelSettings("reflect", 22050.0, 1536, 588, 64, 20.0, 11025.0, 0.1)
+DEVICE = torch.device("meta")
+needs_library = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept(monkeypatch):
+    monkeypatch.setattr(kept, "_ON_DEVICES", {})
+    # Without a GPU there is nothing to ask.
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+
+
+def makers(settings: LogMelSettings):
+    """What the kernel and the reference read on a device: each must outlive its call."""
+    like = torch.empty(0, device=DEVICE)
+    yield "kernel", lambda: constants(settings, DEVICE).window
+    yield "window", lambda: settings.window(like)
+    yield "filters", lambda: settings.filters(like)
+
+
+@needs_library
+@pytest.mark.parametrize("which", ["kernel", "window", "filters"])
+def test_other_parameters_do_not_free_what_a_queued_kernel_may_read(which):
+    first = weakref.ref(dict(makers(SETTINGS))[which]())
+    for bands in range(1, 41):
+        change = {"n_mels": bands, "n_fft": 1536 if which == "kernel" else 512 + bands}
+        dict(makers(dataclasses.replace(SETTINGS, **change)))[which]()
+    gc.collect()
+    assert first() is not None
+    assert dict(makers(SETTINGS))[which]() is first()
+
+
+@needs_library
+@pytest.mark.parametrize("which", ["kernel", "window", "filters"])
+def test_capturing_a_graph_first_is_refused_with_what_to_do(which, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="must run once with the same parameters before it is captured"):
+        dict(makers(SETTINGS))[which]()
+
+
+@needs_library
+@pytest.mark.parametrize("which", ["kernel", "window", "filters"])
+def test_capturing_a_graph_after_a_call_takes_what_that_made(which, monkeypatch):
+    made = dict(makers(SETTINGS))[which]()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert dict(makers(SETTINGS))[which]() is made
+
+
+def test_the_dtypes_of_a_device_are_kept_apart():
+    for dtype in (torch.float32, torch.float64):
+        like = torch.empty(0, device=DEVICE, dtype=dtype)
+        assert SETTINGS.window(like).dtype == SETTINGS.filters(like).dtype == dtype

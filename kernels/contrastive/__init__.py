@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,8 @@ import torch.distributed as dist
 from reserve_kernels.backends import choose, register
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
 from reserve_kernels.contrastive.availability import IMPLEMENTATIONS
-from reserve_kernels.contrastive.gather import Gathering, exchange_counts
-from reserve_kernels.contrastive.ops import contrastive_logsumexp, contrastive_scale
+from reserve_kernels.contrastive.gather import Gathering, check_member, exchange_counts
+from reserve_kernels.contrastive.ops import contrastive_logsumexp
 from reserve_kernels.contrastive.reference import statistics_dtype
 
 __all__ = ["ContrastiveLoss", "contrastive_loss"]
@@ -51,14 +52,15 @@ def contrastive_loss(
 
     Args:
         x, y: [pairs, dim], before normalisation; float16, bfloat16, float32 or float64, one dtype.
-        log_scale: logarithm of the inverse temperature, a scalar; a tensor that requires a gradient gets one.
+        log_scale: logarithm of the inverse temperature, a number or a tensor with one element; a tensor that requires a
+            gradient gets one, and is best on x's device: a GPU is waited for where its gradient goes elsewhere.
         x_extra, y_extra: [*, dim], candidates that are nobody's pair.
         group: process group whose ranks' vectors are all candidates, gathered with gradients; None for this process
             alone. Ranks may have different numbers of pairs. Each rank's loss is over its own pairs, and gradients are
             those of the sum of the ranks' losses: averaging parameter gradients over ranks, as DDP does, gives those
-            of the mean. The ranks' counts are read on the host, the
-            only wait for a GPU; gathering overlaps with the logits among this rank's own vectors, in the backward
-            pass too.
+            of the mean. All ranks must want alike: gradients of the same inputs, from the same of the outputs. The
+            ranks' counts are read on the host, the only wait for a GPU; gathering overlaps with the logits among this
+            rank's own vectors, in the backward pass too.
         backend: "auto" or a name from `reserve_kernels.backends()`; "chunked" never holds [pairs, candidates] at once.
 
     Raises:
@@ -74,26 +76,18 @@ def contrastive_loss(
             _check(name, value, x)
     if y.shape != x.shape:
         raise ValueError(f"y must pair with x's shape {tuple(x.shape)}; got {tuple(y.shape)}")
-    dtype = statistics_dtype(x.dtype)
-    if not isinstance(log_scale, torch.Tensor):
-        # Filled on the device: copying a number there would make the host wait.
-        log_scale = torch.full((), log_scale, dtype=dtype, device=x.device)
-    log_scale = log_scale.to(x.device, dtype)
-    if log_scale.numel() != 1:
-        raise ValueError(f"log_scale must be a scalar; got shape {tuple(log_scale.shape)}")
-    log_scale = log_scale.reshape(())
+    log_scale = _checked_log_scale(log_scale, x)
     chosen = choose(OP, backend, x.device, x.dtype)
 
-    x, y = contrastive_scale(x, log_scale, chosen), contrastive_scale(y, log_scale, chosen)
-    x_candidates = [x] if x_extra is None else [x, contrastive_scale(x_extra, log_scale, chosen)]
-    y_candidates = [y] if y_extra is None else [y, contrastive_scale(y_extra, log_scale, chosen)]
+    logsumexp = partial(contrastive_logsumexp, log_scale=log_scale, backend=chosen)
+    x_extras, y_extras = ([] if extra is None else [extra] for extra in (x_extra, y_extra))
     # The other ranks' candidates travel while the logits among this rank's own are computed.
-    arriving = _send((x_candidates, y_candidates), group)
-    x_lse, y_lse, positive = contrastive_logsumexp(x, y, True, chosen)
-    for candidates in [*y_candidates[1:], *(receive() for receive in arriving[1:])]:
-        x_lse = torch.logaddexp(x_lse, contrastive_logsumexp(x, candidates, False, chosen)[0])
-    for candidates in [*x_candidates[1:], *(receive() for receive in arriving[:1])]:
-        y_lse = torch.logaddexp(y_lse, contrastive_logsumexp(y, candidates, False, chosen)[0])
+    arriving = _send(([x, *x_extras], [y, *y_extras]), group)
+    x_lse, y_lse, positive = logsumexp(x, y, both=True)
+    for candidates in [*y_extras, *(receive() for receive in arriving[1:])]:
+        x_lse = torch.logaddexp(x_lse, logsumexp(x, candidates, both=False)[0])
+    for candidates in [*x_extras, *(receive() for receive in arriving[:1])]:
+        y_lse = torch.logaddexp(y_lse, logsumexp(y, candidates, both=False)[0])
     x_to_y, y_to_x = x_lse - positive, y_lse - positive
     # A sum over a count of at least one, so that no pairs give 0 rather than NaN.
     loss = (x_to_y + y_to_x).sum() / (2 * max(x.shape[0], 1))
@@ -110,14 +104,29 @@ def _check(name: str, value: torch.Tensor, x: torch.Tensor | None) -> None:
             raise ValueError(f"{name} must have x's dim {x.shape[1]}; got {value.shape[1]}")
 
 
+def _checked_log_scale(log_scale: torch.Tensor | float, x: torch.Tensor) -> torch.Tensor:
+    """`log_scale` as a tensor without dimensions on x's device, in the dtype of the statistics."""
+    dtype = statistics_dtype(x.dtype)
+    if not isinstance(log_scale, torch.Tensor):
+        if not isinstance(log_scale, Real):
+            raise TypeError(f"log_scale must be a number or a torch.Tensor; got {type(log_scale).__name__}")
+        # Filled on the device: copying a number there would make the host wait.
+        return torch.full((), float(log_scale), dtype=dtype, device=x.device)
+    if log_scale.numel() != 1:
+        raise ValueError(f"log_scale must be a scalar; got shape {tuple(log_scale.shape)}")
+    return log_scale.to(x.device, dtype, non_blocking=x.is_cuda).reshape(())
+
+
 def _send(
-    candidates: Sequence[list[torch.Tensor]], group: dist.ProcessGroup | None
+    candidates: tuple[list[torch.Tensor], ...], group: dist.ProcessGroup | None
 ) -> list[Callable[[], torch.Tensor]]:
     """Starts gathering each of `candidates` over the group; calling what it returns gives those of the other ranks."""
-    if group is None or dist.get_world_size(group) == 1:
+    if group is None:
+        return []
+    check_member(group)
+    if dist.get_world_size(group) == 1:
         return []
     rows = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in candidates]
-    counts = exchange_counts(tuple(r.shape[0] for r in rows), rows[0].device, group)
-    gatherings = [Gathering(n, group) for n in counts]
+    gatherings = [Gathering(counts, group) for counts in exchange_counts(rows, group)]
     sent = [gathering.send(r) for gathering, r in zip(gatherings, rows, strict=True)]
     return [partial(gathering.receive, s) for gathering, s in zip(gatherings, sent, strict=True)]

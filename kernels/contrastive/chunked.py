@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from reserve_kernels.contrastive.reference import scaled, scaled_backward, statistics_dtype
+from reserve_kernels.contrastive.reference import scaled, scaled_backward
 
 BLOCK_BYTES = 8 << 20
 """Size of a block of logits."""
@@ -14,8 +14,8 @@ BLOCK_BYTES = 8 << 20
 SAFE_EXPONENT = 60.0
 """exp of a logit up to this, and a sum of 2**40 of them, neither overflow nor underflow float32."""
 
-WORTH_BOUNDING = 1 << 20
-"""Number of logits from which bounding them costs less than it saves."""
+WORTH_SHARING = 1 << 20
+"""Number of logits from which that is worth its rounding: log(exp(l)) - l, the loss of a pair alone, is not quite 0."""
 
 
 def _parts(rows: int, columns: int, itemsize: int) -> Iterator[slice]:
@@ -25,109 +25,118 @@ def _parts(rows: int, columns: int, itemsize: int) -> Iterator[slice]:
         yield slice(start, min(start + block, rows))
 
 
-def scaled_chunked(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """`scaled` with bounded temporaries: [rows, dim] -> [rows, dim]."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for part in _parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 4):
+def _scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """`scaled` in log_scale's dtype, with bounded temporaries: [rows, dim] -> [rows, dim]."""
+    out = x.new_empty(x.shape, dtype=log_scale.dtype)
+    for part in _parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 8):
         out[part] = scaled(x[part], log_scale)
     return out
 
 
-def scaled_chunked_backward(
-    grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of x [rows, dim] and of log_scale, a share from each row [rows]."""
-    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    shares = log_scale.new_empty(x.shape[0])
-    for part in _parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 8):
-        grad_x[part], shares[part] = scaled_backward(grad[part], x[part], log_scale)
-    return grad_x, shares
+def _logits_are_small(log_scale: torch.Tensor, count: int) -> bool:
+    """Whether exp of `count` logits needs no maximum taken off: then one exp serves rows and columns.
 
-
-def _logits_are_small(x: torch.Tensor, y: torch.Tensor) -> bool:
-    """Whether exp of the logits needs no maximum taken off: then one exp serves rows and columns.
-
-    Looks at the values, which a GPU would have to be waited for: there, never.
+    Rows have at most unit length before the temperature. Looks at its value, which a GPU would have to be waited for:
+    there, never.
     """
-    if x.device.type != "cpu" or x.shape[0] * y.shape[0] < WORTH_BOUNDING:
-        return False
-    largest = torch.linalg.vector_norm(x, dim=1).max() * torch.linalg.vector_norm(y, dim=1).max()
-    return bool(largest < SAFE_EXPONENT)
+    return log_scale.device.type == "cpu" and count >= WORTH_SHARING and bool(log_scale.exp() < SAFE_EXPONENT)
 
 
-def logsumexp_chunked(x: torch.Tensor, y: torch.Tensor, both: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _logits(
+    a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Which rows of a, those rows scaled, and their logits with b, which is `_scaled`.
+
+    Each block of logits is in the memory of the last.
+    """
+    memory = None
+    # Scaling a row and its gradient takes a few temporaries of its length.
+    for part in _parts(a.shape[0], max(b.shape[0], 4 * a.shape[1]), b.dtype.itemsize):
+        rows = scaled(a[part], log_scale).to(b.dtype)
+        if memory is None:
+            memory = b.new_empty(rows.shape[0], b.shape[0])
+        yield part, rows, torch.mm(rows, b.T, out=memory[: rows.shape[0]])
+
+
+def logsumexp_chunked(
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `logsumexp_reference`."""
-    dtype = statistics_dtype(x.dtype)
-    (n, m), wide = (x.shape[0], y.shape[0]), y.to(dtype)
-    small = _logits_are_small(x, y)
-    rows = x.new_empty(n, dtype=dtype)
+    by_row = x.shape[0] >= y.shape[0]  # The longer side is cut into blocks; with `both` they are equally long.
+    a, b = (x, y) if by_row else (y, x)
+    by_column = both or not by_row
+    small = _logits_are_small(log_scale, x.shape[0] * y.shape[0])
+    rows = log_scale.new_empty(a.shape[0] if by_row else 0)
     # Of small logits the sum of exp, of others its logarithm.
-    columns = x.new_full((m if both else 0,), 0.0 if small else -torch.inf, dtype=dtype)
-    diagonal = x.new_empty(n if both else 0, dtype=dtype)
-    for part, logits in _logits(x, wide):
+    columns = log_scale.new_full((b.shape[0] if by_column else 0,), 0.0 if small else -torch.inf)
+    diagonal = log_scale.new_empty(x.shape[0] if both else 0)
+    for part, _, logits in _logits(a, _scaled(b, log_scale), log_scale):
         if both:
             diagonal[part] = logits.diagonal(part.start)
         if small:
-            torch.sum(logits.exp_(), 1, out=rows[part])
-            if both:
-                columns += logits.sum(0)
-        else:
-            torch.logsumexp(logits, 1, out=rows[part])
-            if both:
-                torch.logaddexp(columns, torch.logsumexp(logits, 0), out=columns)
-    return (rows.log_(), columns.log_(), diagonal) if small else (rows, columns, diagonal)
-
-
-def _logits(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Blocks of rows @ columns.T, each in the memory of the last; `columns` is in the dtype of the logits."""
-    memory = None
-    for part in _parts(rows.shape[0], columns.shape[0], columns.dtype.itemsize):
-        if memory is None:
-            memory = columns.new_empty(part.stop - part.start, columns.shape[0])
-        block = memory[: part.stop - part.start]
-        yield part, torch.mm(rows[part].to(columns.dtype), columns.T, out=block)
-
-
-def logsumexp_chunked_backward(
-    grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    x: torch.Tensor,
-    y: torch.Tensor,
-    row_lse: torch.Tensor,
-    column_lse: torch.Tensor,
-    both: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of x and y; the logits are computed once more, block by block, and serve both directions."""
-    by_row, by_column = (grads[0], row_lse), (grads[1], column_lse) if both else None
-    if y.shape[0] > x.shape[0]:  # then only by_row: the gradient that is summed over blocks is the short one
-        grad_y, grad_x = _weighted_sums(y, x, None, by_row, None)
-        return grad_x, grad_y
-    return _weighted_sums(x, y, by_row, by_column, grads[2] if both else None)
+            logits.exp_()
+        if by_row:
+            (torch.sum if small else torch.logsumexp)(logits, 1, out=rows[part])
+        if by_column and small:
+            columns += logits.sum(0)
+        elif by_column:
+            torch.logaddexp(columns, torch.logsumexp(logits, 0), out=columns)
+    if small:
+        rows.log_()
+        columns.log_()
+    return rows if by_row else columns, columns if both else log_scale.new_empty(0), diagonal
 
 
 Softmax = tuple[torch.Tensor, ...] | None
 """Gradient of a logsumexp and its value, by row or by column."""
 
 
+def logsumexp_chunked_backward(
+    grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    row_lse: torch.Tensor,
+    column_lse: torch.Tensor,
+    both: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of x, y and log_scale; the logits are computed once more, block by block, for both directions."""
+    by_row, by_column = (grads[0], row_lse), (grads[1], column_lse) if both else None
+    if y.shape[0] > x.shape[0]:  # then only by_row: the gradient that is summed over blocks is the short one
+        grad_y, grad_x, grad_log_scale = _weighted_sums(y, x, log_scale, None, by_row, None)
+        return grad_x, grad_y, grad_log_scale
+    return _weighted_sums(x, y, log_scale, by_row, by_column, grads[2] if both else None)
+
+
 def _weighted_sums(
-    a: torch.Tensor, b: torch.Tensor, by_row: Softmax, by_column: Softmax, diagonal: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of a and b through the logits a @ b.T, a block of rows at a time."""
-    dtype = statistics_dtype(a.dtype)
-    wide = b.to(dtype)
-    small = _logits_are_small(a, b)
+    a: torch.Tensor,
+    b: torch.Tensor,
+    log_scale: torch.Tensor,
+    by_row: Softmax,
+    by_column: Softmax,
+    diagonal: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of a, b and log_scale through the logits of a and b, a block of rows at a time."""
+    wide = _scaled(b, log_scale)
+    turn = _weights_of_small if _logits_are_small(log_scale, a.shape[0] * b.shape[0]) else _weights
     grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
-    grad_b = torch.zeros_like(wide, memory_format=torch.contiguous_format)
-    turn = _weights_of_small if small else _weights
-    for part, logits in _logits(a, wide):
+    sum_b, grad_log_scale = torch.zeros_like(wide), torch.zeros_like(log_scale)
+    for part, rows, logits in _logits(a, wide, log_scale):
         # Temporaries are as large as what is turned: a piece at a time.
         for piece in _parts(logits.shape[0], logits.shape[1], logits.dtype.itemsize * 4):
-            rows = None if by_row is None else tuple(v[part][piece, None] for v in by_row)
-            turn(logits[piece], rows, by_column)
+            of_rows = None if by_row is None else tuple(v[part][piece, None] for v in by_row)
+            turn(logits[piece], of_rows, by_column)
         if diagonal is not None:
             logits.diagonal(part.start).add_(diagonal[part])
-        grad_a[part] = logits @ wide
-        grad_b.addmm_(logits.T, a[part].to(dtype))
-    return grad_a, grad_b.to(b.dtype)
+        grad_a[part], shares = scaled_backward(logits @ wide, a[part], log_scale)
+        sum_b.addmm_(logits.T, rows)
+        grad_log_scale += shares.sum()
+    # In its own memory where the dtype is the same.
+    grad_b = sum_b if sum_b.dtype == b.dtype else torch.empty_like(b, memory_format=torch.contiguous_format)
+    for part in _parts(b.shape[0], b.shape[1], wide.dtype.itemsize * 8):
+        grad_b[part], shares = scaled_backward(sum_b[part], b[part], log_scale)
+        grad_log_scale += shares.sum()
+    return grad_a, grad_b, grad_log_scale
 
 
 def _weights(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> None:

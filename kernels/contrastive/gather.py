@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
+
+from reserve_kernels.checks import FLOATING
 
 if dist.is_available():
     # Its functions have the world's process group of the moment they are imported as a default argument, and the first
     # custom operator that runs imports it. Imported after init_process_group it would keep that group, and gloo's
     # threads, beyond destroy_process_group: one of them that frees a tensor while Python ends aborts the process.
     import torch.distributed.nn.functional
+
+    # torch 2.13 renamed them, and warns of the names that 2.11 has.
+    _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 class Gathering:
@@ -23,6 +31,7 @@ class Gathering:
         self.counts, self.group = counts, group
         self.rank, self.longest = dist.get_rank(group), max(counts)
         self.work: dist.Work | None = None
+        self.summed: torch.Tensor | None = None
 
     def send(self, rows: torch.Tensor) -> torch.Tensor:
         """Starts gathering `rows` [counts[rank], dim] and returns what `receive` takes."""
@@ -43,19 +52,20 @@ class _Send(torch.autograd.Function):
     def forward(ctx, rows: torch.Tensor, gathering: Gathering) -> torch.Tensor:
         ctx.gathering = gathering
         # The collective wants equal shapes: shorter ranks send rows that are cut off again.
-        padded = rows.new_zeros(gathering.longest, rows.shape[1])
-        padded[: rows.shape[0]] = rows
+        if rows.shape[0] < gathering.longest:
+            rows = torch.cat((rows, rows.new_zeros(gathering.longest - rows.shape[0], rows.shape[1])))
         everyone = rows.new_empty(len(gathering.counts) * gathering.longest, rows.shape[1])
-        gathering.work = dist.all_gather_into_tensor(everyone, padded, group=gathering.group, async_op=True)
+        gathering.work = _all_gather(everyone, rows.contiguous(), group=gathering.group, async_op=True)
         return everyone
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: torch.Tensor):
+        # `grad` is what was handed to the sum over ranks; its result is this rank's rows.
         gathering = ctx.gathering
         gathering.wait()
-        start = gathering.rank * gathering.longest
-        return grad[start : start + gathering.counts[gathering.rank]], None
+        summed, gathering.summed = gathering.summed, None
+        return summed[: gathering.counts[gathering.rank]], None
 
 
 class _Receive(torch.autograd.Function):
@@ -63,25 +73,47 @@ class _Receive(torch.autograd.Function):
     def forward(ctx, sent: torch.Tensor, gathering: Gathering) -> torch.Tensor:
         ctx.gathering = gathering
         gathering.wait()
-        parts = zip(sent.split(gathering.longest), gathering.counts, strict=True)
+        counts = gathering.counts
+        parts = zip(sent.unflatten(0, (len(counts), gathering.longest)), counts, strict=True)
         return torch.cat([part[:n] for rank, (part, n) in enumerate(parts) if rank != gathering.rank])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: torch.Tensor):
         gathering = ctx.gathering
-        total = grad.new_zeros(len(gathering.counts), gathering.longest, grad.shape[1])
+        parts = grad.new_zeros(len(gathering.counts), gathering.longest, grad.shape[1])
         others = [(rank, n) for rank, n in enumerate(gathering.counts) if rank != gathering.rank]
         for (rank, n), part in zip(others, grad.split([n for _, n in others]), strict=True):
-            total[rank, :n] = part
-        total = total.flatten(0, 1)
-        gathering.work = dist.all_reduce(total, group=gathering.group, async_op=True)
-        return total, None
+            parts[rank, :n] = part
+        gathering.summed = grad.new_empty(parts.shape[1:])
+        gathering.work = _reduce_scatter(gathering.summed, parts.flatten(0, 1), group=gathering.group, async_op=True)
+        # Kept by the graph until `send` has waited.
+        return parts.flatten(0, 1), None
 
 
-def exchange_counts(counts: tuple[int, ...], device: torch.device, group: dist.ProcessGroup) -> list[list[int]]:
-    """For each number given, that number on each rank. The host waits for it."""
-    mine = torch.tensor(counts, device=device)
-    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(everyone, mine, group=group)
-    return torch.stack(everyone).T.tolist()
+def check_member(group: object) -> None:
+    """Raises unless `group` is a process group that this process is in."""
+    if group == dist.GroupMember.NON_GROUP_MEMBER:
+        raise ValueError("group must have this process among its ranks; new_group gave it a group of others")
+    if not isinstance(group, dist.ProcessGroup):
+        raise TypeError(f"group must be a torch.distributed.ProcessGroup or None; got {type(group).__name__}")
+
+
+def exchange_counts(candidates: Sequence[torch.Tensor], group: dist.ProcessGroup) -> list[list[int]]:
+    """For each of `candidates` [rows, dim], its number of rows on each rank. The host waits for it.
+
+    Raises ValueError on every rank where dimensions or dtypes differ between ranks.
+    """
+    first = candidates[0]
+    mine = torch.tensor(
+        [first.shape[1], FLOATING.index(first.dtype), *(len(rows) for rows in candidates)], device=first.device
+    )
+    everyone = mine.new_empty(dist.get_world_size(group) * len(mine))
+    _all_gather(everyone, mine, group=group)
+    (dims, dtypes, *counts) = everyone.view(-1, len(mine)).T.tolist()
+    kinds = [
+        f"[*, {dim}] {str(FLOATING[dtype]).removeprefix('torch.')}" for dim, dtype in zip(dims, dtypes, strict=True)
+    ]
+    if len(set(kinds)) > 1:
+        raise ValueError(f"x must have one dim and dtype on all ranks of group; got, by rank, {', '.join(kinds)}")
+    return counts

@@ -51,14 +51,15 @@ def scaled_backward(grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor
 
 
 def logsumexp_reference(
-    x: torch.Tensor, y: torch.Tensor, both: bool
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """[n, dim], [m, dim] -> logsumexp over y of x @ y.T [n], over x [m], and the diagonal [n], float32 at least.
+    """Logsumexp over y of the logits `scaled`(x) @ `scaled`(y).T [n], over x [m], and their diagonal [n].
 
-    Without `both` the last two are empty; with it n = m.
+    x [n, dim] and y [m, dim] are before normalisation, log_scale a scalar of the results' dtype, float32 at least.
+    Without `both` the last two are empty; with it n = m. No candidates give -inf.
     """
     dtype = statistics_dtype(x.dtype)
-    logits = x.to(dtype) @ y.to(dtype).T
+    logits = scaled(x, log_scale).to(dtype) @ scaled(y, log_scale).to(dtype).T
     rows = torch.logsumexp(logits, 1)
     if not both:
         return rows, rows.new_empty(0), rows.new_empty(0)
@@ -66,14 +67,20 @@ def logsumexp_reference(
 
 
 def logsumexp_reference_backward(
-    grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor], x: torch.Tensor, y: torch.Tensor, both: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of x and y, given those of the three outputs."""
+    grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    both: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of x, y and log_scale, given those of the three outputs."""
     dtype = statistics_dtype(x.dtype)
-    x_wide, y_wide = x.to(dtype), y.to(dtype)
+    x_wide, y_wide = scaled(x, log_scale).to(dtype), scaled(y, log_scale).to(dtype)
     logits = x_wide @ y_wide.T
     weights = torch.softmax(logits, 1) * grads[0][:, None]
     if both:
         weights += torch.softmax(logits, 0) * grads[1]
         weights.diagonal().add_(grads[2])
-    return (weights @ y_wide).to(x.dtype), (weights.T @ x_wide).to(y.dtype)
+    grad_x, of_x = scaled_backward((weights @ y_wide).to(x.dtype), x, log_scale)
+    grad_y, of_y = scaled_backward((weights.T @ x_wide).to(y.dtype), y, log_scale)
+    return grad_x, grad_y, of_x.sum() + of_y.sum()

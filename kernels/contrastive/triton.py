@@ -23,6 +23,13 @@ from reserve_kernels.contrastive.triton_kernels import (
 WEIGHT_BYTES = 32 << 20
 """Memory for gradients of logits."""
 
+LARGEST_WEIGHT = 2.0**14
+"""What the largest gradient of a loss becomes in a block of them: thrice that, for both directions and the diagonal, is
+below float16's largest number, and the rest is as far from its smallest as can be."""
+
+SMALLEST_GRADIENT = 2.0**-100
+"""Gradients that are all below this are not enlarged further: their inverse would overflow."""
+
 SCALE_CONSTANTS = {
     "epsilon": EPSILON,
     "limit": squares_limit(torch.float32),
@@ -42,15 +49,13 @@ class Tiles:
     num_warps: int
     num_stages: int
 
-    def constants(self, dim: int) -> dict[str, int | bool]:
-        """The kernels' compile-time arguments for vectors of length `dim`."""
-        return {
-            "BLOCK_N": self.rows,
-            "BLOCK_M": self.columns,
-            "BLOCK_D": self.dim,
-            "EVEN": dim % self.dim == 0,
-            "GROUP": 8,
-        }
+    def constants(self) -> dict[str, int]:
+        """The kernels' compile-time arguments."""
+        return {"BLOCK_N": self.rows, "BLOCK_M": self.columns, "BLOCK_D": self.dim, "GROUP": 8}
+
+    def width(self, dim: int) -> int:
+        """The length of scaled vectors: the dimension in whole blocks."""
+        return triton.cdiv(dim, self.dim) * self.dim
 
 
 def tiles(dtype: torch.dtype, architecture: int) -> Tiles:
@@ -70,34 +75,49 @@ def _tiles_for(x: torch.Tensor) -> Tiles:
     return tiles(x.dtype, 10 * major + minor)
 
 
-def scaled_triton(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """As `scaled`: [rows, dim] -> [rows, dim], contiguous."""
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    if x.numel():
+def _scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+    """`scaled` with zeros behind: [rows, dim] -> [rows, width]."""
+    x, width = x.contiguous(), _tiles_for(x).width(x.shape[1])
+    out = x.new_empty(x.shape[0], width)
+    if out.numel():
         with torch.cuda.device_of(x):
-            scale_kernel[(x.shape[0],)](x, log_scale, out, x.shape[1], **SCALE_CONSTANTS, num_warps=SCALE_WARPS)
+            scale_kernel[(x.shape[0],)](x, log_scale, out, x.shape[1], width, **SCALE_CONSTANTS, num_warps=SCALE_WARPS)
     return out
 
 
-def scaled_triton_backward(
-    grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `scaled_backward`."""
-    grad, x = grad.contiguous(), x.contiguous()
-    grad_x, shares = torch.empty_like(x), log_scale.new_zeros(x.shape[0])
-    if x.numel():
-        with torch.cuda.device_of(x):
-            scale_backward_kernel[(x.shape[0],)](
-                grad, x, log_scale, grad_x, shares, x.shape[1], **SCALE_CONSTANTS, num_warps=SCALE_WARPS
-            )
-    return grad_x, shares
+def _scale_backward(
+    grad: torch.Tensor,
+    grad_unit: torch.Tensor,
+    x: torch.Tensor,
+    log_scale: torch.Tensor,
+    grad_x: torch.Tensor,
+    shares: torch.Tensor,
+) -> None:
+    """Of grad [rows, width] in units of grad_unit: fills the gradient of x [rows, dim], contiguous, and log_scale's
+    share from each row [rows].
+    """
+    x = x.contiguous()
+    with torch.cuda.device_of(x):
+        scale_backward_kernel[(x.shape[0],)](
+            grad,
+            grad_unit,
+            x,
+            log_scale,
+            grad_x,
+            shares,
+            x.shape[1],
+            grad.shape[1],
+            **SCALE_CONSTANTS,
+            num_warps=SCALE_WARPS,
+        )
 
 
-def logsumexp_triton(x: torch.Tensor, y: torch.Tensor, both: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def logsumexp_triton(
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `logsumexp_reference`."""
-    x, y = x.contiguous(), y.contiguous()
-    (n, dim), m, tile = x.shape, y.shape[0], _tiles_for(x)
+    x, y, tile = _scaled(x, log_scale), _scaled(y, log_scale), _tiles_for(x)
+    (n, width), m = x.shape, y.shape[0]
     row_tiles, column_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     row_parts = x.new_empty(column_tiles, n, dtype=torch.float32)
     column_parts = x.new_empty((row_tiles, m) if both else (0, 0), dtype=torch.float32)
@@ -112,9 +132,9 @@ def logsumexp_triton(x: torch.Tensor, y: torch.Tensor, both: bool) -> tuple[torc
                 diagonal,
                 n,
                 m,
-                dim,
+                width,
                 BOTH=both,
-                **tile.constants(dim),
+                **tile.constants(),
                 num_warps=tile.num_warps,
                 num_stages=tile.num_stages,
             )
@@ -125,56 +145,62 @@ def logsumexp_triton_backward(
     grads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     x: torch.Tensor,
     y: torch.Tensor,
+    log_scale: torch.Tensor,
     row_lse: torch.Tensor,
     column_lse: torch.Tensor,
     both: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of x and y; the logits are computed once more and serve both directions."""
-    x, y = x.contiguous(), y.contiguous()
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of x, y and log_scale; the logits are computed once more and serve both directions."""
     row_grad, column_grad, diagonal_grad = (g.float().contiguous() for g in grads)
-    if not both and y.shape[0] > x.shape[0]:  # the gradient that is summed over blocks is the short one
+    if y.shape[0] > x.shape[0]:  # then not both: the gradient that is summed over blocks is the short one
         none = row_lse.new_empty(0)
-        grad_y, grad_x = _weighted_sums(y, x, (none, none, row_grad, row_lse, none))
-        return grad_x, grad_y
-    return _weighted_sums(x, y, (row_grad, row_lse, column_grad, column_lse, diagonal_grad))
+        grad_y, grad_x, grad_log_scale = _weighted_sums(y, x, log_scale, (none, none, row_grad, row_lse, none))
+        return grad_x, grad_y, grad_log_scale
+    return _weighted_sums(x, y, log_scale, (row_grad, row_lse, column_grad, column_lse, diagonal_grad))
 
 
 def _weighted_sums(
-    a: torch.Tensor, b: torch.Tensor, softmaxes: tuple[torch.Tensor, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of a and b through the logits a @ b.T, a block of rows at a time.
+    a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor, softmaxes: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of a, b and log_scale through the logits of a and b, a block of rows of a at a time.
 
     `softmaxes`: gradient and value of the logsumexps by row, the same by column, gradient of the diagonal; empty
     where there is none.
     """
     row_grad, row_lse, column_grad, column_lse, diagonal_grad = softmaxes
-    n, m = a.shape[0], b.shape[0]
-    grad_a, sum_b = torch.empty_like(a), torch.zeros_like(b, dtype=torch.float32)
-    if not (n and m):
-        return grad_a.zero_(), sum_b.to(b.dtype)
-    # Half precision has no room for gradients of a mean over many pairs: the largest becomes 1.
+    if not (a.numel() and b.numel()):
+        return a.new_zeros(a.shape), b.new_zeros(b.shape), torch.zeros_like(log_scale)
+    n, m, wide_b = a.shape[0], b.shape[0], _scaled(b, log_scale)
+    grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
+    shares_a, shares_b = log_scale.new_empty(n), log_scale.new_empty(m)
+    sum_b = torch.zeros_like(wide_b, dtype=torch.float32)
+    # float16 has no room for gradients of a mean over many pairs: the largest becomes LARGEST_WEIGHT.
     largest = torch.cat((row_grad, column_grad, diagonal_grad)).abs().amax()
-    shrink = torch.where(largest == 0, 1.0, largest)
-    # Rows of weights start at multiples of 16 bytes, as fast matrix products ask.
-    stride = triton.cdiv(m, 8) * 8
+    unit = largest.clamp(min=SMALLEST_GRADIENT) / LARGEST_WEIGHT
+    # Rows of weights start at multiples of 32 bytes, as fast matrix products and the kernel's stores ask.
+    stride = triton.cdiv(m, 16) * 16
     # Whole tiles, which also keeps every block's share of the gradients aligned.
     block = min(n, max(1, WEIGHT_BYTES // (a.element_size() * stride * 128)) * 128)
     memory = a.new_empty(block, stride)
     for start in range(0, n, block):
         part = slice(start, min(start + block, n))
-        weights = memory[: part.stop - part.start, :m]
+        rows, weights = _scaled(a[part], log_scale), memory[: part.stop - part.start, :m]
         by_row = [v[part] if v.numel() else v for v in (row_grad, row_lse)]
         diagonal = diagonal_grad[part] if diagonal_grad.numel() else diagonal_grad
-        _launch_weights(a[part], b, (*by_row, column_grad, column_lse, diagonal, shrink.reciprocal()), weights, start)
-        grad_a[part] = _product(weights, b).mul_(shrink)
-        _add_product(sum_b, weights.T, a[part])
-    return grad_a, sum_b.mul_(shrink).to(b.dtype)
+        _launch_weights(rows, wide_b, (*by_row, column_grad, column_lse, diagonal, unit), weights, start)
+        _scale_backward(_product(weights, wide_b), unit, a[part], log_scale, grad_a[part], shares_a[part])
+        _add_product(sum_b, weights.T, rows)
+    # Room for the last gradient is what the blocks had: here the op needs most memory.
+    del memory, weights, rows, wide_b
+    grad_b = torch.empty_like(b, memory_format=torch.contiguous_format)
+    _scale_backward(sum_b, unit, b, log_scale, grad_b, shares_b)
+    return grad_a, grad_b, shares_a.sum() + shares_b.sum()
 
 
 def _launch_weights(
     a: torch.Tensor, b: torch.Tensor, softmaxes: tuple[torch.Tensor, ...], weights: torch.Tensor, first: int
 ) -> None:
-    (n, dim), m, tile = a.shape, b.shape[0], _tiles_for(a)
+    (n, width), m, tile = a.shape, b.shape[0], _tiles_for(a)
     with torch.cuda.device_of(a):
         weights_kernel[(triton.cdiv(n, tile.rows) * triton.cdiv(m, tile.columns),)](
             a,
@@ -184,11 +210,11 @@ def _launch_weights(
             first,
             n,
             m,
-            dim,
+            width,
             weights.stride(0),
             BY_ROW=softmaxes[0].numel() > 0,
             BY_COLUMN=softmaxes[2].numel() > 0,
-            **tile.constants(dim),
+            **tile.constants(),
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
         )

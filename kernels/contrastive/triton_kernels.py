@@ -1,6 +1,7 @@
 """Triton kernels of contrastive_loss: row scaling, logsumexp of tiles of logits, and the gradients of a block of them.
 
-Operands are float16, bfloat16 or float32; everything else is float32. Rows are contiguous.
+Vectors are float16, bfloat16 or float32; everything else is float32. Rows are contiguous. Scaled vectors have `width`
+elements, the dimension rounded up to a multiple of BLOCK_D with zeros, so that no tile of them is partly outside.
 """
 
 # Triton's language is not Python to a type checker.
@@ -42,47 +43,60 @@ def _temperature(log_scale, max_log_scale: tl.constexpr):
 
 @triton.jit
 def scale_kernel(
-    x, log_scale, out, dim, epsilon: tl.constexpr, limit: tl.constexpr, max_log_scale: tl.constexpr, BLOCK: tl.constexpr
-):
-    """One row a program: out = x / divisor * norm * temperature."""
-    row = tl.program_id(0).to(tl.int64) * dim
-    divisor, norm = _row_norm(x + row, dim, epsilon, limit, BLOCK)
-    factor = norm * _temperature(log_scale, max_log_scale)
-    for start in range(0, dim, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        value = _load_row(x + row, start, dim, BLOCK) / divisor * factor
-        tl.store(out + row + place, value.to(out.dtype.element_ty), mask=place < dim)
-
-
-@triton.jit
-def scale_backward_kernel(
-    grad,
     x,
     log_scale,
-    grad_x,
-    shares,
+    out,
     dim,
+    width,
     epsilon: tl.constexpr,
     limit: tl.constexpr,
     max_log_scale: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row a program: the gradient of the row, and its share of the gradient of log_scale."""
-    row = tl.program_id(0).to(tl.int64) * dim
-    divisor, norm = _row_norm(x + row, dim, epsilon, limit, BLOCK)
-    factor = _temperature(log_scale, max_log_scale)
+    """One row a program: out = x / divisor * norm * temperature, from dim to width zeros."""
+    row = tl.program_id(0).to(tl.int64)
+    divisor, norm = _row_norm(x + row * dim, dim, epsilon, limit, BLOCK)
+    factor = norm * _temperature(log_scale, max_log_scale)
+    for start in range(0, width, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        value = _load_row(x + row * dim, start, dim, BLOCK) / divisor * factor
+        tl.store(out + row * width + place, value.to(out.dtype.element_ty), mask=place < width)
+
+
+@triton.jit
+def scale_backward_kernel(
+    grad,
+    grad_unit,
+    x,
+    log_scale,
+    grad_x,
+    shares,
+    dim,
+    width,
+    epsilon: tl.constexpr,
+    limit: tl.constexpr,
+    max_log_scale: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One row a program, from its gradient grad * grad_unit, whose rows have width elements: the gradient of the row
+    of x, and its share of the gradient of log_scale.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    grad += row * width
+    x += row * dim
+    divisor, norm = _row_norm(x, dim, epsilon, limit, BLOCK)
+    factor = _temperature(log_scale, max_log_scale) * tl.load(grad_unit)
     products = tl.zeros([BLOCK], tl.float32)
     for start in range(0, dim, BLOCK):
-        unit = _load_row(x + row, start, dim, BLOCK) / divisor * norm
-        products += _load_row(grad + row, start, dim, BLOCK) * unit
+        products += _load_row(grad, start, dim, BLOCK) * (_load_row(x, start, dim, BLOCK) / divisor * norm)
     along = tl.sum(products, 0)
     for start in range(0, dim, BLOCK):
         place = start + tl.arange(0, BLOCK)
-        unit = _load_row(x + row, start, dim, BLOCK) / divisor * norm
-        value = (_load_row(grad + row, start, dim, BLOCK) - unit * along) * (norm / divisor * factor)
-        tl.store(grad_x + row + place, value.to(grad_x.dtype.element_ty), mask=place < dim)
+        unit = _load_row(x, start, dim, BLOCK) / divisor * norm
+        value = (_load_row(grad, start, dim, BLOCK) - unit * along) * (norm / divisor * factor)
+        tl.store(grad_x + row * dim + place, value.to(grad_x.dtype.element_ty), mask=place < dim)
     inside = tl.load(log_scale) <= max_log_scale
-    tl.store(shares + tl.program_id(0), along * tl.where(inside, factor / 2, 0.0))
+    tl.store(shares + row, along * tl.where(inside, factor / 2, 0.0))
 
 
 @triton.jit
@@ -96,35 +110,33 @@ def _tile_of_program(n, m, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, GROUP: 
 
 
 @triton.jit
+def _cross(row, height: tl.constexpr, column, width: tl.constexpr):
+    """Whether a tile that starts at this row and column crosses the diagonal."""
+    return (row < column + width) & (column < row + height)
+
+
+@triton.jit
 def _tile_of_logits(
-    x,
-    y,
-    rows,
-    columns,
-    n,
-    m,
-    dim,
-    BLOCK_N: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    EVEN: tl.constexpr,
+    x, y, rows, columns, n, m, width, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr
 ):
-    """x[rows] @ y[columns].T; rows and columns past the end repeat earlier ones."""
+    """x[rows] @ y[columns].T; rows and columns past the end repeat the last one."""
     d = tl.arange(0, BLOCK_D)
-    x_place = x + (rows % n).to(tl.int64)[:, None] * dim + d[None, :]
-    y_place = y + (columns % m).to(tl.int64)[None, :] * dim + d[:, None]
+    x_place = x + tl.minimum(rows, n - 1).to(tl.int64)[:, None] * width + d[None, :]
+    y_place = y + tl.minimum(columns, m - 1).to(tl.int64)[None, :] * width + d[:, None]
     logits = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    for start in range(0, dim, BLOCK_D):
-        if EVEN:
-            a, b = tl.load(x_place + start), tl.load(y_place + start)
-        else:
-            a = tl.load(x_place + start, mask=(start + d < dim)[None, :], other=0.0)
-            b = tl.load(y_place + start, mask=(start + d < dim)[:, None], other=0.0)
-        logits = tl.dot(a, b, logits, input_precision="ieee")
+    for start in range(0, width, BLOCK_D):
+        logits = tl.dot(tl.load(x_place + start), tl.load(y_place + start), logits, input_precision="ieee")
     return logits
 
 
 @triton.jit
+def _exponentials(logits, valid, axis: tl.constexpr):
+    """Sum of exp(logits - largest) along an axis, and the largest; over what is valid, which is a part of all."""
+    largest = tl.max(tl.where(valid, logits, -float("inf")), axis)
+    return tl.sum(tl.where(valid, tl.exp(logits - tl.expand_dims(largest, axis)), 0.0), axis), largest
+
+
+@triton.jit(do_not_specialize=["n", "m"])
 def logsumexp_kernel(
     x,
     y,
@@ -133,12 +145,11 @@ def logsumexp_kernel(
     diagonal,
     n,
     m,
-    dim,
+    width,
     BOTH: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    EVEN: tl.constexpr,
     GROUP: tl.constexpr,
 ):
     """One tile of logits a program: logsumexp of its rows to row_parts [column tiles, n] and, with BOTH, of its
@@ -147,25 +158,20 @@ def logsumexp_kernel(
     row_tile, column_tile = _tile_of_program(n, m, BLOCK_N, BLOCK_M, GROUP)
     rows = row_tile * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = column_tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    logits = _tile_of_logits(x, y, rows, columns, n, m, dim, BLOCK_N, BLOCK_M, BLOCK_D, EVEN)
+    logits = _tile_of_logits(x, y, rows, columns, n, m, width, BLOCK_N, BLOCK_M, BLOCK_D)
+    total, largest = _exponentials(logits, (columns < m)[None, :], 1)
+    tl.store(row_parts + column_tile.to(tl.int64) * n + rows, largest + tl.log(total), mask=rows < n)
     if BOTH:
-        on_diagonal = rows[:, None] == columns[None, :]
-        if (row_tile * BLOCK_N < (column_tile + 1) * BLOCK_M) & (column_tile * BLOCK_M < (row_tile + 1) * BLOCK_N):
-            positive = tl.sum(tl.where(on_diagonal, logits, 0.0), 1)
+        if _cross(row_tile * BLOCK_N, BLOCK_N, column_tile * BLOCK_M, BLOCK_M):
+            positive = tl.sum(tl.where(rows[:, None] == columns[None, :], logits, 0.0), 1)
             here = (rows >= column_tile * BLOCK_M) & (rows < (column_tile + 1) * BLOCK_M) & (rows < n)
             tl.store(diagonal + rows, positive, mask=here)
-        valid = tl.where((rows < n)[:, None], logits, -float("inf"))
-        largest = tl.max(valid, 0)
-        total = tl.sum(tl.exp(valid - largest[None, :]), 0)
+        total, largest = _exponentials(logits, (rows < n)[:, None], 0)
         place = column_parts + row_tile.to(tl.int64) * m + columns
         tl.store(place, largest + tl.log(total), mask=columns < m)
-    logits = tl.where((columns < m)[None, :], logits, -float("inf"))
-    largest = tl.max(logits, 1)
-    total = tl.sum(tl.exp(logits - largest[:, None]), 1)
-    tl.store(row_parts + column_tile.to(tl.int64) * n + rows, largest + tl.log(total), mask=rows < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "m"])
 def weights_kernel(
     a,
     b,
@@ -174,42 +180,41 @@ def weights_kernel(
     column_grad,
     column_lse,
     diagonal_grad,
-    factor,
+    grad_unit,
     weights,
     first,
     n,
     m,
-    dim,
+    width,
     stride,
     BY_ROW: tl.constexpr,
     BY_COLUMN: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    EVEN: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """One tile a program of the gradient of logits a @ b.T, times `factor`, to weights [n, m] with a row stride.
+    """One tile a program of the gradient of logits a @ b.T, in units of grad_unit, to weights [n, m] in rows of
+    `stride` elements. Those from m on are filled too, with nothing of use: so that whole vectors can be stored.
 
     Row 0 of `a` is row `first` of all rows: where both directions are asked for, its diagonal is there.
     """
     row_tile, column_tile = _tile_of_program(n, m, BLOCK_N, BLOCK_M, GROUP)
     rows = row_tile * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = column_tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    logits = _tile_of_logits(a, b, rows, columns, n, m, dim, BLOCK_N, BLOCK_M, BLOCK_D, EVEN)
-    scale = tl.load(factor)
+    logits = _tile_of_logits(a, b, rows, columns, n, m, width, BLOCK_N, BLOCK_M, BLOCK_D)
+    scale = 1.0 / tl.load(grad_unit)
+    value = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+    if BY_COLUMN:
+        lse = tl.load(column_lse + columns, mask=columns < m, other=0.0)
+        value = tl.exp(logits - lse[None, :])
+        value *= (tl.load(column_grad + columns, mask=columns < m, other=0.0) * scale)[None, :]
     if BY_ROW:
         lse = tl.load(row_lse + rows, mask=rows < n, other=0.0)
         grad = tl.load(row_grad + rows, mask=rows < n, other=0.0) * scale
-        value = tl.exp(logits - lse[:, None]) * grad[:, None]
-    else:
-        value = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    if BY_COLUMN:
-        lse = tl.load(column_lse + columns, mask=columns < m, other=0.0)
-        grad = tl.load(column_grad + columns, mask=columns < m, other=0.0) * scale
-        value += tl.exp(logits - lse[None, :]) * grad[None, :]
-    if BY_ROW and BY_COLUMN:
+        value += tl.exp(logits - lse[:, None]) * grad[:, None]
+    if BY_ROW and BY_COLUMN and _cross(first + row_tile * BLOCK_N, BLOCK_N, column_tile * BLOCK_M, BLOCK_M):
         grad = tl.load(diagonal_grad + rows, mask=rows < n, other=0.0) * scale
         value += tl.where((first + rows)[:, None] == columns[None, :], grad[:, None], 0.0)
     place = weights + rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    tl.store(place, value.to(weights.dtype.element_ty), mask=(rows < n)[:, None] & (columns < m)[None, :])
+    tl.store(place, value.to(weights.dtype.element_ty), mask=(rows < n)[:, None] & (columns < stride)[None, :])

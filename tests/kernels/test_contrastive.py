@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from contrastive_cases import dense, make_inputs
 from numerics import assert_as_good_as_reference
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,9 +17,86 @@ from reserve_kernels.contrastive import chunked
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("pairs", "extra"), [(37, 11), (1, 0), (1, 3), (128, 0)])
+@pytest.mark.parametrize(("pairs", "extra"), [(37, 11), (1, 0), (1, 3), (128, 0), (7, 200)])
 def test_losses_and_gradients_match_float64(backend, dtype, pairs, extra):
     compare_with_float64(make_inputs(pairs, extra, dtype=dtype), dtype, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_vectors_of_one_number_match_float64(backend):
+    compare_with_float64(make_inputs(dim=1), torch.float32, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("directions", [(1, 1), (1, 0), (0, 1)])
+def test_gradients_of_weighted_pairs_match_autograd(backend, directions):
+    inputs = {k: v.requires_grad_() for k, v in make_inputs(dtype=torch.float64).items()}
+    log_scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 37, dtype=torch.float64) * torch.tensor(directions)[:, None]
+    grads = []
+    for run in (lambda **a: contrastive_loss(**a, backend=backend), dense):
+        _, *losses = run(**inputs, log_scale=log_scale)
+        # A direction that is not asked for is left out, not multiplied by zero.
+        total = sum((w * loss).sum() for w, loss, asked in zip(weights, losses, directions, strict=True) if asked)
+        grads.append(
+            torch.autograd.grad(total, [*inputs.values(), log_scale], allow_unused=True, materialize_grads=True)
+        )
+    for out, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("wanted", ["x", "y", "x_extra", "y_extra", "log_scale"])
+def test_one_gradient_alone_is_what_it_is_among_all(backend, wanted):
+    inputs = make_inputs() | {"log_scale": torch.tensor(1.3)}
+    leaves = {k: v.clone().requires_grad_() for k, v in inputs.items()}
+    expected = torch.autograd.grad(contrastive_loss(**leaves, backend=backend).loss, leaves[wanted])[0]
+    alone = inputs[wanted].clone().requires_grad_()
+    contrastive_loss(**(inputs | {wanted: alone}), backend=backend).loss.backward()
+    assert torch.equal(alone.grad, expected)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_two_calls_in_one_graph_add_up(backend):
+    inputs = make_inputs()
+    x, y = inputs["x"].requires_grad_(), inputs["y"].requires_grad_()
+    both = contrastive_loss(x, y, 1.0, backend=backend).loss + contrastive_loss(y, x, 2.0, backend=backend).loss
+    parts = [contrastive_loss(*sides, backend=backend).loss for sides in ((x, y, 1.0), (y, x, 2.0))]
+    expected = sum(torch.autograd.grad(part, x)[0] for part in parts)
+    torch.testing.assert_close(torch.autograd.grad(both, x)[0], expected)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_empty_extras_are_as_none(backend):
+    inputs = {k: v.requires_grad_() for k, v in make_inputs(5, 0).items()}
+    out = contrastive_loss(**inputs, log_scale=1.0, backend=backend)
+    grads = torch.autograd.grad(out.loss, inputs.values())
+    assert torch.equal(out.x_to_y, contrastive_loss(inputs["x"], inputs["y"], 1.0, backend=backend).x_to_y)
+    assert not any(grad.isnan().any() for grad in grads)
+
+
+@pytest.mark.parametrize(
+    "log_scale", [torch.tensor([[1.0]]), torch.tensor(1.0).double(), torch.tensor(1), np.float32(1), 1]
+)
+def test_log_scale_may_be_any_number(log_scale):
+    inputs = make_inputs()
+    assert torch.equal(
+        contrastive_loss(**inputs, log_scale=log_scale).loss, contrastive_loss(**inputs, log_scale=1.0).loss
+    )
+
+
+def test_only_the_inputs_and_a_number_a_row_are_saved():
+    inputs = {k: v.requires_grad_() for k, v in make_inputs(40, 20).items()}
+    known, saved = {v.data_ptr() for v in inputs.values()}, []
+
+    def pack(tensor):
+        if tensor.data_ptr() not in known:
+            saved.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        contrastive_loss(**inputs, log_scale=torch.tensor(1.0, requires_grad=True))
+    assert max(saved) <= 40
 
 
 def test_many_blocks_give_what_one_gives(monkeypatch):
@@ -74,13 +153,13 @@ def test_extreme_norms_match_float64(backend, scale):
 @pytest.mark.parametrize("log_scale", [1.3, math.log(100.0) - 1e-3])
 def test_large_problems_match_float64(monkeypatch, dtype, log_scale):
     """One exp for both directions where the logits are small, the careful way where they are not; many blocks."""
-    monkeypatch.setattr(chunked, "WORTH_BOUNDING", 1)
+    monkeypatch.setattr(chunked, "WORTH_SHARING", 1)
     monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
     compare_with_float64(make_inputs(100, 150, dtype=dtype), dtype, log_scale)
 
 
 def test_a_shared_exp_costs_confident_pairs_less_than_a_logits_rounding(monkeypatch):
-    monkeypatch.setattr(chunked, "WORTH_BOUNDING", 1)
+    monkeypatch.setattr(chunked, "WORTH_SHARING", 1)
     x = torch.eye(64) * 3
     out = contrastive_loss(x, x, 3.9)
     assert (out.x_to_y - dense(x.double(), x.double(), torch.tensor(3.9).double())[1]).abs().max() < 50 * 2**-23
@@ -109,11 +188,11 @@ def test_all_logits_never_exist_at_once(monkeypatch):
             sizes.extend(v.numel() for v in tree_leaves(out) if isinstance(v, torch.Tensor))
             return out
 
-    x, y = (torch.randn(600, 8) for _ in range(2))
+    x, y, log_scale = torch.randn(600, 8), torch.randn(600, 8), torch.tensor(1.0)
     grads = tuple(torch.randn(600) for _ in range(3))
     with Sizes():
-        row_lse, column_lse, _ = chunked.logsumexp_chunked(x, y, True)
-        chunked.logsumexp_chunked_backward(grads, x, y, row_lse, column_lse, True)
+        row_lse, column_lse, _ = chunked.logsumexp_chunked(x, y, log_scale, True)
+        chunked.logsumexp_chunked_backward(grads, x, y, log_scale, row_lse, column_lse, True)
     assert max(sizes) <= max((1 << 16) // 4, x.numel())
 
 
@@ -142,14 +221,9 @@ def test_duplicated_targets_share_the_mass():
 def test_opcheck_of_the_logsumexp(backend, both):
     inputs = make_inputs(7, 4)
     y = inputs["y" if both else "y_extra"]
-    arguments = (inputs["x"].requires_grad_(), y.requires_grad_(), both, backend)
+    log_scale = torch.tensor(1.0, requires_grad=True)
+    arguments = (inputs["x"].requires_grad_(), y.requires_grad_(), log_scale, both, backend)
     torch.library.opcheck(torch.ops.reserve_kernels.contrastive_logsumexp, arguments)
-
-
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
-def test_opcheck_of_the_scaling(backend):
-    arguments = (make_inputs(7, 4)["x"].requires_grad_(), torch.tensor(1.0, requires_grad=True), backend)
-    torch.library.opcheck(torch.ops.reserve_kernels.contrastive_scale, arguments)
 
 
 def test_compiles_as_one_graph_with_gradient():
@@ -169,6 +243,9 @@ BAD = {
     "y pairs": ({"y": torch.randn(36, 64)}, ValueError, r"y must pair with x's shape \(37, 64\); got \(36, 64\)"),
     "extra dim": ({"y_extra": torch.randn(3, 32)}, ValueError, "y_extra must have x's dim 64; got 32"),
     "log_scale": ({"log_scale": torch.ones(2)}, ValueError, "log_scale must be a scalar"),
+    "log_scale type": ({"log_scale": "1"}, TypeError, "log_scale must be a number or a torch.Tensor; got str"),
+    "group type": ({"group": 0}, TypeError, "group must be a torch.distributed.ProcessGroup or None; got int"),
+    "group of others": ({"group": dist.GroupMember.NON_GROUP_MEMBER}, ValueError, "group must have this process"),
     "backend": ({"backend": "triton9"}, ValueError, "backend must be 'auto' or one of"),
 }
 

@@ -96,5 +96,6 @@ def test_memory_stays_far_below_all_logits():
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     contrastive_loss(x, y, 1.0, backend="triton").loss.backward()
-    # Scaled vectors 50 MB, a gradient 25 MB, a sum in float32 50 MB, weights 32 MB. The logits alone would be 537 MB.
+    # A side scaled 25 MB, a gradient 25 MB, a sum in float32 50 MB, weights 32 MB, the products' workspace 32 MB. The
+    # logits alone would be 537 MB.
     assert torch.cuda.max_memory_allocated() - before < 200e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ CASES = {
     "one has none": ([7, 0], [5, 3]),
     "one pair, no extras": ([1, 6], [0, 0]),
     "four, uneven": ([5, 0, 11, 2], [1, 8, 0, 3]),
+    "none at all": ([0, 0], [0, 0]),
     "one rank": ([8], [3]),
 }
 
@@ -41,14 +43,38 @@ def rank_results(inputs, group) -> list[torch.Tensor]:
     return [t.detach() for t in (out.x_to_y, out.y_to_x, out.loss, *grads)]
 
 
+def check_one_direction_alone(rank: int) -> None:
+    """Only x's losses: the backward pass gathers gradients of y's side alone, on every rank."""
+    parts = shares([3, 4], [2, 0])
+    whole = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in NAMES}
+    mine = {name: parts[rank][name].requires_grad_() for name in NAMES}
+    for inputs, group in ((whole, None), (mine, dist.group.WORLD)):
+        contrastive_loss(**inputs, log_scale=1.3, group=group).x_to_y.sum().backward()
+    expected = whole["y"].grad.split([3, 4])[rank]
+    torch.testing.assert_close(mine["y"].grad, expected, rtol=1e-6, atol=1e-6)
+
+
+def check_unlike_ranks(rank: int) -> None:
+    """A dimension of its own on one rank is an error on all, not a wait without end."""
+    x = torch.randn(3, 16 + rank)
+    message = r"x must have one dim and dtype on all ranks of group; got, by rank, \[\*, 16\] float32, \[\*, 17\]"
+    with pytest.raises(ValueError, match=message):
+        contrastive_loss(x, x, 1.0, group=dist.group.WORLD)
+
+
 def run_rank(rank: int, world_size: int, address: str, folder: str) -> None:
     torch.set_num_threads(1)
+    # The collectives were renamed; their old names warn.
+    warnings.simplefilter("error", FutureWarning)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
     try:
         for name, (pairs, extras) in CASES.items():
             if len(pairs) == world_size:
                 results = rank_results(shares(pairs, extras)[rank], dist.group.WORLD)
                 torch.save(results, f"{folder}/{name} {rank}.pt")
+        if world_size == 2:
+            check_one_direction_alone(rank)
+            check_unlike_ranks(rank)
     finally:
         dist.destroy_process_group()
     # A thread that outlives its group can abort the process while Python ends.

@@ -18,6 +18,8 @@ from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
 from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward_kernel
 from reserve_kernels.attention.triton_short import MOST_IN_A_TILE, short_backward_kernel, short_forward_kernel
 
+LARGEST_OFFSET = 2**31 - 1
+"""Numbers from the first of a sequence to its last in qkv, at most: within a sequence the kernels count in 32 bits."""
 TABLE_BLOCK = 64
 """Tokens whose sines and cosines one program computes."""
 
@@ -40,6 +42,11 @@ class _Launch:
         self.sequences = cu_seqlens.shape[0] - 1
         # No sequence is longer than all tokens, whatever bound the caller gives.
         self.max_seqlen = min(max_seqlen, self.tokens)
+        longest = LARGEST_OFFSET // (3 * 64 * max(self.heads, 1))
+        if self.max_seqlen > longest:
+            raise ValueError(
+                f"max_seqlen must be at most {longest} with {self.heads} heads in backend 'triton'; got {max_seqlen}"
+            )
         self.cu_seqlens = cu_seqlens.contiguous()
         # A pointer that the kernels are given and do not read.
         self.segment_ids = self.cu_seqlens if segment_ids is None else segment_ids.contiguous()
@@ -140,7 +147,7 @@ def attention_triton_backward(
             launch.long(dkv_kernel, tiles["dkv"], tiles["dkv"].keys, grad, launch.qkv, lse, delta, *inputs, *scales)
         else:
             tile = tiles["short_backward"]
-            launch.short(short_backward_kernel, tile, grad, launch.qkv, *inputs, *scales)
+            launch.short(short_backward_kernel, tile, grad, launch.qkv, lse, *inputs, *scales)
     return grad_qkv
 
 

@@ -116,6 +116,30 @@ def test_sequences_do_not_see_each_other(lengths):
     assert not torch.equal(out[first:last], other[first:last])
 
 
+# 0: queries, 1: keys, 2: values, 3: the output's gradient.
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("lengths", [[7, 9, 31], [70, 33, 66]], ids=["short", "long"])
+def test_bad_numbers_stay_in_their_sequence(lengths, bad, part):
+    """Sequences that share a tile, too: a weight of 0 times NaN is NaN."""
+    qkv, grad, cu, longest, angles, _ = make_inputs(lengths, torch.float16)
+    changed, changed_grad = qkv.clone(), grad.clone()
+    first, last = cu[1:3].tolist()
+    place = (first + 4, 1, slice(None))
+    if part == 3:
+        changed_grad[place] = bad
+    else:
+        changed[first + 4, part, 1] = bad
+    expected, results = (
+        run(lambda x: rotary_attention(x, cu, longest, angles=angles, backend="triton"), *inputs)
+        for inputs in ((qkv, grad), (changed, changed_grad))
+    )
+    for clean, spoiled in zip(expected, results, strict=True):
+        assert torch.equal(clean[:first], spoiled[:first])
+        assert torch.equal(clean[last:], spoiled[last:])
+    assert not results[1][first:last].isfinite().all()
+
+
 def test_qkv_and_its_gradient_may_have_any_strides():
     qkv, grad, cu, longest, angles, _ = make_inputs([5, 9], torch.float32)
     strided = torch.stack((qkv, qkv), dim=-1)[..., 0]

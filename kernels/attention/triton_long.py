@@ -22,8 +22,8 @@ from reserve_kernels.attention.triton_blocks import (
 
 LN_2 = tl.constexpr(0.6931471805599453)
 LOG2_E = tl.constexpr(1.4426950408889634)
-# Below any score, yet finite: the difference of two of them is 0 and not NaN.
-LOWEST = tl.constexpr(-1e30)
+# No score is below it, yet it is finite: the difference of two of them is 0 and not NaN.
+LOWEST = tl.constexpr(-3.4028234663852886e38)
 
 
 @triton.jit

@@ -8,10 +8,23 @@ then comes before CHOSEN. Nothing is ever tried out in a call of the op.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
+
+
+class Chip(NamedTuple):
+    """A kind of GPU: ten times its compute capability, and its name."""
+
+    architecture: int
+    name: str
+
+
+INTERPRETED = Chip(90, "interpreter")
+"""What the kernels are interpreted as if for."""
 
 
 class Tile(NamedTuple):
@@ -86,35 +99,64 @@ def length_class(max_seqlen: int) -> str:
     return next(name for name, longest in LENGTH_CLASSES.items() if longest is None or max_seqlen <= longest)
 
 
-def pick(architecture: int, max_seqlen: int) -> dict[str, Tile]:
+def pick(chip: Chip, max_seqlen: int) -> dict[str, Tile]:
     """The tile of each kernel that runs a batch: of those in SHARED or of those in WALKING."""
     name = length_class(max_seqlen)
-    return CHOSEN[family(architecture)][name] | tuned(architecture).get(name, {})
+    return CHOSEN[family(chip.architecture)][name] | tuned(chip).get(name, {})
 
 
-def tuned_file(architecture: int) -> Path:
-    """Where the tuner keeps its choices for a chip, under the user's cache directory."""
+def tuned_file(chip: Chip) -> Path:
+    """Where the tuner keeps its choices for a chip and this version of Triton, under the user's cache directory."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "reserve_kernels" / f"rotary_attention_sm{architecture}.json"
+    triton = importlib.metadata.version("triton")
+    name = f"rotary_attention_{chip.name}_sm{chip.architecture}_triton{triton}.json"
+    return Path(cache) / "reserve_kernels" / name.replace(" ", "_").replace("/", "_")
 
 
 @functools.cache
-def tuned(architecture: int) -> dict[str, dict[str, Tile]]:
+def tuned(chip: Chip) -> dict[str, dict[str, Tile]]:
     """The tuner's choices for a chip, per length class and kernel; empty where it has not run.
 
-    Read once per process. Raises ValueError where the file names what is no candidate: the tests have not seen it.
+    Read once per process. A file that cannot be used is left aside with a warning.
     """
-    file = tuned_file(architecture)
-    return read_choices(file, family(architecture)) if file.exists() else {}
+    file = tuned_file(chip)
+    try:
+        return read_choices(file.read_text(), family(chip.architecture))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f"rotary_attention: {file} is left aside: {error}; tune again or remove it", stacklevel=2)
+        return {}
 
 
-def read_choices(file: Path, chips: int) -> dict[str, dict[str, Tile]]:
-    """The choices in `file`, checked against the candidates of the family `chips`."""
+def read_choices(text: str, chips: int) -> dict[str, dict[str, Tile]]:
+    """The choices that `write_choices` wrote, checked against the candidates of the family `chips`.
+
+    Raises ValueError where it is something else, or names what is no candidate: the tests have not seen it.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not all(isinstance(kernels, dict) for kernels in content.values()):
+        raise ValueError("it is no table of tiles by length class and kernel")
     choices: dict[str, dict[str, Tile]] = {}
-    for name, kernels in json.loads(file.read_text()).items():
+    for name, kernels in content.items():
         for kernel, shape in kernels.items():
-            tile = Tile(*shape)
-            if kernel not in CHOSEN[chips].get(name, {}) or tile not in CANDIDATES[chips][kernel]:
-                raise ValueError(f"{file}: {tile} is no candidate for {kernel!r} of {name!r}; tune again or remove it")
+            allowed = CANDIDATES[chips][kernel] if kernel in CHOSEN[chips].get(name, {}) else ()
+            tile = next((t for t in allowed if list(t) == shape and holds(kernel, t, name)), None)
+            if tile is None:
+                raise ValueError(f"{shape} is no candidate for {kernel!r} of {name!r}")
             choices.setdefault(name, {})[kernel] = tile
     return choices
+
+
+def write_choices(choices: dict[str, dict[str, Tile]], file: Path) -> None:
+    """Writes `file` whole or not at all, so that no process reads a part of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(choices, indent=1) + "\n")
+    unfinished.replace(file)
+
+
+def holds(kernel: str, tile: Tile, name: str) -> bool:
+    """Whether `tile` can do all sequences of the length class `name`."""
+    longest = LENGTH_CLASSES[name]
+    return kernel in WALKING or (longest is not None and tile.queries >= longest)

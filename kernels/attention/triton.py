@@ -13,7 +13,7 @@ import math
 import torch
 import triton
 
-from reserve_kernels.attention.tiles import Tile, pick
+from reserve_kernels.attention.tiles import INTERPRETED, Chip, Tile, pick
 from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
 from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward_kernel
 from reserve_kernels.attention.triton_short import MOST_IN_A_TILE, short_backward_kernel, short_forward_kernel
@@ -36,6 +36,7 @@ class _Launch:
         segment_ids: torch.Tensor | None,
         rotary: str,
         scale: float,
+        tiles: dict[str, Tile] | None,
     ) -> None:
         self.qkv = _readable(qkv)
         self.tokens, _, self.heads, _ = qkv.shape
@@ -54,7 +55,7 @@ class _Launch:
         self.constants = {"ROTARY": ROTARY[self.rotary], "SEGMENTS": segment_ids is not None}
         self.scale = scale
         self.scale_log2 = scale * math.log2(math.e)
-        self.tiles = pick(_architecture(qkv.device), self.max_seqlen)
+        self.tiles = pick(_chip(qkv.device), self.max_seqlen) if tiles is None else tiles
         self.nothing = min(self.tokens, self.heads, self.sequences, self.max_seqlen) == 0
         self.device = torch.cuda.device(qkv.device) if qkv.is_cuda else contextlib.nullcontext()
 
@@ -98,9 +99,13 @@ def attention_triton(
     segment_ids: torch.Tensor | None,
     rotary: str,
     scale: float,
+    tiles: dict[str, Tile] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads] in float32)."""
-    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads] in float32).
+
+    `tiles` is for the tuner: the tile of each kernel, instead of what `tiles.pick` says.
+    """
+    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, tiles)
     out = qkv.new_empty(launch.tokens, launch.heads, 64)
     lse = qkv.new_empty(launch.tokens, launch.heads, dtype=torch.float32)
     if launch.nothing:
@@ -127,9 +132,10 @@ def attention_triton_backward(
     segment_ids: torch.Tensor | None,
     rotary: str,
     scale: float,
+    tiles: dict[str, Tile] | None = None,
 ) -> torch.Tensor:
-    """The gradient of `qkv`, given that of `out` and what the forward returned."""
-    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    """The gradient of `qkv`, given that of `out` and what the forward returned; `tiles` as there."""
+    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, tiles)
     grad_qkv = torch.empty_like(launch.qkv)
     if launch.nothing:
         return grad_qkv
@@ -162,9 +168,8 @@ def _readable(x: torch.Tensor) -> torch.Tensor:
 
 
 @functools.cache
-def _architecture(device: torch.device) -> int:
-    """80 for compute capability 8.0 …; the kernels are interpreted as if for 9.0."""
+def _chip(device: torch.device) -> Chip:
     if device.type != "cuda":
-        return 90
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+        return INTERPRETED
+    properties = torch.cuda.get_device_properties(device)
+    return Chip(10 * properties.major + properties.minor, properties.name)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from numerics import assert_as_good_as_reference
 
 from reserve_kernels import rotary_attention
-from reserve_kernels.attention import tiles
+from reserve_kernels.attention import tiles, tune
+from reserve_kernels.attention import triton as triton_launcher
 from reserve_kernels.attention.reference import attention_reference
+from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
 
 # Short ones share a tile of 64; the others have a tile for themselves and more.
 LENGTHS = {
@@ -116,6 +120,7 @@ def test_sequences_do_not_see_each_other(lengths):
     assert not torch.equal(out[first:last], other[first:last])
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 # 0: queries, 1: keys, 2: values, 3: the output's gradient.
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -149,6 +154,42 @@ def test_qkv_and_its_gradient_may_have_any_strides():
         for inputs in ((qkv, grad), (strided, wide))
     ]
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("lengths", [[5, 9], [70]], ids=["short", "long"])
+def test_the_tuner_runs_every_candidate(lengths, monkeypatch):
+    monkeypatch.setattr(tune, "HEADS", 1)
+    name = tiles.length_class(max(lengths))
+    passes = tune.make_passes(lengths, torch.device("cpu"))
+    count = []
+
+    def timer(calls):
+        count.append(len([call() for call in calls]))
+        return [1.0] * len(calls)
+
+    assert tune.tune_class(name, 90, passes, timer) == tiles.CHOSEN[90][name]
+    assert count == [len(tiles.CANDIDATES[90][kernel]) for kernel in tiles.CHOSEN[90][name]]
+
+
+@pytest.mark.parametrize("rotary", ["reserve", "standard"])
+def test_the_table_is_exact_to_rounding(rotary):
+    """Around every quarter of the circle, and where the reduction of large angles would show."""
+    quarters = torch.arange(-40, 40).float() * (math.pi / 4)
+    angles = torch.cat((quarters, torch.randn(400) * 10, torch.randn(160) * 1e5, torch.tensor([0.0, 1e-20] * 8)))
+    angles = angles.view(-1, 16)
+    table = torch.empty(len(angles), 32)
+    rotary_table_kernel[(math.ceil(len(angles) / 64),)](angles, table, len(angles), ROTARY=ROTARY[rotary], BLOCK=64)
+    sin, cos = angles.double().sin(), angles.double().cos()
+    expected = torch.stack((sin - cos, sin + cos), -1).flatten(-2) if rotary == "reserve" else torch.cat((cos, sin), 1)
+    torch.testing.assert_close(table.double(), expected, atol=2.5e-7, rtol=0)
+
+
+def test_sequences_whose_offsets_need_more_than_32_bits_are_refused():
+    qkv, _, cu, *_ = make_inputs([70], torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton_launcher, "LARGEST_OFFSET", 3 * 64 * 2 * 69)
+        with pytest.raises(ValueError, match="max_seqlen must be at most 69 with 2 heads in backend 'triton'; got 70"):
+            rotary_attention(qkv, cu, 70, backend="triton")
 
 
 def test_opcheck():

@@ -28,12 +28,17 @@ INTERPRETED = Chip(90, "interpreter")
 
 
 class Tile(NamedTuple):
-    """Queries and keys of a tile, warps that work on it, and stages of loads in flight."""
+    """Queries and keys of a tile, warps that work on it, and stages of loads in flight.
+
+    `turned`: what the kernel walks over has its position applied beforehand, once for all blocks that walk over it; its
+    rotated half is written to memory for that. In the other kernels each block applies it again to what it reads.
+    """
 
     queries: int
     keys: int
     warps: int
     stages: int
+    turned: bool = False
 
 
 LENGTH_CLASSES = {"tiny": 32, "short": 64, "medium": 256, "long": None}
@@ -61,12 +66,27 @@ CANDIDATES: dict[int, dict[str, tuple[Tile, ...]]] = {
             Tile(128, 64, 8, 2),
             Tile(128, 64, 8, 3),
             Tile(128, 128, 8, 2),
+            Tile(64, 64, 4, 2, turned=True),
+            Tile(128, 64, 4, 2, turned=True),
+            Tile(128, 64, 4, 3, turned=True),
         ),
-        "dq": (Tile(64, 64, 4, 2), Tile(128, 64, 8, 2), Tile(128, 64, 8, 1)),
-        "dkv": (Tile(64, 64, 4, 2), Tile(64, 128, 8, 2), Tile(64, 128, 8, 1)),
+        "dq": (
+            Tile(64, 64, 4, 2),
+            Tile(128, 64, 8, 2),
+            Tile(128, 64, 8, 1),
+            Tile(64, 64, 4, 2, turned=True),
+        ),
+        "dkv": (
+            Tile(64, 64, 4, 2),
+            Tile(64, 128, 8, 2),
+            Tile(64, 128, 8, 1),
+            Tile(64, 64, 4, 2, turned=True),
+            Tile(64, 128, 8, 2, turned=True),
+        ),
     },
 }
-CANDIDATES[100] = CANDIDATES[90] | {"dkv": (Tile(64, 64, 8, 2), Tile(64, 128, 8, 2))}
+CANDIDATES[100] = {kernel: tuple(t for t in tiles if not t.turned) for kernel, tiles in CANDIDATES[90].items()}
+CANDIDATES[100]["dkv"] = (Tile(64, 64, 8, 2), Tile(64, 128, 8, 2))
 """Everything that can be picked, for each family of chips. Each is compiled for it in the tests."""
 
 _SHORT = {"short_forward": Tile(64, 64, 4, 1), "short_backward": Tile(64, 64, 4, 1)}
@@ -99,10 +119,15 @@ def length_class(max_seqlen: int) -> str:
     return next(name for name, longest in LENGTH_CLASSES.items() if longest is None or max_seqlen <= longest)
 
 
-def pick(chip: Chip, max_seqlen: int) -> dict[str, Tile]:
-    """The tile of each kernel that runs a batch: of those in SHARED or of those in WALKING."""
+def pick(chip: Chip, max_seqlen: int, *, segments: bool = False) -> dict[str, Tile]:
+    """The tile of each kernel that runs a batch: of those in SHARED or of those in WALKING.
+
+    With segment ids it is always the library's choice: the tuner measures without them, and some candidates have no
+    registers left for them.
+    """
     name = length_class(max_seqlen)
-    return CHOSEN[family(chip.architecture)][name] | tuned(chip).get(name, {})
+    chosen = CHOSEN[family(chip.architecture)][name]
+    return chosen if segments else chosen | tuned(chip).get(name, {})
 
 
 def tuned_file(chip: Chip) -> Path:

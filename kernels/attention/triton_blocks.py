@@ -11,8 +11,10 @@ import triton.language as tl
 
 ROTARY = {None: 0, "reserve": 1, "standard": 2}
 """How the kernels' constant ROTARY is spelled."""
+TURNED = tl.constexpr(3)
+"""ROTARY of rows to which the position was applied before, by turn_kernel."""
 
-UNSPECIALIZED = ["heads", "sequences", "blocks", "group", "tokens"]
+UNSPECIALIZED = ["heads", "sequences", "blocks", "group", "tokens", "part"]
 """Arguments that change from call to call: no variant of a kernel for each of their values."""
 UNALIGNED = ["cu_seqlens", "segment_ids"]
 """Pointers that are read one number at a time: no variant for their alignment."""
@@ -49,12 +51,19 @@ def rotate(x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr,
 
 
 @triton.jit
-def load_rotated(base, table, rows, valid, stride, ROTARY: tl.constexpr, MASKED: tl.constexpr):
-    """The rotated and the other half of queries or keys, in their dtype."""
-    half = load_half(base, rows, valid, stride, MASKED)
-    if ROTARY != 0:
-        half = rotate(half, table, rows, valid, ROTARY, False, MASKED).to(half.dtype)
-    return half, load_half(base + 32, rows, valid, stride, MASKED)
+def load_rotated(base, table, rows, valid, heads, ROTARY: tl.constexpr, MASKED: tl.constexpr):
+    """The rotated and the other half of queries or keys of one head, in their dtype.
+
+    `base` is theirs in qkv. `table` is what rotary_table_kernel wrote, or with TURNED this head's part of what
+    turn_kernel wrote.
+    """
+    if ROTARY == TURNED:
+        half = load_half(table, rows, valid, heads * 32, MASKED)
+    else:
+        half = load_half(base, rows, valid, heads * 192, MASKED)
+        if ROTARY != 0:
+            half = rotate(half, table, rows, valid, ROTARY, False, MASKED).to(half.dtype)
+    return half, load_half(base + 32, rows, valid, heads * 192, MASKED)
 
 
 @triton.jit
@@ -97,8 +106,8 @@ def work_item(cu_seqlens, heads, blocks):
 def sine_cosine(a):
     """Sine and cosine of float32 angles in radians, within two roundings of float32 for angles up to a million.
 
-    tl.sin reduces large angles by a table on the stack, where Triton 3.6 puts 40 bytes for each thread. Here the nearest
-    multiple of pi / 2 is taken off in float64, and series go on from what is left, at most pi / 4.
+    tl.sin keeps up to 40 bytes on the stack for large angles under Triton 3.6. Here the nearest multiple of pi / 2 is
+    taken off in float64, and series go on from what is left, at most pi / 4.
     """
     quarters = tl.floor(a.to(tl.float64) * 0.6366197723675814 + 0.5)
     x = (a.to(tl.float64) - quarters * 1.5707963267948966).to(tl.float32)
@@ -130,3 +139,17 @@ def rotary_table_kernel(angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.c
     else:
         tl.store(table + rows * 32 + i, cos, mask=rows < tokens)
         tl.store(table + rows * 32 + 16 + i, sin, mask=rows < tokens)
+
+
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def turn_kernel(qkv, table, turned, tokens, heads, part, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
+    """turned [parts, tokens, heads, 32]: the rotated halves of queries (0) and keys (1), from number `part` on."""
+    rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
+    valid = rows < tokens
+    head = tl.program_id(1) % heads
+    nth = tl.program_id(1) // heads
+    half = load_half(qkv + ((part + nth) * heads + head) * 64, rows, valid, heads * 192, True)
+    half = rotate(half, table, rows, valid, ROTARY, False, True)
+    base = turned + (nth * tokens.to(tl.int64) * heads + head) * 32
+    place = base + rows[:, None] * (heads * 32) + tl.arange(0, 32)[None, :]
+    tl.store(place, half.to(turned.dtype.element_ty), mask=valid[:, None])

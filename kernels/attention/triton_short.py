@@ -4,9 +4,9 @@ There is no loop, and the backward pass computes its scores once and all three g
 rows of scores, so it reads no output of the forward pass.
 
 A weight of 0 does not keep NaN out of a sum. That NaN and infinities stay in their own sequence is done as follows.
-Forward: values are made finite before they are multiplied, and the scores of a key whose value was not finite become NaN,
-but for those of other sequences, which are masked. Backward: statistics that are not finite say which rows of queries,
-keys and values may be bad; these are not read, and their scores become NaN likewise.
+Forward: values are made finite before they are multiplied, and the scores of a key whose value was not finite become
+NaN, but for those of other sequences, which are masked. Backward: statistics that are not finite say which rows of
+queries, keys and values may be bad; these are not read, and their scores become NaN likewise.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def short_forward_kernel(
     stride = heads * 192
     q = qkv + start * stride + head * 64
     table += start * 32
-    q_rotated, q_other = load_rotated(q, table, rows, valid, stride, ROTARY, True)
-    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, valid, stride, ROTARY, True)
+    q_rotated, q_other = load_rotated(q, table, rows, valid, heads, ROTARY, True)
+    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, valid, heads, ROTARY, True)
     values = load_rows(q + heads * 128, rows, valid, stride, True)
     values, spoiled = _finite(values)
     # A bad key may leave the output as it is, as -inf does among the scores: the backward pass is to know of it.
@@ -119,8 +119,8 @@ def short_backward_kernel(
     table += start * 32
     of_forward = tl.load(lse + start * heads + head + rows * heads, mask=valid, other=0.0) * 0.0
     good = valid & (of_forward == 0.0)
-    q_rotated, q_other = load_rotated(q, table, rows, good, stride, ROTARY, True)
-    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, good, stride, ROTARY, True)
+    q_rotated, q_other = load_rotated(q, table, rows, good, heads, ROTARY, True)
+    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, good, heads, ROTARY, True)
     g, of_g = _finite(load_rows(grad + (start * heads + head) * 64, rows, valid, heads * 64, True))
     p, total, _ = _weights(q_rotated, q_other, k_rotated, k_other, of_forward + of_g, together, scale_log2)
     p = p / _or_else(total, 1.0)[:, None]

@@ -114,6 +114,15 @@ def test_other_backends_match_float64(backend, shape):
     check(LENGTHS[shape], torch.bfloat16, backend)
 
 
+@pytest.mark.parametrize("backend", ["triton", "sdpa"])
+@pytest.mark.parametrize("rotary", ["reserve", "standard"])
+def test_angles_get_no_gradient(backend, rotary):
+    qkv, grad, cu, longest, angles, _ = make_inputs([31, 17], torch.bfloat16)
+    angles.requires_grad_()
+    out = rotary_attention(qkv.requires_grad_(), cu, longest, angles=angles, rotary=rotary, backend=backend)
+    assert torch.autograd.grad(out, [qkv, angles], grad, allow_unused=True)[1] is None
+
+
 def test_auto_picks_triton_in_half_precision_and_sdpa_in_full():
     qkv, _, cu, longest, angles, _ = make_inputs([31, 17], torch.bfloat16)
     assert torch.equal(

@@ -61,6 +61,11 @@ def test_tuned_choices_come_first(tuned_file):
     assert tiles.pick(CHIP, 241) == tiles.CHOSEN[90]["medium"]
 
 
+def test_with_segment_ids_the_librarys_choices_hold(tuned_file):
+    tiles.write_choices({"long": {"forward": tiles.CANDIDATES[90]["forward"][-1]}}, tuned_file)
+    assert tiles.pick(CHIP, 640, segments=True) == tiles.CHOSEN[90]["long"]
+
+
 def test_writing_leaves_nothing_beside_the_file(tuned_file):
     for tile in tiles.CANDIDATES[90]["forward"][:2]:
         tiles.write_choices({"long": {"forward": tile}}, tuned_file)

@@ -98,6 +98,25 @@ def test_every_backward_tile(kernel, monkeypatch):
         check([135, 70], torch.float16, heads=1)
 
 
+TURNED = {
+    kernel: next(tile for tile in tiles.CANDIDATES[90][kernel] if tile.turned) for kernel in ("forward", "dq", "dkv")
+}
+
+
+@pytest.mark.parametrize("kernels", [["forward"], ["dq"], ["dkv"], ["forward", "dq", "dkv"]], ids="-".join)
+@pytest.mark.parametrize(("rotary", "segments"), [("reserve", False), ("standard", True)])
+def test_position_applied_beforehand(kernels, rotary, segments, monkeypatch):
+    for kernel in kernels:
+        monkeypatch.setitem(tiles.CHOSEN[90]["medium"], kernel, TURNED[kernel])
+    check([70, 0, 33], torch.float16, heads=3, rotary=rotary, segments=segments)
+
+
+def test_a_tile_for_turned_keys_without_a_position(monkeypatch):
+    for kernel, tile in TURNED.items():
+        monkeypatch.setitem(tiles.CHOSEN[90]["medium"], kernel, tile)
+    check([70, 33], torch.float16, with_angles=False)
+
+
 def test_scores_far_below_zero_do_not_overflow():
     """A key beyond the end of its sequence scores 0, which is far above -200."""
     qkv, grad, cu, longest, *_ = make_inputs([70], torch.float32)
@@ -106,6 +125,15 @@ def test_scores_far_below_zero_do_not_overflow():
     out, gradient = run(lambda x: rotary_attention(x, cu, longest, backend="triton"), qkv, grad)
     assert out.isfinite().all()
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("length", [9, 70], ids=["short", "long"])
+def test_scores_may_be_as_low_as_float32_goes(length):
+    """-2**106 here, and all equal: each output is the mean of the values."""
+    qkv, _, cu, *_ = make_inputs([length], torch.float32)
+    qkv[:, 0], qkv[:, 1] = 2**50, -(2**50)
+    out = rotary_attention(qkv, cu, length, backend="triton")
+    torch.testing.assert_close(out, qkv[:, 2].mean(0).expand_as(out), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("lengths", [[7, 9, 31], [70, 33, 66]], ids=["short", "long"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from reserve_kernels.attention.availability import COMPOSED, IMPLEMENTATIONS
+from reserve_kernels.attention.packing import check_packing
 from reserve_kernels.attention.peers import attention_peer
 from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
 from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
@@ -39,15 +42,18 @@ def rotary_attention(
         qkv: [tokens, 3, heads, 64] queries, keys and values of all sequences one after another; float16, bfloat16,
             float32 or float64. Under autocast it is cast to autocast's dtype.
         cu_seqlens: int32 [sequences + 1], where each sequence starts, from 0 to `tokens`; empty sequences are allowed.
-            Its values are not checked: that would make the host wait for a GPU.
-        max_seqlen: length of the longest sequence, or more.
+            Its values are checked on the CPU; on a GPU they are not, since the host would wait for it, and wrong ones
+            give wrong results.
+        max_seqlen: length of the longest sequence, or more; an int of the host. Too small a one is an error on the CPU
+            and gives wrong results on a GPU.
         angles: float32 [tokens, 16], the rotary angles of each token in radians, applied to queries and keys: angle i
             to head dimensions 2 i and 2 i + 1 of the first 32; the others pass through. None for no position. They
             get no gradient.
         rotary: "reserve", the released models' diagonal form (even (sin a - cos a), odd (sin a + cos a)), or
             "standard", the rotation by a (SPEC 5).
-        segment_ids: int32 [tokens]; if given, tokens attend only to tokens of their sequence with an equal id.
-        scale: multiplies the scores; positive, 1 / sqrt(64) by default.
+        segment_ids: int32 [tokens], in any order; if given, tokens attend only to tokens of their sequence with an
+            equal id.
+        scale: multiplies the scores; a positive, finite number of the host, 1 / sqrt(64) by default.
         backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "varlen" and "xformers" are other
             libraries' attention, the position applied before it, and take no segment_ids; "sdpa" pads on a GPU.
 
@@ -56,11 +62,11 @@ def rotary_attention(
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; it is named.
-        RuntimeError: the named backend cannot run here.
+        RuntimeError: the named backend cannot run here; or a double backward, of which there is none.
 
-    The gradient of `qkv` comes back packed like `qkv`. There is no double backward. Two runs of "triton" or
-    "reference", and on the CPU of "sdpa", give the same bits. In "triton", a NaN or infinity in a sequence of at most
-    64 tokens can reach the few sequences beside it, which share its tile.
+    The gradient of `qkv` comes back packed like `qkv`. Two runs of "triton" or "reference", and on the CPU of "sdpa",
+    give the same bits; the other libraries promise that under `torch.use_deterministic_algorithms`. A NaN or infinity
+    stays in its own sequence, and may make all of that sequence NaN.
     """
     check_tensor("qkv", qkv, FLOATING)
     if qkv.dim() != 4 or qkv.shape[1] != 3 or qkv.shape[3] != HEAD_SIZE:
@@ -69,19 +75,20 @@ def rotary_attention(
     check_same_device("cu_seqlens", cu_seqlens, "qkv", qkv)
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
         raise ValueError(f"cu_seqlens must be [sequences + 1]; got shape {tuple(cu_seqlens.shape)}")
+    if isinstance(max_seqlen, bool | float | torch.Tensor):
+        raise TypeError(f"max_seqlen must be an int; got {type(max_seqlen).__name__}")
     if max_seqlen < 0:
         raise ValueError(f"max_seqlen must be at least 0; got {max_seqlen}")
     if rotary not in ("reserve", "standard"):
         raise ValueError(f"rotary must be 'reserve' or 'standard'; got {rotary!r}")
     if angles is not None:
         _check_per_token("angles", angles, qkv, (torch.float32, torch.float64), (ANGLES,))
+        angles = angles.detach()
     if segment_ids is not None:
         _check_per_token("segment_ids", segment_ids, qkv, (torch.int32,), ())
     if torch.is_autocast_enabled(qkv.device.type) and qkv.dtype != torch.float64:
         qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
-    scale = HEAD_SIZE**-0.5 if scale is None else float(scale)
-    if not scale > 0:
-        raise ValueError(f"scale must be positive; got {scale}")
+    scale = _checked_scale(scale)
     chosen = choose(OP, backend, qkv.device, qkv.dtype)
     arguments = (qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
     if chosen in SDPA_KERNELS and qkv.device.type != "cpu":
@@ -90,6 +97,16 @@ def rotary_attention(
         return attention_peer(chosen, *arguments)
     out, _ = torch.ops.reserve_kernels.rotary_attention(*arguments, chosen)
     return out
+
+
+def _checked_scale(scale: float | None) -> float:
+    if scale is None:
+        return HEAD_SIZE**-0.5
+    if isinstance(scale, torch.Tensor):
+        raise TypeError("scale must be a number: a tensor could make the host wait for a GPU; got Tensor")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be positive and finite; got {scale}")
+    return float(scale)
 
 
 def _check_per_token(
@@ -115,6 +132,7 @@ def _attention(
     scale: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    check_packing(qkv, cu_seqlens, max_seqlen)
     if backend == "triton":
         from reserve_kernels.attention.triton import attention_triton
 
@@ -182,3 +200,10 @@ def _backward(ctx, grad, _grad_lse):
 
 
 _attention.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _refuse_double_backward(ctx, grad):
+    raise RuntimeError("rotary_attention has no double backward")
+
+
+_attention_backward.register_autograd(_refuse_double_backward)

@@ -10,8 +10,6 @@ import torch
 
 from reserve_kernels.attention.reference import rotate_qk
 
-_DEFAULT_SCALE = 0.125
-
 
 def attention_peer(
     name: str,
@@ -34,16 +32,17 @@ def attention_peer(
 def _flash_attn(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, scale: float) -> torch.Tensor:
     from flash_attn import flash_attn_varlen_qkvpacked_func
 
-    return flash_attn_varlen_qkvpacked_func(qkv, cu_seqlens, max_seqlen, softmax_scale=scale, deterministic=True)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    return flash_attn_varlen_qkvpacked_func(
+        qkv, cu_seqlens, max_seqlen, softmax_scale=scale, deterministic=deterministic
+    )
 
 
 def _varlen(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, scale: float) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = qkv.unbind(1)
-    # Its argument for the scale is younger than the function itself.
-    q = q if scale == _DEFAULT_SCALE else q * (scale / _DEFAULT_SCALE)
-    out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+    out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, scale=scale)
     assert isinstance(out, torch.Tensor)  # statistics come only when asked for
     return out
 

@@ -35,7 +35,9 @@ def attention_sdpa_padded(
         return qkv[:, 2]
     position = torch.arange(max_seqlen, device=qkv.device)
     valid = position < cu_seqlens.diff()[:, None]
-    rows = torch.where(valid, cu_seqlens[:-1, None] + position, 0)
+    # A padded row is a copy of the first of its sequence: what is bad in one sequence stays out of the others.
+    first = cu_seqlens[:-1, None].clamp(max=tokens - 1)
+    rows = torch.where(valid, first + position, first)
     q, k, v = rotate_qk(qkv, angles, rotary)[rows].permute(2, 0, 3, 1, 4)
     mask = valid[:, None, None, :]
     if segment_ids is not None:

@@ -8,19 +8,37 @@ then comes before CHOSEN. Nothing is ever tried out in a call of the op.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 
+class Chip(NamedTuple):
+    """A kind of GPU: ten times its compute capability, and its name."""
+
+    architecture: int
+    name: str
+
+
+INTERPRETED = Chip(90, "interpreter")
+"""What the kernels are interpreted as if for."""
+
+
 class Tile(NamedTuple):
-    """Queries and keys of a tile, warps that work on it, and stages of loads in flight."""
+    """Queries and keys of a tile, warps that work on it, and stages of loads in flight.
+
+    `turned`: what the kernel walks over has its position applied beforehand, once for all blocks that walk over it; its
+    rotated half is written to memory for that. In the other kernels each block applies it again to what it reads.
+    """
 
     queries: int
     keys: int
     warps: int
     stages: int
+    turned: bool = False
 
 
 LENGTH_CLASSES = {"tiny": 32, "short": 64, "medium": 256, "long": None}
@@ -48,12 +66,27 @@ CANDIDATES: dict[int, dict[str, tuple[Tile, ...]]] = {
             Tile(128, 64, 8, 2),
             Tile(128, 64, 8, 3),
             Tile(128, 128, 8, 2),
+            Tile(64, 64, 4, 2, turned=True),
+            Tile(128, 64, 4, 2, turned=True),
+            Tile(128, 64, 4, 3, turned=True),
         ),
-        "dq": (Tile(64, 64, 4, 2), Tile(128, 64, 8, 2), Tile(128, 64, 8, 1)),
-        "dkv": (Tile(64, 64, 4, 2), Tile(64, 128, 8, 2), Tile(64, 128, 8, 1)),
+        "dq": (
+            Tile(64, 64, 4, 2),
+            Tile(128, 64, 8, 2),
+            Tile(128, 64, 8, 1),
+            Tile(64, 64, 4, 2, turned=True),
+        ),
+        "dkv": (
+            Tile(64, 64, 4, 2),
+            Tile(64, 128, 8, 2),
+            Tile(64, 128, 8, 1),
+            Tile(64, 64, 4, 2, turned=True),
+            Tile(64, 128, 8, 2, turned=True),
+        ),
     },
 }
-CANDIDATES[100] = CANDIDATES[90] | {"dkv": (Tile(64, 64, 8, 2), Tile(64, 128, 8, 2))}
+CANDIDATES[100] = {kernel: tuple(t for t in tiles if not t.turned) for kernel, tiles in CANDIDATES[90].items()}
+CANDIDATES[100]["dkv"] = (Tile(64, 64, 8, 2), Tile(64, 128, 8, 2))
 """Everything that can be picked, for each family of chips. Each is compiled for it in the tests."""
 
 _SHORT = {"short_forward": Tile(64, 64, 4, 1), "short_backward": Tile(64, 64, 4, 1)}
@@ -86,35 +119,69 @@ def length_class(max_seqlen: int) -> str:
     return next(name for name, longest in LENGTH_CLASSES.items() if longest is None or max_seqlen <= longest)
 
 
-def pick(architecture: int, max_seqlen: int) -> dict[str, Tile]:
-    """The tile of each kernel that runs a batch: of those in SHARED or of those in WALKING."""
+def pick(chip: Chip, max_seqlen: int, *, segments: bool = False) -> dict[str, Tile]:
+    """The tile of each kernel that runs a batch: of those in SHARED or of those in WALKING.
+
+    With segment ids it is always the library's choice: the tuner measures without them, and some candidates have no
+    registers left for them.
+    """
     name = length_class(max_seqlen)
-    return CHOSEN[family(architecture)][name] | tuned(architecture).get(name, {})
+    chosen = CHOSEN[family(chip.architecture)][name]
+    return chosen if segments else chosen | tuned(chip).get(name, {})
 
 
-def tuned_file(architecture: int) -> Path:
-    """Where the tuner keeps its choices for a chip, under the user's cache directory."""
+def tuned_file(chip: Chip) -> Path:
+    """Where the tuner keeps its choices for a chip and this version of Triton, under the user's cache directory."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "reserve_kernels" / f"rotary_attention_sm{architecture}.json"
+    triton = importlib.metadata.version("triton")
+    name = f"rotary_attention_{chip.name}_sm{chip.architecture}_triton{triton}.json"
+    return Path(cache) / "reserve_kernels" / name.replace(" ", "_").replace("/", "_")
 
 
 @functools.cache
-def tuned(architecture: int) -> dict[str, dict[str, Tile]]:
+def tuned(chip: Chip) -> dict[str, dict[str, Tile]]:
     """The tuner's choices for a chip, per length class and kernel; empty where it has not run.
 
-    Read once per process. Raises ValueError where the file names what is no candidate: the tests have not seen it.
+    Read once per process. A file that cannot be used is left aside with a warning.
     """
-    file = tuned_file(architecture)
-    return read_choices(file, family(architecture)) if file.exists() else {}
+    file = tuned_file(chip)
+    try:
+        return read_choices(file.read_text(), family(chip.architecture))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f"rotary_attention: {file} is left aside: {error}; tune again or remove it", stacklevel=2)
+        return {}
 
 
-def read_choices(file: Path, chips: int) -> dict[str, dict[str, Tile]]:
-    """The choices in `file`, checked against the candidates of the family `chips`."""
+def read_choices(text: str, chips: int) -> dict[str, dict[str, Tile]]:
+    """The choices that `write_choices` wrote, checked against the candidates of the family `chips`.
+
+    Raises ValueError where it is something else, or names what is no candidate: the tests have not seen it.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not all(isinstance(kernels, dict) for kernels in content.values()):
+        raise ValueError("it is no table of tiles by length class and kernel")
     choices: dict[str, dict[str, Tile]] = {}
-    for name, kernels in json.loads(file.read_text()).items():
+    for name, kernels in content.items():
         for kernel, shape in kernels.items():
-            tile = Tile(*shape)
-            if kernel not in CHOSEN[chips].get(name, {}) or tile not in CANDIDATES[chips][kernel]:
-                raise ValueError(f"{file}: {tile} is no candidate for {kernel!r} of {name!r}; tune again or remove it")
+            allowed = CANDIDATES[chips][kernel] if kernel in CHOSEN[chips].get(name, {}) else ()
+            tile = next((t for t in allowed if list(t) == shape and holds(kernel, t, name)), None)
+            if tile is None:
+                raise ValueError(f"{shape} is no candidate for {kernel!r} of {name!r}")
             choices.setdefault(name, {})[kernel] = tile
     return choices
+
+
+def write_choices(choices: dict[str, dict[str, Tile]], file: Path) -> None:
+    """Writes `file` whole or not at all, so that no process reads a part of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(choices, indent=1) + "\n")
+    unfinished.replace(file)
+
+
+def holds(kernel: str, tile: Tile, name: str) -> bool:
+    """Whether `tile` can do all sequences of the length class `name`."""
+    longest = LENGTH_CLASSES[name]
+    return kernel in WALKING or (longest is not None and tile.queries >= longest)

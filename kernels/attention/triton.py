@@ -13,13 +13,16 @@ import math
 import torch
 import triton
 
-from reserve_kernels.attention.tiles import Tile, pick
-from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
+from reserve_kernels.attention.tiles import INTERPRETED, Chip, Tile, pick
+from reserve_kernels.attention.triton_blocks import ROTARY, TURNED, rotary_table_kernel, turn_kernel
 from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward_kernel
 from reserve_kernels.attention.triton_short import MOST_IN_A_TILE, short_backward_kernel, short_forward_kernel
 
+LARGEST_OFFSET = 2**31 - 1
+"""Numbers from the first of a sequence to its last in qkv, at most: within a sequence the kernels count in 32 bits."""
 TABLE_BLOCK = 64
-"""Tokens whose sines and cosines one program computes."""
+"""Tokens whose sines and cosines one program computes, or whose queries or keys it rotates."""
+QUERIES, KEYS = 0, 1
 
 
 class _Launch:
@@ -34,12 +37,18 @@ class _Launch:
         segment_ids: torch.Tensor | None,
         rotary: str,
         scale: float,
+        tiles: dict[str, Tile] | None,
     ) -> None:
         self.qkv = _readable(qkv)
         self.tokens, _, self.heads, _ = qkv.shape
         self.sequences = cu_seqlens.shape[0] - 1
         # No sequence is longer than all tokens, whatever bound the caller gives.
         self.max_seqlen = min(max_seqlen, self.tokens)
+        longest = LARGEST_OFFSET // (3 * 64 * max(self.heads, 1))
+        if self.max_seqlen > longest:
+            raise ValueError(
+                f"max_seqlen must be at most {longest} with {self.heads} heads in backend 'triton'; got {max_seqlen}"
+            )
         self.cu_seqlens = cu_seqlens.contiguous()
         # A pointer that the kernels are given and do not read.
         self.segment_ids = self.cu_seqlens if segment_ids is None else segment_ids.contiguous()
@@ -47,7 +56,9 @@ class _Launch:
         self.constants = {"ROTARY": ROTARY[self.rotary], "SEGMENTS": segment_ids is not None}
         self.scale = scale
         self.scale_log2 = scale * math.log2(math.e)
-        self.tiles = pick(_architecture(qkv.device), self.max_seqlen)
+        if tiles is None:
+            tiles = pick(_chip(qkv.device), self.max_seqlen, segments=segment_ids is not None)
+        self.tiles = tiles
         self.nothing = min(self.tokens, self.heads, self.sequences, self.max_seqlen) == 0
         self.device = torch.cuda.device(qkv.device) if qkv.is_cuda else contextlib.nullcontext()
 
@@ -67,6 +78,24 @@ class _Launch:
         )
         return table
 
+    def turned(self, table: torch.Tensor, kernels: dict[str, int]) -> dict[str, torch.Tensor]:
+        """For each of `kernels` what it walks over, QUERIES or KEYS: [tokens, heads, 32] with the position applied.
+
+        Only where its tile wants that; else a pointer that it does not read.
+        """
+        parts = sorted({part for kernel, part in kernels.items() if self.turns(self.tiles[kernel])})
+        if not parts:
+            return dict.fromkeys(kernels, self.qkv)
+        turned = self.qkv.new_empty(len(parts), self.tokens, self.heads, 32)
+        turn_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK), len(parts) * self.heads)](
+            self.qkv, table, turned, self.tokens, self.heads, parts[0],
+            ROTARY=self.constants["ROTARY"], BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True,
+        )  # fmt: skip
+        return {kernel: turned[parts.index(part)] if part in parts else self.qkv for kernel, part in kernels.items()}
+
+    def turns(self, tile: Tile) -> bool:
+        return tile.turned and self.rotary is not None
+
     def short(self, kernel, tile: Tile, *arguments) -> None:
         """Launches a kernel of triton_short.py, a program for each head of as many sequences as fit a tile."""
         group = min(tile.queries // self.max_seqlen, MOST_IN_A_TILE)
@@ -78,9 +107,11 @@ class _Launch:
     def long(self, kernel, tile: Tile, block: int, *arguments) -> None:
         """Launches a kernel of triton_long.py, a program for each block of `block` tokens a sequence can have."""
         blocks = triton.cdiv(self.max_seqlen, block)
+        loop = TURNED.value if self.turns(tile) else self.constants["ROTARY"]
         kernel[(blocks * self.heads * self.sequences,)](
-            *arguments, self.heads, blocks, BM=tile.queries, BN=tile.keys, **self.constants, **_options(tile)
-        )
+            *arguments, self.heads, blocks,
+            BM=tile.queries, BN=tile.keys, LOOP=loop, **self.constants, **_options(tile),
+        )  # fmt: skip
 
 
 def attention_triton(
@@ -91,21 +122,26 @@ def attention_triton(
     segment_ids: torch.Tensor | None,
     rotary: str,
     scale: float,
+    tiles: dict[str, Tile] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads] in float32)."""
-    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads] in float32).
+
+    `tiles` is for the tuner: the tile of each kernel, instead of what `tiles.pick` says.
+    """
+    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, tiles)
     out = qkv.new_empty(launch.tokens, launch.heads, 64)
     lse = qkv.new_empty(launch.tokens, launch.heads, dtype=torch.float32)
     if launch.nothing:
         return out, lse
     with launch.device:
         table = launch.table(angles)
-        arguments = (launch.qkv, table, launch.cu_seqlens, launch.segment_ids, out, lse, launch.scale_log2)
-        tiles = launch.tiles
-        if "forward" in tiles:
-            launch.long(forward_kernel, tiles["forward"], tiles["forward"].queries, *arguments)
+        arguments = (launch.cu_seqlens, launch.segment_ids, out, lse, launch.scale_log2)
+        tile = launch.tiles.get("forward")
+        if tile is not None:
+            turned = launch.turned(table, {"forward": KEYS})["forward"]
+            launch.long(forward_kernel, tile, tile.queries, launch.qkv, table, turned, *arguments)
         else:
-            launch.short(short_forward_kernel, tiles["short_forward"], *arguments)
+            launch.short(short_forward_kernel, launch.tiles["short_forward"], launch.qkv, table, *arguments)
     return out, lse
 
 
@@ -120,27 +156,30 @@ def attention_triton_backward(
     segment_ids: torch.Tensor | None,
     rotary: str,
     scale: float,
+    tiles: dict[str, Tile] | None = None,
 ) -> torch.Tensor:
-    """The gradient of `qkv`, given that of `out` and what the forward returned."""
-    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    """The gradient of `qkv`, given that of `out` and what the forward returned; `tiles` as there."""
+    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, tiles)
     grad_qkv = torch.empty_like(launch.qkv)
     if launch.nothing:
         return grad_qkv
     grad = _readable(grad)
     with launch.device:
         table = launch.table(angles)
-        inputs = (table, launch.cu_seqlens, launch.segment_ids, grad_qkv)
+        inputs = (launch.cu_seqlens, launch.segment_ids, grad_qkv)
         scales = (launch.scale_log2, launch.scale)
         tiles = launch.tiles
         if "dq" in tiles:
             delta = torch.empty_like(lse)
-            launch.long(
-                dq_kernel, tiles["dq"], tiles["dq"].queries, grad, launch.qkv, out, lse, *inputs, delta, *scales
-            )
-            launch.long(dkv_kernel, tiles["dkv"], tiles["dkv"].keys, grad, launch.qkv, lse, delta, *inputs, *scales)
+            dq, dkv = tiles["dq"], tiles["dkv"]
+            turned = launch.turned(table, {"dq": KEYS, "dkv": QUERIES})
+            first = (grad, launch.qkv, out, lse, table, turned["dq"])
+            launch.long(dq_kernel, dq, dq.queries, *first, *inputs, delta, *scales)
+            second = (grad, launch.qkv, lse, delta, table, turned["dkv"])
+            launch.long(dkv_kernel, dkv, dkv.keys, *second, *inputs, *scales)
         else:
             tile = tiles["short_backward"]
-            launch.short(short_backward_kernel, tile, grad, launch.qkv, *inputs, *scales)
+            launch.short(short_backward_kernel, tile, grad, launch.qkv, lse, table, *inputs, *scales)
     return grad_qkv
 
 
@@ -155,9 +194,8 @@ def _readable(x: torch.Tensor) -> torch.Tensor:
 
 
 @functools.cache
-def _architecture(device: torch.device) -> int:
-    """80 for compute capability 8.0 …; the kernels are interpreted as if for 9.0."""
+def _chip(device: torch.device) -> Chip:
     if device.type != "cuda":
-        return 90
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+        return INTERPRETED
+    properties = torch.cuda.get_device_properties(device)
+    return Chip(10 * properties.major + properties.minor, properties.name)

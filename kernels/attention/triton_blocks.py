@@ -11,8 +11,10 @@ import triton.language as tl
 
 ROTARY = {None: 0, "reserve": 1, "standard": 2}
 """How the kernels' constant ROTARY is spelled."""
+TURNED = tl.constexpr(3)
+"""ROTARY of rows to which the position was applied before, by turn_kernel."""
 
-UNSPECIALIZED = ["heads", "sequences", "blocks", "group", "tokens"]
+UNSPECIALIZED = ["heads", "sequences", "blocks", "group", "tokens", "part"]
 """Arguments that change from call to call: no variant of a kernel for each of their values."""
 UNALIGNED = ["cu_seqlens", "segment_ids"]
 """Pointers that are read one number at a time: no variant for their alignment."""
@@ -49,12 +51,19 @@ def rotate(x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr,
 
 
 @triton.jit
-def load_rotated(base, table, rows, valid, stride, ROTARY: tl.constexpr, MASKED: tl.constexpr):
-    """The rotated and the other half of queries or keys, in their dtype."""
-    half = load_half(base, rows, valid, stride, MASKED)
-    if ROTARY != 0:
-        half = rotate(half, table, rows, valid, ROTARY, False, MASKED).to(half.dtype)
-    return half, load_half(base + 32, rows, valid, stride, MASKED)
+def load_rotated(base, table, rows, valid, heads, ROTARY: tl.constexpr, MASKED: tl.constexpr):
+    """The rotated and the other half of queries or keys of one head, in their dtype.
+
+    `base` is theirs in qkv. `table` is what rotary_table_kernel wrote, or with TURNED this head's part of what
+    turn_kernel wrote.
+    """
+    if ROTARY == TURNED:
+        half = load_half(table, rows, valid, heads * 32, MASKED)
+    else:
+        half = load_half(base, rows, valid, heads * 192, MASKED)
+        if ROTARY != 0:
+            half = rotate(half, table, rows, valid, ROTARY, False, MASKED).to(half.dtype)
+    return half, load_half(base + 32, rows, valid, heads * 192, MASKED)
 
 
 @triton.jit
@@ -93,6 +102,26 @@ def work_item(cu_seqlens, heads, blocks):
     return block, head, start.to(tl.int64), tl.load(cu_seqlens + sequence + 1) - start
 
 
+@triton.jit
+def sine_cosine(a):
+    """Sine and cosine of float32 angles in radians, within two roundings of float32 for angles up to a million.
+
+    tl.sin keeps up to 40 bytes on the stack for large angles under Triton 3.6. Here the nearest multiple of pi / 2 is
+    taken off in float64, and series go on from what is left, at most pi / 4.
+    """
+    quarters = tl.floor(a.to(tl.float64) * 0.6366197723675814 + 0.5)
+    x = (a.to(tl.float64) - quarters * 1.5707963267948966).to(tl.float32)
+    quadrant = (quarters - 4.0 * tl.floor(quarters * 0.25)).to(tl.int32)
+    y = x * x
+    sin = x + x * y * (-1 / 6 + y * (1 / 120 + y * (-1 / 5040 + y * (1 / 362880))))
+    cos = 1.0 - y * (0.5 + y * (-1 / 24 + y * (1 / 720 + y * (-1 / 40320 + y * (1 / 3628800)))))
+    swap = quadrant % 2 == 1
+    return (
+        tl.where(swap, cos, sin) * tl.where(quadrant >= 2, -1.0, 1.0),
+        tl.where(swap, sin, cos) * tl.where((quadrant == 1) | (quadrant == 2), -1.0, 1.0),
+    )
+
+
 @triton.jit(do_not_specialize=["tokens"])
 def rotary_table_kernel(angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
     """angles [tokens, 16] -> table [tokens, 32], float32: what `rotate` multiplies with.
@@ -103,10 +132,24 @@ def rotary_table_kernel(angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.c
     rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
     i = tl.arange(0, 16)[None, :]
     a = tl.load(angles + rows * 16 + i, mask=rows < tokens, other=0.0)
-    sin, cos = tl.sin(a), tl.cos(a)
+    sin, cos = sine_cosine(a)
     if ROTARY == 1:
         factors = tl.reshape(tl.join(sin - cos, sin + cos), (BLOCK, 32))
         tl.store(table + rows * 32 + tl.arange(0, 32)[None, :], factors, mask=rows < tokens)
     else:
         tl.store(table + rows * 32 + i, cos, mask=rows < tokens)
         tl.store(table + rows * 32 + 16 + i, sin, mask=rows < tokens)
+
+
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def turn_kernel(qkv, table, turned, tokens, heads, part, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
+    """turned [parts, tokens, heads, 32]: the rotated halves of queries (0) and keys (1), from number `part` on."""
+    rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
+    valid = rows < tokens
+    head = tl.program_id(1) % heads
+    nth = tl.program_id(1) // heads
+    half = load_half(qkv + ((part + nth) * heads + head) * 64, rows, valid, heads * 192, True)
+    half = rotate(half, table, rows, valid, ROTARY, False, True)
+    base = turned + (nth * tokens.to(tl.int64) * heads + head) * 32
+    place = base + rows[:, None] * (heads * 32) + tl.arange(0, 32)[None, :]
+    tl.store(place, half.to(turned.dtype.element_ty), mask=valid[:, None])

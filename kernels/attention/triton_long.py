@@ -2,6 +2,9 @@
 
 Each gradient is summed by one program in one order: no atomics, and two runs give the same bits. The price is that
 scores are computed once for the queries' gradient and once for those of keys and values: 7 products instead of 5.
+
+LOOP is the ROTARY of what is read in every step: equal to it, or TURNED where turn_kernel has applied the position and
+written `turned` [tokens, heads, 32], the rotated halves of all keys (forward, dq) or of all queries (dkv).
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import triton
 import triton.language as tl
 
 from reserve_kernels.attention.triton_blocks import (
+    TURNED,
     UNALIGNED,
     UNSPECIALIZED,
     load_rotated,
@@ -22,19 +26,19 @@ from reserve_kernels.attention.triton_blocks import (
 
 LN_2 = tl.constexpr(0.6931471805599453)
 LOG2_E = tl.constexpr(1.4426950408889634)
-# Below any score, yet finite: the difference of two of them is 0 and not NaN.
-LOWEST = tl.constexpr(-1e30)
+# No score is below it, yet it is finite: the difference of two of them is 0 and not NaN.
+LOWEST = tl.constexpr(-3.4028234663852886e38)
 
 
 @triton.jit
 def _forward_step(
-    acc, top, total, q_rotated, q_other, q_ids, k, v, table, ids, first, length, stride, scale_log2,
+    acc, top, total, q_rotated, q_other, q_ids, k, v, table, ids, first, length, heads, scale_log2,
     BN: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """One block of keys: updates the weighted sum of values, the maximum of the scores and the sum of weights."""
     rows = first + tl.arange(0, BN)
     valid = rows < length
-    k_rotated, k_other = load_rotated(k, table, rows, valid, stride, ROTARY, MASKED)
+    k_rotated, k_other = load_rotated(k, table, rows, valid, heads, ROTARY, MASKED)
     s = scores(q_rotated, q_other, k_rotated, k_other)
     if MASKED:
         s = tl.where(valid[None, :], s, float("-inf"))
@@ -44,15 +48,15 @@ def _forward_step(
     p = tl.exp2(s * scale_log2 - new_top[:, None])
     shrink = tl.exp2(top - new_top)
     total = total * shrink + tl.sum(p, 1)
-    values = load_rows(v, rows, valid, stride, MASKED)
+    values = load_rows(v, rows, valid, heads * 192, MASKED)
     acc = tl.dot(p.to(values.dtype), values, acc * shrink[:, None], input_precision="ieee")
     return acc, new_top, total
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED, do_not_specialize_on_alignment=UNALIGNED)
 def forward_kernel(
-    qkv, table, cu_seqlens, segment_ids, out, lse, scale_log2, heads, blocks,
-    BM: tl.constexpr, BN: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr,
+    qkv, table, turned, cu_seqlens, segment_ids, out, lse, scale_log2, heads, blocks,
+    BM: tl.constexpr, BN: tl.constexpr, ROTARY: tl.constexpr, LOOP: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
     """out [tokens, heads, 64] and lse [tokens, heads] of one block of BM queries of one sequence and head."""
     block, head, start, length = work_item(cu_seqlens, heads, blocks)
@@ -61,10 +65,11 @@ def forward_kernel(
         q = qkv + start * stride + head * 64
         k, v = q + heads * 64, q + heads * 128
         table += start * 32
+        of_keys = turned + (start * heads + head) * 32 if LOOP == TURNED else table
         ids = segment_ids + start
         rows = block * BM + tl.arange(0, BM)
         valid = rows < length
-        q_rotated, q_other = load_rotated(q, table, rows, valid, stride, ROTARY, True)
+        q_rotated, q_other = load_rotated(q, table, rows, valid, heads, ROTARY, True)
         q_ids = tl.load(ids + rows, mask=valid, other=0) if SEGMENTS else rows
         acc = tl.zeros((BM, 64), tl.float32)
         top = tl.full((BM,), LOWEST, tl.float32)
@@ -72,13 +77,13 @@ def forward_kernel(
         whole = length // BN * BN
         for first in range(0, whole, BN):
             acc, top, total = _forward_step(
-                acc, top, total, q_rotated, q_other, q_ids, k, v, table, ids, first, length, stride, scale_log2,
-                BN, ROTARY, SEGMENTS, False,
+                acc, top, total, q_rotated, q_other, q_ids, k, v, of_keys, ids, first, length, heads, scale_log2,
+                BN, LOOP, SEGMENTS, False,
             )  # fmt: skip
         if whole < length:
             acc, top, total = _forward_step(
-                acc, top, total, q_rotated, q_other, q_ids, k, v, table, ids, whole, length, stride, scale_log2,
-                BN, ROTARY, SEGMENTS, True,
+                acc, top, total, q_rotated, q_other, q_ids, k, v, of_keys, ids, whole, length, heads, scale_log2,
+                BN, LOOP, SEGMENTS, True,
             )  # fmt: skip
         store_rows(out + (start * heads + head) * 64, rows, valid, heads * 64, acc / total[:, None])
         tl.store(lse + start * heads + head + rows * heads, (top + tl.log2(total)) * LN_2, mask=valid)
@@ -86,13 +91,13 @@ def forward_kernel(
 
 @triton.jit
 def _dq_step(
-    dq_rotated, dq_other, q_rotated, q_other, grad, lse_log2, delta, q_ids, k, v, table, ids, first, length, stride,
+    dq_rotated, dq_other, q_rotated, q_other, grad, lse_log2, delta, q_ids, k, v, table, ids, first, length, heads,
     scale_log2, BN: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     rows = first + tl.arange(0, BN)
     valid = rows < length
-    k_rotated, k_other = load_rotated(k, table, rows, valid, stride, ROTARY, MASKED)
-    values = load_rows(v, rows, valid, stride, MASKED)
+    k_rotated, k_other = load_rotated(k, table, rows, valid, heads, ROTARY, MASKED)
+    values = load_rows(v, rows, valid, heads * 192, MASKED)
     p = tl.exp2(scores(q_rotated, q_other, k_rotated, k_other) * scale_log2 - lse_log2[:, None])
     if MASKED:
         p = tl.where(valid[None, :], p, 0.0)
@@ -107,8 +112,8 @@ def _dq_step(
 
 @triton.jit(do_not_specialize=UNSPECIALIZED, do_not_specialize_on_alignment=UNALIGNED)
 def dq_kernel(
-    grad, qkv, out, lse, table, cu_seqlens, segment_ids, grad_qkv, delta, scale_log2, scale, heads, blocks,
-    BM: tl.constexpr, BN: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr,
+    grad, qkv, out, lse, table, turned, cu_seqlens, segment_ids, grad_qkv, delta, scale_log2, scale, heads, blocks,
+    BM: tl.constexpr, BN: tl.constexpr, ROTARY: tl.constexpr, LOOP: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
     """The queries' gradient, and delta [tokens, heads] = sum over dimensions of grad * out, which dkv_kernel reads."""
     block, head, start, length = work_item(cu_seqlens, heads, blocks)
@@ -117,10 +122,11 @@ def dq_kernel(
         q = qkv + start * stride + head * 64
         k, v = q + heads * 64, q + heads * 128
         table += start * 32
+        of_keys = turned + (start * heads + head) * 32 if LOOP == TURNED else table
         ids = segment_ids + start
         rows = block * BM + tl.arange(0, BM)
         valid = rows < length
-        q_rotated, q_other = load_rotated(q, table, rows, valid, stride, ROTARY, True)
+        q_rotated, q_other = load_rotated(q, table, rows, valid, heads, ROTARY, True)
         q_ids = tl.load(ids + rows, mask=valid, other=0) if SEGMENTS else rows
         of_head = (start * heads + head) * 64
         g = load_rows(grad + of_head, rows, valid, heads * 64, True)
@@ -134,13 +140,13 @@ def dq_kernel(
         whole = length // BN * BN
         for first in range(0, whole, BN):
             dq_rotated, dq_other = _dq_step(
-                dq_rotated, dq_other, q_rotated, q_other, g, lse_log2, d, q_ids, k, v, table, ids, first, length,
-                stride, scale_log2, BN, ROTARY, SEGMENTS, False,
+                dq_rotated, dq_other, q_rotated, q_other, g, lse_log2, d, q_ids, k, v, of_keys, ids, first, length,
+                heads, scale_log2, BN, LOOP, SEGMENTS, False,
             )  # fmt: skip
         if whole < length:
             dq_rotated, dq_other = _dq_step(
-                dq_rotated, dq_other, q_rotated, q_other, g, lse_log2, d, q_ids, k, v, table, ids, whole, length,
-                stride, scale_log2, BN, ROTARY, SEGMENTS, True,
+                dq_rotated, dq_other, q_rotated, q_other, g, lse_log2, d, q_ids, k, v, of_keys, ids, whole, length,
+                heads, scale_log2, BN, LOOP, SEGMENTS, True,
             )  # fmt: skip
         dq = grad_qkv + start * stride + head * 64
         store_gradient(dq, table, rows, valid, stride, dq_rotated * scale, dq_other * scale, ROTARY)
@@ -153,7 +159,7 @@ def _dkv_step(
 ):  # fmt: skip
     rows = first + tl.arange(0, BM)
     valid = rows < length
-    q_rotated, q_other = load_rotated(q, table, rows, valid, heads * 192, ROTARY, True)
+    q_rotated, q_other = load_rotated(q, table, rows, valid, heads, ROTARY, True)
     # Queries that are not there weigh nothing: their statistics are infinite. So no block needs a mask of scores.
     lse_log2 = tl.load(lse + rows * heads, mask=valid, other=float("inf")) * LOG2_E
     p = tl.exp2(scores(k_rotated, k_other, q_rotated, q_other) * scale_log2 - lse_log2[None, :])
@@ -171,8 +177,8 @@ def _dkv_step(
 
 @triton.jit(do_not_specialize=UNSPECIALIZED, do_not_specialize_on_alignment=UNALIGNED)
 def dkv_kernel(
-    grad, qkv, lse, delta, table, cu_seqlens, segment_ids, grad_qkv, scale_log2, scale, heads, blocks,
-    BM: tl.constexpr, BN: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr,
+    grad, qkv, lse, delta, table, turned, cu_seqlens, segment_ids, grad_qkv, scale_log2, scale, heads, blocks,
+    BM: tl.constexpr, BN: tl.constexpr, ROTARY: tl.constexpr, LOOP: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
     """The gradients of one block of BN keys and values of one sequence and head, over blocks of BM queries."""
     block, head, start, length = work_item(cu_seqlens, heads, blocks)
@@ -181,10 +187,11 @@ def dkv_kernel(
         q = qkv + start * stride + head * 64
         k, v = q + heads * 64, q + heads * 128
         table += start * 32
+        of_queries = turned + (start * heads + head) * 32 if LOOP == TURNED else table
         ids = segment_ids + start
         rows = block * BN + tl.arange(0, BN)
         valid = rows < length
-        k_rotated, k_other = load_rotated(k, table, rows, valid, stride, ROTARY, True)
+        k_rotated, k_other = load_rotated(k, table, rows, valid, heads, ROTARY, True)
         values = load_rows(v, rows, valid, stride, True)
         k_ids = tl.load(ids + rows, mask=valid, other=0) if SEGMENTS else rows
         grad += (start * heads + head) * 64
@@ -195,8 +202,8 @@ def dkv_kernel(
         dv = tl.zeros((BN, 64), tl.float32)
         for first in range(0, length, BM):
             dk_rotated, dk_other, dv = _dkv_step(
-                dk_rotated, dk_other, dv, k_rotated, k_other, values, k_ids, q, grad, lse, delta, table, ids, first,
-                length, heads, scale_log2, BM, ROTARY, SEGMENTS,
+                dk_rotated, dk_other, dv, k_rotated, k_other, values, k_ids, q, grad, lse, delta, of_queries, ids,
+                first, length, heads, scale_log2, BM, LOOP, SEGMENTS,
             )  # fmt: skip
         dk = grad_qkv + start * stride + (heads + head) * 64
         store_gradient(dk, table, rows, valid, stride, dk_rotated * scale, dk_other * scale, ROTARY)

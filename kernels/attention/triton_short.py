@@ -1,7 +1,12 @@
 """Attention kernels for short sequences: as many as fit share one tile, in which each sees only itself.
 
 There is no loop, and the backward pass computes its scores once and all three gradients in one program. It has whole
-rows of scores, so it reads neither the output nor the statistics of the forward pass.
+rows of scores, so it reads no output of the forward pass.
+
+A weight of 0 does not keep NaN out of a sum. That NaN and infinities stay in their own sequence is done as follows.
+Forward: values are made finite before they are multiplied, and the scores of a key whose value was not finite become
+NaN, but for those of other sequences, which are masked. Backward: statistics that are not finite say which rows of
+queries, keys and values may be bad; these are not read, and their scores become NaN likewise.
 """
 
 from __future__ import annotations
@@ -50,10 +55,28 @@ def _tile(
 
 
 @triton.jit
-def _weights(q_rotated, q_other, k_rotated, k_other, together, scale_log2):
-    """Softmax before its division [B, B], its sums and the maxima of the scores times scale_log2 [B]."""
-    s = tl.where(together, scores(q_rotated, q_other, k_rotated, k_other), float("-inf"))
-    top = tl.max(s, 1) * scale_log2
+def _finite(x):
+    """`x` [B, n] with zeros for NaN and infinities, and for each row 0, or NaN where it had any."""
+    zeros = x.to(tl.float32) * 0.0
+    return tl.where(zeros == 0.0, x, tl.zeros_like(x)), tl.sum(zeros, 1)
+
+
+@triton.jit
+def _or_else(x, otherwise):
+    """`x`, or `otherwise` where it is not finite."""
+    return tl.where(x - x == 0.0, x, otherwise)
+
+
+@triton.jit
+def _weights(q_rotated, q_other, k_rotated, k_other, spoiled, together, scale_log2):
+    """Softmax before its division [B, B], its sums and the maxima of the scores times scale_log2 [B].
+
+    `spoiled` [B] is NaN for keys that are to make their sequence NaN, else 0. The weights of other sequences are 0 in
+    any case.
+    """
+    s = scores(q_rotated, q_other, k_rotated, k_other) + spoiled[None, :]
+    s = tl.where(together, s, float("-inf"))
+    top = _or_else(tl.max(s, 1) * scale_log2, 0.0)
     p = tl.exp2(s * scale_log2 - top[:, None])
     return p, tl.sum(p, 1), top
 
@@ -63,23 +86,29 @@ def short_forward_kernel(
     qkv, table, cu_seqlens, segment_ids, out, lse, scale_log2, heads, sequences, group,
     B: tl.constexpr, MOST: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
-    """out [tokens, heads, 64] and lse [tokens, heads] of `group` sequences, B tokens together at most, and one head."""
+    """out [tokens, heads, 64] and lse [tokens, heads] of `group` sequences, B tokens together at most, and one head.
+
+    lse is not finite where the row's query, key or value is not.
+    """
     head, start, rows, valid, together = _tile(cu_seqlens, segment_ids, heads, sequences, group, B, MOST, SEGMENTS)
     stride = heads * 192
     q = qkv + start * stride + head * 64
     table += start * 32
-    q_rotated, q_other = load_rotated(q, table, rows, valid, stride, ROTARY, True)
-    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, valid, stride, ROTARY, True)
+    q_rotated, q_other = load_rotated(q, table, rows, valid, heads, ROTARY, True)
+    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, valid, heads, ROTARY, True)
     values = load_rows(q + heads * 128, rows, valid, stride, True)
-    p, total, top = _weights(q_rotated, q_other, k_rotated, k_other, together, scale_log2)
+    values, spoiled = _finite(values)
+    # A bad key may leave the output as it is, as -inf does among the scores: the backward pass is to know of it.
+    of_keys = tl.sum(k_rotated.to(tl.float32) * 0.0 + k_other.to(tl.float32) * 0.0, 1)
+    p, total, top = _weights(q_rotated, q_other, k_rotated, k_other, spoiled, together, scale_log2)
     o = tl.dot(p.to(values.dtype), values, input_precision="ieee") / total[:, None]
     store_rows(out + (start * heads + head) * 64, rows, valid, heads * 64, o)
-    tl.store(lse + start * heads + head + rows * heads, (top + tl.log2(total)) * LN_2, mask=valid)
+    tl.store(lse + start * heads + head + rows * heads, (top + tl.log2(total)) * LN_2 + of_keys, mask=valid)
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED, do_not_specialize_on_alignment=UNALIGNED)
 def short_backward_kernel(
-    grad, qkv, table, cu_seqlens, segment_ids, grad_qkv, scale_log2, scale, heads, sequences, group,
+    grad, qkv, lse, table, cu_seqlens, segment_ids, grad_qkv, scale_log2, scale, heads, sequences, group,
     B: tl.constexpr, MOST: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
     """The whole gradient of `group` sequences and one head."""
@@ -88,16 +117,19 @@ def short_backward_kernel(
     q = qkv + start * stride + head * 64
     dq = grad_qkv + start * stride + head * 64
     table += start * 32
-    q_rotated, q_other = load_rotated(q, table, rows, valid, stride, ROTARY, True)
-    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, valid, stride, ROTARY, True)
-    p, total, _ = _weights(q_rotated, q_other, k_rotated, k_other, together, scale_log2)
-    p = p / total[:, None]
-    g = load_rows(grad + (start * heads + head) * 64, rows, valid, heads * 64, True)
+    of_forward = tl.load(lse + start * heads + head + rows * heads, mask=valid, other=0.0) * 0.0
+    good = valid & (of_forward == 0.0)
+    q_rotated, q_other = load_rotated(q, table, rows, good, heads, ROTARY, True)
+    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, good, heads, ROTARY, True)
+    g, of_g = _finite(load_rows(grad + (start * heads + head) * 64, rows, valid, heads * 64, True))
+    p, total, _ = _weights(q_rotated, q_other, k_rotated, k_other, of_forward + of_g, together, scale_log2)
+    p = p / _or_else(total, 1.0)[:, None]
     dv = tl.dot(tl.trans(p.to(g.dtype)), g, input_precision="ieee")
     store_rows(dq + heads * 128, rows, valid, stride, dv)
-    values = load_rows(q + heads * 128, rows, valid, stride, True)
+    values = load_rows(q + heads * 128, rows, good, stride, True)
     dp = tl.dot(g, tl.trans(values), input_precision="ieee")
-    ds = (p * (dp - tl.sum(p * dp, 1)[:, None]) * scale).to(g.dtype)
+    d = _or_else(tl.sum(p * dp, 1), 0.0)
+    ds = (p * (dp - d[:, None]) * scale).to(g.dtype)
     dq_rotated = tl.dot(ds, k_rotated, input_precision="ieee")
     dq_other = tl.dot(ds, k_other, input_precision="ieee")
     store_gradient(dq, table, rows, valid, stride, dq_rotated, dq_other, ROTARY)

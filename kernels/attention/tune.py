@@ -2,19 +2,20 @@
 
     python -m reserve_kernels.attention.tune
 
-Takes a few minutes, prints what it measured, and writes `tiles.tuned_file`, which the op reads from then on. Remove
-the file to go back to the choices that come with the library.
+Takes a few minutes, prints what it measured, and writes `tiles.tuned_file`, which the op reads from then on: one file
+for each kind of GPU and version of Triton. Remove it to go back to the choices that come with the library.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from reserve_kernels.attention import tiles
+from reserve_kernels.attention.tiles import Chip, Tile
 
 HEADS = 12
 # Lengths that the model has in each class, and enough sequences of them to fill the chip.
@@ -25,59 +26,105 @@ BATCHES = {
     "long": [303 + i * 37 % 338 for i in range(96)],
 }
 ROUNDS = 20
+CALLS = 4
+"""Calls in a captured graph: its launch counts for little."""
+MARGIN = 0.98
+"""The library's choice stays unless another takes less than this part of its time."""
+
+Call = Callable[[], object]
+Pass = Callable[[dict[str, Tile]], object]
+Timer = Callable[[Sequence[Call]], list[float]]
+"""Milliseconds of each of some calls."""
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    """Median time of one call on the current CUDA device, in a captured graph, so without its launches."""
-    call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    times = []
-    for _ in range(ROUNDS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+def milliseconds(calls: Sequence[Call]) -> list[float]:
+    """Median time of each call on the current CUDA device, in turn, in captured graphs: without the host's part."""
+    graphs = []
+    for call in calls:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(CALLS):
+                call()
+        graphs.append(graph)
+    events: list[list[tuple[torch.cuda.Event, torch.cuda.Event]]] = [[] for _ in graphs]
+    for graph in graphs:
         graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
+    for _ in range(ROUNDS):
+        for graph, times in zip(graphs, events, strict=True):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            graph.replay()
+            end.record()
+            times.append((start, end))
+    torch.cuda.synchronize()
+    return [statistics.median(start.elapsed_time(end) for start, end in times) / CALLS for times in events]
 
 
-def make_calls(lengths: list[int]) -> dict[str, Callable[[], object]]:
-    """The forward and the backward pass of a batch, each on its own."""
+def make_passes(lengths: Sequence[int], device: torch.device) -> dict[str, Pass]:
+    """The forward and the backward pass of a batch, each a function of the tiles to use."""
     from reserve_kernels.attention.triton import attention_triton, attention_triton_backward
 
-    generator = torch.Generator("cuda").manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     tokens = sum(lengths)
-    qkv = torch.randn(tokens, 3, HEADS, 64, generator=generator, device="cuda", dtype=torch.bfloat16)
-    grad = torch.randn(tokens, HEADS, 64, generator=generator, device="cuda", dtype=torch.bfloat16)
-    angles = torch.randn(tokens, 16, generator=generator, device="cuda")
-    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int().cuda()
+    qkv = torch.randn(tokens, 3, HEADS, 64, generator=generator, device=device).bfloat16()
+    grad = torch.randn(tokens, HEADS, 64, generator=generator, device=device).bfloat16()
+    angles = torch.randn(tokens, 16, generator=generator, device=device)
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
     rest = (cu_seqlens, max(lengths), angles, None, "reserve", 0.125)
     out, lse = attention_triton(qkv, *rest)
     return {
-        "forward": lambda: attention_triton(qkv, *rest),
-        "backward": lambda: attention_triton_backward(grad, qkv, out, lse, *rest),
+        "forward": lambda chosen: attention_triton(qkv, *rest, chosen),
+        "backward": lambda chosen: attention_triton_backward(grad, qkv, out, lse, *rest, chosen),
     }
 
 
-def tune_class(name: str, chips: int) -> dict[str, tiles.Tile]:
+def working(run: Pass, choices: dict[Tile, dict[str, Tile]]) -> list[Tile]:
+    """The tiles with which a pass runs: some need more shared memory or registers than a chip of the family has.
+
+    Raises RuntimeError where none does.
+    """
+    found, reasons = [], []
+    for tile, chosen in choices.items():
+        try:
+            run(chosen)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+        except Exception as error:  # Triton has errors of its own for each resource
+            reasons.append(f"{tile}: {type(error).__name__}: {error}")
+            print(f"left out, {reasons[-1]}")
+        else:
+            found.append(tile)
+    if not found:
+        raise RuntimeError(f"tuning: no tile works: {'; '.join(reasons)}")
+    return found
+
+
+def tune_class(name: str, chips: int, passes: dict[str, Pass], timer: Timer) -> dict[str, Tile]:
     """The fastest tile of each kernel of a length class; the other kernels of its pass keep theirs meanwhile."""
-    calls = make_calls(BATCHES[name])
-    chosen = tiles.CHOSEN[chips][name]
-    for kernel in list(chosen):
-        call = calls["forward" if kernel.endswith("forward") else "backward"]
-        times = {}
-        for tile in tiles.CANDIDATES[chips][kernel]:
-            if kernel in tiles.SHARED and tile.queries < max(BATCHES[name]):
-                continue
-            chosen[kernel] = tile
-            times[tile] = milliseconds(call)
-            print(f"{name:7} {kernel:15} {tile!s:50} {times[tile]:8.3f} ms")
-        chosen[kernel] = min(times, key=lambda tile: times[tile])
+    chosen = dict(tiles.CHOSEN[chips][name])
+    for kernel, default in list(chosen.items()):
+        run = passes["forward" if kernel.endswith("forward") else "backward"]
+        choices = {
+            tile: chosen | {kernel: tile} for tile in tiles.CANDIDATES[chips][kernel] if tiles.holds(kernel, tile, name)
+        }
+        found = working(run, choices)
+        times = dict(zip(found, timer([functools.partial(run, choices[tile]) for tile in found]), strict=True))
+        for tile, time in times.items():
+            print(f"{name:7} {kernel:15} {tile!s:50} {time:8.3f} ms")
+        fastest = min(found, key=lambda tile: times[tile])
+        if default not in times or times[fastest] < MARGIN * times[default]:
+            chosen[kernel] = fastest
     return chosen
+
+
+def tune(chip: Chip, device: torch.device, timer: Timer) -> None:
+    """Tunes every length class on `device`, a `chip`, and writes the choices to its `tiles.tuned_file`."""
+    chips = tiles.family(chip.architecture)
+    choices = {name: tune_class(name, chips, make_passes(lengths, device), timer) for name, lengths in BATCHES.items()}
+    file = tiles.tuned_file(chip)
+    tiles.write_choices(choices, file)
+    tiles.tuned.cache_clear()
+    print(f"written: {file}")
 
 
 def main() -> None:
@@ -86,22 +133,12 @@ def main() -> None:
 
     if not torch.cuda.is_available():
         raise RuntimeError("tuning needs a CUDA device")
-    device = torch.device("cuda")
+    device = torch.device("cuda", torch.cuda.current_device())
     reason = triton_unavailable(device, torch.bfloat16)
     if reason is not None:
         raise RuntimeError(f"tuning: the Triton kernels cannot run: {reason}")
-    major, minor = torch.cuda.get_device_capability(device)
-    architecture = 10 * major + minor
-    file = tiles.tuned_file(architecture)
-    file.unlink(missing_ok=True)
-    tiles.tuned.cache_clear()
-    chips = tiles.family(architecture)
-    # Own dictionaries, since classes share theirs.
-    tiles.CHOSEN[chips] = {name: dict(kernels) for name, kernels in tiles.CHOSEN[chips].items()}
-    choices = {name: tune_class(name, chips) for name in BATCHES}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(choices, indent=1) + "\n")
-    print(f"written: {file}")
+    properties = torch.cuda.get_device_properties(device)
+    tune(Chip(10 * properties.major + properties.minor, properties.name), device, milliseconds)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from numerics import assert_as_good_as_reference
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention.reference import apply_rotary, attention_reference
@@ -112,6 +113,24 @@ def test_compiles_as_one_graph_with_gradient():
     torch.testing.assert_close(x.grad, y.grad)
 
 
+def test_one_graph_serves_batches_of_other_shapes():
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def loss(qkv, cu, longest, angles, ids):
+        return rotary_attention(qkv, cu, longest, angles=angles, segment_ids=ids).square().sum()
+
+    compiled = torch.compile(loss, backend=counter, fullgraph=True, dynamic=True)
+    # No size of the first batch is 3, the second of qkv: sizes that are equal then would be taken to be so always.
+    for lengths in ([5, 9, 1, 6], [7, 3, 12], [4, 4, 20, 31, 2]):
+        qkv, cu, longest, extras = make_inputs(lengths, with_segments=True)
+        x = qkv.clone().requires_grad_()
+        y = qkv.clone().requires_grad_()
+        compiled(x, cu, longest, *extras.values()).backward()
+        loss(y, cu, longest, *extras.values()).backward()
+        torch.testing.assert_close(x.grad, y.grad)
+    assert counter.frame_count == 1
+
+
 def test_autocast_lowers_the_dtype():
     qkv, cu, longest, extras = make_inputs([5, 9])
     with torch.autocast("cpu", torch.bfloat16):
@@ -152,8 +171,25 @@ def test_double_backward_is_refused():
     qkv, cu, longest, extras = make_inputs([3])
     x = qkv.requires_grad_()
     (grad,) = torch.autograd.grad(rotary_attention(x, cu, longest, **extras).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="rotary_attention has no double backward"):
         torch.autograd.grad(grad.sum(), x)
+
+
+def test_angles_get_no_gradient():
+    qkv, cu, longest, extras = make_inputs([3])
+    angles = extras["angles"].requires_grad_()
+    out = rotary_attention(qkv.requires_grad_(), cu, longest, angles=angles)
+    assert torch.autograd.grad(out.sum(), angles, allow_unused=True) == (None,)
+
+
+def test_bad_numbers_stay_in_their_sequence():
+    qkv, cu, longest, extras = make_inputs([7, 7, 9])
+    spoiled = qkv.clone()
+    spoiled[9, 2] = float("nan")
+    out, other = (rotary_attention(x, cu, longest, **extras) for x in (qkv, spoiled))
+    assert torch.equal(out[:7], other[:7])
+    assert torch.equal(out[14:], other[14:])
+    assert other[7:14].isnan().any()
 
 
 BAD = {
@@ -166,7 +202,25 @@ BAD = {
     "rotary": (lambda a: a | {"rotary": "neox"}, ValueError, "rotary must be 'reserve' or 'standard'; got 'neox'"),
     "segments": (lambda a: a | {"segment_ids": torch.zeros(3).int()}, ValueError, "segment_ids must be"),
     "max_seqlen": (lambda a: a | {"max_seqlen": -1}, ValueError, "max_seqlen must be at least 0; got -1"),
-    "scale": (lambda a: a | {"scale": -0.1}, ValueError, "scale must be positive; got -0.1"),
+    "max_seqlen tensor": (lambda a: a | {"max_seqlen": torch.tensor(9)}, TypeError, "max_seqlen must be an int; got T"),
+    "max_seqlen float": (lambda a: a | {"max_seqlen": 9.0}, TypeError, "max_seqlen must be an int; got float"),
+    "max_seqlen too small": (lambda a: a | {"max_seqlen": 8}, ValueError, "max_seqlen .* sequence 1 has 9 .* got 8"),
+    "max_seqlen by far": (lambda a: a | {"max_seqlen": 6}, ValueError, "max_seqlen .* 2 sequences.* 14 tokens.* got 6"),
+    "cu start": (
+        lambda a: a | {"cu_seqlens": a["cu_seqlens"] + 1},
+        ValueError,
+        "cu_seqlens must go from 0 to 14.*got 1 to 15",
+    ),
+    "cu end": (lambda a: a | {"cu_seqlens": torch.tensor([0, 5, 13]).int()}, ValueError, "from 0 to 14.*got 0 to 13"),
+    "cu falls": (
+        lambda a: a | {"cu_seqlens": torch.tensor([0, 9, 5, 14]).int()},
+        ValueError,
+        "cu_seqlens must not fall; got 5 after 9 at sequence 1",
+    ),
+    "no sequences": (lambda a: a | {"cu_seqlens": torch.zeros(1).int()}, ValueError, "longest of 0 sequences"),
+    "scale": (lambda a: a | {"scale": -0.1}, ValueError, "scale must be positive and finite; got -0.1"),
+    "scale infinite": (lambda a: a | {"scale": float("inf")}, ValueError, "scale must be positive and finite; got inf"),
+    "scale tensor": (lambda a: a | {"scale": torch.tensor(0.1)}, TypeError, "scale must be a number.* got Tensor"),
     "backend": (lambda a: a | {"backend": "cudnn9"}, ValueError, "backend must be 'auto' or one of 'triton'"),
 }
 

@@ -12,6 +12,7 @@ from reserve_kernels.attention import availability
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
+IMPORT_ERROR = availability._import_error
 
 
 def reasons(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
@@ -24,6 +25,7 @@ def capability(monkeypatch):
 
     def have(major: int) -> None:
         properties = SimpleNamespace(major=major, minor=0)
+        monkeypatch.setattr(availability, "_import_error", lambda module: None)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
         monkeypatch.setattr(availability, "INSTALLED", dict.fromkeys(availability.INSTALLED, True))
 
@@ -50,6 +52,29 @@ def test_full_precision_on_a_gpu_goes_to_sdpa(capability, dtype):
     capability(9)
     runs = [name for name, reason in reasons(CUDA, dtype).items() if reason is None]
     assert runs == ["sdpa", "reference"]
+
+
+def test_a_gpu_of_another_make_is_named(capability, monkeypatch):
+    capability(9)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert reasons(CUDA, torch.bfloat16)["triton"] == "it was made for NVIDIA's GPUs; this PyTorch is for AMD's"
+
+
+def test_a_library_that_is_installed_but_broken_is_named(capability, tmp_path, monkeypatch):
+    """Such as a flash-attn that was built for another PyTorch."""
+    capability(9)
+    (tmp_path / "broken_flash_attn.py").write_text("raise ImportError('undefined symbol: x\\nand more')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(availability, "_import_error", IMPORT_ERROR)
+    monkeypatch.setitem(availability.MODULES, "flash-attn", "broken_flash_attn")
+    reason = reasons(CUDA, torch.bfloat16)["flash_attn"]
+    assert reason == "flash-attn is installed and cannot be imported: ImportError: undefined symbol: x"
+
+
+def test_a_compiled_call_imports_nothing(monkeypatch):
+    monkeypatch.setattr(availability, "_import_error", lambda module: "imported")
+    unusable = torch.compile(lambda x: (x, availability._unusable("torch.nn.attention.varlen")), backend="eager")
+    assert unusable(torch.zeros(1))[1] is None
 
 
 def test_naming_one_that_cannot_run_says_why():

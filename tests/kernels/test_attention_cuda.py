@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from numerics import assert_as_good_as_reference
 
 from reserve_kernels import rotary_attention
-from reserve_kernels.attention import tiles
+from reserve_kernels.attention import tiles, tune
 from reserve_kernels.attention.availability import COMPOSED, IMPLEMENTATIONS
 from reserve_kernels.attention.reference import attention_reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_tuned(tmp_path, monkeypatch):
+    """The tests are of the library's choices, whatever was tuned on this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tiles.tuned.cache_clear()
+    yield
+    tiles.tuned.cache_clear()
+
 
 # Every length class, with empty sequences, lengths around the edges of tiles, and every row of another length.
 LENGTHS = {
@@ -82,7 +94,7 @@ def every_candidate():
     for name, kernels in tiles.CHOSEN[chips].items():
         for kernel in kernels:
             for tile in tiles.CANDIDATES[chips][kernel]:
-                if kernel in tiles.WALKING or tile.queries >= tiles.LENGTH_CLASSES[name]:
+                if tiles.holds(kernel, tile, name):
                     yield pytest.param(chips, name, kernel, tile, id=f"{name}-{kernel}-{'x'.join(map(str, tile))}")
 
 
@@ -100,6 +112,15 @@ def test_other_backends_match_float64(backend, shape):
     if reason is not None:
         pytest.skip(reason)
     check(LENGTHS[shape], torch.bfloat16, backend)
+
+
+@pytest.mark.parametrize("backend", ["triton", "sdpa"])
+@pytest.mark.parametrize("rotary", ["reserve", "standard"])
+def test_angles_get_no_gradient(backend, rotary):
+    qkv, grad, cu, longest, angles, _ = make_inputs([31, 17], torch.bfloat16)
+    angles.requires_grad_()
+    out = rotary_attention(qkv.requires_grad_(), cu, longest, angles=angles, rotary=rotary, backend=backend)
+    assert torch.autograd.grad(out, [qkv, angles], grad, allow_unused=True)[1] is None
 
 
 def test_auto_picks_triton_in_half_precision_and_sdpa_in_full():
@@ -157,6 +178,42 @@ def test_a_cuda_graph_follows_new_values_and_new_lengths(shape):
     expected_out, expected_gradient = run(lambda y: rotary_attention(y, cu, longest, angles=angles), x.detach(), grad)
     assert torch.equal(out, expected_out)
     assert torch.equal(gradient, expected_gradient)
+
+
+def test_the_tuner_runs_and_its_choices_are_read(monkeypatch):
+    lengths = {"tiny": [31] * 8, "short": [64] * 8, "medium": [241] * 8, "long": [640] * 8}
+    monkeypatch.setattr(tune, "BATCHES", lengths)
+    tune.main()
+    (file,) = tiles.tuned_file(tiles.Chip(0, "")).parent.iterdir()
+    assert json.loads(file.read_text()).keys() == lengths.keys()
+    check(LENGTHS["joint"], torch.bfloat16)
+    check(LENGTHS["audio"], torch.bfloat16)
+
+
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_bad_numbers_stay_in_their_sequence(bad, part):
+    qkv, grad, cu, longest, angles, _ = make_inputs([7, 9, 31], torch.bfloat16)
+    changed, changed_grad = qkv.clone(), grad.clone()
+    if part == 3:
+        changed_grad[11, 1] = bad
+    else:
+        changed[11, part, 1] = bad
+    function = lambda x: rotary_attention(x, cu, longest, angles=angles)  # noqa: E731
+    expected, results = run(function, qkv, grad), run(function, changed, changed_grad)
+    for clean, spoiled in zip(expected, results, strict=True):
+        assert torch.equal(clean[:7], spoiled[:7])
+        assert torch.equal(clean[16:], spoiled[16:])
+    assert not results[1][7:16].isfinite().all()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_device_that_is_not_the_current_one():
+    qkv, grad, cu, longest, angles, _ = make_inputs([31, 17], torch.bfloat16)
+    expected = run(lambda x: rotary_attention(x, cu, longest, angles=angles), qkv, grad)
+    moved = [x.to("cuda:1") for x in (qkv, grad, cu, angles)]
+    results = run(lambda x: rotary_attention(x, moved[2], longest, angles=moved[3]), *moved[:2])
+    assert all(torch.equal(a, b.to(a.device)) for a, b in zip(expected, results, strict=True))
 
 
 def test_opcheck():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import importlib.metadata
 
 import pytest
 
@@ -37,30 +37,75 @@ def test_family(architecture, chips):
     assert tiles.family(architecture) == chips
 
 
+CHIP = tiles.Chip(90, "NVIDIA H200")
+
+
 @pytest.fixture
 def tuned_file(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    file = tiles.tuned_file(90)
-    file.parent.mkdir(parents=True)
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "3.6.0")
     tiles.tuned.cache_clear()
-    yield file
+    yield tiles.tuned_file(CHIP)
     tiles.tuned.cache_clear()
+
+
+def test_the_file_is_of_one_chip_and_one_triton(tuned_file):
+    assert tuned_file.name == "rotary_attention_NVIDIA_H200_sm90_triton3.6.0.json"
 
 
 def test_tuned_choices_come_first(tuned_file):
     tile = tiles.CANDIDATES[90]["forward"][-1]
     assert tiles.CHOSEN[90]["long"]["forward"] != tile
-    tuned_file.write_text(json.dumps({"long": {"forward": tile}}))
-    assert tiles.pick(90, 640) == tiles.CHOSEN[90]["long"] | {"forward": tile}
-    assert tiles.pick(90, 241) == tiles.CHOSEN[90]["medium"]
+    tiles.write_choices({"long": {"forward": tile}}, tuned_file)
+    assert tiles.pick(CHIP, 640) == tiles.CHOSEN[90]["long"] | {"forward": tile}
+    assert tiles.pick(CHIP, 241) == tiles.CHOSEN[90]["medium"]
 
 
-@pytest.mark.parametrize("choice", [{"long": {"forward": [512, 512, 8, 2]}}, {"huge": {"forward": [64, 64, 4, 2]}}])
-def test_a_tuned_choice_that_is_no_candidate_is_refused(tuned_file, choice):
-    tuned_file.write_text(json.dumps(choice))
-    with pytest.raises(ValueError, match="is no candidate for 'forward'"):
-        tiles.pick(90, 640)
+def test_with_segment_ids_the_librarys_choices_hold(tuned_file):
+    tiles.write_choices({"long": {"forward": tiles.CANDIDATES[90]["forward"][-1]}}, tuned_file)
+    assert tiles.pick(CHIP, 640, segments=True) == tiles.CHOSEN[90]["long"]
+
+
+def test_writing_leaves_nothing_beside_the_file(tuned_file):
+    for tile in tiles.CANDIDATES[90]["forward"][:2]:
+        tiles.write_choices({"long": {"forward": tile}}, tuned_file)
+    assert list(tuned_file.parent.iterdir()) == [tuned_file]
+    assert tiles.pick(CHIP, 640)["forward"] == tile
+
+
+UNUSABLE = {
+    "no tile of the library": '{"long": {"forward": [512, 512, 8, 2]}}',
+    "no class": '{"huge": {"forward": [64, 64, 4, 2]}}',
+    "a kernel of other lengths": '{"long": {"short_forward": [64, 64, 4, 1]}}',
+    "no shape": '{"long": {"forward": 7}}',
+    "no table": "[1, 2]",
+    "no table of kernels": '{"long": [1]}',
+    "cut off": '{"long": {"forw',
+    "empty": "",
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("content", UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_a_file_that_cannot_be_used_is_left_aside_with_a_warning(tuned_file, content):
+    tuned_file.parent.mkdir(parents=True)
+    tuned_file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.warns(UserWarning, match=r"rotary_attention: .*\.json is left aside: .*; tune again or remove it"):
+        assert tiles.pick(CHIP, 640) == tiles.CHOSEN[90]["long"]
+
+
+def test_a_folder_in_its_place_is_left_aside_with_a_warning(tuned_file):
+    tuned_file.mkdir(parents=True)
+    with pytest.warns(UserWarning, match="is left aside"):
+        assert tiles.pick(CHIP, 640) == tiles.CHOSEN[90]["long"]
 
 
 def test_without_a_tuned_file_the_librarys_choices_hold(tuned_file):
-    assert tiles.pick(90, 640) == tiles.CHOSEN[90]["long"]
+    assert tiles.pick(CHIP, 640) == tiles.CHOSEN[90]["long"]
+
+
+def test_a_shared_tile_holds_its_class():
+    tile = tiles.Tile(32, 32, 4, 1)
+    assert tiles.holds("short_forward", tile, "tiny")
+    assert not tiles.holds("short_forward", tile, "short")
+    assert tiles.holds("forward", tile, "long")

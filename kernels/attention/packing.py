@@ -1,0 +1,33 @@
+"""Whether cu_seqlens and max_seqlen describe the packed tokens, as far as that shows without waiting for a GPU."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+
+
+def check_packing(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int) -> None:
+    """Raises ValueError where `cu_seqlens` [sequences + 1] and `max_seqlen` cannot be those of `qkv` [tokens, ...].
+
+    On a GPU only what the shapes say is checked: reading the values would wait.
+    """
+    tokens, sequences = qkv.shape[0], cu_seqlens.shape[0] - 1
+    if tokens > sequences * max_seqlen:
+        raise ValueError(
+            f"max_seqlen must be at least the longest of {sequences} sequences, which have {tokens} tokens together; "
+            f"got {max_seqlen}"
+        )
+    if cu_seqlens.device.type != "cpu":
+        return
+    starts = cu_seqlens.tolist()
+    if starts[0] != 0 or starts[-1] != tokens:
+        raise ValueError(f"cu_seqlens must go from 0 to {tokens}, qkv's tokens; got {starts[0]} to {starts[-1]}")
+    for sequence, (start, end) in enumerate(pairwise(starts)):
+        if end < start:
+            raise ValueError(f"cu_seqlens must not fall; got {end} after {start} at sequence {sequence}")
+        if end - start > max_seqlen:
+            raise ValueError(
+                f"max_seqlen must be at least the longest sequence; sequence {sequence} has {end - start} tokens; "
+                f"got {max_seqlen}"
+            )

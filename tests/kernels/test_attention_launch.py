@@ -1,0 +1,119 @@
+"""What the launcher of the Triton kernels asks for, on a machine without a GPU: kernels are compiled and not run."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import NamedTuple
+
+import pytest
+import torch
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("no triton here", allow_module_level=True)
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+
+from reserve_kernels.attention import tiles, triton_blocks, triton_long, triton_short
+from reserve_kernels.attention.triton import attention_triton, attention_triton_backward
+
+
+class H200(DriverBase):
+    """As much of a driver as compiling needs."""
+
+    def __init__(self) -> None:
+        pass
+
+    @staticmethod
+    def is_active() -> bool:
+        return True
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+    def map_python_to_cpp_type(self, name: str) -> str:
+        return name
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def get_benchmarker(self):
+        raise NotImplementedError
+
+    def get_empty_cache_for_benchmark(self):
+        raise NotImplementedError
+
+    def clear_cache(self, cache) -> None:
+        raise NotImplementedError
+
+
+class Launched(NamedTuple):
+    kernel: str
+    arguments: tuple[object, ...]
+    variant: int
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What was launched, in order."""
+    found: list[Launched] = []
+    monkeypatch.setattr(triton.runtime.driver, "_active", H200())
+
+    def record(name, run):
+        def compiled(*arguments, grid, warmup, **options):
+            variant = run(*arguments, grid=grid, warmup=True, **options)
+            found.append(Launched(name, arguments, id(variant)))
+
+        return compiled
+
+    for module in (triton_blocks, triton_long, triton_short):
+        for name, kernel in vars(module).items():
+            if name.endswith("_kernel"):
+                monkeypatch.setattr(kernel, "run", record(name, kernel.run))
+    return found
+
+
+def launch(lengths, heads):
+    tokens = sum(lengths)
+    qkv = torch.randn(tokens, 3, heads, 64).bfloat16()
+    cu = torch.tensor([0, *lengths]).cumsum(0).int()
+    rest = (cu, max(lengths), torch.randn(tokens, 16), None, "reserve", 0.125)
+    out, lse = attention_triton(qkv, *rest)
+    attention_triton_backward(torch.randn_like(out), qkv, out, lse, *rest)
+    return qkv
+
+
+SHORT = ["rotary_table_kernel", "short_forward_kernel", "rotary_table_kernel", "short_backward_kernel"]
+LONG = ["rotary_table_kernel", "forward_kernel", "rotary_table_kernel", "dq_kernel", "dkv_kernel"]
+
+
+@pytest.mark.parametrize(("lengths", "expected"), [([31, 17], SHORT), ([303, 417], LONG)], ids=["short", "long"])
+def test_one_variant_of_each_kernel_serves_all_batches(launched, lengths, expected):
+    for heads in (1, 12, 16):
+        launch(lengths, heads)
+        launch([*lengths, 16], heads)
+    assert [x.kernel for x in launched] == expected * 6
+    assert len({x.variant for x in launched}) == len(set(expected))
+
+
+def test_qkv_is_read_where_it_is(launched):
+    qkv = launch([31, 17], 2)
+    read = next(x for x in launched if x.kernel == "short_forward_kernel")
+    assert read.arguments[0] is qkv
+
+
+def test_position_is_applied_beforehand_once_a_pass(launched, monkeypatch):
+    for kernel in ("forward", "dq", "dkv"):
+        tile = next(tile for tile in tiles.CANDIDATES[90][kernel] if tile.turned)
+        monkeypatch.setitem(tiles.CHOSEN[90]["long"], kernel, tile)
+    launch([303], 2)
+    kernels = [x.kernel for x in launched]
+    assert [kernel for kernel in kernels if kernel != "turn_kernel"] == LONG
+    assert kernels.count("turn_kernel") == 2

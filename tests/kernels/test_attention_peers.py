@@ -1,0 +1,179 @@
+"""The adapters to other libraries' attention, with stand-ins that have the libraries' signatures and compute by the
+reference: the libraries themselves need a GPU.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.attention.varlen
+
+from reserve_kernels.attention.peers import attention_peer
+from reserve_kernels.attention.reference import attention_reference
+from reserve_kernels.attention.sdpa_padded import attention_sdpa_padded
+
+SCALE = 0.3
+
+
+class StandIns:
+    """Modules in place of the libraries; `seen` has what the last call was given beside q, k, v."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, object] = {}
+
+    def attend(self, q, k, v, cu_seqlens, scale):
+        return attention_reference(torch.stack((q, k, v), 1), cu_seqlens, None, None, "reserve", scale)[0]
+
+    def flash_attn(self) -> ModuleType:
+        """flash-attn 2.8."""
+
+        def flash_attn_varlen_qkvpacked_func(
+            qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
+            softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False,
+        ):  # fmt: skip
+            assert not any((dropout_p, causal, softcap, alibi_slopes, return_attn_probs))
+            assert window_size == (-1, -1)
+            self.seen = {"max_seqlen": max_seqlen, "deterministic": deterministic}
+            return self.attend(*qkv.unbind(1), cu_seqlens, softmax_scale)
+
+        module = ModuleType("flash_attn")
+        module.flash_attn_varlen_qkvpacked_func = flash_attn_varlen_qkvpacked_func
+        return module
+
+    def xformers(self) -> list[ModuleType]:
+        """xformers 0.0.35."""
+
+        @dataclass
+        class _SeqLenInfo:
+            seqstart: torch.Tensor
+            max_seqlen: int
+            min_seqlen: int
+            seqstart_py: list[int]
+
+        @dataclass
+        class BlockDiagonalMask:
+            q_seqinfo: _SeqLenInfo
+            k_seqinfo: _SeqLenInfo
+            _batch_sizes: list[int] | None = None
+
+        def memory_efficient_attention(
+            query, key, value, attn_bias=None, p=0.0, scale=None, *, op=None, output_dtype=None
+        ):
+            assert isinstance(attn_bias, BlockDiagonalMask)
+            assert attn_bias.q_seqinfo == attn_bias.k_seqinfo
+            assert p == 0
+            assert len(query) == len(key) == len(value) == 1
+            lengths = attn_bias.q_seqinfo
+            self.seen = {"max_seqlen": lengths.max_seqlen, "total": lengths.seqstart_py[-1]}
+            return self.attend(query[0], key[0], value[0], lengths.seqstart, scale)[None]
+
+        names = ["xformers", "xformers.ops", "xformers.ops.fmha", "xformers.ops.fmha.attn_bias"]
+        modules = [ModuleType(name) for name in names]
+        modules[1].memory_efficient_attention = memory_efficient_attention
+        modules[3]._SeqLenInfo, modules[3].BlockDiagonalMask = _SeqLenInfo, BlockDiagonalMask
+        return modules
+
+    def varlen_attn(self):
+        """PyTorch's own function, as far as its signature goes."""
+        signature = inspect.signature(torch.nn.attention.varlen.varlen_attn)
+
+        def varlen_attn(*args, **kwargs):
+            given = signature.bind(*args, **kwargs).arguments
+            assert set(given) == {"query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "scale"}
+            assert given["cu_seq_q"] is given["cu_seq_k"]
+            assert given["max_q"] == given["max_k"]
+            self.seen = {"max_seqlen": given["max_q"]}
+            return self.attend(given["query"], given["key"], given["value"], given["cu_seq_q"], given["scale"])
+
+        return varlen_attn
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    found = StandIns()
+    for module in [found.flash_attn(), *found.xformers()]:
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", found.varlen_attn())
+    return found
+
+
+def make_inputs(lengths=(5, 1, 9)):
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(sum(lengths), 3, 2, 64, generator=generator, dtype=torch.float64)
+    angles = torch.randn(sum(lengths), 16, generator=generator)
+    return qkv, torch.tensor([0, *lengths]).cumsum(0).int(), max(lengths), angles
+
+
+def with_gradient(function, qkv):
+    x = qkv.clone().requires_grad_()
+    out = function(x)
+    weights = torch.arange(out.numel(), dtype=out.dtype).view(out.shape)
+    return out.detach(), torch.autograd.grad((out * weights).sum(), x)[0]
+
+
+@pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
+@pytest.mark.parametrize("rotary", ["reserve", "standard"])
+def test_adapter_computes_the_reference(stand_ins, name, rotary):
+    qkv, cu, longest, angles = make_inputs()
+    result = with_gradient(lambda x: attention_peer(name, x, cu, longest, angles, None, rotary, SCALE), qkv)
+    expected = with_gradient(lambda x: attention_reference(x, cu, angles, None, rotary, SCALE)[0], qkv)
+    torch.testing.assert_close(result, expected)
+    assert stand_ins.seen["max_seqlen"] == longest
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_flash_attn_is_deterministic_when_pytorch_is_to_be(stand_ins, asked):
+    qkv, cu, longest, angles = make_inputs()
+    torch.use_deterministic_algorithms(asked)
+    attention_peer("flash_attn", qkv, cu, longest, angles, None, "reserve", SCALE)
+    assert stand_ins.seen["deterministic"] is asked
+
+
+def test_xformers_is_told_the_number_of_tokens(stand_ins):
+    qkv, cu, longest, angles = make_inputs()
+    attention_peer("xformers", qkv, cu, longest, angles, None, "reserve", SCALE)
+    assert stand_ins.seen["total"] == len(qkv)
+
+
+@pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
+def test_no_tokens_need_no_library(name):
+    qkv, cu, longest, angles = make_inputs([0, 0])
+    assert attention_peer(name, qkv, cu, longest, angles, None, "reserve", SCALE).shape == (0, 2, 64)
+
+
+@pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
+def test_segment_ids_are_refused(name):
+    qkv, cu, longest, angles = make_inputs()
+    ids = torch.zeros(len(qkv)).int()
+    with pytest.raises(ValueError, match=f"segment_ids: backend '{name}' has no such mask"):
+        attention_peer(name, qkv, cu, longest, angles, ids, "reserve", SCALE)
+
+
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("slack", [0, 3])
+def test_padded_sdpa_computes_the_reference(segments, slack):
+    """Written for GPUs, it runs on the CPU too: empty sequences, and a bound above the longest."""
+    qkv, cu, longest, angles = make_inputs([5, 0, 9, 1])
+    ids = torch.arange(len(qkv)).int() % 2 if segments else None
+    bound = longest + slack
+    result = with_gradient(lambda x: attention_sdpa_padded("sdpa", x, cu, bound, angles, ids, "reserve", SCALE), qkv)
+    expected = with_gradient(lambda x: attention_reference(x, cu, angles, ids, "reserve", SCALE)[0], qkv)
+    torch.testing.assert_close(result, expected)
+
+
+def test_bad_numbers_stay_in_their_sequence_in_padded_sdpa():
+    qkv, cu, longest, angles = make_inputs([5, 0, 9, 1])
+    spoiled = qkv.clone()
+    spoiled[0] = float("nan")
+    results = [
+        with_gradient(lambda x: attention_sdpa_padded("sdpa", x, cu, longest, angles, None, "reserve", SCALE), x)
+        for x in (qkv, spoiled)
+    ]
+    for clean, other in zip(*results, strict=True):
+        torch.testing.assert_close(clean[5:], other[5:])
+        assert other[:5].isnan().any()

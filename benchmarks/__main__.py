@@ -71,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     # Threads of one library that spin after their work would take the core from the next.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    # Called from a test that runs beside others, pytest would take itself for one of those and time nothing.
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_XDIST")}
     worst = 0
     for name in options.names or BENCHMARKS:
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", f"benchmarks/{name}.py", *passed_on]

@@ -31,8 +31,11 @@ def _module(name: str) -> ModuleType:
 
 
 def ours(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    extra = y[len(x) :] if len(y) > len(x) else None
-    return contrastive_loss(x, y[: len(x)], log_scale, y_extra=extra).loss
+    if len(x) == len(y):
+        return contrastive_loss(x, y, log_scale).loss
+    # split, not slices: the gradients of slices are padded to the whole and added.
+    pairs, extra = y.split((len(x), len(y) - len(x)))
+    return contrastive_loss(x, pairs, log_scale, y_extra=extra).loss
 
 
 def normalised(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -85,7 +85,7 @@ def on_cpu(lengths: tuple[int, ...], passes: str, threads: int) -> Measured:
 
         solvers = {OURS: ours(), **CPU_PEERS}
         builders = {name: functools.partial(build, solve) for name, solve in solvers.items()}
-        measured = measure(builders, rounds=15, difference=largest_difference, tolerance=1e-4)
+        measured = measure(builders, rounds=9, difference=largest_difference, tolerance=1e-4)
         measured.facts = _facts(problem, backward, cpu_limits(threads)) | {"threads": threads}
     return measured
 

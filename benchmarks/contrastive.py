@@ -16,6 +16,7 @@ import torch
 from benchmarks.contrastive_peers import (
     CPU_PEERS,
     CUDA_PEERS,
+    TWO_THREADS,
     Loss,
     Shape,
     Step,
@@ -30,7 +31,7 @@ from benchmarks.machine import cpu_limits, peak_extra_bytes, threads_label, torc
 
 OP = "contrastive_loss"
 CPU_SHAPE: Shape = (8192, 8192, 768)
-CPU_SCALING: tuple[Shape, ...] = ((512, 512, 768), (1024, 1024, 768), (2048, 2048, 768), (4096, 4096, 768))
+CPU_SCALING: tuple[Shape, ...] = tuple((n, n, 768) for n in (512, 1024, 2048, 4096))
 CUDA_SHAPES: tuple[Shape, ...] = (
     (4096, 4096, 768),
     (16384, 16384, 768),
@@ -51,7 +52,7 @@ def _facts(shape: Shape, itemsize: int, limits: dict[str, float]) -> dict[str, A
 
 
 @functools.cache
-def on_cpu(shape: Shape, threads: int, rounds: int, memory: bool) -> Measured:
+def on_cpu(shape: Shape, threads: int, rounds: int, peers: tuple[str, ...], memory: bool) -> Measured:
     with torch_threads(threads):
 
         def build(name: str, loss: Loss) -> Contender:
@@ -60,7 +61,7 @@ def on_cpu(shape: Shape, threads: int, rounds: int, memory: bool) -> Measured:
             details = {"peak_extra_bytes": peak_extra_bytes(cpu_step, (name, shape), threads)} if memory else {}
             return Contender(step, result, details=details)
 
-        losses = {OURS: ours, **CPU_PEERS}
+        losses = {OURS: ours} | {name: CPU_PEERS[name] for name in peers}
         builders = {name: functools.partial(build, name, loss) for name, loss in losses.items()}
         # Each has run once for its result, and takes seconds.
         measured = measure(builders, rounds=rounds, difference=largest_relative_difference, tolerance=1e-4, warm_up=0)
@@ -68,11 +69,13 @@ def on_cpu(shape: Shape, threads: int, rounds: int, memory: bool) -> Measured:
     return measured
 
 
+PEERS = {1: tuple(CPU_PEERS), 2: TWO_THREADS}
+
+
 @replayed
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
+@pytest.mark.parametrize(("threads", "implementation"), [(n, name) for n in PEERS for name in (OURS, *PEERS[n])])
 def test_cpu(benchmark, implementation, threads):
-    measured = on_cpu(CPU_SHAPE, threads, rounds=4, memory=threads == 1)
+    measured = on_cpu(CPU_SHAPE, threads, 3, PEERS[threads], memory=threads == 1)
     case = " x ".join(map(str, CPU_SHAPE))
     publish(benchmark, measured, implementation, group=f"{OP}, CPU, {threads_label(threads)}, {case}", op=OP, case=case)
 
@@ -81,7 +84,7 @@ def test_cpu(benchmark, implementation, threads):
 @pytest.mark.parametrize("shape", CPU_SCALING, ids=str)
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu_scaling(benchmark, implementation, shape):
-    measured = on_cpu(shape, 1, rounds=7, memory=False)
+    measured = on_cpu(shape, 1, 5, PEERS[1], memory=False)
     group = f"{OP}, CPU, 1 thread, {' x '.join(map(str, shape))}"
     publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
 

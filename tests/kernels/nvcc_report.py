@@ -1,4 +1,4 @@
-"""What ptxas says about the CUDA kernels: registers, stack, spills, static shared memory.
+"""What the compiled CUDA kernels need: registers, stack and spills as ptxas says, warps of a block, shared memory.
 
 python tests/kernels/nvcc_report.py        writes the table that test_cuda_resources.py compares with
 """
@@ -12,15 +12,18 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from reserve_kernels import native
+
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("cuda_resources.json")
 ARCHITECTURES = ("80", "90a", "100")
 SOURCES = {"log_mel": ROOT / "csrc" / "log_mel" / "log_mel_cuda.cu"}
-# What tells the instantiations of a kernel apart, by a part of their mangled names.
+# What tells the instantiations of a kernel apart, by a part of their mangled names: points, hop length and bands, whose
+# shared memory the library tells.
 VARIANTS = {
-    "12ELi8ELi8E": "1536 points",
-    "12ELi8ELi16E": "3072 points",
-    "12ELi12ELi16E": "4608 points",
+    "12ELi8ELi8E": (1536, 588, 64),
+    "12ELi8ELi16E": (3072, 1176, 64),
+    "12ELi12ELi16E": (4608, 1764, 64),
 }
 
 
@@ -29,19 +32,24 @@ def find_nvcc() -> str | None:
     return shutil.which("nvcc")
 
 
-def parse(text: str) -> dict[str, dict[str, int]]:
-    """The resources of each kernel in the output of `ptxas -v`."""
+def parse(text: str, ptx: str) -> dict[str, dict[str, int]]:
+    """The resources of each kernel in the output of `ptxas -v`, and the warps of its blocks in the PTX."""
     report = {}
     for part in text.split("Compiling entry function '")[1:]:
         name = part.split("'", 1)[0]
-        variant = next(v for key, v in VARIANTS.items() if key in name)
+        points, hop_length, n_mels = next(v for key, v in VARIANTS.items() if key in name)
         numbers = {
             "registers": r"Used (\d+) registers",
             "stack_bytes": r"(\d+) bytes stack frame",
             "spill_store_bytes": r"(\d+) bytes spill stores",
             "spill_load_bytes": r"(\d+) bytes spill loads",
         }
-        report[variant] = {key: int(re.search(pattern, part)[1]) for key, pattern in numbers.items()}  # type: ignore[index]
+        threads = re.search(rf"\.entry {name}\(.*?\.maxntid (\d+)", ptx, flags=re.DOTALL)
+        report[f"{points} points"] = {
+            **{key: int(re.search(pattern, part)[1]) for key, pattern in numbers.items()},  # type: ignore[index]
+            "warps": int(threads[1]) // 32,  # type: ignore[index]
+            "shared_bytes": native.library().log_mel_cuda_shared_bytes(points, hop_length, n_mels),
+        }
     return report
 
 
@@ -49,10 +57,12 @@ def compile_report(op: str, architecture: str) -> dict[str, dict[str, int]]:
     """Compiles the kernels of `op` for one architecture ("80", "90a" …) and returns what each needs."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["nvcc", "-std=c++17", "-O3", "-Xptxas", "-v", "-cubin", "-o", f"{folder}/out.cubin"]
+        command += ["--keep", "--keep-dir", folder]
         command += [f"-gencode=arch=compute_{architecture},code=sm_{architecture}"]
         command += [f"-I{ROOT}/csrc/include", f"-I{ROOT}/csrc", str(SOURCES[op])]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return parse(done.stderr + done.stdout)
+        (ptx,) = Path(folder).glob("*.ptx")
+        return parse(done.stderr + done.stdout, ptx.read_text())
 
 
 def release() -> str:

@@ -5,7 +5,12 @@ import json
 import pytest
 from nvcc_report import ARCHITECTURES, SOURCES, TABLE, compile_report, find_nvcc, release
 
-pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="no nvcc here")
+from reserve_kernels import native
+
+pytestmark = [
+    pytest.mark.skipif(find_nvcc() is None, reason="no nvcc here"),
+    pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable())),
+]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -46,7 +46,7 @@ def _compare(config: ModelConfig, device: str, limits: dict[str, float], clock: 
         return Contender(make(parameters).step)
 
     builders = {name: functools.partial(build, make) for name, make in OPTIMIZERS.items()}
-    measured = measure(builders, rounds=9, difference=lambda a, b: 0.0, tolerance=0.0, clock=clock)
+    measured = measure(builders, rounds=5, difference=lambda a, b: 0.0, tolerance=0.0, clock=clock)
     # Parameter, gradient and both bfloat16 moments; the arithmetic is nothing beside them.
     measured.facts = {"parameters": numbers, "bytes": numbers * (4 + 4 + 4 + 2 * (2 + 2)), "flops": 0, **limits}
     return measured

@@ -1,7 +1,7 @@
 """A problem for rotary_attention, and how it is solved without it.
 
 A peer is a function of a problem that gives (run, leaf, grad, packed): `run()` is the output, `leaf` what it is
-differentiated by, `grad` the output's gradient, `packed` makes an output comparable with ours.
+differentiated by, `grad` the output's gradient, `packed` makes output and gradient comparable with ours.
 """
 
 from __future__ import annotations
@@ -62,12 +62,20 @@ class Solution(NamedTuple):
         """The forward pass without a graph for autograd, or both passes."""
         if backward:
             return lambda: torch.autograd.grad(self.run(), self.leaf, self.grad)
+        return self.forward
 
-        def forward() -> torch.Tensor:
-            with torch.no_grad():
-                return self.run()
+    def forward(self) -> torch.Tensor:
+        """The output, without a graph for autograd."""
+        with torch.no_grad():
+            return self.run()
 
-        return forward
+    def result(self, backward: bool) -> list[torch.Tensor]:
+        """The output, and the gradient if asked for, as ours has them."""
+        if not backward:
+            return [self.packed(self.forward())]
+        out = self.run()
+        (grad,) = torch.autograd.grad(out, self.leaf, self.grad)
+        return [self.packed(out.detach()), self.packed(grad)]
 
 
 Peer = Callable[[Problem], Solution]
@@ -80,10 +88,10 @@ def _rotated(qk: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     return torch.cat((qk[..., :ROTATED] * factors, qk[..., ROTATED:]), -1)
 
 
-def _packed_operands(problem: Problem) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _packed_operands(qkv: torch.Tensor, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """q, k, v [1, heads, tokens, 64] with position."""
-    q, k, v = (x.transpose(0, 1)[None] for x in problem.qkv.unbind(1))
-    return _rotated(q, problem.angles), _rotated(k, problem.angles), v
+    q, k, v = (x.transpose(0, 1)[None] for x in qkv.unbind(1))
+    return _rotated(q, angles), _rotated(k, angles), v
 
 
 def _sequence_of_token(problem: Problem) -> torch.Tensor:
@@ -92,9 +100,9 @@ def _sequence_of_token(problem: Problem) -> torch.Tensor:
 
 
 def padded_sdpa(problem: Problem) -> Solution:
-    """SDPA as it is used without packing: everything padded to the longest, a boolean mask of what is there.
+    """SDPA as it is used without packing: everything padded to the longest, a mask of the keys that are there.
 
-    Its qkv comes padded, as it would in a model that pads: no copies are charged to it.
+    Its qkv comes padded, as in a model that pads: no copies are charged to it. No mask where nothing is padded.
     """
     lengths = torch.tensor(problem.lengths, device=problem.qkv.device)
     valid = torch.arange(max(problem.lengths), device=lengths.device) < lengths[:, None]
@@ -104,7 +112,8 @@ def padded_sdpa(problem: Problem) -> Solution:
     grad[valid] = problem.grad
     angles = problem.angles.new_zeros(*valid.shape, 16)
     angles[valid] = problem.angles
-    mask = valid[:, None, None, :] & valid[:, None, :, None] | ~valid[:, None, :, None]
+    # What padded queries give does not matter: their gradient is 0.
+    mask = None if min(problem.lengths) == max(problem.lengths) else valid[:, None, None, :]
     qkv = qkv.detach().requires_grad_()
 
     def run() -> torch.Tensor:
@@ -119,7 +128,7 @@ def looped_sdpa(problem: Problem) -> Solution:
     """One SDPA call a sequence: no mask and no padding."""
 
     def run() -> torch.Tensor:
-        parts = [x.split(problem.lengths, dim=2) for x in _packed_operands(problem)]
+        parts = [x.split(problem.lengths, dim=2) for x in _packed_operands(problem.qkv, problem.angles)]
         outputs = [scaled_dot_product_attention(*part)[0].transpose(0, 1) for part in zip(*parts, strict=True)]
         return torch.cat(outputs)
 
@@ -132,14 +141,17 @@ def block_mask_sdpa(problem: Problem) -> Solution:
     mask = sequence[:, None] == sequence
 
     def run() -> torch.Tensor:
-        q, k, v = _packed_operands(problem)
+        q, k, v = _packed_operands(problem.qkv, problem.angles)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
 
     return Solution(run, problem.qkv, problem.grad)
 
 
 def flex_attention(problem: Problem) -> Solution:
-    """FlexAttention, compiled, on the packed tokens; its block mask is made beforehand and not charged to it."""
+    """FlexAttention on the packed tokens, it and the position compiled; its block mask is made beforehand, for free.
+
+    Compiled apart: as one function, PyTorch 2.13 gives wrong results on a CPU.
+    """
     from torch.nn.attention import flex_attention as flex
 
     sequence = _sequence_of_token(problem)
@@ -147,10 +159,10 @@ def flex_attention(problem: Problem) -> Solution:
     mask = flex.create_block_mask(
         lambda b, h, query, key: sequence[query] == sequence[key], None, None, tokens, tokens, device=sequence.device
     )
-    attend = compiled(flex.flex_attention)
+    operands, attend = compiled(_packed_operands), compiled(flex.flex_attention)
 
     def run() -> torch.Tensor:
-        q, k, v = _packed_operands(problem)
+        q, k, v = operands(problem.qkv, problem.angles)
         return attend(q, k, v, block_mask=mask)[0].transpose(0, 1)
 
     return Solution(run, problem.qkv, problem.grad)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine in the stored result, `--quick`, and that GPU benchmarks need a GPU."""
+"""What every benchmark shares: the machine in the stored result, `--quick`, the order, and that a GPU is needed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
+    # The implementations of a case one after another: a run that is interrupted has whole cases, with their peers.
+    cases = {}
+    for item in items:
+        parameters = {name: value for name, value in item.callspec.params.items() if name != "implementation"}
+        cases.setdefault((item.path, item.originalname, repr(parameters)), []).append(item)
+    items[:] = [item for case in cases.values() for item in case]
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -21,12 +21,11 @@ from benchmarks.contrastive_peers import (
     Shape,
     Step,
     cpu_step,
-    largest_relative_difference,
     ours,
 )
 from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.cuda import peak_extra_bytes as cuda_peak_extra_bytes
-from benchmarks.interleaved import OURS, Contender, Measured, measure, publish, replayed
+from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_difference, measure, publish, replayed
 from benchmarks.machine import cpu_limits, peak_extra_bytes, threads_label, torch_threads
 
 OP = "contrastive_loss"

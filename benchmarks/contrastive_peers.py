@@ -128,11 +128,6 @@ class Step:
         return [self(), *(leaf.grad for leaf in self.leaves if leaf.grad is not None)]
 
 
-def largest_relative_difference(values: list[torch.Tensor], ours: list[torch.Tensor]) -> float:
-    """Of the loss and the gradients, by norm."""
-    return max(float((a - b).norm() / b.norm()) for a, b in zip(values, ours, strict=True))
-
-
 def cpu_step(name: str, shape: Shape) -> Step:
     """A float32 step on the CPU by the name of the implementation, warmed up.
 

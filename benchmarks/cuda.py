@@ -37,10 +37,11 @@ def input_sets(bytes_of_one: int) -> int:
     return min(16, 1 + -(-2 * size // max(bytes_of_one, 1)))
 
 
-def captured(calls: Sequence[Call]) -> tuple[Call, int]:
-    """A CUDA graph that runs `calls` one after another, as often as fills GRAPH_SECONDS; and how many calls that is.
+def captured(calls: Sequence[Call]) -> tuple[Call, int, bool]:
+    """A CUDA graph that runs `calls` one after another, as often as fills GRAPH_SECONDS; how many calls that is; True.
 
-    Calls that cannot be captured, since they make the host wait, run one after another as they are.
+    Calls that make the host wait cannot be captured: they run one after another as they are, and the last is False.
+    That is found out beforehand, since a capture that fails leaves PyTorch's allocator and random numbers in disorder.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -49,25 +50,40 @@ def captured(calls: Sequence[Call]) -> tuple[Call, int]:
             call()
         once = EventClock(flush=False)
         seconds = min(once(call) for call in calls)
+        waits = host_waits(calls[0])
     torch.cuda.current_stream().wait_stream(stream)
     turns = max(1, min(256, round(GRAPH_SECONDS / seconds / len(calls))))
-    graph = torch.cuda.CUDAGraph()
 
     def run() -> None:
         for _ in range(turns):
             for call in calls:
                 call()
 
+    if waits:
+        return run, turns * len(calls), False
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay, turns * len(calls), True
+
+
+def host_waits(call: Call) -> bool:
+    """Whether PyTorch sees the host wait for the GPU in `call`, which has run before."""
+    torch.cuda.set_sync_debug_mode("error")
     try:
-        with torch.cuda.graph(graph):
-            run()
-    except RuntimeError:
-        return run, turns * len(calls)
-    return graph.replay, turns * len(calls)
+        call()
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return False
 
 
 def peak_extra_bytes(call: Call) -> int:
-    """Growth of the allocator's peak in one call."""
+    """Growth of the allocator's peak in one call, which is not the first: that one compiles, tunes and fills caches."""
+    call()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -83,9 +99,10 @@ def cuda_limits(dtype: torch.dtype = torch.bfloat16, rounds: int = 15) -> dict[s
 
     float32 products are not rounded to tf32: their rate is that of arithmetic outside of the tensor cores.
     """
-    source = torch.randn(1 << 28, device="cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+    source = torch.randn(1 << 28, generator=generator, device="cuda")
     target = torch.empty_like(source)
-    square = torch.randn(8192, 8192, device="cuda", dtype=dtype)
+    square = torch.randn(8192, 8192, generator=generator, device="cuda").to(dtype)
     out = torch.empty_like(square)
     clock = EventClock(flush=False)
     timed: list[Callable[[], object]] = [lambda: target.copy_(source), lambda: torch.mm(square, square, out=out)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,12 @@ class Measured:
     """What holds for the case: FLOPs, bytes, the machine's limits."""
 
 
+def largest_relative_difference(values: Sequence[torch.Tensor], ours: Sequence[torch.Tensor]) -> float:
+    """Of several tensors, each difference's norm relative to ours'."""
+    pairs = [(a.float(), b.float()) for a, b in zip(values, ours, strict=True)]
+    return max(float((a - b).norm() / b.norm()) for a, b in pairs)
+
+
 class WallClock:
     """Seconds that a call takes, by the host's clock."""
 
@@ -101,6 +107,8 @@ def measure(
                 contender.call()
         except (Missing, pytest.skip.Exception) as reason:
             measured.missing[name] = str(reason)
+            if name == OURS:
+                break
         except torch.OutOfMemoryError:
             measured.missing[name] = "out of memory"
         except Exception as error:
@@ -112,18 +120,32 @@ def measure(
             contenders[name] = contender
     if OURS not in contenders:
         pytest.skip(f"ours cannot run: {measured.missing[OURS]}")
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     gc.collect()
     gc.disable()
     try:
-        for names in _orders(list(contenders), QUICK_ROUNDS if quick else rounds):
-            for name in names:
-                seconds[name].append(clock(contenders[name].call) / contenders[name].calls)
+        measured.seconds = _timed_in_turn(contenders, QUICK_ROUNDS if quick else rounds, clock, measured.missing)
     finally:
         gc.enable()
-    measured.seconds = seconds
-    measured.details = {name: contender.details for name, contender in contenders.items()}
+    measured.details = {name: contenders[name].details for name in measured.seconds}
     return measured
+
+
+def _timed_in_turn(
+    contenders: Mapping[str, Contender], rounds: int, clock: Callable[[Call], float], missing: dict[str, str]
+) -> dict[str, list[float]]:
+    """Seconds of each round. A peer that runs out of memory beside the others goes to `missing`."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for names in _orders(list(contenders), rounds):
+        for name in names:
+            if name in missing:
+                continue
+            try:
+                seconds[name].append(clock(contenders[name].call) / contenders[name].calls)
+            except torch.OutOfMemoryError:
+                if name == OURS:
+                    raise
+                missing[name] = "out of memory beside the others"
+    return {name: times for name, times in seconds.items() if name not in missing}
 
 
 def _orders(names: list[str], rounds: int) -> Iterator[list[str]]:

@@ -16,7 +16,16 @@ from torch.nn import functional as F
 
 from benchmarks.compiled import compiled
 from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets
-from benchmarks.interleaved import OURS, Call, Contender, Measured, measure, publish, replayed
+from benchmarks.interleaved import (
+    OURS,
+    Call,
+    Contender,
+    Measured,
+    largest_relative_difference,
+    measure,
+    publish,
+    replayed,
+)
 from benchmarks.machine import cpu_limits, threads_label, torch_threads
 from reserve.model.transformer import LAYER_NORM_EPS, quick_gelu
 
@@ -56,12 +65,13 @@ OPS = {
     "add + layer norm": SmallOp(
         add_layer_norm,
         lambda n, device, dtype: _leaves(device, dtype, (n, HIDDEN), (n, HIDDEN), (HIDDEN,), (HIDDEN,)),
-        # Forward: two in, one out. Backward: the output's gradient and the sum in, two gradients out.
+        # Forward: two in, the output and the sum out. Backward: its gradient and the sum in, one gradient out for both.
         lambda n, size: 7 * n * HIDDEN * size,
     ),
     "bias + quick GELU": SmallOp(
         bias_quick_gelu,
         lambda n, device, dtype: _leaves(device, dtype, (n, 4 * HIDDEN), (4 * HIDDEN,)),
+        # Forward: one in, one out. Backward: the output's gradient and the input in, one gradient out.
         lambda n, size: 5 * n * 4 * HIDDEN * size,
     ),
     "patchify": SmallOp(
@@ -70,20 +80,16 @@ OPS = {
             torch.randint(0, 256, (max(n // 240, 1), 192, 320, 3), dtype=torch.uint8, device=device),
             *_leaves(device, dtype, ()),
         ],
-        lambda n, size: max(n // 240, 1) * 192 * 320 * 3 * (1 + 2 * size),
+        # Forward: bytes in, patches out. Backward: the patches' gradient and the bytes in, for the scale's.
+        lambda n, size: max(n // 240, 1) * 192 * 320 * 3 * 2 * (1 + size),
     ),
 }
 
 
-def largest_difference(values: list[torch.Tensor], ours: list[torch.Tensor]) -> float:
-    """Relative to each tensor's norm."""
-    pairs = zip(values, ours, strict=True)
-    return max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in pairs)
-
-
 def _both_passes(function: Callable[..., torch.Tensor], inputs: list[torch.Tensor]) -> Callable[[], list[torch.Tensor]]:
     leaves = [x for x in inputs if x.requires_grad]
-    grad = torch.randn_like(function(*inputs))
+    out = function(*inputs).detach()
+    grad = torch.randn(out.shape, generator=torch.Generator(out.device).manual_seed(1), device=out.device).to(out.dtype)
 
     def run() -> list[torch.Tensor]:
         out = function(*inputs)
@@ -105,11 +111,10 @@ def on_cpu(name: str, threads: int) -> Measured:
 
         def build(function: Callable[..., torch.Tensor]) -> Contender:
             run = _both_passes(function, inputs)
-            torch.manual_seed(0)
-            return Contender(run, lambda: [run()[0]])
+            return Contender(run, run)
 
         builders = {key: functools.partial(build, function) for key, function in _implementations(op).items()}
-        measured = measure(builders, rounds=15, difference=largest_difference, tolerance=1e-5)
+        measured = measure(builders, rounds=15, difference=largest_relative_difference, tolerance=1e-5)
         measured.facts = {"flops": 0, "bytes": op.bytes(CPU_TOKENS, 4), **cpu_limits(threads), "threads": threads}
     return measured
 
@@ -132,12 +137,12 @@ def on_cuda(name: str) -> Measured:
 
     def build(function: Callable[..., torch.Tensor]) -> Contender:
         calls: list[Call] = [_both_passes(function, one) for one in inputs]
-        graph, times = captured(calls)
-        return Contender(graph, lambda: [function(*inputs[0]).detach()], times)
+        graph, times, in_graph = captured(calls)
+        return Contender(graph, _both_passes(function, inputs[0]), times, {"in_graph": in_graph})
 
     builders = {key: functools.partial(build, function) for key, function in _implementations(op).items()}
     measured = measure(
-        builders, rounds=15, difference=largest_difference, tolerance=2e-2, clock=EventClock(flush=False)
+        builders, rounds=15, difference=largest_relative_difference, tolerance=2e-2, clock=EventClock(flush=False)
     )
     measured.facts = {"flops": 0, "bytes": op.bytes(CUDA_TOKENS, 2), **cuda_limits()}
     return measured

@@ -88,7 +88,7 @@ def _attention() -> list[Bar]:
     ] + [
         Bar(op, f"speed against {BEST_PEER}", cuda.format("joint"), BEST_PEER, speed, 1.5),
         Bar(op, f"speed against {BEST_LESSER_PEER}", cuda.format("joint"), BEST_LESSER_PEER, speed, 1.0),
-        Bar(op, "speed against SDPA", cuda.format("audio"), "sdpa", speed, 3.0),
+        Bar(op, f"speed against {peer}", cuda.format("audio"), peer, speed, 3.0),
     ]
 
 

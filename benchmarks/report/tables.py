@@ -63,8 +63,11 @@ def op_table(cases: list[Case]) -> str:
             faster = "" if name == OURS else f"{case.faster_than(name):.2f}x"
             share = "" if not limit else f"{limit / timing.median:.0%}"
             peak = timing.info.get("peak_extra_bytes")
+            called = f"**{name}**" if name == OURS else name
+            # Beside others whose calls are in a graph.
+            called += ", launches included" if timing.info.get("in_graph") is False else ""
             rows.append(
-                f"| {case.label if name == OURS else ''} | {'**' + name + '**' if name == OURS else name} "
+                f"| {case.label if name == OURS else ''} | {called} "
                 f"| {seconds(timing.median)} | {seconds(timing.low)} – {seconds(timing.high)} | {faster} | {share} "
                 f"| {'' if peak is None else size(peak)} |"
             )

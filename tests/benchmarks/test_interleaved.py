@@ -60,6 +60,25 @@ def test_what_cannot_run_is_named_and_the_rest_timed(build, reason):
     assert list(measured.seconds) == [OURS]
 
 
+def test_nothing_is_built_where_ours_cannot_run():
+    built = []
+    with pytest.raises(pytest.skip.Exception, match="ours cannot run: not installed"):
+        measured_with({OURS: unavailable, "peer": lambda: built.append("peer")})
+    assert built == []
+
+
+def test_a_peer_without_room_beside_the_others_leaves_them_their_times():
+    def large() -> Contender:
+        def call() -> float:
+            raise torch.OutOfMemoryError("no room")
+
+        return Contender(call, lambda: 1.0)
+
+    measured = measured_with({OURS: lambda: contender(1.0), "large": large, "peer": lambda: contender(2.0)})
+    assert measured.missing == {"large": "out of memory beside the others"}
+    assert measured.seconds == {OURS: [1.0] * 4, "peer": [2.0] * 4}
+
+
 @pytest.mark.parametrize("result", [1.2, float("nan")])
 def test_a_peer_that_computes_something_else_is_not_timed(result):
     measured = measured_with({OURS: lambda: contender(1.0), "peer": lambda: contender(1.0, result)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -24,6 +25,16 @@ def test_listing_filters_and_runs_nothing(capfd):
     assert "test_cpu[SDPA, padded and masked-joint-forward+backward-1]" in shown
     assert "vision" not in shown
     assert "test_cuda" not in shown
+
+
+def test_the_implementations_of_a_case_follow_one_another(capfd):
+    """So that a run that is interrupted has peers to show for every case but the last."""
+    assert command_module.main(["contrastive", "--list", "--device", "cuda"]) == 0
+    listed = re.findall(r"test_cuda\[([^(]+)-\((.+)\)\]", capfd.readouterr().out)
+    shapes = [shape for _, shape in listed]
+    assert [shape for i, shape in enumerate(shapes) if i == 0 or shapes[i - 1] != shape] == list(dict.fromkeys(shapes))
+    assert len(dict.fromkeys(shapes)) > 3
+    assert listed[0][0] == "reserve"
 
 
 def test_a_quick_run_stores_both_sides_of_a_case(tmp_path):

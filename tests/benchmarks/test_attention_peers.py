@@ -1,0 +1,32 @@
+"""Peers of rotary_attention do the same job: a wrong one would be left out of every comparison."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.attention_peers import CPU_PEERS, flex_attention, make_problem
+from reserve_kernels import rotary_attention
+
+PEERS = CPU_PEERS | {"FlexAttention": flex_attention}
+
+
+@pytest.mark.parametrize("lengths", [[31, 31, 31], [5, 60, 17]], ids=["of one length", "of several"])
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_peer_gives_what_ours_gives(peer, lengths):
+    problem = make_problem(lengths, "cpu", torch.float32)
+    # FlexAttention has no gradient on a CPU.
+    problem = problem._replace(qkv=problem.qkv.detach())
+    ours = rotary_attention(problem.qkv, problem.cu_seqlens, max(lengths), angles=problem.angles)
+    solution = PEERS[peer](problem)
+    torch.testing.assert_close(solution.packed(solution.run()).detach(), ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("peer", CPU_PEERS)
+def test_a_peer_has_ours_gradient(peer):
+    problem = make_problem([5, 60, 17], "cpu", torch.float32)
+    out = rotary_attention(problem.qkv, problem.cu_seqlens, 60, angles=problem.angles)
+    (ours,) = torch.autograd.grad(out, problem.qkv, problem.grad)
+    solution = CPU_PEERS[peer](problem)
+    (theirs,) = solution.call(backward=True)()
+    torch.testing.assert_close(solution.packed(theirs), ours, rtol=1e-4, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import re
@@ -21,7 +22,9 @@ BENCHMARKS = {
 }
 """File, and what is in it."""
 ROOT = Path(__file__).parent.parent
-INTERRUPTED, PATIENCE_SECONDS = 130, 20
+INTERRUPTED, PATIENCE_SECONDS = 130, 12
+NOTHING_COLLECTED = 5
+"""pytest's status."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -43,11 +46,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def machine_name() -> str:
-    """The folder of this machine's results: its GPU, or its CPU and number of cores."""
+def machine_name(device: str) -> str:
+    """The folder of this machine's results on `device`: its GPU, or its CPU and number of cores.
+
+    Those of one must not replace those of the other, which have files of the same names.
+    """
     import torch
 
-    if torch.cuda.is_available():
+    if device == "cuda" and torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     else:
         from cpuinfo import get_cpu_info
@@ -66,14 +72,19 @@ def main(arguments: list[str] | None = None) -> int:
         parser().error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     if options.save and options.quick:
         parser().error("--save wants full runs; leave out --quick, or name a folder with --out")
-    folder = RESULTS / machine_name() if options.save else options.out
+    if options.save and options.device == "all":
+        parser().error("--save wants --device cpu or cuda, whose results lie in different folders")
+    histogram = any(argument.startswith("--benchmark-histogram") for argument in passed_on)
+    if histogram and not options.list and importlib.util.find_spec("pygal") is None:
+        parser().error("--benchmark-histogram needs pip install 'pytest-benchmark[histogram]'")
+    folder = RESULTS / machine_name(options.device) if options.save else options.out
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     # Threads of one library that spin after their work would take the core from the next.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     # Called from a test that runs beside others, pytest would take itself for one of those and time nothing.
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_XDIST")}
-    worst = 0
+    statuses = []
     for name in options.names or BENCHMARKS:
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", f"benchmarks/{name}.py", *passed_on]
         command += {"cpu": ["-m", "not gpu"], "cuda": ["-m", "gpu"], "all": []}[options.device]
@@ -85,9 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
         status = _run(command, environment)
         if status == INTERRUPTED:
             return status
-        # 5: nothing matched the filter, or has a part for the device.
-        worst = max(worst, 0 if status == 5 else status)
-    return worst
+        statuses.append(status)
+    if set(statuses) == {NOTHING_COLLECTED}:
+        print("nothing matches: see --list, --device and --filter", file=sys.stderr)
+        return NOTHING_COLLECTED
+    # One benchmark may have nothing that matches, or no part for the device.
+    return max(status for status in statuses if status != NOTHING_COLLECTED)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
@@ -96,7 +110,10 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait(PATIENCE_SECONDS)
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
         return INTERRUPTED
 
 

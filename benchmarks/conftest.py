@@ -25,8 +25,10 @@ def pytest_collection_modifyitems(items):
     # The implementations of a case one after another: a run that is interrupted has whole cases, with their peers.
     cases = {}
     for item in items:
-        parameters = {name: value for name, value in item.callspec.params.items() if name != "implementation"}
-        cases.setdefault((item.path, item.originalname, repr(parameters)), []).append(item)
+        # Of other tests that run beside them, some have no parameters.
+        parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {"name": item.name}
+        parameters.pop("implementation", None)
+        cases.setdefault((item.path, getattr(item, "originalname", ""), repr(parameters)), []).append(item)
     items[:] = [item for case in cases.values() for item in case]
     if not torch.cuda.is_available():
         for item in items:

@@ -15,7 +15,7 @@ from reserve.data.loader import collate
 from reserve.model import objective, transformer
 from reserve.model.batch import PretrainBatch
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.objective import pretrain_pairs
+from reserve.model.objective import pretrain_loss, pretrain_pairs
 from reserve.model.transformer import HEAD_SIZE, Attention
 from reserve.synthetic.batches import RandomExamples
 from reserve.train.distributed import Ranks
@@ -38,13 +38,19 @@ def replaced_ops(attention: str, contrastive: str) -> Iterator[None]:
         yield
 
 
+def made_on(device: torch.device, config: Config) -> MerlotReserve:
+    """The model, its weights drawn on the device: drawing them on the host takes a minute, of the large one more."""
+    torch.manual_seed(0)
+    with device:
+        return MerlotReserve(config.model)
+
+
 class Step:
     """Whole training steps on one batch, as the trainer does them: forward, backward, optimiser."""
 
     def __init__(self, config: Config, batch: PretrainBatch, device: torch.device) -> None:
-        torch.manual_seed(0)
         self.config, self.batch = config, batch.to(device)
-        self.model = MerlotReserve(config.model).to(device)
+        self.model = made_on(device, config)
         self.optimizer = make_optimizer(self.model, config)
         self.ranks = Ranks(0, 1, device)
         self.steps = 0
@@ -53,6 +59,14 @@ class Step:
         pairs = functools.partial(pretrain_pairs, self.model)
         step, self.steps = self.steps, self.steps + 1
         return train_step(pairs, self.model, self.optimizer, self.batch, step, self.config, self.ranks)
+
+    def loss_and_gradient(self) -> list[torch.Tensor]:
+        """The loss, and the norm of its gradient by each parameter; the weights stay as they are."""
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16"):
+            pairs = pretrain_pairs(self.model, self.batch)
+        loss = pretrain_loss(pairs, self.model.contrastive_scales, self.batch.targets.span_source).total
+        gradients = torch.autograd.grad(loss, list(self.model.parameters()))
+        return [loss.detach(), torch.stack([gradient.norm() for gradient in gradients])]
 
 
 class ForwardCounter:

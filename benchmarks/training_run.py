@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.cuda import cuda_limits
 from benchmarks.machine import cpu_limits, describe
-from benchmarks.step_cases import step_flops
+from benchmarks.step_cases import made_on, step_flops
 from benchmarks.training_step import BASE, LARGE, SMALL
 from reserve.config import Config, OptimizerConfig
 from reserve.data.loader import BatchSampler, training_loader
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_run", description=__doc__)
     parser.add_argument("--config", choices=CONFIGS, default="base")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long to train (default: 3)")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=16, help="default: 16; see training_step.CUDA_CASES")
     parser.add_argument("--batches", type=int, default=4, help="different batches, again and again (default: 4)")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--workers", type=int, default=12, help="processes that make examples (default: 12)")
@@ -109,8 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     config, device = settings(options), pick_device(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    model = MerlotReserve(config.model).to(device)
+    model = made_on(device, config)
     examples = RandomExamples(options.batches * options.batch_size, config.data, config.model)
     sampler = BatchSampler(len(examples), options.batch_size)
     loader = training_loader(examples, sampler, num_workers=options.workers, pin_memory=device.type == "cuda")

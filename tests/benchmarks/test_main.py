@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from benchmarks import __main__ as command_module
 
@@ -65,11 +66,36 @@ def test_an_interrupted_run_stores_what_it_has(tmp_path):
     assert len(json.loads((tmp_path / "attention.json").read_text())["benchmarks"]) == 1
 
 
+def test_nothing_that_matches_is_an_error(capfd):
+    assert command_module.main(["attention", "--list", "--filter", "nosuchcase"]) == command_module.NOTHING_COLLECTED
+    assert "nothing matches: see --list, --device and --filter" in capfd.readouterr().err
+
+
+def test_a_benchmark_without_a_match_beside_one_with_is_none():
+    assert command_module.main(["attention", "log_mel", "--list", "--filter", "librosa and 1]"]) == 0
+
+
+def test_a_histogram_is_refused_before_and_not_after_the_run(monkeypatch, capsys):
+    monkeypatch.setattr(command_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        command_module.main(["attention", "--", "--benchmark-histogram"])
+    assert "pip install 'pytest-benchmark[histogram]'" in capsys.readouterr().err
+
+
+def test_results_of_cpu_and_gpu_of_a_machine_lie_apart(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert command_module.machine_name("cuda") == "nvidia-h200"
+    assert "nvidia" not in command_module.machine_name("cpu")
+    assert command_module.machine_name("cpu").endswith("-cores")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nope"], "no benchmark 'nope'; there are attention, contrastive"),
         (["--quick", "--save"], "--save wants full runs"),
+        (["--device", "all", "--save"], "--save wants --device cpu or cuda"),
         (["--wrong"], "unrecognized arguments: --wrong"),
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.step_cases import ForwardCounter, random_batch, replaced_ops, step_flops
+from benchmarks.step_cases import ForwardCounter, Step, random_batch, replaced_ops, step_flops
 from benchmarks.training_step import SMALL
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.objective import pretrain_loss, pretrain_pairs
@@ -45,6 +47,17 @@ def test_a_step_counts_what_pytorch_counts_but_for_attention(monkeypatch):
         pairs = pretrain_pairs(model, batch)
         pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source).total.backward()
     assert step_flops(model, batch) == pytest.approx(mode.get_total_flops(), rel=0.05)
+
+
+def test_steps_without_learning_rate_leave_what_is_compared():
+    still = replace(SMALL, optimizer=replace(SMALL.optimizer, learning_rate=0.0))
+    step = Step(still, random_batch(SMALL, 1), torch.device("cpu"))
+    loss, norms = step.loss_and_gradient()
+    step()
+    after, norms_after = step.loss_and_gradient()
+    assert after == loss
+    assert torch.equal(norms, norms_after)
+    assert len(norms) == len(list(step.model.parameters()))
 
 
 def test_replaced_ops_give_the_same_loss():

@@ -11,6 +11,9 @@ from pathlib import Path
 TABLES = Path(__file__).parents[2] / "tests" / "kernels"
 MATRIX_INSTRUCTIONS = ("HMMA", "HGMMA", "UTCHMMA")
 
+PARTITIONS = 4
+"""Of a multiprocessor."""
+
 HEAD = """# What the compiled kernels need
 
 Written by `make bench-report` from the tables that `make triton-resources` and `make cuda-resources` compile without a
@@ -44,7 +47,9 @@ CHIPS = {
 
 def blocks_that_fit(chip: Multiprocessor, registers: int, shared_bytes: int, warps: int) -> int:
     """Blocks of `warps` warps that a multiprocessor holds at once; 0 where not even one fits."""
-    by_registers = chip.registers // (_round_up(32 * registers, chip.register_unit) * warps)
+    # Each of the four partitions has a quarter of the registers, and keeps its warps whole.
+    of_a_warp = _round_up(32 * registers, chip.register_unit)
+    by_registers = PARTITIONS * (chip.registers // PARTITIONS // of_a_warp) // warps
     by_memory = chip.shared_bytes // (_round_up(shared_bytes, chip.shared_unit) + chip.reserved_bytes)
     return min(chip.blocks, chip.warps // warps, by_registers, by_memory)
 

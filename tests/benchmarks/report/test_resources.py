@@ -15,6 +15,7 @@ from benchmarks.report.resources import CHIPS, blocks_that_fit
         (128, 0, 4, 4),  # by registers: 65536 / (128 * 128)
         (129, 0, 4, 3),  # registers come in units of 256 a warp
         (32, 74_960, 8, 3),  # by shared memory: 228 KB / (74,960 rounded up to 128 + 1024)
+        (200, 0, 2, 4),  # a partition's 16384 registers hold 2 warps of 6400 each, 4 partitions 8
         (255, 0, 16, 0),  # does not fit at all
     ],
 )

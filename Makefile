@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: help setup demo test test-all bench bench-report gpu gpu-build gpu-test gpu-bench gpu-train gpu-sanitize fuzz parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all bench bench-report gpu gpu-build gpu-test gpu-bench gpu-train gpu-tune gpu-sanitize fuzz parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -14,7 +14,7 @@ help:
 	@echo "make bench     the benchmarks that need no GPU; SAVE=1 keeps the results of this machine, make bench-report shows them"
 	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS long (60)"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
-	@echo "               Its steps: make gpu-build gpu-test gpu-bench gpu-train; beside them gpu-sanitize"
+	@echo "               Its steps: make gpu-build gpu-test gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
 	@echo "make clean     removes .venv, builds and runs/demo"
 
 setup: $(INSTALLED)
@@ -58,7 +58,7 @@ bench-report: $(INSTALLED)
 GPU_RUN = $(PYTHON) -m benchmarks.gpu_run --out $(or $(OUT),build/gpu-results)
 gpu:
 	$(GPU_RUN)
-gpu-build gpu-test gpu-bench gpu-train gpu-sanitize: gpu-%:
+gpu-build gpu-test gpu-bench gpu-train gpu-tune gpu-sanitize: gpu-%:
 	$(GPU_RUN) $*
 
 # docs/parity.md: every figure of the comparison with the reference; needs ../shared/golden.

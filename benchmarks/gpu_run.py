@@ -34,7 +34,7 @@ UNFIT = ("every_tile", "to_the_31", "graph", "tuner", "opcheck", "memory_stays",
 """Of their tests: those too slow under the sanitizer, and those that need the allocator's cache, which is off."""
 TRAINING_MINUTES = 3.0
 STEPS = ("build", "test", "bench", "train")
-OTHER_STEPS = ("sanitize",)
+OTHER_STEPS = ("tune", "sanitize")
 
 
 class Command(NamedTuple):
@@ -60,6 +60,14 @@ def commands(step: str, out: Path) -> list[Command]:
     if step == "train":
         run = [python, "-m", "benchmarks.training_run", "--config", "base", "--minutes", str(TRAINING_MINUTES)]
         return [Command("train", [*run, "--device", "cuda", "--out", str(out)])]
+    if step == "tune":
+        # The tuner's file comes back with the results, and nothing of it stays on the machine.
+        tuned, attention = {"XDG_CACHE_HOME": str(out / "tuned")}, "test_cuda and forward+backward and not span"
+        run = [python, "-m", "benchmarks", "--device", "cuda", "--out", str(out / "tuned"), "attention"]
+        return [
+            Command("tune", [python, "-m", "reserve_kernels.attention.tune"], 2.0, tuned),
+            Command("bench-attention-tuned", [*run, "--filter", attention], 1.0, tuned),
+        ]
     # Every allocation on its own, or an access beyond a tensor would fall into the allocator's next one.
     apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     checked = [*tests, "tests/kernels", "-k", f"({SANITIZED}) and not {' and not '.join(UNFIT)}"]
@@ -154,7 +162,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(STEPS)} (default), {OTHER_STEPS[0]}")
+    parser.add_argument(
+        "steps", nargs="*", metavar="STEP", help=f"{', '.join(STEPS)} (default), {', '.join(OTHER_STEPS)}"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-results", metavar="FOLDER")
     options = parser.parse_args(arguments)
     unknown = [step for step in options.steps if step not in STEPS + OTHER_STEPS]

@@ -78,6 +78,7 @@ class Machine:
 def load(folder: Path = RESULTS) -> list[Machine]:
     """Every machine, GPUs first."""
     machines = [_machine(path) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
+    machines = [machine for machine in machines if machine.runs]
     return sorted(machines, key=lambda machine: not any(case.on_cuda for case in machine.cases))
 
 

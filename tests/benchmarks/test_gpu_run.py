@@ -229,7 +229,7 @@ def test_tests_and_benchmarks_of_the_gpu_need_nothing_but_the_core():
 def test_an_unknown_step_is_refused(capsys):
     with pytest.raises(SystemExit):
         gpu_run.main(["fly"])
-    assert "no step 'fly'; there are build, test, bench, train, sanitize" in capsys.readouterr().err
+    assert "no step 'fly'; there are build, test, bench, train, tune, sanitize" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -118,6 +118,11 @@ def test_the_best_peer_is_of_its_kind(tmp_path, peer, expected):
     assert value[1] == times[expected]
 
 
+def test_a_folder_without_results_is_no_machine(tmp_path):
+    (tmp_path / "results" / "empty").mkdir(parents=True)
+    assert load(tmp_path / "results") == []
+
+
 def test_marked_places_are_filled_and_nothing_else():
     text = "a\n<!-- figures: bars -->\nold\n<!-- end -->\nb\n"
     assert pages._filled(text, {"bars": "new"}) == "a\n<!-- figures: bars -->\nnew\n<!-- end -->\nb\n"

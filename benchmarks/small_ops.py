@@ -114,7 +114,7 @@ def on_cpu(name: str, threads: int) -> Measured:
             return Contender(run, run)
 
         builders = {key: functools.partial(build, function) for key, function in _implementations(op).items()}
-        measured = measure(builders, rounds=15, difference=largest_relative_difference, tolerance=1e-5)
+        measured = measure(builders, rounds=15, difference=largest_relative_difference, tolerance=1e-4)
         measured.facts = {"flops": 0, "bytes": op.bytes(CPU_TOKENS, 4), **cpu_limits(threads), "threads": threads}
     return measured
 

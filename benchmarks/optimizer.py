@@ -22,7 +22,7 @@ from reserve.model.merlot_reserve import MerlotReserve
 from reserve.train.optimizer import ReserveAdamW
 
 OP = "optimiser"
-CPU_MODEL = ModelConfig(vit_num_layers=1, audio_num_layers=1, span_num_layers=1, joint_num_layers=1)
+CPU_MODEL = ModelConfig(vocab_size=8192, vit_num_layers=1, audio_num_layers=1, span_num_layers=1, joint_num_layers=1)
 """Tensors of the base model's sizes, fewer of them."""
 
 Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]

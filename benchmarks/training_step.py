@@ -107,7 +107,7 @@ def _compare(config: Config, examples: int, device: str, others: dict[str, tuple
 @functools.cache
 def on_cpu(threads: int) -> Measured:
     with torch_threads(threads):
-        return _compare(SMALL, CPU_EXAMPLES, "cpu", CPU_OPS, rounds=11)
+        return _compare(SMALL, CPU_EXAMPLES, "cpu", CPU_OPS, rounds=5)
 
 
 @replayed

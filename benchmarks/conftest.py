@@ -23,7 +23,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     # The implementations of a case one after another: a run that is interrupted has whole cases, with their peers.
-    cases = {}
+    cases: dict[object, int] = {}
     for item in items:
         # Of other tests that run beside them, some have no parameters.
         parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {"name": item.name}

@@ -18,8 +18,8 @@ import torch
 from benchmarks.interleaved import median_seconds
 
 GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")
-VERSIONS = ("torch", "triton", "numpy", "librosa", "torchaudio", "flash-attn", "xformers", "open_clip_torch", "av")
-VERSIONS += ("torchcodec", "opencv-python-headless", "nvidia-dali-cuda130")
+VERSIONS = ["torch", "triton", "numpy", "librosa", "torchaudio", "flash-attn", "xformers", "open_clip_torch", "av"]
+VERSIONS += ["torchcodec", "opencv-python-headless", "nvidia-dali-cuda130"]
 
 
 def describe() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     # The implementations of a case one after another: a run that is interrupted has whole cases, with their peers.
-    cases: dict[object, int] = {}
+    cases: dict[Any, list[pytest.Item]] = {}
     for item in items:
         # Of other tests that run beside them, some have no parameters.
         parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {"name": item.name}

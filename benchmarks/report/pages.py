@@ -116,6 +116,7 @@ def write(machines: list[Machine] | None = None, root: Path = ROOT) -> list[str]
     for name, text in pages(machines).items():
         path = root / name
         if not path.exists() or path.read_text("utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
             changed.append(name)
     folder = root / FIGURES

@@ -70,6 +70,7 @@ def test_new_figures_make_page_and_plots_stale(results, root):
     timings[PEER].info["peak_extra_bytes"] = 80
     assert set(pages.stale(results, root)) == {
         "docs/benchmarks.md",
+        "docs/kernels/attention.md",
         "docs/figures/a-cpu-rotary_attention-speed.svg",
         "docs/figures/a-cpu-rotary_attention-memory.svg",
     }

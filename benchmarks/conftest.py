@@ -47,3 +47,8 @@ def pytest_benchmark_update_machine_info(machine_info):
 def pytest_benchmark_update_commit_info(commit_info):
     # A machine without the repository's history is told the commit.
     commit_info["id"] = os.environ.get("RESERVE_COMMIT") or commit_info["id"]
+
+
+def pytest_benchmark_update_json(output_json):
+    # Beside the description of the machine: with it, no two runs would be of the same machine.
+    output_json["load_average"] = os.getloadavg()[0]

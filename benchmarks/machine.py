@@ -23,12 +23,11 @@ VERSIONS += ["torchcodec", "opencv-python-headless", "nvidia-dali-cuda130"]
 
 
 def describe() -> dict[str, Any]:
-    """GPU with driver and clocks where there is one, versions of what is compared, waiting policy and load."""
+    """GPU with driver and clocks where there is one, versions of what is compared, and how idle threads wait."""
     return {
         "gpu": _gpu(),
         "versions": {name: version for name in VERSIONS if (version := installed_version(name))},
         "wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
-        "load_average": os.getloadavg()[0],
     }
 
 

@@ -50,6 +50,9 @@ def test_a_quick_run_stores_both_sides_of_a_case(tmp_path):
     assert ours["extra_info"]["copy_bytes_per_s"] > 0
     assert record["machine_info"]["versions"]["torch"]
     assert "node" not in record["machine_info"]
+    # What changes from run to run would keep --benchmark-compare from seeing one machine.
+    assert "load_average" in record
+    assert "load_average" not in record["machine_info"]
 
 
 def test_an_interrupted_run_stores_what_it_has(tmp_path):

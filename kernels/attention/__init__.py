@@ -7,7 +7,7 @@ import math
 import torch
 
 from reserve_kernels.attention.availability import COMPOSED, IMPLEMENTATIONS
-from reserve_kernels.attention.packing import check_packing
+from reserve_kernels.attention.packing import Packing, check_packing
 from reserve_kernels.attention.peers import attention_peer
 from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
 from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
@@ -90,12 +90,12 @@ def rotary_attention(
         qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
     scale = _checked_scale(scale)
     chosen = choose(OP, backend, qkv.device, qkv.dtype)
-    arguments = (qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
     if chosen in SDPA_KERNELS and qkv.device.type != "cpu":
-        return attention_sdpa_padded(chosen, *arguments)
+        return attention_sdpa_padded(chosen, qkv, packing)
     if chosen in COMPOSED:
-        return attention_peer(chosen, *arguments)
-    out, _ = torch.ops.reserve_kernels.rotary_attention(*arguments, chosen)
+        return attention_peer(chosen, qkv, packing)
+    out, _ = torch.ops.reserve_kernels.rotary_attention(qkv, *packing, chosen)
     return out
 
 
@@ -132,19 +132,20 @@ def _attention(
     scale: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    check_packing(qkv, cu_seqlens, max_seqlen)
+    packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+    check_packing(qkv, packing)
     if backend == "triton":
         from reserve_kernels.attention.triton import attention_triton
 
-        return attention_triton(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
+        return attention_triton(qkv, packing)
     if backend == "sdpa":
-        return attention_sdpa_cpu(qkv, cu_seqlens, angles, segment_ids, rotary, scale)
-    out, lse = attention_reference(qkv, cu_seqlens, angles, segment_ids, rotary, scale)
+        return attention_sdpa_cpu(qkv, packing)
+    out, lse = attention_reference(qkv, packing)
     return out, lse.to(_statistics_dtype(qkv.dtype))
 
 
 @_attention.register_fake
-def _(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, backend):
+def _(qkv, *_settings):
     tokens, _, heads, size = qkv.shape
     return qkv.new_empty(tokens, heads, size), qkv.new_empty(tokens, heads, dtype=_statistics_dtype(qkv.dtype))
 
@@ -164,19 +165,18 @@ def _attention_backward(
     scale: float,
     backend: str,
 ) -> torch.Tensor:
+    packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
     if backend == "triton":
         from reserve_kernels.attention.triton import attention_triton_backward
 
-        return attention_triton_backward(
-            grad, qkv, out, lse, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale
-        )
+        return attention_triton_backward(grad, qkv, out, lse, packing)
     if backend == "sdpa":
-        return attention_sdpa_cpu_backward(grad, qkv, out, lse, cu_seqlens, angles, segment_ids, rotary, scale)
-    return attention_reference_backward(grad, qkv, cu_seqlens, angles, segment_ids, rotary, scale)
+        return attention_sdpa_cpu_backward(grad, qkv, out, lse, packing)
+    return attention_reference_backward(grad, qkv, packing)
 
 
 @_attention_backward.register_fake
-def _(grad, qkv, out, lse, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, backend):
+def _(_grad, qkv, *_rest):
     return torch.empty_like(qkv, memory_format=torch.contiguous_format)
 
 

@@ -1,17 +1,30 @@
-"""Whether cu_seqlens and max_seqlen describe the packed tokens, as far as that shows without waiting for a GPU."""
+"""How packed tokens belong together, and whether that fits them, as far as it shows without waiting for a GPU."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
 
-def check_packing(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int) -> None:
-    """Raises ValueError where `cu_seqlens` [sequences + 1] and `max_seqlen` cannot be those of `qkv` [tokens, ...].
+class Packing(NamedTuple):
+    """What every implementation is given beside qkv: rotary_attention's arguments, which describes them."""
+
+    cu_seqlens: torch.Tensor
+    max_seqlen: int
+    angles: torch.Tensor | None
+    segment_ids: torch.Tensor | None
+    rotary: str
+    scale: float
+
+
+def check_packing(qkv: torch.Tensor, packing: Packing) -> None:
+    """Raises ValueError where `packing` cannot be that of `qkv` [tokens, ...].
 
     On a GPU only what the shapes say is checked: reading the values would wait.
     """
+    cu_seqlens, max_seqlen = packing.cu_seqlens, packing.max_seqlen
     tokens, sequences = qkv.shape[0], cu_seqlens.shape[0] - 1
     if tokens > sequences * max_seqlen:
         raise ValueError(

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import torch
 
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import rotate_qk
 
 
-def attention_peer(
-    name: str,
-    qkv: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
-) -> torch.Tensor:
+def attention_peer(name: str, qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
     """Runs the peer `name`. Raises ValueError for segment ids, which none of them supports."""
-    if segment_ids is not None:
+    if packing.segment_ids is not None:
         raise ValueError(f"segment_ids: backend {name!r} has no such mask; use 'triton', 'sdpa' or 'reference'")
     if qkv.shape[0] == 0:
         return qkv[:, 2]
-    return _PEERS[name](rotate_qk(qkv, angles, rotary), cu_seqlens, max_seqlen, scale)
+    rotated = rotate_qk(qkv, packing.angles, packing.rotary)
+    return _PEERS[name](rotated, packing.cu_seqlens, packing.max_seqlen, packing.scale)
 
 
 def _flash_attn(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, scale: float) -> torch.Tensor:

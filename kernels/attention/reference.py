@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import torch
 
+from reserve_kernels.attention.packing import Packing
+
 ROTATED = 32
 """Head dimensions that are rotated; the rest pass through."""
 
@@ -43,18 +45,12 @@ def rotate_qk(qkv: torch.Tensor, angles: torch.Tensor | None, rotary: str) -> to
     return rotated
 
 
-def attention_reference(
-    qkv: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attention_reference(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention within each sequence and segment id: qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse).
 
     `lse` [tokens, heads] is the logsumexp of each row's scores. Differentiable by autograd.
     """
+    cu_seqlens, _, angles, segment_ids, rotary, scale = packing
     q, k, v = rotate_qk(qkv, angles, rotary).unbind(1)
     # Empty starts, so that no sequences at all give an empty result with a gradient.
     outputs = [v[:0]]
@@ -70,16 +66,9 @@ def attention_reference(
     return torch.cat(outputs), torch.cat(statistics)
 
 
-def attention_reference_backward(
-    grad: torch.Tensor,
-    qkv: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
-) -> torch.Tensor:
+def attention_reference_backward(grad: torch.Tensor, qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
     """The gradient of `qkv`, given that of `out` [tokens, heads, 64]."""
+    cu_seqlens, _, angles, segment_ids, rotary, scale = packing
     rotated = rotate_qk(qkv, angles, rotary)
     grad_qkv = torch.empty_like(rotated, memory_format=torch.contiguous_format)
     for start, end in pairwise(cu_seqlens.tolist()):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import apply_rotary_, rotate_qk
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -59,15 +60,9 @@ def _mask(group: _Group, segment_ids: torch.Tensor | None, like: torch.Tensor) -
     return torch.zeros(apart.shape, dtype=like.dtype).masked_fill_(apart, -torch.inf)
 
 
-def attention_sdpa_cpu(
-    qkv: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attention_sdpa_cpu(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
     """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads], float32 at least)."""
+    cu_seqlens, _, angles, segment_ids, rotary, scale = packing
     rotated = rotate_qk(qkv, angles, rotary)
     tokens, _, heads, size = qkv.shape
     out = qkv.new_empty(tokens, heads, size)
@@ -81,17 +76,10 @@ def attention_sdpa_cpu(
 
 
 def attention_sdpa_cpu_backward(
-    grad: torch.Tensor,
-    qkv: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
+    grad: torch.Tensor, qkv: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, packing: Packing
 ) -> torch.Tensor:
     """The gradient of `qkv`, given that of `out` and what the forward returned."""
+    cu_seqlens, _, angles, segment_ids, rotary, scale = packing
     rotated = rotate_qk(qkv, angles, rotary)
     grad_qkv = torch.empty_like(rotated, memory_format=torch.contiguous_format)
     for group in _groups(cu_seqlens):

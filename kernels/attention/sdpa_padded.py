@@ -9,6 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import rotate_qk
 
 SDPA_KERNELS = {
@@ -19,17 +20,9 @@ SDPA_KERNELS = {
 """What PyTorch may run for each name; its flash kernel takes no mask (without one it is the backend "varlen")."""
 
 
-def attention_sdpa_padded(
-    name: str,
-    qkv: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
-) -> torch.Tensor:
+def attention_sdpa_padded(name: str, qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
     """qkv [tokens, 3, heads, 64] -> [tokens, heads, 64]; differentiable by autograd. `name` is one of SDPA_KERNELS."""
+    cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale = packing
     tokens = qkv.shape[0]
     if tokens == 0:
         return qkv[:, 2]

@@ -13,6 +13,7 @@ import math
 import torch
 import triton
 
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.tiles import INTERPRETED, Chip, Tile, pick
 from reserve_kernels.attention.triton_blocks import ROTARY, TURNED, rotary_table_kernel, turn_kernel
 from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward_kernel
@@ -28,17 +29,8 @@ QUERIES, KEYS = 0, 1
 class _Launch:
     """What the launches of one call share."""
 
-    def __init__(
-        self,
-        qkv: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        max_seqlen: int,
-        angles: torch.Tensor | None,
-        segment_ids: torch.Tensor | None,
-        rotary: str,
-        scale: float,
-        tiles: dict[str, Tile] | None,
-    ) -> None:
+    def __init__(self, qkv: torch.Tensor, packing: Packing, tiles: dict[str, Tile] | None) -> None:
+        cu_seqlens, max_seqlen, self.angles, segment_ids, rotary, scale = packing
         self.qkv = _readable(qkv)
         self.tokens, _, self.heads, _ = qkv.shape
         self.sequences = cu_seqlens.shape[0] - 1
@@ -52,7 +44,7 @@ class _Launch:
         self.cu_seqlens = cu_seqlens.contiguous()
         # A pointer that the kernels are given and do not read.
         self.segment_ids = self.cu_seqlens if segment_ids is None else segment_ids.contiguous()
-        self.rotary = None if angles is None else rotary
+        self.rotary = None if self.angles is None else rotary
         self.constants = {"ROTARY": ROTARY[self.rotary], "SEGMENTS": segment_ids is not None}
         self.scale = scale
         self.scale_log2 = scale * math.log2(math.e)
@@ -62,13 +54,13 @@ class _Launch:
         self.nothing = min(self.tokens, self.heads, self.sequences, self.max_seqlen) == 0
         self.device = torch.cuda.device(qkv.device) if qkv.is_cuda else contextlib.nullcontext()
 
-    def table(self, angles: torch.Tensor | None) -> torch.Tensor:
+    def table(self) -> torch.Tensor:
         """Sines and cosines of the angles as the kernels want them: float32 [tokens, 32]."""
-        if angles is None:
+        if self.angles is None:
             return self.qkv
         table = torch.empty(self.tokens, 32, dtype=torch.float32, device=self.qkv.device)
         rotary_table_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK),)](
-            _readable(angles.float()),
+            _readable(self.angles.float()),
             table,
             self.tokens,
             ROTARY=self.constants["ROTARY"],
@@ -115,26 +107,19 @@ class _Launch:
 
 
 def attention_triton(
-    qkv: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
-    tiles: dict[str, Tile] | None = None,
+    qkv: torch.Tensor, packing: Packing, tiles: dict[str, Tile] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads] in float32).
 
     `tiles` is for the tuner: the tile of each kernel, instead of what `tiles.pick` says.
     """
-    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, tiles)
+    launch = _Launch(qkv, packing, tiles)
     out = qkv.new_empty(launch.tokens, launch.heads, 64)
     lse = qkv.new_empty(launch.tokens, launch.heads, dtype=torch.float32)
     if launch.nothing:
         return out, lse
     with launch.device:
-        table = launch.table(angles)
+        table = launch.table()
         arguments = (launch.cu_seqlens, launch.segment_ids, out, lse, launch.scale_log2)
         tile = launch.tiles.get("forward")
         if tile is not None:
@@ -150,22 +135,17 @@ def attention_triton_backward(
     qkv: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
+    packing: Packing,
     tiles: dict[str, Tile] | None = None,
 ) -> torch.Tensor:
     """The gradient of `qkv`, given that of `out` and what the forward returned; `tiles` as there."""
-    launch = _Launch(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, tiles)
+    launch = _Launch(qkv, packing, tiles)
     grad_qkv = torch.empty_like(launch.qkv)
     if launch.nothing:
         return grad_qkv
     grad = _readable(grad)
     with launch.device:
-        table = launch.table(angles)
+        table = launch.table()
         inputs = (launch.cu_seqlens, launch.segment_ids, grad_qkv)
         scales = (launch.scale_log2, launch.scale)
         tiles = launch.tiles

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from reserve_kernels.attention import tiles
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.tiles import Chip, Tile
 
 HEADS = 12
@@ -70,11 +71,11 @@ def make_passes(lengths: Sequence[int], device: torch.device) -> dict[str, Pass]
     grad = torch.randn(tokens, HEADS, 64, generator=generator, device=device).bfloat16()
     angles = torch.randn(tokens, 16, generator=generator, device=device)
     cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
-    rest = (cu_seqlens, max(lengths), angles, None, "reserve", 0.125)
-    out, lse = attention_triton(qkv, *rest)
+    packing = Packing(cu_seqlens, max(lengths), angles, None, "reserve", 0.125)
+    out, lse = attention_triton(qkv, packing)
     return {
-        "forward": lambda chosen: attention_triton(qkv, *rest, chosen),
-        "backward": lambda chosen: attention_triton_backward(grad, qkv, out, lse, *rest, chosen),
+        "forward": lambda chosen: attention_triton(qkv, packing, chosen),
+        "backward": lambda chosen: attention_triton_backward(grad, qkv, out, lse, packing, chosen),
     }
 
 

@@ -6,6 +6,7 @@ from numerics import assert_as_good_as_reference
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from reserve_kernels import rotary_attention
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import apply_rotary, attention_reference
 
 # Odd and tiny lengths, empty sequences, one sequence, all lengths different, the model's own 31 and 241.
@@ -32,7 +33,7 @@ def make_inputs(lengths, dtype=torch.float32, heads=2, seed=0, with_angles=True,
 
 
 def reference(qkv, cu_seqlens, angles, segment_ids, rotary="reserve", scale=0.125):
-    return attention_reference(qkv, cu_seqlens, angles, segment_ids, rotary, scale)[0]
+    return attention_reference(qkv, Packing(cu_seqlens, len(qkv), angles, segment_ids, rotary, scale))[0]
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())

@@ -11,6 +11,7 @@ from numerics import assert_as_good_as_reference
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention import tiles, tune
 from reserve_kernels.attention.availability import COMPOSED, IMPLEMENTATIONS
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import attention_reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
@@ -64,7 +65,7 @@ def check(lengths, dtype, backend="triton", *, segments=False, rotary="reserve",
     results = run(lambda x: rotary_attention(x, cu, longest, backend=backend, **extras), qkv, grad)
 
     def reference(x):
-        return attention_reference(x, cu, angles, ids, rotary, scale)[0]
+        return attention_reference(x, Packing(cu, longest, angles, ids, rotary, scale))[0]
 
     truths, plain = run(reference, qkv.double(), grad), run(reference, qkv, grad)
     for result, truth, in_dtype in zip(results, truths, plain, strict=True):

@@ -16,6 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 from reserve_kernels.attention import tiles, triton_blocks, triton_long, triton_short
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.triton import attention_triton, attention_triton_backward
 
 
@@ -84,9 +85,9 @@ def launch(lengths, heads):
     tokens = sum(lengths)
     qkv = torch.randn(tokens, 3, heads, 64).bfloat16()
     cu = torch.tensor([0, *lengths]).cumsum(0).int()
-    rest = (cu, max(lengths), torch.randn(tokens, 16), None, "reserve", 0.125)
-    out, lse = attention_triton(qkv, *rest)
-    attention_triton_backward(torch.randn_like(out), qkv, out, lse, *rest)
+    packing = Packing(cu, max(lengths), torch.randn(tokens, 16), None, "reserve", 0.125)
+    out, lse = attention_triton(qkv, packing)
+    attention_triton_backward(torch.randn_like(out), qkv, out, lse, packing)
     return qkv
 
 

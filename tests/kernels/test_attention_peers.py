@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.attention.varlen
 
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.peers import attention_peer
 from reserve_kernels.attention.reference import attention_reference
 from reserve_kernels.attention.sdpa_padded import attention_sdpa_padded
@@ -27,7 +28,9 @@ class StandIns:
         self.seen: dict[str, object] = {}
 
     def attend(self, q, k, v, cu_seqlens, scale):
-        return attention_reference(torch.stack((q, k, v), 1), cu_seqlens, None, None, "reserve", scale)[0]
+        return attention_reference(
+            torch.stack((q, k, v), 1), Packing(cu_seqlens, len(q), None, None, "reserve", scale)
+        )[0]
 
     def flash_attn(self) -> ModuleType:
         """flash-attn 2.8."""
@@ -120,8 +123,9 @@ def with_gradient(function, qkv):
 @pytest.mark.parametrize("rotary", ["reserve", "standard"])
 def test_adapter_computes_the_reference(stand_ins, name, rotary):
     qkv, cu, longest, angles = make_inputs()
-    result = with_gradient(lambda x: attention_peer(name, x, cu, longest, angles, None, rotary, SCALE), qkv)
-    expected = with_gradient(lambda x: attention_reference(x, cu, angles, None, rotary, SCALE)[0], qkv)
+    packing = Packing(cu, longest, angles, None, rotary, SCALE)
+    result = with_gradient(lambda x: attention_peer(name, x, packing), qkv)
+    expected = with_gradient(lambda x: attention_reference(x, packing)[0], qkv)
     torch.testing.assert_close(result, expected)
     assert stand_ins.seen["max_seqlen"] == longest
 
@@ -130,20 +134,20 @@ def test_adapter_computes_the_reference(stand_ins, name, rotary):
 def test_flash_attn_is_deterministic_when_pytorch_is_to_be(stand_ins, asked):
     qkv, cu, longest, angles = make_inputs()
     torch.use_deterministic_algorithms(asked)
-    attention_peer("flash_attn", qkv, cu, longest, angles, None, "reserve", SCALE)
+    attention_peer("flash_attn", qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
     assert stand_ins.seen["deterministic"] is asked
 
 
 def test_xformers_is_told_the_number_of_tokens(stand_ins):
     qkv, cu, longest, angles = make_inputs()
-    attention_peer("xformers", qkv, cu, longest, angles, None, "reserve", SCALE)
+    attention_peer("xformers", qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
     assert stand_ins.seen["total"] == len(qkv)
 
 
 @pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
 def test_no_tokens_need_no_library(name):
     qkv, cu, longest, angles = make_inputs([0, 0])
-    assert attention_peer(name, qkv, cu, longest, angles, None, "reserve", SCALE).shape == (0, 2, 64)
+    assert attention_peer(name, qkv, Packing(cu, longest, angles, None, "reserve", SCALE)).shape == (0, 2, 64)
 
 
 @pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
@@ -151,7 +155,7 @@ def test_segment_ids_are_refused(name):
     qkv, cu, longest, angles = make_inputs()
     ids = torch.zeros(len(qkv)).int()
     with pytest.raises(ValueError, match=f"segment_ids: backend '{name}' has no such mask"):
-        attention_peer(name, qkv, cu, longest, angles, ids, "reserve", SCALE)
+        attention_peer(name, qkv, Packing(cu, longest, angles, ids, "reserve", SCALE))
 
 
 @pytest.mark.parametrize("segments", [False, True])
@@ -160,9 +164,9 @@ def test_padded_sdpa_computes_the_reference(segments, slack):
     """Written for GPUs, it runs on the CPU too: empty sequences, and a bound above the longest."""
     qkv, cu, longest, angles = make_inputs([5, 0, 9, 1])
     ids = torch.arange(len(qkv)).int() % 2 if segments else None
-    bound = longest + slack
-    result = with_gradient(lambda x: attention_sdpa_padded("sdpa", x, cu, bound, angles, ids, "reserve", SCALE), qkv)
-    expected = with_gradient(lambda x: attention_reference(x, cu, angles, ids, "reserve", SCALE)[0], qkv)
+    packing = Packing(cu, longest + slack, angles, ids, "reserve", SCALE)
+    result = with_gradient(lambda x: attention_sdpa_padded("sdpa", x, packing), qkv)
+    expected = with_gradient(lambda x: attention_reference(x, packing)[0], qkv)
     torch.testing.assert_close(result, expected)
 
 
@@ -170,10 +174,8 @@ def test_bad_numbers_stay_in_their_sequence_in_padded_sdpa():
     qkv, cu, longest, angles = make_inputs([5, 0, 9, 1])
     spoiled = qkv.clone()
     spoiled[0] = float("nan")
-    results = [
-        with_gradient(lambda x: attention_sdpa_padded("sdpa", x, cu, longest, angles, None, "reserve", SCALE), x)
-        for x in (qkv, spoiled)
-    ]
+    packing = Packing(cu, longest, angles, None, "reserve", SCALE)
+    results = [with_gradient(lambda x: attention_sdpa_padded("sdpa", x, packing), x) for x in (qkv, spoiled)]
     for clean, other in zip(*results, strict=True):
         torch.testing.assert_close(clean[5:], other[5:])
         assert other[:5].isnan().any()

@@ -11,6 +11,7 @@ from numerics import assert_as_good_as_reference
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention import tiles, tune
 from reserve_kernels.attention import triton as triton_launcher
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import attention_reference
 from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
 
@@ -54,7 +55,7 @@ def check(lengths, dtype, *, heads=2, with_angles=True, segments=False, rotary="
     extras = {"angles": angles, "segment_ids": ids, "rotary": rotary, "scale": scale}
 
     def reference(x):
-        return attention_reference(x, cu, angles, ids, rotary, scale)[0]
+        return attention_reference(x, Packing(cu, longest, angles, ids, rotary, scale))[0]
 
     results = run(lambda x: rotary_attention(x, cu, longest + slack, backend="triton", **extras), qkv, grad)
     truths, plain = run(reference, qkv.double(), grad), run(reference, qkv, grad)

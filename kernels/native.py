@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 LIBRARY = "libreserve_native.so"
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, CUDA_ERROR = range(5)
@@ -48,6 +48,39 @@ class LogMel(ctypes.Structure):
     )
 
 
+class AdamwTensor(ctypes.Structure):
+    """`reserve_adamw_tensor` of reserve_native.h."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("gradient", ctypes.c_void_p),
+        ("m", ctypes.c_void_p),
+        ("v", ctypes.c_void_p),
+        ("start", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+    )
+
+
+class AdamwSettings(ctypes.Structure):
+    """`reserve_adamw_settings` of reserve_native.h, which says what each field means."""
+
+    _fields_ = (
+        ("learning_rate", ctypes.c_float),
+        ("beta1", ctypes.c_float),
+        ("rest1", ctypes.c_float),
+        ("beta2", ctypes.c_float),
+        ("rest2", ctypes.c_float),
+        ("eps", ctypes.c_float),
+        ("weight_decay", ctypes.c_float),
+        ("m_scale", ctypes.c_float),
+        ("v_scale", ctypes.c_float),
+        ("moments_dtype", ctypes.c_int32),
+    )
+
+
+_ADAMW = [ctypes.POINTER(AdamwSettings), ctypes.POINTER(AdamwTensor), ctypes.c_int64]
+
+
 class NativeLibrary:
     """The loaded library with typed functions. Each raises MemoryError, ValueError or RuntimeError where C says so."""
 
@@ -81,6 +114,26 @@ class NativeLibrary:
     def log_mel_emulated(self, problem: LogMel) -> None:
         """Executes the code of the CUDA kernel on the CPU, thread after thread: slow, for tests."""
         self._check("log_mel_emulated", self._c.reserve_log_mel_emulated(ctypes.byref(problem)))
+
+    def adamw_cpu(
+        self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor], threads: int, isa: str = "auto"
+    ) -> None:
+        """Updates all `tensors`, whose pointers are to memory of the CPU. Releases the interpreter lock meanwhile."""
+        run = self._c.reserve_adamw_cpu
+        run.argtypes = [*_ADAMW, ctypes.c_int32, ctypes.c_int32]
+        self._check("adamw_cpu", run(ctypes.byref(settings), tensors, len(tensors), threads, ISA[isa]))
+
+    def adamw_cuda(self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor], stream: int) -> None:
+        """Queues the updates in `stream` (a cudaStream_t) of the current device; the pointers are to its memory."""
+        run = self._c.reserve_adamw_cuda
+        run.argtypes = [*_ADAMW, ctypes.c_void_p]
+        self._check("adamw_cuda", run(ctypes.byref(settings), tensors, len(tensors), stream))
+
+    def adamw_emulated(self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor]) -> None:
+        """Executes the code of the CUDA kernel on the CPU, thread after thread: slow, for tests."""
+        run = self._c.reserve_adamw_emulated
+        run.argtypes = _ADAMW
+        self._check("adamw_emulated", run(ctypes.byref(settings), tensors, len(tensors)))
 
     def log_mel_tables(self, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
         """What the CUDA code needs of an `n_fft` that has a plan, on the CPU: twiddles (float32), and for each bin the

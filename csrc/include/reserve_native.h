@@ -13,7 +13,7 @@
 #endif
 
 // Changes whenever a struct or a signature below changes; kernels/native.py states the version it speaks.
-#define RESERVE_ABI_VERSION 2
+#define RESERVE_ABI_VERSION 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -101,6 +101,43 @@ RESERVE_API int32_t reserve_log_mel_cuda(const reserve_log_mel* problem, void* s
 // The same block code executed thread after thread on the CPU, with pointers to memory of the CPU: what can be tested
 // of the CUDA op without a GPU.
 RESERVE_API int32_t reserve_log_mel_emulated(const reserve_log_mel* problem);
+
+// A tensor that reserve_adamw_* updates, with what it is updated from: arrays of `count` numbers that do not overlap.
+typedef struct {
+  float* weight;
+  const float* gradient;
+  void* m;                // first moment: float, or bfloat16
+  void* v;                // second moment: float, or bfloat16 holding its cube with a sign that adds a bit
+  const uint16_t* start;  // bfloat16 weights that decay pulls towards; null: 0
+  int64_t count;
+} reserve_adamw_tensor;
+
+// One step of AdamW: m = beta1 m + rest1 g, v = beta2 v + rest2 g^2,
+// w -= learning_rate (m_scale m / (sqrt(v_scale v) + eps) + weight_decay (w - start)), the moments in float throughout
+// and rounded only where they are stored. A g that is not finite counts as 0.
+typedef struct {
+  float learning_rate;
+  float beta1;
+  float rest1;  // 1 - beta1
+  float beta2;
+  float rest2;  // 1 - beta2
+  float eps;
+  float weight_decay;
+  float m_scale;
+  float v_scale;
+  int32_t moments_dtype;
+} reserve_adamw_settings;
+
+// Updates `count` tensors on the CPU with up to `threads` threads. The result does not depend on `threads`.
+RESERVE_API int32_t reserve_adamw_cpu(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
+                                      int64_t count, int32_t threads, int32_t isa);
+// The same on the current CUDA device in `stream`, without waiting for it: the pointers in `tensors`, itself an array of
+// the host, are to memory of the device. Only in libraries with CUDA code.
+RESERVE_API int32_t reserve_adamw_cuda(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
+                                       int64_t count, void* stream);
+// The block code of reserve_adamw_cuda executed thread after thread on the CPU, with pointers to memory of the CPU.
+RESERVE_API int32_t reserve_adamw_emulated(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
+                                           int64_t count);
 
 #ifdef __cplusplus
 }

@@ -2,8 +2,9 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
-#include <thread>
 
+#include "cpu_isa.h"
+#include "cpu_threads.h"
 #include "log_mel_cpu.h"
 #include "problem.h"
 #include "reserve_native.h"
@@ -12,27 +13,15 @@
 namespace reserve {
 namespace {
 
-constexpr int most_threads = 256;
 // A thread costs tens of microseconds to start: each gets at least this many frames (about 0.1 ms).
 constexpr int64_t least_rows_per_thread = 256;
 // Rows that a thread takes at a time: a multiple of every lane count, small enough that threads end together.
 constexpr int64_t rows_per_turn = 64;
 
-bool can_run(int32_t isa) noexcept {
-  switch (isa) {
-    case RESERVE_ISA_BASELINE: return true;
-#if defined(RESERVE_X86)
-    case RESERVE_ISA_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    case RESERVE_ISA_AVX512: return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
-#endif
-    default: return false;
-  }
-}
-
 CpuKernel kernel_for([[maybe_unused]] int32_t isa) noexcept {
 #if defined(RESERVE_X86)
-  if (isa == RESERVE_ISA_AVX512 || (isa == RESERVE_ISA_AUTO && can_run(RESERVE_ISA_AVX512))) return log_mel_avx512();
-  if (isa == RESERVE_ISA_AVX2 || (isa == RESERVE_ISA_AUTO && can_run(RESERVE_ISA_AVX2))) return log_mel_avx2();
+  if (isa == RESERVE_ISA_AVX512) return log_mel_avx512();
+  if (isa == RESERVE_ISA_AVX2) return log_mel_avx2();
 #endif
   return log_mel_baseline();
 }
@@ -95,23 +84,6 @@ struct Work {
   }
 };
 
-void run_on_threads(Work& work, int32_t threads) noexcept {
-  const int64_t useful = work.rows / least_rows_per_thread;
-  int64_t count = threads < useful ? threads : useful;
-  if (count > most_threads) count = most_threads;
-  std::thread helpers[most_threads];
-  int started = 0;
-  for (; started + 1 < count; ++started) {
-    try {
-      helpers[started] = std::thread([&work] { work.run(); });
-    } catch (...) {
-      break;  // The system gives no more threads: those there are do the work.
-    }
-  }
-  work.run();
-  for (int i = 0; i < started; ++i) helpers[i].join();
-}
-
 bool bands_are_valid(const reserve_log_mel& p) noexcept {
   const int bins = p.n_fft / 2 + 1;
   if (p.band_row[0] < 0) return false;
@@ -132,8 +104,6 @@ bool offsets_are_valid(const reserve_log_mel& p) noexcept {
 }  // namespace
 }  // namespace reserve
 
-extern "C" int32_t reserve_has_isa(int32_t isa) { return reserve::can_run(isa) ? 1 : 0; }
-
 extern "C" int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t threads, int32_t isa) {
   using namespace reserve;
   if (problem == nullptr) return RESERVE_INVALID_ARGUMENT;
@@ -143,8 +113,9 @@ extern "C" int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t t
   const int32_t status = check_problem(p);
   if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
   if (!bands_are_valid(p) || (p.clip_offsets != nullptr && !offsets_are_valid(p))) return RESERVE_INVALID_ARGUMENT;
-  Work work{p, kernel_for(isa), twiddles_for(p.n_fft), p.clips * p.frames};
-  run_on_threads(work, threads);
+  Work work{p, kernel_for(best_isa(isa)), twiddles_for(p.n_fft), p.clips * p.frames};
+  const int64_t useful = work.rows / least_rows_per_thread;
+  on_threads(threads < useful ? threads : useful, [&work] { work.run(); });
   // A turn that was taken was finished, so rows are missing only where no thread had memory.
   return work.next < work.rows ? RESERVE_OUT_OF_MEMORY : RESERVE_OK;
 }

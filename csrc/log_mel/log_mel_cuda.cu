@@ -1,7 +1,7 @@
 // Log-mel on the GPU: one kernel from samples to rows. What a thread does is in log_mel_block.h.
 #include <cuda_runtime.h>
 
-#include "cuda_error.h"
+#include "cuda_status.h"
 #include "log_mel_block.h"
 #include "problem.h"
 
@@ -32,19 +32,6 @@ __global__ void __launch_bounds__(BlockLayout<Plan>::threads, Plan::size <= 768 
     __syncthreads();
   }
   block.write(frame, lane);
-}
-
-int32_t status_of(cudaError_t error) {
-  if (error == cudaSuccess) return RESERVE_OK;
-  cudaGetLastError();  // Forgets it: it was reported.
-  switch (error) {
-    // The library has no code for the device, or none that its driver can compile.
-    case cudaErrorNoKernelImageForDevice:
-    case cudaErrorInvalidDeviceFunction:
-    case cudaErrorUnsupportedPtxVersion: return RESERVE_UNSUPPORTED;
-    case cudaErrorMemoryAllocation: return RESERVE_OUT_OF_MEMORY;
-    default: keep_cuda_error(cudaGetErrorName(error), cudaGetErrorString(error)); return RESERVE_CUDA_ERROR;
-  }
 }
 
 template <typename Plan>

@@ -4,15 +4,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define RESERVE_HD __host__ __device__ __forceinline__
-#define RESERVE_UNROLL _Pragma("unroll")
-#define RESERVE_NO_UNROLL _Pragma("unroll 1")
-#else
-#define RESERVE_HD inline __attribute__((always_inline))
-#define RESERVE_UNROLL _Pragma("GCC unroll 16")
-#define RESERVE_NO_UNROLL
-#endif
+#include "host_device.h"
 
 namespace reserve {
 

@@ -22,11 +22,12 @@ from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.objective import PretrainPairs, pretrain_loss, pretrain_pairs
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics, preparation_progress
-from reserve.train.optimizer import ReserveAdamW, parameter_groups
+from reserve.train.optimizer import parameter_groups
 from reserve.train.run_config import RunFiles, write_run_config
 from reserve.train.schedule import learning_rate_scale
 from reserve.train.state import list_checkpoints, load_trainer_state, save_checkpoint
 from reserve.train.stopping import StopRequest
+from reserve_kernels import BF16AdamW
 
 logger = logging.getLogger(__name__)
 
@@ -153,10 +154,10 @@ def load_dataset(files: RunFiles, config: Config, ranks: Ranks) -> PretrainDatas
     )
 
 
-def make_optimizer(model: MerlotReserve, config: Config) -> ReserveAdamW:
+def make_optimizer(model: MerlotReserve, config: Config) -> BF16AdamW:
     """Pretraining's optimiser (SPEC 9)."""
     settings = config.optimizer
-    return ReserveAdamW(
+    return BF16AdamW(
         parameter_groups(model, settings.weight_decay_rate),
         settings.learning_rate,
         betas=(settings.beta_1, settings.beta_2),
@@ -167,7 +168,7 @@ def make_optimizer(model: MerlotReserve, config: Config) -> ReserveAdamW:
     )
 
 
-def restore(run: Path, model: MerlotReserve, optimizer: ReserveAdamW) -> int:
+def restore(run: Path, model: MerlotReserve, optimizer: BF16AdamW) -> int:
     """Loads the run's last checkpoint, if any, into model and optimiser; returns the steps done.
 
     Raises ValueError where it is damaged or of other settings.

@@ -17,13 +17,18 @@ from reserve_kernels import native
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("cuda_resources.json")
 ARCHITECTURES = ("80", "90a", "100")
-SOURCES = {"log_mel": ROOT / "csrc" / "log_mel" / "log_mel_cuda.cu"}
-# What tells the instantiations of a kernel apart, by a part of their mangled names: points, hop length and bands, whose
-# shared memory the library tells.
-VARIANTS = {
+SOURCES = {op: ROOT / "csrc" / op / f"{op}_cuda.cu" for op in ("adamw", "log_mel")}
+# What tells the instantiations of a kernel apart, a part of their mangled names, and what they are called here. Points,
+# hop length and bands decide the shared memory of log-mel's, which the library tells.
+LOG_MEL = {
     "12ELi8ELi8E": (1536, 588, 64),
     "12ELi8ELi16E": (3072, 1176, 64),
     "12ELi12ELi16E": (4608, 1764, 64),
+}
+VARIANTS = {
+    "adamw_kernelIt": "bfloat16 moments",
+    "adamw_kernelIf": "float32 moments",
+    **{part: f"{points} points" for part, (points, _, _) in LOG_MEL.items()},
 }
 
 
@@ -37,7 +42,7 @@ def parse(text: str, ptx: str) -> dict[str, dict[str, int]]:
     report = {}
     for part in text.split("Compiling entry function '")[1:]:
         name = part.split("'", 1)[0]
-        points, hop_length, n_mels = next(v for key, v in VARIANTS.items() if key in name)
+        variant = next(key for key in VARIANTS if key in name)
         numbers = {
             "registers": r"Used (\d+) registers",
             "stack_bytes": r"(\d+) bytes stack frame",
@@ -45,12 +50,16 @@ def parse(text: str, ptx: str) -> dict[str, dict[str, int]]:
             "spill_load_bytes": r"(\d+) bytes spill loads",
         }
         threads = re.search(rf"\.entry {name}\(.*?\.maxntid (\d+)", ptx, flags=re.DOTALL)
-        report[f"{points} points"] = {
+        report[VARIANTS[variant]] = {
             **{key: int(re.search(pattern, part)[1]) for key, pattern in numbers.items()},  # type: ignore[index]
             "warps": int(threads[1]) // 32,  # type: ignore[index]
-            "shared_bytes": native.library().log_mel_cuda_shared_bytes(points, hop_length, n_mels),
+            "shared_bytes": _shared_bytes(variant),
         }
     return report
+
+
+def _shared_bytes(variant: str) -> int:
+    return native.library().log_mel_cuda_shared_bytes(*LOG_MEL[variant]) if variant in LOG_MEL else 0
 
 
 def compile_report(op: str, architecture: str) -> dict[str, dict[str, int]]:

@@ -21,9 +21,10 @@ from reserve.model.batch import PretrainBatch
 from reserve.model.checkpoint import parameter_entries, read_official, save_official
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.objective import PretrainPairs, pretrain_loss, pretrain_pairs
-from reserve.train.optimizer import ReserveAdamW, decode_second_moment, parameter_groups
+from reserve.train.optimizer import parameter_groups
 from reserve.train.schedule import learning_rate_scale
-from reserve_kernels import log_mel_spectrogram
+from reserve_kernels import BF16AdamW, log_mel_spectrogram
+from reserve_kernels.adamw.reference import decode_second_moment
 from reserve_kernels.contrastive.reference import scaled
 
 # Zero but for rounding noise, as the golden's README says: softmax ignores what is added to all scores of a query.
@@ -141,7 +142,7 @@ def optimizer(golden: Golden, setting: str, *, exact_gradients: bool = False) ->
     theirs = {k.removeprefix(f"{setting}/"): v for k, v in golden.arrays("tiny.optimizer.npz").items() if setting in k}
     model, batch = golden.load_model(), golden.batch()
     pretraining = setting == "bf16_adam"
-    adam = ReserveAdamW(
+    adam = BF16AdamW(
         parameter_groups(model, 0.1),
         lr=4e-4,
         moments="bfloat16" if pretraining else "float32",

@@ -5,8 +5,9 @@ import torch
 
 from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.train.optimizer import ReserveAdamW, parameter_groups
+from reserve.train.optimizer import parameter_groups
 from reserve.train.state import list_checkpoints, load_trainer_state, save_checkpoint
+from reserve_kernels import BF16AdamW
 
 SMALL = ModelConfig(
     hidden_size=64,
@@ -23,7 +24,7 @@ SMALL = ModelConfig(
 def trained():
     torch.manual_seed(0)
     model = MerlotReserve(SMALL)
-    optimizer = ReserveAdamW(parameter_groups(model, 0.1), lr=1e-3)
+    optimizer = BF16AdamW(parameter_groups(model, 0.1), lr=1e-3)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
@@ -50,7 +51,7 @@ def test_moments_and_generator_come_back_bit_for_bit(tmp_path, trained):
     model, optimizer = trained
     checkpoint = save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
     expected = torch.rand(4)
-    again = ReserveAdamW(parameter_groups(model, 0.1), lr=1e-3)
+    again = BF16AdamW(parameter_groups(model, 0.1), lr=1e-3)
     load_trainer_state(checkpoint, again)
     assert torch.equal(torch.rand(4), expected)
     for before, after in zip(optimizer.state.values(), again.state.values(), strict=True):

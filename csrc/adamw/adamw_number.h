@@ -1,0 +1,91 @@
+// One number's step of AdamW, the same on the CPU and the GPU: what kernels/adamw/reference.py writes in PyTorch.
+#pragma once
+
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "bfloat16.h"
+#include "host_device.h"
+#include "reserve_native.h"
+
+namespace reserve {
+
+// A stored second moment with a negative sign stands for its magnitude times this.
+constexpr float precision_bit = 1.0f + 1.0f / 512.0f;
+
+// The cube root of c > 0 to about one unit in the last place; of 0 anything finite. Without a division.
+RESERVE_HD float cube_root(float c) {
+  // y = 1 / root: minus a third of the exponent, to 3.5%; then twice the first three terms of (1 - e)^(-1/3).
+  int32_t bits;
+  memcpy(&bits, &c, sizeof bits);
+  bits = 0x54a24000 - static_cast<int32_t>(static_cast<float>(bits) * (1.0f / 3.0f));
+  float y;
+  memcpy(&y, &bits, sizeof y);
+  RESERVE_UNROLL
+  for (int step = 0; step < 2; ++step) {
+    const float e = 1.0f - c * y * y * y;
+    y += y * e * (1.0f / 3.0f + 2.0f / 9.0f * e);
+  }
+  const float square = y * y;
+  const float root = c * square;
+  // Newton's step as a small correction, so that little is rounded.
+  return root - (root * root * root - c) * (square * (1.0f / 3.0f));
+}
+
+// Both in whole words: the compiler's vectors then have one width.
+RESERVE_HD float decode_second_moment(uint16_t stored) {
+  const uint32_t bits = static_cast<uint32_t>(stored) << 16;
+  const float magnitude = float_of(bits & 0x7fffffffu);
+  const float cube = magnitude * (bits >> 31 != 0 ? precision_bit : 1.0f);
+  const float root = cube_root(cube);
+  return cube > 0.0f ? root : 0.0f;
+}
+
+RESERVE_HD uint16_t encode_second_moment(float v) {
+  float cube = v * v * v;
+  cube = cube < FLT_MIN ? 0.0f : cube;
+  const uint32_t rounded = bfloat16_bits(cube);
+  const float wide = float_of(rounded);
+  // The raised one wins ties, zero included.
+  const bool plain = fabsf(wide - cube) < fabsf(wide * precision_bit - cube);
+  return static_cast<uint16_t>((rounded ^ (plain ? 0u : 0x80000000u)) >> 16);
+}
+
+// a / (sqrt(b) + c), on the GPU to some units in the last place: the exact root and quotient of 0 and of tiny numbers
+// would call functions there.
+RESERVE_HD float quotient_by_root(float a, float b, float c) {
+#if defined(__CUDA_ARCH__)
+  float root;
+  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(b));
+  return __fdividef(a, root + c);
+#else
+  return a / (sqrtf(b) + c);
+#endif
+}
+
+// A moment's type in memory: float, or uint16_t for bfloat16.
+RESERVE_HD float read_first(float m) { return m; }
+RESERVE_HD float read_first(uint16_t m) { return from_bfloat16(m); }
+RESERVE_HD float read_second(float v) { return v; }
+RESERVE_HD float read_second(uint16_t v) { return decode_second_moment(v); }
+RESERVE_HD void write_first(float* to, float m) { *to = m; }
+RESERVE_HD void write_first(uint16_t* to, float m) { *to = to_bfloat16(m); }
+RESERVE_HD void write_second(float* to, float v) { *to = v; }
+RESERVE_HD void write_second(uint16_t* to, float v) { *to = encode_second_moment(v); }
+
+// The new weight; the moments are updated in place. `start` is what decay pulls towards.
+template <typename Moment>
+RESERVE_HD float adamw_number(const reserve_adamw_settings& s, float weight, float gradient, float start, Moment* m_at,
+                              Moment* v_at) {
+  const float g = fabsf(gradient) <= FLT_MAX ? gradient : 0.0f;
+  const float m = s.beta1 * read_first(*m_at) + s.rest1 * g;
+  const float v = s.beta2 * read_second(*v_at) + s.rest2 * (g * g);
+  write_first(m_at, m);
+  write_second(v_at, v);
+  const float update = quotient_by_root(m * s.m_scale, v * s.v_scale, s.eps) + s.weight_decay * (weight - start);
+  return weight - s.learning_rate * update;
+}
+
+}  // namespace reserve

@@ -1,0 +1,174 @@
+"""BF16AdamW: AdamW with its moments in bfloat16, a fused update of all tensors (SPEC 9)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+
+from reserve_kernels.adamw.native import cpu_unavailable, cuda_unavailable
+from reserve_kernels.adamw.ops import adamw_
+from reserve_kernels.backends import Backend, choose, register, runs_anywhere
+from reserve_kernels.checks import check_real, check_tensor
+
+__all__ = ["BF16AdamW"]
+
+OP = "BF16AdamW"
+IMPLEMENTATIONS = (
+    Backend("native", cpu_unavailable),
+    Backend("cuda", cuda_unavailable),
+    Backend("reference", runs_anywhere),
+)
+BACKENDS = ("auto", *(implementation.name for implementation in IMPLEMENTATIONS))
+MOMENTS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+register(OP, IMPLEMENTATIONS)
+
+
+class BF16AdamW(torch.optim.Optimizer):
+    """AdamW with decoupled weight decay whose moments take half the memory of float32 ones (SPEC 9).
+
+    w -= lr (m / (sqrt(v) + eps) + weight_decay w), the moments used before they are rounded for storage: m to bfloat16,
+    v as its cube in bfloat16 with a sign that adds a bit, as the released MERLOT Reserve was trained. NaN and infinite
+    gradients count as 0, entry by entry.
+
+    Args:
+        params: float32 parameters or groups of them; a group's own `lr`, `betas`, `eps` and `weight_decay` replace the
+            defaults.
+        lr, betas, eps, weight_decay: as in Adam; eps is added outside the root. Numbers of the host.
+        moments: "bfloat16" or "float32".
+        bias_correction: divide the moments by 1 - beta^step, as Adam does; the released models did in finetuning only.
+        decay_to_start: decay toward the weights at the first step, kept in bfloat16, rather than toward 0.
+        backend: "auto" or a name from `reserve_kernels.backends()`; "native" and "cuda" want contiguous parameters.
+
+    Raises:
+        TypeError, ValueError: an argument has a wrong type, dtype or value; it is named.
+        RuntimeError: in `step`, the named backend cannot run on the parameters.
+
+    Two runs give the same bits, on a CPU with any number of threads. A step does not wait for the GPU. A CUDA graph
+    that holds one keeps its lr and, with bias_correction, its step count.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        weight_decay: float = 0.1,
+        moments: Literal["bfloat16", "float32"] = "bfloat16",
+        bias_correction: bool = False,
+        decay_to_start: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        if moments not in MOMENTS:
+            raise ValueError(f"moments must be 'bfloat16' or 'float32'; got {moments!r}")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {BACKENDS}; got {backend!r}")
+        self.moments = moments
+        self.bias_correction = bias_correction
+        self.decay_to_start = decay_to_start
+        self.backend = backend
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, as every optimizer does. Raises TypeError, ValueError naming what in it is wrong."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            _check_group(group)
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step over every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            # What one call updates has one place and one correction.
+            together = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    together[self._prepare(parameter)].append(parameter)
+            for (device, contiguous, count), parameters in together.items():
+                self._update(parameters, group, self._choose(device, contiguous), count)
+        return loss
+
+    def _prepare(self, w: torch.Tensor) -> tuple[torch.device, bool, int]:
+        """Counts the step; where the parameter is, whether all of its tensors are contiguous, and which step counts."""
+        if w.grad is not None and w.grad.is_sparse:
+            raise TypeError(f"{OP} takes no sparse gradients; got one of a parameter of shape {tuple(w.shape)}")
+        state = self.state[w]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.int64)
+            state["m"] = torch.zeros_like(w, dtype=MOMENTS[self.moments])
+            state["v"] = torch.zeros_like(w, dtype=MOMENTS[self.moments])
+            if self.decay_to_start:
+                state["start"] = w.detach().bfloat16()
+        state["step"] += 1
+        contiguous = all(tensor.is_contiguous() for tensor in (w, *state.values()))
+        return w.device, contiguous, int(state["step"]) if self.bias_correction else 0
+
+    def _choose(self, device: torch.device, contiguous: bool) -> str:
+        chosen = choose(OP, self.backend, device, MOMENTS[self.moments])
+        if contiguous or chosen == "reference":
+            return chosen
+        if self.backend == "auto":
+            return "reference"
+        raise RuntimeError(f"{OP}: backend {self.backend!r} wants contiguous parameters and moments")
+
+    def _update(self, parameters: list[torch.Tensor], group: dict[str, Any], backend: str, count: int) -> None:
+        states = [self.state[parameter] for parameter in parameters]
+        beta1, beta2 = group["betas"]
+        adamw_(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            [state["m"] for state in states],
+            [state["v"] for state in states],
+            [state["start"] for state in states] if self.decay_to_start else [],
+            group["lr"],
+            beta1,
+            beta2,
+            group["eps"],
+            group["weight_decay"],
+            1 / (1 - beta1**count) if count else 1.0,
+            1 / (1 - beta2**count) if count else 1.0,
+            backend,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Also undoes the base class's conversion of all state to the parameters' dtype, which loses nothing here.
+
+        Raises ValueError where the state is that of another kind of moments or of decay: its numbers mean other things.
+        """
+        dtype = MOMENTS[self.moments]
+        dtypes = {"m": dtype, "v": dtype} | ({"start": torch.bfloat16} if self.decay_to_start else {})
+        for state in state_dict["state"].values():
+            if state.keys() != {"step", *dtypes}:
+                raise ValueError(f"the state holds {sorted(state)}; this optimizer keeps {sorted({'step', *dtypes})}")
+            if state["v"].dtype != dtype:
+                raise ValueError(f"the state has moments in {state['v'].dtype}; this optimizer keeps them in {dtype}")
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            for name, kept in dtypes.items():
+                state[name] = state[name].to(kept)
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    for parameter in group["params"]:
+        check_tensor("params", parameter, (torch.float32,))
+    betas = group["betas"]
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be in [0, 1); got {betas}")
+    for name, least in (("lr", "at least 0"), ("weight_decay", "at least 0"), ("eps", "above 0")):
+        value = group[name]
+        check_real(name, value)
+        if value < 0 or (value == 0 and name == "eps"):
+            raise ValueError(f"{name} must be {least}; got {value}")

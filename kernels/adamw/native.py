@@ -1,0 +1,76 @@
+"""The step of BF16AdamW by the native library: every tensor is read and written once, all tensors in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from reserve_kernels import native
+from reserve_kernels.adamw.reference import Settings
+from reserve_kernels.native import AdamwSettings, AdamwTensor
+
+MOMENTS = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
+
+
+def cpu_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The `unavailable` of the CPU implementation; `dtype` is that of the moments."""
+    if device.type != "cpu":
+        return "it runs on the CPU only"
+    return _no_such_moments(dtype) or native.cpu_unavailable()
+
+
+def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The `unavailable` of the CUDA implementation; `dtype` is that of the moments."""
+    if device.type != "cuda":
+        return "it runs on a CUDA GPU only"
+    return _no_such_moments(dtype) or native.cuda_unavailable()
+
+
+def _no_such_moments(dtype: torch.dtype) -> str | None:
+    return None if dtype in MOMENTS else "its moments are float32 or bfloat16"
+
+
+def adamw_native_(
+    weights: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    m: Sequence[torch.Tensor],
+    v: Sequence[torch.Tensor],
+    starts: Sequence[torch.Tensor],
+    settings: Settings,
+    run: Callable[[AdamwSettings, object], None] | None = None,
+) -> None:
+    """`adamw_reference_` of contiguous tensors of one device; weights and gradients are float32.
+
+    `run` executes the updates; by default the kernel for the device of the weights does.
+    """
+    # What the pointers below are to must live until the call is over.
+    gradients = [gradient.contiguous() for gradient in gradients]
+    of_starts = [start.data_ptr() for start in starts] if starts else [None] * len(weights)
+    tensors = (AdamwTensor * len(weights))(
+        *(
+            AdamwTensor(w.data_ptr(), g.data_ptr(), m_.data_ptr(), v_.data_ptr(), start, w.numel())
+            for w, g, m_, v_, start in zip(weights, gradients, m, v, of_starts, strict=True)
+        )
+    )
+    s = settings
+    numbers = AdamwSettings(
+        learning_rate=s.learning_rate,
+        beta1=s.beta1,
+        rest1=1 - s.beta1,
+        beta2=s.beta2,
+        rest2=1 - s.beta2,
+        eps=s.eps,
+        weight_decay=s.weight_decay,
+        m_scale=s.m_scale,
+        v_scale=s.v_scale,
+        moments_dtype=MOMENTS[m[0].dtype],
+    )
+    device = weights[0].device
+    if run is not None:
+        run(numbers, tensors)
+    elif device.type == "cuda":
+        with torch.cuda.device(device):
+            native.library().adamw_cuda(numbers, tensors, torch.cuda.current_stream().cuda_stream)
+    else:
+        native.library().adamw_cpu(numbers, tensors, torch.get_num_threads())

@@ -1,0 +1,34 @@
+"""The step of BF16AdamW over lists of tensors, registered with PyTorch."""
+
+from __future__ import annotations
+
+import torch
+
+from reserve_kernels.adamw.native import adamw_native_
+from reserve_kernels.adamw.reference import Settings, adamw_reference_
+
+
+@torch.library.custom_op("reserve_kernels::adamw_", mutates_args=("weights", "m", "v"))
+def adamw_(
+    weights: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    m: list[torch.Tensor],
+    v: list[torch.Tensor],
+    starts: list[torch.Tensor],
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    m_scale: float,
+    v_scale: float,
+    backend: str,
+) -> None:
+    settings = Settings(learning_rate, beta1, beta2, eps, weight_decay, m_scale, v_scale)
+    run = adamw_reference_ if backend == "reference" else adamw_native_
+    run(weights, gradients, m, v, starts, settings)
+
+
+@adamw_.register_fake
+def _(*_arguments: object) -> None:
+    return None

@@ -1,0 +1,83 @@
+"""What a step of BF16AdamW means, in plain PyTorch (SPEC 9): moments in float32 or, exact, in float64 stay so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+PRECISION_BIT = 1.0 + 2.0**-9
+"""A stored second moment that is negative stands for its magnitude times this."""
+SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
+CPU_PIECE = 1 << 16
+"""Numbers of a tensor that are updated at a time on the CPU: the two dozen passes over them stay in the cache."""
+
+
+class Settings(NamedTuple):
+    """Numbers of a step. `m_scale` and `v_scale` correct the moments' start at 0: 1 / (1 - beta^t), or 1 for none."""
+
+    learning_rate: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    m_scale: float
+    v_scale: float
+
+
+def encode_second_moment(v: torch.Tensor) -> torch.Tensor:
+    """float32 v >= 0 -> bfloat16: its cube, the sign telling which of two values is nearer.
+
+    The cube trades exponent range, of which bfloat16 has too much here, for precision; the sign is free and adds a bit.
+    """
+    cube = v * v * v
+    cube = torch.where(cube < SMALLEST_NORMAL, 0.0, cube)  # the reference's hardware has no subnormals
+    rounded = cube.bfloat16()
+    wide = rounded.float()
+    plain = (wide - cube).abs()
+    raised = (wide * PRECISION_BIT - cube).abs()
+    # The negative wins ties, zero included.
+    return torch.where(plain < raised, rounded, -rounded)
+
+
+def decode_second_moment(stored: torch.Tensor) -> torch.Tensor:
+    """The inverse: bfloat16 -> float32."""
+    magnitude = stored.float().abs()
+    cube = torch.where(stored < 0, magnitude * PRECISION_BIT, magnitude)
+    root = cube.pow(1.0 / 3.0)
+    # 1/3 is not exact in float32, which shows at small powers: one step of Newton's method mends it.
+    square = root * root
+    return torch.where(cube > 0, root - (square * root - cube) / (3.0 * square), 0.0)
+
+
+def adamw_reference_(
+    weights: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    m: Sequence[torch.Tensor],
+    v: Sequence[torch.Tensor],
+    starts: Sequence[torch.Tensor],
+    settings: Settings,
+) -> None:
+    """Updates each of `weights` with its moments in place; `starts` holds a tensor for each weight, or none at all."""
+    for tensors in zip(weights, gradients, m, v, *([starts] if starts else []), strict=True):
+        if weights[0].is_cpu and all(tensor.is_contiguous() for tensor in tensors):
+            for piece in zip(*(tensor.view(-1).split(CPU_PIECE) for tensor in tensors), strict=True):
+                _update(settings, *piece)
+        else:
+            _update(settings, *tensors)
+
+
+def _update(
+    s: Settings, w: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, start: torch.Tensor | None = None
+) -> None:
+    g = torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0)
+    new_m = m.to(w.dtype, copy=True).mul_(s.beta1).add_(g, alpha=1 - s.beta1)
+    new_v = decode_second_moment(v) if v.dtype == torch.bfloat16 else v.clone()
+    new_v.mul_(s.beta2).addcmul_(g, g, value=1 - s.beta2)
+    m.copy_(new_m)
+    v.copy_(encode_second_moment(new_v) if v.dtype == torch.bfloat16 else new_v)
+    update = new_m.mul_(s.m_scale).div_(new_v.mul_(s.v_scale).sqrt_().add_(s.eps))
+    if s.weight_decay:
+        update.add_(w if start is None else w - start.to(w.dtype), alpha=s.weight_decay)
+    w.sub_(update, alpha=s.learning_rate)

@@ -1,0 +1,368 @@
+"""The optimiser against a restatement in float64, its stored moments bit by bit, and its settings."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from adamw_cases import PLAIN, draw
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reserve_kernels import BF16AdamW, native
+from reserve_kernels.adamw.reference import decode_second_moment, encode_second_moment
+
+needs_native = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
+
+
+def bits(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous().view(torch.int16 if x.dtype == torch.bfloat16 else torch.int32)
+
+
+def bfloat16_nearest(x: float) -> float:
+    return float(torch.tensor(x, dtype=torch.float64).float().bfloat16())
+
+
+# Of second moments whose cube float32 holds.
+MOMENTS = st.floats(min_value=2.0**-41, max_value=2.0**40, width=32)
+
+
+@given(MOMENTS)
+def test_second_moment_loses_at_most_a_sixth_of_two_thousandths(v: float) -> None:
+    """bfloat16 with a bit more has steps of 2^-9 and 2^-8 of its size, half of which a nearest value is off; a third of
+    that is left after the cube root."""
+    decoded = float(decode_second_moment(encode_second_moment(torch.tensor([v])))[0])
+    assert abs(decoded / v - 1) < 2.0**-8 / 3
+
+
+@given(MOMENTS)
+def test_second_moment_takes_the_nearer_of_the_two_values(v: float) -> None:
+    stored = float(encode_second_moment(torch.tensor([v]))[0])
+    cube = float(np.float32(np.float32(v) * np.float32(v)) * np.float32(v))
+    magnitude = bfloat16_nearest(cube)
+    assert abs(stored) == magnitude
+    plain, raised = abs(magnitude - cube), abs(float(np.float32(magnitude) * np.float32(1 + 2**-9)) - cube)
+    assert (stored < 0) == (raised <= plain)
+
+
+@given(st.integers(0, 0xFFFF).map(lambda b: b if b < 0x8000 else b - 0x10000))
+def test_every_stored_value_is_kept_by_decoding_and_encoding(pattern: int) -> None:
+    """What is stored means itself: no drift where nothing is added. Cubes are float32's normal numbers, or zero."""
+    stored = torch.tensor([pattern], dtype=torch.int16).view(torch.bfloat16)
+    value = stored.float().abs()
+    if not 1e-37 < value < 1e38:
+        return
+    again = encode_second_moment(decode_second_moment(stored))
+    # A tie can fall to the other of two equal distances: one step at most, in the direction of the negative.
+    assert abs(float(decode_second_moment(again)) / float(decode_second_moment(stored)) - 1) <= 2.0**-9 / 3 + 1e-6
+
+
+def test_zero_is_stored_as_negative_zero_and_read_as_zero() -> None:
+    stored = encode_second_moment(torch.tensor([0.0, 1e-20]))
+    assert bits(stored).tolist() == [-0x8000, -0x8000]
+    decoded = decode_second_moment(torch.cat((stored, torch.zeros(1, dtype=torch.bfloat16))))
+    assert bits(decoded).tolist() == [0, 0, 0]
+
+
+def adam_in_float64(w, gradients, lr, decay, *, correct=False, start=None):
+    """Plain restatement of SPEC 9 with moments that are not rounded."""
+    w = w.double().clone()
+    start = torch.zeros_like(w) if start is None else start.double()
+    m, v = torch.zeros_like(w), torch.zeros_like(w)
+    for t, g in enumerate(gradients, 1):
+        g = g.double()
+        m, v = 0.9 * m + 0.1 * g, 0.98 * v + 0.02 * g**2
+        m_hat, v_hat = (m / (1 - 0.9**t), v / (1 - 0.98**t)) if correct else (m, v)
+        w = w - lr * (m_hat / (v_hat.sqrt() + 1e-6) + decay * (w - start))
+    return w
+
+
+def train(w: torch.Tensor, gradients: list[torch.Tensor], **settings) -> tuple[torch.Tensor, BF16AdamW]:
+    parameter = torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([parameter], lr=1e-2, **settings)
+    for g in gradients:
+        parameter.grad = g.clone()
+        optimizer.step()
+    return parameter.detach(), optimizer
+
+
+@pytest.fixture
+def w() -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.randn(7, 5)
+
+
+@pytest.fixture
+def gradients() -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(7, 5) * 10.0**-i for i in range(4)]
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("correct", [False, True])
+@pytest.mark.parametrize("decay_to_start", [False, True])
+def test_steps_with_float32_moments(w, gradients, correct: bool, decay_to_start: bool, backend: str) -> None:
+    settings = {"bias_correction": correct, "decay_to_start": decay_to_start, "backend": backend}
+    ours, _ = train(w, gradients, moments="float32", **settings)
+    start = w.bfloat16() if decay_to_start else None
+    truth = adam_in_float64(w, gradients, 1e-2, 0.1, correct=correct, start=start)
+    torch.testing.assert_close(ours.double(), truth, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_tensors_of_many_pieces(monkeypatch, w, gradients, layout: str) -> None:
+    monkeypatch.setattr("reserve_kernels.adamw.reference.CPU_PIECE", 8)
+    if layout == "transposed":
+        w, gradients = w.t(), [g.t() for g in gradients]
+    ours, _ = train(w, gradients, moments="float32", backend="reference")
+    assert ours.is_contiguous() == (layout == "contiguous")
+    torch.testing.assert_close(ours.double(), adam_in_float64(w, gradients, 1e-2, 0.1), rtol=1e-5, atol=1e-6)
+
+
+def test_first_step_uses_moments_that_are_not_rounded(w, gradients) -> None:
+    ours, _ = train(w, gradients[:1])
+    truth = adam_in_float64(w, gradients[:1], 1e-2, 0.1)
+    torch.testing.assert_close(ours.double(), truth, rtol=1e-6, atol=1e-7)
+
+
+def test_bfloat16_moments_stay_near_the_exact_ones(w, gradients) -> None:
+    ours, optimizer = train(w, gradients)
+    truth = adam_in_float64(w, gradients, 1e-2, 0.1)
+    # m is off by 2^-9 a step, v by less; four steps of 1e-2 then move a weight by a part of that.
+    torch.testing.assert_close(ours.double(), truth, rtol=0, atol=4 * 1e-2 * 4 * 2.0**-8 * 7)
+    (state,) = optimizer.state.values()
+    assert state["m"].dtype == state["v"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_not_a_number_counts_as_zero_entry_by_entry(w, gradients, backend: str) -> None:
+    broken = [g.clone() for g in gradients]
+    repaired = [g.clone() for g in gradients]
+    for i, value in enumerate((math.nan, math.inf, -math.inf)):
+        broken[i][i, 0], repaired[i][i, 0] = value, 0.0
+    ours, optimizer = train(w, broken, backend=backend)
+    expected, reference = train(w, repaired, backend=backend)
+    assert torch.equal(ours, expected)
+    (state,), (other,) = optimizer.state.values(), reference.state.values()
+    assert torch.equal(bits(state["m"]), bits(other["m"]))
+    assert torch.equal(bits(state["v"]), bits(other["v"]))
+
+
+def test_parameter_without_gradient_is_left_alone(w) -> None:
+    still, moving = torch.nn.Parameter(w.clone()), torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([still, moving], lr=1e-2)
+    moving.grad = torch.ones_like(w)
+    optimizer.step()
+    assert torch.equal(still, w)
+    assert not torch.equal(moving, w)
+    assert still not in optimizer.state
+
+
+def test_rate_of_zero_moves_no_weight_and_still_counts_the_gradient(w, gradients) -> None:
+    parameter = torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([parameter], lr=0.0)
+    parameter.grad = gradients[0]
+    optimizer.step()
+    assert torch.equal(parameter, w)
+    torch.testing.assert_close(optimizer.state[parameter]["m"].float(), 0.1 * gradients[0], rtol=2.0**-8, atol=0)
+
+
+def test_closure_gives_its_loss_with_gradients(w) -> None:
+    parameter = torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([parameter], lr=1e-2)
+
+    def closure() -> torch.Tensor:
+        loss = parameter.square().sum()
+        loss.backward()
+        return loss
+
+    assert float(optimizer.step(closure).detach()) == float(w.square().sum())
+    assert not torch.equal(parameter, w)
+
+
+@pytest.mark.parametrize("settings", [{}, {"moments": "float32"}, {"decay_to_start": True}])
+def test_going_on_from_a_saved_state_is_the_same_to_the_bit(w, gradients, settings: dict) -> None:
+    expected, _ = train(w, gradients, **settings)
+    half, optimizer = train(w, gradients[:2], **settings)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+
+    parameter = torch.nn.Parameter(half.clone())
+    resumed = BF16AdamW([parameter], lr=1e-2, **settings)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    (before,), (after,) = optimizer.state.values(), resumed.state.values()
+    assert before.keys() == after.keys()
+    for name in before.keys() - {"step"}:
+        assert before[name].dtype == after[name].dtype
+        assert torch.equal(bits(before[name]), bits(after[name])), name
+    for g in gradients[2:]:
+        parameter.grad = g.clone()
+        resumed.step()
+    assert torch.equal(parameter, expected)
+
+
+def test_every_pattern_of_stored_bits_survives_saving(w) -> None:
+    """Negative zeros, which mean something in the second moment, among them."""
+    patterns = torch.arange(-0x8000, 0x8000, dtype=torch.int32).to(torch.int16)
+    finite = patterns[torch.isfinite(patterns.view(torch.bfloat16))]
+    parameter = torch.nn.Parameter(torch.zeros(len(finite)))
+    optimizer = BF16AdamW([parameter], lr=1e-2)
+    parameter.grad = torch.zeros(len(finite))
+    optimizer.step()
+    optimizer.state[parameter]["v"] = finite.view(torch.bfloat16).clone()
+    resumed = BF16AdamW([parameter], lr=1e-2)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert torch.equal(bits(resumed.state[parameter]["v"]), finite)
+
+
+def test_state_of_the_other_kind_of_moments_is_refused(w, gradients) -> None:
+    _, optimizer = train(w, gradients[:1], moments="float32")
+    other = BF16AdamW([torch.nn.Parameter(w.clone())], lr=1e-2)
+    with pytest.raises(ValueError, match=r"moments in torch.float32; this optimizer keeps them in torch.bfloat16"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+def test_state_without_the_start_is_refused_where_decay_needs_it(w, gradients) -> None:
+    _, optimizer = train(w, gradients[:1])
+    other = BF16AdamW([torch.nn.Parameter(w.clone())], lr=1e-2, decay_to_start=True)
+    with pytest.raises(ValueError, match=r"this optimizer keeps .*'start'"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"moments": "float16"}, "moments must be 'bfloat16' or 'float32'; got 'float16'"),
+        ({"betas": (1.0, 0.9)}, "betas must be in"),
+        ({"betas": (0.9, -0.1)}, "betas must be in"),
+        ({"lr": -1.0}, r"lr must be at least 0; got -1\.0"),
+        ({"eps": 0.0}, "eps must be above 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"weight_decay": math.nan}, "weight_decay must be finite"),
+        ({"backend": "cudnn"}, r"backend must be one of .*'reference'.*; got 'cudnn'"),
+    ],
+)
+def test_wrong_setting_is_named(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BF16AdamW([torch.nn.Parameter(torch.zeros(1))], **{"lr": 1e-3} | settings)
+
+
+def test_rate_in_a_tensor_is_refused() -> None:
+    with pytest.raises(TypeError, match="lr must be a number"):
+        BF16AdamW([torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(1e-3))
+
+
+def test_parameters_of_another_dtype_are_refused() -> None:
+    optimizer = BF16AdamW([torch.nn.Parameter(torch.zeros(1))])
+    with pytest.raises(TypeError, match="params must have dtype float32; got bfloat16"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1).bfloat16())]})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_sparse_gradients_are_refused() -> None:
+    embedding = torch.nn.Embedding(5, 2, sparse=True)
+    optimizer = BF16AdamW(embedding.parameters())
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(TypeError, match=r"takes no sparse gradients; got one of a parameter of shape \(5, 2\)"):
+        optimizer.step()
+
+
+def test_groups_have_settings_of_their_own(w, gradients) -> None:
+    slow, fast = torch.nn.Parameter(w.clone()), torch.nn.Parameter(w.clone())
+    groups = [{"params": [slow], "lr": 1e-3}, {"params": [fast], "weight_decay": 0.5, "betas": (0.5, 0.5), "eps": 1e-2}]
+    optimizer = BF16AdamW(groups, lr=1e-2)
+    slow.grad, fast.grad = gradients[0].clone(), gradients[0].clone()
+    optimizer.step()
+    torch.testing.assert_close(slow.double(), adam_in_float64(w, gradients[:1], 1e-3, 0.1), rtol=1e-6, atol=1e-7)
+    g = gradients[0].double()
+    expected = w.double() - 1e-2 * (0.5 * g / ((0.5 * g**2).sqrt() + 1e-2) + 0.5 * w.double())
+    torch.testing.assert_close(fast.double(), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("moments", ["bfloat16", "float32"])
+def test_each_parameter_is_corrected_for_its_own_steps(w, gradients, moments) -> None:
+    """One that had no gradient at first has started later."""
+    early, late = torch.nn.Parameter(w.clone()), torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([early, late], lr=1e-2, moments=moments, bias_correction=True)
+    for step, gradient in enumerate(gradients):
+        early.grad, late.grad = gradient.clone(), gradient.clone() if step else None
+        optimizer.step()
+    expected_early, _ = train(w, gradients, moments=moments, bias_correction=True)
+    expected_late, _ = train(w, gradients[1:], moments=moments, bias_correction=True)
+    assert torch.equal(early, expected_early)
+    assert torch.equal(late, expected_late)
+
+
+def test_parameters_with_strides_take_the_reference(w, gradients) -> None:
+    parameter = torch.nn.Parameter(w.clone().t())
+    optimizer = BF16AdamW([parameter], lr=1e-2)
+    for gradient in gradients:
+        parameter.grad = gradient.t().clone()
+        optimizer.step()
+    expected, _ = train(w, gradients, backend="reference")
+    assert not parameter.is_contiguous()
+    assert torch.equal(parameter, expected.t())
+
+
+@needs_native
+def test_named_backend_says_that_it_wants_contiguous_parameters(w) -> None:
+    parameter = torch.nn.Parameter(w.t())
+    optimizer = BF16AdamW([parameter], backend="native")
+    parameter.grad = torch.zeros_like(parameter)
+    with pytest.raises(RuntimeError, match="backend 'native' wants contiguous parameters"):
+        optimizer.step()
+
+
+def test_named_backend_that_cannot_run_here_says_why(w) -> None:
+    parameter = torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([parameter], backend="cuda")
+    parameter.grad = torch.zeros_like(parameter)
+    with pytest.raises(RuntimeError, match=r"BF16AdamW: backend 'cuda' cannot run on cpu .*it runs on a CUDA GPU only"):
+        optimizer.step()
+
+
+@needs_native
+def test_auto_is_native_and_both_agree_with_the_reference(w, gradients) -> None:
+    results = [train(w, gradients, backend=backend)[0] for backend in ("auto", "native", "reference")]
+    assert torch.equal(results[0], results[1])
+    torch.testing.assert_close(results[0], results[2], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("with_start", [False, True])
+def test_opcheck_of_the_step(backend, with_start) -> None:
+    if backend == "native" and native.cpu_unavailable():
+        pytest.skip(str(native.cpu_unavailable()))
+    tensors = draw([5, 300], with_start=with_start)
+    for gradient in tensors.gradients:
+        gradient.nan_to_num_(0.0, 0.0, 0.0)
+    torch.library.opcheck(torch.ops.reserve_kernels.adamw_, (*tensors.lists(), *PLAIN, backend))
+
+
+def test_the_step_compiles_without_a_break() -> None:
+    plain, compiled = draw([5, 300]), draw([5, 300])
+
+    def step(weights, gradients, m, v):
+        torch.ops.reserve_kernels.adamw_(weights, gradients, m, v, [], *PLAIN, "reference")
+        return [weight * 2 for weight in weights]
+
+    expected = step(*plain.lists()[:4])
+    results = torch.compile(step, fullgraph=True)(*compiled.lists()[:4])
+    for result, other in zip(results + compiled.m, expected + plain.m, strict=True):
+        assert torch.equal(result, other)
+
+
+def test_a_step_counts_as_a_change_for_autograd(w) -> None:
+    """A backward pass through values that the step has overwritten is an error, not a wrong gradient."""
+    parameter = torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([parameter])
+    loss = parameter.square().sum()
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -1,0 +1,95 @@
+"""BF16AdamW on a CUDA device: what the emulation and the compiler alone cannot show."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
+
+from reserve_kernels import BF16AdamW, backends
+from reserve_kernels.adamw.native import adamw_native_
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+
+
+def run(tensors: Tensors, settings) -> None:
+    """The kernel's step on tensors of the CPU."""
+    there = tensors.copy("cuda")
+    adamw_native_(*there.lists(), settings)
+    for here, result in zip(tensors.lists(), there.lists(), strict=True):
+        for tensor, updated in zip(here, result, strict=True):
+            tensor.copy_(updated)
+
+
+@pytest.mark.parametrize("moments", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("settings", [PLAIN, CORRECTED], ids=["plain", "corrected"])
+@pytest.mark.parametrize("with_start", [False, True])
+def test_step_is_as_good_as_the_reference(moments, settings, with_start):
+    check_step(run, settings, draw(moments=moments, with_start=with_start))
+
+
+def test_more_tensors_than_a_launch_holds():
+    check_step(run, PLAIN, draw([1 + i * 37 % 5000 for i in range(200)]))
+
+
+def test_unaligned_tensors():
+    def run_unaligned(tensors: Tensors, settings) -> None:
+        there = tensors.copy("cuda")
+        for part in there.lists():
+            for i, tensor in enumerate(part):
+                part[i] = torch.cat((tensor[:1], tensor))[1:]
+        adamw_native_(*there.lists(), settings)
+        for here, result in zip(tensors.lists(), there.lists(), strict=True):
+            for tensor, updated in zip(here, result, strict=True):
+                tensor.copy_(updated)
+
+    check_step(run_unaligned, PLAIN, draw([5, 2049, 300], with_start=True))
+
+
+def test_auto_picks_the_kernel():
+    picked = [r.backend for r in backends() if r.op == "BF16AdamW" and r.device == "cuda" and r.picked]
+    assert picked == ["cuda"]
+
+
+def test_two_runs_give_the_same_bits():
+    results = [draw(), draw()]
+    for tensors in results:
+        run(tensors, PLAIN)
+    for a, b in zip(*(tensors.weights + tensors.m + tensors.v for tensors in results), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_steps_do_not_wait_for_the_gpu_and_agree_with_the_cpu():
+    torch.manual_seed(0)
+    on_cpu = torch.nn.Sequential(torch.nn.Linear(37, 65), torch.nn.Linear(65, 3))
+    on_gpu = copy.deepcopy(on_cpu).cuda()
+    gradients = [[torch.randn_like(p) for p in on_cpu.parameters()] for _ in range(3)]
+    optimizers = [BF16AdamW(model.parameters(), lr=1e-2, bias_correction=True) for model in (on_cpu, on_gpu)]
+    for step in gradients:
+        for parameter, gradient in zip(on_cpu.parameters(), step, strict=True):
+            parameter.grad = gradient
+        for parameter, gradient in zip(on_gpu.parameters(), step, strict=True):
+            parameter.grad = gradient.cuda()
+        optimizers[0].step()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            optimizers[1].step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    for here, there in zip(on_cpu.parameters(), on_gpu.parameters(), strict=True):
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_holds_a_step():
+    tensors = draw(SIZES)
+    there, expected = tensors.copy("cuda"), tensors.copy()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        adamw_native_(*there.lists(), PLAIN)
+    for _ in range(2):
+        graph.replay()
+        run(expected, PLAIN)
+    for result, other in zip(there.weights, expected.weights, strict=True):
+        assert torch.equal(result.cpu(), other)

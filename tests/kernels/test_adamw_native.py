@@ -1,0 +1,155 @@
+"""The native step of BF16AdamW: each instruction set, and the CUDA kernel's code executed on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+import torch
+from adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
+
+from reserve_kernels import native
+from reserve_kernels.adamw.native import adamw_native_
+from reserve_kernels.adamw.reference import encode_second_moment
+from reserve_kernels.native import AdamwSettings, AdamwTensor
+
+pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
+IMPLEMENTATIONS = ["baseline", "avx2", "avx512", "emulated"]
+
+
+def runner(name: str, threads: int = 1):
+    library = native.library()
+    if name == "emulated":
+        execute = library.adamw_emulated
+    elif library.has_isa(name):
+
+        def execute(settings, tensors):
+            library.adamw_cpu(settings, tensors, threads, name)
+    else:
+        pytest.skip(f"this processor has no {name}")
+
+    def run(tensors: Tensors, settings):
+        adamw_native_(*tensors.lists(), settings, execute)
+
+    return run
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("moments", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("settings", [PLAIN, CORRECTED], ids=["plain", "corrected"])
+@pytest.mark.parametrize("with_start", [False, True])
+def test_step_is_as_good_as_the_reference(name, moments, settings, with_start):
+    check_step(runner(name), settings, draw(moments=moments, with_start=with_start))
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_every_stored_second_moment_is_read_to_float32s_precision(name):
+    """beta2 of 1 keeps v, and an m of 1 with a rate of 1 then moves a weight of 0 to -1 / sqrt(v)."""
+    patterns = torch.arange(0x10000, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    cube = patterns.double().abs() * torch.where(patterns < 0, 1 + 2.0**-9, 1.0)
+    usable = (cube > 1.2e-38) & cube.isfinite()
+    stored, cube = patterns[usable], cube[usable]
+    size = len(stored)
+    tensors = Tensors([torch.zeros(size)], [torch.zeros(size)], [torch.ones(size).bfloat16()], [stored.clone()], [])
+    runner(name)(tensors, PLAIN._replace(learning_rate=1.0, beta1=1.0, beta2=1.0, eps=1e-38, weight_decay=0.0))
+    torch.testing.assert_close(-tensors.weights[0].double(), cube.pow(-1 / 6), rtol=4e-7, atol=0)
+    assert torch.equal(tensors.m[0], torch.ones(size).bfloat16())
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_second_moments_are_stored_as_the_reference_stores_them(name):
+    """beta2 of 0 takes v from the gradient alone; squares and cubes then round alike."""
+    gradient = torch.cat((torch.logspace(-7, 6, 5000), torch.zeros(3)))
+    size = len(gradient)
+    tensors = Tensors(
+        [torch.zeros(size)],
+        [gradient],
+        [torch.zeros(size).bfloat16()],
+        [torch.full((size,), torch.nan).bfloat16().zero_()],
+        [],
+    )
+    runner(name)(tensors, PLAIN._replace(beta2=0.0))
+    expected = encode_second_moment(gradient.square())
+    assert torch.equal(tensors.v[0].view(torch.int16), expected.view(torch.int16))
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_more_tensors_than_a_launch_holds(name):
+    sizes = [1 + i * 37 % 5000 for i in range(200)]
+    check_step(runner(name), PLAIN, draw(sizes))
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("moments", [torch.bfloat16, torch.float32], ids=str)
+def test_unaligned_tensors_and_nothing_beside_them(name, part, moments):
+    """One of the lists starts in the middle of an aligned quadruple; what lies around it is not touched."""
+    sizes = [5, 2049, 300]
+    before = draw(sizes, moments, with_start=True)
+    around: list[tuple[torch.Tensor, int]] = []
+
+    def run(tensors: Tensors, settings):
+        lists = tensors.lists()
+        for i, tensor in enumerate(lists[part]):
+            buffer = torch.full((len(tensor) + 9,), 77.0).to(tensor.dtype)
+            buffer[1 : 1 + len(tensor)] = tensor
+            around.append((buffer, len(tensor)))
+            lists[part][i] = buffer[1 : 1 + len(tensor)]
+        runner(name)(Tensors(*lists), settings)
+
+    check_step(run, PLAIN, before)
+    for buffer, size in around:
+        assert float(buffer[0]) == 77.0
+        assert bool((buffer[1 + size :] == 77.0).all())
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_bits_do_not_depend_on_threads(threads):
+    one, many = draw([*SIZES, 300_000], seed=5), draw([*SIZES, 300_000], seed=5)
+    runner("baseline")(one, PLAIN)
+    runner("baseline", threads)(many, PLAIN)
+    for a, b in zip(one.lists()[0] + one.m + one.v, many.lists()[0] + many.m + many.v, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_gradients_with_strides_are_taken():
+    tensors, other = draw([60]), draw([60])
+    strided = torch.stack((other.gradients[0], torch.zeros(60)), 1)[:, 0]
+    assert not strided.is_contiguous()
+    other.gradients[0] = strided
+    runner("baseline")(tensors, PLAIN)
+    runner("baseline")(other, PLAIN)
+    assert torch.equal(tensors.weights[0], other.weights[0])
+
+
+@pytest.mark.parametrize("function", ["adamw_cpu", "adamw_emulated"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda settings, tensors: setattr(settings, "moments_dtype", 2),
+        lambda settings, tensors: setattr(tensors[0], "count", -1),
+        *(
+            lambda settings, tensors, f=field: setattr(tensors[0], f, None)
+            for field in ("weight", "gradient", "m", "v")
+        ),
+    ],
+    ids=["dtype", "count", "weight", "gradient", "m", "v"],
+)
+def test_what_c_cannot_use_is_refused(function, spoil):
+    kept = [torch.zeros(4) for _ in range(4)]
+    settings = AdamwSettings(moments_dtype=native.FLOAT32)
+    tensors = (AdamwTensor * 1)(AdamwTensor(*(x.data_ptr() for x in kept), None, 4))
+    run = getattr(native.library(), function)
+    arguments = (settings, tensors, *([1] if function == "adamw_cpu" else []))
+    run(*arguments)
+    spoil(settings, tensors)
+    with pytest.raises(ValueError, match=f"{function}: invalid argument"):
+        run(*arguments)
+
+
+def test_a_tensor_of_more_blocks_than_a_grid_has_is_refused():
+    one = ctypes.c_float()
+    address = ctypes.addressof(one)
+    tensors = (AdamwTensor * 1)(AdamwTensor(address, address, address, address, None, 2**43))
+    with pytest.raises(RuntimeError, match="adamw_emulated: not supported"):
+        native.library().adamw_emulated(AdamwSettings(moments_dtype=native.FLOAT32), tensors)

@@ -1,4 +1,6 @@
-"""ReserveAdamW against AdamW of PyTorch, which does less: its moments are float32, and NaN gradients go through.
+"""BF16AdamW against the same steps in PyTorch, and against AdamW of PyTorch, which does less.
+
+PyTorch's moments are float32, twice the memory, and NaN gradients go through.
 
 Of each, the first update is compared before it is timed.
 
@@ -19,9 +21,9 @@ from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_d
 from benchmarks.machine import cpu_limits, threads_label, torch_threads
 from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.train.optimizer import ReserveAdamW
+from reserve_kernels import BF16AdamW
 
-OP = "optimiser"
+OP = "BF16AdamW"
 CPU_MODEL = ModelConfig(vocab_size=8192, vit_num_layers=1, audio_num_layers=1, span_num_layers=1, joint_num_layers=1)
 """Tensors of the base model's sizes, fewer of them."""
 
@@ -32,8 +34,9 @@ GRADIENT = 0.1
 TOLERANCE = 1e-2
 SETTINGS: dict[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1}
 OPTIMIZERS: dict[str, Make] = {
-    OURS: lambda parameters: ReserveAdamW(parameters, LEARNING_RATE, **SETTINGS),
-    "ReserveAdamW, float32 moments": lambda parameters: ReserveAdamW(
+    OURS: lambda parameters: BF16AdamW(parameters, LEARNING_RATE, **SETTINGS),
+    "the same in PyTorch": lambda parameters: BF16AdamW(parameters, LEARNING_RATE, backend="reference", **SETTINGS),
+    "reserve, less: float32 moments": lambda parameters: BF16AdamW(
         parameters, LEARNING_RATE, moments="float32", **SETTINGS
     ),
     "AdamW, less: float32 moments": lambda parameters: torch.optim.AdamW(parameters, LEARNING_RATE, **SETTINGS),

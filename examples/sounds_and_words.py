@@ -1,4 +1,4 @@
-"""The three ops in a training loop that has nothing else of this project: sounds are matched with their descriptions.
+"""The ops in a training loop that has nothing else of this project: sounds are matched with their descriptions.
 
     python examples/sounds_and_words.py --help
 
@@ -16,7 +16,7 @@ import math
 import torch
 from torch import nn
 
-from reserve_kernels import contrastive_loss, log_mel_spectrogram, rotary_attention
+from reserve_kernels import BF16AdamW, contrastive_loss, log_mel_spectrogram, rotary_attention
 
 SAMPLE_RATE, HOP = 22050, 588
 PITCHES = {"low": 220.0, "middle": 660.0, "high": 1980.0, "shrill": 4400.0}
@@ -115,7 +115,7 @@ def train(steps: int, batch_size: int, seed: int = 0) -> tuple[list[float], floa
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = Matcher().to("cuda" if torch.cuda.is_available() else "cpu")
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    optimizer = BF16AdamW(model.parameters(), 1e-3)
     losses = []
     for step in range(1, steps + 1):
         clips, descriptions = make_batch(batch_size, generator)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,7 +79,7 @@ class AdamwSettings(ctypes.Structure):
     )
 
 
-_ADAMW = [ctypes.POINTER(AdamwSettings), ctypes.POINTER(AdamwTensor), ctypes.c_int64]
+_ADAMW: list[Any] = [ctypes.POINTER(AdamwSettings), ctypes.POINTER(AdamwTensor), ctypes.c_int64]
 
 
 class NativeLibrary:

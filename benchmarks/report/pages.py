@@ -19,7 +19,12 @@ FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
 """Of each plot, a digest of the figures that it was drawn from, and one of the file: a plot is not drawn again to be
 checked, since its bytes depend on the version of the drawing library."""
-OPS = {"rotary_attention": "attention", "contrastive_loss": "contrastive", "log_mel_spectrogram": "log_mel"}
+OPS = {
+    "rotary_attention": "attention",
+    "contrastive_loss": "contrastive",
+    "log_mel_spectrogram": "log_mel",
+    "BF16AdamW": "adamw",
+}
 """Ops, and their pages in docs/kernels."""
 
 HEAD = """# Benchmarks

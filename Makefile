@@ -12,7 +12,7 @@ help:
 	@echo "make test      linters, type checker and all quick tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make bench     the benchmarks that need no GPU; SAVE=1 keeps the results of this machine, make bench-report shows them"
-	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS long (60)"
+	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS (60) an op"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
 	@echo "               Its steps: make gpu-build gpu-test gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
 	@echo "make clean     removes .venv, builds and runs/demo"
@@ -68,7 +68,7 @@ parity: $(INSTALLED)
 fuzz:
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON
 	cmake --build build/fuzz --parallel 2
-	build/fuzz/log_mel_fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1)
+	for op in adamw log_mel; do build/fuzz/$${op}_fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
 
 # The table of the CUDA kernels' registers and shared memory, after a change that means to change it.
 cuda-resources: $(INSTALLED)

@@ -13,32 +13,13 @@
 #include <random>
 #include <vector>
 
+#include "random_input.h"
 #include "reserve_native.h"
 
 namespace {
 
-class Random {
- public:
-  explicit Random(uint64_t seed) : engine_(seed) {}
-  int64_t between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine_); }
-  bool chance(double p) { return std::bernoulli_distribution(p)(engine_); }
-  float normal() { return std::normal_distribution<float>()(engine_); }
-  template <typename T>
-  T pick(std::initializer_list<T> values) {
-    return values.begin()[between(0, static_cast<int64_t>(values.size()) - 1)];
-  }
-
- private:
-  std::mt19937_64 engine_;
-};
-
-// A heap array without slack behind it.
-template <typename T>
-std::unique_ptr<T[]> exactly(const std::vector<T>& values) {
-  std::unique_ptr<T[]> out(new T[values.size()]);
-  if (!values.empty()) std::memcpy(out.get(), values.data(), values.size() * sizeof(T));
-  return out;
-}
+using reserve_fuzz::exactly;
+using reserve_fuzz::Random;
 
 // A problem with the arrays that it points to.
 struct Case {

@@ -1,0 +1,117 @@
+// Feeds the AdamW ops random tensors, to be run under AddressSanitizer and UndefinedBehaviorSanitizer:
+//   adamw_fuzz SECONDS [SEED]
+// Weights, gradients and stored moments are any bits; every buffer is exactly as long as the interface asks for. The CPU
+// code and the code of the CUDA kernel must agree; a disagreement ends the run.
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "random_input.h"
+#include "reserve_native.h"
+
+namespace {
+
+using reserve_fuzz::exactly;
+using reserve_fuzz::Random;
+
+constexpr int lists = 5;  // weights, gradients, first and second moments, starts
+
+// Tensors with the bytes that they point to. `shift` numbers before each array leave it unaligned.
+struct Tensors {
+  std::vector<std::unique_ptr<char[]>> bytes;
+  std::vector<size_t> sizes;
+  std::vector<reserve_adamw_tensor> tensors;
+
+  Tensors(const Tensors& other)
+      : sizes(other.sizes),
+        tensors(other.tensors),
+        half_(other.half_),
+        has_start_(other.has_start_),
+        shifts_(other.shifts_) {
+    for (size_t i = 0; i < sizes.size(); ++i)
+      bytes.push_back(exactly(std::vector<char>(other.bytes[i].get(), other.bytes[i].get() + sizes[i])));
+    point();
+  }
+
+  Tensors(Random& random, bool half) : half_(half), has_start_(random.chance(0.5)), shifts_(lists) {
+    tensors.resize(static_cast<size_t>(random.chance(0.1) ? random.between(70, 160) : random.between(0, 6)));
+    for (int64_t& shift : shifts_) shift = random.chance(0.7) ? 0 : random.between(1, 5);
+    for (reserve_adamw_tensor& t : tensors) {
+      t.count = random.chance(0.1) ? random.between(15000, 40000) : random.between(0, 5000);
+      for (int list = 0; list < lists; ++list) {
+        sizes.push_back(static_cast<size_t>(t.count + shifts_[list]) * width(list));
+        std::vector<char> drawn(sizes.back());
+        for (char& byte : drawn) byte = static_cast<char>(random.between(0, 255));
+        bytes.push_back(exactly(drawn));
+      }
+    }
+    point();
+  }
+
+ private:
+  size_t width(int list) const { return list == 4 || (half_ && list >= 2) ? 2 : 4; }
+
+  void point() {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      char* at[lists];
+      for (int list = 0; list < lists; ++list)
+        at[list] = bytes[lists * i + list].get() + static_cast<size_t>(shifts_[list]) * width(list);
+      reserve_adamw_tensor& t = tensors[i];
+      t.weight = reinterpret_cast<float*>(at[0]);
+      t.gradient = reinterpret_cast<const float*>(at[1]);
+      t.m = at[2];
+      t.v = at[3];
+      t.start = has_start_ ? reinterpret_cast<const uint16_t*>(at[4]) : nullptr;
+    }
+  }
+
+  bool half_, has_start_;
+  std::vector<int64_t> shifts_;
+};
+
+bool near(float a, float b) {
+  if (std::isnan(a) || std::isnan(b) || std::isinf(a) || std::isinf(b)) return true;
+  return std::fabs(a - b) <= 1e-5f * (std::fabs(a) + std::fabs(b)) + 1e-5f;
+}
+
+int run(Random& random) {
+  const bool half = random.chance(0.7);
+  reserve_adamw_settings settings{1e-3f, 0.9f, 0.1f, 0.98f, 0.02f, 1e-6f, 0.1f, 1.0f, 1.0f,
+                                  half ? RESERVE_BFLOAT16 : RESERVE_FLOAT32};
+  const Tensors before(random, half);
+  Tensors expected(before);
+  const auto count = static_cast<int64_t>(before.tensors.size());
+  if (reserve_adamw_emulated(&settings, expected.tensors.data(), count) != RESERVE_OK) return 1;
+  for (int32_t isa : {RESERVE_ISA_BASELINE, RESERVE_ISA_AVX2, RESERVE_ISA_AVX512}) {
+    if (!reserve_has_isa(isa)) continue;
+    Tensors ours(before);
+    const auto threads = static_cast<int32_t>(random.between(1, 4));
+    if (reserve_adamw_cpu(&settings, ours.tensors.data(), count, threads, isa) != RESERVE_OK) return 1;
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < ours.tensors[i].count; ++j)
+        if (!near(ours.tensors[i].weight[j], expected.tensors[i].weight[j])) {
+          std::fprintf(stderr, "tensor %lld, number %lld, instruction set %d: %g, not %g\n", static_cast<long long>(i),
+                       static_cast<long long>(j), isa, ours.tensors[i].weight[j], expected.tensors[i].weight[j]);
+          return 1;
+        }
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const double seconds = argc > 1 ? std::atof(argv[1]) : 10.0;
+  Random random(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
+  const auto start = std::chrono::steady_clock::now();
+  int64_t problems = 0;
+  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds) {
+    if (run(random) != 0) return 1;
+    ++problems;
+  }
+  std::printf("%lld problems\n", static_cast<long long>(problems));
+}

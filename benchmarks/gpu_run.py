@@ -29,7 +29,7 @@ GRACE_SECONDS = 15
 BENCHMARKS = {"attention": 6, "contrastive": 3, "log_mel": 1, "training_step": 2, "optimizer": 1, "small_ops": 1}
 """In the order of their worth; each may take this share of the time that is left for it and those behind it. Videos are
 not decoded on a GPU yet."""
-SANITIZED = "test_log_mel_cuda or test_attention_cuda or test_contrastive_cuda"
+SANITIZED = "test_adamw_cuda or test_attention_cuda or test_contrastive_cuda or test_log_mel_cuda"
 UNFIT = ("every_tile", "to_the_31", "graph", "tuner", "opcheck", "memory_stays", "host_threads")
 """Of their tests: those too slow under the sanitizer, and those that need the allocator's cache, which is off."""
 TRAINING_MINUTES = 3.0

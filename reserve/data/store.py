@@ -41,7 +41,6 @@ class StoreSummary:
     """What a store file's header says: enough to plan examples without reading the rest."""
 
     path: Path
-    video_id: str
     key: str
     num_segments: int
     num_words: int
@@ -67,7 +66,6 @@ def save_segments(segments: Segments, path: str | Path, *, key: str = "") -> Non
     }
     header = {
         "format": FORMAT,
-        "video_id": segments.video_id,
         "key": key,
         "num_segments": str(len(segments)),
         "num_words": str(sum(map(len, segments.words))),
@@ -142,7 +140,7 @@ def _summary(file: Any, path: Path) -> StoreSummary:
         raise BadInput(f"not a store of segments: its format is {header.get('format')!r}, not {FORMAT!r}")
     try:
         segments, words = int(header["num_segments"]), int(header["num_words"])
-        return StoreSummary(path, header["video_id"], header["key"], segments, words)
+        return StoreSummary(path, header["key"], segments, words)
     except (KeyError, ValueError) as error:
         raise BadInput(f"not a store of segments: its header lacks or garbles {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from contextlib import suppress
@@ -47,11 +48,18 @@ def test_round_trip(tmp_path, start, stop):
     assert_same(load_segments(path, start, stop), segments(), start, stop)
 
 
+def test_name_that_is_no_utf8(tmp_path):
+    """As Python gives the file names that hold bytes of another encoding."""
+    path = tmp_path / "a.safetensors"
+    save_segments(dataclasses.replace(segments(), video_id="vid\udce9o.mp4"), path)
+    assert load_segments(path).video_id == "vid\udce9o.mp4"
+
+
 def test_summary(tmp_path):
     path = tmp_path / "a.safetensors"
     save_segments(segments(), path, key="k")
     summary = read_summary(path)
-    assert (summary.path, summary.video_id, summary.key) == (path, "folder/vidéo.mp4", "k")
+    assert (summary.path, summary.key) == (path, "k")
     assert (summary.num_segments, summary.num_words) == (5, 8)
 
 
@@ -106,7 +114,7 @@ def forge(tmp_path, header=None, **tensors):
     path = tmp_path / "a.safetensors"
     save_segments(segments(), path)
     parts = {**load(path.read_bytes()), **tensors}
-    fields = {"format": "reserve-segments-1", "video_id": "a", "key": "", "num_segments": "5", "num_words": "8"}
+    fields = {"format": "reserve-segments-1", "key": "", "num_segments": "5", "num_words": "8"}
     fields |= header or {}
     path.write_bytes(
         save(
@@ -127,7 +135,7 @@ def text(**fields):
     [
         ({"format": "other"}, {}, "its format is 'other'"),
         ({"num_segments": "many"}, {}, "header"),
-        ({"video_id": None}, {}, "video_id"),
+        ({"key": None}, {}, "key"),
         ({"num_segments": "6"}, {}, "6 segments are announced"),
         ({}, {"log_mel": None}, "it holds"),
         ({}, {"extra": np.zeros(1)}, "it holds"),

@@ -82,7 +82,8 @@ def write_report(run: Path, config: Config, dataset: PretrainDataset, evaluation
     )
     path = run / NAME
     partial = path.with_name(NAME + ".partial")
-    partial.write_text(page, "utf-8")
+    # File names and JSON transcripts can hold what is no Unicode.
+    partial.write_text(page, "utf-8", errors="replace")
     os.replace(partial, path)
     return path
 

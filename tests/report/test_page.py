@@ -120,6 +120,15 @@ def test_what_videos_say_is_quoted_and_not_obeyed(tmp_path):
     assert '<b onclick="x">clip</b>.mp4' in "".join(page.text)
 
 
+def test_what_is_no_unicode_is_shown_as_question_marks(tmp_path):
+    segments = make_segments(0, 8, first_number=0, name="vid\udce9o.mp4")
+    segments.words = [[Word("caf\ud800", 0.3, 0.5)] for _ in range(8)]
+    save_segments(segments, tmp_path / "a.safetensors")
+    dataset = make_dataset([tmp_path / "a.safetensors"], training=False)
+    text = write_report(tmp_path, CONFIG, dataset, evaluate_at_random(dataset)).read_text("utf-8")
+    assert "vid?o.mp4" in "".join(Page(text).text)
+
+
 @pytest.mark.parametrize("content", [None, "", '{"step": 1'], ids=["no file", "empty", "cut short"])
 def test_a_run_without_metrics_says_so(tmp_path, dataset, evaluation, content):
     if content is not None:

@@ -40,46 +40,65 @@ def discover_sources(paths: Iterable[str | Path], *, languages: Sequence[str] = 
     A companion's name is the media file's, with or without its ending, then optionally a language code or a label
     such as `words`: `talk.vtt`, `talk.en.vtt`, `talk.mp3.words.json`, `talk.info.json`. Transcripts in one of
     `languages` or without a code come first, among them those with word times, then by format. A file named in
-    `paths` counts whatever its ending. Raises BadInput where a path is absent or no media file is found.
+    `paths` counts whatever its ending; links to folders are followed; a folder that cannot be read comes as a source,
+    so that it is reported as skipped. Raises BadInput where a path is absent or no media file is found.
     """
-    found: dict[Path, str] = {}
+    found: dict[str, tuple[Path, str]] = {}
+    searched: set[tuple[int, int]] = set()
     for path in map(Path, paths):
         if path.is_dir():
-            found.update((media, media.relative_to(path).as_posix()) for media in _media_below(path))
+            media = [(file, file.relative_to(path).as_posix()) for file in _media_below(path, searched)]
         elif path.exists():
-            found[path] = path.name
+            media = [(path, path.name)]
         else:
             raise BadInput(f"{path}: no such file or folder")
+        for file, name in media:
+            found.setdefault(os.path.abspath(file), (file, name))
     if not found:
         raise BadInput(f"no media files in {', '.join(map(str, paths))}")
-    counts = Counter(found.values())
-    companions = {folder: _Companions(folder, found) for folder in {path.parent for path in found}}
+    counts = Counter(name for _, name in found.values())
+    by_folder: dict[Path, list[Path]] = {}
+    for path, _ in found.values():
+        by_folder.setdefault(path.parent, []).append(path)
+    companions = {folder: _Companions(folder, media) for folder, media in by_folder.items()}
     sources = [
         VideoSource(
             path=path,
-            video_id=name if counts[name] == 1 else path.resolve().as_posix(),
+            video_id=name if counts[name] == 1 else absolute,
             transcripts=companions[path.parent].transcripts(path, languages),
             info=companions[path.parent].info(path),
         )
-        for path, name in found.items()
+        for absolute, (path, name) in found.items()
     ]
     return sorted(sources, key=lambda source: source.video_id)
 
 
-def _media_below(folder: Path) -> list[Path]:
-    return [
-        Path(parent) / name
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in MEDIA_SUFFIXES and not name.startswith(".")
-    ]
+def _media_below(folder: Path, searched: set[tuple[int, int]]) -> list[Path]:
+    """Media files below `folder`, and folders that cannot be read, in folders that are not in `searched`, which grows
+    by those looked into: so a link back up, or a folder named twice, adds nothing."""
+    unreadable: list[Path] = []
+    media: list[Path] = []
+    walk = os.walk(folder, followlinks=True, onerror=lambda error: unreadable.append(Path(error.filename)))
+    for parent, folders, names in walk:
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in searched:
+            folders.clear()
+            continue
+        searched.add((status.st_dev, status.st_ino))
+        folders.sort()  # Of two ways to one folder, always the same is taken.
+        media += [
+            Path(parent) / name
+            for name in names
+            if Path(name).suffix.lower() in MEDIA_SUFFIXES and not name.startswith(".")
+        ]
+    return media + unreadable
 
 
 class _Companions:
     """The transcripts and metadata files of one folder, each given to the media whose name it extends furthest."""
 
     def __init__(self, folder: Path, media: Iterable[Path]) -> None:
-        prefixes = {prefix for path in media if path.parent == folder for prefix in (path.name, path.stem)}
+        prefixes = {prefix for path in media for prefix in (path.name, path.stem)}
         self._by_prefix: dict[str, list[tuple[str, Path]]] = {}
         for path in sorted(folder.iterdir()):
             ending = _INFO if path.name.endswith(_INFO) else path.suffix

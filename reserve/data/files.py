@@ -15,11 +15,14 @@ MAX_TEXT_BYTES = 64 * 2**20
 
 
 def check_regular_file(path: Path) -> os.stat_result:
-    """Stat of `path`; BadInput where it is absent, empty, or a pipe or device that reading could wait on for ever."""
+    """Stat of `path`; BadInput where it is absent, empty, a folder, or a pipe or device that reading could wait on
+    for ever."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise BadInput("a folder, not a file" if os.access(path, os.R_OK | os.X_OK) else "a folder that cannot be read")
     if not stat.S_ISREG(status.st_mode):
         raise BadInput("not a regular file")
     if status.st_size == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,53 @@ def test_ids_stay_unique(tmp_path):
     touch(tmp_path, "one/a.mp4", "two/a.mp4")
     sources = discover_sources([tmp_path / "one", tmp_path / "two"])
     assert len({source.video_id for source in sources}) == 2
+
+
+def test_a_file_found_in_two_ways_is_one(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.mp4", "in/sub/b.mp4")
+    monkeypatch.chdir(tmp_path)
+    sources = discover_sources(["in", tmp_path / "in", "in/sub", "in/a.mp4", tmp_path / "in" / "a.mp4"])
+    assert [source.video_id for source in sources] == ["a.mp4", "sub/b.mp4"]
+
+
+def test_linked_files_of_one_name_have_their_own_ids(tmp_path):
+    touch(tmp_path, "real.mp4", "one/x", "two/x")
+    for folder in ("one", "two"):
+        (tmp_path / folder / "a.mp4").symlink_to(tmp_path / "real.mp4")
+    sources = discover_sources([tmp_path / "one", tmp_path / "two"])
+    assert len({source.video_id for source in sources}) == 2
+
+
+def test_linked_folders_are_searched_once(tmp_path):
+    touch(tmp_path, "in/a.mp4", "elsewhere/b.mp4")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    assert [source.video_id for source in discover_sources([tmp_path / "in"])] == ["a.mp4", "linked/b.mp4"]
+
+
+def test_folder_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
+    """Root, as which tests may run, can read every folder."""
+    touch(tmp_path, "a.mp4", "locked/b.mp4")
+    scan = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [source.video_id for source in discover_sources([tmp_path])] == ["a.mp4", "locked"]
+
+
+def test_a_folder_a_video_is_no_slower_for_many(tmp_path, monkeypatch):
+    """Each folder's companions are looked for among its own media: a comparison of all with all took minutes."""
+    touch(tmp_path, *(f"{i}/a.mp4" for i in range(60)))
+    looked_at = []
+    original = Path.parent
+    monkeypatch.setattr(Path, "parent", property(lambda path: looked_at.append(path) or original.__get__(path)))
+    assert len(discover_sources([tmp_path])) == 60
+    assert len(looked_at) < 60 * 10
 
 
 def test_hidden_files_and_unfinished_downloads_are_no_media(tmp_path):

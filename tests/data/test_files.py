@@ -17,10 +17,10 @@ def test_size_is_bounded_before_reading(tmp_path):
         read_text(tmp_path / "a.vtt")
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_only_regular_files(tmp_path, make):
+@pytest.mark.parametrize(("make", "reason"), [(os.mkfifo, "not a regular file"), (os.mkdir, "a folder, not a file")])
+def test_only_regular_files(tmp_path, make, reason):
     make(tmp_path / "a")
-    with pytest.raises(BadInput, match="not a regular file"):
+    with pytest.raises(BadInput, match=reason):
         check_regular_file(tmp_path / "a")
 
 

@@ -90,7 +90,7 @@ def test_useless_files(tmp_path, name, content, reason):
         open_text_source(tmp_path / name, tmp_path / "cache")
 
 
-@pytest.mark.parametrize(("name", "reason"), [("", "not a regular file"), ("absent.txt.zst", "cannot be opened")])
+@pytest.mark.parametrize(("name", "reason"), [("", "a folder, not a file"), ("absent.txt.zst", "cannot be opened")])
 def test_what_is_no_file_is_named(tmp_path, name, reason):
     with pytest.raises(BadInput, match=f"{re.escape(str(tmp_path / name))}: {reason}"):
         open_text_source(tmp_path / name, tmp_path / "cache")

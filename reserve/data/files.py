@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,22 @@ def read_text(path: Path) -> str:
         except UnicodeDecodeError:
             continue
     raise BadInput("not text in UTF-8, UTF-16 or Windows-1252")
+
+
+_NOT_SPACE = re.compile(r"\S")
+
+
+def read_json_values(path: Path) -> list[Any]:
+    """The values of a JSON file: mostly one, but several, one after the other, where a program printed each result."""
+    text = read_text(path)
+    decoder, values, place = json.JSONDecoder(), [], 0
+    try:
+        while match := _NOT_SPACE.search(text, place):
+            value, place = decoder.raw_decode(text, match.start())
+            values.append(value)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"not JSON: {error}") from error
+    return values
 
 
 def read_json(path: Path) -> Any:

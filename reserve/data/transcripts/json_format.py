@@ -8,20 +8,22 @@ from reserve.data.errors import BadInput
 from reserve.data.transcripts.cues import spoken_text, spread_words
 from reserve.data.types import Word
 
-# Where the parts of a transcript are (Whisper: segments, then words; Vosk: result) and what names a part's text.
-_LISTS = ("segments", "words", "result", "results")
+# Where the parts of a transcript are (Whisper: segments, then words, or both side by side; Vosk: result, its command
+# line: monologues, then terms), the most exact first, and what names a part's text.
+_LISTS = ("words", "segments", "result", "results", "monologues", "terms")
 _TEXTS = ("word", "text", "content", "punctuated_word")
 _MAX_DEPTH = 8
 _MAX_SECONDS = 1e9
 
 
-def parse_json(value: Any) -> list[Word]:
-    """Words of a decoded JSON transcript.
+def parse_json(values: list[Any]) -> list[Word]:
+    """Words of the decoded values of a JSON transcript, one after the other.
 
     Understood are lists of words (`word` or `text`, `start`, `end` in seconds) and objects or lists that hold such
-    lists under `segments`, `words` or `result`. A segment whose words lack times spreads its text over its time.
+    lists under `words`, `segments`, `result` or `monologues`, also in the first of `alternatives`. A segment whose
+    words lack times spreads its text over its time.
     """
-    words = _words(value, 0)
+    words = [word for value in values for word in _words(value, 0)]
     if not words:
         raise BadInput("no words with start and end times in its JSON")
     return words
@@ -34,9 +36,12 @@ def _words(node: Any, depth: int) -> list[Word]:
         return [word for item in node for word in _words(item, depth + 1)]
     if not isinstance(node, dict):
         return []
-    parts = next((node[name] for name in _LISTS if isinstance(node.get(name), list) and node[name]), None)
+    lists = [node[name] for name in _LISTS if isinstance(node.get(name), list) and node[name]]
+    parts = next(filter(_all_timed, lists), lists[0] if lists else None)
     if parts is not None and (_span(node) is None or _all_timed(parts)):
         return _words(parts, depth + 1)
+    if isinstance(alternatives := node.get("alternatives"), list) and alternatives:
+        return _words(alternatives[0], depth + 1)
     return _spread(node)
 
 

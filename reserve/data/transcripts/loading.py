@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reserve.data.errors import BadInput
-from reserve.data.files import check_regular_file, read_json, read_text
+from reserve.data.files import check_regular_file, read_json_values, read_text
 from reserve.data.transcripts.align_format import parse_align
 from reserve.data.transcripts.json_format import parse_json
 from reserve.data.transcripts.plausible import plausible_words
@@ -16,7 +16,7 @@ from reserve.data.transcripts.webvtt_format import WORD_TIME, parse_webvtt
 from reserve.data.types import Word
 
 _LOADERS: dict[str, Callable[[Path], list[Word]]] = {
-    ".json": lambda path: parse_json(read_json(path)),
+    ".json": lambda path: parse_json(read_json_values(path)),
     ".align": lambda path: parse_align(read_text(path)),
     ".vtt": lambda path: parse_webvtt(_normalised(read_text(path))),
     ".srt": lambda path: parse_srt(_normalised(read_text(path))),

@@ -92,11 +92,35 @@ WORDS = [{"word": " Hello,", "start": 0.5, "end": 0.9}, {"word": " you", "start"
         {"result": [{**word, "conf": 1.0} for word in WORDS], "text": "hello you"},
         [{"result": WORDS[:1], "text": "hello"}, {"result": WORDS[1:]}, {"text": ""}],
         [{"content": "hello you", "start": 0.5, "end": 1.5, "words": WORDS}],
+        {"text": "Hello, you", "segments": [{"start": 0.0, "end": 9.0, "text": " Hello, you"}], "words": WORDS},
+        {"alternatives": [{"confidence": 9.0, "result": WORDS}, {"confidence": 8.0, "result": WORDS[:1]}]},
+        {
+            "monologues": [
+                {
+                    "speaker": {"id": "unknown"},
+                    "start": 0.5,
+                    "end": 1.5,
+                    "terms": [{"text": word["word"], "start": word["start"], "end": word["end"]} for word in WORDS],
+                }
+            ],
+            "text": ["hello you"],
+        },
     ],
-    ids=["whisper", "whisper-timestamped", "flat", "words", "vosk", "vosk-list", "videogrep"],
+    ids=[
+        *("whisper", "whisper-timestamped", "flat", "words", "vosk", "vosk-list", "videogrep"),
+        *("whisper-service", "vosk-alternatives", "vosk-transcriber"),
+    ],
 )
 def test_json(tmp_path, value):
     words = load(tmp_path, "a.json", json.dumps(value))
+    assert triples(words) == [("Hello,", 0.5, 0.9), ("you", 1.0, 1.5)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_printed_result_by_result(tmp_path, indent):
+    """As a loop leaves it that prints each of Vosk's results: no list around them."""
+    results = [{"result": WORDS[:1], "text": "hello"}, {"text": ""}, {"result": WORDS[1:], "text": "you"}]
+    words = load(tmp_path, "a.json", "\n".join(json.dumps(result, indent=indent) for result in results) + "\n")
     assert triples(words) == [("Hello,", 0.5, 0.9), ("you", 1.0, 1.5)]
 
 
@@ -121,6 +145,7 @@ def test_align(tmp_path):
         ("a.srt", b"just a letter to a friend", "not SRT"),
         ("a.srt", b"\x81\x8d\x8f\x90\x9d" * 50, "not text in"),
         ("a.json", b"{", "not JSON"),
+        ("a.json", b'[{"word": "x", "start": 0, "end": 1}] and more', "not JSON"),
         ("a.json", b"[" * 100_000, "not JSON"),
         ("a.json", b"[" * 500 + b"]" * 500, "nested too deeply"),
         ("a.json", b'{"title": "no transcript"}', "no words with start and end"),

@@ -28,8 +28,8 @@ _GRACE_SECONDS = 60.0  # Beyond the limit that decoding keeps by itself, before 
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """What one file gave. `segments`, `words` and `store` where it was prepared now or is `unchanged` since an earlier
-    run; `reason` where it was skipped; `seconds` and `transcript` where it was prepared now."""
+    """What one file gave. `segments`, `words`, `warnings` and `store` where it was prepared now or is `unchanged` since
+    an earlier run; `reason` where it was skipped; `seconds` and `transcript` where it was prepared now."""
 
     video_id: str
     path: Path
@@ -172,6 +172,7 @@ def _unchanged(job: _Job) -> FileResult | None:
         status="unchanged",
         segments=summary.num_segments,
         words=summary.num_words,
+        warnings=summary.warnings,
         store=job.store,
     )
 
@@ -181,7 +182,7 @@ def _prepare_job(job: _Job, settings: PreparationSettings) -> FileResult:
         prepared = prepare_video(job.source, settings)
     except BadInput as error:
         return _skipped(job, str(error))
-    save_segments(prepared.segments, job.store, key=job.key)
+    save_segments(prepared.segments, job.store, key=job.key, warnings=prepared.warnings)
     return FileResult(
         video_id=job.source.video_id,
         path=job.source.path,

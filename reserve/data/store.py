@@ -2,7 +2,7 @@
 
 Tensors: `start` float64 [n], `playback_speed` int32 [n], `log_mel` float16 [n, frames, mels], `frame_bytes` uint8 [*]
 (the JPEG files one after another), `frame_offsets` int64 [n + 1], `text` uint8 [*] (JSON: video_id, metadata, words).
-The header holds the format's name, the counts and the key of what the file was made from.
+The header holds the format's name, the counts, the key of what the file was made from, and the warnings that came up.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -44,10 +44,12 @@ class StoreSummary:
     key: str
     num_segments: int
     num_words: int
+    warnings: tuple[str, ...]
 
 
-def save_segments(segments: Segments, path: str | Path, *, key: str = "") -> None:
-    """Writes `segments`; `key` identifies what they were made from. A crash leaves the old file or none."""
+def save_segments(segments: Segments, path: str | Path, *, key: str = "", warnings: Sequence[str] = ()) -> None:
+    """Writes `segments`; `key` identifies what they were made from, `warnings` says what went wrong on the way. A crash
+    leaves the old file or none."""
     from safetensors.numpy import save
 
     path = Path(path)
@@ -69,6 +71,7 @@ def save_segments(segments: Segments, path: str | Path, *, key: str = "") -> Non
         "key": key,
         "num_segments": str(len(segments)),
         "num_words": str(sum(map(len, segments.words))),
+        "warnings": json.dumps(list(warnings)),
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -140,8 +143,9 @@ def _summary(file: Any, path: Path) -> StoreSummary:
         raise BadInput(f"not a store of segments: its format is {header.get('format')!r}, not {FORMAT!r}")
     try:
         segments, words = int(header["num_segments"]), int(header["num_words"])
-        return StoreSummary(path, header["key"], segments, words)
-    except (KeyError, ValueError) as error:
+        warnings = tuple(map(str, json.loads(header["warnings"])))
+        return StoreSummary(path, header["key"], segments, words, warnings)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise BadInput(f"not a store of segments: its header lacks or garbles {error}") from error
 
 

@@ -57,9 +57,9 @@ def test_name_that_is_no_utf8(tmp_path):
 
 def test_summary(tmp_path):
     path = tmp_path / "a.safetensors"
-    save_segments(segments(), path, key="k")
+    save_segments(segments(), path, key="k", warnings=["not \ud800", "so good"])
     summary = read_summary(path)
-    assert (summary.path, summary.key) == (path, "k")
+    assert (summary.path, summary.key, summary.warnings) == (path, "k", ("not \ud800", "so good"))
     assert (summary.num_segments, summary.num_words) == (5, 8)
 
 
@@ -114,7 +114,7 @@ def forge(tmp_path, header=None, **tensors):
     path = tmp_path / "a.safetensors"
     save_segments(segments(), path)
     parts = {**load(path.read_bytes()), **tensors}
-    fields = {"format": "reserve-segments-1", "key": "", "num_segments": "5", "num_words": "8"}
+    fields = {"format": "reserve-segments-1", "key": "", "num_segments": "5", "num_words": "8", "warnings": "[]"}
     fields |= header or {}
     path.write_bytes(
         save(
@@ -136,6 +136,7 @@ def text(**fields):
         ({"format": "other"}, {}, "its format is 'other'"),
         ({"num_segments": "many"}, {}, "header"),
         ({"key": None}, {}, "key"),
+        ({"warnings": "3"}, {}, "header"),
         ({"num_segments": "6"}, {}, "6 segments are announced"),
         ({}, {"log_mel": None}, "it holds"),
         ({}, {"extra": np.zeros(1)}, "it holds"),

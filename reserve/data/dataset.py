@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from reserve.config import DataConfig, ModelConfig
-from reserve.data.examples import Example, assemble_examples
+from reserve.data.examples import Example, Run, assemble_examples
 from reserve.data.images import decode_jpeg, inference_image, training_image
 from reserve.data.masking import draw_subsegment_starts, inference_subsegment_starts, mask_text
-from reserve.data.store import load_segments, read_summary
+from reserve.data.store import blamed_on, load_segments, read_summary
 from reserve.data.text_source import TextSource
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.types import ExampleText, MaskedText, MetadataPrefixes, Segments
@@ -68,7 +68,7 @@ class PretrainDataset(Dataset[MaskedExample]):
         self.tokenizer, self.text_source = tokenizer, text_source
         self.data, self.model = data, model
         self.seed, self.training = seed, training
-        counts = [read_summary(store).num_segments for store in self.stores]
+        counts = [_num_segments(store) for store in self.stores]
         self.examples = assemble_examples(counts, data.num_segments, seed=seed)
         self._prefixes = MetadataPrefixes(
             *(_ids(tokenizer.encode(f"{name}:")) for name in ("title", "description", "tags"))
@@ -92,7 +92,9 @@ class PretrainDataset(Dataset[MaskedExample]):
         source = text.video_src_index.reshape(self.data.num_segment_groups, -1).astype(np.int64)
         log_mel = np.concatenate([run.log_mel for run in runs]).astype(np.float32)
         return MaskedExample(
-            images=np.stack([self._image(jpeg, rng) for run in runs for jpeg in run.frames]),
+            images=np.stack(
+                [image for part in zip(example.runs, runs, strict=True) for image in self._images(*part, rng)]
+            ),
             audio_clips=audio_clips(log_mel, speeds, starts, self.model.audio_seq_length),
             text=masked,
             text2audio_source=split_sources(source, rng) if self.training else source,
@@ -132,12 +134,20 @@ class PretrainDataset(Dataset[MaskedExample]):
         ids = _ids(self.tokenizer.encode(text))
         return ids[ids >= len(SPECIAL_TOKENS)]
 
-    def _image(self, jpeg: bytes, rng: np.random.Generator) -> np.ndarray:
-        frame = decode_jpeg(jpeg)
+    def _images(self, run: Run, segments: Segments, rng: np.random.Generator) -> list[np.ndarray]:
+        with blamed_on(self.stores[run.video]):
+            return [self._image(decode_jpeg(jpeg), rng) for jpeg in segments.frames]
+
+    def _image(self, frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if not self.training:
             return inference_image(frame, self.model.image_size)
         scales = (self.data.random_scale_min, self.data.random_scale_max)
         return training_image(frame, self.model.image_size, rng, scales)
+
+
+def _num_segments(store: Path) -> int:
+    with blamed_on(store):
+        return read_summary(store).num_segments
 
 
 def _ids(tokens: list[int]) -> np.ndarray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from reserve.config import DataConfig, ModelConfig
 from reserve.data.dataset import MaskedExample, PretrainDataset, as_tensors
+from reserve.data.errors import BadInput
 from reserve.data.vocabulary import PAD
 from reserve.model.batch import BatchChoices, PretrainBatch, keep_spans, pack_batch, span_streams
 
@@ -86,18 +88,44 @@ class Examples(Protocol):
 
 def training_loader(
     dataset: Examples, sampler: BatchSampler, *, num_workers: int, pin_memory: bool = False
-) -> Iterable[PretrainBatch]:
-    """Loads the sampler's batches, in `num_workers` processes (0: in this one)."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # of Dataset it needs no more than the protocol
+) -> Iterator[PretrainBatch]:
+    """Loads the sampler's batches, in `num_workers` processes (0: in this one). BadInput where a store is damaged."""
+    loader: DataLoader[Any] = DataLoader(
+        _Told(dataset),  # type: ignore[arg-type]  # of Dataset it needs no more than the protocol
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=partial(collate, data=dataset.data, model=dataset.model),
+        collate_fn=partial(_collate_told, data=dataset.data, model=dataset.model),
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         multiprocessing_context="spawn" if num_workers else None,
         worker_init_fn=_start_worker,
     )
+    for batch in loader:
+        if isinstance(batch, BadInput):
+            raise batch
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Examples of which a bad one is answered by its BadInput: what a loading process raises, torch wraps in the text
+    of a traceback."""
+
+    examples: Examples
+
+    def __getitem__(self, key: tuple[int, int]) -> MaskedExample | BadInput:
+        try:
+            return self.examples[key]
+        except BadInput as error:
+            return error
+
+
+def _collate_told(
+    examples: Sequence[MaskedExample | BadInput], data: DataConfig, model: ModelConfig
+) -> PretrainBatch | BadInput:
+    good = [example for example in examples if isinstance(example, MaskedExample)]
+    bad = [example for example in examples if isinstance(example, BadInput)]
+    return bad[0] if bad else collate(good, data, model)
 
 
 def evaluation_batches(dataset: PretrainDataset, batch_size: int, epoch: int = 0) -> Iterator[PretrainBatch]:

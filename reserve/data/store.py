@@ -95,7 +95,7 @@ def load_segments(path: str | Path, start: int = 0, stop: int | None = None) -> 
 
     Raises BadInput where the file is not a whole and consistent store of segments.
     """
-    with _opened(path) as file:
+    with blamed_on(path), _opened(path) as file:
         count = _check_layout(file, _summary(file, Path(path)).num_segments)
         stop = count if stop is None else stop
         if not 0 <= start <= stop <= count:
@@ -119,10 +119,19 @@ def load_segments(path: str | Path, start: int = 0, stop: int | None = None) -> 
 
 def load_texts(path: str | Path) -> list[str]:
     """What is said in each segment of a store file, words joined by spaces. Raises BadInput as load_segments does."""
-    with _opened(path) as file:
+    with blamed_on(path), _opened(path) as file:
         count = _check_layout(file, _summary(file, Path(path)).num_segments)
         _, _, words = _decode_text(file.get_tensor("text"), count)
     return [" ".join(word.text for word in part) for part in words]
+
+
+@contextmanager
+def blamed_on(path: str | Path) -> Iterator[None]:
+    """Makes every BadInput inside name the store file that is at fault, and say what helps."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}; delete it, and the next run or --resume prepares its video again") from error
 
 
 @contextmanager

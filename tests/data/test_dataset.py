@@ -10,6 +10,7 @@ from small_stores import DATA, MODEL, colour, make_dataset, make_segments, make_
 from torch.utils.data import DataLoader
 
 from reserve.data.dataset import PretrainDataset, audio_clips
+from reserve.data.errors import BadInput
 from reserve.data.store import save_segments
 from reserve.data.text_source import TranscriptTextSource
 from reserve.data.types import TokenStream, VideoMetadata, Word
@@ -49,6 +50,17 @@ def test_an_item_does_not_depend_on_what_was_asked_before(stores):
     for key in reversed(keys):
         assert_same(other[key], first[key])
     assert_same(one[keys[0]], first[keys[0]])
+
+
+@pytest.mark.parametrize("read", ["words of the example", "random text", "counts"])
+def test_a_damaged_store_is_named(tmp_path, read):
+    stores = make_stores(tmp_path, videos=2, segments=4)
+    dataset = make_dataset(stores)
+    broken = {"words of the example": 0, "random text": 1, "counts": 0}[read]
+    stores[broken].write_bytes(stores[broken].read_bytes()[:-10])
+    (mine,) = (index for index, example in enumerate(dataset.examples) if example.videos == {0})
+    with pytest.raises(BadInput, match=rf"^{stores[broken]}: not a store of segments.*; delete it"):
+        make_dataset(stores) if read == "counts" else dataset[0, mine]
 
 
 def test_an_item_is_the_same_in_fresh_processes(stores):

@@ -11,6 +11,7 @@ import torch
 from small_stores import DATA, MODEL, make_dataset, make_stores
 
 from reserve.data import loader
+from reserve.data.errors import BadInput
 from reserve.data.loader import BatchSampler, collate, evaluation_batches, training_loader
 from reserve.data.vocabulary import LTOVPOOL, MASK, MASKAUDIO, PAD
 from reserve.model.batch import SPAN_SOURCES, span_sources, span_streams
@@ -166,6 +167,19 @@ def test_worker_processes_give_the_batches_of_this_process(stores):
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(ours.joint.text_ids, theirs.joint.text_ids)
         assert torch.equal(ours.targets.span_index, theirs.targets.span_index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_store_is_named(tmp_path, workers):
+    """Not by a traceback out of the loading process."""
+    stores = make_stores(tmp_path, videos=1)
+    dataset = make_dataset(stores)
+    content = stores[0].read_bytes()
+    stores[0].write_bytes(content.replace(b"\xff\xd8", b"\0\0"))
+    with pytest.raises(BadInput) as caught:
+        next(training_loader(dataset, BatchSampler(len(dataset), 2), num_workers=workers))
+    assert str(caught.value).startswith(f"{stores[0]}: a stored frame is no whole JPEG")
+    assert "delete it" in str(caught.value)
 
 
 def test_workers_outlive_ctrl_c():

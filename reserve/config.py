@@ -80,6 +80,19 @@ class DataConfig:
                 f"data.num_text_spans_to_include must be at most the {self.num_text_spans} spans an example has; "
                 f"got {self.num_text_spans_to_include}"
             )
+        # Masking never drops a MASK or LTOVPOOL (SPEC 7), so the sequences must have room for them.
+        masked = min(self.num_masked_subsegments, self.segments_per_group * self.num_audio_subsegments)
+        if self.lang_seq_len < 2 * masked:
+            raise ValueError(
+                f"data.lang_seq_len must be at least {2 * masked}, a MASK and a MASKAUDIO for each of the {masked} "
+                f"targets that a group can have; got {self.lang_seq_len}"
+            )
+        shortest = max(self.num_segments, self.text_span_budget)
+        if self.seq_len < shortest:
+            raise ValueError(
+                f"data.seq_len must be at least {shortest}, an LTOVPOOL for each of data.num_segments or a MASK for "
+                f"each of data.text_span_budget; got {self.seq_len}"
+            )
 
     @property
     def segments_per_group(self) -> int:

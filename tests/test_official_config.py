@@ -104,6 +104,13 @@ def test_every_section_counts(tmp_path: Path) -> None:
         ("model", {"use_bfloat16": 1}, "model.use_bfloat16 must be bool; got int 1"),
         ("data", {"mask_rate": 0.9}, "data.mask_rate must be in"),
         ("data", {"mask_rate": float("nan")}, "data.mask_rate must be float; got float nan"),
+        ("data", {"lang_seq_len": 23}, "data.lang_seq_len must be at least 24, .*; got 23"),
+        ("data", {"seq_len": 37}, "data.seq_len must be at least 38, .*; got 37"),
+        (
+            "data",
+            {"seq_len": 15, "text_span_budget": 14, "num_text_spans_to_include": 1},
+            "data.seq_len must be at least 16",
+        ),
         ("optimizer", {"learning_rate": "4e-4"}, "optimizer.learning_rate must be float; got str"),
         ("device", {"batch_size": 0}, "train.batch_size must be at least 1"),
     ],

@@ -26,6 +26,9 @@ CONFIGS = {
     "one group, one subsegment": dataclasses.replace(
         TINY, num_segment_groups=1, num_audio_subsegments=1, mask_rate=0.5
     ),
+    "shortest allowed": DataConfig(
+        num_segments=4, lang_seq_len=12, seq_len=7, mask_rate=0.5, text_span_budget=7, num_text_spans_to_include=8
+    ),
     "no random spans": dataclasses.replace(TINY, text_span_budget=0, num_text_spans_to_include=6),
 }
 STREAMS = ("text2audio", "audio2text", "audio_text_matching", "random_text")

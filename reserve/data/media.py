@@ -45,20 +45,6 @@ class MediaLimits:
     max_decode_seconds: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class MediaInfo:
-    """What a container says about itself. `duration` is None where it does not say; `width` and `height` are of the
-    coded frame, before any rotation."""
-
-    format: str
-    duration: float | None
-    width: int
-    height: int
-    video_codec: str
-    audio_tracks: int
-    subtitle_tracks: int
-
-
 def import_av() -> Any:
     """The module `av`, or an error naming the extra to install."""
     try:
@@ -134,14 +120,6 @@ class MediaFile:
         start = self.container.start_time
         return 0.0 if start is None else max(start / 1_000_000, 0.0)
 
-    @property
-    def duration(self) -> float | None:
-        """Seconds the container claims, at most `limits.max_duration`; None where it claims nothing usable."""
-        claimed = self.container.duration
-        if claimed is None or claimed <= 0:
-            return None
-        return min(claimed / 1_000_000, self.limits.max_duration)
-
     def video_stream(self) -> av.VideoStream:
         """The first video stream that is not a cover picture, checked against the limits."""
         pictures = self._av.stream.Disposition.attached_pic | self._av.stream.Disposition.timed_thumbnails
@@ -174,20 +152,6 @@ class MediaFile:
                 f"frames of {width}x{height} pixels; at most {limits.max_pixels} pixels and {limits.max_side} a side "
                 "are allowed"
             )
-
-    def probe(self) -> MediaInfo:
-        """What the container says, without decoding."""
-        stream = self.video_stream()
-        streams = self.container.streams
-        return MediaInfo(
-            format=self.container.format.name,
-            duration=self.duration,
-            width=stream.codec_context.width,
-            height=stream.codec_context.height,
-            video_codec=stream.codec_context.name,
-            audio_tracks=len(streams.audio),
-            subtitle_tracks=len(streams.subtitles),
-        )
 
     def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
         """The frame on screen at each of `times` (seconds, non-decreasing): uint8 RGB [height, width, 3], upright.

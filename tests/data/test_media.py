@@ -59,7 +59,7 @@ def test_before_a_late_first_frame_it_is_that_frame(tmp_path):
 def test_without_duration_and_index(tmp_path):
     path = write_media(tmp_path / "a.mkv", frame_times=TIMES, options={"live": "1"})
     with MediaFile(path) as media:
-        assert media.duration is None
+        assert media.container.duration is None
         assert [read_number(frame) for frame in media.frames([1.05, 4.05])] == [10, 40]
 
 
@@ -214,12 +214,3 @@ def test_cover_picture_is_no_video(tmp_path):
         assert len(media.container.streams.video) == 1
         with pytest.raises(BadInput, match="no video stream"):
             media.video_stream()
-
-
-def test_probe(tmp_path):
-    path = write_media(tmp_path / "a.mp4", frame_times=TIMES, sounds=[Sound(click_track(6, [0.5]))] * 2)
-    with MediaFile(path) as media:
-        info = media.probe()
-    assert (info.width, info.height, info.video_codec) == (SIZE[1], SIZE[0], "h264")
-    assert (info.audio_tracks, info.subtitle_tracks) == (2, 0)
-    assert info.duration == pytest.approx(6, abs=0.05)

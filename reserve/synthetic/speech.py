@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import os
 import re
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -22,6 +25,8 @@ CHARACTER_POSITIONS = 1
 RATE, PITCH, PITCH_RANGE = 1, 3, 4
 EVENT_END, EVENT_WORD, EVENT_CLAUSE_END = 0, 1, 5
 
+LONGEST_DATA_PATH = 150
+"""Bytes of a path that the library can surely take: a little above, it cuts the names of the files below it short."""
 SILENCE = 0.01
 """Samples below this fraction of full scale after a word do not belong to it."""
 
@@ -129,13 +134,17 @@ class _Engine:
                 "synthetic speech needs espeak-ng: pip install 'merlot-reserve[demo]'", name="espeakng_loader"
             ) from error
         self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
-        data = espeakng_loader.get_data_path().encode()
+        data = os.fsencode(espeakng_loader.get_data_path())
+        # It reads its files as it needs them, so a short name for their folder must last as long as it does.
+        self._short = tempfile.TemporaryDirectory() if len(data) > LONGEST_DATA_PATH else None
+        if self._short is not None:
+            link = Path(self._short.name) / "espeak-ng-data"
+            link.symlink_to(os.path.abspath(os.fsdecode(data)))
+            data = os.fsencode(link)
         self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS_OUTPUT, 0, data, DONT_EXIT_ON_ERROR)
         if self.sample_rate <= 0:
-            raise RuntimeError(
-                f"espeak-ng does not start with its data in {data.decode()}; "
-                "it cannot use paths of much more than 160 characters"
-            )
+            self._remove_link()
+            raise RuntimeError(f"espeak-ng does not start with its data in {os.fsdecode(data)}")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the library takes the time of day
         self._chunks: list[np.ndarray] = []
         self._word_starts: dict[int, int] = {}
@@ -150,7 +159,12 @@ class _Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._library.espeak_Terminate()
+        self._remove_link()
         _ctypes.dlclose(self._library._handle)
+
+    def _remove_link(self) -> None:
+        if self._short is not None:
+            self._short.cleanup()
 
     def synthesise(self, text: str, voice: Voice) -> tuple[np.ndarray, dict[int, int], list[int]]:
         """Waveform float32 [samples], sample at which the word at each character starts, samples where clauses end."""

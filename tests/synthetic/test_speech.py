@@ -55,6 +55,17 @@ def test_the_same_text_sounds_the_same_whatever_was_said_before_and_whenever(spo
     np.testing.assert_array_equal(speak(TEXT, Voice()).waveform, spoken.waveform)
 
 
+def test_the_engine_may_lie_deep(spoken, tmp_path, monkeypatch):
+    """The library itself ends in an error where its data's path has more than 159 characters."""
+    import espeakng_loader
+
+    deep = tmp_path / ("d" * 100) / ("e" * 100) / "espeak-ng-data"
+    deep.parent.mkdir(parents=True)
+    deep.symlink_to(espeakng_loader.get_data_path())
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(deep))
+    np.testing.assert_array_equal(speak(TEXT, Voice()).waveform, spoken.waveform)
+
+
 def test_unknown_voices_are_named(spoken):
     with pytest.raises(ValueError, match="no voice 'nobody'"):
         speak(TEXT, Voice("nobody"))

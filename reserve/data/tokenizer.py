@@ -32,6 +32,17 @@ LAYOUT: dict[str, dict[str, Any]] = {
 }
 """What the released file says about text before and after BPE; a file with other settings gives other tokens."""
 
+PLAIN_SETTINGS: dict[str, dict[str, Any]] = {
+    "pre_tokenizer": {"use_regex": True},
+    "model": {
+        "continuing_subword_prefix": "",
+        "end_of_word_suffix": "",
+        "byte_fallback": False,
+        "ignore_merges": False,
+    },
+}
+"""Further settings that change tokens, which may be left out (or null): what leaving them out means."""
+
 
 class Tokenizer:
     """A vocabulary in the released layout. Make one with `Tokenizer.load`."""
@@ -132,6 +143,11 @@ def _check_layout(content: Any) -> None:
         for key, value in wanted.items():
             if not isinstance(found, dict) or found.get(key) != value:
                 raise ValueError(f"{part}.{key} must be {value!r}")
+    for part, defaults in PLAIN_SETTINGS.items():
+        found = content.get(part)
+        for key, value in defaults.items():
+            if isinstance(found, dict) and found.get(key) not in (None, value):
+                raise ValueError(f"{part}.{key} must be {value!r} or absent; got {found[key]!r:.80}")
     for part in ("truncation", "padding", "post_processor"):
         if content.get(part) is not None:
             raise ValueError(f"{part} must be null")

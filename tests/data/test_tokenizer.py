@@ -146,6 +146,11 @@ def set_in(content: dict, path: str, value: object) -> dict:
         ("normalizer/lowercase", False, "normalizer.lowercase must be True"),
         ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "(a+)+$"}}, "pre_tokenizer.type"),
         ("truncation", {"max_length": 4}, "truncation must be null"),
+        ("pre_tokenizer/use_regex", False, "pre_tokenizer.use_regex must be True or absent; got False"),
+        ("model/continuing_subword_prefix", "##", "model.continuing_subword_prefix must be '' or absent; got '##'"),
+        ("model/end_of_word_suffix", "</w>", "model.end_of_word_suffix must be ''"),
+        ("model/byte_fallback", True, "model.byte_fallback must be False"),
+        ("model/ignore_merges", True, "model.ignore_merges must be False"),
     ],
 )
 def test_files_of_another_layout_are_refused(tmp_path, content, path, value, message):

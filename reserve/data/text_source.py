@@ -20,6 +20,9 @@ DRAW_CHARACTERS = 6400
 _MAX_LINE = 2**20
 """Bytes of a line that are looked at; what follows on the line counts as the next one."""
 _PROBED_LINES = 1000
+_PROBED_BYTES = 2**20
+_MAX_STRAY = 0.005
+"""Share of bytes that may be no UTF-8: single ones are dropped, but Latin-1 has more, compressed data a third."""
 _MAX_DECOMPRESSED = 2**36
 # Small, since one compressed byte can unpack to thousands.
 _ZSTD_CHUNK = 2**12
@@ -43,10 +46,23 @@ class FileTextSource:
         self.path = Path(path)
         self._size = _checked(self.path).st_size
         self._is_jsonl = self.path.suffix.lower() in (".jsonl", ".ndjson")
+        self._probe()
+
+    def _probe(self) -> None:
+        """BadInput where the beginning of the file does not look like text."""
+        found, probed, stray = False, 0, 0
         with self.path.open("rb") as file:
-            if not any(self._text(line) for line, _ in zip(_lines(file), range(_PROBED_LINES), strict=False)):
-                wanted = 'JSON object with a "text"' if self._is_jsonl else "text in UTF-8"
-                raise BadInput(f"{self.path}: no {wanted} in its first {_PROBED_LINES} lines")
+            for line, _ in zip(_lines(file), range(_PROBED_LINES), strict=False):
+                found = found or bool(self._text(line))
+                probed += len(line)
+                stray += len(line) - len(line.decode("utf-8", errors="ignore").encode())
+                if found and probed > _PROBED_BYTES:
+                    break
+        if not found:
+            wanted = 'JSON object with a "text"' if self._is_jsonl else "text in UTF-8"
+            raise BadInput(f"{self.path}: no {wanted} in its first {_PROBED_LINES} lines")
+        if stray > _MAX_STRAY * probed:
+            raise BadInput(f"{self.path}: not text in UTF-8: {stray} of its first {probed} bytes are something else")
 
     def draw(self, rng: np.random.Generator, example: Example) -> str:
         """Consecutive lines from a random place, white space collapsed. `example` does not matter."""

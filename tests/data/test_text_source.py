@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import re
@@ -55,6 +56,11 @@ def test_short_file_is_given_whole_and_once(tmp_path):
         assert sorted(numbers(source.draw(rng(seed), EXAMPLE))) == list(range(7))
 
 
+def test_stray_bytes_are_dropped(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"all of this is plain but for one caf\xe9\n" + b"plain\n" * 100)
+    assert "for one caf" in FileTextSource(tmp_path / "a.txt").draw(rng(), EXAMPLE)
+
+
 def test_one_line_without_end(tmp_path):
     (tmp_path / "a.txt").write_text("just  this")
     assert FileTextSource(tmp_path / "a.txt").draw(rng(), EXAMPLE) == "just this"
@@ -82,6 +88,12 @@ def test_bad_lines_of_jsonl_are_passed_over(tmp_path):
         ("a.txt", bytes(10_000), "no text in UTF-8"),
         ("a.txt", b" \n\n \n", "no text in UTF-8"),
         ("a.jsonl", b"plain text\n" * 10, 'no JSON object with a "text"'),
+        (
+            "a.txt",
+            "fermé à clé, très bientôt\n".encode("cp1252") * 50,
+            "not text in UTF-8: 250 of its first 1300 bytes",
+        ),
+        ("a.jsonl.gz", gzip.compress(np.random.default_rng(0).bytes(20_000)), "not text in UTF-8"),
     ],
 )
 def test_useless_files(tmp_path, name, content, reason):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from reserve.data.audio import packet_start
@@ -12,6 +13,8 @@ from reserve.data.transcripts.plausible import plausible_words
 from reserve.data.types import Word
 
 _MAX_CUES = 200_000
+# ASS, which FFmpeg turns all captions into, writes a space that does not break as \h and a soft line end as \n.
+_SPACE = re.compile(r"\\[hn]")
 
 
 def load_embedded_transcripts(media: MediaFile) -> tuple[list[Word] | None, list[str]]:
@@ -46,5 +49,5 @@ def _read_cues(media: MediaFile, track: int) -> list[Cue]:
 
 def _lines(subtitle: Any) -> list[str]:
     """Lines of a decoded subtitle; none where it is a picture."""
-    dialogue = getattr(subtitle, "dialogue", b"")
-    return dialogue.decode("utf-8", errors="replace").replace("\\N", "\n").split("\n") if dialogue else []
+    dialogue = getattr(subtitle, "dialogue", b"").decode("utf-8", errors="replace")
+    return _SPACE.sub(" ", dialogue).replace("\\N", "\n").split("\n") if dialogue else []

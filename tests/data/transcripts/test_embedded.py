@@ -25,6 +25,12 @@ def test_mov_text(tmp_path):
     assert refused == []
 
 
+def test_spaces_as_ass_writes_them(tmp_path):
+    cues = [(1, 2, r"hello\hthere\N\h\hmy\nfriend")]
+    words, _ = embedded(write_media(tmp_path / "a.mp4", frame_times=TIMES, cues=cues))
+    assert [word.text for word in words] == ["hello", "there", "my", "friend"]
+
+
 def test_implausible_track_is_named_with_its_reason(tmp_path):
     path = write_media(tmp_path / "a.mp4", frame_times=TIMES, cues=[(1, 2, "[Music]")])
     assert embedded(path) == (None, ["text track 0: no words in it"])

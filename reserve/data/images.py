@@ -55,7 +55,7 @@ def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
 
 def decode_jpeg(data: bytes) -> np.ndarray:
     """A JPEG file as uint8 RGB [h, w, 3]. Raises BadInput where it is none, is cut short or larger than 8192 a side."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
@@ -63,7 +63,9 @@ def decode_jpeg(data: bytes) -> np.ndarray:
                 raise BadInput(f"a stored frame of {image.size[0]}x{image.size[1]} pixels; at most {_MAX_SIDE} a side")
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadInput(f"a stored frame is no whole JPEG: {error}") from error
+        # Pillow's own words for what it does not recognise are the address of a buffer.
+        reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+        raise BadInput(f"a stored frame is no whole JPEG{reason}") from error
 
 
 class BlackBars:

@@ -178,8 +178,7 @@ def test_a_damaged_store_is_named(tmp_path, workers):
     stores[0].write_bytes(content.replace(b"\xff\xd8", b"\0\0"))
     with pytest.raises(BadInput) as caught:
         next(training_loader(dataset, BatchSampler(len(dataset), 2), num_workers=workers))
-    assert str(caught.value).startswith(f"{stores[0]}: a stored frame is no whole JPEG")
-    assert "delete it" in str(caught.value)
+    assert str(caught.value).startswith(f"{stores[0]}: a stored frame is no whole JPEG; delete it")
 
 
 def test_workers_outlive_ctrl_c():

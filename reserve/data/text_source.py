@@ -165,7 +165,10 @@ def open_text_source(path: str | Path, cache_dir: str | Path) -> FileTextSource:
     if not unpacked.exists():
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         _unpack(path, unpacked)
-    return FileTextSource(unpacked)
+    try:
+        return FileTextSource(unpacked)
+    except BadInput as error:
+        raise BadInput(f"{path}, unpacked to {error}") from error
 
 
 def _checked(path: Path) -> os.stat_result:

@@ -119,6 +119,15 @@ def test_zstandard_is_unpacked_once(tmp_path):
     assert unpacked.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"plain text\n", "no JSON object")])
+def test_useless_file_in_zstandard(tmp_path, content, reason):
+    """Named as the user did, not only as it is called in the cache."""
+    packed = tmp_path / "a.jsonl.zst"
+    packed.write_bytes(zstandard.compress(content))
+    with pytest.raises(BadInput, match=rf"^{re.escape(str(packed))}, unpacked to .*a\.jsonl: {reason}"):
+        open_text_source(packed, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("content", [b"not zstd at all", zstandard.compress(b"text " * 10_000)[:-4]])
 def test_broken_zstandard(tmp_path, content):
     (tmp_path / "a.txt.zst").write_bytes(content)

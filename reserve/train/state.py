@@ -40,17 +40,27 @@ def save_checkpoint(
     """Writes the state after `step` steps, then removes all but the `keep` latest checkpoints.
 
     It is written under another name and renamed when it is whole, so that a crash leaves no half checkpoint. What an
-    earlier crash left of one is removed first.
+    earlier crash left of one is removed first. Raises ValueError where the model has diverged to weights that are not
+    finite, of which a checkpoint could not be loaded; OSError where a file cannot be written.
     """
     folder = run / "checkpoints" / f"step_{step:08d}"
     for left in folder.parent.glob(f"step_*{_PARTIAL}"):
         shutil.rmtree(left, ignore_errors=True)
     partial = folder.with_name(folder.name + _PARTIAL)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial, step=step)
+    try:
+        model.save_pretrained(partial, step=step)
+    except ValueError as error:
+        raise ValueError(
+            f"the model has diverged and is not saved: after step {step} {error}. Go on from the last checkpoint, or "
+            "begin again, with a smaller optimizer.learning_rate"
+        ) from error
     state = {"step": step, "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     with replacing(partial / _STATE) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            raise OSError(f"cannot write {partial / _STATE}: {error}") from error
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     for old in list_checkpoints(run)[:-keep]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 
 import pytest
 import torch
@@ -113,3 +115,34 @@ def test_a_damaged_state_is_named_and_what_would_help(tmp_path, trained, damage)
     damage(checkpoint.path / "trainer.pt")
     with pytest.raises(CheckpointError, match=r"step_00000001.trainer\.pt is missing or damaged; without"):
         load_trainer_state(checkpoint, optimizer)
+
+
+def test_a_model_that_diverged_replaces_no_checkpoint(tmp_path, trained):
+    """It could not be loaded again; a few of them would push out all that can."""
+    model, optimizer = trained
+    save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
+    with torch.no_grad():
+        model.head.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"diverged .* after step 2 head.weight holds numbers that are not finite"):
+        save_checkpoint(tmp_path, 2, model, optimizer, keep=1)
+    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [1]
+
+
+@pytest.fixture
+def small_disk():
+    """Files that the test writes may have `limit` bytes; writing more fails as on a full disk."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize(("limit", "name"), [(10_000, "model.safetensors"), (2_000_000, "trainer.pt")])
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, trained, small_disk, limit, name):
+    model, optimizer = trained
+    for state in optimizer.state.values():  # larger than the weights
+        state["m"] = torch.zeros(2_000_000 // len(optimizer.state), dtype=torch.bfloat16)
+    small_disk(limit)
+    with pytest.raises(OSError, match=f"cannot write .*{name}"):
+        save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
+    assert list_checkpoints(tmp_path) == []

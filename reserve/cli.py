@@ -112,6 +112,9 @@ def _checked_config(path: str) -> str:
         for name, section in read_yaml(path).items():
             if name in SECTIONS and not isinstance(section, dict):
                 raise ValueError(f"{path}: {name} must be a map of names to values; got {type(section).__name__}")
+            for key in section if name in SECTIONS else ():
+                if section[key] is None:  # which the parser lets pass in a file, as a value of any type
+                    raise ValueError(f"{path}: {name}.{key} must have a value; got null")
     return path
 
 
@@ -155,6 +158,8 @@ def pretrain(given: Namespace) -> int | None:
         raise UsageError("pretrain needs --videos and --out (or --resume RUN)")
     if given.out is not None and given.out.resolve() != out.resolve():
         raise UsageError(f"--resume {out} goes on in {out}: leave out --out {given.out}")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out must be a folder or a name that is free; {out} is a file")
     if given.resume is None and list_checkpoints(out):
         raise UsageError(f"{out} holds a run already: go on with --resume {out}, or choose another --out")
     try:

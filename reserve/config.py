@@ -10,6 +10,8 @@ from typing import Any, Literal
 NUM_MELS = 64
 """What the model takes (SPEC 1)."""
 SEGMENT_SECONDS = 5
+MAX_SEED = 2**63 - 1
+"""What torch's generators take."""
 
 
 def _check_range(section: Any, prefix: str, low: float, high: float, *names: str) -> None:
@@ -73,6 +75,11 @@ class DataConfig:
         if not 0 < self.mask_rate <= 0.5:
             raise ValueError(
                 f"data.mask_rate must be in (0, 0.5], since the targets of the two directions are disjoint; "
+                f"got {self.mask_rate}"
+            )
+        if not self.num_masked_subsegments:
+            raise ValueError(
+                f"data.mask_rate must mask one at least of the {self.num_subsegments} subsegments of an example; "
                 f"got {self.mask_rate}"
             )
         if self.num_text_spans_to_include > self.num_text_spans:
@@ -146,6 +153,8 @@ class ModelConfig:
             sizes = value if isinstance(value, tuple) else (value,)
             if not isinstance(value, str) and min(sizes) <= 0 and not name.startswith("init_"):
                 raise ValueError(f"model.{name} must be positive; got {value}")
+        if not self.init_scale > 0:
+            raise ValueError(f"model.init_scale must be above 0; got {self.init_scale}")
         if self.hidden_size % 64:
             raise ValueError(f"model.hidden_size must be a multiple of 64 (the head size); got {self.hidden_size}")
         if any(side % self.vit_pooling_ratio for side in self.output_grid):
@@ -229,6 +238,8 @@ class TrainConfig:
         positive = ("batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
         _check_range(self, "train", 1, math.inf, *positive)
         _check_range(self, "train", 0, math.inf, "num_workers", "seed", "audio_track")
+        if self.seed > MAX_SEED:
+            raise ValueError(f"train.seed must be at most 2^63 - 1; got {self.seed}")
 
 
 @dataclass(frozen=True)

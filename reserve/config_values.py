@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,18 +12,56 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Section = TypeVar("Section")
 
+_MOST_VALUES = 10_000
+
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The map a YAML file holds. Raises ValueError naming the file where it is none, OSError where unread."""
+    """The map a YAML file holds.
+
+    Raises ValueError naming the file where it is none, gives a name twice in one map, or repeats itself through aliases
+    to more than 10,000 values; OSError where unread.
+    """
     import yaml
 
     try:
-        settings = yaml.safe_load(Path(path).read_text("utf-8"))
+        settings = yaml.load(Path(path).read_text("utf-8"), _loader())
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold sections; got {type(settings).__name__}")
+    if not _is_small(settings):
+        raise ValueError(f"{path} must hold at most {_MOST_VALUES} values; its aliases make them more")
     return settings
+
+
+@functools.cache
+def _loader() -> type:
+    """YAML's safe loader, which by itself takes the last of the values that a name is given twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            seen = set()
+            for name in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if name in seen:
+                    raise ValueError(f"{name!s:.80} is there twice in one map, which begins in {node.start_mark}")
+                seen.add(name)
+            return node
+
+    return Loader
+
+
+def _is_small(settings: dict[str, Any]) -> bool:
+    """Whether the values written out are few: aliases can stand for more than any memory holds, or for themselves."""
+    count, left = 0, [settings]
+    while left and count <= _MOST_VALUES:
+        value: Any = left.pop()
+        count += 1
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+    return count <= _MOST_VALUES
 
 
 def build_section(section: type[Section], values: Any, where: str) -> Section:

@@ -7,6 +7,9 @@ import pytest
 from reserve.cli import COMMANDS, main, with_config_paths
 from reserve.config import packaged_configs
 
+ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n - 1) for n in range(98, 122))
+"""A few hundred bytes that stand for 2^24 values."""
+
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
@@ -19,9 +22,12 @@ from reserve.config import packaged_configs
         (["--data.num_segments=15"], ["data.num_segments must be a multiple of data.num_segment_groups"]),
         (["--train.batch_size=0"], ["train.batch_size must be at least 1; got 0"]),
         (["--train.seed=-1"], ["train.seed must be at least 0; got -1"]),
+        (["--train.seed=9223372036854775808"], ["train.seed must be at most 2^63 - 1; got 9223372036854775808"]),
+        (["--model.init_scale=-1"], ["model.init_scale must be above 0; got -1"]),
         (["--data.num_segment_groups=0"], ["data.num_segment_groups must be at least 1; got 0"]),
         (["--data.use_audio_token_prob=7"], ["data.use_audio_token_prob must be in [0, 1]; got 7"]),
         (["--data.random_scale_min=1.2"], ["data.random_scale_min", "at most data.random_scale_max", "1.2 and 1.1"]),
+        (["--data.mask_rate=0.01"], ["data.mask_rate must mask one at least of the 48 subsegments", "0.01"]),
         (["--data.num_mels=32"], ["data.num_mels must be 64", "32"]),
         (["--data.fft_hop_length=500"], ["data.spec_size must be 221", "data.fft_hop_length", "188"]),
         (
@@ -53,6 +59,12 @@ def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
         (b"\xff\xfe", "is not YAML"),
         (b"model: 3", "model must be a map of names to values; got int"),
         (b"", "must hold sections"),
+        (b"train:\n  seed:\n", "train.seed must have a value; got null"),
+        (b"train:\n  seed: 1\n  seed: 2\n", "seed is there twice in one map"),
+        (b"train:\n  seed: 1\nmodel: {}\ntrain: {}\n", "train is there twice in one map"),
+        (b"train:\n  seed: 2026-99-99\n", "month must be in 1..12"),
+        (ALIASES, "must hold at most 10000 values; its aliases make them more"),
+        (b"train: &a\n  seed: [*a]\n", "must hold at most 10000 values; its aliases make them more"),
     ],
 )
 @pytest.mark.parametrize("form", ["--config={}", "--config {}"])
@@ -62,6 +74,19 @@ def test_a_broken_configuration_file_is_named(tmp_path, capsys, content, said, f
     assert main(["pretrain", *form.format(path).split(), "--videos=x", f"--out={tmp_path}"]) == 2
     assert f"reserve: {path}" in (told := capsys.readouterr().err)
     assert said in told
+
+
+def test_a_configuration_may_share_settings_through_aliases(tmp_path, capsys):
+    path = tmp_path / "shared.yaml"
+    path.write_text("train: {num_workers: &n 0, log_every: 1, keep_checkpoints: &k 2, prepare_workers: *k, seed: *n}\n")
+    assert main(["pretrain", f"--config={path}", f"--videos={tmp_path / 'none'}", f"--out={tmp_path}"]) == 1
+    assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder_for_a_run(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["pretrain", "--config=tiny", "--videos=x", f"--out={tmp_path / 'file'}"]) == 2
+    assert f"--out must be a folder or a name that is free; {tmp_path / 'file'} is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["--resume={}", "--resume {}"])

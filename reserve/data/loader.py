@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -137,5 +138,12 @@ def evaluation_batches(dataset: PretrainDataset, batch_size: int, epoch: int = 0
 
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C goes to the whole process group; the trainer decides, and still needs its batches to finish the step.
+    # Ctrl-C goes to the whole process group, and job schedulers send SIGTERM to all of a job; the trainer decides, and
+    # still needs its batches to finish the step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _let_one_pass)
+
+
+def _let_one_pass(number: int, _frame: FrameType | None) -> None:
+    # The second one, such as the trainer's own at its exit to a worker that it could not tell to end, counts.
+    signal.signal(number, signal.SIG_DFL)

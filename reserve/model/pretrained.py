@@ -37,17 +37,24 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 def save_pretrained(model: MerlotReserve, folder: str | os.PathLike[str], *, step: int = 0) -> None:
     """Writes a model's weights, as they are, and its configuration; `step` is how many steps they were trained for.
 
-    Each of the two files appears whole or not at all; files of their names are replaced. Raises OSError.
+    Each of the two files appears whole or not at all; files of their names are replaced. Raises ValueError where a
+    weight is not finite, for it could not be loaded again; OSError where a file cannot be written.
     """
     safetensors = _safetensors()
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: parameter.detach().contiguous().cpu() for name, parameter in model.named_parameters()}
+    for name, weight in state.items():
+        if not bool(weight.isfinite().all()):
+            raise ValueError(f"{name} holds numbers that are not finite")
+    folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / CONFIG) as temporary:
         values = {"model_type": MODEL_TYPE, "step": step, **asdict(model.config)}
         temporary.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     with replacing(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
+        try:
+            safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from error
 
 
 def load_pretrained(folder: str | os.PathLike[str]) -> MerlotReserve:

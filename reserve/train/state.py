@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from reserve.model.atomic import replacing
+from reserve.model.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
 
 _NAME = re.compile(r"step_(\d{8})")
+_PARTIAL = ".partial"
+_STATE = "trainer.pt"
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,28 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Writes the state after `step` steps, then removes all but the `keep` latest checkpoints.
 
-    It is written under another name and renamed when it is whole, so that a crash leaves no half checkpoint.
+    It is written under another name and renamed when it is whole, so that a crash leaves no half checkpoint. What an
+    earlier crash left of one is removed first. Raises ValueError where the model has diverged to weights that are not
+    finite, of which a checkpoint could not be loaded; OSError where a file cannot be written.
     """
     folder = run / "checkpoints" / f"step_{step:08d}"
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in folder.parent.glob(f"step_*{_PARTIAL}"):
+        shutil.rmtree(left, ignore_errors=True)
+    partial = folder.with_name(folder.name + _PARTIAL)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial, step=step)
+    try:
+        model.save_pretrained(partial, step=step)
+    except ValueError as error:
+        raise ValueError(
+            f"the model has diverged and is not saved: after step {step} {error}. Go on from the last checkpoint, or "
+            "begin again, with a smaller optimizer.learning_rate"
+        ) from error
     state = {"step": step, "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-    torch.save(state, partial / "trainer.pt")
+    with replacing(partial / _STATE) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            raise OSError(f"cannot write {partial / _STATE}: {error}") from error
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     for old in list_checkpoints(run)[:-keep]:
@@ -52,7 +69,21 @@ def save_checkpoint(
 
 
 def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Puts the optimiser and torch's generator back where they were. Nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(checkpoint.path / "trainer.pt", map_location="cpu", weights_only=True)
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
+    """Puts the moments and torch's generator back where they were. Nothing in the file is executed.
+
+    The optimiser keeps the settings it was made with: a run may be gone on with under others. Raises CheckpointError
+    where the file is missing or damaged, ValueError where it is of another kind of optimiser.
+    """
+    path = checkpoint.path / _STATE
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        moments, generator = state["optimizer"], state["rng"]
+    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is missing or damaged; without {checkpoint.path} the run goes on from the checkpoint before it"
+        ) from error
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(moments)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+    torch.set_rng_state(generator)

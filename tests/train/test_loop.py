@@ -175,13 +175,13 @@ def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)])
 def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number, workers):
-    """Ctrl-C reaches the loading processes too: they must not die of it before the step is done."""
+    """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done."""
     process = _start(narrated_videos / "train", tmp_path, f"--train.num_workers={workers}")
     try:
         _wait_for_metrics(tmp_path, process)
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        os.killpg(process.pid, number) if workers else process.send_signal(number)
         _, told = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -107,6 +107,8 @@ def find_pretrained(
 def _read_config(path: Path) -> tuple[ModelConfig, int]:
     """The configuration and the step."""
     try:
+        if path.exists() and not path.is_file():  # a pipe may never end
+            raise CheckpointError(f"cannot read {path}: not a file")
         with path.open("rb") as file:
             content = file.read(_MAX_CONFIG_BYTES + 1)
     except OSError as error:

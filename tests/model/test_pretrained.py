@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,11 @@ def test_what_is_neither_folder_nor_hub_id_is_named(source: str | Path) -> None:
         MerlotReserve.from_pretrained(source)
 
 
+def pipe_for_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
 def change_config(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "config.json"
@@ -115,6 +121,7 @@ def change_config(**changes: Any) -> Callable[[Path], None]:
         (change_config(joint_num_layers=2), r"missing: joint_transformer.layers.1"),
         (change_config(vocab_size=21), r"token_embedding.weight is \(20, 64\), not \(21, 64\)"),
         (lambda folder: (folder / "config.json").unlink(), r"cannot read .*config.json: No such file"),
+        (pipe_for_config, r"cannot read .*config.json: not a file"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "must be a map"),
         (lambda folder: (folder / "config.json").write_text("[" * 100000), "config.json is not JSON"),

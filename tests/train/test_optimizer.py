@@ -72,6 +72,13 @@ def test_zero_is_stored_as_negative_zero_and_read_as_zero() -> None:
     assert bits(decoded).tolist() == [0, 0, 0]
 
 
+def test_cubes_that_are_no_normal_numbers_are_stored_as_zero() -> None:
+    """The smallest normal number is 2^-126; bfloat16 would hold these cubes, the reference's hardware does not."""
+    below, least = encode_second_moment(torch.tensor([2.0**-43, 2.0**-42]))
+    assert bits(below) == -0x8000
+    assert abs(float(least)) == 2.0**-126
+
+
 def adam_in_float64(w, gradients, lr, decay, *, correct=False, start=None):
     """Plain restatement of SPEC 9 with moments that are not rounded."""
     w = w.double().clone()

@@ -48,6 +48,8 @@ def save_pretrained(model: MerlotReserve, folder: str | os.PathLike[str], *, ste
         temporary.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     with replacing(folder / WEIGHTS) as temporary:
         safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
+        # safetensors makes files that nobody else may read.
+        temporary.chmod((folder / CONFIG).stat().st_mode)
 
 
 def load_pretrained(folder: str | os.PathLike[str]) -> MerlotReserve:

@@ -53,6 +53,17 @@ def test_model_comes_back(model: MerlotReserve, folder: Path) -> None:
     assert pretrained_step(folder) == 100
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_weights_may_be_read_by_whom_the_configuration_may(mask: int, model: MerlotReserve, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        model.save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("config.json", "model.safetensors")}
+    assert modes == dict.fromkeys(modes, 0o666 & ~mask)
+
+
 def test_loading_draws_no_random_numbers(folder: Path) -> None:
     before = torch.get_rng_state()
     MerlotReserve.from_pretrained(folder)

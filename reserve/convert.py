@@ -11,6 +11,7 @@ from reserve.model.pretrained import WEIGHTS, load_pretrained, pretrained_step, 
 from reserve.official_config import load_model_config
 
 OFFICIAL_SUFFIX = ".msgpack"
+WEIGHTS_SUFFIX = Path(WEIGHTS).suffix
 
 
 def convert(
@@ -27,6 +28,10 @@ def convert(
     source, target = Path(source), Path(target)
     if target.exists():
         raise ValueError(f"{target} is there already")
+    if target.suffix == WEIGHTS_SUFFIX:
+        raise ValueError(f"{target}: the weights go to a folder, with their config.json: name a folder")
+    if source.suffix == WEIGHTS_SUFFIX and source.is_file():
+        raise CheckpointError(f"{source} does not say what model it holds: name the folder of it and its config.json")
     if source.is_dir():
         if config is not None:
             raise ValueError(f"{source} has its own config.json: leave the configuration out")

@@ -66,6 +66,15 @@ def test_run_in_place_of_its_checkpoint_is_explained(model: MerlotReserve, tmp_p
         convert(tmp_path / "run", tmp_path / "out")
 
 
+def test_weights_in_place_of_their_folder_are_explained(model: MerlotReserve, config: Path, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "folder")
+    with pytest.raises(CheckpointError, match=r"model.safetensors does not say what model it holds: name the folder"):
+        convert(tmp_path / "folder" / "model.safetensors", tmp_path / "out.msgpack", config)
+    with pytest.raises(ValueError, match=r"out.safetensors: the weights go to a folder, .*: name a folder"):
+        convert(tmp_path / "folder", tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.glob("out*")] == []
+
+
 def test_existing_target_is_kept(model: MerlotReserve, config: Path, tmp_path: Path) -> None:
     save_official(model, tmp_path / "base")
     (tmp_path / "out").mkdir()

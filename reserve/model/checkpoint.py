@@ -59,7 +59,7 @@ def model_from_official(arrays: Mapping[str, np.ndarray], config: ModelConfig) -
     entries = {entry.torch: entry for entry in parameter_entries(config)}
     for name, array in arrays.items():
         if array.dtype.kind != "f":
-            raise CheckpointError(f"{name} must hold floating-point numbers; got {array.dtype}")
+            raise CheckpointError(f"{name:.120} must hold floating-point numbers; got {array.dtype}")
     expected = {entry.flax: entry.shape for entry in entries.values()}
     compare_shapes(expected, {name: array.shape for name, array in arrays.items()})
 
@@ -130,14 +130,18 @@ def read_official(source: Source) -> OfficialCheckpoint:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    if path.exists() and not path.is_file():  # a pipe or a device may never end
-        raise CheckpointError(f"cannot read {path}: not a file")
     try:
-        return decode_tree(path.read_bytes())
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise CheckpointError(f"cannot read {path}: not a file")
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path!s:.500}: {error.strerror}") from error
+    except MemoryError as error:  # of a file with holes, say, which takes no room on the disk
+        raise CheckpointError(f"cannot read {path}: it does not fit in memory") from error
+    try:
+        return decode_tree(content)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _step(value: Any) -> int:
@@ -161,13 +165,13 @@ def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         array = np.asarray(value)
     except Exception as error:
-        raise CheckpointError(f"{name:.120} must be an array; got {type(value).__name__}") from error
+        raise CheckpointError(f"{name:.120} must be an array; got {type(value).__name__}: {error!s:.200}") from error
     if array.dtype.name == "bfloat16":  # JAX's, which is no dtype of numpy's own
         return bfloat16_to_float32(array.view(np.uint16))
     if array.dtype.kind not in "fiub":

@@ -55,6 +55,8 @@ def save_pretrained(model: MerlotReserve, folder: str | os.PathLike[str], *, ste
             safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
         except safetensors.SafetensorError as error:
             raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from error
+        # safetensors makes files that nobody else may read.
+        temporary.chmod((folder / CONFIG).stat().st_mode)
 
 
 def load_pretrained(folder: str | os.PathLike[str]) -> MerlotReserve:
@@ -114,6 +116,8 @@ def find_pretrained(
 def _read_config(path: Path) -> tuple[ModelConfig, int]:
     """The configuration and the step."""
     try:
+        if path.exists() and not path.is_file():  # a pipe may never end
+            raise CheckpointError(f"cannot read {path}: not a file")
         with path.open("rb") as file:
             content = file.read(_MAX_CONFIG_BYTES + 1)
     except OSError as error:

@@ -11,7 +11,7 @@ from random_batches import random_batch
 
 from reserve.config import DataConfig, ModelConfig
 from reserve.data.types import MaskedText
-from reserve.data.vocabulary import LTOVPOOL, MASK, MASKAUDIO, PAD
+from reserve.data.vocabulary import AUDIOSPAN, LTOVPOOL, MASK, MASKAUDIO, PAD
 from reserve.model.batch import keep_spans, pack_batch, span_sources, span_streams, split_sources
 
 DATA = DataConfig(num_segments=4, lang_seq_len=40, seq_len=70, text_span_budget=5, num_text_spans_to_include=6)
@@ -30,6 +30,13 @@ def test_sources_are_split_at_every_inner_boundary_as_often_as_asked() -> None:
     for inner in range(1, n):
         # Four standard errors of a proportion of 0.075.
         assert abs((moved == inner).mean() - 0.3 / (n - 1)) < 4 * np.sqrt(0.075 * 0.925 / groups)
+
+
+def test_one_group_in_ten_is_split_by_default() -> None:
+    groups = 20000
+    split = (split_sources(np.zeros((groups, 8), int), np.random.default_rng(0)) > 0).any(1)
+    # Four standard errors.
+    assert abs(split.mean() - 0.1) < 4 * np.sqrt(0.1 * 0.9 / groups)
 
 
 def test_group_of_one_segment_is_never_split() -> None:
@@ -103,6 +110,23 @@ def test_targets_point_at_their_tokens() -> None:
     every = torch.cat((targets.audio_index.view(2, -1), targets.audio_extra.view(2, -1)), 1).sort(1).values
     assert every.flatten().tolist() == list(range(2 * DATA.num_subsegments))
     assert ((targets.span_source >= 0) == (targets.span_rows >= 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("stream", "heard"), [("text2audio", 0), ("audio2text", 1), ("audio_text_matching", 1), ("random_text", 0)]
+)
+def test_only_two_streams_hear_their_audiospans(stream: str, heard: int) -> None:
+    def only_words(text: MaskedText) -> None:
+        for name in ("text2audio", "audio2text", "audio_text_matching", "random_text"):
+            ids = getattr(text, name).ids
+            ids[ids == AUDIOSPAN] = 11
+
+    def one_audiospan(text: MaskedText) -> None:
+        only_words(text)
+        ids = getattr(text, stream).ids
+        ids[tuple(np.argwhere(ids >= 10)[0])] = AUDIOSPAN
+
+    assert len(pack(one_audiospan).joint.audio_index) - len(pack(only_words).joint.audio_index) == heard
 
 
 def set_first(stream: str, part: str, value: int, token: int | None = None) -> Callable[[MaskedText], None]:

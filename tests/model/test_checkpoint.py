@@ -70,6 +70,16 @@ def test_every_form_of_source_loads(form: str, model: MerlotReserve, params: dic
     assert_same_weights(load_official(sources[form], CONFIG), model)
 
 
+class OtherArray:
+    """An array that numpy can take and is not numpy's, as JAX's are."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.values
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -80,6 +90,7 @@ def test_every_form_of_source_loads(form: str, model: MerlotReserve, params: dic
         pytest.param(torch.from_numpy, id="torch"),
         pytest.param(lambda a: torch.from_numpy(a).requires_grad_(), id="torch with gradient"),
         pytest.param(lambda a: a.tolist(), id="lists"),
+        pytest.param(OtherArray, id="another library's"),
     ],
 )
 def test_every_form_of_array_loads(change: Callable, model: MerlotReserve, params: dict[str, Any]) -> None:
@@ -149,6 +160,9 @@ def endless() -> dict[str, Any]:
         ("head/bias", None, "head/bias must hold numbers; got NoneType"),
         ("head/bias", [[1.0], [1.0, 2.0]], "head/bias must be an array; got list"),
         ("head/bias", np.zeros(64, complex), "head/bias must hold numbers"),
+        ("head/bias", torch.zeros(64, device="meta"), "head/bias must be an array; got Tensor: .*no data"),
+        ("head/bias", torch.zeros(64).to_sparse(), "head/bias must be an array; got Tensor: .*Sparse"),
+        ("head/bias", torch.zeros(64).to(torch.float8_e4m3fn), "head/bias must be an array; got Tensor: .*Float8"),
         ("head/bias", np.full(64, np.nan, np.float32), "head/bias holds numbers that are not finite"),
         ("head/bias", np.full(64, 1e300), "head/bias holds numbers that are not finite"),
         ("contrastive_scales", np.array([1, np.inf, 1], np.float32), "contrastive_scales holds numbers that are not"),
@@ -180,6 +194,13 @@ def test_many_missing_are_counted_and_not_all_listed(params: dict[str, Any]) -> 
     assert len(str(error.value)) < 1000
 
 
+@pytest.mark.parametrize("value", [np.zeros(1, np.float32), np.zeros(1, np.int32), "weights", [[1.0], [1.0, 2.0]]])
+def test_message_is_short_whatever_a_name_s_length(value: Any, params: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_official(params | {"x" * 10**6: value}, CONFIG)
+    assert len(str(error.value)) < 1000
+
+
 def test_another_size_of_model_is_refused(params: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r"missing: .*joint_transformer/layer_01"):
         load_official(params, replace(CONFIG, joint_num_layers=2))
@@ -208,9 +229,21 @@ def test_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_official(tmp_path, CONFIG)
     with pytest.raises(CheckpointError, match="not a file"):
         load_official("/dev/zero", CONFIG)
+    with pytest.raises(CheckpointError, match=r"cannot read a*: File name too long"):
+        load_official("a" * 5000, CONFIG)
     (tmp_path / "broken").write_bytes(b"\x81")
     with pytest.raises(CheckpointError, match=r"broken: not a flax msgpack checkpoint"):
         load_official(tmp_path / "broken", CONFIG)
+
+
+def test_file_beyond_the_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> bytes:
+        raise MemoryError
+
+    (tmp_path / "large").write_bytes(b"")
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(CheckpointError, match=r"cannot read .*large: it does not fit in memory"):
+        load_official(tmp_path / "large", CONFIG)
 
 
 def test_saved_file_loads_and_is_saved_again_to_the_byte(model: MerlotReserve, tmp_path: Path) -> None:

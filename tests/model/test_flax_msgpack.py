@@ -47,10 +47,11 @@ def chunked(shape: dict, chunks: dict) -> bytes:
 
 
 def test_chunked_array_is_joined() -> None:
-    values = np.arange(6, dtype=np.float32)
-    parts = {str(i): array_bytes((2,), "float32", values[2 * i : 2 * i + 2].tobytes()) for i in range(3)}
-    joined = decode_tree(chunked({"0": 2, "1": 3}, parts))["a"]
-    np.testing.assert_array_equal(joined, values.reshape(2, 3))
+    """By number: of names, "10" comes before "2"."""
+    values = np.arange(24, dtype=np.float32)
+    parts = {str(i): array_bytes((2,), "float32", values[2 * i : 2 * i + 2].tobytes()) for i in range(12)}
+    joined = decode_tree(chunked({"0": 8, "1": 3}, parts))["a"]
+    np.testing.assert_array_equal(joined, values.reshape(8, 3))
 
 
 TWO = array_bytes((2,), "float32", bytes(8))

@@ -124,6 +124,14 @@ def test_embed_text_spans_is_the_restatement_s(model: MerlotReserve, weights: di
     assert_unit(ours, 1e-4)
 
 
+def test_embed_audio_is_the_restatement_s(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
+    clips = torch.randn(3, 60, 65, dtype=torch.float64)
+    plain = PlainModel({k: torch.from_numpy(v).double() for k, v in weights.items()}, SMALL, DataConfig())
+    truth = plain.audio(clips)[0]
+    truth = truth / torch.sqrt((truth**2).sum(-1, keepdim=True) + 1e-5)
+    torch.testing.assert_close(model.embed_audio(clips), truth, rtol=1e-9, atol=1e-9)
+
+
 def test_embed_text_spans_is_independent_of_mates_and_padding(model: MerlotReserve) -> None:
     spans = torch.randint(10, VOCABULARY, (4, 6))
     together = model.embed_text_spans(torch.cat((spans, torch.full((4, 9), PAD)), 1))

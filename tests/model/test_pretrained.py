@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_model_comes_back(model: MerlotReserve, folder: Path) -> None:
     assert pretrained_step(folder) == 100
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_weights_may_be_read_by_whom_the_configuration_may(mask: int, model: MerlotReserve, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        model.save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("config.json", "model.safetensors")}
+    assert modes == dict.fromkeys(modes, 0o666 & ~mask)
+
+
 def test_loading_draws_no_random_numbers(folder: Path) -> None:
     before = torch.get_rng_state()
     MerlotReserve.from_pretrained(folder)
@@ -87,6 +99,11 @@ def test_what_is_neither_folder_nor_hub_id_is_named(source: str | Path) -> None:
         MerlotReserve.from_pretrained(source)
 
 
+def pipe_for_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
 def change_config(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "config.json"
@@ -115,6 +132,7 @@ def change_config(**changes: Any) -> Callable[[Path], None]:
         (change_config(joint_num_layers=2), r"missing: joint_transformer.layers.1"),
         (change_config(vocab_size=21), r"token_embedding.weight is \(20, 64\), not \(21, 64\)"),
         (lambda folder: (folder / "config.json").unlink(), r"cannot read .*config.json: No such file"),
+        (pipe_for_config, r"cannot read .*config.json: not a file"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "must be a map"),
         (lambda folder: (folder / "config.json").write_text("[" * 100000), "config.json is not JSON"),

@@ -12,20 +12,24 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from figures import Figure, largest, relative
-from golden import Golden
+from golden import STREAMS, Golden
 
 from reserve.config import DataConfig, ModelConfig
 from reserve.data.dataset import audio_clips
 from reserve.data.masking import inference_subsegment_starts
-from reserve.model.batch import PretrainBatch
+from reserve.data.types import TokenStream
+from reserve.data.vocabulary import PAD
+from reserve.model.batch import SPAN_SOURCES, PretrainBatch, span_sources
 from reserve.model.checkpoint import parameter_entries, read_official, save_official
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.objective import PretrainPairs, pretrain_loss, pretrain_pairs
+from reserve.model.packing import PackedSequences
 from reserve.train.optimizer import parameter_groups
 from reserve.train.schedule import learning_rate_scale
 from reserve_kernels import BF16AdamW, log_mel_spectrogram
 from reserve_kernels.adamw.reference import decode_second_moment
 from reserve_kernels.contrastive.reference import scaled
+from reserve_kernels.log_mel.reference import mel_filterbank
 
 # Zero but for rounding noise, as the golden's README says: softmax ignores what is added to all scores of a query.
 ZERO_GRADIENTS = ("seq_attnpool/key/bias",)
@@ -52,12 +56,17 @@ def forward(golden: Golden) -> list[Figure]:
         for part, ours in [("cls", encoded.cls), ("seq", encoded.seq), ("seq_attnpool", encoded.pooled)]:
             figures.append((f"{name}/{part}", ours.numpy(), theirs[f"{name}/{part}"]))
     figures.append(("span_encoder", model.encode_spans(batch.spans).numpy(), theirs["span_encoder"]))
+    raw = golden.arrays("tiny.batch.npz")
+    for name in (*STREAMS, "text_spans"):
+        ids = raw[name].reshape(-1, raw[name].shape[-1])
+        embedded = model.token_embedding(torch.from_numpy(ids).long()).numpy()
+        figures.append((f"token embeddings, {name}", embedded[ids != PAD], theirs[f"txt_embs/{name}"][ids != PAD]))
     inputs = model.joint_inputs(batch.joint, frames.pooled, sounds.pooled).numpy()
     hidden = model.encode_joint(batch.joint, frames.pooled, sounds.pooled)
     outputs = model.head(hidden).numpy()
     start = 0
-    for name in sorted(batch.joint.rows):
-        rows = batch.joint.rows[name]
+    every_row = _token_rows(batch.joint)
+    for name, rows in sorted(every_row.items()):
         valid = rows >= 0
         length = rows.shape[1]
         stored = slice(start, start := start + len(rows))
@@ -68,13 +77,37 @@ def forward(golden: Golden) -> list[Figure]:
             ("joint_enc", outputs, theirs["joint_enc"][stored]),
         ]:
             figures.append((f"{what}, {name}", ours[rows[valid]], full[:, :length][valid]))
-    return [Figure(name, "relative error", relative(a, b), 1e-5) for name, a, b in figures]
+    return [Figure(name, "relative error", relative(a, b), 1e-5) for name, a, b in figures] + [
+        Figure(f"attention mask, {name}", "entries that differ", _mask_difference(batch.joint, rows, theirs, name), 0)
+        for name, rows in sorted(every_row.items())
+    ]
+
+
+def _token_rows(packed: PackedSequences) -> dict[str, np.ndarray]:
+    """For each stream the packed row of each token of its padded sequences: language, then images; -1 at padding."""
+    order = packed.order.numpy()
+    images = len(packed.image_index)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    # Images come last in what `order` sorts: those of text2audio, then those of audio2text.
+    shown = dict(zip(("text2audio", "audio2text"), np.split(place[len(order) - images :], 2), strict=True))
+    return {
+        name: np.concatenate((rows, shown[name].reshape(len(rows), -1)), axis=1) if name in shown else rows
+        for name, rows in packed.rows.items()
+    }
+
+
+def _mask_difference(packed: PackedSequences, rows: np.ndarray, theirs: dict[str, np.ndarray], name: str) -> float:
+    """Two tokens attend to each other if they are in one group: against the mask of the padded sequences."""
+    group = np.searchsorted(packed.cu_seqlens.numpy(), rows, side="right")
+    ours = (group[:, :, None] == group[:, None]) & (rows >= 0)[:, :, None] & (rows >= 0)[:, None]
+    return float((ours != theirs[f"mm_inputs/{name}/attention_mask"]).sum())
 
 
 @torch.no_grad()
 def contrast(golden: Golden) -> list[Figure]:
     model, batch = golden.load_model(), golden.batch()
-    theirs = golden.arrays("tiny.forward.npz")
+    theirs, raw = golden.arrays("tiny.forward.npz"), golden.arrays("tiny.batch.npz")
     pairs = pretrain_pairs(model, batch)
     figures = _contrast_figures(pairs, model.contrastive_scales, theirs)
     differing = (batch.targets.span_source.numpy() != theirs["contrast/stuff_to_span/_sources"]).sum()
@@ -82,6 +115,12 @@ def contrast(golden: Golden) -> list[Figure]:
     indices = torch.cat((batch.targets.audio_index.view(2, -1), batch.targets.audio_extra.view(2, -1)), 1).numpy()
     expected = theirs["activations/audio_target_idxs"] + np.arange(2)[:, None] * golden.data.num_subsegments
     figures.append(Figure("audio targets", "entries that differ", float((indices != expected).sum()), 0))
+    streams = {
+        name: TokenStream(*(raw[name + part] for part in ("", "/audio_ptr", "/text_ptr"))) for name in SPAN_SOURCES
+    }
+    sources = span_sources(streams, golden.data.num_text_spans)
+    differing = (sources != theirs["activations/t2sp_src_all"]).sum()
+    figures.append(Figure("stream of every span", "entries that differ", float(differing), 0))
     loss = pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source)
     return figures + _loss_figures(loss, theirs)
 
@@ -257,6 +296,10 @@ def schedules(golden: Golden) -> list[Figure]:
 def log_mel(golden: Golden) -> list[Figure]:
     arrays = golden.arrays("log_mel.npz")
     figures = []
+    for speed in (1, 2):
+        ours = mel_filterbank(22050, 1536 * speed, 64, 20.0, 11025.0).numpy()
+        error = relative(ours, arrays[f"mel_filters/speed{speed}"])
+        figures.append(Figure(f"mel filters, speed {speed}", "relative error", error, 1e-6))
     for signal in sorted({name.split("/")[0] for name in arrays} - {"mel_filters"}):
         waveform = torch.from_numpy(arrays[f"{signal}/waveform"])
         for pad_mode in ("reflect", "constant"):

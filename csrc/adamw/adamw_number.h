@@ -43,13 +43,15 @@ RESERVE_HD float decode_second_moment(uint16_t stored) {
   return cube > 0.0f ? root : 0.0f;
 }
 
+// x >= 0 with zero for subnormal numbers, which the released training's hardware does not have.
+RESERVE_HD float flushed(float x) { return x < FLT_MIN ? 0.0f : x; }
+
 RESERVE_HD uint16_t encode_second_moment(float v) {
-  float cube = v * v * v;
-  cube = cube < FLT_MIN ? 0.0f : cube;
+  const float cube = flushed(v * v * v);
   const uint32_t rounded = bfloat16_bits(cube);
   const float wide = float_of(rounded);
-  // The raised one wins ties, zero included.
-  const bool plain = fabsf(wide - cube) < fabsf(wide * precision_bit - cube);
+  // The raised one wins ties: zero, and cubes below about 2^-117, of which both distances are subnormal.
+  const bool plain = flushed(fabsf(wide - cube)) < flushed(fabsf(wide * precision_bit - cube));
   return static_cast<uint16_t>((rounded ^ (plain ? 0u : 0x80000000u)) >> 16);
 }
 

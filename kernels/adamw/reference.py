@@ -31,14 +31,19 @@ def encode_second_moment(v: torch.Tensor) -> torch.Tensor:
 
     The cube trades exponent range, of which bfloat16 has too much here, for precision; the sign is free and adds a bit.
     """
-    cube = v * v * v
-    cube = torch.where(cube < SMALLEST_NORMAL, 0.0, cube)  # the reference's hardware has no subnormals
+    cube = _flushed(v * v * v)
     rounded = cube.bfloat16()
     wide = rounded.float()
-    plain = (wide - cube).abs()
-    raised = (wide * PRECISION_BIT - cube).abs()
+    # Of cubes below about 2^-117 both distances are subnormal: a tie.
+    plain = _flushed((wide - cube).abs())
+    raised = _flushed((wide * PRECISION_BIT - cube).abs())
     # The negative wins ties, zero included.
     return torch.where(plain < raised, rounded, -rounded)
+
+
+def _flushed(x: torch.Tensor) -> torch.Tensor:
+    """x >= 0 with zero for subnormal numbers, which the released training's hardware does not have."""
+    return torch.where(x < SMALLEST_NORMAL, 0.0, x)
 
 
 def decode_second_moment(stored: torch.Tensor) -> torch.Tensor:

@@ -27,8 +27,8 @@ def bfloat16_nearest(x: float) -> float:
     return float(torch.tensor(x, dtype=torch.float64).float().bfloat16())
 
 
-# Of second moments whose cube float32 holds.
-MOMENTS = st.floats(min_value=2.0**-41, max_value=2.0**40, width=32)
+# Of second moments whose cube float32 holds, and how far the two stored values are from it.
+MOMENTS = st.floats(min_value=2.0**-38, max_value=2.0**40, width=32)
 
 
 @given(MOMENTS)
@@ -83,6 +83,12 @@ def test_cubes_that_are_no_normal_numbers_are_stored_as_zero() -> None:
     below, least = encode_second_moment(torch.tensor([2.0**-43, 2.0**-42]))
     assert bits(below) == -0x8000
     assert abs(float(least)) == 2.0**-126
+
+
+def test_small_second_moments_are_stored_as_negative() -> None:
+    """Which of the two values is nearer shows in a subnormal distance, which counts as zero, and ties go negative."""
+    cubes = torch.linspace(2.0**-126, 2.0**-118, 1000, dtype=torch.float64)
+    assert (encode_second_moment(cubes.pow(1 / 3).float()) < 0).all()
 
 
 def adam_in_float64(w, gradients, lr, decay, *, correct=False, start=None):

@@ -89,7 +89,7 @@ def test_the_optimizer_keeps_its_own_settings(tmp_path, trained):
     """Otherwise a run that goes on with another decay says so in its config.yaml and trains with the old one."""
     model, optimizer = trained
     checkpoint = save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
-    other = ReserveAdamW(parameter_groups(model, 0.5), lr=1e-2, betas=(0.8, 0.9), eps=1e-3)
+    other = BF16AdamW(parameter_groups(model, 0.5), lr=1e-2, betas=(0.8, 0.9), eps=1e-3)
     load_trainer_state(checkpoint, other)
     assert [(g["weight_decay"], g["lr"], g["betas"], g["eps"]) for g in other.param_groups] == [
         (0.5, 1e-2, (0.8, 0.9), 1e-3),

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := runs/demo
-NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
+NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
 .PHONY: help setup demo test test-all bench bench-report gpu gpu-build gpu-test gpu-bench gpu-train gpu-tune gpu-sanitize fuzz parity cuda-resources triton-resources clean
 

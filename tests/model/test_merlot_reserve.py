@@ -1,7 +1,7 @@
 """embed_video, embed_text_spans, embed_audio: values, shapes, unit norm, independence, and named errors.
 
-Here the sizes of base and large run with one layer an encoder and a small vocabulary; under the marker `slow` they run
-whole.
+Mostly the sizes of base and large run with one layer an encoder and a small vocabulary; whole base runs once, and under
+the marker `slow` whole large and eight segments do.
 """
 
 from __future__ import annotations
@@ -253,14 +253,13 @@ def test_widths_of_base_and_large(shallow: MerlotReserve, segments: int, grid: t
     assert_embeds(shallow, segments, grid)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "segments", "grid"),
     [
         pytest.param(BASE, 1, (18, 32), id="base, one segment"),
-        pytest.param(BASE, 8, (24, 24), id="base, eight segments"),
+        pytest.param(BASE, 8, (24, 24), id="base, eight segments", marks=pytest.mark.slow),
         # Eight segments of large take ten minutes on two cores.
-        pytest.param(LARGE, 1, (18, 32), id="large, one segment"),
+        pytest.param(LARGE, 1, (18, 32), id="large, one segment", marks=pytest.mark.slow),
     ],
 )
 def test_whole_base_and_large(config: ModelConfig, segments: int, grid: tuple[int, int]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -141,9 +142,12 @@ def _start_worker(_worker: int) -> None:
     # Ctrl-C goes to the whole process group, and job schedulers send SIGTERM to all of a job; the trainer decides, and
     # still needs its batches to finish the step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _let_one_pass)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
 
 
-def _let_one_pass(number: int, _frame: FrameType | None) -> None:
-    # The second one, such as the trainer's own at its exit to a worker that it could not tell to end, counts.
-    signal.signal(number, signal.SIG_DFL)
+def _end_when_told(trainer: int) -> None:
+    """Ends the process at a SIGTERM of the trainer's, such as it sends at its exit, and at nobody else's."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(128 + signal.SIGTERM)

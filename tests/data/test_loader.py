@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import signal
+import os
+import subprocess
+import sys
 from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small_stores import DATA, MODEL, make_dataset, make_stores
 
-from reserve.data import loader
 from reserve.data.errors import BadInput
 from reserve.data.loader import BatchSampler, collate, evaluation_batches, training_loader
 from reserve.data.vocabulary import LTOVPOOL, MASK, MASKAUDIO, PAD
@@ -181,12 +183,29 @@ def test_a_damaged_store_is_named(tmp_path, workers):
     assert str(caught.value).startswith(f"{stores[0]}: a stored frame is no whole JPEG; delete it")
 
 
-def test_workers_outlive_ctrl_c():
-    """The terminal sends it to them as well, while the trainer still needs a batch to reach its checkpoint."""
-    before, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
-    try:
-        loader._start_worker(0)
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-        torch.set_num_threads(threads)
+KEPT_TO_THE_END = """
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+    sys.path.append(sys.argv[2])
+    from small_stores import make_dataset, make_stores
+    from reserve.data.loader import BatchSampler, training_loader
+    dataset = make_dataset(make_stores(Path(sys.argv[1])))
+    batches = training_loader(dataset, BatchSampler(len(dataset), 2), num_workers=1)
+    print(len(next(batches)))
+"""
+
+
+def test_a_program_that_keeps_its_loader_ends(tmp_path):
+    """At its exit the loading processes are sent SIGTERM and waited for."""
+    script = tmp_path / "script.py"
+    script.write_text(KEPT_TO_THE_END)
+    here = Path(__file__)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, here.parent],
+        env=os.environ | {"PYTHONPATH": str(here.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

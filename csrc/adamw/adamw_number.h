@@ -75,11 +75,18 @@ RESERVE_HD void write_first(uint16_t* to, float m) { *to = to_bfloat16(m); }
 RESERVE_HD void write_second(float* to, float v) { *to = v; }
 RESERVE_HD void write_second(uint16_t* to, float v) { *to = encode_second_moment(v); }
 
+// Finite gradients count as this at most. A second moment, a mean of squares, then stays where its cube (of bfloat16
+// ones) is finite: infinity once stored would never leave, and make a weight NaN.
+RESERVE_HD float largest_gradient(const float* /*v*/) { return 0x1p63f; }
+RESERVE_HD float largest_gradient(const uint16_t* /*v*/) { return 0x1p21f; }
+
 // The new weight; the moments are updated in place. `start` is what decay pulls towards.
 template <typename Moment>
 RESERVE_HD float adamw_number(const reserve_adamw_settings& s, float weight, float gradient, float start, Moment* m_at,
                               Moment* v_at) {
-  const float g = fabsf(gradient) <= FLT_MAX ? gradient : 0.0f;
+  const float largest = largest_gradient(v_at);
+  const float size = fabsf(gradient);
+  const float g = size <= FLT_MAX ? copysignf(size < largest ? size : largest, gradient) : 0.0f;
   const float m = s.beta1 * read_first(*m_at) + s.rest1 * g;
   const float v = s.beta2 * read_second(*v_at) + s.rest2 * (g * g);
   write_first(m_at, m);

@@ -32,7 +32,7 @@ class BF16AdamW(torch.optim.Optimizer):
 
     w -= lr (m / (sqrt(v) + eps) + weight_decay w), the moments used before they are rounded for storage: m to bfloat16,
     v as its cube in bfloat16 with a sign that adds a bit, as the released MERLOT Reserve was trained. NaN and infinite
-    gradients count as 0, entry by entry.
+    gradients count as 0, entry by entry, and finite ones as 2^21 (with float32 moments 2^63) at most, where v overflows.
 
     Args:
         params: float32 parameters or groups of them; a group's own `lr`, `betas`, `eps` and `weight_decay` replace the

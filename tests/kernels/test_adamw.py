@@ -366,3 +366,20 @@ def test_a_step_counts_as_a_change_for_autograd(w) -> None:
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("moments", ["bfloat16", "float32"])
+@pytest.mark.parametrize("betas", [(0.9, 0.98), (0.0, 0.0)])
+def test_no_finite_gradient_spoils_a_weight(w, backend: str, moments: str, betas: tuple[float, float]) -> None:
+    """It moves the weight as Adam moves any, and the moments forget it."""
+    signs = w.sign()
+    huge = [signs * torch.finfo(torch.float32).max] * 3
+    settings = {"betas": betas, "weight_decay": 0.0, "bias_correction": True, "backend": backend, "moments": moments}
+    moved, _ = train(w, huge, **settings)
+    torch.testing.assert_close(moved, w - 3 * 1e-2 * signs, rtol=0, atol=1e-3)
+    later, optimizer = train(w, huge + [signs] * 3, **settings)
+    (state,) = optimizer.state.values()
+    assert bool(later.isfinite().all())
+    assert bool(state["m"].isfinite().all())
+    assert bool(state["v"].isfinite().all())

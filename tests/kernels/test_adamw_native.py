@@ -10,7 +10,7 @@ from adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
 
 from reserve_kernels import native
 from reserve_kernels.adamw.native import adamw_native_
-from reserve_kernels.adamw.reference import encode_second_moment
+from reserve_kernels.adamw.reference import LARGEST_GRADIENT, encode_second_moment
 from reserve_kernels.native import AdamwSettings, AdamwTensor
 
 pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
@@ -153,3 +153,19 @@ def test_a_tensor_of_more_blocks_than_a_grid_has_is_refused():
     tensors = (AdamwTensor * 1)(AdamwTensor(address, address, address, address, None, 2**43))
     with pytest.raises(RuntimeError, match="adamw_emulated: not supported"):
         native.library().adamw_emulated(AdamwSettings(moments_dtype=native.FLOAT32), tensors)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("moments", [torch.bfloat16, torch.float32], ids=str)
+def test_finite_gradients_count_as_the_largest_at_most(name, moments):
+    """Of both signs, at the limit, just beyond it and at float32's end, from moments that earlier ones have filled."""
+    largest = torch.tensor(LARGEST_GRADIENT[moments])
+    beyond = torch.stack((largest, largest.nextafter(torch.tensor(torch.inf)), torch.tensor(torch.finfo().max)))
+    beyond = torch.cat((beyond, -beyond)).repeat(5)
+    ours, expected = ([torch.ones(30), torch.zeros(30).to(moments), torch.zeros(30).to(moments)] for _ in range(2))
+    for _ in range(3):
+        for (w, m, v), gradient in ((ours, beyond), (expected, beyond.clamp(-largest, largest))):
+            runner(name)(Tensors([w], [gradient], [m], [v], []), CORRECTED)
+    for a, b in zip(ours, expected, strict=True):
+        assert bool(a.isfinite().all())
+        assert torch.equal(a, b)

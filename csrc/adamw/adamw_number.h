@@ -15,7 +15,8 @@ namespace reserve {
 // A stored second moment with a negative sign stands for its magnitude times this.
 constexpr float precision_bit = 1.0f + 1.0f / 512.0f;
 
-// The cube root of c > 0 to about one unit in the last place; of 0 anything finite. Without a division.
+// The cube root of a normal number c > 0 to about one unit in the last place; of smaller ones anything finite. Without a
+// division.
 RESERVE_HD float cube_root(float c) {
   // y = 1 / root: minus a third of the exponent, to 3.5%; then twice the first three terms of (1 - e)^(-1/3).
   int32_t bits;
@@ -40,7 +41,7 @@ RESERVE_HD float decode_second_moment(uint16_t stored) {
   const float magnitude = float_of(bits & 0x7fffffffu);
   const float cube = magnitude * (bits >> 31 != 0 ? precision_bit : 1.0f);
   const float root = cube_root(cube);
-  return cube > 0.0f ? root : 0.0f;
+  return cube >= FLT_MIN ? root : 0.0f;  // nothing else is stored
 }
 
 RESERVE_HD uint16_t encode_second_moment(float v) {

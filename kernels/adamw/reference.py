@@ -45,13 +45,13 @@ def encode_second_moment(v: torch.Tensor) -> torch.Tensor:
 
 
 def decode_second_moment(stored: torch.Tensor) -> torch.Tensor:
-    """The inverse: bfloat16 -> float32."""
+    """The inverse: bfloat16 -> float32; cubes that are subnormal, which are never stored, read as 0."""
     magnitude = stored.float().abs()
     cube = torch.where(stored < 0, magnitude * PRECISION_BIT, magnitude)
     root = cube.pow(1.0 / 3.0)
     # 1/3 is not exact in float32, which shows at small powers: one step of Newton's method mends it.
     square = root * root
-    return torch.where(cube > 0, root - (square * root - cube) / (3.0 * square), 0.0)
+    return torch.where(cube >= SMALLEST_NORMAL, root - (square * root - cube) / (3.0 * square), 0.0)
 
 
 def adamw_reference_(

@@ -10,7 +10,7 @@ from adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
 
 from reserve_kernels import native
 from reserve_kernels.adamw.native import adamw_native_
-from reserve_kernels.adamw.reference import LARGEST_GRADIENT, encode_second_moment
+from reserve_kernels.adamw.reference import LARGEST_GRADIENT, adamw_reference_, encode_second_moment
 from reserve_kernels.native import AdamwSettings, AdamwTensor
 
 pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
@@ -54,6 +54,23 @@ def test_every_stored_second_moment_is_read_to_float32s_precision(name):
     runner(name)(tensors, PLAIN._replace(learning_rate=1.0, beta1=1.0, beta2=1.0, eps=1e-38, weight_decay=0.0))
     torch.testing.assert_close(-tensors.weights[0].double(), cube.pow(-1 / 6), rtol=4e-7, atol=0)
     assert torch.equal(tensors.m[0], torch.ones(size).bfloat16())
+
+
+@pytest.mark.parametrize("name", [*IMPLEMENTATIONS, "reference"])
+def test_stored_subnormals_are_read_as_zero(name):
+    """They are never stored; a state from elsewhere may hold them. Then m / eps is what moves the weight."""
+    patterns = torch.arange(0x80)
+    stored = torch.cat((patterns, patterns - 0x8000)).to(torch.int16).view(torch.bfloat16)
+    # Of which the sign's bit lifts the largest to a normal number.
+    stored = stored[stored.double().abs() * (1 + 2.0**-9) < torch.finfo(torch.float32).tiny]
+    size = len(stored)
+    tensors = Tensors([torch.zeros(size)], [torch.zeros(size)], [torch.ones(size).bfloat16()], [stored.clone()], [])
+    settings = PLAIN._replace(learning_rate=1.0, beta1=1.0, beta2=1.0, eps=2.0**-20, weight_decay=0.0)
+    if name == "reference":
+        adamw_reference_(*tensors.lists(), settings)
+    else:
+        runner(name)(tensors, settings)
+    assert torch.equal(tensors.weights[0], torch.full((size,), -(2.0**20)))
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)

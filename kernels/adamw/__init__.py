@@ -143,6 +143,11 @@ class BF16AdamW(torch.optim.Optimizer):
             backend,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copying and pickling take along: the base class leaves out all that is not its own."""
+        own = ("moments", "bias_correction", "decay_to_start", "backend")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also undoes the base class's conversion of all state to the parameters' dtype, which loses nothing here.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -218,6 +219,20 @@ def test_every_pattern_of_stored_bits_survives_saving(w) -> None:
     resumed = BF16AdamW([parameter], lr=1e-2)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert torch.equal(bits(resumed.state[parameter]["v"]), finite)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+def test_a_copy_goes_on_as_the_original(w, gradients, copied) -> None:
+    settings = {"moments": "float32", "bias_correction": True, "decay_to_start": True, "backend": "reference"}
+    _, optimizer = train(w, gradients[:2], **settings)
+    both = [optimizer, copied(optimizer)]
+    parameters = [each.param_groups[0]["params"][0] for each in both]
+    assert parameters[0] is not parameters[1]
+    for each, parameter in zip(both, parameters, strict=True):
+        parameter.grad = gradients[2].clone()
+        each.step()
+    assert torch.equal(*parameters)
+    assert both[1].backend == "reference"
 
 
 def test_state_of_the_other_kind_of_moments_is_refused(w, gradients) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -45,6 +46,7 @@ class BF16AdamW(torch.optim.Optimizer):
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype or value; it is named.
+        ValueError: in `step`, a gradient or the state is not as its parameter, or that is no longer float32.
         RuntimeError: in `step`, the named backend cannot run on the parameters.
 
     Two runs give the same bits, on a CPU with any number of threads. A step does not wait for the GPU. A CUDA graph
@@ -96,14 +98,19 @@ class BF16AdamW(torch.optim.Optimizer):
             together = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    together[self._prepare(parameter)].append(parameter)
-            for (device, contiguous, count), parameters in together.items():
-                self._update(parameters, group, self._choose(device, contiguous), count)
+                    place, tensors = self._prepare(parameter)
+                    together[place].append(tensors)
+            for (device, contiguous, count), updates in together.items():
+                self._update(updates, group, self._choose(device, contiguous), count)
         return loss
 
-    def _prepare(self, w: torch.Tensor) -> tuple[torch.device, bool, int]:
-        """Counts the step; where the parameter is, whether all of its tensors are contiguous, and which step counts."""
-        if w.grad is not None and w.grad.is_sparse:
+    def _prepare(self, w: torch.Tensor) -> tuple[tuple[torch.device, bool, int], list[torch.Tensor]]:
+        """Counts the step. Returns where the parameter is, whether what is updated is contiguous and which step counts;
+        and the parameter with its gradient, moments and start.
+        """
+        g = w.grad
+        assert g is not None
+        if g.is_sparse:
             raise TypeError(f"{OP} takes no sparse gradients; got one of a parameter of shape {tuple(w.shape)}")
         state = self.state[w]
         if not state:
@@ -112,9 +119,17 @@ class BF16AdamW(torch.optim.Optimizer):
             state["v"] = torch.zeros_like(w, dtype=MOMENTS[self.moments])
             if self.decay_to_start:
                 state["start"] = w.detach().bfloat16()
+        tensors = [w, g, *(state[name] for name in self._dtypes)]
+        _check_update(tensors, self._dtypes)
         state["step"] += 1
-        contiguous = all(tensor.is_contiguous() for tensor in (w, *state.values()))
-        return w.device, contiguous, int(state["step"]) if self.bias_correction else 0
+        contiguous = all(tensor.is_contiguous() for tensor in tensors if tensor is not g)
+        return (w.device, contiguous, int(state["step"]) if self.bias_correction else 0), tensors
+
+    @functools.cached_property
+    def _dtypes(self) -> dict[str, torch.dtype]:
+        """Of the tensors that the state of a parameter holds, but for the step."""
+        dtype = MOMENTS[self.moments]
+        return {"m": dtype, "v": dtype} | ({"start": torch.bfloat16} if self.decay_to_start else {})
 
     def _choose(self, device: torch.device, contiguous: bool) -> str:
         chosen = choose(OP, self.backend, device, MOMENTS[self.moments])
@@ -124,15 +139,15 @@ class BF16AdamW(torch.optim.Optimizer):
             return "reference"
         raise RuntimeError(f"{OP}: backend {self.backend!r} wants contiguous parameters and moments")
 
-    def _update(self, parameters: list[torch.Tensor], group: dict[str, Any], backend: str, count: int) -> None:
-        states = [self.state[parameter] for parameter in parameters]
+    def _update(self, updates: list[list[torch.Tensor]], group: dict[str, Any], backend: str, count: int) -> None:
+        weights, gradients, m, v, *starts = (list(tensors) for tensors in zip(*updates, strict=True))
         beta1, beta2 = group["betas"]
         adamw_(
-            parameters,
-            [parameter.grad for parameter in parameters],
-            [state["m"] for state in states],
-            [state["v"] for state in states],
-            [state["start"] for state in states] if self.decay_to_start else [],
+            weights,
+            gradients,
+            m,
+            v,
+            starts[0] if starts else [],
             group["lr"],
             beta1,
             beta2,
@@ -153,8 +168,7 @@ class BF16AdamW(torch.optim.Optimizer):
 
         Raises ValueError where the state is that of another kind of moments or of decay: its numbers mean other things.
         """
-        dtype = MOMENTS[self.moments]
-        dtypes = {"m": dtype, "v": dtype} | ({"start": torch.bfloat16} if self.decay_to_start else {})
+        dtype, dtypes = MOMENTS[self.moments], self._dtypes
         for state in state_dict["state"].values():
             if state.keys() != {"step", *dtypes}:
                 raise ValueError(f"the state holds {sorted(state)}; this optimizer keeps {sorted({'step', *dtypes})}")
@@ -164,6 +178,18 @@ class BF16AdamW(torch.optim.Optimizer):
         for state in self.state.values():
             for name, kept in dtypes.items():
                 state[name] = state[name].to(kept)
+
+
+def _check_update(tensors: list[torch.Tensor], dtypes: dict[str, torch.dtype]) -> None:
+    """Of a parameter, its gradient and its state of `dtypes`: all can change between steps, and native code trusts them."""
+    shape, device = tensors[0].shape, tensors[0].device
+    wanted = {"parameter": torch.float32, "gradient": torch.float32, **dtypes}
+    for tensor, (name, dtype) in zip(tensors, wanted.items(), strict=True):
+        if tensor.dtype is not dtype or tensor.shape != shape or tensor.device != device:
+            raise ValueError(
+                f"{OP}: the {name} of a parameter of shape {tuple(shape)} on {device} must be {dtype} of that shape "
+                f"there; got {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
+            )
 
 
 def _check_group(group: dict[str, Any]) -> None:

@@ -287,6 +287,35 @@ def test_sparse_gradients_are_refused() -> None:
         optimizer.step()
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda w, state: setattr(w, "data", w.data.double()), "the parameter of .* must be torch.float32 .*; got torch.f"),
+        (lambda w, state: setattr(w, "data", torch.zeros(9, 5)), r"the gradient of .*\(9, 5\).*; got .*\(7, 5\)"),
+        (lambda w, state: state.update(m=state["m"][:3]), r"the m of .* must be .*; got .* of shape \(3, 5\)"),
+        (lambda w, state: state.update(v=state["v"].float()), "the v of .* must be torch.bfloat16 .*; got torch.float32"),
+        (lambda w, state: state.update(start=state["start"].to("meta")), "the start of .* on cpu must be .*; got .* on m"),
+    ],
+    ids=["parameter", "gradient", "m", "v", "start"],
+)
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_what_has_changed_between_steps_is_refused(w, gradients, backend: str, spoil, message: str) -> None:
+    """A model cast or moved, a state of other parameters: C would write beyond the ends of the arrays."""
+    _, optimizer = train(w, gradients, decay_to_start=True, backend=backend)
+    ((parameter, state),) = optimizer.state.items()
+    spoil(parameter, state)
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+
+
+def test_a_gradient_of_another_dtype_is_refused(w) -> None:
+    parameter = torch.nn.Parameter(w)
+    parameter.grad_dtype = None  # any
+    parameter.grad = w.bfloat16()
+    with pytest.raises(ValueError, match=r"the gradient of .* must be torch.float32 .*; got torch.bfloat16"):
+        BF16AdamW([parameter]).step()
+
+
 def test_groups_have_settings_of_their_own(w, gradients) -> None:
     slow, fast = torch.nn.Parameter(w.clone()), torch.nn.Parameter(w.clone())
     groups = [{"params": [slow], "lr": 1e-3}, {"params": [fast], "weight_decay": 0.5, "betas": (0.5, 0.5), "eps": 1e-2}]

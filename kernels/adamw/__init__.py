@@ -36,7 +36,7 @@ class BF16AdamW(torch.optim.Optimizer):
     gradients count as 0, entry by entry, and finite ones as 2^21 (with float32 moments 2^63) at most, where v overflows.
 
     Args:
-        params: float32 parameters or groups of them; a group's own `lr`, `betas`, `eps` and `weight_decay` replace the
+        params: float32 parameters, sharded (FSDP2's DTensor) or not, or groups of them; a group's own `lr`, `betas`, `eps` and `weight_decay` replace the
             defaults.
         lr, betas, eps, weight_decay: as in Adam; eps is added outside the root. Numbers of the host.
         moments: "bfloat16" or "float32".
@@ -119,10 +119,10 @@ class BF16AdamW(torch.optim.Optimizer):
             state["v"] = torch.zeros_like(w, dtype=MOMENTS[self.moments])
             if self.decay_to_start:
                 state["start"] = w.detach().bfloat16()
-        tensors = [w, g, *(state[name] for name in self._dtypes)]
+        tensors = _shards([w, g, *(state[name] for name in self._dtypes)])
         _check_update(tensors, self._dtypes)
         state["step"] += 1
-        contiguous = all(tensor.is_contiguous() for tensor in tensors if tensor is not g)
+        contiguous = all(tensor.is_contiguous() for tensor in (tensors[0], *tensors[2:]))
         return (w.device, contiguous, int(state["step"]) if self.bias_correction else 0), tensors
 
     @functools.cached_property
@@ -178,6 +178,16 @@ class BF16AdamW(torch.optim.Optimizer):
         for state in self.state.values():
             for name, kept in dtypes.items():
                 state[name] = state[name].to(kept)
+
+
+def _shards(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What this process holds of a parameter's tensors: of distributed ones (DTensor) the local part, else themselves."""
+    if not hasattr(tensors[0], "to_local"):
+        return tensors
+    placements = [getattr(tensor, "placements", None) for tensor in tensors]
+    if any(other != placements[0] for other in placements):
+        raise ValueError(f"{OP}: a parameter, its gradient and its state must be placed alike; got {placements}")
+    return [tensor.to_local() for tensor in tensors]  # type: ignore[attr-defined]
 
 
 def _check_update(tensors: list[torch.Tensor], dtypes: dict[str, torch.dtype]) -> None:

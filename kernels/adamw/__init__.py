@@ -11,6 +11,7 @@ import torch
 
 from reserve_kernels.adamw.native import cpu_unavailable, cuda_unavailable
 from reserve_kernels.adamw.ops import adamw_
+from reserve_kernels.adamw.reference import SMALLEST_NORMAL
 from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import check_real, check_tensor
 
@@ -38,7 +39,8 @@ class BF16AdamW(torch.optim.Optimizer):
     Args:
         params: float32 parameters, sharded (FSDP2's DTensor) or not, or groups of them; a group's own `lr`, `betas`, `eps` and `weight_decay` replace the
             defaults.
-        lr, betas, eps, weight_decay: as in Adam; eps is added outside the root. Numbers of the host.
+        lr, betas, eps, weight_decay: as in Adam; eps, a normal number of float32, is added outside the root. Numbers of
+            Python or NumPy, as is what a scheduler or you put in `param_groups` later; not tensors.
         moments: "bfloat16" or "float32".
         bias_correction: divide the moments by 1 - beta^step, as Adam does; the released models did in finetuning only.
         decay_to_start: decay toward the weights at the first step, kept in bfloat16, rather than toward 0.
@@ -46,7 +48,7 @@ class BF16AdamW(torch.optim.Optimizer):
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype or value; it is named.
-        ValueError: in `step`, a gradient or the state is not as its parameter, or that is no longer float32.
+        TypeError, ValueError: in `step`, a number set later is wrong, or a gradient or the state is not as its parameter.
         RuntimeError: in `step`, the named backend cannot run on the parameters.
 
     Two runs give the same bits, on a CPU with any number of threads. A step does not wait for the GPU. A CUDA graph
@@ -94,6 +96,7 @@ class BF16AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            _check_numbers(group)  # Schedulers and users write them.
             # What one call updates has one place and one correction.
             together = defaultdict(list)
             for parameter in group["params"]:
@@ -148,11 +151,11 @@ class BF16AdamW(torch.optim.Optimizer):
             m,
             v,
             starts[0] if starts else [],
-            group["lr"],
-            beta1,
-            beta2,
-            group["eps"],
-            group["weight_decay"],
+            float(group["lr"]),
+            float(beta1),
+            float(beta2),
+            float(group["eps"]),
+            float(group["weight_decay"]),
             1 / (1 - beta1**count) if count else 1.0,
             1 / (1 - beta2**count) if count else 1.0,
             backend,
@@ -205,11 +208,21 @@ def _check_update(tensors: list[torch.Tensor], dtypes: dict[str, torch.dtype]) -
 def _check_group(group: dict[str, Any]) -> None:
     for parameter in group["params"]:
         check_tensor("params", parameter, (torch.float32,))
+    if len(set(group["params"])) < len(group["params"]):
+        raise ValueError("params must not hold a parameter twice")
+    _check_numbers(group)
+
+
+def _check_numbers(group: dict[str, Any]) -> None:
     betas = group["betas"]
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be in [0, 1); got {betas}")
-    for name, least in (("lr", "at least 0"), ("weight_decay", "at least 0"), ("eps", "above 0")):
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas must be two numbers; got {betas!r}")
+    for beta in betas:
+        check_real("betas", beta)
+        if not 0 <= beta < 1:
+            raise ValueError(f"betas must be in [0, 1); got {betas}")
+    for name, least in (("lr", 0), ("weight_decay", 0), ("eps", SMALLEST_NORMAL)):
         value = group[name]
         check_real(name, value)
-        if value < 0 or (value == 0 and name == "eps"):
-            raise ValueError(f"{name} must be {least}; got {value}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value}")

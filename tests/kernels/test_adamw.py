@@ -256,7 +256,9 @@ def test_state_without_the_start_is_refused_where_decay_needs_it(w, gradients) -
         ({"betas": (1.0, 0.9)}, "betas must be in"),
         ({"betas": (0.9, -0.1)}, "betas must be in"),
         ({"lr": -1.0}, r"lr must be at least 0; got -1\.0"),
-        ({"eps": 0.0}, "eps must be above 0"),
+        ({"betas": (math.nan, 0.9)}, "betas must be finite"),
+        ({"eps": 0.0}, r"eps must be at least 1\.17.*e-38; got 0\.0"),
+        ({"eps": 1e-50}, r"eps must be at least 1\.17.*e-38; got 1e-50"),  # 0 in float32: 0 / 0 where no gradient was
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
         ({"weight_decay": math.nan}, "weight_decay must be finite"),
         ({"backend": "cudnn"}, r"backend must be one of .*'reference'.*; got 'cudnn'"),
@@ -267,9 +269,58 @@ def test_wrong_setting_is_named(settings: dict, message: str) -> None:
         BF16AdamW([torch.nn.Parameter(torch.zeros(1))], **{"lr": 1e-3} | settings)
 
 
-def test_rate_in_a_tensor_is_refused() -> None:
-    with pytest.raises(TypeError, match="lr must be a number"):
-        BF16AdamW([torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(1e-3))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": torch.tensor(1e-3)}, "lr must be a number"),
+        ({"betas": 0.9}, r"betas must be two numbers; got 0\.9"),
+        ({"betas": (0.9,)}, r"betas must be two numbers; got \(0\.9,\)"),
+        ({"betas": ("0.9", 0.9)}, "betas must be a number; got '0.9'"),
+    ],
+)
+def test_setting_of_another_type_is_named(settings: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        BF16AdamW([torch.nn.Parameter(torch.zeros(1))], **settings)
+
+
+@pytest.mark.parametrize(
+    ("rate", "error", "message"),
+    [
+        (math.nan, ValueError, "lr must be finite; got nan"),
+        (-1.0, ValueError, r"lr must be at least 0; got -1\.0"),
+        (torch.tensor(0.1), TypeError, "lr must be a number; got tensor"),
+        (None, TypeError, "lr must be a number; got None"),
+    ],
+)
+def test_wrong_rate_that_is_set_later_is_named(w, rate: object, error: type[Exception], message: str) -> None:
+    parameter = torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([parameter])
+    optimizer.param_groups[0]["lr"] = rate
+    parameter.grad = torch.ones_like(w)
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    assert torch.equal(parameter, w)
+
+
+@pytest.mark.parametrize("rate", [np.float32(0.5), np.float64(0.5), np.int64(1), 1])
+def test_rate_that_is_set_later_counts(w, gradients, rate: float) -> None:
+    results = []
+    for value in (rate, float(rate)):
+        parameter = torch.nn.Parameter(w.clone())
+        optimizer = BF16AdamW([parameter], lr=7.0)
+        optimizer.param_groups[0]["lr"] = value
+        parameter.grad = gradients[0]
+        optimizer.step()
+        results.append(parameter)
+    assert torch.equal(*results)
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters")
+def test_parameter_that_comes_twice_is_refused(w) -> None:
+    """Two threads would update it at once."""
+    parameter = torch.nn.Parameter(w)
+    with pytest.raises(ValueError, match="params must not hold a parameter twice"):
+        BF16AdamW([parameter, parameter])
 
 
 def test_parameters_of_another_dtype_are_refused() -> None:

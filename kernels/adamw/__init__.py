@@ -34,11 +34,11 @@ class BF16AdamW(torch.optim.Optimizer):
 
     w -= lr (m / (sqrt(v) + eps) + weight_decay w), the moments used before they are rounded for storage: m to bfloat16,
     v as its cube in bfloat16 with a sign that adds a bit, as the released MERLOT Reserve was trained. NaN and infinite
-    gradients count as 0, entry by entry, and finite ones as 2^21 (with float32 moments 2^63) at most, where v overflows.
+    gradients count as 0, entry by entry, and finite ones as 2^21 at most (float32 moments: 2^63): v stays finite.
 
     Args:
-        params: float32 parameters, sharded (FSDP2's DTensor) or not, or groups of them; a group's own `lr`, `betas`, `eps` and `weight_decay` replace the
-            defaults.
+        params: float32 parameters, FSDP2's sharded ones too, or groups of them; a group's own `lr`, `betas`, `eps` and
+            `weight_decay` replace the defaults.
         lr, betas, eps, weight_decay: as in Adam; eps, a normal number of float32, is added outside the root. Numbers of
             Python or NumPy, as is what a scheduler or you put in `param_groups` later; not tensors.
         moments: "bfloat16" or "float32".
@@ -48,7 +48,7 @@ class BF16AdamW(torch.optim.Optimizer):
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype or value; it is named.
-        TypeError, ValueError: in `step`, a number set later is wrong, or a gradient or the state is not as its parameter.
+        TypeError, ValueError: in `step`, a number set later is wrong, or a gradient or the state unlike its parameter.
         RuntimeError: in `step`, the named backend cannot run on the parameters.
 
     Two runs give the same bits, on a CPU with any number of threads. A step does not wait for the GPU. A CUDA graph
@@ -88,6 +88,8 @@ class BF16AdamW(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
 
+    # It would be compiled again for each rate, and does not gain. torch.compiler.disable would import triton with this.
+    @torch._disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step over every parameter that has a gradient."""
@@ -184,7 +186,7 @@ class BF16AdamW(torch.optim.Optimizer):
 
 
 def _shards(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """What this process holds of a parameter's tensors: of distributed ones (DTensor) the local part, else themselves."""
+    """What this process holds of a parameter's tensors: of distributed ones (DTensor) a part, else themselves."""
     if not hasattr(tensors[0], "to_local"):
         return tensors
     placements = [getattr(tensor, "placements", None) for tensor in tensors]
@@ -194,7 +196,7 @@ def _shards(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _check_update(tensors: list[torch.Tensor], dtypes: dict[str, torch.dtype]) -> None:
-    """Of a parameter, its gradient and its state of `dtypes`: all can change between steps, and native code trusts them."""
+    """Of a parameter, its gradient and its state of `dtypes`: native code trusts them, and they can change."""
     shape, device = tensors[0].shape, tensors[0].device
     wanted = {"parameter": torch.float32, "gradient": torch.float32, **dtypes}
     for tensor, (name, dtype) in zip(tensors, wanted.items(), strict=True):

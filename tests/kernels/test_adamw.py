@@ -13,6 +13,7 @@ import torch
 from adamw_cases import PLAIN, draw
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 
 from reserve_kernels import BF16AdamW, native
 from reserve_kernels.adamw.reference import decode_second_moment, encode_second_moment
@@ -341,11 +342,20 @@ def test_sparse_gradients_are_refused() -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda w, state: setattr(w, "data", w.data.double()), "the parameter of .* must be torch.float32 .*; got torch.f"),
+        (
+            lambda w, state: setattr(w, "data", w.data.double()),
+            "the parameter of .* must be torch.float32 .*; got torch.f",
+        ),
         (lambda w, state: setattr(w, "data", torch.zeros(9, 5)), r"the gradient of .*\(9, 5\).*; got .*\(7, 5\)"),
         (lambda w, state: state.update(m=state["m"][:3]), r"the m of .* must be .*; got .* of shape \(3, 5\)"),
-        (lambda w, state: state.update(v=state["v"].float()), "the v of .* must be torch.bfloat16 .*; got torch.float32"),
-        (lambda w, state: state.update(start=state["start"].to("meta")), "the start of .* on cpu must be .*; got .* on m"),
+        (
+            lambda w, state: state.update(v=state["v"].float()),
+            "the v of .* must be torch.bfloat16 .*; got torch.float32",
+        ),
+        (
+            lambda w, state: state.update(start=state["start"].to("meta")),
+            "the start of .* on cpu must be .*; got .* on m",
+        ),
     ],
     ids=["parameter", "gradient", "m", "v", "start"],
 )
@@ -450,6 +460,32 @@ def test_the_step_compiles_without_a_break() -> None:
     results = torch.compile(step, fullgraph=True)(*compiled.lists()[:4])
     for result, other in zip(results + compiled.m, expected + plain.m, strict=True):
         assert torch.equal(result, other)
+
+
+@pytest.mark.parametrize("correct", [False, True])
+def test_a_compiled_training_step_is_compiled_once(correct: bool) -> None:
+    """Though the rate and the step count change; the optimizer itself runs as it is."""
+    torch.manual_seed(0)
+    models = [torch.nn.Linear(3, 3)]
+    models.append(copy.deepcopy(models[0]))
+    optimizers = [BF16AdamW(model.parameters(), bias_correction=correct) for model in models]
+    compilations = CompileCounter()
+
+    def step(model: torch.nn.Module, optimizer: BF16AdamW, x: torch.Tensor) -> None:
+        model(x).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    compiled = torch.compile(step, backend=compilations)
+    for i, x in enumerate(torch.randn(4, 2, 3)):
+        for run, model, optimizer in zip((step, compiled), models, optimizers, strict=True):
+            optimizer.param_groups[0]["lr"] = 0.1 / (i + 1)
+            run(model, optimizer, x)
+        if i == 0:
+            first = compilations.frame_count
+    assert compilations.frame_count == first
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_a_step_counts_as_a_change_for_autograd(w) -> None:

@@ -52,7 +52,8 @@ def test_every_stored_second_moment_is_read_to_float32s_precision(name):
     size = len(stored)
     tensors = Tensors([torch.zeros(size)], [torch.zeros(size)], [torch.ones(size).bfloat16()], [stored.clone()], [])
     runner(name)(tensors, PLAIN._replace(learning_rate=1.0, beta1=1.0, beta2=1.0, eps=1e-38, weight_decay=0.0))
-    torch.testing.assert_close(-tensors.weights[0].double(), cube.pow(-1 / 6), rtol=4e-7, atol=0)
+    # Half of the unit in the last place that v may be off, and the rounding of root and quotient.
+    torch.testing.assert_close(-tensors.weights[0].double(), cube.pow(-1 / 6), rtol=1.3e-7, atol=0)
     assert torch.equal(tensors.m[0], torch.ones(size).bfloat16())
 
 
@@ -91,33 +92,46 @@ def test_second_moments_are_stored_as_the_reference_stores_them(name):
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_first_moments_are_rounded_to_the_nearest_and_ties_to_even(name):
+    """beta1 of 0 takes m from the gradient alone: all bfloat16 numbers up to 2^21, and around the ties between them."""
+    below = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=torch.int32)
+    gradient = ((torch.arange(0x10000, dtype=torch.int32) << 16)[:, None] | below).view(torch.float32).flatten()
+    gradient = gradient[gradient.abs() <= LARGEST_GRADIENT[torch.bfloat16]] + 0.0
+    size = len(gradient)
+    m = torch.full((size,), 3.0).bfloat16()
+    tensors = Tensors([torch.zeros(size)], [gradient], [m], [torch.zeros(size).bfloat16()], [])
+    runner(name)(tensors, PLAIN._replace(beta1=0.0))
+    assert torch.equal(m.view(torch.int16), gradient.bfloat16().view(torch.int16))
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_more_tensors_than_a_launch_holds(name):
     sizes = [1 + i * 37 % 5000 for i in range(200)]
     check_step(runner(name), PLAIN, draw(sizes))
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("part", [None, *range(5)])
 @pytest.mark.parametrize("moments", [torch.bfloat16, torch.float32], ids=str)
 def test_unaligned_tensors_and_nothing_beside_them(name, part, moments):
-    """One of the lists starts in the middle of an aligned quadruple; what lies around it is not touched."""
-    sizes = [5, 2049, 300]
+    """One of the lists or none starts in the middle of an aligned quadruple; what lies around all is not touched."""
+    sizes = [5, 2049, 300, 2047]
     before = draw(sizes, moments, with_start=True)
-    around: list[tuple[torch.Tensor, int]] = []
+    around: list[torch.Tensor] = []
 
     def run(tensors: Tensors, settings):
         lists = tensors.lists()
-        for i, tensor in enumerate(lists[part]):
-            buffer = torch.full((len(tensor) + 9,), 77.0).to(tensor.dtype)
-            buffer[1 : 1 + len(tensor)] = tensor
-            around.append((buffer, len(tensor)))
-            lists[part][i] = buffer[1 : 1 + len(tensor)]
+        for j, tensors_of in enumerate(lists):
+            first = 1 if j == part else 4
+            for i, tensor in enumerate(tensors_of):
+                buffer = torch.full((len(tensor) + 13,), 77.0).to(tensor.dtype)
+                before_it, tensors_of[i], behind = buffer.split([first, len(tensor), 13 - first])
+                tensors_of[i].copy_(tensor)
+                around.extend((before_it, behind))
         runner(name)(Tensors(*lists), settings)
 
     check_step(run, PLAIN, before)
-    for buffer, size in around:
-        assert float(buffer[0]) == 77.0
-        assert bool((buffer[1 + size :] == 77.0).all())
+    assert all(bool((beside == 77.0).all()) for beside in around)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])

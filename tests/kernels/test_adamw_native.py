@@ -111,6 +111,13 @@ def test_more_tensors_than_a_launch_holds(name):
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("full", "empty"), [(0, 1), (0, 80), (71, 0), (72, 0), (72, 1), (73, 0), (73, 80), (144, 1)])
+def test_launches_at_their_edges(name, full, empty):
+    """72 tensors are a launch; empty ones are none, and alone or behind the others make no grid without blocks."""
+    check_step(runner(name), PLAIN, draw([5] * full + [0] * empty))
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
 @pytest.mark.parametrize("part", [None, *range(5)])
 @pytest.mark.parametrize("moments", [torch.bfloat16, torch.float32], ids=str)
 def test_unaligned_tensors_and_nothing_beside_them(name, part, moments):
@@ -176,6 +183,11 @@ def test_what_c_cannot_use_is_refused(function, spoil):
     spoil(settings, tensors)
     with pytest.raises(ValueError, match=f"{function}: invalid argument"):
         run(*arguments)
+
+
+def test_fewer_threads_than_one_are_refused():
+    with pytest.raises(ValueError, match="adamw_cpu: invalid argument"):
+        native.library().adamw_cpu(AdamwSettings(moments_dtype=native.FLOAT32), (AdamwTensor * 0)(), 0)
 
 
 def test_a_tensor_of_more_blocks_than_a_grid_has_is_refused():

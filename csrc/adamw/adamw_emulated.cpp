@@ -7,7 +7,8 @@ extern "C" int32_t reserve_adamw_emulated(const reserve_adamw_settings* settings
   using namespace reserve;
   const int32_t status = check_adamw(settings, tensors, count);
   if (status != RESERVE_OK) return status;
-  return in_launches(*settings, tensors, count, [](const AdamwLaunch& launch, uint32_t blocks) {
+  return in_launches(*settings, tensors, count, [](const AdamwLaunch& launch, uint32_t blocks) -> int32_t {
+    if (blocks == 0) return RESERVE_CUDA_ERROR;  // as CUDA says of a grid without blocks
     for (uint32_t block = 0; block < blocks; ++block)
       for (int thread = 0; thread < adamw_threads; ++thread)
         if (launch.settings.moments_dtype == RESERVE_BFLOAT16)

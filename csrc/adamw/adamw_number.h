@@ -15,7 +15,8 @@ namespace reserve {
 // A stored second moment with a negative sign stands for its magnitude times this.
 constexpr float precision_bit = 1.0f + 1.0f / 512.0f;
 
-// The cube root of c > 0 to about one unit in the last place; of 0 anything finite. Without a division.
+// The cube root of a normal number c > 0 to about one unit in the last place; of smaller ones anything finite. Without a
+// division.
 RESERVE_HD float cube_root(float c) {
   // y = 1 / root: minus a third of the exponent, to 3.5%; then twice the first three terms of (1 - e)^(-1/3).
   int32_t bits;
@@ -40,7 +41,7 @@ RESERVE_HD float decode_second_moment(uint16_t stored) {
   const float magnitude = float_of(bits & 0x7fffffffu);
   const float cube = magnitude * (bits >> 31 != 0 ? precision_bit : 1.0f);
   const float root = cube_root(cube);
-  return cube > 0.0f ? root : 0.0f;
+  return cube >= FLT_MIN ? root : 0.0f;  // nothing else is stored
 }
 
 // x >= 0 with zero for subnormal numbers, which the released training's hardware does not have.
@@ -77,11 +78,18 @@ RESERVE_HD void write_first(uint16_t* to, float m) { *to = to_bfloat16(m); }
 RESERVE_HD void write_second(float* to, float v) { *to = v; }
 RESERVE_HD void write_second(uint16_t* to, float v) { *to = encode_second_moment(v); }
 
+// Finite gradients count as this at most. A second moment, a mean of squares, then stays where its cube (of bfloat16
+// ones) is finite: infinity once stored would never leave, and make a weight NaN.
+RESERVE_HD float largest_gradient(const float* /*v*/) { return 0x1p63f; }
+RESERVE_HD float largest_gradient(const uint16_t* /*v*/) { return 0x1p21f; }
+
 // The new weight; the moments are updated in place. `start` is what decay pulls towards.
 template <typename Moment>
 RESERVE_HD float adamw_number(const reserve_adamw_settings& s, float weight, float gradient, float start, Moment* m_at,
                               Moment* v_at) {
-  const float g = fabsf(gradient) <= FLT_MAX ? gradient : 0.0f;
+  const float largest = largest_gradient(v_at);
+  const float size = fabsf(gradient);
+  const float g = size <= FLT_MAX ? copysignf(size < largest ? size : largest, gradient) : 0.0f;
   const float m = s.beta1 * read_first(*m_at) + s.rest1 * g;
   const float v = s.beta2 * read_second(*v_at) + s.rest2 * (g * g);
   write_first(m_at, m);

@@ -114,7 +114,8 @@ typedef struct {
 
 // One step of AdamW: m = beta1 m + rest1 g, v = beta2 v + rest2 g^2,
 // w -= learning_rate (m_scale m / (sqrt(v_scale v) + eps) + weight_decay (w - start)), the moments in float throughout
-// and rounded only where they are stored. A g that is not finite counts as 0.
+// and rounded only where they are stored. A g that is not finite counts as 0, one beyond +-2^21 (float moments: 2^63) as
+// that, so that v stays finite.
 typedef struct {
   float learning_rate;
   float beta1;

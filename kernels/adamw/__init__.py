@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import torch
 
 from reserve_kernels.adamw.native import cpu_unavailable, cuda_unavailable
 from reserve_kernels.adamw.ops import adamw_
+from reserve_kernels.adamw.reference import SMALLEST_NORMAL
 from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import check_real, check_tensor
 
@@ -32,12 +34,13 @@ class BF16AdamW(torch.optim.Optimizer):
 
     w -= lr (m / (sqrt(v) + eps) + weight_decay w), the moments used before they are rounded for storage: m to bfloat16,
     v as its cube in bfloat16 with a sign that adds a bit, as the released MERLOT Reserve was trained. NaN and infinite
-    gradients count as 0, entry by entry.
+    gradients count as 0, entry by entry, and finite ones as 2^21 at most (float32 moments: 2^63): v stays finite.
 
     Args:
-        params: float32 parameters or groups of them; a group's own `lr`, `betas`, `eps` and `weight_decay` replace the
-            defaults.
-        lr, betas, eps, weight_decay: as in Adam; eps is added outside the root. Numbers of the host.
+        params: float32 parameters, FSDP2's sharded ones too, or groups of them; a group's own `lr`, `betas`, `eps` and
+            `weight_decay` replace the defaults.
+        lr, betas, eps, weight_decay: as in Adam; eps, a normal number of float32, is added outside the root. Numbers of
+            Python or NumPy, as is what a scheduler or you put in `param_groups` later; not tensors.
         moments: "bfloat16" or "float32".
         bias_correction: divide the moments by 1 - beta^step, as Adam does; the released models did in finetuning only.
         decay_to_start: decay toward the weights at the first step, kept in bfloat16, rather than toward 0.
@@ -45,6 +48,7 @@ class BF16AdamW(torch.optim.Optimizer):
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype or value; it is named.
+        TypeError, ValueError: in `step`, a number set later is wrong, or a gradient or the state unlike its parameter.
         RuntimeError: in `step`, the named backend cannot run on the parameters.
 
     Two runs give the same bits, on a CPU with any number of threads. A step does not wait for the GPU. A CUDA graph
@@ -84,6 +88,8 @@ class BF16AdamW(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
 
+    # It would be compiled again for each rate, and does not gain. torch.compiler.disable would import triton with this.
+    @torch._disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step over every parameter that has a gradient."""
@@ -92,18 +98,24 @@ class BF16AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            _check_numbers(group)  # Schedulers and users write them.
             # What one call updates has one place and one correction.
             together = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    together[self._prepare(parameter)].append(parameter)
-            for (device, contiguous, count), parameters in together.items():
-                self._update(parameters, group, self._choose(device, contiguous), count)
+                    place, tensors = self._prepare(parameter)
+                    together[place].append(tensors)
+            for (device, contiguous, count), updates in together.items():
+                self._update(updates, group, self._choose(device, contiguous), count)
         return loss
 
-    def _prepare(self, w: torch.Tensor) -> tuple[torch.device, bool, int]:
-        """Counts the step; where the parameter is, whether all of its tensors are contiguous, and which step counts."""
-        if w.grad is not None and w.grad.is_sparse:
+    def _prepare(self, w: torch.Tensor) -> tuple[tuple[torch.device, bool, int], list[torch.Tensor]]:
+        """Counts the step. Returns where the parameter is, whether what is updated is contiguous and which step counts;
+        and the parameter with its gradient, moments and start.
+        """
+        g = w.grad
+        assert g is not None
+        if g.is_sparse:
             raise TypeError(f"{OP} takes no sparse gradients; got one of a parameter of shape {tuple(w.shape)}")
         state = self.state[w]
         if not state:
@@ -112,9 +124,17 @@ class BF16AdamW(torch.optim.Optimizer):
             state["v"] = torch.zeros_like(w, dtype=MOMENTS[self.moments])
             if self.decay_to_start:
                 state["start"] = w.detach().bfloat16()
+        tensors = _shards([w, g, *(state[name] for name in self._dtypes)])
+        _check_update(tensors, self._dtypes)
         state["step"] += 1
-        contiguous = all(tensor.is_contiguous() for tensor in (w, *state.values()))
-        return w.device, contiguous, int(state["step"]) if self.bias_correction else 0
+        contiguous = all(tensor.is_contiguous() for tensor in (tensors[0], *tensors[2:]))
+        return (w.device, contiguous, int(state["step"]) if self.bias_correction else 0), tensors
+
+    @functools.cached_property
+    def _dtypes(self) -> dict[str, torch.dtype]:
+        """Of the tensors that the state of a parameter holds, but for the step."""
+        dtype = MOMENTS[self.moments]
+        return {"m": dtype, "v": dtype} | ({"start": torch.bfloat16} if self.decay_to_start else {})
 
     def _choose(self, device: torch.device, contiguous: bool) -> str:
         chosen = choose(OP, self.backend, device, MOMENTS[self.moments])
@@ -124,32 +144,36 @@ class BF16AdamW(torch.optim.Optimizer):
             return "reference"
         raise RuntimeError(f"{OP}: backend {self.backend!r} wants contiguous parameters and moments")
 
-    def _update(self, parameters: list[torch.Tensor], group: dict[str, Any], backend: str, count: int) -> None:
-        states = [self.state[parameter] for parameter in parameters]
+    def _update(self, updates: list[list[torch.Tensor]], group: dict[str, Any], backend: str, count: int) -> None:
+        weights, gradients, m, v, *starts = (list(tensors) for tensors in zip(*updates, strict=True))
         beta1, beta2 = group["betas"]
         adamw_(
-            parameters,
-            [parameter.grad for parameter in parameters],
-            [state["m"] for state in states],
-            [state["v"] for state in states],
-            [state["start"] for state in states] if self.decay_to_start else [],
-            group["lr"],
-            beta1,
-            beta2,
-            group["eps"],
-            group["weight_decay"],
+            weights,
+            gradients,
+            m,
+            v,
+            starts[0] if starts else [],
+            float(group["lr"]),
+            float(beta1),
+            float(beta2),
+            float(group["eps"]),
+            float(group["weight_decay"]),
             1 / (1 - beta1**count) if count else 1.0,
             1 / (1 - beta2**count) if count else 1.0,
             backend,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copying and pickling take along: the base class leaves out all that is not its own."""
+        own = ("moments", "bias_correction", "decay_to_start", "backend")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also undoes the base class's conversion of all state to the parameters' dtype, which loses nothing here.
 
         Raises ValueError where the state is that of another kind of moments or of decay: its numbers mean other things.
         """
-        dtype = MOMENTS[self.moments]
-        dtypes = {"m": dtype, "v": dtype} | ({"start": torch.bfloat16} if self.decay_to_start else {})
+        dtype, dtypes = MOMENTS[self.moments], self._dtypes
         for state in state_dict["state"].values():
             if state.keys() != {"step", *dtypes}:
                 raise ValueError(f"the state holds {sorted(state)}; this optimizer keeps {sorted({'step', *dtypes})}")
@@ -161,14 +185,46 @@ class BF16AdamW(torch.optim.Optimizer):
                 state[name] = state[name].to(kept)
 
 
+def _shards(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What this process holds of a parameter's tensors: of distributed ones (DTensor) a part, else themselves."""
+    if not hasattr(tensors[0], "to_local"):
+        return tensors
+    placements = [getattr(tensor, "placements", None) for tensor in tensors]
+    if any(other != placements[0] for other in placements):
+        raise ValueError(f"{OP}: a parameter, its gradient and its state must be placed alike; got {placements}")
+    return [tensor.to_local() for tensor in tensors]  # type: ignore[attr-defined]
+
+
+def _check_update(tensors: list[torch.Tensor], dtypes: dict[str, torch.dtype]) -> None:
+    """Of a parameter, its gradient and its state of `dtypes`: native code trusts them, and they can change."""
+    shape, device = tensors[0].shape, tensors[0].device
+    wanted = {"parameter": torch.float32, "gradient": torch.float32, **dtypes}
+    for tensor, (name, dtype) in zip(tensors, wanted.items(), strict=True):
+        if tensor.dtype is not dtype or tensor.shape != shape or tensor.device != device:
+            raise ValueError(
+                f"{OP}: the {name} of a parameter of shape {tuple(shape)} on {device} must be {dtype} of that shape "
+                f"there; got {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
+            )
+
+
 def _check_group(group: dict[str, Any]) -> None:
     for parameter in group["params"]:
         check_tensor("params", parameter, (torch.float32,))
+    if len(set(group["params"])) < len(group["params"]):
+        raise ValueError("params must not hold a parameter twice")
+    _check_numbers(group)
+
+
+def _check_numbers(group: dict[str, Any]) -> None:
     betas = group["betas"]
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be in [0, 1); got {betas}")
-    for name, least in (("lr", "at least 0"), ("weight_decay", "at least 0"), ("eps", "above 0")):
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas must be two numbers; got {betas!r}")
+    for beta in betas:
+        check_real("betas", beta)
+        if not 0 <= beta < 1:
+            raise ValueError(f"betas must be in [0, 1); got {betas}")
+    for name, least in (("lr", 0), ("weight_decay", 0), ("eps", SMALLEST_NORMAL)):
         value = group[name]
         check_real(name, value)
-        if value < 0 or (value == 0 and name == "eps"):
-            raise ValueError(f"{name} must be {least}; got {value}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value}")

@@ -10,6 +10,9 @@ import torch
 PRECISION_BIT = 1.0 + 2.0**-9
 """A stored second moment that is negative stands for its magnitude times this."""
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
+LARGEST_GRADIENT = {torch.bfloat16: 2.0**21, torch.float32: 2.0**63, torch.float64: 2.0**511}
+"""For each dtype of the moments what a finite gradient counts as at most: the second moment, a mean of squares, then
+never becomes infinite (in bfloat16 its cube), which would never pass and make the weight NaN."""
 CPU_PIECE = 1 << 16
 """Numbers of a tensor that are updated at a time on the CPU: the two dozen passes over them stay in the cache."""
 
@@ -47,13 +50,13 @@ def _flushed(x: torch.Tensor) -> torch.Tensor:
 
 
 def decode_second_moment(stored: torch.Tensor) -> torch.Tensor:
-    """The inverse: bfloat16 -> float32."""
+    """The inverse: bfloat16 -> float32; cubes that are subnormal, which are never stored, read as 0."""
     magnitude = stored.float().abs()
     cube = torch.where(stored < 0, magnitude * PRECISION_BIT, magnitude)
     root = cube.pow(1.0 / 3.0)
     # 1/3 is not exact in float32, which shows at small powers: one step of Newton's method mends it.
     square = root * root
-    return torch.where(cube > 0, root - (square * root - cube) / (3.0 * square), 0.0)
+    return torch.where(cube >= SMALLEST_NORMAL, root - (square * root - cube) / (3.0 * square), 0.0)
 
 
 def adamw_reference_(
@@ -76,7 +79,8 @@ def adamw_reference_(
 def _update(
     s: Settings, w: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, start: torch.Tensor | None = None
 ) -> None:
-    g = torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0)
+    most = LARGEST_GRADIENT[v.dtype]
+    g = torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0).clamp_(-most, most)
     new_m = m.to(w.dtype, copy=True).mul_(s.beta1).add_(g, alpha=1 - s.beta1)
     new_v = decode_second_moment(v) if v.dtype == torch.bfloat16 else v.clone()
     new_v.mul_(s.beta2).addcmul_(g, g, value=1 - s.beta2)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from numerics import assert_as_good_as_reference
 
+from reserve_kernels import BF16AdamW, native
 from reserve_kernels.adamw.reference import Settings, adamw_reference_, encode_second_moment
 
 PLAIN = Settings(1e-3, 0.9, 0.98, 1e-6, 0.1, 1.0, 1.0)
 CORRECTED = Settings(3e-4, 0.9, 0.98, 1e-8, 0.0, 1 / (1 - 0.9**3), 1 / (1 - 0.98**3))
 # Around the 4 numbers that a GPU's thread takes at a time, the 2048 of its block and the 16384 of a CPU's thread.
 SIZES = [1, 0, 3, 4, 5, 37, 2047, 2048, 2049, 16383, 16384, 16385, 40000]
+
+needs_native = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
 
 
 @dataclass
@@ -83,3 +87,23 @@ def check_step(run, settings: Settings, before: Tensors) -> None:
         allowed = (steps[1] + 1e-6) * truth.v[i] + 2.3e-13
         assert bool(((exact_root(ours.v[i]) - truth.v[i]).abs() <= allowed).all())
         assert torch.equal(ours.gradients[i].nan_to_num(), before.gradients[i].nan_to_num())
+
+
+def some_weight() -> torch.Tensor:
+    return torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+
+
+def some_gradients() -> list[torch.Tensor]:
+    """Four for that weight, each a tenth of the one before."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(7, 5, generator=generator) * 10.0**-i for i in range(4)]
+
+
+def train(w: torch.Tensor, gradients: list[torch.Tensor], **settings) -> tuple[torch.Tensor, BF16AdamW]:
+    """The weight after a step for each gradient, and the optimizer."""
+    parameter = torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([parameter], lr=1e-2, **settings)
+    for g in gradients:
+        parameter.grad = g.clone()
+        optimizer.step()
+    return parameter.detach(), optimizer

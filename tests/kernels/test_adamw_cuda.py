@@ -34,6 +34,11 @@ def test_more_tensors_than_a_launch_holds():
     check_step(run, PLAIN, draw([1 + i * 37 % 5000 for i in range(200)]))
 
 
+@pytest.mark.parametrize(("full", "empty"), [(0, 3), (72, 1), (73, 0)])
+def test_launches_at_their_edges(full, empty):
+    check_step(run, PLAIN, draw([5] * full + [0] * empty))
+
+
 def test_unaligned_tensors():
     def run_unaligned(tensors: Tensors, settings) -> None:
         there = tensors.copy("cuda")

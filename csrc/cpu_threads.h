@@ -2,20 +2,27 @@
 #pragma once
 
 #include <cstdint>
+#include <thread>
 
 namespace reserve {
 
-// Calls `run(data)` in up to `threads` threads, this one among them, and returns when all have; `run` shares out the work
-// itself and does not throw. `useful` threads have enough to do.
-//
-// Where the process has an OpenMP runtime, as one with PyTorch has, its threads are taken: they are there already, and
-// those of a tensor operation just before wait for more work in a loop, in which they would keep new ones from the cores.
-// A forked process, in which an OpenMP runtime may hang, starts threads of its own.
-void on_threads(int64_t threads, int64_t useful, void (*run)(void*), void* data) noexcept;
+constexpr int most_threads = 256;
 
+// Calls `run` in `count` threads, this one among them, and returns when all have; `run` shares out the work itself.
 template <typename Run>
-void on_threads(int64_t threads, int64_t useful, const Run& run) noexcept {
-  on_threads(threads, useful, [](void* data) { (*static_cast<const Run*>(data))(); }, const_cast<Run*>(&run));
+void on_threads(int64_t count, const Run& run) noexcept {
+  if (count > most_threads) count = most_threads;
+  std::thread helpers[most_threads];
+  int started = 0;
+  for (; started + 1 < count; ++started) {
+    try {
+      helpers[started] = std::thread([&run] { run(); });
+    } catch (...) {
+      break;  // The system gives no more threads: those there are do the work.
+    }
+  }
+  run();
+  for (int i = 0; i < started; ++i) helpers[i].join();
 }
 
 }  // namespace reserve

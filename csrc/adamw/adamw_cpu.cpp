@@ -39,7 +39,7 @@ extern "C" int32_t reserve_adamw_cpu(const reserve_adamw_settings* settings, con
   int64_t chunks = 0;
   for (int64_t i = 0; i < count; ++i) chunks += chunks_of(tensors[i]);
   std::atomic<int64_t> next{0};
-  const auto run = [&] {
+  on_threads(std::min<int64_t>(threads, chunks / least_chunks_per_thread), [&] {
     // Chunks are counted over all tensors; a thread's grow, so it goes through the tensors once.
     int64_t tensor = 0, first = 0;
     for (int64_t taken = next.fetch_add(1); taken < chunks; taken = next.fetch_add(1)) {
@@ -47,7 +47,6 @@ extern "C" int32_t reserve_adamw_cpu(const reserve_adamw_settings* settings, con
       const int64_t begin = (taken - first) * chunk;
       update(*settings, tensors[tensor], begin, std::min(begin + chunk, tensors[tensor].count));
     }
-  };
-  on_threads(threads, chunks / least_chunks_per_thread, run);
+  });
   return RESERVE_OK;
 }

@@ -26,12 +26,10 @@ CpuKernel kernel_for([[maybe_unused]] int32_t isa) noexcept {
   return log_mel_baseline();
 }
 
-// Scratch memory kept between calls, since fresh pages cost as much as several frames: whatever threads a call has
+// Scratch memory kept between calls, since fresh pages cost as much as several frames: threads that live for one call
 // find here what earlier ones left. Without locks, so that a process forked in the middle of a call can go on.
 class ScratchPool {
  public:
-  static constexpr int slots = 256;
-
   // At least `bytes`, aligned to 64; null where there is no memory.
   void* take(size_t bytes) noexcept {
     for (auto& slot : slots_) {
@@ -62,7 +60,7 @@ class ScratchPool {
   struct alignas(64) Header {
     size_t bytes;
   };
-  std::atomic<Header*> slots_[slots] = {};
+  std::atomic<Header*> slots_[most_threads] = {};
 };
 
 ScratchPool scratch_pool;
@@ -116,8 +114,8 @@ extern "C" int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t t
   if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
   if (!bands_are_valid(p) || (p.clip_offsets != nullptr && !offsets_are_valid(p))) return RESERVE_INVALID_ARGUMENT;
   Work work{p, kernel_for(best_isa(isa)), twiddles_for(p.n_fft), p.clips * p.frames};
-  const auto run = [&work] { work.run(); };
-  on_threads(threads, work.rows / least_rows_per_thread, run);
+  const int64_t useful = work.rows / least_rows_per_thread;
+  on_threads(threads < useful ? threads : useful, [&work] { work.run(); });
   // A turn that was taken was finished, so rows are missing only where no thread had memory.
   return work.next < work.rows ? RESERVE_OUT_OF_MEMORY : RESERVE_OK;
 }

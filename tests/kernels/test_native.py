@@ -63,25 +63,3 @@ def test_a_launch_without_a_device_says_what_cuda_says():
     problem = problem_of(x, s, None, torch.empty(s.out_shape(x.shape)), None, constants(s, x.device))
     with pytest.raises(RuntimeError, match=r"log_mel_cuda: CUDA error: cudaError(NoDevice|InsufficientDriver): .{20,}"):
         native.library().log_mel_cuda(problem, 0)
-
-
-FORKED = """
-import os, torch
-from reserve_kernels import log_mel_spectrogram
-torch.set_num_threads(2)
-waveform = torch.randn(8, 110250)
-expected = log_mel_spectrogram(waveform, backend="native")
-child = os.fork()
-if child == 0:
-    result = log_mel_spectrogram(waveform, backend="native")
-    torch.set_num_threads(1)
-    os._exit(0 if torch.equal(result, expected) else 1)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
-def test_a_forked_process_runs_on_threads_of_its_own():
-    """The OpenMP runtime, whose threads the parent has used, hangs there."""
-    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout == "0\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,9 @@ def pytest_benchmark_update_machine_info(machine_info):
 def pytest_benchmark_update_commit_info(commit_info):
     # A machine without the repository's history is told the commit.
     commit_info["id"] = os.environ.get("RESERVE_COMMIT") or commit_info["id"]
+    changed = machine.is_changed(Path(__file__).parents[1])
+    if changed is not None:
+        commit_info["dirty"] = changed
 
 
 def pytest_benchmark_update_json(output_json):

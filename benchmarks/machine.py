@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,19 @@ from benchmarks.interleaved import median_seconds
 GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")
 VERSIONS = ["torch", "triton", "numpy", "librosa", "torchaudio", "flash-attn", "xformers", "open_clip_torch", "av"]
 VERSIONS += ["torchcodec", "opencv-python-headless", "nvidia-dali-cuda130"]
+
+
+def is_changed(repository: Path) -> bool | None:
+    """Whether tracked files differ from the commit, but for measured results: a run writes one after the other.
+
+    None where git cannot tell.
+    """
+    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results"]
+    try:
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return bool(done.stdout)
 
 
 def describe() -> dict[str, Any]:

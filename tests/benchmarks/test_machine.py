@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
 
-from benchmarks.machine import cpu_limits, peak_extra_bytes, torch_threads
+from benchmarks.machine import cpu_limits, is_changed, peak_extra_bytes, torch_threads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -43,3 +44,18 @@ def test_threads_are_put_back():
     with torch_threads(2):
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == before
+
+
+def test_a_stored_result_is_no_change_of_what_is_measured(tmp_path):
+    assert is_changed(tmp_path) is None
+    source, result = tmp_path / "a.py", tmp_path / "benchmarks" / "results" / "a.json"
+    result.parent.mkdir(parents=True)
+    for file in (source, result):
+        file.write_text("1")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *arguments], cwd=tmp_path, check=True)
+    result.write_text("2")
+    assert is_changed(tmp_path) is False
+    source.write_text("2")
+    assert is_changed(tmp_path) is True

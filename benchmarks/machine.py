@@ -24,11 +24,13 @@ VERSIONS += ["torchcodec", "opencv-python-headless", "nvidia-dali-cuda130"]
 
 
 def is_changed(repository: Path) -> bool | None:
-    """Whether tracked files differ from the commit, but for measured results: a run writes one after the other.
+    """Whether tracked files differ from the commit, but for results and the pages that show them: a run writes one result
+    after the other, and is not what they say.
 
     None where git cannot tell.
     """
-    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results"]
+    shown = [f":(exclude){path}" for path in ("benchmarks/results", "docs", "README.md")]
+    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *shown]
     try:
         done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -24,8 +24,8 @@ VERSIONS += ["torchcodec", "opencv-python-headless", "nvidia-dali-cuda130"]
 
 
 def is_changed(repository: Path) -> bool | None:
-    """Whether tracked files differ from the commit, but for results and the pages that show them: a run writes one result
-    after the other, and is not what they say.
+    """Whether tracked files differ from the commit, but for results and the pages that show them: a run writes one
+    result after the other, and is not what they say.
 
     None where git cannot tell.
     """

@@ -183,7 +183,7 @@ def test_the_sanitizer_runs_tests_of_every_op_and_none_that_it_cannot(tmp_path):
     collected = subprocess.run(pytest_command, cwd=gpu_run.ROOT, capture_output=True, text=True, check=True).stdout
     names = [line.rpartition("/")[2] for line in collected.splitlines() if "::" in line]
     assert {name.partition("::")[0] for name in names} == {
-        f"test_{op}_cuda.py" for op in ("attention", "contrastive", "log_mel")
+        f"test_{op}_cuda.py" for op in ("adamw", "attention", "contrastive", "log_mel")
     }
     every = subprocess.run(
         [PYTHON, "-m", "pytest", "-q", "--collect-only", "-m", "gpu", "tests/kernels"],

@@ -39,7 +39,7 @@ def test_a_token_goes_to_the_nearest_window_center(make_text, seconds: float, su
 def test_a_token_halfway_goes_to_the_earlier_window(make_text) -> None:
     # Binary fractions throughout, so that the two distances are exactly equal in float32.
     data = DataConfig(
-        num_segments=1, num_segment_groups=1, num_audio_subsegments=2, num_text_spans_to_include=1,
+        num_segments=1, num_segment_groups=1, num_audio_subsegments=2, mask_rate=0.5, num_text_spans_to_include=1,
         sample_rate=64, fft_hop_length=1, fft_window_size=2, spec_size=160,
     )  # fmt: skip
     alignment = align(make_text(data, [(0, 1.0, 1.5)]), np.array([[16, 80]]), data, 64)

@@ -127,6 +127,10 @@ def _explained(message: str) -> str:
         near = get_close_matches(unknown[2], allowed, n=1)
         meant = f" Did you mean {unknown[1]}.{near[0]}?" if near else ""
         message += f"\n{unknown[1]} has no {unknown[2]}.{meant} It has: {', '.join(allowed)}"
+    elif misspelt := re.search(r"unrecognized arguments: --(\w+)\.", message):
+        near = get_close_matches(misspelt[1], SECTIONS, n=1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        message += f"\nThere is no section {misspelt[1]}.{meant} There are: {', '.join(SECTIONS)}"
     return message
 
 

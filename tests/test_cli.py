@@ -15,6 +15,8 @@ ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n
     ("arguments", "said"),
     [
         (["--model.hiden_size=256"], ["model has no hiden_size", "Did you mean model.hidden_size?", "vit_num_layers"]),
+        (["--optimzer.eps=1"], ["There is no section optimzer. Did you mean optimizer? There are: data, model"]),
+        (["--zzz.eps=1"], ["There is no section zzz. There are: data, model, optimizer, train"]),
         (["--model.hidden_size=abc"], ["model.hidden_size", "int", "abc"]),
         (["--model.hidden_size=100"], ["model.hidden_size must be a multiple of 64", "100"]),
         (["--train.precision=fp8"], ["train.precision", "float32", "bfloat16", "fp8"]),

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
@@ -77,7 +77,14 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def packages() -> list[str]:
+    """All packages, those in kernels/ under the name that they are imported by."""
+    ops = (name.removeprefix("kernels") for name in find_packages(str(ROOT), include=["kernels", "kernels.*"]))
+    return [*(f"reserve_kernels{name}" for name in ops), *find_packages(str(ROOT), include=["reserve", "reserve.*"])]
+
+
 setup(
+    packages=packages(),
     # Optional: setuptools then accepts that there is no file where the library was left out.
     ext_modules=[Extension("reserve_kernels.native_library", sources=[], optional=True)],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
 from benchmarks.machine import torch_threads
-from reserve.data.audio import read_soundtrack
-from reserve.data.media import MediaFile
+from reserve.data.decode.pyav import MediaFile
+from reserve.data.decode.sound import read_soundtrack
 
 OP = "decoding"
 SECONDS, RATE, WIDTH, HEIGHT = 40, 25, 640, 360

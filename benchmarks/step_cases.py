@@ -11,15 +11,19 @@ import torch
 from torch import nn
 
 from reserve.config import Config
-from reserve.data.loader import collate
-from reserve.model import objective, transformer
-from reserve.model.batch import PretrainBatch
+from reserve.model import transformer
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.objective import pretrain_loss, pretrain_pairs
 from reserve.model.transformer import HEAD_SIZE, Attention
-from reserve.synthetic.batches import RandomExamples
+from reserve.tasks.pretrain import objective
+from reserve.tasks.pretrain.batch import PretrainBatch
+from reserve.tasks.pretrain.dataset import collate
+from reserve.tasks.pretrain.objective import pretrain_pairs
+from reserve.tasks.pretrain.random_examples import RandomExamples
+from reserve.tasks.pretrain.task import Pretrain
+from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
-from reserve.train.loop import make_optimizer, train_step
+from reserve.train.fit import set_learning_rate, train_step
+from reserve.train.optimizer import make_optimizer
 from reserve_kernels import contrastive_loss, rotary_attention
 
 
@@ -51,20 +55,23 @@ class Step:
     def __init__(self, config: Config, batch: PretrainBatch, device: torch.device) -> None:
         self.config, self.batch = config, batch.to(device)
         self.model = made_on(device, config)
-        self.optimizer = make_optimizer(self.model, config)
-        self.ranks = Ranks(0, 1, device)
+        self.task, self.ranks = Pretrain.of(config), Ranks(0, 1, device)
+        groups = self.task.parameter_groups(self.model, config.optimizer)
+        self.optimizer = make_optimizer(self.model, groups, config.optimizer)
         self.steps = 0
 
     def __call__(self) -> dict[str, torch.Tensor]:
-        pairs = functools.partial(pretrain_pairs, self.model)
-        step, self.steps = self.steps, self.steps + 1
-        return train_step(pairs, self.model, self.optimizer, self.batch, step, self.config, self.ranks)
+        set_learning_rate(self.optimizer, self.steps, self.config, self.task.learning_rate_decay)
+        self.steps += 1
+        return train_step(self._loss, self.optimizer, self.batch, self.config, self.ranks)
+
+    def _loss(self, batch: PretrainBatch) -> Loss:
+        return self.task.loss(self.model, batch, None)
 
     def loss_and_gradient(self) -> list[torch.Tensor]:
         """The loss, and the norm of its gradient by each parameter; the weights stay as they are."""
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16"):
-            pairs = pretrain_pairs(self.model, self.batch)
-        loss = pretrain_loss(pairs, self.model.contrastive_scales, self.batch.targets.span_source).total
+            loss = self._loss(self.batch).total
         gradients = torch.autograd.grad(loss, list(self.model.parameters()))
         return [loss.detach(), torch.stack([gradient.norm() for gradient in gradients])]
 

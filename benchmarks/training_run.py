@@ -25,12 +25,14 @@ from benchmarks.step_cases import made_on, step_flops
 from benchmarks.training_step import BASE, LARGE, SMALL
 from reserve.config import Config, OptimizerConfig
 from reserve.data.loader import BatchSampler, training_loader
-from reserve.model.batch import PretrainBatch
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.objective import pretrain_pairs
-from reserve.synthetic.batches import RandomExamples
+from reserve.tasks.pretrain.batch import PretrainBatch
+from reserve.tasks.pretrain.random_examples import RandomExamples
+from reserve.tasks.pretrain.task import Pretrain
+from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks, pick_device
-from reserve.train.loop import make_optimizer, train_step
+from reserve.train.fit import set_learning_rate, train_step
+from reserve.train.optimizer import make_optimizer
 
 CONFIGS = {"small": SMALL, "base": BASE, "large": LARGE}
 WARM_UP = 5
@@ -61,17 +63,19 @@ def timed_steps(
     model: MerlotReserve, batches: Iterator[PretrainBatch], config: Config, device: torch.device, until: float
 ) -> Iterator[dict[str, float]]:
     """Trains until the time `until`; yields each step's losses, seconds, and the part of them spent on its batch."""
-    ranks, optimizer = Ranks(0, 1, device), make_optimizer(model, config)
+    task, ranks = Pretrain.of(config), Ranks(0, 1, device)
+    optimizer = make_optimizer(model, task.parameter_groups(model, config.optimizer), config.optimizer)
 
-    def pairs(batch: PretrainBatch) -> Any:
-        return pretrain_pairs(model, batch)
+    def loss(batch: PretrainBatch) -> Loss:
+        return task.loss(model, batch, None)
 
     step = 0
     while time.perf_counter() < until:
         start = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - start
-        values = train_step(pairs, model, optimizer, batch, step, config, ranks)
+        set_learning_rate(optimizer, step, config, task.learning_rate_decay)
+        values = train_step(loss, optimizer, batch, config, ranks)
         losses = {name: float(value) for name, value in values.items()}  # waits for the device
         step += 1
         yield {"step": step, **losses, "seconds": time.perf_counter() - start, "waited": waited}
@@ -112,7 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
     model = made_on(device, config)
     examples = RandomExamples(options.batches * options.batch_size, config.data, config.model)
     sampler = BatchSampler(len(examples), options.batch_size)
-    loader = training_loader(examples, sampler, num_workers=options.workers, pin_memory=device.type == "cuda")
+    collate = Pretrain.of(config).collate
+    loader = training_loader(examples, sampler, collate, num_workers=options.workers, pin_memory=device.type == "cuda")
     batches = iter(loader)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
         flops = step_flops(model, next(batches).to(device))

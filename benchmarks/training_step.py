@@ -33,8 +33,8 @@ from reserve_kernels import backends
 
 OP = "training step"
 SMALL = Config(
-    DataConfig(num_segments=8, lang_seq_len=160, seq_len=240, text_span_budget=8, num_text_spans_to_include=18),
-    ModelConfig(
+    data=DataConfig(num_segments=8, lang_seq_len=160, seq_len=240, text_span_budget=8, num_text_spans_to_include=18),
+    model=ModelConfig(
         hidden_size=128,
         vit_num_layers=2,
         output_grid=(4, 6),

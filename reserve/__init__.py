@@ -1,22 +1,26 @@
 """MERLOT Reserve: data, model and trainer on top of the fused ops of `reserve_kernels`.
 
-    import reserve
+    >>> import torch, reserve
+    >>> model = reserve.MerlotReserve(reserve.ModelConfig(hidden_size=64, joint_num_layers=1, span_num_layers=1,
+    ...     vit_num_layers=1, audio_num_layers=1))
+    >>> model.embed_text_spans(torch.tensor([[265, 400, 1000]])).shape
+    torch.Size([1, 64])
 
-    model = reserve.load_official("base", reserve.ModelConfig())
-
-Importing this package imports nothing else: the names below are imported when they are first used.
+`MerlotReserve.from_pretrained(folder)` loads a run's checkpoint, `load_official(path, config)` a released one.
+Importing this package imports nothing else: each name below is imported when it is first used.
 """
 
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reserve.checkpoint.official import load_official, save_official
     from reserve.config import DataConfig, ModelConfig
     from reserve.data.tokenizer import Tokenizer
-    from reserve.model.checkpoint import load_official, save_official
-    from reserve.model.errors import CheckpointError
+    from reserve.errors import CheckpointError
     from reserve.model.merlot_reserve import MerlotReserve
 
 __all__ = [
@@ -30,21 +34,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CheckpointError": "reserve.model.errors",
+    "CheckpointError": "reserve.errors",
     "DataConfig": "reserve.config",
     "MerlotReserve": "reserve.model.merlot_reserve",
     "ModelConfig": "reserve.config",
     "Tokenizer": "reserve.data.tokenizer",
-    "load_official": "reserve.model.checkpoint",
-    "save_official": "reserve.model.checkpoint",
+    "load_official": "reserve.checkpoint.official",
+    "save_official": "reserve.checkpoint.official",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        try:
+            return version("merlot-reserve")
+        except PackageNotFoundError:
+            return "unknown"  # a source tree that was never installed
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), "__version__", *__all__})

@@ -13,7 +13,7 @@ HEAVY = (
     *("jsonargparse", "rich", "tensorboard", "zstandard", "pysubs2", "webvtt", "espeakng_loader", "matplotlib"),
     *("jinja2", "xformers", "flash_attn", "nvidia"),
 )
-MODULES = ["reserve", "reserve_kernels", "reserve.config", "reserve.model.checkpoint", "reserve.train.optimizer"]
+MODULES = ["reserve", "reserve_kernels", "reserve.config", "reserve.checkpoint.official", "reserve.train.optimizer"]
 
 
 def run(code: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reserve.data.errors import BadInput
+from reserve.errors import BadInput
 
 if TYPE_CHECKING:
     from PIL import Image

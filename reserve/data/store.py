@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from reserve.data.errors import BadInput
-from reserve.data.segments import MAX_PLAYBACK_SPEED
+from reserve.config import MAX_PLAYBACK_SPEED
 from reserve.data.types import Segments, VideoMetadata, Word
+from reserve.errors import BadInput
+from reserve.fs import replacing
 
 FORMAT = "reserve-segments-1"
 SUFFIX = ".safetensors"
@@ -73,15 +73,8 @@ def save_segments(segments: Segments, path: str | Path, *, key: str = "", warnin
         "num_words": str(sum(map(len, segments.words))),
         "warnings": json.dumps(list(warnings)),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(save(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata=header))
 
 
 def read_summary(path: str | Path) -> StoreSummary:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from reserve.data.vocabulary import SPECIAL_TOKENS, VOCABULARY_SIZE
+from reserve.batch.vocabulary import SPECIAL_TOKENS, VOCABULARY_SIZE
 
 MAX_FILE_BYTES = 32 * 2**20
 """Larger files are refused unread; a full vocabulary takes 2 MiB."""

@@ -8,9 +8,10 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from reserve.config import ModelConfig
-from reserve.model.packing import PackedSpans
-from reserve.model.rotary import centred_coordinates, grid_coordinates, rotary_angles, with_cls
+from reserve.batch.coordinates import centred_coordinates, grid_coordinates, with_cls
+from reserve.batch.packing import PackedSpans
+from reserve.config import MEL_CHANNELS, ModelConfig
+from reserve.model.rotary import rotary_angles
 from reserve.model.transformer import AttentionPool, Transformer
 
 
@@ -75,7 +76,7 @@ class AudioEncoder(nn.Module):
         self.patch = config.audio_patch_size
         self.window = config.audio_seq_length // (config.audio_patch_size * config.audio_token_length)
         # A convolution of width and stride `patch` is a linear map of that many frames, flattened.
-        self.embedding = nn.Linear(config.audio_patch_size * 65, config.hidden_size)
+        self.embedding = nn.Linear(config.audio_patch_size * MEL_CHANNELS, config.hidden_size)
         self.encoder = ClsTransformer(config.hidden_size, config.audio_num_layers, config.rotary)
         self.pool = AttentionPool(config.hidden_size)
 

@@ -7,15 +7,11 @@ flax's default, LeCun's normal, and the golden weights show it (their standard d
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from reserve.model.transformer import AttentionPool
-
-if TYPE_CHECKING:
-    from reserve.model.merlot_reserve import MerlotReserve
 
 # Standard deviation of a unit normal cut at two sigma; flax divides by it to keep LeCun's variance.
 _TRUNCATED_STD = 0.87962566103423978
@@ -26,8 +22,11 @@ def _truncated_normal(weight: torch.Tensor, std: float) -> None:
 
 
 @torch.no_grad()
-def initialize(model: MerlotReserve) -> None:
-    """Draws every parameter of a MerlotReserve anew from torch's default generator."""
+def initialize(model: nn.Module, init_scale: float) -> None:
+    """Draws the weights of a MerlotReserve anew from torch's default generator.
+
+    `init_scale` is a factor on the kernels outside the attention pools. The temperatures are the model's own affair.
+    """
     pooling = {m for pool in model.modules() if isinstance(pool, AttentionPool) for m in pool.children()}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
@@ -35,7 +34,7 @@ def initialize(model: MerlotReserve) -> None:
             if module in pooling:
                 std = 1 / (math.sqrt(fan_in) * _TRUNCATED_STD)
             else:
-                std = model.config.init_scale * min(18 / fan_in, 0.02) / math.sqrt(2)
+                std = init_scale * min(18 / fan_in, 0.02) / math.sqrt(2)
             _truncated_normal(module.weight, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -48,4 +47,3 @@ def initialize(model: MerlotReserve) -> None:
             module.reset_parameters()
         elif name.endswith("encoder") and hasattr(module, "cls"):
             nn.init.normal_(module.cls, std=0.02)
-    nn.init.constant_(model.contrastive_scales, model.config.init_log_scale)

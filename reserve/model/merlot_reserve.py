@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from reserve.config import ModelConfig
-from reserve.data.vocabulary import PAD
-from reserve.model.encoders import AudioEncoder, SpanEncoder, VisionEncoder
+from reserve.batch.inputs import ModelInputs
+from reserve.batch.packing import PackedSequences, PackedSpans, pack_joint, pack_spans
+from reserve.batch.streams import JointStream
+from reserve.batch.vocabulary import PAD
+from reserve.config import MEL_CHANNELS, ModelConfig
+from reserve.model.encoders import AudioEncoder, Encoded, SpanEncoder, VisionEncoder
 from reserve.model.initialization import initialize
-from reserve.model.packing import JointStream, PackedSequences, PackedSpans, pack_joint, pack_spans
+from reserve.model.pretrained import Pretrained
 from reserve.model.rotary import rotary_angles
 from reserve.model.transformer import Transformer
 
@@ -22,8 +25,6 @@ SUBSEGMENTS = 3
 """Audio subsegments of a segment when videos are embedded."""
 MAX_SEGMENTS = 8
 """Segments of a video that are embedded together: those of a group in pretraining."""
-MEL_CHANNELS = 65
-"""64 log-mels and the playback speed."""
 
 
 def unit_normalize(x: torch.Tensor) -> torch.Tensor:
@@ -32,12 +33,28 @@ def unit_normalize(x: torch.Tensor) -> torch.Tensor:
     return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + NORM_EPS)).to(x.dtype)
 
 
-class MerlotReserve(nn.Module):
-    """The model. `embed_video`, `embed_text_spans` and `embed_audio` give unit vectors to compare by dot product."""
+class Outputs(NamedTuple):
+    """What one forward pass gives.
+
+    `joint` [tokens, hidden], the joint encoder's packed output before the head; `frames` of n images; `sounds` of the
+    clips, None without sound; `spans` [spans, hidden], None without spans.
+    """
+
+    joint: torch.Tensor
+    frames: Encoded
+    sounds: Encoded | None
+    spans: torch.Tensor | None
+
+
+class MerlotReserve(Pretrained):
+    """The model.
+
+    Calling it encodes a batch, for training. `embed_video`, `embed_text_spans` and `embed_audio` give unit vectors to
+    compare by dot product. `from_pretrained` and `save_pretrained` read and write a folder.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.vision_encoder = VisionEncoder(config)
         self.audio_encoder = AudioEncoder(config)
@@ -45,39 +62,23 @@ class MerlotReserve(nn.Module):
         self.joint_transformer = Transformer(config.hidden_size, config.joint_num_layers, config.rotary)
         self.head = nn.Linear(config.hidden_size, config.hidden_size)
         self.contrastive_scales = nn.Parameter(torch.ones(3))
-        initialize(self)
+        initialize(self, config.init_scale)
+        nn.init.constant_(self.contrastive_scales, config.init_log_scale)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v}" for k, v in asdict(self.config).items())
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-    ) -> MerlotReserve:
-        """A float32 model on the CPU from a folder of `save_pretrained` or an id of the Hugging Face hub.
-
-        A checkpoint of a run is such a folder. `revision`, `cache_dir` and `local_files_only` are the hub's. Raises
-        CheckpointError saying what is wrong.
-        """
-        from reserve.model.pretrained import find_pretrained, load_pretrained
-
-        folder = find_pretrained(source, revision=revision, cache_dir=cache_dir, offline=local_files_only)
-        return load_pretrained(folder)
-
-    def save_pretrained(self, folder: str | os.PathLike[str], *, step: int = 0) -> None:
-        """Writes `model.safetensors` and `config.json`; `step` is how many steps the weights were trained for."""
-        from reserve.model.pretrained import save_pretrained
-
-        save_pretrained(self, folder, step=step)
-
     @property
     def device(self) -> torch.device:
         return self.head.weight.device
+
+    def forward(self, inputs: ModelInputs) -> Outputs:
+        """Encodes frames, sounds and text spans, and the joint sequences over them."""
+        frames = self.vision_encoder(inputs.images.flatten(0, -4))
+        sounds = None if inputs.audio_clips is None else self.audio_encoder(inputs.audio_clips.flatten(0, -3))
+        pooled_audio = self._no_audio(frames.pooled) if sounds is None else sounds.pooled
+        joint = self.encode_joint(inputs.joint, frames.pooled, pooled_audio)
+        return Outputs(joint, frames, sounds, None if inputs.spans is None else self.encode_spans(inputs.spans))
 
     def encode_joint(self, packed: PackedSequences, images: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         """Joint encoder over packed sequences, before the head: [tokens, hidden].
@@ -104,6 +105,7 @@ class MerlotReserve(nn.Module):
         Raises ValueError or TypeError where the shape, the dtype or an id is not allowed.
         """
         limit = self.config.text_span_length
+        _check_tensor("spans", spans)
         if spans.dim() != 2 or spans.shape[1] > limit:
             raise ValueError(f"spans must be [n, length] with length at most {limit}; got {tuple(spans.shape)}")
         self._check_ids("spans", spans)
@@ -140,6 +142,8 @@ class MerlotReserve(nn.Module):
         Raises ValueError or TypeError where a shape, a dtype or a value is not allowed.
         """
         self._check_images(images)
+        _check_tensor("tokens", tokens)
+        _check_tensor("subsegments", subsegments)
         videos, segments, height, width, _ = images.shape
         if tokens.shape != subsegments.shape or tokens.dim() != 2 or len(tokens) != videos:
             raise ValueError(
@@ -188,7 +192,7 @@ class MerlotReserve(nn.Module):
         if clips is None:
             if packed.audio_index.numel():
                 raise ValueError("audio_clips must be given: tokens contain AUDIOSPAN")
-            return like.new_empty(0, self.config.audio_token_length, self.config.hidden_size)
+            return self._no_audio(like)
         self._check_clips("audio_clips", clips)
         if clips.shape[:2] != (videos, SUBSEGMENTS * segments):
             raise ValueError(
@@ -197,7 +201,12 @@ class MerlotReserve(nn.Module):
             )
         return self.audio_encoder(clips.flatten(0, 1)).pooled
 
+    def _no_audio(self, like: torch.Tensor) -> torch.Tensor:
+        """The pooled tokens of no clip, in the dtype and on the device of `like`."""
+        return like.new_empty(0, self.config.audio_token_length, self.config.hidden_size)
+
     def _check_images(self, images: torch.Tensor) -> None:
+        _check_tensor("images", images)
         if images.dim() != 5 or images.shape[-1] != 3:
             raise ValueError(f"images must be [videos, segments, height, width, 3]; got {tuple(images.shape)}")
         if images.dtype != torch.uint8 and not images.is_floating_point():
@@ -217,12 +226,18 @@ class MerlotReserve(nn.Module):
             )
 
     def _check_clips(self, name: str, clips: torch.Tensor) -> None:
+        _check_tensor(name, clips)
         if clips.dim() < 2 or clips.shape[-2:] != (self.config.audio_seq_length, MEL_CHANNELS):
             raise ValueError(
                 f"{name} must be [..., {self.config.audio_seq_length}, {MEL_CHANNELS}]; got {tuple(clips.shape)}"
             )
         if not clips.is_floating_point():
             raise TypeError(f"{name} must be floating; got {clips.dtype}")
+
+
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
 
 
 def _check_whole(name: str, value: torch.Tensor) -> None:

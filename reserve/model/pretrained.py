@@ -7,21 +7,24 @@ model, draws weights before it replaces them, and does not say what is wrong wit
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from torch import nn
 
 from reserve.config import ModelConfig
-from reserve.config_values import build_section
-from reserve.model.atomic import replacing
-from reserve.model.checkpoint import compare_shapes, empty_model, fill_model
-from reserve.model.errors import CheckpointError
+from reserve.config.load import build_section
+from reserve.errors import BadInput, CheckpointError
+from reserve.fs import check_regular_file, replacing, write_text_atomic
+from reserve.model.weights import compare_shapes, copy_weight, empty_model, fill_model, listed
 
-if TYPE_CHECKING:
-    from reserve.model.merlot_reserve import MerlotReserve
+logger = logging.getLogger(__name__)
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MODEL_TYPE = "merlot_reserve"
@@ -34,58 +37,111 @@ Result = TypeVar("Result")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def save_pretrained(model: MerlotReserve, folder: str | os.PathLike[str], *, step: int = 0) -> None:
-    """Writes a model's weights, as they are, and its configuration; `step` is how many steps they were trained for.
+class Pretrained(nn.Module):
+    """A model that is kept in a folder: its weights, and the configuration its class is built from.
 
-    Each of the two files appears whole or not at all; files of their names are replaced. Raises ValueError where a
-    weight is not finite, for it could not be loaded again; OSError where a file cannot be written.
+    A subclass is built as `cls(config)`, with a `config` of its `config_class`, a frozen dataclass that extends its
+    parent's where the subclass has settings of its own. The class right below Pretrained is the trunk: its weights are
+    never missing silently, whatever a subclass adds.
     """
-    safetensors = _safetensors()
-    folder = Path(folder)
-    state = {name: parameter.detach().contiguous().cpu() for name, parameter in model.named_parameters()}
-    for name, weight in state.items():
-        if not bool(weight.isfinite().all()):
-            raise ValueError(f"{name} holds numbers that are not finite")
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / CONFIG) as temporary:
-        values = {"model_type": MODEL_TYPE, "step": step, **asdict(model.config)}
-        temporary.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-    with replacing(folder / WEIGHTS) as temporary:
-        try:
-            safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
-        except safetensors.SafetensorError as error:
-            raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from error
-        # safetensors makes files that nobody else may read.
-        temporary.chmod((folder / CONFIG).stat().st_mode)
 
+    config_class: ClassVar[type[ModelConfig]] = ModelConfig
+    config: ModelConfig
 
-def load_pretrained(folder: str | os.PathLike[str]) -> MerlotReserve:
-    """A model in float32 from the folder's two files. Raises CheckpointError saying what is wrong with which file."""
-    model = empty_model(_read_config(Path(folder) / CONFIG)[0])
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
 
-    def read(weights: Any) -> MerlotReserve:
-        stored = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (a handle, not a dict)
-        for name, there in stored.items():
-            if there.get_dtype() not in _FLOATING:
-                raise CheckpointError(f"{name:.120} must hold floating-point numbers; got {there.get_dtype()}")
-        compare_shapes(
-            {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
-            {name: tuple(there.get_shape()) for name, there in stored.items()},
-        )
-        return fill_model(model, lambda name, size: (name, weights.get_tensor(name)))
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        **settings: Any,
+    ) -> Self:
+        """A float32 model on the CPU from a folder of `save_pretrained` or an id of the Hugging Face hub.
 
-    return _with_weights(Path(folder) / WEIGHTS, read)
+        A checkpoint of a run is such a folder. `settings` override fields of the stored configuration. The folder may
+        be of another class with the same trunk: parameters that it lacks keep the values this class initialises them
+        to, those that only it has are left out, and a warning names both. `revision`, `cache_dir` and
+        `local_files_only` are the hub's. Raises CheckpointError saying what is wrong with which file, ValueError for a
+        setting that is unknown or not allowed.
+        """
+        folder = find_pretrained(source, revision=revision, cache_dir=cache_dir, offline=local_files_only)
+        stored = _read_config(folder / CONFIG)
+        own_fields = {field.name for field in fields(cls.config_class)}
+        same_class = stored.architecture == _architecture(cls)
+        values = {k: v for k, v in stored.settings.items() if same_class or k in own_fields}
+        config = _build_config(cls.config_class, values, folder / CONFIG)
+        unknown = sorted(settings.keys() - own_fields)
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(own_fields))}")
+        if settings:
+            config = replace(config, **settings)
+        if same_class and cls is _trunk(cls):
+            return _load_all(empty_model(lambda: cls(config)), folder / WEIGHTS)
+        # Built in full: a subclass may compute buffers, which an empty model would not have.
+        model = cls(config)
+        _load_into(model, folder / WEIGHTS, needed=None if same_class else _trunk_names(cls, config))
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, step: int = 0) -> None:
+        """Writes the weights, as they are, and the configuration; `step` is how many steps they were trained for.
+
+        Each of the two files appears whole or not at all; files of their names are replaced. Raises ValueError where a
+        weight is not finite, for it could not be loaded again; OSError where a file cannot be written.
+        """
+        safetensors = _safetensors()
+        folder = Path(folder)
+        state = {name: value.detach().contiguous().cpu() for name, value in _stored_tensors(self).items()}
+        for name, weight in state.items():
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{name} holds numbers that are not finite")
+        folder.mkdir(parents=True, exist_ok=True)
+        values: dict[str, Any] = {"model_type": MODEL_TYPE, "step": step}
+        if _architecture(type(self)) is not None:
+            values["class"] = _architecture(type(self))
+        write_text_atomic(folder / CONFIG, json.dumps(values | asdict(self.config), indent=2) + "\n")
+        with replacing(folder / WEIGHTS) as temporary:
+            try:
+                safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
+            except safetensors.SafetensorError as error:
+                raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from error
+            # safetensors makes files that nobody else may read.
+            temporary.chmod((folder / CONFIG).stat().st_mode)
+
+    def restore(self, folder: str | os.PathLike[str]) -> None:
+        """Loads a folder of this very class and configuration into this model, in place.
+
+        Raises ValueError where it is of another one, naming the settings that differ; CheckpointError where a file is
+        damaged.
+        """
+        path = Path(folder)
+        stored = _read_config(path / CONFIG)
+        if stored.architecture != _architecture(type(self)):
+            raise ValueError(
+                f"{path} is of a {stored.architecture or _trunk(type(self)).__name__}, not of a {type(self).__name__}"
+            )
+        saved = asdict(_build_config(self.config_class, stored.settings, path / CONFIG))
+        wanted = asdict(self.config)
+        changed = [f"{name} {value}, not {wanted[name]}" for name, value in saved.items() if value != wanted[name]]
+        if changed:
+            raise ValueError(f"{path} is of a model with {'; '.join(changed)}")
+        _load_into(self, path / WEIGHTS, needed=None)
 
 
 def pretrained_step(folder: str | os.PathLike[str]) -> int:
     """How many steps a folder's weights were trained for; 0 where it does not say. Raises CheckpointError."""
-    return _read_config(Path(folder) / CONFIG)[1]
+    return _read_config(Path(folder) / CONFIG).step
 
 
 def find_pretrained(
     source: str | os.PathLike[str], *, revision: str | None, cache_dir: str | os.PathLike[str] | None, offline: bool
 ) -> Path:
-    """The folder `source` names: itself, or where the Hugging Face hub's repository of that id has been downloaded to.
+    """The folder `source` names, or the local copy of the Hugging Face hub's repository of that id.
 
     Raises CheckpointError where there is no such folder or repository.
     """
@@ -113,13 +169,103 @@ def find_pretrained(
     return Path(str(folder))
 
 
-def _read_config(path: Path) -> tuple[ModelConfig, int]:
-    """The configuration and the step."""
+def _trunk(cls: type[Pretrained]) -> type[Pretrained]:
+    """The ancestor of `cls`, or `cls` itself, that derives from Pretrained directly."""
+    return next(base for base in cls.__mro__ if Pretrained in base.__bases__)
+
+
+def _architecture(cls: type[Pretrained]) -> str | None:
+    """What config.json says of the class: None for the trunk, so that its files have no such key."""
+    return None if cls is _trunk(cls) else cls.__name__
+
+
+def _trunk_names(cls: type[Pretrained], config: ModelConfig) -> frozenset[str]:
+    """Names of the trunk's parameters, which every folder must have."""
+    trunk = _trunk(cls)
+    own = trunk.config_class(**{field.name: getattr(config, field.name) for field in fields(trunk.config_class)})
+    return frozenset(name for name, _ in empty_model(lambda: trunk(own)).named_parameters())
+
+
+def _stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, shared ones once, and the buffers that belong to the state."""
+    parameters = dict(model.named_parameters())
+    state = model.state_dict(keep_vars=True)
+    buffers = {name: state[name] for name, _ in model.named_buffers() if name in state}
+    return {**parameters, **buffers}
+
+
+def _load_all(model: Result, path: Path) -> Result:
+    """Fills an empty model with the weights at `path`, which must have exactly its parameters."""
+
+    def read(weights: Any) -> Result:
+        assert isinstance(model, nn.Module)
+        compare_shapes(
+            {name: tuple(p.shape) for name, p in model.named_parameters()}, _stored_shapes(weights, frozenset())
+        )
+        return fill_model(model, lambda name, _: (name, weights.get_tensor(name)))
+
+    return _with_weights(path, read)
+
+
+def _load_into(model: nn.Module, path: Path, needed: frozenset[str] | None) -> None:
+    """Copies the weights at `path` into a model.
+
+    They must be exactly the model's where `needed` is None. Otherwise only the names in `needed` must be stored; the
+    rest of the model stays as it is, the rest of the file is left out, and a warning names both.
+    """
+
+    def read(weights: Any) -> None:
+        targets = _stored_tensors(model)
+        stored = _stored_shapes(weights, frozenset(k for k, v in targets.items() if not v.is_floating_point()))
+        shared = set(targets)
+        if needed is not None:
+            shared &= stored.keys()
+            _warn_of_differences(type(model).__name__, targets, stored, path)
+        expected = {name: tuple(targets[name].shape) for name in {*shared, *(needed or ())}}
+        compare_shapes(expected, stored if needed is None else {k: v for k, v in stored.items() if k in expected})
+        for name in sorted(shared):
+            copy_weight(targets[name], name, weights.get_tensor(name))
+
+    _with_weights(path, read)
+
+
+def _warn_of_differences(name: str, targets: Mapping[str, Any], stored: Mapping[str, Any], path: Path) -> None:
+    new, unused = sorted(targets.keys() - stored.keys()), sorted(stored.keys() - targets.keys())
+    if new:
+        logger.warning(
+            "%s lacks %d weights of %s, which keep their initial values: %s", path, len(new), name, listed(new)
+        )
+    if unused:
+        logger.warning("%s has %d weights that %s does not use: %s", path, len(unused), name, listed(unused))
+
+
+def _stored_shapes(weights: Any, whole: frozenset[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name. Raises CheckpointError for an array that is not floating, unless its name is in `whole`."""
+    shapes = {}
+    for name in weights.keys():  # noqa: SIM118 (a handle, not a dict)
+        array = weights.get_slice(name)
+        if name not in whole and array.get_dtype() not in _FLOATING:
+            raise CheckpointError(f"{name:.120} must hold floating-point numbers; got {array.get_dtype()}")
+        shapes[name] = tuple(array.get_shape())
+    return shapes
+
+
+@dataclass(frozen=True)
+class _StoredConfig:
+    """What config.json holds: the model's settings, its class if it is not the trunk, and the steps trained."""
+
+    settings: dict[str, Any]
+    architecture: str | None
+    step: int
+
+
+def _read_config(path: Path) -> _StoredConfig:
     try:
-        if path.exists() and not path.is_file():  # a pipe may never end
-            raise CheckpointError(f"cannot read {path}: not a file")
+        check_regular_file(path)
         with path.open("rb") as file:
             content = file.read(_MAX_CONFIG_BYTES + 1)
+    except BadInput as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > _MAX_CONFIG_BYTES:
@@ -130,28 +276,35 @@ def _read_config(path: Path) -> tuple[ModelConfig, int]:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict) or values.pop("model_type", None) != MODEL_TYPE:
         raise CheckpointError(f'{path} must be a map with "model_type": "{MODEL_TYPE}"')
-    step = values.pop("step", 0)
+    step, architecture = values.pop("step", 0), values.pop("class", None)
     if type(step) is not int or not 0 <= step < 2**31:
         raise CheckpointError(f"{path}: step must be a whole number from 0 to 2^31 - 1; got {step!r:.80}")
+    if not isinstance(architecture, str | None):
+        raise CheckpointError(f"{path}: class must be the name of a class; got {architecture!r:.80}")
+    return _StoredConfig(values, architecture, step)
+
+
+def _build_config(kind: type[ModelConfig], values: Mapping[str, Any], path: Path) -> ModelConfig:
     try:
-        config = build_section(ModelConfig, values, "config")
+        config = build_section(kind, values, "config")
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     for name, value in asdict(config).items():
         limit = _MAX_LAYERS if name.endswith("num_layers") else _MAX_SIZE
         if type(value) in (int, tuple) and max(value if isinstance(value, tuple) else (value,)) > limit:
             raise CheckpointError(f"{path}: config.{name} must be at most {limit}; got {value}")
-    return config, step
+    return config
 
 
 def _with_weights(path: Path, read: Callable[[Any], Result]) -> Result:
     """`read` of the opened file; its arrays are read one at a time, when they are asked for."""
     safetensors = _safetensors()
-    if not path.is_file():
-        raise CheckpointError(f"cannot read {path}: there is no such file")
     try:
+        check_regular_file(path)
         with safetensors.safe_open(path, framework="pt") as weights:
             return read(weights)
+    except BadInput as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (safetensors.SafetensorError, OSError) as error:

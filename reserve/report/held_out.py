@@ -10,13 +10,13 @@ from itertools import groupby
 import numpy as np
 from markupsafe import Markup
 
-from reserve.data.dataset import MaskedExample, PretrainDataset
-from reserve.data.masking import inference_subsegment_starts
+from reserve.batch.streams import TokenStream
+from reserve.batch.vocabulary import AUDIOSPAN, MASK, MASKAUDIO, PAD
 from reserve.data.store import load_segments
-from reserve.data.types import TokenStream
-from reserve.data.vocabulary import AUDIOSPAN, MASK, MASKAUDIO, PAD
-from reserve.evaluate import Evaluation, Ranking
 from reserve.report.pictures import clip_uri, frame_uri, spectrogram_svg
+from reserve.tasks.pretrain.dataset import Example, PretrainDataset
+from reserve.tasks.pretrain.masking import inference_subsegment_starts
+from reserve.tasks.pretrain.ranking import Evaluation, Ranking
 
 SHOWN_SEGMENTS = 6
 SHOWN_PICTURES = 3
@@ -113,7 +113,7 @@ class HeldOut:
     def segment(self, example: int, segment: int) -> HeldOutSegment:
         """Everything about segment `segment` of example `example`."""
         item, data = self._example(example), self.data
-        video, index = self.dataset.examples[example].segments[segment]
+        video, index = self.dataset.plans[example].segments[segment]
         stored = load_segments(self.dataset.stores[video], index, index + 1)
         length = self.dataset.model.audio_seq_length
         subsegments = segment * data.num_audio_subsegments + np.arange(data.num_audio_subsegments)
@@ -214,7 +214,7 @@ class HeldOut:
         return self.dataset.tokenizer.decode(ids[ids != PAD]).strip()
 
 
-def spoken_tokens(item: MaskedExample, subsegment: int) -> np.ndarray:
+def spoken_tokens(item: Example, subsegment: int) -> np.ndarray:
     """Token ids of what is said in a subsegment, as text2audio has it: shown, or masked and to be predicted."""
     stream = item.text.text2audio
     there = stream.audio_ptr == subsegment

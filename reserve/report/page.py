@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
 from reserve.config import Config
-from reserve.data.dataset import PretrainDataset
-from reserve.evaluate import Evaluation, Ranking
+from reserve.fs import write_text_atomic
 from reserve.report.held_out import HeldOut, choose_segments
 from reserve.report.pictures import curves_svg
+from reserve.tasks.pretrain.ranking import Evaluation, Ranking
+from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.metrics import read_metrics
+from reserve.train.run_folder import read_run
 
 NAME = "report.html"
 TEMPLATE = "report.html.jinja"
@@ -51,8 +52,8 @@ class Scale:
         return [(self(10.0**power), f"{10.0 ** (power + 2):g}%") for power in decades]
 
 
-def write_report(run: Path, config: Config, dataset: PretrainDataset, evaluation: Evaluation) -> Path:
-    """Writes `run`/report.html about an evaluation on `dataset`, with the curves of `run`/metrics.jsonl if it exists.
+def write_report(run: Path, evaluation: Evaluation) -> Path:
+    """Writes `run`/report.html about an evaluation of the run, with the curves of its metrics.jsonl if there is one.
 
     The page asks nothing of the network and runs no script; what it quotes of videos is escaped. Returns its path.
     """
@@ -66,6 +67,8 @@ def write_report(run: Path, config: Config, dataset: PretrainDataset, evaluation
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "score": _score, "place": _place, "clock": _clock, "times": _times}
+    config = _run_config(run)
+    dataset = evaluation.dataset
     held_out = HeldOut(dataset, evaluation)
     page = environment.get_template(TEMPLATE).render(
         run=run.resolve().name,
@@ -81,11 +84,16 @@ def write_report(run: Path, config: Config, dataset: PretrainDataset, evaluation
         ],
     )
     path = run / NAME
-    partial = path.with_name(NAME + ".partial")
-    # File names and JSON transcripts can hold what is no Unicode.
-    partial.write_text(page, "utf-8", errors="replace")
-    os.replace(partial, path)
+    # File names and JSON transcripts can hold characters that are not Unicode.
+    write_text_atomic(path, page, errors="replace")
     return path
+
+
+def _run_config(run: Path) -> Config:
+    task, fit = read_run(run)
+    if not isinstance(task, Pretrain):
+        raise ValueError(f"{run} is a run of the task {task.name}; the report is about pretraining")
+    return Config(data=task.data, model=task.model, optimizer=fit.optimizer, train=fit.train)
 
 
 def chance_losses(config: Config) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from reserve.data.types import Word
+from reserve.fs import replacing
 from reserve.synthetic.drawing import HEIGHT, WIDTH, scene_frames
 from reserve.synthetic.narration import narrate
 from reserve.synthetic.sounds import scene_sound
@@ -99,9 +100,8 @@ def make_video(task: VideoTask) -> Path:
         for scene, first, last in zip(scenes, boundaries, boundaries[1:], strict=False)
         for frame in scene_frames(scene, (last - first) / FRAME_RATE, FRAME_RATE)
     )
-    partial = task.path.with_suffix(".partial")
-    _encode(partial, frames, audio, sample_rate)
-    os.replace(partial, task.path)
+    with replacing(task.path) as temporary:
+        _encode(temporary, frames, audio, sample_rate)
     return task.path
 
 

@@ -1,37 +1,35 @@
-"""What a run tells: metrics.jsonl and TensorBoard on disk, a progress line on the screen."""
+"""A run's metrics: metrics.jsonl and TensorBoard on disk, a progress line on the screen."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from reserve.data.prepare import FileResult
-
-SHOWN = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
+from reserve.fs import write_text_atomic
 
 
 class Metrics:
     """Writes each line of metrics to `folder`/metrics.jsonl and TensorBoard, and shows it.
 
-    On a terminal a bar shows losses, examples/s and the time left; elsewhere a line is printed. A context manager.
-    Lines after `first_step`, which an interrupted run left behind, are dropped, so that steps are told once. What is
-    not a finite number is null in metrics.jsonl.
+    A context manager. On a terminal a bar has the metrics `shown`, examples/s and the time left; elsewhere a line is
+    printed. Lines after `first_step`, left by an interrupted run, are dropped, so that each step is there once. A value
+    that is not finite becomes null in metrics.jsonl.
     """
 
-    def __init__(self, folder: Path, *, first_step: int, total_steps: int, batch_size: int) -> None:
+    def __init__(
+        self, folder: Path, *, first_step: int, total_steps: int, batch_size: int, shown: Sequence[str] = ("loss",)
+    ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from torch.utils.tensorboard import SummaryWriter
 
-        self.batch_size, self.total_steps = batch_size, total_steps
+        self.batch_size, self.total_steps, self.shown = batch_size, total_steps, tuple(shown)
         path = folder / "metrics.jsonl"
         _drop_after(path, first_step)
         self._file = path.open("a", encoding="utf-8")
@@ -41,12 +39,12 @@ class Metrics:
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._progress.add_task("train", total=total_steps, completed=first_step, told="")
+        self._task = self._progress.add_task("train", total=total_steps, completed=first_step, status="")
         self._start = self._last = time.perf_counter()
         self._last_step = first_step
 
@@ -76,19 +74,16 @@ class Metrics:
         for name, value in line.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)
-        losses = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN)
-        told = f"{losses}  {rate:.1f} examples/s"
-        self._progress.update(self._task, told=told)
+        losses = "  ".join(f"{name} {values[name]:.3f}" for name in self.shown)
+        status = f"{losses}  {rate:.1f} examples/s"
+        self._progress.update(self._task, status=status)
         if not self._console.is_terminal:
             left = (self.total_steps - step) * self.batch_size / rate
-            print(f"step {step}/{self.total_steps}  {told}  {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"step {step}/{self.total_steps}  {status}  {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 class NoMetrics:
     """Takes the place of Metrics on all ranks but the first, and does nothing."""
-
-    def __init__(self, folder: Path, *, first_step: int, total_steps: int, batch_size: int) -> None:
-        pass
 
     def __enter__(self) -> Self:
         return self
@@ -101,31 +96,6 @@ class NoMetrics:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         pass
-
-
-@contextmanager
-def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
-    """Shows files being prepared: a bar on a terminal, a line for each that is skipped and for each thing wrong with
-    one that is used; sums up at the end."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    counts = {"prepared": 0, "unchanged": 0, "skipped": 0}
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("preparing videos", total=None)
-
-        def show(result: FileResult, total: int) -> None:
-            counts[result.status] += 1
-            progress.update(task, total=total, advance=1)
-            told = [f"skipped {result.path}: {result.reason}"] if result.status == "skipped" else []
-            told += [f"{result.path}: {warning}" for warning in result.warnings]
-            for line in told:
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        yield show
-    told = ", ".join(f"{n} {status}" for status, n in counts.items())
-    console.print(f"videos: {told}", markup=False, highlight=False)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -156,6 +126,4 @@ def _drop_after(path: Path, step: int) -> None:
     """Drops the lines after `step`, and what is left of a line cut short."""
     if path.exists():
         kept = [line for line in read_metrics(path) if line["step"] <= step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(map(_json_line, kept)), "utf-8")
-        os.replace(partial, path)
+        write_text_atomic(path, "".join(map(_json_line, kept)))

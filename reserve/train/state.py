@@ -1,4 +1,4 @@
-"""Saving a run and going on with it: one folder a checkpoint, complete or not there at all."""
+"""Saving and resuming a run: one folder a checkpoint, complete or absent."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from reserve.model.atomic import replacing
-from reserve.model.errors import CheckpointError
-from reserve.model.merlot_reserve import MerlotReserve
+from reserve.errors import CheckpointError
+from reserve.fs import replacing
+from reserve.model.pretrained import Pretrained
 
 _NAME = re.compile(r"step_(\d{8})")
 _PARTIAL = ".partial"
@@ -35,13 +35,13 @@ def list_checkpoints(run: Path) -> list[Checkpoint]:
 
 
 def save_checkpoint(
-    run: Path, step: int, model: MerlotReserve, optimizer: torch.optim.Optimizer, *, keep: int
+    run: Path, step: int, model: Pretrained, optimizer: torch.optim.Optimizer, *, keep: int
 ) -> Checkpoint:
     """Writes the state after `step` steps, then removes all but the `keep` latest checkpoints.
 
-    It is written under another name and renamed when it is whole, so that a crash leaves no half checkpoint. What an
-    earlier crash left of one is removed first. Raises ValueError where the model has diverged to weights that are not
-    finite, of which a checkpoint could not be loaded; OSError where a file cannot be written.
+    It is written under another name and renamed when it is whole, so that a crash leaves no half checkpoint. Remains
+    of an earlier crash are removed first. Raises ValueError where the model has diverged to weights that are not
+    finite, which could not be loaded again; OSError where a file cannot be written.
     """
     folder = run / "checkpoints" / f"step_{step:08d}"
     for left in folder.parent.glob(f"step_*{_PARTIAL}"):
@@ -52,8 +52,8 @@ def save_checkpoint(
         model.save_pretrained(partial, step=step)
     except ValueError as error:
         raise ValueError(
-            f"the model has diverged and is not saved: after step {step} {error}. Go on from the last checkpoint, or "
-            "begin again, with a smaller optimizer.learning_rate"
+            f"the model has diverged and is not saved: after step {step} {error}. Resume from the last checkpoint, or "
+            "start again, with a smaller optimizer.learning_rate"
         ) from error
     state = {"step": step, "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     with replacing(partial / _STATE) as temporary:
@@ -69,9 +69,9 @@ def save_checkpoint(
 
 
 def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Puts the moments and torch's generator back where they were. Nothing in the file is executed.
+    """Restores the moments and torch's generator. Nothing in the file is executed.
 
-    The optimiser keeps the settings it was made with: a run may be gone on with under others. Raises CheckpointError
+    The optimiser keeps the settings it was made with, so that a run can be resumed with others. Raises CheckpointError
     where the file is missing or damaged, ValueError where it is of another kind of optimiser.
     """
     path = checkpoint.path / _STATE
@@ -80,10 +80,23 @@ def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer)
         moments, generator = state["optimizer"], state["rng"]
     except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} is missing or damaged; without {checkpoint.path} the run goes on from the checkpoint before it"
+            f"{path} is missing or damaged; without {checkpoint.path} the run resumes from the checkpoint before it"
         ) from error
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(moments)
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
     torch.set_rng_state(generator)
+
+
+def restore_checkpoint(run: Path, model: Pretrained, optimizer: torch.optim.Optimizer) -> int:
+    """Loads the run's last checkpoint, if any, into model and optimiser; returns the steps done.
+
+    Raises ValueError where it is damaged or of other settings.
+    """
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        return 0
+    model.restore(checkpoints[-1].path)
+    load_trainer_state(checkpoints[-1], optimizer)
+    return checkpoints[-1].step

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.step_cases import ForwardCounter, Step, random_batch, replaced_ops, step_flops
 from benchmarks.training_step import SMALL
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.objective import pretrain_loss, pretrain_pairs
 from reserve.model.transformer import Transformer
+from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs
 
 
 def test_linear_layers_count_as_pytorch_counts_them():

@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reserve.data.errors import BadInput
-from reserve.data.images import (
-    bounded_size,
-    decode_jpeg,
-    encode_jpeg,
-    inference_image,
-    training_image,
-    trim_black_bars,
-)
+from reserve.data.images import bounded_size, decode_jpeg, encode_jpeg, inference_image, training_image, trim_black_bars
+from reserve.errors import BadInput
 
 SIZE = (192, 320)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_stores import DATA, MODEL, make_dataset, make_stores
 
-from reserve.data.errors import BadInput
-from reserve.data.loader import BatchSampler, collate, evaluation_batches, training_loader
-from reserve.data.vocabulary import LTOVPOOL, MASK, MASKAUDIO, PAD
-from reserve.model.batch import SPAN_SOURCES, span_sources, span_streams
+from reserve.batch.vocabulary import LTOVPOOL, MASK, MASKAUDIO, PAD
+from reserve.data.loader import BatchSampler, training_loader
+from reserve.errors import BadInput
+from reserve.tasks.pretrain.batch import SPAN_SOURCES, span_sources, span_streams
+from reserve.tasks.pretrain.dataset import collate, evaluation_batches
+from tests.helpers.small_stores import DATA, MODEL, make_dataset, make_stores
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ if __name__ == "__main__":
     import sys
     from pathlib import Path
     sys.path.append(sys.argv[2])
-    from small_stores import make_dataset, make_stores
+    from tests.helpers.small_stores import make_dataset, make_stores
     from reserve.data.loader import BatchSampler, training_loader
     dataset = make_dataset(make_stores(Path(sys.argv[1])))
     batches = training_loader(dataset, BatchSampler(len(dataset), 2), num_workers=1)

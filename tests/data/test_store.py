@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from reserve.data.errors import BadInput
 from reserve.data.images import encode_jpeg
 from reserve.data.store import load_segments, load_texts, read_summary, save_segments
 from reserve.data.types import Segments, VideoMetadata, Word
+from reserve.errors import BadInput
 
 
 def segments(count=5):

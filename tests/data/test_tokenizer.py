@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reserve.batch.vocabulary import MASK, RESETCTX, SPECIAL_TOKENS, UNK, VOCABULARY_SIZE
 from reserve.data.tokenizer import MAX_FILE_BYTES, Tokenizer
-from reserve.data.vocabulary import MASK, RESETCTX, SPECIAL_TOKENS, UNK, VOCABULARY_SIZE
 
 SHIPPED = files("reserve").joinpath("assets/tokenizer.json")
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from plain_model import PlainModel
-from random_batches import VOCABULARY, random_weights
-from random_videos import random_video, restated
 
+from reserve.batch.vocabulary import AUDIOSPAN, PAD
+from reserve.checkpoint.official import load_official
 from reserve.config import DataConfig, ModelConfig
-from reserve.data.vocabulary import AUDIOSPAN, PAD
-from reserve.model.checkpoint import load_official
 from reserve.model.merlot_reserve import MerlotReserve
+from tests.helpers.plain_model import PlainModel
+from tests.helpers.random_batches import VOCABULARY, random_weights
+from tests.helpers.random_videos import random_video, restated
 
 GRIDS = [(12, 20), (18, 32), (24, 24)]
 SMALL = ModelConfig(

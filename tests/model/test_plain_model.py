@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from plain_model import Outputs, PlainModel
-from random_batches import VOCABULARY, RandomBatch, random_batch, random_weights
 
+from reserve.checkpoint.official import load_official
+from reserve.checkpoint.official_layout import parameter_entries
 from reserve.config import DataConfig, ModelConfig
-from reserve.model.batch import PretrainBatch, pack_batch
-from reserve.model.checkpoint import load_official
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.objective import pretrain_loss, pretrain_pairs
-from reserve.model.official_layout import parameter_entries
+from reserve.tasks.pretrain.batch import PretrainBatch, pack_batch
+from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs
+from tests.helpers.plain_model import Outputs, PlainModel
+from tests.helpers.random_batches import VOCABULARY, RandomBatch, random_batch, random_weights
 
 # Both sides are float64 and differ in the order of their sums.
 BOUND = 1e-9

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from reserve.model.rotary import centred_coordinates, grid_coordinates, rotary_angles, with_cls
+from reserve.batch.coordinates import centred_coordinates, grid_coordinates, with_cls
+from reserve.model.rotary import rotary_angles
 
 
 @pytest.mark.parametrize(("length", "expected"), [(1, [1]), (2, [-1, 1]), (3, [-1, 1, 2]), (6, [-3, -2, -1, 1, 2, 3])])

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from figures import Figure, relative
 from golden import Golden
-from plain_model import PlainModel
-from random_batches import random_weights
-from random_videos import PADDING, random_video, restated
 
+from reserve.checkpoint.official import load_official
 from reserve.config import DataConfig, ModelConfig
-from reserve.model.checkpoint import load_official
+from tests.helpers.plain_model import PlainModel
+from tests.helpers.random_batches import random_weights
+from tests.helpers.random_videos import PADDING, random_video, restated
 
 GRIDS = [(12, 20), (18, 32), (24, 24)]
 SEGMENTS = range(1, 9)

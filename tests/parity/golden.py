@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reserve.data.types import MaskedText, TokenStream
-from reserve.model.batch import BatchChoices, PretrainBatch, pack_batch
-from reserve.model.checkpoint import load_official
+from reserve.batch.streams import TokenStream
+from reserve.checkpoint.official import load_official
+from reserve.config.official import load_official_config
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.official_config import load_official_config
+from reserve.tasks.pretrain.batch import BatchChoices, PretrainBatch, pack_batch
+from reserve.tasks.pretrain.text import MaskedText
 
 STREAMS = ("text2audio", "audio2text", "audio_text_matching", "random_text")
 

@@ -10,10 +10,10 @@ import numpy as np
 from figures import Figure
 from golden import Golden
 
+from reserve.batch.vocabulary import AUDIOSPAN, LTOVPOOL, MASK, MASKAUDIO, PAD
 from reserve.config import DataConfig, ModelConfig
-from reserve.data.masking import draw_subsegment_starts, mask_text
-from reserve.data.types import ExampleText, MaskedText, MetadataPrefixes
-from reserve.data.vocabulary import AUDIOSPAN, LTOVPOOL, MASK, MASKAUDIO, PAD
+from reserve.tasks.pretrain.masking import draw_subsegment_starts, mask_text
+from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
 
 DATA, MODEL = DataConfig(), ModelConfig()
 RECORDS = ["dense", "sparse"]
@@ -23,15 +23,15 @@ DRAWS = 400
 PREFIXES = MetadataPrefixes(*(np.array(ids, np.int32) for ids in ([3388, 35], [2026, 35], [10884, 35])))
 
 
-def example_text(record: dict[str, np.ndarray]) -> ExampleText:
+def example_text(record: dict[str, np.ndarray]) -> UnmaskedText:
     renamed = {
         "token_ids": "tok_ids",
         "token_start": "tok_start",
         "token_end": "tok_end",
         "token_segment": "tok_segment",
     }
-    names = [field.name for field in dataclasses.fields(ExampleText)]
-    return ExampleText(**{name: record[f"record/{renamed.get(name, name)}"] for name in names})
+    names = [field.name for field in dataclasses.fields(UnmaskedText)]
+    return UnmaskedText(**{name: record[f"record/{renamed.get(name, name)}"] for name in names})
 
 
 def statistics(masked: MaskedText) -> dict[str, float]:

@@ -14,16 +14,17 @@ import torch.multiprocessing as mp
 from figures import Figure, largest, relative
 from golden import STREAMS, Golden
 
+from reserve.batch.packing import PackedSequences
+from reserve.batch.streams import TokenStream
+from reserve.batch.vocabulary import PAD
+from reserve.checkpoint.official import read_official, save_official
+from reserve.checkpoint.official_layout import parameter_entries
 from reserve.config import DataConfig, ModelConfig
-from reserve.data.dataset import audio_clips
-from reserve.data.masking import inference_subsegment_starts
-from reserve.data.types import TokenStream
-from reserve.data.vocabulary import PAD
-from reserve.model.batch import SPAN_SOURCES, PretrainBatch, span_sources
-from reserve.model.checkpoint import parameter_entries, read_official, save_official
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.objective import PretrainPairs, pretrain_loss, pretrain_pairs
-from reserve.model.packing import PackedSequences
+from reserve.tasks.pretrain.batch import SPAN_SOURCES, PretrainBatch, span_sources
+from reserve.tasks.pretrain.dataset import audio_clips
+from reserve.tasks.pretrain.masking import inference_subsegment_starts
+from reserve.tasks.pretrain.objective import PretrainPairs, pretrain_loss, pretrain_pairs
 from reserve.train.optimizer import parameter_groups
 from reserve.train.schedule import learning_rate_scale
 from reserve_kernels import BF16AdamW, log_mel_spectrogram

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from random_rankings import evaluate_at_random
-from small_stores import make_dataset, make_stores
 
-from reserve.data.dataset import PretrainDataset
-from reserve.evaluate import Evaluation
+from reserve.tasks.pretrain.dataset import PretrainDataset
+from reserve.tasks.pretrain.ranking import Evaluation
+from tests.helpers.random_rankings import evaluate_at_random
+from tests.helpers.small_stores import make_dataset, make_stores
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_rankings import evaluate_at_random
-from small_stores import DATA, WORDS_PER_SEGMENT, segment_words, vocabulary
 
-from reserve.evaluate import Evaluation
 from reserve.report.held_out import HeldOut, choose_segments
 from reserve.report.pictures import clip_uri, frame_uri
+from reserve.tasks.pretrain.ranking import Evaluation
+from tests.helpers.random_rankings import evaluate_at_random
+from tests.helpers.small_stores import DATA, WORDS_PER_SEGMENT, segment_words, vocabulary
 
 A = DATA.num_audio_subsegments
 
@@ -29,7 +29,7 @@ def shown(held_out, evaluation):
 
 
 def number(dataset, example, segment) -> int:
-    video, index = dataset.examples[example].segments[segment]
+    video, index = dataset.plans[example].segments[segment]
     return video * 8 + index
 
 
@@ -50,7 +50,7 @@ def test_without_masked_sounds_any_segment_is_shown(evaluation):
 
 def test_a_segment_shows_its_own_frame_video_and_time(dataset, shown):
     for (example, segment), view in shown.items():
-        video, index = dataset.examples[example].segments[segment]
+        video, index = dataset.plans[example].segments[segment]
         assert (view.video, view.start, view.playback_speed) == (f"video-{video}.mp4", 5.0 * index, 1)
         assert view.frame == frame_uri(dataset[0, example].images[segment])
         assert view.frame_answer.truth.picture == view.frame

@@ -9,18 +9,18 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from random_rankings import evaluate_at_random
-from small_stores import DATA, MODEL, make_dataset, make_segments, make_stores
 
 from reserve.config import Config, TrainConfig
 from reserve.data.store import save_segments
 from reserve.data.types import VideoMetadata, Word
-from reserve.evaluate import Evaluation, rank
-from reserve.model.objective import ContrastPairs, PretrainPairs, pretrain_loss
 from reserve.report import write_report
 from reserve.report.page import bar_scale, chance_losses
+from reserve.tasks.pretrain.objective import ContrastPairs, PretrainPairs, pretrain_loss
+from reserve.tasks.pretrain.ranking import Evaluation, rank
+from tests.helpers.random_rankings import evaluate_at_random
+from tests.helpers.small_stores import DATA, MODEL, make_dataset, make_segments, make_stores
 
-CONFIG = Config(DATA, MODEL, train=TrainConfig(batch_size=4))
+CONFIG = Config(data=DATA, model=MODEL, train=TrainConfig(batch_size=4))
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 

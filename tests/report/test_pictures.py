@@ -10,9 +10,9 @@ import librosa
 import numpy as np
 import pytest
 from PIL import Image
-from small_stores import DATA
 
 from reserve.report.pictures import MAX_POINTS, clip_uri, curves_svg, frame_uri, mel_band, spectrogram_svg, thinned
+from tests.helpers.small_stores import DATA
 
 
 def decoded(uri: str) -> np.ndarray:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reserve.data.prepare import FileResult
-from reserve.train.metrics import Metrics, NoMetrics, preparation_progress, read_metrics
+from reserve.data.prepare.progress import preparation_progress
+from reserve.data.prepare.videos import FileResult
+from reserve.train.metrics import Metrics, NoMetrics, read_metrics
 
 LOSSES = {"loss": 6.0, "imgs_to_audio": 1.0, "text_to_audio": 2.0, "stuff_to_span": 3.0}
 

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
+from reserve.checkpoint.official_layout import parameter_entries
 from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.official_layout import parameter_entries
 from reserve.train.optimizer import parameter_groups
 from reserve_kernels import BF16AdamW
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reserve.config import ModelConfig
-from reserve.model.errors import CheckpointError
+from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.train.optimizer import parameter_groups
 from reserve.train.state import list_checkpoints, load_trainer_state, save_checkpoint

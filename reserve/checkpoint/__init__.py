@@ -1,0 +1,1 @@
+"""Official checkpoints: the msgpack files of the released models, and conversion between formats."""

@@ -1,0 +1,67 @@
+"""`reserve convert`: weights between the official format and pretrained folders, which checkpoints of runs are too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from reserve.checkpoint.official import model_from_official, read_official, save_official
+from reserve.config import ModelConfig
+from reserve.config.load import config_file
+from reserve.config.official import load_model_config
+from reserve.errors import CheckpointError
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.pretrained import WEIGHTS, pretrained_step
+
+OFFICIAL_SUFFIX = ".msgpack"
+WEIGHTS_SUFFIX = Path(WEIGHTS).suffix
+
+
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], config: str | os.PathLike[str] | None = None
+) -> None:
+    """Reads the weights in `source` and writes them to `target`, which must not exist yet.
+
+    `source` is an official checkpoint (any file) or a pretrained folder; a run's `checkpoints/step_…` is one. `target`
+    is written in the official format if its name ends in `.msgpack`, and as a pretrained folder otherwise. The official
+    format does not say what model it holds: for it, and only for it, `config` names a packaged configuration ("base",
+    "large", …) or a YAML file of this project or of the reference. Raises CheckpointError or ValueError saying what
+    is wrong; OSError where `target` cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists():
+        raise ValueError(f"{target} is there already")
+    if target.suffix == WEIGHTS_SUFFIX:
+        raise ValueError(f"{target}: the weights go to a folder, with their config.json: name a folder")
+    if source.suffix == WEIGHTS_SUFFIX and source.is_file():
+        raise CheckpointError(f"{source} does not say what model it holds: name the folder of it and its config.json")
+    if source.is_dir():
+        if config is not None:
+            raise ValueError(f"{source} has its own config.json: leave the configuration out")
+        _check_folder(source)
+        model, step = MerlotReserve.from_pretrained(source), pretrained_step(source)
+    else:
+        arrays, step = read_official(source)
+        model = model_from_official(arrays, _model_config(config))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == OFFICIAL_SUFFIX:
+        save_official(model, target, step=step)
+    else:
+        model.save_pretrained(target, step=step)
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / WEIGHTS).exists() and (folder / "checkpoints").is_dir():
+        names = sorted(path.name for path in (folder / "checkpoints").iterdir() if (path / WEIGHTS).exists())
+        raise CheckpointError(f"{folder} is a run: name one of its checkpoints ({', '.join(names) or 'it has none'})")
+
+
+def _model_config(config: str | os.PathLike[str] | None) -> ModelConfig:
+    if config is None:
+        raise ValueError(
+            "an official checkpoint does not say what model it holds: name a configuration, base, large or a YAML file"
+        )
+    try:
+        return load_model_config(config_file(config))
+    except OSError as error:
+        raise ValueError(f"cannot read the configuration {config}: {error.strerror}") from error

@@ -1,0 +1,160 @@
+"""Official checkpoints: the flax msgpack files of the released models (SPEC 4, 11)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from reserve.checkpoint.flax_msgpack import bfloat16_to_float32, decode_tree, encode_tree
+from reserve.checkpoint.official_layout import parameter_entries
+from reserve.config import ModelConfig
+from reserve.errors import BadInput, CheckpointError
+from reserve.fs import check_regular_file, replacing
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.weights import compare_shapes, empty_model, fill_model
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Mapping[str, Any]
+
+_MAX_DEPTH = 32
+
+
+class OfficialCheckpoint(NamedTuple):
+    """`arrays` by flax path, as they are stored; `step`, how many steps they were trained for (0 if it says none)."""
+
+    arrays: dict[str, np.ndarray]
+    step: int
+
+
+def load_official(source: Source, config: ModelConfig) -> MerlotReserve:
+    """A model in float32 with the weights of an official checkpoint.
+
+    `source` is the path of a msgpack file, its bytes, or the dict it holds (with or without the outer `params`), whose
+    arrays may be numpy's, torch's or anything numpy can take. Every parameter is used exactly once. Raises
+    CheckpointError naming what is missing, extra, misshapen, not a number or not finite, or why the file cannot be
+    read.
+    """
+    return model_from_official(read_official(source).arrays, config)
+
+
+def model_from_official(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> MerlotReserve:
+    """A model with the weights of `arrays`, named and shaped as in the official layout. Raises CheckpointError."""
+    entries = {entry.torch: entry for entry in parameter_entries(config)}
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise CheckpointError(f"{name:.120} must hold floating-point numbers; got {array.dtype}")
+    expected = {entry.flax: entry.shape for entry in entries.values()}
+    compare_shapes(expected, {name: array.shape for name, array in arrays.items()})
+
+    def read(name: str, size: torch.Size) -> tuple[str, torch.Tensor]:
+        entry = entries[name]
+        return entry.flax, entry.to_torch(arrays[entry.flax], size)
+
+    return fill_model(empty_model(lambda: MerlotReserve(config)), read)
+
+
+def read_official(source: Source) -> OfficialCheckpoint:
+    """The arrays of an official checkpoint. Raises CheckpointError."""
+    if isinstance(source, Mapping):
+        tree = source
+    elif isinstance(source, bytes | bytearray | memoryview):
+        tree = decode_tree(source)
+    else:
+        tree = _read_file(Path(source))
+    params = tree.get("params", tree)
+    if not isinstance(params, Mapping):
+        raise CheckpointError(f"params must be a map of names; got {type(params).__name__}")
+    arrays: dict[str, np.ndarray] = {}
+    for name, array in _flatten(params):
+        if name in arrays:
+            raise CheckpointError(f"two arrays are called {name:.120}")
+        arrays[name] = array
+    return OfficialCheckpoint(arrays, _step(tree.get("step", 0)) if params is not tree else 0)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        check_regular_file(path)
+        content = path.read_bytes()
+    except BadInput as error:
+        raise CheckpointError(f"cannot read {path!s:.500}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path!s:.500}: {error.strerror}") from error
+    except MemoryError as error:  # of a file with holes, say, which takes no room on the disk
+        raise CheckpointError(f"cannot read {path}: it does not fit in memory") from error
+    try:
+        return decode_tree(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _step(value: Any) -> int:
+    step = np.asarray(value)
+    if step.shape != () or step.dtype.kind not in "iu" or not 0 <= int(step) < 2**31:
+        raise CheckpointError(f"step must be a whole number from 0 to 2^31 - 1; got {value!r:.80}")
+    return int(step)
+
+
+def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, np.ndarray]]:
+    if len(path) == _MAX_DEPTH:
+        raise CheckpointError(f"maps are nested more than {_MAX_DEPTH} deep: {'/'.join(path):.120}")
+    for name, value in tree.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"names must be text; got {type(name).__name__} {name!r:.40}")
+        here = (*path, name)
+        if isinstance(value, Mapping):
+            yield from _flatten(value, here)
+        else:
+            yield "/".join(here), _as_array("/".join(here), value)
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        array = np.asarray(value)
+    except Exception as error:
+        raise CheckpointError(f"{name:.120} must be an array; got {type(value).__name__}: {error!s:.200}") from error
+    if array.dtype.name == "bfloat16":  # JAX's, which is no dtype of numpy's own
+        return bfloat16_to_float32(array.view(np.uint16))
+    if array.dtype.kind not in "fiub":
+        raise CheckpointError(f"{name:.120} must hold numbers; got {type(value).__name__} of dtype {array.dtype}")
+    return array
+
+
+def official_tree(model: MerlotReserve, dtype: str = "float16") -> dict[str, Any]:
+    """The model's parameters as the nested dict of the official format, names sorted as flax sorts them.
+
+    Raises ValueError where a weight is too large for `dtype`, "float16" or "float32".
+    """
+    if dtype not in ("float16", "float32"):
+        raise ValueError(f"dtype must be 'float16' or 'float32'; got {dtype!r}")
+    parameters = dict(model.named_parameters())
+    tree: dict[str, Any] = {}
+    for entry in sorted(parameter_entries(model.config), key=lambda e: e.flax.split("/")):
+        *folders, leaf = entry.flax.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        with np.errstate(over="ignore"):
+            array = entry.to_flax(parameters[entry.torch]).astype(dtype)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{entry.flax} has numbers that are not finite in {dtype}")
+        node[leaf] = array
+    return tree
+
+
+def save_official(model: MerlotReserve, path: str | os.PathLike[str], *, step: int = 0, dtype: str = "float16") -> None:
+    """Writes the official format, `{opt_state: None, params, step}`, with the arrays in float16 as released.
+
+    The file appears whole or not at all. Raises ValueError where a weight is too large for `dtype`, "float16" or
+    "float32", or is not finite.
+    """
+    content = encode_tree({"opt_state": None, "params": official_tree(model, dtype), "step": np.int32(step)})
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(content)

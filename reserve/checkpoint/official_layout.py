@@ -1,0 +1,94 @@
+"""Where every parameter lies in the official layout, and what it is called there (SPEC 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Size, Tensor, from_numpy
+
+from reserve.config import MEL_CHANNELS, ModelConfig
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter under both its names: `flax` path and `shape`, `torch` name, and whether it is a linear kernel."""
+
+    flax: str
+    torch: str
+    shape: tuple[int, ...]
+    kernel: bool = False
+
+    def to_torch(self, array: np.ndarray, size: Size) -> Tensor:
+        """A flax array as the torch parameter of shape `size`: kernels are [in, out] there and [out, in] here."""
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which the caller sees
+            flat = from_numpy(array.astype(np.float32, order="C"))
+        return flat.reshape(size[1], size[0]).T.contiguous() if self.kernel else flat.reshape(size)
+
+    def to_flax(self, value: Tensor) -> np.ndarray:
+        """A torch parameter as the flax array."""
+        value = value.detach().float().cpu()
+        return (value.T if self.kernel else value).contiguous().numpy().reshape(self.shape)
+
+
+def _transformer(flax: str, name: str, hidden: int, layers: int) -> Iterator[Entry]:
+    heads = hidden // 64
+
+    def norm(there: str, here: str) -> Iterator[Entry]:
+        yield Entry(f"{flax}/{there}/scale", f"{name}.{here}.weight", (hidden,))
+        yield Entry(f"{flax}/{there}/bias", f"{name}.{here}.bias", (hidden,))
+
+    yield from norm("pre_ln", "pre_norm")
+    for i in range(layers):
+        there, here = f"{flax}/layer_{i:02d}", f"{name}.layers.{i}"
+        yield from norm(f"layer_{i:02d}/pre_attn_ln", f"layers.{i}.attention_norm")
+        attention = f"{there}/attention_layer"
+        yield Entry(f"{attention}/qkv/kernel", f"{here}.attention.qkv.weight", (hidden, 3 * heads, 64), True)
+        yield Entry(f"{attention}/qkv/bias", f"{here}.attention.qkv.bias", (3 * heads, 64))
+        yield Entry(f"{attention}/attn_proj/kernel", f"{here}.attention.projection.weight", (heads, 64, hidden), True)
+        yield from norm(f"layer_{i:02d}/pre_mlp_ln", f"layers.{i}.mlp_norm")
+        mlp = f"{there}/mlp_layer"
+        yield Entry(f"{mlp}/intermediate/kernel", f"{here}.mlp.intermediate.weight", (hidden, 4 * hidden), True)
+        yield Entry(f"{mlp}/intermediate/bias", f"{here}.mlp.intermediate.bias", (4 * hidden,))
+        yield Entry(f"{mlp}/out/kernel", f"{here}.mlp.out.weight", (4 * hidden, hidden), True)
+    yield from norm("final_ln", "final_norm")
+
+
+def _cls_transformer(flax: str, name: str, hidden: int, layers: int) -> Iterator[Entry]:
+    yield Entry(f"{flax}/transformer/cls", f"{name}.encoder.cls", (hidden,))
+    yield from _transformer(f"{flax}/transformer", f"{name}.encoder.transformer", hidden, layers)
+    yield Entry(f"{flax}/transformer/cls_proj/kernel", f"{name}.encoder.cls_projection.weight", (hidden, hidden), True)
+    yield Entry(f"{flax}/transformer/cls_proj/bias", f"{name}.encoder.cls_projection.bias", (hidden,))
+
+
+def _pool(encoder: str, hidden: int) -> Iterator[Entry]:
+    heads = hidden // 64
+    for part in ("query", "key", "value"):
+        there, here = f"{encoder}/seq_attnpool/{part}", f"{encoder}.pool.{part}"
+        yield Entry(f"{there}/kernel", f"{here}.weight", (hidden, heads, 64), True)
+        yield Entry(f"{there}/bias", f"{here}.bias", (heads, 64))
+    yield Entry(f"{encoder}/seq_attnpool/out/kernel", f"{encoder}.pool.out.weight", (heads, 64, hidden), True)
+    yield Entry(f"{encoder}/seq_attnpool/out/bias", f"{encoder}.pool.out.bias", (hidden,))
+
+
+def parameter_entries(config: ModelConfig) -> list[Entry]:
+    """Every parameter of the model with its name and shape in the official layout (SPEC 4)."""
+    hidden, patch = config.hidden_size, 3 * config.vit_patch_size**2
+    audio = (config.audio_patch_size, MEL_CHANNELS, hidden)
+    return [
+        Entry("vision_encoder/embedding/kernel", "vision_encoder.embedding.weight", (patch, hidden), True),
+        Entry("vision_encoder/embedding/bias", "vision_encoder.embedding.bias", (hidden,)),
+        *_cls_transformer("vision_encoder", "vision_encoder", hidden, config.vit_num_layers),
+        *_pool("vision_encoder", hidden),
+        Entry("audio_encoder/embedding/kernel", "audio_encoder.embedding.weight", audio, True),
+        Entry("audio_encoder/embedding/bias", "audio_encoder.embedding.bias", (hidden,)),
+        *_cls_transformer("audio_encoder", "audio_encoder", hidden, config.audio_num_layers),
+        *_pool("audio_encoder", hidden),
+        Entry("token_encoder/Embed_0/embedding", "token_embedding.weight", (config.vocab_size, hidden)),
+        *_cls_transformer("span_encoder", "span_encoder", hidden, config.span_num_layers),
+        *_transformer("joint_transformer", "joint_transformer", hidden, config.joint_num_layers),
+        Entry("head/kernel", "head.weight", (hidden, hidden), True),
+        Entry("head/bias", "head.bias", (hidden,)),
+        Entry("contrastive_scales", "contrastive_scales", (3,)),
+    ]

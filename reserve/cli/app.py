@@ -1,0 +1,105 @@
+"""Parses the command line, runs the command, and turns what goes wrong into one line and an exit status."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from reserve.errors import BadInput, CheckpointError, NothingPrepared, UsageError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+COMMANDS = ("pretrain", "evaluate", "demo-data", "train-tokenizer", "convert", "backends")
+"""Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
+command's help."""
+
+_EXTRAS = {"av": "video", "pysubs2": "video", "webvtt": "video", "zstandard": "text", "espeakng_loader": "demo"}
+"""The extra that installs a module; "train" installs the others."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 done, 1 failed for the reason printed, 2 wrong usage."""
+    try:
+        from jsonargparse import ArgumentError
+    except ModuleNotFoundError as error:
+        print(f"reserve: {_with_extra(error)}", file=sys.stderr)
+        return 1
+
+    # Before torch is imported. Loading processes make more threads want to run than there are cores; OpenMP threads
+    # that spin at every barrier then keep each other from the core: a step took six times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # The progress display shows what the preparation would log.
+    logging.getLogger("reserve.data").setLevel(logging.ERROR)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        parser, subparsers = build_parser(arguments)
+        parsed = parser.parse_args(arguments)
+        command = parsed.subcommand
+        options = subparsers[command].instantiate(parsed[command])
+    except (ArgumentError, OSError, UsageError, ValueError, TypeError) as error:
+        print(f"reserve: {_without_prefix(str(error))}", file=sys.stderr)
+        return 2
+    return _run(_module(command), options)
+
+
+def _run(module: ModuleType, options: Namespace) -> int:
+    try:
+        return module.run(options) or 0
+    except KeyboardInterrupt:
+        print("reserve: interrupted", file=sys.stderr)
+        return 130
+    except UsageError as error:
+        print(f"reserve: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"reserve: {_with_extra(error)}", file=sys.stderr)
+        return 1
+    except (BadInput, NothingPrepared, CheckpointError, ImportError, OSError, RuntimeError, ValueError) as error:
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        print(f"reserve: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The parser and each command's own.
+
+    `arguments` decide the defaults of commands that take a configuration file. Raises ValueError or UsageError where
+    that file or the name of a setting is wrong.
+    """
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    # So that --help shows the descriptions of the configuration's fields.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="reserve", description="MERLOT Reserve in PyTorch.", exit_on_error=False)
+    subcommands = parser.add_subcommands(required=True)
+    subparsers = {}
+    for name in COMMANDS:
+        module = _module(name)
+        help_text = (module.__doc__ or "").strip()
+        subparsers[name] = ArgumentParser(description=help_text, exit_on_error=False)
+        module.add_arguments(subparsers[name], arguments[1:] if arguments[:1] == [name] else [])
+        subcommands.add_subcommand(name, subparsers[name], help=help_text.splitlines()[0])
+    return parser, subparsers
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"reserve.cli.{command.replace('-', '_')}")
+
+
+def _with_extra(error: ModuleNotFoundError) -> str:
+    """The error with the extra to install, unless it names it itself."""
+    package = (error.name or "").partition(".")[0]
+    hint = "" if "pip install" in str(error) else f": pip install 'merlot-reserve[{_EXTRAS.get(package, 'train')}]'"
+    return f"{error}{hint}"
+
+
+def _without_prefix(message: str) -> str:
+    """The parser's message without its usage line."""
+    return message.strip().rpartition("error: ")[2]

@@ -1,0 +1,41 @@
+"""Rank the true span, sound and frame of held-out videos among all candidates, and write a report page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    parser.add_argument("run", type=Path, help="the folder of a run of `reserve pretrain`")
+    parser.add_argument("--videos", type=str, nargs="+", required=True, help="held-out video files and folders")
+    parser.add_argument("--workers", type=int, default=2, help="processes that prepare videos")
+    parser.add_argument("--seed", type=int, default=0, help="decides the masking")
+    parser.add_argument(
+        "--times_chance",
+        type=float,
+        help="fail unless every recall@1 is at least this many times chance and its 95%% interval lies above chance",
+    )
+
+
+def run(options: Namespace) -> int | None:
+    from reserve.report import write_report
+    from reserve.tasks.pretrain.ranking import Evaluation
+    from reserve.train.evaluate import evaluate_run
+
+    evaluation = evaluate_run(options.run, options.videos, workers=options.workers, seed=options.seed)
+    print(evaluation)
+    if not isinstance(evaluation, Evaluation):
+        return None
+    print(write_report(options.run, evaluation))
+    if options.times_chance is None:
+        return None
+    weak = [ranking.name for ranking in evaluation.rankings if not ranking.beats_chance(options.times_chance)]
+    if weak:
+        print(f"reserve: recall@1 is below {options.times_chance:g} times chance: {', '.join(weak)}", file=sys.stderr)
+    return 1 if weak else 0

@@ -1,0 +1,64 @@
+"""Configuration files and settings on the command line, for the commands that take them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reserve.config.load import check_names, config_file, preset_names, read_settings
+from reserve.errors import UsageError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+RUN_CONFIG = "config.yaml"
+
+
+def add_settings(
+    parser: ArgumentParser, arguments: Sequence[str], sections: Mapping[str, type], inputs: Sequence[str]
+) -> dict[str, Any]:
+    """Adds --config, --resume and --SECTION.KEY for each section; their defaults are those of the files named.
+
+    Returns what the files say of `inputs`. Raises ValueError naming the file or the setting that is wrong, UsageError
+    where --resume names no run.
+    """
+    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--config", "--resume"):
+        named.add_argument(option, action="append", default=[])
+    files, _ = named.parse_known_args(list(arguments))
+    paths = [_run_config(run) for run in files.resume] + [config_file(name) for name in files.config]
+    settings: dict[str, Any] = {}
+    for path in paths:
+        settings |= read_settings(path, sections, (*inputs, "task"))
+    _check_setting_names(arguments, sections)
+    presets = ", ".join(preset_names())
+    parser.add_argument(
+        "--config", action="append", help=f"{presets}, or a YAML file; settings given beside it override it"
+    )
+    parser.add_argument("--resume", type=Path, help="a run's folder: resume it from its last checkpoint")
+    for name, section in sections.items():
+        parser.add_argument(f"--{name}", type=section, default=settings.get(name, section()))
+    return {name: settings[name] for name in inputs if name in settings}
+
+
+def _run_config(run: str) -> Path:
+    path = Path(run) / RUN_CONFIG
+    if not path.is_file():
+        raise UsageError(f"--resume {run}: not a run's folder, since it has no {RUN_CONFIG}")
+    return path
+
+
+def _check_setting_names(arguments: Sequence[str], sections: Mapping[str, type]) -> None:
+    """Raises ValueError for a --SECTION.KEY whose section or key does not exist, naming what comes close."""
+    for argument in arguments:
+        name, dot, key = argument.partition("=")[0].removeprefix("--").partition(".")
+        if not argument.startswith("--") or not dot:
+            continue
+        if name not in sections:
+            near = get_close_matches(name, sections, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{argument}: there is no section {name}.{hint} There are {', '.join(sections)}")
+        check_names(sections[name], [key], name)

@@ -1,0 +1,29 @@
+"""Configuration: typed sections, the files they come from, and the reference's files."""
+
+from reserve.config.schema import (
+    MAX_PLAYBACK_SPEED,
+    MEL_CHANNELS,
+    NUM_MELS,
+    SECTIONS,
+    SEGMENT_SECONDS,
+    Config,
+    DataConfig,
+    FitConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "MAX_PLAYBACK_SPEED",
+    "MEL_CHANNELS",
+    "NUM_MELS",
+    "SECTIONS",
+    "SEGMENT_SECONDS",
+    "Config",
+    "DataConfig",
+    "FitConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "TrainConfig",
+]

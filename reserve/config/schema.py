@@ -1,0 +1,290 @@
+"""Typed configuration. Field names of the data, model and optimizer sections are those of the official YAML."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+NUM_MELS = 64
+"""Mel bands the model takes (SPEC 1)."""
+MEL_CHANNELS = NUM_MELS + 1
+"""The mel bands and the playback speed."""
+SEGMENT_SECONDS = 5
+"""Length of a segment at playback speed 1."""
+MAX_PLAYBACK_SPEED = 3
+MAX_SEED = 2**63 - 1
+"""What torch's generators take."""
+
+
+def _check_range(section: Any, prefix: str, low: float, high: float, *names: str) -> None:
+    """Raises ValueError naming the first of the fields `names` that is not in [low, high]."""
+    for name in names:
+        if not low <= getattr(section, name) <= high:
+            allowed = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+            raise ValueError(f"{prefix}.{name} must be {allowed}; got {getattr(section, name)}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Shapes and rates of the data (SPEC 1, 2, 7)."""
+
+    sample_rate: int = 22050
+    """Audio samples per second."""
+    fft_window_size: int = 1536
+    """Samples of the mel frontend's window at playback speed 1."""
+    fft_hop_length: int = 588
+    """Samples between mel frames at playback speed 1."""
+    num_mels: int = 64
+    spec_size: int = 188
+    """Mel frames in a segment of 5 s."""
+    num_segments: int = 16
+    """Segments in an example."""
+    num_segment_groups: int = 2
+    """Groups the segments are divided into; each has its own joint sequence."""
+    num_audio_subsegments: int = 3
+    """Audio subsegments in a segment."""
+    lang_seq_len: int = 160
+    """Language tokens of a joint sequence with images."""
+    seq_len: int = 640
+    """Length of a joint sequence."""
+    mask_rate: float = 0.25
+    """Fraction of an example's subsegments that are targets, in each direction."""
+    text_span_budget: int = 38
+    """Masked spans of the random text."""
+    num_text_spans_to_include: int = 48
+    """Text spans kept per example, chosen over the whole device batch."""
+    use_audio_token_prob: float = 0.5
+    """Probability that audio_text_matching shows an example's audio rather than its words."""
+    random_scale_min: float = 1.05
+    random_scale_max: float = 1.1
+    """Range of the training images' random scale."""
+
+    def __post_init__(self) -> None:
+        whole = [name for name, value in vars(self).items() if type(value) is int and name != "text_span_budget"]
+        _check_range(self, "data", 1, math.inf, *whole)
+        _check_range(self, "data", 0, math.inf, "text_span_budget")
+        _check_range(self, "data", 0, 1, "use_audio_token_prob")
+        if not 0 < self.random_scale_min <= self.random_scale_max:
+            raise ValueError(
+                "data.random_scale_min must be above 0 and at most data.random_scale_max; got "
+                f"{self.random_scale_min} and {self.random_scale_max}"
+            )
+        if self.num_segments % self.num_segment_groups:
+            raise ValueError(
+                f"data.num_segments must be a multiple of data.num_segment_groups; got {self.num_segments} and "
+                f"{self.num_segment_groups}"
+            )
+        if not 0 < self.mask_rate <= 0.5:
+            raise ValueError(
+                f"data.mask_rate must be in (0, 0.5], since the targets of the two directions are disjoint; "
+                f"got {self.mask_rate}"
+            )
+        if not self.num_masked_subsegments:
+            raise ValueError(
+                f"data.mask_rate must mask one at least of the {self.num_subsegments} subsegments of an example; "
+                f"got {self.mask_rate}"
+            )
+        if self.num_text_spans_to_include > self.num_text_spans:
+            raise ValueError(
+                f"data.num_text_spans_to_include must be at most the {self.num_text_spans} spans an example has; "
+                f"got {self.num_text_spans_to_include}"
+            )
+        # Masking never drops a MASK or LTOVPOOL (SPEC 7), so the sequences must have room for them.
+        masked = min(self.num_masked_subsegments, self.segments_per_group * self.num_audio_subsegments)
+        if self.lang_seq_len < 2 * masked:
+            raise ValueError(
+                f"data.lang_seq_len must be at least {2 * masked}, a MASK and a MASKAUDIO for each of the {masked} "
+                f"targets that a group can have; got {self.lang_seq_len}"
+            )
+        shortest = max(self.num_segments, self.text_span_budget)
+        if self.seq_len < shortest:
+            raise ValueError(
+                f"data.seq_len must be at least {shortest}, an LTOVPOOL for each of data.num_segments or a MASK for "
+                f"each of data.text_span_budget; got {self.seq_len}"
+            )
+
+    @property
+    def segments_per_group(self) -> int:
+        return self.num_segments // self.num_segment_groups
+
+    @property
+    def num_subsegments(self) -> int:
+        """Audio subsegments in an example."""
+        return self.num_segments * self.num_audio_subsegments
+
+    @property
+    def num_masked_subsegments(self) -> int:
+        """Target subsegments of an example in each direction."""
+        return int(self.num_subsegments * self.mask_rate)
+
+    @property
+    def num_text_spans(self) -> int:
+        """Text spans of an example: text2audio, audio2text, then random_text."""
+        return 2 * self.num_masked_subsegments + self.text_span_budget
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the model (SPEC 4, 6)."""
+
+    hidden_size: int = 768
+    vocab_size: int = 32768
+    vit_num_layers: int = 12
+    vit_patch_size: int = 16
+    vit_pooling_ratio: int = 2
+    output_grid: tuple[int, int] = (12, 20)
+    """Patches high and wide."""
+    audio_num_layers: int = 12
+    audio_patch_size: int = 2
+    audio_seq_length: int = 60
+    """Mel frames in a subsegment."""
+    audio_token_length: int = 6
+    """Joint tokens a subsegment gives."""
+    span_num_layers: int = 4
+    text_span_length: int = 15
+    joint_num_layers: int = 12
+    rotary: Literal["reserve", "standard"] = "reserve"
+    """The released diagonal form or the textbook rotation (SPEC 5)."""
+    init_scale: float = 1.0
+    """Factor on the initial kernels; 1 is the reference's, made for hidden sizes of 768 and more."""
+    init_log_scale: float = 1.0
+    """What contrastive_scales, the logarithms of the inverse temperatures, start at."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            sizes = value if isinstance(value, tuple) else (value,)
+            if not isinstance(value, str) and min(sizes) <= 0 and not name.startswith("init_"):
+                raise ValueError(f"model.{name} must be positive; got {value}")
+        if not self.init_scale > 0:
+            raise ValueError(f"model.init_scale must be above 0; got {self.init_scale}")
+        if self.hidden_size % 64:
+            raise ValueError(f"model.hidden_size must be a multiple of 64 (the head size); got {self.hidden_size}")
+        if any(side % self.vit_pooling_ratio for side in self.output_grid):
+            raise ValueError(
+                f"model.output_grid must be divisible by model.vit_pooling_ratio {self.vit_pooling_ratio}; "
+                f"got {tuple(self.output_grid)}"
+            )
+        patches, rest = divmod(self.audio_seq_length, self.audio_patch_size)
+        if rest or patches % self.audio_token_length:
+            raise ValueError(
+                "model.audio_seq_length must be a multiple of audio_patch_size * audio_token_length; got "
+                f"{self.audio_seq_length}, {self.audio_patch_size}, {self.audio_token_length}"
+            )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an input image, pixels."""
+        return self.output_grid[0] * self.vit_patch_size, self.output_grid[1] * self.vit_patch_size
+
+    @property
+    def pooled_grid(self) -> tuple[int, int]:
+        """Joint tokens an image gives, high and wide."""
+        return self.output_grid[0] // self.vit_pooling_ratio, self.output_grid[1] // self.vit_pooling_ratio
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser and its schedule (SPEC 9)."""
+
+    learning_rate: float = 4e-4
+    """At the end of the warm-up."""
+    num_train_steps: int = 750000
+    num_warmup_steps: int = 3750
+    weight_decay_rate: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.98
+    eps: float = 1e-6
+    use_bfloat16_adam: bool = True
+    """Keep the moments in bfloat16, as the reference does, rather than in float32."""
+    do_bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range(self, "optimizer", 0, math.inf, "learning_rate", "weight_decay_rate")
+        for name in ("beta_1", "beta_2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} must be in [0, 1); got {getattr(self, name)}")
+        if not self.eps > 0:
+            raise ValueError(f"optimizer.eps must be above 0; got {self.eps}")
+        if self.num_train_steps < 1 or not 0 <= self.num_warmup_steps <= self.num_train_steps:
+            raise ValueError(
+                "optimizer.num_train_steps must be at least 1 and optimizer.num_warmup_steps between 0 and it; got "
+                f"{self.num_train_steps} and {self.num_warmup_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a run goes."""
+
+    batch_size: int = 1024
+    """Examples of a step, over all devices."""
+    seed: int = 0
+    """Decides the weights, the order of the examples, the masking and the preparation."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of activations; parameters stay in float32."""
+    num_workers: int = 4
+    """Processes that load examples, a device; 0 loads in the trainer itself."""
+    prepare_workers: int = 4
+    """Processes that prepare videos."""
+    audio_track: int = 0
+    """Which audio track of a video is heard, counted from 0."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 3
+    """Latest checkpoints that are kept."""
+
+    def __post_init__(self) -> None:
+        positive = ("batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
+        _check_range(self, "train", 1, math.inf, *positive)
+        _check_range(self, "train", 0, math.inf, "num_workers", "seed", "audio_track")
+        if self.seed > MAX_SEED:
+            raise ValueError(f"train.seed must be at most 2^63 - 1; got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """What the trainer itself is told, whatever the task."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(FitConfig):
+    """Everything that decides a pretraining run but its files."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        check_data_fits_model(self.data, self.model)
+
+
+def check_data_fits_model(data: DataConfig, model: ModelConfig) -> None:
+    """Raises ValueError naming the setting by which the data's shapes are not those the model takes."""
+    if data.num_mels != NUM_MELS:
+        raise ValueError(f"data.num_mels must be {NUM_MELS}, what the model takes; got {data.num_mels}")
+    frames = 1 + SEGMENT_SECONDS * data.sample_rate // data.fft_hop_length
+    if data.spec_size != frames:
+        raise ValueError(
+            f"data.spec_size must be {frames}, the mel frames of a segment at data.sample_rate and "
+            f"data.fft_hop_length; got {data.spec_size}"
+        )
+    if data.num_audio_subsegments * model.audio_seq_length > data.spec_size:
+        raise ValueError(
+            f"data.num_audio_subsegments times model.audio_seq_length must be at most data.spec_size "
+            f"{data.spec_size}; got {data.num_audio_subsegments} and {model.audio_seq_length}"
+        )
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+}
+"""The sections of a configuration file."""

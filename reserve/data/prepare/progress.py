@@ -1,0 +1,36 @@
+"""Shows a preparation: a bar on a terminal, and a line for each file that is skipped or imperfect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from reserve.data.prepare.videos import FileResult
+
+
+@contextmanager
+def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
+    """Yields what to call with each result and the number of files in all.
+
+    On a terminal there is a bar. Everywhere there is a line for each skipped file and for each warning about a used
+    one, and a summary at the end.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    counts = {"prepared": 0, "unchanged": 0, "skipped": 0}
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("preparing videos", total=None)
+
+        def show(result: FileResult, total: int) -> None:
+            counts[result.status] += 1
+            progress.update(bar, total=total, advance=1)
+            lines = [f"skipped {result.path}: {result.reason}"] if result.status == "skipped" else []
+            lines += [f"{result.path}: {warning}" for warning in result.warnings]
+            for line in lines:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        yield show
+    summary = ", ".join(f"{n} {status}" for status, n in counts.items())
+    console.print(f"videos: {summary}", markup=False, highlight=False)

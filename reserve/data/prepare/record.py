@@ -1,0 +1,74 @@
+"""What became of each file of a run, on disk: the run's `files.jsonl`, one line a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reserve.config import DataConfig
+from reserve.data.prepare.videos import FileResult, PreparationReport, prepare_videos
+from reserve.data.sources.discover import discover_sources
+from reserve.errors import NothingPrepared
+from reserve.fs import write_text_atomic
+
+NAME = "files.jsonl"
+
+
+def prepare_and_record(
+    videos: Sequence[str | Path],
+    out: Path,
+    data: DataConfig,
+    *,
+    workers: int,
+    seed: int,
+    audio_track: int = 0,
+    on_result: Callable[[FileResult, int], None] | None = None,
+) -> PreparationReport:
+    """Prepares every video below `videos` into `out`/prepared and writes `out`/files.jsonl, also where all fail.
+
+    `on_result` is called with each result as it comes and the number of files in all. Raises BadInput where there is
+    nothing to prepare and NothingPrepared where no file can be used.
+    """
+    sources = discover_sources(videos)
+    out.mkdir(parents=True, exist_ok=True)
+    report = None
+    try:
+        report = prepare_videos(
+            sources,
+            out / "prepared",
+            data,
+            workers=min(workers, len(sources)),
+            seed=seed,
+            audio_track=audio_track,
+            on_result=None if on_result is None else lambda result: on_result(result, len(sources)),
+        )
+    except NothingPrepared as error:
+        report = error.report
+        raise
+    finally:
+        if report is not None:
+            _write(report, out / NAME)
+    return report
+
+
+def recorded_stores(out: Path) -> list[Path]:
+    """The store files of a run's usable videos, in the order of the videos."""
+    lines = (out / NAME).read_text("utf-8").splitlines()
+    return [out / "prepared" / entry["store"] for entry in map(json.loads, lines) if entry["store"]]
+
+
+def _write(report: PreparationReport, path: Path) -> None:
+    lines = [
+        {
+            "file": str(result.path),
+            "status": result.status,
+            "segments": result.segments,
+            "words": result.words,
+            "reason": result.reason,
+            "warnings": list(result.warnings),
+            "store": result.store.name if result.store else None,
+        }
+        for result in report.results
+    ]
+    write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,177 @@
+"""Cuts a video into the segments of SPEC 1, and gives each its frame, log-mel spectrogram and words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reserve.config import MAX_PLAYBACK_SPEED, SEGMENT_SECONDS, DataConfig
+from reserve.data.decode.sound import Soundtrack
+from reserve.data.images import (
+    BLACK_BAR_LIMIT,
+    STORED_LONGER_SIDE,
+    STORED_SHORTER_SIDE,
+    BlackBars,
+    bounded_size,
+    decode_jpeg,
+    encode_jpeg,
+    resize,
+)
+from reserve.data.types import Word
+from reserve.errors import BadInput
+
+ENOUGH_WORDS = 8
+"""Words in a window that end the search for its playback speed."""
+ENOUGH_WORDS_AHEAD = 16
+"""Words in a window extended by SEGMENT_SECONDS that end the search before the extension."""
+_STOP_PROBABILITY = 0.1
+_UNUSED_END = 1.0
+"""Seconds at the end of a video that no segment reaches into."""
+_MEL_BATCH = 32
+# Frames wait, large enough for whatever the trimming of black bars leaves, as nearly lossless JPEGs.
+_WAITING_QUALITY = 95
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A segment's place in its video: `start` seconds, `playback_speed` 1 to 3, and its words (indices first to
+    last - 1 in the order of their centres)."""
+
+    start: float
+    playback_speed: int
+    words: range
+
+    @property
+    def end(self) -> float:
+        return round(self.start + SEGMENT_SECONDS * self.playback_speed, 2)
+
+
+def video_rng(seed: int, video_id: str) -> np.random.Generator:
+    """The random numbers of one video's preparation: the same for one seed and id in any process and order."""
+    digest = hashlib.sha256(video_id.encode("utf-8", errors="surrogateescape")).digest()
+    return np.random.default_rng(np.random.SeedSequence([seed, *np.frombuffer(digest, dtype=np.uint32).tolist()]))
+
+
+def cut_windows(words: Sequence[Word], duration: float, rng: np.random.Generator) -> list[Window]:
+    """The segments of a video of `duration` seconds with `words` in the order of their centres (SPEC 1).
+
+    Cutting also stops after the last word, as the reference does. Empty where the video is too short.
+    """
+    if not words:
+        return []
+    centres = np.array([centre(word) for word in words])
+    end = duration - _UNUSED_END
+    start = round(max(words[0].start - rng.uniform(0, SEGMENT_SECONDS / 2), 0.0), 2)
+    windows: list[Window] = []
+    first = 0
+    while first < len(words) and start + SEGMENT_SECONDS <= end:
+        speed, last = _search_speed(centres, first, start, end, rng)
+        windows.append(Window(start, speed, range(first, last)))
+        start, first = windows[-1].end, last
+    return windows
+
+
+def _search_speed(
+    centres: np.ndarray, first: int, start: float, end: float, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Playback speed of the segment at `start`, and the index after its last word."""
+    for speed in range(1, MAX_PLAYBACK_SPEED + 1):
+        stop = start + SEGMENT_SECONDS * speed
+        last = max(int(np.searchsorted(centres, stop)), first)
+        ahead = int(np.searchsorted(centres, stop + SEGMENT_SECONDS)) - first
+        if last - first >= ENOUGH_WORDS or stop + SEGMENT_SECONDS > end or ahead >= ENOUGH_WORDS_AHEAD:
+            break
+        if rng.uniform() < _STOP_PROBABILITY:
+            break
+    return speed, last
+
+
+def centre(word: Word) -> float:
+    """Middle of a word's time, seconds."""
+    return (word.start + word.end) / 2
+
+
+def window_words(words: Sequence[Word], window: Window) -> list[Word]:
+    """A window's words with times from its start, divided by its playback speed."""
+    speed = window.playback_speed
+    return [
+        Word(word.text, (word.start - window.start) / speed, (word.end - window.start) / speed)
+        for word in (words[index] for index in window.words)
+    ]
+
+
+def log_mels(soundtrack: Soundtrack, windows: Sequence[Window], config: DataConfig) -> np.ndarray:
+    """Log-mel spectrograms of the windows: float16 [windows, spec_size, num_mels] (SPEC 2).
+
+    The whole track is divided by its peak; sound that ends before a window does is followed by silence.
+    """
+    if soundtrack.sample_rate != config.sample_rate:
+        raise ValueError(f"soundtrack must have {config.sample_rate} Hz; got {soundtrack.sample_rate}")
+    waveform = soundtrack.waveform
+    # SPEC 2 divides int16 samples by at least 1: a silent track stays silent.
+    peak = max(float(np.abs(waveform).max(initial=0.0)), 1 / 32768)
+    mels = np.zeros((len(windows), config.spec_size, config.num_mels), dtype=np.float16)
+    for speed in range(1, MAX_PLAYBACK_SPEED + 1):
+        at_speed = [index for index, window in enumerate(windows) if window.playback_speed == speed]
+        for batch in (at_speed[i : i + _MEL_BATCH] for i in range(0, len(at_speed), _MEL_BATCH)):
+            clips = np.stack([_clip(waveform, windows[index], config.sample_rate) for index in batch]) / peak
+            mels[batch] = _log_mel(clips, speed, config)
+    return mels
+
+
+def _clip(waveform: np.ndarray, window: Window, sample_rate: int) -> np.ndarray:
+    first = int(sample_rate * window.start)
+    length = int(sample_rate * SEGMENT_SECONDS) * window.playback_speed
+    sound = waveform[first : first + length]
+    return np.pad(sound, (0, length - len(sound)))
+
+
+def _log_mel(clips: np.ndarray, speed: int, config: DataConfig) -> np.ndarray:
+    import torch
+
+    from reserve_kernels import log_mel_spectrogram
+
+    spectrogram = log_mel_spectrogram(
+        torch.from_numpy(clips.astype(np.float32)),
+        playback_speed=speed,
+        pad_mode="reflect",
+        sample_rate=config.sample_rate,
+        n_fft=config.fft_window_size,
+        hop_length=config.fft_hop_length,
+        n_mels=config.num_mels,
+    )
+    if spectrogram.shape[1] != config.spec_size:
+        raise ValueError(
+            f"data.spec_size is {config.spec_size}, but a segment of {SEGMENT_SECONDS:g} s has {spectrogram.shape[1]} "
+            "mel frames at data.sample_rate and data.fft_hop_length"
+        )
+    return spectrogram.numpy().astype(np.float16)
+
+
+def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
+    """The frames of one video, uint8 [h, w, 3], as JPEG files with the bars that are black in all of them trimmed and
+    the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE. Takes them one by one: they may be many and large."""
+    keep = 1 - 2 * BLACK_BAR_LIMIT
+    bars = BlackBars()
+    waiting: list[bytes] = []
+    size: tuple[int, int] | None = None
+    for frame in frames:
+        if size is None:
+            size = bounded_size(
+                frame.shape[0], frame.shape[1], round(STORED_SHORTER_SIDE / keep), round(STORED_LONGER_SIDE / keep)
+            )
+        image = resize(frame, *size)
+        bars.add(image)
+        waiting.append(encode_jpeg(image, _WAITING_QUALITY))
+    if not waiting:
+        raise BadInput("no frame of its video can be decoded")
+    rows, columns = bars.content()
+    return [_stored_frame(decode_jpeg(jpeg)[rows, columns]) for jpeg in waiting]
+
+
+def _stored_frame(image: np.ndarray) -> bytes:
+    size = bounded_size(image.shape[0], image.shape[1], STORED_SHORTER_SIDE, STORED_LONGER_SIDE)
+    return encode_jpeg(resize(np.ascontiguousarray(image), *size))

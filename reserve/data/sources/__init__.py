@@ -1,0 +1,1 @@
+"""Finds videos and reads what lies beside them: transcripts, metadata, random text."""

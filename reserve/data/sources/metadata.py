@@ -1,0 +1,45 @@
+"""What the publisher wrote about a video, from the `.info.json` that yt-dlp leaves beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reserve.data.sources.text_files import read_json
+from reserve.data.types import VideoMetadata
+from reserve.errors import BadInput
+
+# An example keeps some hundred tokens of all this; the platforms allow less than these many characters.
+_MAX_TITLE = 1_000
+_MAX_DESCRIPTION = 10_000
+_MAX_TAG = 200
+_MAX_TAGS = 500
+
+
+def load_metadata(path: str | Path | None) -> tuple[VideoMetadata, str | None]:
+    """Title, description and tags of an `.info.json`, and what is wrong with it, if anything.
+
+    Metadata is never worth losing a video for: without a file, or with a broken one, the fields are empty.
+    """
+    if path is None:
+        return VideoMetadata(), None
+    try:
+        info = read_json(Path(path))
+    except BadInput as error:
+        return VideoMetadata(), f"metadata ignored: {Path(path).name}: {error}"
+    if not isinstance(info, dict):
+        return VideoMetadata(), f"metadata ignored: {Path(path).name}: not a JSON object"
+    tags = info.get("tags")
+    metadata = VideoMetadata(
+        title=_text(info.get("title"), _MAX_TITLE),
+        description=_text(info.get("description"), _MAX_DESCRIPTION),
+        tags=tuple(filter(None, (_text(tag, _MAX_TAG) for tag in tags[:_MAX_TAGS]))) if isinstance(tags, list) else (),
+    )
+    return metadata, None
+
+
+def _text(value: Any, limit: int) -> str:
+    """A string that survives being written as UTF-8 again; JSON can hold halves of surrogate pairs."""
+    if not isinstance(value, str):
+        return ""
+    return value[:limit].encode("utf-8", errors="replace").decode("utf-8").strip()

@@ -1,0 +1,6 @@
+"""Transcripts: files and embedded text tracks in, timed words out."""
+
+from reserve.data.sources.transcripts.embedded import load_embedded_transcripts
+from reserve.data.sources.transcripts.loading import TRANSCRIPT_SUFFIXES, is_word_timed, load_transcript
+
+__all__ = ["TRANSCRIPT_SUFFIXES", "is_word_timed", "load_embedded_transcripts", "load_transcript"]

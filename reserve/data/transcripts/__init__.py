@@ -1,6 +1,0 @@
-"""Transcripts: files and embedded text tracks in, timed words out."""
-
-from reserve.data.transcripts.embedded import load_embedded_transcripts
-from reserve.data.transcripts.loading import TRANSCRIPT_SUFFIXES, is_word_timed, load_transcript
-
-__all__ = ["TRANSCRIPT_SUFFIXES", "is_word_timed", "load_embedded_transcripts", "load_transcript"]

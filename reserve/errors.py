@@ -1,0 +1,30 @@
+"""Every exception of the package. Each message names the thing, what it was and what is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BadInput(Exception):
+    """A file that cannot be used. The message is the reason; the caller adds the file's name."""
+
+
+class TooFewSegments(BadInput):
+    """A data set that cannot fill a single example."""
+
+
+class NothingPrepared(Exception):
+    """No file of a data set could be used. `report` (a PreparationReport) has the reason for each, as has the text."""
+
+    def __init__(self, report: Any) -> None:
+        self.report = report
+        reasons = "\n".join(f"  {result.video_id}: {result.reason}" for result in report.skipped)
+        super().__init__(f"none of the {len(report.results)} files could be used:\n{reasons}")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says what is wrong with it."""
+
+
+class UsageError(Exception):
+    """A command that cannot be run as asked; the message says why and what to do instead."""

@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all, and the check for regular files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reserve.errors import BadInput
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that replaces it when the block ends, and is removed when the block raises.
+
+    The content is flushed to disk first, so that a crash leaves the old file, the new one or none, never a part.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Writes `text` in UTF-8; `errors` says what to do with characters that are not Unicode, as in str.encode."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8", errors=errors)
+
+
+def check_regular_file(path: Path) -> os.stat_result:
+    """Stat of a non-empty regular file.
+
+    Raises BadInput where `path` is absent, empty, a folder, or a pipe or device that could block a read for ever.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise BadInput("a folder, not a file" if os.access(path, os.R_OK | os.X_OK) else "a folder that cannot be read")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadInput("not a regular file")
+    if status.st_size == 0:
+        raise BadInput("empty file")
+    return status

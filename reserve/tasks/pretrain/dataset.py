@@ -1,0 +1,206 @@
+"""Prepared videos as training examples: decoded, cropped, tokenised and masked, a function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from reserve.batch.vocabulary import PAD, SPECIAL_TOKENS
+from reserve.config import DataConfig, ModelConfig
+from reserve.data.images import decode_jpeg, inference_image, training_image
+from reserve.data.sources.random_text import TextSource
+from reserve.data.store import blamed_on, load_segments, read_summary
+from reserve.data.tokenizer import Tokenizer
+from reserve.data.types import Segments
+from reserve.tasks.pretrain.batch import (
+    BatchChoices,
+    PretrainBatch,
+    keep_spans,
+    pack_batch,
+    span_streams,
+    split_sources,
+)
+from reserve.tasks.pretrain.examples import ExamplePlan, SegmentRange, plan_examples
+from reserve.tasks.pretrain.masking import draw_subsegment_starts, inference_subsegment_starts, mask_text
+from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
+
+MAX_RANDOM_TEXT = 1280
+"""Tokens of random text in the reference's records."""
+
+
+@dataclass
+class Example:
+    """One example, ready to be packed into a batch.
+
+    `images` uint8 [S, height, width, 3]; `audio_clips` float32 [S * A, frames, mels + 1], the last channel the playback
+    speed; `text2audio_source`, `audio2text_source` int [G, S / G], the video each segment counts as; `span_noise`
+    float [spans], Gumbel noise for choosing the spans that are predicted.
+    """
+
+    images: np.ndarray
+    audio_clips: np.ndarray
+    text: MaskedText
+    text2audio_source: np.ndarray
+    audio2text_source: np.ndarray
+    span_noise: np.ndarray
+
+
+class PretrainDataset(Dataset[Example]):
+    """Examples assembled from store files; an item is asked for as (epoch, index).
+
+    With `training` off, frames are not cropped at random, audio windows lie where inference puts them, and no group is
+    split in two videos; masking is drawn all the same.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Path],
+        tokenizer: Tokenizer,
+        text_source: TextSource,
+        data: DataConfig,
+        model: ModelConfig,
+        *,
+        seed: int = 0,
+        training: bool = True,
+    ) -> None:
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ValueError(
+                f"model.vocab_size must be at least the tokenizer's {tokenizer.vocab_size}; got {model.vocab_size}"
+            )
+        self.stores = list(stores)
+        self.tokenizer, self.text_source = tokenizer, text_source
+        self.data, self.model = data, model
+        self.seed, self.training = seed, training
+        counts = [_num_segments(store) for store in self.stores]
+        self.plans = plan_examples(counts, data.num_segments, seed=seed)
+        self._prefixes = MetadataPrefixes(
+            *(_ids(tokenizer.encode(f"{name}:")) for name in ("title", "description", "tags"))
+        )
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, epoch, index])
+        plan = self.plans[index]
+        runs = [load_segments(self.stores[run.video], run.start, run.stop) for run in plan.ranges]
+        speeds = np.concatenate([run.playback_speed for run in runs])
+        text = self.unmasked_text(plan, runs, rng)
+        if self.training:
+            starts = draw_subsegment_starts(rng, self.data, self.model.audio_seq_length)
+        else:
+            starts = inference_subsegment_starts(self.data, self.model.audio_seq_length)
+        masked = mask_text(text, starts, self._prefixes, self.data, self.model, rng)
+        source = text.video_src_index.reshape(self.data.num_segment_groups, -1).astype(np.int64)
+        log_mel = np.concatenate([run.log_mel for run in runs]).astype(np.float32)
+        return Example(
+            images=np.stack(
+                [image for part in zip(plan.ranges, runs, strict=True) for image in self._images(*part, rng)]
+            ),
+            audio_clips=audio_clips(log_mel, speeds, starts, self.model.audio_seq_length),
+            text=masked,
+            text2audio_source=split_sources(source, rng) if self.training else source,
+            audio2text_source=split_sources(source, rng) if self.training else source,
+            span_noise=rng.gumbel(size=self.data.num_text_spans),
+        )
+
+    def unmasked_text(self, plan: ExamplePlan, runs: Sequence[Segments], rng: np.random.Generator) -> UnmaskedText:
+        """The words, metadata and random text of an example as tokens."""
+        words = [segment for run in runs for segment in run.words]
+        spoken = [
+            (token, word.start, word.end, index)
+            for index, segment in enumerate(words)
+            for word, tokens in zip(segment, self.tokenizer.encode_words([w.text for w in segment]), strict=True)
+            for token in tokens
+            if token >= len(SPECIAL_TOKENS)
+        ]
+        columns = np.array(spoken, dtype=np.float64).reshape(-1, 4).T
+        metadata = runs[0].metadata
+        random_text = self._encode(self.text_source.draw(rng, plan.segments))[:MAX_RANDOM_TEXT]
+        return UnmaskedText(
+            token_ids=columns[0].astype(np.int32),
+            token_start=columns[1].astype(np.float32),
+            token_end=columns[2].astype(np.float32),
+            token_segment=columns[3].astype(np.int32),
+            playback_speed=np.concatenate([run.playback_speed for run in runs]).astype(np.int32),
+            video_src_index=plan.video_src_index,
+            title=self._encode(metadata.title),
+            description=self._encode(metadata.description),
+            tags=self._encode(", ".join(metadata.tags)),
+            random_text=random_text,
+            random_text_is_plain=self.tokenizer.is_plain(random_text),
+        )
+
+    def _encode(self, text: str) -> np.ndarray:
+        """Tokens of text from outside: what spells a special token there must not become one."""
+        ids = _ids(self.tokenizer.encode(text))
+        return ids[ids >= len(SPECIAL_TOKENS)]
+
+    def _images(self, run: SegmentRange, segments: Segments, rng: np.random.Generator) -> list[np.ndarray]:
+        with blamed_on(self.stores[run.video]):
+            return [self._image(decode_jpeg(jpeg), rng) for jpeg in segments.frames]
+
+    def _image(self, frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if not self.training:
+            return inference_image(frame, self.model.image_size)
+        scales = (self.data.random_scale_min, self.data.random_scale_max)
+        return training_image(frame, self.model.image_size, rng, scales)
+
+
+def _num_segments(store: Path) -> int:
+    with blamed_on(store):
+        return read_summary(store).num_segments
+
+
+def _ids(tokens: list[int]) -> np.ndarray:
+    return np.array(tokens, dtype=np.int32)
+
+
+def audio_clips(log_mel: np.ndarray, speeds: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    """Cuts segments' log-mels float32 [S, frames, mels] into subsegments of `length` frames from `starts` [S, A].
+
+    Returns float32 [S * A, length, mels + 1]; the last channel is the playback speed [S] as a constant (SPEC 1).
+    """
+    frames = starts[:, :, None] + np.arange(length)
+    clips = log_mel[np.arange(len(log_mel))[:, None, None], frames]
+    speed = np.broadcast_to(speeds.astype(np.float32)[:, None, None, None], (*clips.shape[:-1], 1))
+    return np.concatenate((clips, speed), axis=-1).reshape(-1, length, log_mel.shape[-1] + 1)
+
+
+def as_tensors(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [B, S, height, width, 3] and audio clips [B, S * A, frames, channels] of a batch."""
+    images = torch.from_numpy(np.stack([example.images for example in examples]))
+    clips = torch.from_numpy(np.stack([example.audio_clips for example in examples]))
+    return images, clips
+
+
+def collate(
+    examples: Sequence[Example], data: DataConfig, model: ModelConfig, *, keep_every_span: bool = False
+) -> PretrainBatch:
+    """Packs examples into a batch. With `keep_every_span`, all spans that can be predicted are, for evaluation."""
+    images, clips = as_tensors(examples)
+    texts = [example.text for example in examples]
+    spans = np.stack([text.text_spans for text in texts])
+    noise = np.stack([example.span_noise for example in examples])
+    kept = keep_spans(span_streams(texts), spans, noise, None if keep_every_span else data.num_text_spans_to_include)
+    # Spans of one length side by side: the span encoder then runs each length as one batch, without copies.
+    kept = kept[np.argsort((spans.reshape(-1, spans.shape[-1])[kept] != PAD).sum(-1), kind="stable")]
+    choices = BatchChoices(
+        text2audio_source=np.stack([example.text2audio_source for example in examples]),
+        audio2text_source=np.stack([example.audio2text_source for example in examples]),
+        kept_spans=kept,
+    )
+    return pack_batch(images, clips, texts, choices, data, model)
+
+
+def evaluation_batches(dataset: PretrainDataset, batch_size: int, epoch: int = 0) -> Iterator[PretrainBatch]:
+    """Every example of the dataset once, in order, masked as in `epoch`, with every span that can be predicted."""
+    for start in range(0, len(dataset), batch_size):
+        indices = range(start, min(start + batch_size, len(dataset)))
+        yield collate([dataset[epoch, index] for index in indices], dataset.data, dataset.model, keep_every_span=True)

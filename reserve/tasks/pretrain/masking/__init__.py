@@ -1,0 +1,14 @@
+"""Masking: from the words of an example to the four token streams of pretraining and the spans to predict (SPEC 7)."""
+
+from reserve.tasks.pretrain.masking.choices import MaskingChoices, draw_masking_choices
+from reserve.tasks.pretrain.masking.example import apply_masking, mask_text
+from reserve.tasks.pretrain.masking.subsegments import draw_subsegment_starts, inference_subsegment_starts
+
+__all__ = [
+    "MaskingChoices",
+    "apply_masking",
+    "draw_masking_choices",
+    "draw_subsegment_starts",
+    "inference_subsegment_starts",
+    "mask_text",
+]

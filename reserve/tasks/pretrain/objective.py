@@ -1,0 +1,85 @@
+"""The pretraining objective: three contrastive problems over masked-out frames, sounds and text spans (SPEC 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.tasks.pretrain.batch import SPAN_SOURCES, PretrainBatch
+from reserve_kernels import ContrastiveLoss, contrastive_loss
+
+
+class ContrastPairs(NamedTuple):
+    """Predictions x and targets y of one problem, [pairs, hidden], not normalised; `y_extra` are only negatives."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    y_extra: torch.Tensor | None = None
+
+
+class PretrainPairs(NamedTuple):
+    """The three problems, in the order of `contrastive_scales`."""
+
+    imgs_to_audio: ContrastPairs
+    text_to_audio: ContrastPairs
+    stuff_to_span: ContrastPairs
+
+
+@dataclass
+class PretrainLoss:
+    """`total` is the sum of `parts`; `by_source` is the span loss of each stream, for reporting. All scalars."""
+
+    total: torch.Tensor
+    parts: dict[str, torch.Tensor]
+    by_source: dict[str, torch.Tensor]
+
+    def metrics(self) -> dict[str, torch.Tensor]:
+        """Everything worth logging, detached, by name."""
+        named = {"loss": self.total, **self.parts} | {f"span_{k}": v for k, v in self.by_source.items()}
+        return {k: v.detach() for k, v in named.items()}
+
+
+def pretrain_pairs(model: MerlotReserve, batch: PretrainBatch) -> PretrainPairs:
+    """Runs the encoders on a batch and pairs each masked place's prediction with what was there."""
+    joint, frames, sounds, spans = model(batch)
+    targets = batch.targets
+
+    def predict(rows: torch.Tensor) -> torch.Tensor:
+        # Only the rows that are compared go through the head.
+        return torch.where((rows >= 0)[:, None], model.head(joint[rows.clamp_min(0)]), 0.0)
+
+    return PretrainPairs(
+        imgs_to_audio=ContrastPairs(predict(targets.pool_rows), frames.cls),
+        text_to_audio=ContrastPairs(
+            predict(targets.audio_rows), sounds.cls[targets.audio_index], sounds.cls[targets.audio_extra]
+        ),
+        stuff_to_span=ContrastPairs(predict(targets.span_rows), spans),
+    )
+
+
+def pretrain_loss(
+    pairs: PretrainPairs,
+    log_scales: torch.Tensor,
+    span_source: torch.Tensor,
+    *,
+    group: dist.ProcessGroup | None = None,
+) -> PretrainLoss:
+    """The loss of this device's pairs against the candidates of all devices of `group` (SPEC 8).
+
+    `log_scales` [3] float32; `span_source` int [spans], an index into SPAN_SOURCES for each pair of stuff_to_span.
+    """
+    losses: dict[str, ContrastiveLoss] = {}
+    for (name, problem), log_scale in zip(pairs._asdict().items(), log_scales, strict=True):
+        losses[name] = contrastive_loss(problem.x, problem.y, log_scale, y_extra=problem.y_extra, group=group)
+    span = losses["stuff_to_span"]
+    both = (span.x_to_y + span.y_to_x) / 2
+    by_source = {}
+    for index, source in enumerate(SPAN_SOURCES):
+        chosen = (span_source == index).to(both.dtype)
+        by_source[source] = (both * chosen).sum() / (chosen.sum() + 1e-5)
+    parts = {name: loss.loss for name, loss in losses.items()}
+    return PretrainLoss(torch.stack(list(parts.values())).sum(), parts, by_source)

@@ -1,0 +1,189 @@
+"""How the true candidate of each query ranks among all candidates, and what that says of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from reserve.model.merlot_reserve import unit_normalize
+from reserve.tasks.pretrain.dataset import PretrainDataset
+
+GUESSES = 5
+QUERIES_AT_ONCE = 1024
+"""Queries that are scored against all candidates at a time: bounds the memory of large held-out sets."""
+NORMAL_95 = 1.959964
+"""Standard deviations either side of the mean that hold 95% of a normal distribution."""
+
+
+@dataclass
+class Ranking:
+    """How the true candidate of each of n queries ranks among all candidates of a problem.
+
+    `places` int [candidates, 2] says what each candidate is: its example in the data set, and the segment
+    (imgs_to_audio), subsegment (text_to_audio) or text span (stuff_to_span) it is within that example. `truth` int [n]:
+    the candidate that is right; `true_score` float32 [n]: its cosine with the prediction; `above` int [n]: candidates
+    that score higher; `tied` int [n]: others that score the same. `guesses` int [n, 5]: the best candidates, best
+    first; `guess_scores` float32 [n, 5]: their cosines. `further` are the rankings of other maskings of the same data
+    set: all figures are over these queries and theirs, each ranked among the candidates of its own masking.
+    """
+
+    name: str
+    places: np.ndarray
+    truth: np.ndarray
+    true_score: np.ndarray
+    above: np.ndarray
+    tied: np.ndarray
+    guesses: np.ndarray
+    guess_scores: np.ndarray
+    further: list[Ranking] = field(default_factory=list)
+
+    @property
+    def candidates(self) -> int:
+        return len(self.places)
+
+    @property
+    def queries(self) -> int:
+        """Queries of all maskings."""
+        return sum(len(masking.truth) for masking in self._maskings)
+
+    @property
+    def _maskings(self) -> list[Ranking]:
+        return [self, *self.further]
+
+    def _pooled(self, figure: Callable[[Ranking], np.ndarray]) -> np.ndarray:
+        """A figure of every query, of all maskings."""
+        return np.concatenate([figure(masking) for masking in self._maskings])
+
+    def recall(self, k: int) -> float:
+        """Fraction of queries whose true candidate is among the best k, ties broken at random on average.
+
+        NaN where there is no query, as all other figures.
+        """
+        hits = self._pooled(lambda one: np.clip((k - one.above) / (one.tied + 1), 0, 1))
+        return float(hits.mean()) if len(hits) else math.nan
+
+    def interval(self, k: int) -> tuple[float, float]:
+        """Wilson's 95% interval of recall(k).
+
+        What several maskings ask for counts once: to ask again says little that is new.
+        """
+        n = len(np.unique(self._pooled(lambda one: one.places[one.truth]), axis=0))
+        p, z = self.recall(k), NORMAL_95
+        if n == 0:
+            return math.nan, math.nan
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(centre - half, 0.0), min(centre + half, 1.0)
+
+    def chance(self, k: int) -> float:
+        """What recall(k) is for guesses drawn at random."""
+        chances = self._pooled(lambda one: np.full(len(one.truth), min(k / max(one.candidates, 1), 1.0)))
+        return float(chances.mean()) if len(chances) else math.nan
+
+    def beats_chance(self, times: float) -> bool:
+        """Whether recall@1 is at least `times` chance and its interval lies above chance."""
+        return self.recall(1) >= times * self.chance(1) and self.interval(1)[0] > self.chance(1)
+
+    @property
+    def median_rank(self) -> float:
+        """Median place of the true candidate, from 1, ties in the middle."""
+        ranks = self._pooled(lambda one: one.above + one.tied / 2 + 1.0)
+        return float(np.median(ranks)) if len(ranks) else math.nan
+
+    def figures(self) -> dict[str, Any]:
+        """What the table shows, by name, as JSON can hold it: None for what is not a number."""
+        low, high = self.interval(1)
+        figures = {
+            "queries": self.queries,
+            "candidates": self.candidates,
+            "recall@1": self.recall(1),
+            "recall@1 95% interval": math.nan if math.isnan(low) else [low, high],
+            "chance@1": self.chance(1),
+            "recall@5": self.recall(5),
+            "chance@5": self.chance(5),
+            "median rank": self.median_rank,
+            "chance median rank": (self.candidates + 1) / 2,
+        }
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()
+        }
+
+
+@dataclass
+class Evaluation:
+    """Rankings of the three problems on a data set, by checkpoint step."""
+
+    step: int
+    dataset: PretrainDataset
+    rankings: list[Ranking]
+
+    @property
+    def examples(self) -> int:
+        return len(self.dataset)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "examples": self.examples,
+            "rankings": {ranking.name: ranking.figures() for ranking in self.rankings},
+        }
+
+    def __str__(self) -> str:
+        header = (
+            "",
+            "queries",
+            "candidates",
+            "recall@1",
+            "95% interval",
+            "chance",
+            "recall@5",
+            "chance",
+            "median rank",
+        )
+        rows = [header]
+        for ranking in self.rankings:
+            low, high = ranking.interval(1)
+            rows.append(
+                (
+                    ranking.name,
+                    str(ranking.queries),
+                    str(ranking.candidates),
+                    f"{ranking.recall(1):.2%}",
+                    f"{low:.2%} to {high:.2%}",
+                    f"{ranking.chance(1):.2%}",
+                    f"{ranking.recall(5):.2%}",
+                    f"{ranking.chance(5):.2%}",
+                    f"{ranking.median_rank:g} of {ranking.candidates}",
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def rank(name: str, x: torch.Tensor, y: torch.Tensor, truth: torch.Tensor, places: np.ndarray) -> Ranking:
+    """Ranks candidate y[truth[i]] for prediction x[i] by cosine among all of y: [n, dim], [candidates, dim], int [n].
+
+    A score that is not a number counts as the worst, so that a model that diverged is no better than chance.
+    """
+    x, y = unit_normalize(x), unit_normalize(y)
+    parts = [
+        _rank_rows(rows @ y.T, target)
+        for rows, target in zip(x.split(QUERIES_AT_ONCE), truth.split(QUERIES_AT_ONCE), strict=True)
+    ]
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    true_score, above, tied, guesses, guess_scores = columns
+    return Ranking(name, places, truth.cpu().numpy(), true_score, above, tied, guesses, guess_scores)
+
+
+def _rank_rows(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """From scores [n, candidates] and the right candidates [n], the columns of Ranking from `true_score` on."""
+    scores = scores.masked_fill(scores.isnan(), -math.inf)
+    true_score = scores.gather(1, truth[:, None])
+    best = scores.topk(min(GUESSES, scores.shape[1]), dim=1)
+    above, tied = (scores > true_score).sum(1), (scores == true_score).sum(1) - 1
+    return true_score[:, 0], above, tied, best.indices, best.values

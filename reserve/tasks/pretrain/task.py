@@ -1,0 +1,129 @@
+"""Pretraining as a task: masked-out frames, sounds and text spans of narrated videos (SPEC 7-9)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
+from reserve.config.schema import check_data_fits_model
+from reserve.data.prepare import prepare_stores, recorded_stores
+from reserve.data.sources.discover import discover_sources
+from reserve.data.sources.random_text import TextSource, TranscriptTextSource, open_text_source
+from reserve.data.tokenizer import Tokenizer
+from reserve.errors import BadInput
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.tasks.pretrain.batch import PretrainBatch
+from reserve.tasks.pretrain.dataset import Example, PretrainDataset, collate
+from reserve.tasks.pretrain.evaluation import MASKINGS, evaluate
+from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs
+from reserve.tasks.pretrain.ranking import Evaluation
+from reserve.tasks.task import HeldOut, Loss, Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pretrain(Task[Example, PretrainBatch]):
+    """`videos` files and folders; `random_text` a text or JSONL file (also .zst), None for the transcripts of other
+    videos; `tokenizer` a `tokenizers` JSON in the released layout, None for the shipped one."""
+
+    name = "pretrain"
+    shown_metrics = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
+
+    videos: tuple[Path, ...] = ()
+    random_text: Path | None = None
+    tokenizer: Path | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        check_data_fits_model(self.data, self.model)
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        videos: Sequence[str | Path] = (),
+        random_text: Path | None = None,
+        tokenizer: Path | None = None,
+    ) -> Pretrain:
+        """Pretraining with the data and model sections of a whole configuration."""
+        return cls(tuple(map(Path, videos)), random_text, tokenizer, config.data, config.model)
+
+    def build_model(self) -> MerlotReserve:
+        return MerlotReserve(self.model)
+
+    def prepare(self, run: Path, config: TrainConfig) -> None:
+        """Prepares the videos in the run's folder. Bad inputs are found first: preparing can take hours."""
+        Tokenizer.load(self.tokenizer)
+        self._named_text(run)
+        prepare_stores(
+            self.videos,
+            run,
+            self.data,
+            workers=config.prepare_workers,
+            seed=config.seed,
+            audio_track=config.audio_track,
+        )
+
+    def training_set(self, run: Path, config: TrainConfig) -> PretrainDataset:
+        return self._dataset(run, self._named_text(run), seed=config.seed, training=True)
+
+    def collate(self, examples: Sequence[Example]) -> PretrainBatch:
+        return collate(examples, self.data, self.model)
+
+    def loss(self, model: MerlotReserve, batch: PretrainBatch, group: dist.ProcessGroup | None) -> Loss:
+        pairs = pretrain_pairs(model, batch)
+        # The loss is computed in float32 from the predictions as they are.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            loss = pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source, group=group)
+        return Loss(loss.total, loss.metrics())
+
+    def evaluate(self, model: MerlotReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> Evaluation:
+        """Ranks the true span, sound and frame of held-out videos among all candidates."""
+        Tokenizer.load(self.tokenizer)
+        self._warn_of_training_videos(held_out.sources)
+        text = self._named_text(held_out.folder.parent)
+        prepare_stores(
+            held_out.sources,
+            held_out.folder,
+            self.data,
+            workers=held_out.workers,
+            seed=config.seed,
+            audio_track=config.audio_track,
+        )
+        dataset = self._dataset(held_out.folder, text, seed=held_out.seed, training=False)
+        return evaluate(model, dataset, step=step, maskings=MASKINGS)
+
+    def _warn_of_training_videos(self, sources: Sequence[str]) -> None:
+        """Ranking well on videos that the model has seen says nothing about others."""
+        try:
+            trained_on = {os.path.realpath(source.path) for source in discover_sources(self.videos)}
+        except BadInput:  # the training videos are gone, or were never files
+            return
+        shared = [s.path for s in discover_sources(sources) if os.path.realpath(s.path) in trained_on]
+        if shared:
+            logger.warning("%d of the videos to evaluate on were trained on, such as %s", len(shared), shared[0])
+
+    def _named_text(self, cache: Path) -> TextSource | None:
+        """The random text that the user named, or None. A compressed file is unpacked into `cache`."""
+        return None if self.random_text is None else open_text_source(self.random_text, cache)
+
+    def _dataset(self, folder: Path, text: TextSource | None, *, seed: int, training: bool) -> PretrainDataset:
+        stores = recorded_stores(folder)
+        return PretrainDataset(
+            stores,
+            Tokenizer.load(self.tokenizer),
+            text or TranscriptTextSource(stores),
+            self.data,
+            self.model,
+            seed=seed,
+            training=training,
+        )

@@ -1,0 +1,110 @@
+"""The contract between a task and the trainer: what to train on, which loss to lower, how to judge the result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, get_type_hints
+
+import torch
+import torch.distributed as dist
+
+from reserve.batch.movable import Movable
+from reserve.config import OptimizerConfig, TrainConfig
+from reserve.config.load import build_section, plain_values
+from reserve.data.loader import TrainingSet
+from reserve.model.pretrained import Pretrained
+from reserve.tasks.decay import parameter_groups
+
+Example = TypeVar("Example")
+Batch = TypeVar("Batch", bound=Movable)
+
+
+@dataclass
+class Loss:
+    """`total` is what training lowers; `metrics` are scalars worth logging, detached, by name."""
+
+    total: torch.Tensor
+    metrics: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What to evaluate on: `sources` are files and folders, `folder` is where prepared data may be kept.
+
+    `workers` processes may prepare it; `seed` decides whatever is random.
+    """
+
+    sources: Sequence[str]
+    folder: Path
+    workers: int = 2
+    seed: int = 0
+
+
+class Evaluation(Protocol):
+    """Figures of an evaluation: printed as text, kept as JSON."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class Task(ABC, Generic[Example, Batch]):
+    """What a model is trained for. Subclasses are frozen dataclasses: their fields are the task's settings.
+
+    A field is a config section (a dataclass) or an input (a path, a number, text). `config.yaml` of a run holds them,
+    and `from_settings` makes the same task of it again. The trainer (`reserve.train.fit`) knows nothing beyond this
+    class; it runs the forward pass and the loss in one call, under its autocast and inside whatever wraps the model.
+    """
+
+    name: ClassVar[str]
+    learning_rate_decay: ClassVar[Literal["cosine", "linear"]] = "cosine"
+    """What follows the warm-up (SPEC 9): pretraining's cosine, or finetuning's line to zero."""
+    decays_to_start: ClassVar[bool] = False
+    """Whether weight decay pulls toward the initial weights, as in finetuning, rather than toward zero."""
+    shown_metrics: ClassVar[tuple[str, ...]] = ("loss",)
+    """Metrics of the progress line; all are in metrics.jsonl."""
+
+    @abstractmethod
+    def build_model(self) -> Pretrained:
+        """The model to train, on the CPU, its weights drawn from torch's default generator or loaded."""
+
+    def prepare(self, run: Path, config: TrainConfig) -> None:
+        """Checks the inputs and prepares what the data set needs in the folder `run`. Called on the first rank only."""
+
+    @abstractmethod
+    def training_set(self, run: Path, config: TrainConfig) -> TrainingSet[Example]:
+        """The examples, on every rank, after `prepare`. Must be picklable, for the loading processes."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """A batch of examples, on the CPU."""
+
+    @abstractmethod
+    def loss(self, model: Any, batch: Batch, group: dist.ProcessGroup | None) -> Loss:
+        """The loss of this rank's batch. `group` are the ranks whose candidates count, None for this one alone."""
+
+    def parameter_groups(self, model: Pretrained, config: OptimizerConfig) -> list[dict[str, Any]]:
+        """Which parameters decay, as the optimiser's groups; together they must hold every trainable parameter."""
+        return parameter_groups(model, config.weight_decay_rate)
+
+    @abstractmethod
+    def evaluate(self, model: Any, held_out: HeldOut, *, config: TrainConfig, step: int) -> Evaluation:
+        """Judges a model trained for `step` steps on held-out data. The model is on its device."""
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as config.yaml holds them: sections as maps, paths absolute."""
+        return {field.name: plain_values(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def sections(cls) -> dict[str, type]:
+        """The fields that are config sections, by name."""
+        hints = get_type_hints(cls)
+        kinds = {field.name: hints[field.name] for field in fields(cls)}  # type: ignore[arg-type]
+        return {name: kind for name, kind in kinds.items() if is_dataclass(kind) and isinstance(kind, type)}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], where: str) -> Self:
+        """The task of a config.yaml's settings. Raises ValueError naming `where` and the setting that is wrong."""
+        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        return build_section(cls, {name: settings[name] for name in names if name in settings}, where)

@@ -1,0 +1,148 @@
+"""Training: from a task to a model, one step after another (SPEC 9)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from reserve.batch.movable import Movable
+from reserve.config import FitConfig
+from reserve.data.loader import BatchSampler, training_loader
+from reserve.tasks.task import Loss, Task
+from reserve.train.distributed import Ranks, joined_ranks
+from reserve.train.metrics import Metrics, NoMetrics
+from reserve.train.optimizer import make_optimizer
+from reserve.train.parallel import parallelize
+from reserve.train.run_folder import write_run_settings
+from reserve.train.schedule import learning_rate_scale
+from reserve.train.state import list_checkpoints, restore_checkpoint, save_checkpoint
+from reserve.train.stopping import StopRequest
+
+logger = logging.getLogger(__name__)
+
+
+def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
+    """Trains until `config.optimizer.num_train_steps` or a signal, from the run's last checkpoint if it has one.
+
+    Returns the last checkpoint's folder, which is also a pretrained model. Raises what the task raises for its inputs
+    (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint.
+    """
+    with joined_ranks(config.train.device) as ranks:
+        resuming = bool(list_checkpoints(run))
+        if ranks.is_first and not resuming:
+            write_run_settings(run, task, config)
+        if ranks.is_first:
+            task.prepare(run, config.train)
+        ranks.barrier()
+        dataset = task.training_set(run, config.train)
+        torch.manual_seed(config.train.seed)
+        model = task.build_model().to(ranks.device)
+        groups = task.parameter_groups(model, config.optimizer)
+        optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.decays_to_start)
+        step = restore_checkpoint(run, model, optimizer)
+        # Only now, so that settings that do not fit the checkpoint do not replace those that do.
+        if ranks.is_first and resuming:
+            write_run_settings(run, task, config)
+        sampler = BatchSampler(
+            len(dataset),
+            _per_device(config.train.batch_size, ranks.world_size),
+            seed=config.train.seed,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            start_batch=step,
+        )
+        loader = training_loader(
+            dataset,
+            sampler,
+            task.collate,
+            num_workers=config.train.num_workers,
+            pin_memory=ranks.device.type == "cuda",
+        )
+        module = parallelize(model, lambda inner, batch: task.loss(inner, batch, ranks.group), ranks)
+        total = config.optimizer.num_train_steps
+        logger.info(
+            "%d examples, %.1f M parameters, %d device(s) of type %s, steps %d to %d",
+            len(dataset),
+            sum(p.numel() for p in model.parameters()) / 1e6,
+            ranks.world_size,
+            ranks.device.type,
+            step,
+            total,
+        )
+        stopped = False
+        with StopRequest() as stop, _metrics(task, run, config, ranks, first_step=step) as metrics:
+            batches = iter(loader) if step < total else iter(())
+            while step < total and not stopped:
+                set_learning_rate(optimizer, step, config, task.learning_rate_decay)
+                values = train_step(module, optimizer, next(batches), config, ranks)
+                step += 1
+                metrics.advance()
+                stopped = ranks.any(stop.name is not None)
+                last = stopped or step == total
+                if last or step % config.train.log_every == 0:
+                    metrics.log(step, mean_over_ranks(values, ranks))
+                if last or step % config.train.checkpoint_every == 0:
+                    if ranks.is_first:
+                        save_checkpoint(run, step, model, optimizer, keep=config.train.keep_checkpoints)
+                    ranks.barrier()
+        if stopped:
+            logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, step, run)
+    return list_checkpoints(run)[-1].path
+
+
+def train_step(
+    module: Callable[[Any], Loss] | nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Movable,
+    config: FitConfig,
+    ranks: Ranks,
+) -> dict[str, torch.Tensor]:
+    """One step of one rank; returns its metrics, still on the device. `module(batch)` is the loss."""
+    batch = batch.to(ranks.device, non_blocking=True)
+    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
+        loss = module(batch)
+    optimizer.zero_grad(set_to_none=True)
+    loss.total.backward()
+    optimizer.step()
+    return loss.metrics
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, config: FitConfig, decay: Any) -> None:
+    """Sets every group's learning rate for `step`, counted from 0."""
+    settings = config.optimizer
+    scale = learning_rate_scale(
+        step, num_warmup_steps=settings.num_warmup_steps, num_train_steps=settings.num_train_steps, decay=decay
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * scale
+
+
+def mean_over_ranks(values: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, float]:
+    """The ranks' mean of each scalar, as numbers."""
+    mean = ranks.mean(torch.stack([value.float() for value in values.values()]))
+    return dict(zip(values, mean.tolist(), strict=True))
+
+
+def _metrics(
+    task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, *, first_step: int
+) -> Metrics | NoMetrics:
+    if not ranks.is_first:
+        return NoMetrics()
+    return Metrics(
+        run,
+        first_step=first_step,
+        total_steps=config.optimizer.num_train_steps,
+        batch_size=config.train.batch_size,
+        shown=task.shown_metrics,
+    )
+
+
+def _per_device(batch_size: int, world_size: int) -> int:
+    if batch_size % world_size:
+        raise ValueError(f"train.batch_size must be a multiple of the {world_size} devices; got {batch_size}")
+    return batch_size // world_size

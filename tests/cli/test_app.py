@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from reserve.cli.main import COMMANDS, main, with_config_paths
+from reserve.config import packaged_configs
+
+ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n - 1) for n in range(98, 122))
+"""A few hundred bytes that stand for 2^24 values."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model.hiden_size=256"], ["model has no hiden_size", "Did you mean model.hidden_size?", "vit_num_layers"]),
+        (["--optimzer.eps=1"], ["There is no section optimzer. Did you mean optimizer? There are: data, model"]),
+        (["--zzz.eps=1"], ["There is no section zzz. There are: data, model, optimizer, train"]),
+        (["--model.hidden_size=abc"], ["model.hidden_size", "int", "abc"]),
+        (["--model.hidden_size=100"], ["model.hidden_size must be a multiple of 64", "100"]),
+        (["--train.precision=fp8"], ["train.precision", "float32", "bfloat16", "fp8"]),
+        (["--config=tinny"], ["config", "tinny"]),
+        (["--data.num_segments=15"], ["data.num_segments must be a multiple of data.num_segment_groups"]),
+        (["--train.batch_size=0"], ["train.batch_size must be at least 1; got 0"]),
+        (["--train.seed=-1"], ["train.seed must be at least 0; got -1"]),
+        (["--train.seed=9223372036854775808"], ["train.seed must be at most 2^63 - 1; got 9223372036854775808"]),
+        (["--model.init_scale=-1"], ["model.init_scale must be above 0; got -1"]),
+        (["--data.num_segment_groups=0"], ["data.num_segment_groups must be at least 1; got 0"]),
+        (["--data.use_audio_token_prob=7"], ["data.use_audio_token_prob must be in [0, 1]; got 7"]),
+        (["--data.random_scale_min=1.2"], ["data.random_scale_min", "at most data.random_scale_max", "1.2 and 1.1"]),
+        (["--data.mask_rate=0.01"], ["data.mask_rate must mask one at least of the 48 subsegments", "0.01"]),
+        (["--data.num_mels=32"], ["data.num_mels must be 64", "32"]),
+        (["--data.fft_hop_length=500"], ["data.spec_size must be 221", "data.fft_hop_length", "188"]),
+        (
+            ["--data.num_audio_subsegments=4"],
+            ["data.num_audio_subsegments", "model.audio_seq_length", "at most", "188"],
+        ),
+        (["--optimizer.beta_1=2"], ["optimizer.beta_1 must be in [0, 1); got 2"]),
+        (["--optimizer.eps=0"], ["optimizer.eps must be above 0; got 0"]),
+        (["--optimizer.learning_rate=-1"], ["optimizer.learning_rate must be at least 0; got -1"]),
+    ],
+)
+def test_a_wrong_key_or_value_says_which_and_what_is_allowed(arguments, said, capsys, tmp_path):
+    assert main(["pretrain", "--videos=x", f"--out={tmp_path}", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert all(part in told for part in said), told
+    assert "Traceback" not in told
+
+
+def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
+    (tmp_path / "bad.yaml").write_text("model:\n  hiddn_size: 128\n")
+    assert main(["pretrain", "--config", str(tmp_path / "bad.yaml"), "--videos=x", f"--out={tmp_path}"]) == 2
+    assert "hiddn_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"model: [1", "is not YAML"),
+        (b"\xff\xfe", "is not YAML"),
+        (b"model: 3", "model must be a map of names to values; got int"),
+        (b"", "must hold sections"),
+        (b"train:\n  seed:\n", "train.seed must have a value; got null"),
+        (b"train:\n  seed: 1\n  seed: 2\n", "seed is there twice in one map"),
+        (b"train:\n  seed: 1\nmodel: {}\ntrain: {}\n", "train is there twice in one map"),
+        (b"train:\n  seed: 2026-99-99\n", "month must be in 1..12"),
+        (ALIASES, "must hold at most 10000 values; its aliases make them more"),
+        (b"train: &a\n  seed: [*a]\n", "must hold at most 10000 values; its aliases make them more"),
+    ],
+)
+@pytest.mark.parametrize("form", ["--config={}", "--config {}"])
+def test_a_broken_configuration_file_is_named(tmp_path, capsys, content, said, form):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    assert main(["pretrain", *form.format(path).split(), "--videos=x", f"--out={tmp_path}"]) == 2
+    assert f"reserve: {path}" in (told := capsys.readouterr().err)
+    assert said in told
+
+
+def test_a_configuration_may_share_settings_through_aliases(tmp_path, capsys):
+    path = tmp_path / "shared.yaml"
+    path.write_text("train: {num_workers: &n 0, log_every: 1, keep_checkpoints: &k 2, prepare_workers: *k, seed: *n}\n")
+    assert main(["pretrain", f"--config={path}", f"--videos={tmp_path / 'none'}", f"--out={tmp_path}"]) == 1
+    assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder_for_a_run(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["pretrain", "--config=tiny", "--videos=x", f"--out={tmp_path / 'file'}"]) == 2
+    assert f"--out must be a folder or a name that is free; {tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["--resume={}", "--resume {}"])
+def test_resuming_what_is_no_run_is_an_error(tmp_path, capsys, form):
+    assert main(["pretrain", *form.format(tmp_path).split()]) == 2
+    assert "is not a run's folder" in capsys.readouterr().err
+
+
+def test_resume_takes_no_other_folder(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("videos: [x]\n")
+    assert main(["pretrain", f"--resume={tmp_path}", f"--out={tmp_path / 'other'}"]) == 2
+    assert f"leave out --out {tmp_path / 'other'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "extra"),
+    [("jsonargparse", ["backends"], "train"), ("rich.console", ["demo-data", "videos"], "train")],
+)
+def test_a_missing_package_is_an_error_that_names_the_extra(tmp_path, monkeypatch, capsys, module, command, extra):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert module in told
+    assert f"pip install 'merlot-reserve[{extra}]'" in told
+
+
+def test_missing_arguments_are_asked_for(capsys):
+    assert main(["pretrain"]) == 2
+    assert "--videos and --out" in capsys.readouterr().err
+
+
+def test_videos_that_do_not_exist_are_named(tmp_path, capsys):
+    assert main(["pretrain", "--config=tiny", f"--videos={tmp_path / 'none'}", f"--out={tmp_path / 'run'}"]) == 1
+    assert f"{tmp_path / 'none'}: no such file or folder" in capsys.readouterr().err
+
+
+def test_evaluating_what_is_no_run_is_an_error(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path), "--videos=x"]) == 1
+    assert "is not a run's folder" in capsys.readouterr().err
+
+
+def test_packaged_configurations_go_by_name():
+    assert packaged_configs() == ["base", "large", "tiny"]
+    for arguments in (["--config", "tiny"], ["--config=tiny"]):
+        (argument,) = with_config_paths(arguments)
+        assert argument.startswith("--config=")
+        assert argument.endswith("configs/tiny.yaml")
+    assert with_config_paths(["--config", "my/own.yaml"]) == ["--config=my/own.yaml"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "usage: reserve" in capsys.readouterr().out
+
+
+def test_backends_prints_the_table(capsys):
+    assert main(["backends"]) == 0
+    assert "rotary_attention" in capsys.readouterr().out
+
+
+def test_demo_data_refuses_no_videos(tmp_path, capsys):
+    assert main(["demo-data", str(tmp_path), "--videos=0"]) == 1
+    assert "videos" in capsys.readouterr().err

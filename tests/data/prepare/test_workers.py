@@ -1,0 +1,74 @@
+"""Processes that hang, die or raise lose one item each, and nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+import pytest
+
+from reserve.data.prepare.workers import Lost, _serve, run_supervised
+from tests.helpers.worker_functions import work
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_every_item_once(workers):
+    assert dict(run_supervised(work, list(range(9)), workers=workers, timeout=30)) == {i: 2 * i for i in range(9)}
+
+
+def test_each_failure_costs_its_own_item_alone():
+    items = [1, "crash", 2, "hang", "raise", "exit", 3]
+    begun = time.monotonic()
+    results = dict(run_supervised(work, items, workers=2, timeout=1.0))
+    assert time.monotonic() - begun < 20
+    assert {index: result for index, result in results.items() if not isinstance(result, Lost)} == {0: 2, 2: 4, 6: 6}
+    reasons = [results[index].reason for index in (1, 3, 4, 5)]
+    assert reasons == [
+        "its decoding process died (signal SIGSEGV)",
+        "took more than 1 s",
+        "internal error: KeyError: 'x'",
+        "its decoding process died (exit code 3)",
+    ]
+
+
+def test_exception_in_this_process_is_lost_too():
+    ((_, result),) = run_supervised(work, ["raise"], workers=0, timeout=1)
+    assert result == Lost("internal error: KeyError: 'x'")
+
+
+def test_no_items():
+    assert list(run_supervised(work, [], workers=2, timeout=1)) == []
+
+
+def test_leaving_early_ends_the_workers():
+    results = run_supervised(work, [1, "hang"], workers=2, timeout=60)
+    assert next(results) == (0, 2)
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("options", [{"workers": -1, "timeout": 1}, {"workers": 1, "timeout": 0}])
+def test_bad_arguments(options):
+    with pytest.raises(ValueError, match="workers must be"):
+        list(run_supervised(work, [1], **options))
+
+
+@pytest.mark.parametrize("gone", [EOFError, BrokenPipeError])
+def test_a_worker_ends_quietly_when_its_parent_is_gone(monkeypatch, gone):
+    """Also where it finds out while it answers: a run ended by a signal prints nothing more."""
+
+    class Orphaned:
+        started = False
+
+        def send(self, message):
+            if self.started:
+                raise BrokenPipeError
+            self.started = True
+
+        def recv(self):
+            if gone is EOFError:
+                raise EOFError
+            return 1
+
+    monkeypatch.setattr("reserve.data.prepare.workers.signal.signal", lambda *_: None)
+    assert _serve(str, Orphaned()) is None

@@ -1,0 +1,159 @@
+"""Finding videos and giving each its own companions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from reserve.data.sources.discover import discover_sources
+from reserve.errors import BadInput
+
+WORD_TIMED = "WEBVTT\n\n00:01.000 --> 00:02.000\na<00:01.500><c> b</c>\n"
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def test_folder_as_yt_dlp_leaves_it(tmp_path):
+    touch(tmp_path, "c/A talk [id1].mp4", "c/A talk [id1].en.vtt", "c/A talk [id1].info.json", "c/A talk [id1].webp")
+    touch(tmp_path, "c/B.v2 [id2].webm", "c/B.v2 [id2].info.json", "c/B.v2 [id2].live_chat.json", "c/x.description")
+    first, second = discover_sources([tmp_path])
+    assert (first.video_id, first.path) == ("c/A talk [id1].mp4", tmp_path / "c/A talk [id1].mp4")
+    assert names(first.transcripts) == ["A talk [id1].en.vtt"]
+    assert first.info.name == "A talk [id1].info.json"
+    assert (second.video_id, second.transcripts) == ("c/B.v2 [id2].webm", ())
+    assert second.info.name == "B.v2 [id2].info.json"
+
+
+def test_order_of_transcripts(tmp_path):
+    touch(tmp_path, "a.mp4", "a.srt", "a.vtt", "a.fr.srt", "a.fr.json", "a.words.json", "a.en-orig.srt")
+    (tmp_path / "a.en.vtt").write_text(WORD_TIMED)
+    (source,) = discover_sources([tmp_path])
+    assert names(source.transcripts) == [
+        "a.words.json",
+        "a.en.vtt",
+        "a.vtt",
+        "a.en-orig.srt",
+        "a.srt",
+        "a.fr.json",
+        "a.fr.srt",
+    ]
+
+
+def test_language_can_be_chosen(tmp_path):
+    touch(tmp_path, "a.mp4", "a.en.srt", "a.fr.srt")
+    (source,) = discover_sources([tmp_path], languages=["fr"])
+    assert names(source.transcripts) == ["a.fr.srt", "a.en.srt"]
+
+
+def test_companions_go_to_the_closest_name(tmp_path):
+    touch(tmp_path, "a.mp4", "a.fr.mp4", "a.fr.en.srt", "a.en.srt", "ab.srt", "a.part2.srt")
+    short, long = sorted(discover_sources([tmp_path]), key=lambda source: len(source.path.name))
+    assert names(short.transcripts) == ["a.en.srt"]
+    assert names(long.transcripts) == ["a.fr.en.srt"]
+
+
+def test_full_name_with_ending(tmp_path):
+    touch(tmp_path, "a.mp3", "a.mp3.words.json", "a.mp4")
+    sound, video = discover_sources([tmp_path])
+    assert names(sound.transcripts) == ["a.mp3.words.json"]
+    assert video.transcripts == ()
+
+
+def test_two_encodings_share_companions(tmp_path):
+    touch(tmp_path, "a.mp4", "a.webm", "a.vtt")
+    assert [names(source.transcripts) for source in discover_sources([tmp_path])] == [["a.vtt"], ["a.vtt"]]
+
+
+def test_companions_in_another_folder_are_not_taken(tmp_path):
+    touch(tmp_path, "one/a.mp4", "two/a.vtt")
+    (source,) = discover_sources([tmp_path])
+    assert source.transcripts == ()
+
+
+def test_files_by_name_whatever_their_ending(tmp_path):
+    touch(tmp_path, "clip.dat", "clip.srt", "other.mp4")
+    (source,) = discover_sources([tmp_path / "clip.dat"])
+    assert (source.video_id, names(source.transcripts)) == ("clip.dat", ["clip.srt"])
+
+
+def test_ids_stay_unique(tmp_path):
+    touch(tmp_path, "one/a.mp4", "two/a.mp4")
+    sources = discover_sources([tmp_path / "one", tmp_path / "two"])
+    assert len({source.video_id for source in sources}) == 2
+
+
+def test_a_file_found_in_two_ways_is_one(tmp_path, monkeypatch):
+    touch(tmp_path, "in/a.mp4", "in/sub/b.mp4")
+    monkeypatch.chdir(tmp_path)
+    sources = discover_sources(["in", tmp_path / "in", "in/sub", "in/a.mp4", tmp_path / "in" / "a.mp4"])
+    assert [source.video_id for source in sources] == ["a.mp4", "sub/b.mp4"]
+
+
+def test_linked_files_of_one_name_have_their_own_ids(tmp_path):
+    touch(tmp_path, "real.mp4", "one/x", "two/x")
+    for folder in ("one", "two"):
+        (tmp_path / folder / "a.mp4").symlink_to(tmp_path / "real.mp4")
+    sources = discover_sources([tmp_path / "one", tmp_path / "two"])
+    assert len({source.video_id for source in sources}) == 2
+
+
+def test_linked_folders_are_searched_once(tmp_path):
+    touch(tmp_path, "in/a.mp4", "elsewhere/b.mp4")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    assert [source.video_id for source in discover_sources([tmp_path / "in"])] == ["a.mp4", "linked/b.mp4"]
+
+
+def test_folder_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
+    """Root, as which tests may run, can read every folder."""
+    touch(tmp_path, "a.mp4", "locked/b.mp4")
+    scan = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [source.video_id for source in discover_sources([tmp_path])] == ["a.mp4", "locked"]
+
+
+def test_a_folder_a_video_is_no_slower_for_many(tmp_path, monkeypatch):
+    """Each folder's companions are looked for among its own media: a comparison of all with all took minutes."""
+    touch(tmp_path, *(f"{i}/a.mp4" for i in range(60)))
+    looked_at = []
+    original = Path.parent
+    monkeypatch.setattr(Path, "parent", property(lambda path: looked_at.append(path) or original.__get__(path)))
+    assert len(discover_sources([tmp_path])) == 60
+    assert len(looked_at) < 60 * 10
+
+
+def test_hidden_files_and_unfinished_downloads_are_no_media(tmp_path):
+    touch(tmp_path, ".a.mp4", "b.mp4.part", "c.mp4")
+    assert [source.video_id for source in discover_sources([tmp_path])] == ["c.mp4"]
+
+
+def test_pipe_among_the_transcripts_is_not_waited_on(tmp_path):
+    touch(tmp_path, "a.mp4")
+    os.mkfifo(tmp_path / "a.vtt")
+    (source,) = discover_sources([tmp_path])
+    assert names(source.transcripts) == ["a.vtt"]
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(BadInput, match="no media files"):
+        discover_sources([tmp_path])
+    with pytest.raises(BadInput, match=r"absent: no such file"):
+        discover_sources([tmp_path / "absent"])

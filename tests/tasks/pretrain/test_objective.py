@@ -1,0 +1,38 @@
+"""What the objective reports. Its values are held to the restatement in test_plain_model.py."""
+
+from __future__ import annotations
+
+import torch
+
+from reserve.tasks.pretrain.objective import ContrastPairs, PretrainPairs, pretrain_loss
+
+
+def random_pairs(spans: int) -> PretrainPairs:
+    def vectors(n: int) -> torch.Tensor:
+        return torch.randn(n, 64, dtype=torch.float64, requires_grad=True)
+
+    return PretrainPairs(
+        imgs_to_audio=ContrastPairs(vectors(4), vectors(4)),
+        text_to_audio=ContrastPairs(vectors(3), vectors(3), vectors(9)),
+        stuff_to_span=ContrastPairs(vectors(spans), vectors(spans)),
+    )
+
+
+def test_metrics_name_everything_and_hold_no_graph() -> None:
+    torch.manual_seed(0)
+    loss = pretrain_loss(random_pairs(5), torch.ones(3, dtype=torch.float64), torch.tensor([0, 0, 1, 2, -1]))
+    metrics = loss.metrics()
+    assert set(metrics) == {
+        *("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span"),
+        *("span_text2audio", "span_audio2text", "span_random_text"),
+    }
+    assert not any(value.requires_grad for value in metrics.values())
+    assert loss.total.requires_grad
+    torch.testing.assert_close(metrics["loss"], sum(loss.parts.values()).detach())
+
+
+def test_source_without_spans_reports_zero() -> None:
+    torch.manual_seed(0)
+    loss = pretrain_loss(random_pairs(2), torch.ones(3, dtype=torch.float64), torch.tensor([0, 0]))
+    assert loss.by_source["audio2text"] == 0
+    assert loss.by_source["text2audio"] > 0

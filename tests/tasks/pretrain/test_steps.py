@@ -1,0 +1,70 @@
+"""Steps of pretraining from the schedule to the weights, against the padded restatement and Adam in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from reserve.checkpoint.official import load_official
+from reserve.checkpoint.official_layout import parameter_entries
+from reserve.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from reserve.tasks.pretrain.batch import pack_batch
+from reserve.tasks.pretrain.objective import pretrain_pairs
+from reserve.train.distributed import Ranks
+from reserve.train.fit import make_optimizer, train_step
+from tests.helpers.plain_model import PlainModel
+from tests.helpers.random_batches import VOCABULARY, random_batch, random_weights
+
+DATA = DataConfig(
+    num_segments=2, num_segment_groups=1, lang_seq_len=31, seq_len=47, text_span_budget=3, num_text_spans_to_include=4
+)
+MODEL = ModelConfig(
+    hidden_size=64, vocab_size=VOCABULARY, vit_num_layers=1, vit_patch_size=4, output_grid=(2, 4), audio_num_layers=1,
+    span_num_layers=1, joint_num_layers=1,
+)  # fmt: skip
+RATE, WARMUP = 1e-3, 2
+# The first step of the warm-up has none, the third the whole.
+RATES = [0.0, RATE / 2, RATE]
+CONFIG = Config(
+    data=DATA,
+    model=MODEL,
+    optimizer=OptimizerConfig(
+        learning_rate=RATE,
+        num_warmup_steps=WARMUP,
+        num_train_steps=10,
+        use_bfloat16_adam=False,
+        do_bias_correction=False,
+    ),
+    train=TrainConfig(precision="float32"),
+)
+
+
+def test_three_steps_move_every_weight_as_stated() -> None:
+    rng = np.random.default_rng(0)
+    weights = random_weights(MODEL, rng)
+    raw = random_batch(1, DATA, MODEL, rng)
+    batch = pack_batch(raw.images, raw.clips, raw.texts, raw.choices, DATA, MODEL)
+    model = load_official(weights, MODEL)
+    optimizer = make_optimizer(model, CONFIG)
+    plain = PlainModel({k: torch.from_numpy(v).double().requires_grad_() for k, v in weights.items()}, MODEL, DATA)
+    m, v = ({name: torch.zeros_like(w) for name, w in plain.weights.items()} for _ in range(2))
+    ranks = Ranks(0, 1, torch.device("cpu"))
+
+    for step, rate in enumerate(RATES):
+        reported = train_step(lambda b: pretrain_pairs(model, b), model, optimizer, batch, step, CONFIG, ranks)
+        outputs = plain.pretrain(raw.images, raw.clips, raw.texts, raw.choices, tail=0)
+        loss = sum(outputs.losses.values())
+        assert abs(float(reported["loss"]) - float(loss.detach())) < 1e-5 * float(loss.detach())
+        gradients = torch.autograd.grad(loss, list(plain.weights.values()))
+        with torch.no_grad():
+            for (name, w), g in zip(plain.weights.items(), gradients, strict=True):
+                m[name] = 0.9 * m[name] + 0.1 * g
+                v[name] = 0.98 * v[name] + 0.02 * g**2
+                decay = 0.1 * w if w.dim() > 1 else 0.0
+                w -= rate * (m[name] / (v[name].sqrt() + 1e-6) + decay)
+        parameters = dict(model.named_parameters())
+        for entry in parameter_entries(MODEL):
+            error = np.abs(entry.to_flax(parameters[entry.torch]) - plain.weights[entry.flax].detach().numpy())
+            # A gradient that is zero but for rounding moves its weight by anything up to the rate.
+            if not entry.flax.endswith("seq_attnpool/key/bias"):
+                assert error.max() < 1e-5, f"{entry.flax} after step {step + 1}: {error.max():.2e}"

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from reserve.cli.main import main
+from reserve.train.metrics import read_metrics
+from reserve.train.state import list_checkpoints
+
+QUICK = [
+    "--config=tiny",
+    "--train.batch_size=2",
+    "--train.num_workers=0",
+    "--train.prepare_workers=1",
+    "--train.log_every=1",
+    "--optimizer.num_warmup_steps=1",
+    "--model.hidden_size=64",
+    "--model.joint_num_layers=1",
+    "--model.vit_num_layers=1",
+    "--model.audio_num_layers=1",
+]
+
+
+def pretrain(videos: Path, out: Path, *arguments: str) -> int:
+    return main(["pretrain", *QUICK, "--videos", str(videos), "--out", str(out), *arguments])
+
+
+@pytest.fixture(scope="module")
+def run(narrated_videos, tmp_path_factory) -> Path:
+    """A run of 4 steps with a checkpoint after 2."""
+    out = tmp_path_factory.mktemp("run")
+    status = pretrain(narrated_videos / "train", out, "--optimizer.num_train_steps=4", "--train.checkpoint_every=2")
+    assert status == 0
+    return out
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(checkpoint / "model.safetensors")
+
+
+def test_run_folder_explains_itself(run):
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert {"loss", "imgs_to_audio", "text_to_audio", "stuff_to_span", "examples_per_second"} <= read_metrics(
+        run / "metrics.jsonl"
+    )[0].keys()
+    assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [2, 4]
+    assert (run / "config.yaml").is_file()
+    assert list((run / "tensorboard").glob("events*"))
+    statuses = [json.loads(line)["status"] for line in (run / "files.jsonl").read_text().splitlines()]
+    assert statuses == ["prepared", "prepared"]
+
+
+def test_resuming_gives_what_an_unbroken_run_gives(run, tmp_path):
+    """From the checkpoint after 2 steps: the same weights after 4, to the bit, and each step told once."""
+    resumed = tmp_path / "resumed"
+    shutil.copytree(run, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "step_00000004")
+    assert main(["pretrain", "--resume", str(resumed)]) == 0
+    ours, expected = (weights(list_checkpoints(r)[-1].path) for r in (resumed, run))
+    assert list_checkpoints(resumed)[-1].step == 4
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    assert [line["step"] for line in read_metrics(resumed / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_resume_goes_on_in_the_folder_it_names(run, tmp_path, monkeypatch):
+    """A run that was copied, from another folder: neither the original nor that folder gets anything."""
+    before = (run / "config.yaml").read_bytes()
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["pretrain", "--resume=../copy", "--optimizer.num_train_steps=5"]) == 0
+    assert list_checkpoints(tmp_path / "copy")[-1].step == 5
+    assert list_checkpoints(run)[-1].step == 4
+    assert (run / "config.yaml").read_bytes() == before
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("--model.hidden_size=128", "is of a model with hidden_size 64, not 128"),
+        ("--optimizer.use_bfloat16_adam=false", "the state has moments in"),
+    ],
+)
+def test_settings_that_do_not_fit_the_checkpoint_are_refused_and_not_kept(run, capsys, setting, said):
+    before = (run / "config.yaml").read_bytes()
+    assert main(["pretrain", "--resume", str(run), setting]) == 1
+    assert said in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(("option", "content"), [("tokenizer", "{}"), ("random_text", "\0")])
+def test_bad_files_are_named_before_the_videos_are_prepared(narrated_videos, tmp_path, capsys, option, content):
+    (tmp_path / "bad").write_text(content)
+    assert pretrain(narrated_videos / "train", tmp_path / "run", f"--{option}={tmp_path / 'bad'}") == 1
+    assert str(tmp_path / "bad") in capsys.readouterr().err
+    assert not (tmp_path / "run" / "files.jsonl").exists()
+
+
+def test_a_finished_run_is_not_trained_again_by_resume(run):
+    before = (list_checkpoints(run)[-1].path / "model.safetensors").stat().st_mtime_ns
+    assert main(["pretrain", "--resume", str(run)]) == 0
+    assert (list_checkpoints(run)[-1].path / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_an_existing_run_is_not_overwritten(run, narrated_videos, capsys):
+    assert pretrain(narrated_videos / "train", run) == 2
+    assert f"--resume {run}" in capsys.readouterr().err
+
+
+def test_the_seed_decides_the_run(run, narrated_videos, tmp_path):
+    assert pretrain(narrated_videos / "train", tmp_path / "again", "--optimizer.num_train_steps=4") == 0
+    assert (
+        pretrain(narrated_videos / "train", tmp_path / "other", "--optimizer.num_train_steps=4", "--train.seed=1") == 0
+    )
+    expected = weights(list_checkpoints(run)[-1].path)
+    again = weights(list_checkpoints(tmp_path / "again")[-1].path)
+    other = weights(list_checkpoints(tmp_path / "other")[-1].path)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+    assert not torch.equal(other["head.weight"], expected["head.weight"])
+
+
+def test_too_few_examples_for_a_batch_is_an_error(narrated_videos, tmp_path, capsys):
+    assert pretrain(narrated_videos / "train", tmp_path, "--train.batch_size=64") == 1
+    assert "train.batch_size 64 on 1 device(s) needs 64 examples; the videos give" in capsys.readouterr().err
+
+
+def test_bad_videos_are_named_and_the_rest_is_used(narrated_videos, tmp_path, capsys):
+    folder = tmp_path / "videos"
+    shutil.copytree(narrated_videos / "train", folder)
+    (folder / "broken.mp4").write_bytes(b"not a video")
+    assert pretrain(folder, tmp_path / "run", "--optimizer.num_train_steps=1") == 0
+    told = capsys.readouterr().err
+    assert "broken.mp4" in told
+    assert "1 skipped" in told
+    assert "Traceback" not in told
+
+
+def test_a_run_whose_every_file_fails_says_why(tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    assert pretrain(tmp_path / "broken.mp4", tmp_path / "run") == 1
+    assert "none of the 1 files could be used" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "files.jsonl").read_text())["status"] == "skipped"
+
+
+def _start(videos: Path, out: Path, *settings: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    arguments = ["pretrain", *QUICK, "--videos", str(videos), "--out", str(out), "--optimizer.num_train_steps=100000"]
+    arguments += settings
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "reserve.cli", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not ((out / "metrics.jsonl").exists() and len(read_metrics(out / "metrics.jsonl")) >= 2):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end, "no step in two minutes"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)])
+def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number, workers):
+    """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done."""
+    process = _start(narrated_videos / "train", tmp_path, f"--train.num_workers={workers}")
+    try:
+        _wait_for_metrics(tmp_path, process)
+        os.killpg(process.pid, number) if workers else process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, told
+    assert f"stopped by {number.name}" in told
+    (checkpoint,) = list_checkpoints(tmp_path)
+    assert checkpoint.step == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(narrated_videos, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2")
+    process = _start(narrated_videos / "train", tmp_path, launcher=launcher)
+    try:
+        _wait_for_metrics(tmp_path, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert len(list_checkpoints(tmp_path)) == 1

@@ -1,8 +1,11 @@
 """Fused ops for MERLOT Reserve, usable on their own.
 
-    from reserve_kernels import BF16AdamW, contrastive_loss, log_mel_spectrogram, rotary_attention
+    >>> import torch
+    >>> from reserve_kernels import log_mel_spectrogram
+    >>> log_mel_spectrogram(torch.zeros(2, 110250)).shape  # two clips of 5 s at 22050 Hz
+    torch.Size([2, 188, 64])
 
-`backends()` tells which implementations can run on this machine, and why the others cannot.
+`backends()` shows which implementations can run on this machine, and why the others cannot.
 """
 
 from reserve_kernels.adamw import BF16AdamW

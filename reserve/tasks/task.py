@@ -46,7 +46,9 @@ class HeldOut:
 class Evaluation(Protocol):
     """Figures of an evaluation: printed as text, kept as JSON."""
 
-    def to_json(self) -> dict[str, Any]: ...
+    def to_json(self) -> dict[str, Any]:
+        """What evaluation.json holds."""
+        ...
 
 
 class Task(ABC, Generic[Example, Batch]):

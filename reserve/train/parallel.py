@@ -40,6 +40,7 @@ def _ddp(module: nn.Module, ranks: Ranks) -> nn.Module:
 
 
 MODES: dict[str, Callable[[nn.Module, Ranks], nn.Module]] = {"none": _unwrapped, "ddp": _ddp}
+"""The ways to wrap a module for the ranks that train it, by name."""
 
 
 def parallelize(model: nn.Module, loss: LossFunction, ranks: Ranks, mode: str | None = None) -> nn.Module:

@@ -1,53 +1,67 @@
-"""What the documents show runs, and where they point to is there."""
+"""Links lead to files and sections that exist, and citations to sections of the specification."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
+from links import anchor, cited_sections, spec_anchors
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+from tests.docs.pages import PAGES, ROOT, page_name, without_code
 
-
-def blocks(name: str) -> list[str]:
-    """The Python examples of a page that stand on their own."""
-    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / name).read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    return [block for block in found if "from_pretrained" not in block]
-
-
-EXAMPLES = [(name, code) for name in ("README.md", "docs/ops.md") for code in blocks(name)]
-
-
-def test_there_are_examples_of_every_op():
-    text = "".join(code for name, code in EXAMPLES if name == "docs/ops.md")
-    for op in ("rotary_attention(", "contrastive_loss(", "log_mel_spectrogram(", "backends("):
-        assert op in text
+CITING = [
+    path
+    for folder in ("reserve", "kernels", "csrc", "benchmarks", "examples", "tests", "docs")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in {".py", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".md", ".yaml"}
+    and ROOT / "tests/docs" not in path.parents
+]
 
 
-@pytest.mark.parametrize("code", [code for _, code in EXAMPLES], ids=[f"{n} {i}" for i, (n, _) in enumerate(EXAMPLES)])
-def test_example_runs(code):
-    exec(compile(code, "example", "exec"), {"__name__": "example"})
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """The places that a page's headings make; a name used again gets a number."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    seen: Counter[str] = Counter()
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE):
+        name = anchor(heading)
+        found.add(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return frozenset(found)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def broken_links(page: Path) -> list[str]:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text("utf-8"))):
+        file, _, section = link.partition("#")
+        if file.startswith(("http:", "https:")):
+            continue
+        target = page.parent / file if file else page
+        if not target.exists() or (section and section not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
-    inside = [link for link in links if not link.startswith(("http:", "https:"))]
-    assert [link for link in inside if not (page.parent / link).exists()] == []
+    assert broken_links(page) == []
 
 
-def run_example(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "examples" / "sounds_and_words.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def test_broken_links_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    (tmp_path / "other.md").write_text("# One `thing`\n\n# One `thing`\n\n```sh\n# no heading\n```\n")
+    good = "[a](#here) [b](other.md) [c](other.md#one-thing-1) [d](https://example.org/x#y) `[e](code.md)`"
+    bad = "[f](missing.md) [g](#there) [h](other.md#no-heading)"
+    page.write_text(f"## Here\n\n{good} {bad}\n")
+    assert broken_links(page) == ["missing.md", "#there", "other.md#no-heading"]
 
 
-def test_the_training_loop_learns():
-    done = run_example("--steps", "60")
-    assert done.returncode == 0, done.stderr
-    accuracy = re.search(r"right one of 36 descriptions: (\d+)%", done.stdout)
-    assert accuracy is not None
-    assert int(accuracy.group(1)) >= 30  # by chance 3
+def test_citations_name_sections_of_the_specification():
+    sections = spec_anchors((ROOT / "docs/spec.md").read_text("utf-8"))
+    cited = {(page_name(path), number) for path in CITING for number in cited_sections(path.read_text("utf-8"))}
+    assert len(cited) > 50
+    assert sorted((path, number) for path, number in cited if number not in sections) == []

@@ -112,13 +112,29 @@ BARS = [*_attention(), *_contrastive(), *_log_mel()]
 
 def table(machines: list[Machine], op: str | None = None) -> str:
     """Every bar with what was measured, or of one op."""
-    rows = ["| op | case | figure | bar | measured | |", "| --- | --- | --- | --- | --- | --- |"]
+    return _rows([bar for bar in BARS if op in (None, bar.op)], machines)
+
+
+def measured_table(machines: list[Machine]) -> str:
+    """The bars that were measured, and a line that names the others."""
+    measured = [bar for bar in BARS if bar.value(machines) is not None]
+    cases: dict[str, list[str]] = {}
     for bar in BARS:
-        if op is not None and bar.op != op:
-            continue
+        if bar not in measured and _case(bar) not in cases.setdefault(bar.op, []):
+            cases[bar.op].append(_case(bar))
+    others = ", ".join(f"{op} ({'; '.join(named)})" for op, named in cases.items() if named)
+    return _rows(measured, machines) + (f"\n\nNot measured: {others}." if others else "")
+
+
+def _rows(bars: list[Bar], machines: list[Machine]) -> str:
+    rows = ["| op | case | figure | bar | measured | |", "| --- | --- | --- | --- | --- | --- |"]
+    for bar in bars:
         found = bar.value(machines)
         measured = NOT_MEASURED if found is None else f"{found[1]:.3g}"
         verdict = "" if found is None else "met" if bar.met(found[1]) else "**missed**"
-        case = bar.group.removeprefix(f"{bar.op}, ").replace("CUDA", "H200")
-        rows.append(f"| {bar.op} | {case} | {bar.what} | {bar.bound} | {measured} | {verdict} |")
+        rows.append(f"| {bar.op} | {_case(bar)} | {bar.what} | {bar.bound} | {measured} | {verdict} |")
     return "\n".join(rows)
+
+
+def _case(bar: Bar) -> str:
+    return bar.group.removeprefix(f"{bar.op}, ").replace("CUDA", "H200")

@@ -45,7 +45,7 @@ the same run, over the median. Extra memory is the growth of the peak during the
 def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every page that shows figures, by path."""
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
-    places = {"bars": bars.table(machines)}
+    places = {"measured bars": bars.measured_table(machines)}
     for op in OPS:
         places[f"bars of {op}"] = bars.table(machines, op)
         places[f"figures of {op}"] = _op_figures(machines, op)

@@ -98,6 +98,20 @@ def test_bars_are_met_or_not_measured(results):
     assert all("not measured" in row for row in rows if "1 thread" not in row)
 
 
+def test_bars_that_were_not_measured_are_named_below_the_table(results):
+    table, line = bars.measured_table(results).split("\n\n")
+    assert [row for row in table.splitlines()[2:] if "| at least 1.3 | 2 | met |" not in row] == []
+    assert len(table.splitlines()) == 3
+    assert line.startswith("Not measured: rotary_attention (CPU, 2 threads, joint, forward+backward; H200, joint")
+    assert line.count("H200, joint, forward+backward") == 1
+    assert line.endswith(").")
+
+
+def test_nothing_is_named_where_all_bars_were_measured(results, monkeypatch):
+    monkeypatch.setattr(bars, "BARS", [bar for bar in bars.BARS if bar.value(results) is not None])
+    assert bars.measured_table(results) == bars.table(results)
+
+
 def test_a_bar_that_is_missed_says_so(results):
     case = results[0].cases[0]
     bar = bars.Bar("rotary_attention", "speed", JOINT, PEER, bars.speed, least=2.5)

@@ -13,6 +13,7 @@ class Movable:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """A copy on `device`; what is no tensor is shared."""
+
         def move(value):
             return value.to(device, non_blocking=non_blocking) if isinstance(value, torch.Tensor | Movable) else value
 
@@ -20,6 +21,7 @@ class Movable:
 
     def pin_memory(self) -> Self:
         """A copy whose tensors are in pinned memory, for copies to a GPU that do not block."""
+
         def pin(value):
             return value.pin_memory() if isinstance(value, torch.Tensor | Movable) else value
 

@@ -23,6 +23,8 @@ RESERVE = [(page, line) for page, line in LINES if re.search(r"(?:^|-m )reserve(
 MAKE = [(page, line) for page, line in LINES if line.startswith("make ")]
 TARGETS = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
 
+OTHER_PROGRAMS = {"--nnodes", "--rdzv-endpoint"}  # torchrun's
+
 
 @cache
 def options(command: str) -> frozenset[str]:
@@ -41,6 +43,14 @@ def test_options_exist(page, line):
     command, _, rest = re.split(r"(?:^|-m )reserve(?:\.cli)? ", line)[1].partition(" ")
     used = re.findall(r"(?<!\S)--[\w.-]+", rest)
     assert [option for option in used if option not in options(command)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_options_in_the_text_exist(page):
+    """What begins with -- in backticks is an option of some command, or of a program that the page names."""
+    code = " ".join(re.findall(r"`(--[^`]+)`", page.read_text("utf-8")))
+    known = {"--SECTION.KEY", *OTHER_PROGRAMS, *(option for command in COMMANDS for option in options(command))}
+    assert sorted(set(re.findall(r"(?<!\S)--[\w.-]+", code)) - known) == []
 
 
 def test_options_that_do_not_exist_are_found():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reserve.config.load import check_names, config_file, preset_names, read_settings
+from reserve.config.load import check_names, config_file, preset_names, read_settings, unknown_section
 from reserve.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,9 +29,7 @@ def add_settings(
         named.add_argument(option, action="append", default=[])
     files, _ = named.parse_known_args(list(arguments))
     paths = [_run_config(run) for run in files.resume] + [config_file(name) for name in files.config]
-    settings: dict[str, Any] = {}
-    for path in paths:
-        settings |= read_settings(path, sections, (*inputs, "task"))
+    settings = read_settings(paths, sections, (*inputs, "task"))
     _check_setting_names(arguments, sections)
     presets = ", ".join(preset_names())
     parser.add_argument(
@@ -58,7 +55,5 @@ def _check_setting_names(arguments: Sequence[str], sections: Mapping[str, type])
         if not argument.startswith("--") or not dot:
             continue
         if name not in sections:
-            near = get_close_matches(name, sections, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{argument}: there is no section {name}.{hint} There are {', '.join(sections)}")
+            raise ValueError(f"{argument}: {unknown_section(name, sections)}")
         check_names(sections[name], [key], name)

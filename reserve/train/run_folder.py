@@ -33,8 +33,11 @@ def read_run(run: Path) -> tuple[Task[Any, Any], FitConfig]:
     if not path.is_file():
         raise ValueError(f"{run} is not a run's folder: it has no {CONFIG_NAME}")
     settings = read_yaml(path)
+    name = settings.get("task", DEFAULT_TASK)
+    if not isinstance(name, str):
+        raise ValueError(f"{path}: task must be a name; got {name!r:.80}")
     try:
-        task = find_task(settings.get("task", DEFAULT_TASK))
+        task = find_task(name)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     missing = [name for name in (*task.sections(), "optimizer", "train") if name not in settings]

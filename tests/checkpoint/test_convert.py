@@ -9,7 +9,8 @@ import torch
 
 from reserve.checkpoint.convert import convert
 from reserve.checkpoint.official import save_official
-from reserve.config import ModelConfig, packaged_configs
+from reserve.config import ModelConfig
+from reserve.config.load import config_file, preset_names
 from reserve.config.official import load_model_config
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
@@ -97,7 +98,7 @@ def test_folder_takes_no_configuration(model: MerlotReserve, config: Path, tmp_p
 
 def test_unknown_configuration_is_named(model: MerlotReserve, tmp_path: Path) -> None:
     save_official(model, tmp_path / "base")
-    with pytest.raises(ValueError, match="cannot read the configuration huge: No such file"):
+    with pytest.raises(ValueError, match=r"there is no configuration huge\. Presets are base, large, tiny"):
         convert(tmp_path / "base", tmp_path / "out", "huge")
 
 
@@ -110,12 +111,10 @@ def test_wrong_configuration_leaves_no_target(model: MerlotReserve, config: Path
 
 
 def test_absent_source_is_named(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot read .*absent"):
+    with pytest.raises(CheckpointError, match="absent: cannot be opened: No such file"):
         convert(tmp_path / "absent", tmp_path / "out", config)
 
 
-@pytest.mark.parametrize("name", packaged_configs())
+@pytest.mark.parametrize("name", preset_names())
 def test_packaged_configurations_can_be_named(name: str) -> None:
-    from reserve.config import config_path
-
-    assert load_model_config(config_path(name)).hidden_size % 64 == 0
+    assert load_model_config(config_file(name)).hidden_size % 64 == 0

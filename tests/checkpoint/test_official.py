@@ -224,13 +224,13 @@ def test_wrong_tree_is_refused(tree: dict[str, Any], message: str) -> None:
 
 
 def test_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot read .*absent: No such file"):
+    with pytest.raises(CheckpointError, match=r"absent: cannot be opened: No such file"):
         load_official(tmp_path / "absent", CONFIG)
-    with pytest.raises(CheckpointError, match="not a file"):
+    with pytest.raises(CheckpointError, match="a folder, not a file"):
         load_official(tmp_path, CONFIG)
-    with pytest.raises(CheckpointError, match="not a file"):
+    with pytest.raises(CheckpointError, match="not a regular file"):
         load_official("/dev/zero", CONFIG)
-    with pytest.raises(CheckpointError, match=r"cannot read a*: File name too long"):
+    with pytest.raises(CheckpointError, match=r"a*: cannot be opened: File name too long"):
         load_official("a" * 5000, CONFIG)
     (tmp_path / "broken").write_bytes(b"\x81")
     with pytest.raises(CheckpointError, match=r"broken: not a flax msgpack checkpoint"):
@@ -241,7 +241,7 @@ def test_file_beyond_the_memory_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     def read(path: Path) -> bytes:
         raise MemoryError
 
-    (tmp_path / "large").write_bytes(b"")
+    (tmp_path / "large").write_bytes(b"x")
     monkeypatch.setattr(Path, "read_bytes", read)
     with pytest.raises(CheckpointError, match=r"cannot read .*large: it does not fit in memory"):
         load_official(tmp_path / "large", CONFIG)

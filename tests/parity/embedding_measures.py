@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from figures import Figure, relative
-from golden import Golden
 
 from reserve.checkpoint.official import load_official
 from reserve.config import DataConfig, ModelConfig
 from tests.helpers.plain_model import PlainModel
 from tests.helpers.random_batches import random_weights
 from tests.helpers.random_videos import PADDING, random_video, restated
+from tests.parity.figures import Figure, relative
+from tests.parity.golden import Golden
 
 GRIDS = [(12, 20), (18, 32), (24, 24)]
 SEGMENTS = range(1, 9)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reserve.cli.main import main
+from reserve.cli.app import main
 from reserve.train.metrics import read_metrics
 from reserve.train.state import list_checkpoints
 
@@ -159,7 +159,7 @@ def _start(videos: Path, out: Path, *settings: str, launcher: tuple[str, ...] = 
     arguments += settings
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "reserve.cli", *arguments],
+        [sys.executable, *launcher, "-m", "reserve", *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env=environment,

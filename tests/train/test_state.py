@@ -10,7 +10,7 @@ import torch
 from reserve.config import ModelConfig
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.train.optimizer import parameter_groups
+from reserve.tasks.decay import parameter_groups
 from reserve.train.state import list_checkpoints, load_trainer_state, save_checkpoint
 from reserve_kernels import BF16AdamW
 

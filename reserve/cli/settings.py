@@ -17,11 +17,11 @@ RUN_CONFIG = "config.yaml"
 
 
 def add_settings(
-    parser: ArgumentParser, arguments: Sequence[str], sections: Mapping[str, type], inputs: Sequence[str]
+    parser: ArgumentParser, arguments: Sequence[str], sections: Mapping[str, type], inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Adds --config, --resume and --SECTION.KEY for each section; their defaults are those of the files named.
 
-    Returns what the files say of `inputs`. Raises ValueError naming the file or the setting that is wrong, UsageError
+    Returns what the files say of `inputs`, names with their types. Raises ValueError naming the file or the setting that is wrong, UsageError
     where --resume names no run.
     """
     named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -29,7 +29,7 @@ def add_settings(
         named.add_argument(option, action="append", default=[])
     files, _ = named.parse_known_args(list(arguments))
     paths = [_run_config(run) for run in files.resume] + [config_file(name) for name in files.config]
-    settings = read_settings(paths, sections, (*inputs, "task"))
+    settings = read_settings(paths, sections, inputs)
     _check_setting_names(arguments, sections)
     presets = ", ".join(preset_names())
     parser.add_argument(
@@ -38,7 +38,7 @@ def add_settings(
     parser.add_argument("--resume", type=Path, help="a run's folder: resume it from its last checkpoint")
     for name, section in sections.items():
         parser.add_argument(f"--{name}", type=section, default=settings.get(name, section()))
-    return {name: settings[name] for name in inputs if name in settings}
+    return {name: value for name, value in settings.items() if name in inputs}
 
 
 def _run_config(run: str) -> Path:

@@ -82,7 +82,7 @@ def build_section(section: type[Section], values: Any, where: str) -> Section:
 
 
 def convert_section(section: type, values: Any, where: str) -> dict[str, Any]:
-    """The values of some of a config dataclass's fields, converted to the fields' types; raises as build_section does."""
+    """Values for some of a config dataclass's fields, converted to their types. Raises as build_section does."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{where} must be a map of names to values; got {type(values).__name__}")
     check_names(section, values, where)
@@ -185,11 +185,10 @@ def config_file(name: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-def read_settings(paths: Iterable[Path], sections: Mapping[str, type], inputs: Collection[str] = ()) -> dict[str, Any]:
+def read_settings(paths: Iterable[Path], sections: Mapping[str, type], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Configuration files, a later one overriding single settings of those before it.
 
-    Returns the sections they mention, built, and other names, which must be in `inputs`, as they are. Raises ValueError
-    naming the file and the setting that is unknown or wrong; OSError where a file cannot be read.
+    Returns the sections they mention, built, and values of `inputs`, names with their types. Raises ValueError naming the file and the setting that is unknown or wrong; OSError where a file cannot be read.
     """
     values: dict[str, dict[str, Any]] = {}
     others: dict[str, Any] = {}
@@ -199,7 +198,7 @@ def read_settings(paths: Iterable[Path], sections: Mapping[str, type], inputs: C
                 converted = convert_section(sections[name], value, f"{path}: {name}")
                 values[name] = values.get(name, {}) | converted
             elif name in inputs:
-                others[name] = value
+                others[name] = convert_value(value, inputs[name], f"{path}: {name}")
             else:
                 raise ValueError(f"{path}: {unknown_section(str(name), sections)}")
     return {name: sections[name](**section) for name, section in values.items()} | others

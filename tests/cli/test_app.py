@@ -87,6 +87,20 @@ def test_a_configuration_may_share_settings_through_aliases(tmp_path, capsys):
     assert "no such file or folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("task: dance\n", "the configuration is of the task dance, not of pretraining"),
+        ("tokenizer: [1]\n", "tokenizer must be a path; got [1]"),
+        ("videos: x\n", "videos must be a list of paths; got 'x'"),
+    ],
+)
+def test_inputs_of_a_run_are_checked(tmp_path, capsys, content, message):
+    (tmp_path / "config.yaml").write_text(content)
+    assert main(["pretrain", f"--resume={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_file_is_no_folder_for_a_run(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["pretrain", "--config=tiny", "--videos=x", f"--out={tmp_path / 'file'}"]) == 2

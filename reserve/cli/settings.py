@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reserve.config.load import check_names, config_file, preset_names, read_settings, unknown_section
+from reserve.config.load import RUN_CONFIG, check_names, config_file, preset_names, read_settings, unknown_section
 from reserve.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
-
-RUN_CONFIG = "config.yaml"
 
 
 def add_settings(
@@ -21,8 +19,8 @@ def add_settings(
 ) -> dict[str, Any]:
     """Adds --config, --resume and --SECTION.KEY for each section; their defaults are those of the files named.
 
-    Returns what the files say of `inputs`, names with their types. Raises ValueError naming the file or the setting that is wrong, UsageError
-    where --resume names no run.
+    Returns what the files say of `inputs`, names with their types. Raises ValueError naming the file or the setting
+    that is wrong, UsageError where --resume names no run.
     """
     named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in ("--config", "--resume"):

@@ -162,6 +162,8 @@ def write_yaml(path: Path, settings: Mapping[str, Any]) -> None:
     write_text_atomic(path, yaml.safe_dump(dict(settings), sort_keys=False))
 
 
+RUN_CONFIG = "config.yaml"
+"""Name of the configuration file in the folder of a run."""
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -188,7 +190,8 @@ def config_file(name: str | os.PathLike[str]) -> Path:
 def read_settings(paths: Iterable[Path], sections: Mapping[str, type], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Configuration files, a later one overriding single settings of those before it.
 
-    Returns the sections they mention, built, and values of `inputs`, names with their types. Raises ValueError naming the file and the setting that is unknown or wrong; OSError where a file cannot be read.
+    Returns the sections they mention, built, and values of `inputs`, names with their types. Raises ValueError naming
+    the file and the setting that is unknown or wrong; OSError where a file cannot be read.
     """
     values: dict[str, dict[str, Any]] = {}
     others: dict[str, Any] = {}

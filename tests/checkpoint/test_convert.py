@@ -9,11 +9,11 @@ import torch
 
 from reserve.checkpoint.convert import convert
 from reserve.checkpoint.official import save_official
-from reserve.config import ModelConfig
 from reserve.config.load import config_file, preset_names
 from reserve.config.official import load_model_config
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
+from tests.helpers.tiny import tiny
 
 MODEL = """
 model:
@@ -31,10 +31,7 @@ model:
 @pytest.fixture(scope="module")
 def model() -> MerlotReserve:
     torch.manual_seed(0)
-    return MerlotReserve(
-        ModelConfig(64, 20, vit_num_layers=1, vit_patch_size=4, output_grid=(2, 2), audio_num_layers=1,
-                    span_num_layers=1, joint_num_layers=1)
-    )  # fmt: skip
+    return MerlotReserve(tiny(output_grid=(2, 2)))
 
 
 @pytest.fixture

@@ -15,20 +15,11 @@ import torch
 import reserve
 from reserve.checkpoint.flax_msgpack import encode_tree
 from reserve.checkpoint.official import load_official, official_tree, read_official, save_official
-from reserve.config import ModelConfig
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
+from tests.helpers.tiny import tiny
 
-CONFIG = ModelConfig(
-    hidden_size=64,
-    vocab_size=20,
-    vit_num_layers=1,
-    vit_patch_size=4,
-    output_grid=(2, 2),
-    audio_num_layers=1,
-    span_num_layers=1,
-    joint_num_layers=1,
-)
+CONFIG = tiny(output_grid=(2, 2))
 
 
 @pytest.fixture(scope="module")

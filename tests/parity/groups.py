@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import measures
-
+from tests.parity import measures
 from tests.parity.embedding_measures import embeddings
 from tests.parity.figures import Figure
 from tests.parity.golden import Golden

@@ -9,18 +9,15 @@ import pytest
 import torch
 
 from reserve.checkpoint.official_layout import parameter_entries
-from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.decay import parameter_groups
 from reserve_kernels import BF16AdamW
+from tests.helpers.tiny import tiny
 
 
 @pytest.fixture(scope="module")
 def model() -> MerlotReserve:
-    return MerlotReserve(
-        ModelConfig(hidden_size=64, vocab_size=60, vit_num_layers=1, vit_patch_size=4, audio_num_layers=1,
-                    span_num_layers=1, joint_num_layers=1)
-    )  # fmt: skip
+    return MerlotReserve(tiny(vocab_size=60, output_grid=(12, 20)))
 
 
 def names_of(model: MerlotReserve, group: dict) -> set[str]:

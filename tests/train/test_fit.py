@@ -164,6 +164,7 @@ def _start(videos: Path, out: Path, *settings: str, launcher: tuple[str, ...] = 
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
 
 
@@ -177,7 +178,10 @@ def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)])
 def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number, workers):
-    """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done."""
+    """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done.
+
+    The run starts with SIGINT ignored, as `nohup … &` and a shell's background jobs start programs.
+    """
     process = _start(narrated_videos / "train", tmp_path, f"--train.num_workers={workers}")
     try:
         _wait_for_metrics(tmp_path, process)

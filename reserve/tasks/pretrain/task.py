@@ -35,6 +35,7 @@ class Pretrain(Task[Example, PretrainBatch]):
     videos; `tokenizer` a `tokenizers` JSON in the released layout, None for the shipped one."""
 
     name = "pretrain"
+    uses_every_parameter = True
     shown_metrics = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
 
     videos: tuple[Path, ...] = ()

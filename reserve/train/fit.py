@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
             step,
             total,
         )
+        _warn_of_spinning_threads(config, ranks)
         stopped = False
         with StopRequest() as stop, _metrics(task, run, config, ranks, first_step=step) as metrics:
             batches = iter(loader) if step < total else iter(())
@@ -149,6 +151,19 @@ def _metrics(
         batch_size=config.train.batch_size,
         shown=task.shown_metrics,
     )
+
+
+def _warn_of_spinning_threads(config: FitConfig, ranks: Ranks) -> None:
+    """OpenMP threads that spin at barriers slow each other and the loading processes down, up to several times.
+
+    Their policy is read when torch is loaded, so that only whoever starts the program can set it.
+    """
+    shared = config.train.num_workers > 0 or ranks.world_size > 1
+    if ranks.device.type == "cpu" and shared and torch.get_num_threads() > 1 and "OMP_WAIT_POLICY" not in os.environ:
+        logger.warning(
+            "training on a CPU beside loading processes is faster with OMP_WAIT_POLICY=PASSIVE in the environment, set "
+            "before torch is imported (docs/training.md)"
+        )
 
 
 def _per_device(batch_size: int, world_size: int) -> int:

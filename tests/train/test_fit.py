@@ -13,6 +13,9 @@ import pytest
 import torch
 
 from reserve.cli.app import main
+from reserve.config import Config, TrainConfig
+from reserve.train.distributed import Ranks
+from reserve.train.fit import _warn_of_spinning_threads
 from reserve.train.metrics import read_metrics
 from reserve.train.state import list_checkpoints
 
@@ -206,3 +209,13 @@ def test_two_processes_train_together(narrated_videos, tmp_path):
     finally:
         process.kill()
     assert len(list_checkpoints(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("policy", "workers", "warned"), [(None, 1, True), ("PASSIVE", 1, False), (None, 0, False)])
+def test_spinning_threads_are_warned_of_where_they_are_in_the_way(policy, workers, warned, monkeypatch, caplog):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    _warn_of_spinning_threads(Config(train=TrainConfig(num_workers=workers)), Ranks(0, 1, torch.device("cpu")))
+    assert ("OMP_WAIT_POLICY=PASSIVE" in caplog.text) == warned

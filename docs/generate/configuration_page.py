@@ -135,7 +135,7 @@ def _value(value: Any) -> str:
 def _presets() -> str:
     """A table of every setting that a preset changes."""
     names = preset_names()
-    settings = {name: read_settings(PRESETS / f"{name}.yaml", SECTIONS) for name in names}
+    settings = {name: read_settings([PRESETS / f"{name}.yaml"], SECTIONS, {}) for name in names}
     rows = [f"| setting | default | {' | '.join(names)} |", "| --- " * (2 + len(names)) + "|"]
     for section, kind in SECTIONS.items():
         for field in fields(kind):

@@ -67,7 +67,7 @@ def test_run_in_place_of_its_checkpoint_is_explained(model: MerlotReserve, tmp_p
 
 def test_weights_in_place_of_their_folder_are_explained(model: MerlotReserve, config: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "folder")
-    with pytest.raises(CheckpointError, match=r"model.safetensors does not say what model it holds: name the folder"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors does not say what model it holds; name the folder"):
         convert(tmp_path / "folder" / "model.safetensors", tmp_path / "out.msgpack", config)
     with pytest.raises(ValueError, match=r"out.safetensors: weights are stored in a folder .*; name a folder"):
         convert(tmp_path / "folder", tmp_path / "out.safetensors")
@@ -83,7 +83,7 @@ def test_existing_target_is_kept(model: MerlotReserve, config: Path, tmp_path: P
 
 def test_official_needs_a_configuration(model: MerlotReserve, tmp_path: Path) -> None:
     save_official(model, tmp_path / "base")
-    with pytest.raises(ValueError, match="does not say what model it holds: name a configuration"):
+    with pytest.raises(ValueError, match="does not say what model it holds; give --config"):
         convert(tmp_path / "base", tmp_path / "out")
 
 

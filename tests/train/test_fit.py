@@ -65,7 +65,7 @@ def test_run_folder_explains_itself(run):
 
 
 def test_resuming_gives_what_an_unbroken_run_gives(run, tmp_path):
-    """From the checkpoint after 2 steps: the same weights after 4, to the bit, and each step told once."""
+    """From the checkpoint after 2 steps: the same weights after 4, to the bit, and each step logged once."""
     resumed = tmp_path / "resumed"
     shutil.copytree(run, resumed)
     shutil.rmtree(resumed / "checkpoints" / "step_00000004")
@@ -76,7 +76,7 @@ def test_resuming_gives_what_an_unbroken_run_gives(run, tmp_path):
     assert [line["step"] for line in read_metrics(resumed / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
-def test_resume_goes_on_in_the_folder_it_names(run, tmp_path, monkeypatch):
+def test_resume_continues_in_the_folder_it_names(run, tmp_path, monkeypatch):
     """A run that was copied, from another folder: neither the original nor that folder gets anything."""
     before = (run / "config.yaml").read_bytes()
     shutil.copytree(run, tmp_path / "copy")
@@ -90,16 +90,16 @@ def test_resume_goes_on_in_the_folder_it_names(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("--model.hidden_size=128", "is of a model with hidden_size 64, not 128"),
         ("--optimizer.use_bfloat16_adam=false", "the state has moments in"),
     ],
 )
-def test_settings_that_do_not_fit_the_checkpoint_are_refused_and_not_kept(run, capsys, setting, said):
+def test_settings_that_do_not_fit_the_checkpoint_are_refused_and_not_kept(run, capsys, setting, message):
     before = (run / "config.yaml").read_bytes()
     assert main(["pretrain", "--resume", str(run), setting]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert (run / "config.yaml").read_bytes() == before
 
 
@@ -144,10 +144,10 @@ def test_bad_videos_are_named_and_the_rest_is_used(narrated_videos, tmp_path, ca
     shutil.copytree(narrated_videos / "train", folder)
     (folder / "broken.mp4").write_bytes(b"not a video")
     assert pretrain(folder, tmp_path / "run", "--optimizer.num_train_steps=1") == 0
-    told = capsys.readouterr().err
-    assert "broken.mp4" in told
-    assert "1 skipped" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "broken.mp4" in printed
+    assert "1 skipped" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_run_whose_every_file_fails_says_why(tmp_path, capsys):
@@ -189,11 +189,11 @@ def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number, workers):
     try:
         _wait_for_metrics(tmp_path, process)
         os.killpg(process.pid, number) if workers else process.send_signal(number)
-        _, told = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 0, told
-    assert f"stopped by {number.name}" in told
+    assert process.returncode == 0, printed
+    assert f"stopped by {number.name}" in printed
     (checkpoint,) = list_checkpoints(tmp_path)
     assert checkpoint.step == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"]
 

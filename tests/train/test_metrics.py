@@ -100,11 +100,11 @@ def test_a_loss_that_is_no_number_stays_readable_json(tmp_path, value):
 
 def test_without_a_terminal_each_line_is_printed(tmp_path, capsys):
     log(tmp_path, [5])
-    told = capsys.readouterr().err
-    assert "step 5/10" in told
-    assert "loss 6.000" in told
-    assert "text_to_audio 2.000" in told
-    assert "s left" in told
+    printed = capsys.readouterr().err
+    assert "step 5/10" in printed
+    assert "loss 6.000" in printed
+    assert "text_to_audio 2.000" in printed
+    assert "s left" in printed
 
 
 def test_ranks_but_the_first_write_nothing(tmp_path):

@@ -78,7 +78,7 @@ def test_every_file_is_on_the_disk_before_the_checkpoint_counts(tmp_path, traine
 
 
 def test_the_optimizer_keeps_its_own_settings(tmp_path, trained):
-    """Otherwise a run that goes on with another decay says so in its config.yaml and trains with the old one."""
+    """Otherwise a run resumed with another decay would record it in config.yaml and train with the old one."""
     model, optimizer = trained
     checkpoint = save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
     other = BF16AdamW(parameter_groups(model, 0.5), lr=1e-2, betas=(0.8, 0.9), eps=1e-3)

@@ -46,6 +46,13 @@ def run(narrated_videos, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def prepared(run, tmp_path) -> Path:
+    """A folder for another run, in which the videos are prepared already."""
+    shutil.copytree(run / "prepared", tmp_path / "run" / "prepared")
+    return tmp_path / "run"
+
+
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -122,20 +129,20 @@ def test_an_existing_run_is_not_overwritten(run, narrated_videos, capsys):
     assert f"--resume {run}" in capsys.readouterr().err
 
 
-def test_the_seed_decides_the_run(run, narrated_videos, tmp_path):
-    assert pretrain(narrated_videos / "train", tmp_path / "again", "--optimizer.num_train_steps=4") == 0
+def test_the_seed_decides_the_run(run, narrated_videos, prepared, tmp_path):
+    assert pretrain(narrated_videos / "train", prepared, "--optimizer.num_train_steps=4") == 0
     assert (
         pretrain(narrated_videos / "train", tmp_path / "other", "--optimizer.num_train_steps=4", "--train.seed=1") == 0
     )
     expected = weights(list_checkpoints(run)[-1].path)
-    again = weights(list_checkpoints(tmp_path / "again")[-1].path)
+    again = weights(list_checkpoints(prepared)[-1].path)
     other = weights(list_checkpoints(tmp_path / "other")[-1].path)
     assert all(torch.equal(again[name], expected[name]) for name in expected)
     assert not torch.equal(other["head.weight"], expected["head.weight"])
 
 
-def test_too_few_examples_for_a_batch_is_an_error(narrated_videos, tmp_path, capsys):
-    assert pretrain(narrated_videos / "train", tmp_path, "--train.batch_size=64") == 1
+def test_too_few_examples_for_a_batch_is_an_error(narrated_videos, prepared, capsys):
+    assert pretrain(narrated_videos / "train", prepared, "--train.batch_size=64") == 1
     assert "train.batch_size 64 on 1 device(s) needs 64 examples; the videos give" in capsys.readouterr().err
 
 
@@ -180,22 +187,22 @@ def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)])
-def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number, workers):
+def test_a_signal_saves_and_exits(narrated_videos, prepared, number, workers):
     """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done.
 
     The run starts with SIGINT ignored, as `nohup … &` and a shell's background jobs start programs.
     """
-    process = _start(narrated_videos / "train", tmp_path, f"--train.num_workers={workers}")
+    process = _start(narrated_videos / "train", prepared, f"--train.num_workers={workers}")
     try:
-        _wait_for_metrics(tmp_path, process)
+        _wait_for_metrics(prepared, process)
         os.killpg(process.pid, number) if workers else process.send_signal(number)
         _, printed = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0, printed
     assert f"stopped by {number.name}" in printed
-    (checkpoint,) = list_checkpoints(tmp_path)
-    assert checkpoint.step == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"]
+    (checkpoint,) = list_checkpoints(prepared)
+    assert checkpoint.step == read_metrics(prepared / "metrics.jsonl")[-1]["step"]
 
 
 @pytest.mark.slow

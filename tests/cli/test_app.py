@@ -101,19 +101,19 @@ def test_inputs_of_a_run_are_checked(tmp_path, capsys, content, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_file_is_no_folder_for_a_run(tmp_path, capsys):
+def test_out_must_not_be_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["pretrain", "--config=tiny", "--videos=x", f"--out={tmp_path / 'file'}"]) == 2
     assert f"--out must be a folder or a name that is free; {tmp_path / 'file'} is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["--resume={}", "--resume {}"])
-def test_resuming_what_is_no_run_is_an_error(tmp_path, capsys, form):
+def test_resuming_a_folder_that_is_not_a_run_is_an_error(tmp_path, capsys, form):
     assert main(["pretrain", *form.format(tmp_path).split()]) == 2
     assert "not a run's folder, since it has no config.yaml" in capsys.readouterr().err
 
 
-def test_resume_takes_no_other_folder(tmp_path, capsys):
+def test_resume_refuses_another_out(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("videos: [x]\n")
     assert main(["pretrain", f"--resume={tmp_path}", f"--out={tmp_path / 'other'}"]) == 2
     assert f"leave out --out {tmp_path / 'other'}" in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(tmp_path, monkeypatc
     assert f"pip install 'merlot-reserve[{extra}]'" in printed
 
 
-def test_missing_arguments_are_asked_for(capsys):
+def test_missing_arguments_are_named(capsys):
     assert main(["pretrain"]) == 2
     assert "--videos and --out" in capsys.readouterr().err
 
@@ -142,7 +142,7 @@ def test_videos_that_do_not_exist_are_named(tmp_path, capsys):
     assert f"{tmp_path / 'none'}: no such file or folder" in capsys.readouterr().err
 
 
-def test_evaluating_what_is_no_run_is_an_error(tmp_path, capsys):
+def test_evaluating_a_folder_that_is_not_a_run_is_an_error(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path), "--videos=x"]) == 1
     assert "is not a run's folder" in capsys.readouterr().err
 

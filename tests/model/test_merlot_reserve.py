@@ -68,7 +68,7 @@ def test_embed_video_on_every_grid_and_number_of_segments(
     torch.testing.assert_close(ours[:, :-2], truth[:, :-2], rtol=1e-9, atol=1e-9)
 
 
-def test_embed_video_of_one_is_the_same_among_others(model: MerlotReserve) -> None:
+def test_embed_video_does_not_depend_on_the_batch(model: MerlotReserve) -> None:
     arguments = video(model, 2, (2, 4), videos=3)
     together = model.embed_video(**arguments)
     for i in range(3):
@@ -111,7 +111,7 @@ def test_embed_video_takes_bytes(model: MerlotReserve) -> None:
     )
 
 
-def test_embed_text_spans_is_the_restatement_s(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
+def test_embed_text_spans_matches_the_restatement(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
     spans = torch.randint(10, VOCABULARY, (5, 15))
     for i in range(5):
         spans[i, 15 - 3 * i :] = PAD
@@ -122,7 +122,7 @@ def test_embed_text_spans_is_the_restatement_s(model: MerlotReserve, weights: di
     assert_unit(ours, 1e-4)
 
 
-def test_embed_audio_is_the_restatement_s(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
+def test_embed_audio_matches_the_restatement(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
     clips = torch.randn(3, 60, 65, dtype=torch.float64)
     plain = PlainModel({k: torch.from_numpy(v).double() for k, v in weights.items()}, SMALL, DataConfig())
     truth = plain.audio(clips)[0]
@@ -130,7 +130,7 @@ def test_embed_audio_is_the_restatement_s(model: MerlotReserve, weights: dict[st
     torch.testing.assert_close(model.embed_audio(clips), truth, rtol=1e-9, atol=1e-9)
 
 
-def test_embed_text_spans_is_independent_of_mates_and_padding(model: MerlotReserve) -> None:
+def test_embed_text_spans_does_not_depend_on_batch_and_padding(model: MerlotReserve) -> None:
     spans = torch.randint(10, VOCABULARY, (4, 6))
     together = model.embed_text_spans(torch.cat((spans, torch.full((4, 9), PAD)), 1))
     for i in range(4):
@@ -140,7 +140,7 @@ def test_embed_text_spans_is_independent_of_mates_and_padding(model: MerlotReser
 
 
 @pytest.mark.parametrize("shape", [(0, 15), (3, 0), (1, 1)])
-def test_embed_text_spans_of_little(model: MerlotReserve, shape: tuple[int, int]) -> None:
+def test_embed_text_spans_of_few_spans(model: MerlotReserve, shape: tuple[int, int]) -> None:
     vectors = model.embed_text_spans(torch.full(shape, 11))
     assert vectors.shape == (shape[0], 64)
     if shape[0]:

@@ -219,7 +219,7 @@ def test_two_processes_train_together(narrated_videos, tmp_path):
 
 
 @pytest.mark.parametrize(("policy", "workers", "warned"), [(None, 1, True), ("PASSIVE", 1, False), (None, 0, False)])
-def test_spinning_threads_are_warned_of_where_they_are_in_the_way(policy, workers, warned, monkeypatch, caplog):
+def test_a_warning_about_spinning_openmp_threads(policy, workers, warned, monkeypatch, caplog):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if policy:
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)

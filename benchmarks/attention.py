@@ -26,7 +26,7 @@ from benchmarks.interleaved import (
 )
 from benchmarks.machine import cpu_limits, threads_label, torch_threads
 from reserve_kernels import rotary_attention
-from reserve_kernels.attention.availability import IMPLEMENTATIONS
+from reserve_kernels.attention.availability import BACKENDS
 
 OP = "rotary_attention"
 
@@ -115,7 +115,7 @@ def test_cpu_scaling(benchmark, implementation, length):
     benchmark.extra_info["length"] = length
 
 
-FULL = [b.name for b in IMPLEMENTATIONS if b.name not in ("triton", "reference")]
+FULL = [b.name for b in BACKENDS if b.name not in ("triton", "reference")]
 LESS = ["flash_attn", "varlen", "xformers"]
 PADDED = "SDPA, padded and masked"
 CUDA_PEERS = [*FULL, PADDED, "FlexAttention", *(f"{name}, less: no position" for name in LESS)]
@@ -126,7 +126,7 @@ def _cuda_solver(name: str) -> Peer:
     if name in others:
         return others[name]
     backend, _, less = ("triton", "", "") if name == OURS else name.partition(", less")
-    reason = {b.name: b for b in IMPLEMENTATIONS}[backend].unavailable(torch.device("cuda"), torch.bfloat16)
+    reason = BACKENDS[backend].unavailable(torch.device("cuda"), torch.bfloat16)
     if reason is not None:
         raise Missing(reason)
     return ours(backend, position=not less)

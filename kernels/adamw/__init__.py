@@ -9,24 +9,15 @@ from typing import Any, Literal
 
 import torch
 
-from reserve_kernels.adamw.native import cpu_unavailable, cuda_unavailable
+from reserve_kernels.adamw.availability import BACKENDS, AdamwBackend
 from reserve_kernels.adamw.ops import adamw_
 from reserve_kernels.adamw.reference import SMALLEST_NORMAL
-from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import check_real, check_tensor
 
 __all__ = ["BF16AdamW"]
 
 OP = "BF16AdamW"
-IMPLEMENTATIONS = (
-    Backend("native", cpu_unavailable),
-    Backend("cuda", cuda_unavailable),
-    Backend("reference", runs_anywhere),
-)
-BACKENDS = ("auto", *(implementation.name for implementation in IMPLEMENTATIONS))
 MOMENTS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-register(OP, IMPLEMENTATIONS)
 
 
 class BF16AdamW(torch.optim.Optimizer):
@@ -70,8 +61,8 @@ class BF16AdamW(torch.optim.Optimizer):
     ) -> None:
         if moments not in MOMENTS:
             raise ValueError(f"moments must be 'bfloat16' or 'float32'; got {moments!r}")
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {BACKENDS}; got {backend!r}")
+        if backend != "auto":
+            BACKENDS[backend]  # raises ValueError for an unknown name
         self.moments = moments
         self.bias_correction = bias_correction
         self.decay_to_start = decay_to_start
@@ -137,12 +128,10 @@ class BF16AdamW(torch.optim.Optimizer):
         return {"m": dtype, "v": dtype} | ({"start": torch.bfloat16} if self.decay_to_start else {})
 
     def _choose(self, device: torch.device, contiguous: bool) -> str:
-        chosen = choose(OP, self.backend, device, MOMENTS[self.moments])
-        if contiguous or chosen == "reference":
-            return chosen
-        if self.backend == "auto":
-            return "reference"
-        raise RuntimeError(f"{OP}: backend {self.backend!r} wants contiguous parameters and moments")
+        def refuse(backend: AdamwBackend) -> str | None:
+            return None if contiguous or backend.takes_strided else "it needs contiguous parameters and moments"
+
+        return BACKENDS.choose(self.backend, device, MOMENTS[self.moments], refuse).name
 
     def _update(self, updates: list[list[torch.Tensor]], group: dict[str, Any], backend: str, count: int) -> None:
         weights, gradients, m, v, *starts = (list(tensors) for tensors in zip(*updates, strict=True))

@@ -13,24 +13,6 @@ from reserve_kernels.native import AdamwSettings, AdamwTensor
 MOMENTS = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
 
 
-def cpu_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The `unavailable` of the CPU implementation; `dtype` is that of the moments."""
-    if device.type != "cpu":
-        return "it runs on the CPU only"
-    return _no_such_moments(dtype) or native.cpu_unavailable()
-
-
-def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The `unavailable` of the CUDA implementation; `dtype` is that of the moments."""
-    if device.type != "cuda":
-        return "it runs on a CUDA GPU only"
-    return _no_such_moments(dtype) or native.cuda_unavailable()
-
-
-def _no_such_moments(dtype: torch.dtype) -> str | None:
-    return None if dtype in MOMENTS else "its moments are float32 or bfloat16"
-
-
 def adamw_native_(
     weights: Sequence[torch.Tensor],
     gradients: Sequence[torch.Tensor],

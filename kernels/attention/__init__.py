@@ -6,23 +6,15 @@ import math
 
 import torch
 
-from reserve_kernels.attention.availability import COMPOSED, IMPLEMENTATIONS
-from reserve_kernels.attention.packing import Packing, check_packing
-from reserve_kernels.attention.peers import attention_peer
-from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
-from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
-from reserve_kernels.attention.sdpa_padded import SDPA_KERNELS, attention_sdpa_padded
-from reserve_kernels.backends import choose, register
+from reserve_kernels.attention.availability import BACKENDS
+from reserve_kernels.attention.ops import attention
+from reserve_kernels.attention.packing import Packing
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.precision import without_autocast
 
 __all__ = ["rotary_attention"]
 
-OP = "rotary_attention"
 HEAD_SIZE = 64
 ANGLES = 16
-
-register(OP, IMPLEMENTATIONS)
 
 
 def rotary_attention(
@@ -89,13 +81,11 @@ def rotary_attention(
     if torch.is_autocast_enabled(qkv.device.type) and qkv.dtype != torch.float64:
         qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
     scale = _checked_scale(scale)
-    chosen = choose(OP, backend, qkv.device, qkv.dtype)
+    chosen = BACKENDS.choose(backend, qkv.device, qkv.dtype)
     packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
-    if chosen in SDPA_KERNELS and qkv.device.type != "cpu":
-        return attention_sdpa_padded(chosen, qkv, packing)
-    if chosen in COMPOSED:
-        return attention_peer(chosen, qkv, packing)
-    out, _ = torch.ops.reserve_kernels.rotary_attention(qkv, *packing, chosen)
+    if chosen.composed is not None and (chosen.forward is None or qkv.device.type != "cpu"):
+        return chosen.composed(qkv, packing)
+    out, _ = attention(qkv, *packing, chosen.name)
     return out
 
 
@@ -118,92 +108,3 @@ def _check_per_token(
         raise ValueError(
             f"{name} must be {[qkv.shape[0], *rest]} (qkv has {qkv.shape[0]} tokens); got {tuple(value.shape)}"
         )
-
-
-@torch.library.custom_op("reserve_kernels::rotary_attention", mutates_args=())
-@without_autocast
-def _attention(
-    qkv: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
-    check_packing(qkv, packing)
-    if backend == "triton":
-        from reserve_kernels.attention.triton import attention_triton
-
-        return attention_triton(qkv, packing)
-    if backend == "sdpa":
-        return attention_sdpa_cpu(qkv, packing)
-    out, lse = attention_reference(qkv, packing)
-    return out, lse.to(_statistics_dtype(qkv.dtype))
-
-
-@_attention.register_fake
-def _(qkv, *_settings):
-    tokens, _, heads, size = qkv.shape
-    return qkv.new_empty(tokens, heads, size), qkv.new_empty(tokens, heads, dtype=_statistics_dtype(qkv.dtype))
-
-
-@torch.library.custom_op("reserve_kernels::rotary_attention_backward", mutates_args=())
-@without_autocast
-def _attention_backward(
-    grad: torch.Tensor,
-    qkv: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    angles: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
-    rotary: str,
-    scale: float,
-    backend: str,
-) -> torch.Tensor:
-    packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
-    if backend == "triton":
-        from reserve_kernels.attention.triton import attention_triton_backward
-
-        return attention_triton_backward(grad, qkv, out, lse, packing)
-    if backend == "sdpa":
-        return attention_sdpa_cpu_backward(grad, qkv, out, lse, packing)
-    return attention_reference_backward(grad, qkv, packing)
-
-
-@_attention_backward.register_fake
-def _(_grad, qkv, *_rest):
-    return torch.empty_like(qkv, memory_format=torch.contiguous_format)
-
-
-def _statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _setup_context(ctx, inputs, output):
-    qkv, cu_seqlens, ctx.max_seqlen, angles, segment_ids, *ctx.settings = inputs
-    out, lse = output
-    ctx.save_for_backward(qkv, out, lse, cu_seqlens, angles, segment_ids)
-    ctx.mark_non_differentiable(lse)
-
-
-def _backward(ctx, grad, _grad_lse):
-    qkv, out, lse, cu_seqlens, angles, segment_ids = ctx.saved_tensors
-    grad_qkv = torch.ops.reserve_kernels.rotary_attention_backward(
-        grad, qkv, out, lse, cu_seqlens, ctx.max_seqlen, angles, segment_ids, *ctx.settings
-    )
-    return grad_qkv, *[None] * 7
-
-
-_attention.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _refuse_double_backward(ctx, grad):
-    raise RuntimeError("rotary_attention has no double backward")
-
-
-_attention_backward.register_autograd(_refuse_double_backward)

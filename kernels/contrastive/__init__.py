@@ -10,17 +10,13 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from reserve_kernels.backends import choose, register
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.contrastive.availability import IMPLEMENTATIONS
+from reserve_kernels.contrastive.availability import BACKENDS
 from reserve_kernels.contrastive.gather import Gathering, check_member, exchange_counts
 from reserve_kernels.contrastive.ops import contrastive_logsumexp
 from reserve_kernels.contrastive.reference import statistics_dtype
 
 __all__ = ["ContrastiveLoss", "contrastive_loss"]
-
-OP = "contrastive_loss"
-register(OP, IMPLEMENTATIONS)
 
 
 class ContrastiveLoss(NamedTuple):
@@ -77,9 +73,9 @@ def contrastive_loss(
     if y.shape != x.shape:
         raise ValueError(f"y must pair with x's shape {tuple(x.shape)}; got {tuple(y.shape)}")
     log_scale = _checked_log_scale(log_scale, x)
-    chosen = choose(OP, backend, x.device, x.dtype)
+    chosen = BACKENDS.choose(backend, x.device, x.dtype)
 
-    logsumexp = partial(contrastive_logsumexp, log_scale=log_scale, backend=chosen)
+    logsumexp = partial(contrastive_logsumexp, log_scale=log_scale, backend=chosen.name)
     x_extras, y_extras = ([] if extra is None else [extra] for extra in (x_extra, y_extra))
     # The other ranks' candidates travel while the logits among this rank's own are computed.
     arriving = _send(([x, *x_extras], [y, *y_extras]), group)

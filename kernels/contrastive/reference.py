@@ -71,9 +71,11 @@ def logsumexp_reference_backward(
     x: torch.Tensor,
     y: torch.Tensor,
     log_scale: torch.Tensor,
+    _row_lse: torch.Tensor,
+    _column_lse: torch.Tensor,
     both: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, y and log_scale, given those of the three outputs."""
+    """Gradients of x, y and log_scale, given those of the three outputs. It computes the softmax again."""
     dtype = statistics_dtype(x.dtype)
     x_wide, y_wide = scaled(x, log_scale).to(dtype), scaled(y, log_scale).to(dtype)
     logits = x_wide @ y_wide.T
@@ -83,4 +85,4 @@ def logsumexp_reference_backward(
         weights.diagonal().add_(grads[2])
     grad_x, of_x = scaled_backward((weights @ y_wide).to(x.dtype), x, log_scale)
     grad_y, of_y = scaled_backward((weights.T @ x_wide).to(y.dtype), y, log_scale)
-    return grad_x, grad_y, of_x.sum() + of_y.sum()
+    return grad_x.contiguous(), grad_y.contiguous(), of_x.sum() + of_y.sum()

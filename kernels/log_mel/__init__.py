@@ -6,22 +6,15 @@ import dataclasses
 
 import torch
 
-from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import FLOATING, check_integer, check_real, check_same_device, check_tensor
-from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused, too_large
-from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
-from reserve_kernels.precision import without_autocast
+from reserve_kernels.log_mel.ops import log_mel
+from reserve_kernels.log_mel.reference import LogMelSettings
 
 __all__ = ["log_mel_spectrogram"]
 
-OP = "log_mel_spectrogram"
 # What the C interface's integers hold.
 MOST = 2**31 - 1
 LEAST_OFFSET, MOST_OFFSET = 1e-30, 1e30
-
-register(
-    OP, [Backend("cuda", cuda_unavailable), Backend("native", cpu_unavailable), Backend("reference", runs_anywhere)]
-)
 
 
 def log_mel_spectrogram(
@@ -120,7 +113,7 @@ def log_mel_spectrogram(
         float(f_max),
         float(offset),
     )
-    return torch.ops.reserve_kernels.log_mel_spectrogram(
+    return log_mel(
         waveform,
         *dataclasses.astuple(settings),
         offsets,
@@ -143,125 +136,3 @@ def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_sam
     if waveform.dim() != 1:
         raise ValueError(f"waveform must be [samples] where offsets are given; got shape {tuple(waveform.shape)}")
     check_integer("max_samples", max_samples, 0)
-
-
-def _choose(backend: str, device: torch.device, dtype: torch.dtype, settings: LogMelSettings) -> str:
-    """Name of the implementation for these parameters. Called inside the op, where no compiler traces it."""
-    chosen = choose(OP, backend, device, dtype)
-    reason = None if chosen == "reference" else not_fused(settings, chosen)
-    if reason is None and chosen == "cuda":
-        reason = too_large(settings, device)
-    if reason is None:
-        return chosen
-    if backend == "auto":
-        return "reference"
-    raise RuntimeError(f"{OP}: backend {backend!r} cannot run: {reason}")
-
-
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -> None:
-    """On the CPU, where reading the values makes nobody wait."""
-    if offsets is None or offsets.device.type != "cpu":
-        return
-    if int(offsets[0]) < 0 or int(offsets[-1]) > waveform.shape[-1] or bool((offsets.diff() < 0).any()):
-        raise ValueError(
-            f"offsets must not decrease and lie from 0 to the {waveform.shape[-1]} samples of waveform; got {offsets}"
-        )
-
-
-@torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
-@without_autocast
-def _log_mel(
-    waveform: torch.Tensor,
-    pad_mode: str,
-    sample_rate: float,
-    n_fft: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-    offset: float,
-    offsets: torch.Tensor | None,
-    max_samples: int,
-    append: float | None,
-    out_dtype: torch.dtype,
-    backend: str,
-) -> torch.Tensor:
-    _check_offset_values(waveform, offsets)
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    if _choose(backend, waveform.device, waveform.dtype, settings) != "reference":
-        return log_mel_native(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
-    out = log_mel_reference(waveform.to(_compute_dtype(waveform.dtype)), settings, offsets, max_samples)
-    if append is not None:
-        column = out.new_full((*out.shape[:-1], 1), append)
-        if offsets is not None:
-            column = column.masked_fill(settings.unused_frames(offsets, max_samples)[..., None], 0.0)
-        out = torch.cat([out, column], dim=-1)
-    return out.to(out_dtype).contiguous()
-
-
-@_log_mel.register_fake
-def _(
-    waveform,
-    pad_mode,
-    sample_rate,
-    n_fft,
-    hop_length,
-    n_mels,
-    f_min,
-    f_max,
-    offset,
-    offsets,
-    max_samples,
-    append,
-    out_dtype,
-    backend,
-):
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    *rows, columns = settings.out_shape(waveform.shape, offsets, max_samples)
-    return waveform.new_empty((*rows, columns + (append is not None)), dtype=out_dtype)
-
-
-@torch.library.custom_op("reserve_kernels::log_mel_spectrogram_backward", mutates_args=())
-@without_autocast
-def _log_mel_backward(
-    grad: torch.Tensor,
-    waveform: torch.Tensor,
-    offsets: torch.Tensor | None,
-    pad_mode: str,
-    sample_rate: float,
-    n_fft: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-    offset: float,
-    max_samples: int,
-) -> torch.Tensor:
-    dtype = _compute_dtype(waveform.dtype)
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    grad, x = grad[..., :n_mels].to(dtype), waveform.to(dtype)
-    return log_mel_reference_backward(grad, x, settings, offsets, max_samples).to(waveform.dtype).contiguous()
-
-
-@_log_mel_backward.register_fake
-def _(grad, waveform, *settings):
-    return torch.empty_like(waveform, memory_format=torch.contiguous_format)
-
-
-def _setup_context(ctx, inputs, output):
-    waveform, *ctx.settings, offsets, ctx.max_samples, _append, _out_dtype, _backend = inputs
-    ctx.save_for_backward(waveform, offsets)
-
-
-def _backward(ctx, grad):
-    grad_waveform = torch.ops.reserve_kernels.log_mel_spectrogram_backward(
-        grad, *ctx.saved_tensors, *ctx.settings, ctx.max_samples
-    )
-    return grad_waveform, *[None] * 13
-
-
-_log_mel.register_autograd(_backward, setup_context=_setup_context)

@@ -13,57 +13,7 @@ from reserve_kernels import native
 from reserve_kernels.log_mel.constants import kept_on
 from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
 
-# The transforms that csrc/log_mel has a plan for: playback speeds 1, 2 and 3.
-FUSED_N_FFT = (1536, 3072, 4608)
-MOST_CUDA_BANDS = 1024
 OUT_DTYPES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
-
-
-def cpu_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The `unavailable` of the CPU implementation."""
-    if device.type != "cpu":
-        return "it runs on the CPU only"
-    if dtype == torch.float64:
-        return "it computes in float32"
-    return native.cpu_unavailable()
-
-
-def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The `unavailable` of the CUDA implementation."""
-    if device.type != "cuda":
-        return "it runs on a CUDA GPU only"
-    if dtype == torch.float64:
-        return "it computes in float32"
-    absent = native.cuda_unavailable()
-    if absent is not None:
-        return absent
-    device_has = torch.cuda.get_device_properties(device)
-    if device_has.major >= 8:
-        return None
-    return f"it needs compute capability 8.0; this device has {device_has.major}.{device_has.minor}"
-
-
-def not_fused(settings: LogMelSettings, backend: str) -> str | None:
-    """None where `backend`, "native" or "cuda", has these parameters, else the reason."""
-    if settings.n_fft not in FUSED_N_FFT:
-        return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
-    if backend == "native":
-        return None
-    # What fits into a block's shared memory, and pairs of samples aligned in it.
-    if settings.hop_length % 2 != 0 or settings.hop_length > settings.n_fft:
-        return f"hop_length * playback_speed must be even and at most {settings.n_fft}; got {settings.hop_length}"
-    if settings.n_mels > MOST_CUDA_BANDS:
-        return f"n_mels must be at most {MOST_CUDA_BANDS}; got {settings.n_mels}"
-    return None
-
-
-def too_large(settings: LogMelSettings, device: torch.device) -> str | None:
-    """None where a block of the CUDA kernel fits into the shared memory of `device`, else the reason."""
-    needed = native.library().log_mel_cuda_shared_bytes(settings.n_fft, settings.hop_length, settings.n_mels)
-    there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
-    if needed <= there:
-        return None
-    return f"these parameters need {needed} bytes of shared memory a block; this device has {there}"
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,11 @@ class LogMelSettings:
         return self.ragged_index(offsets, max_samples)
 
 
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a waveform of `dtype` is computed in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _spectrum(waveform: torch.Tensor, settings: LogMelSettings, index: torch.Tensor) -> torch.Tensor:
     """Complex spectrum of the windowed frames of waveform[..., index], [..., frames, n_fft // 2 + 1]."""
     padded = waveform[..., index.clamp_min(0)]
@@ -154,6 +159,25 @@ def log_mel_reference(
     mel = (spectrum.real.square() + spectrum.imag.square()) @ settings.filters(waveform).T
     out = torch.log(mel + settings.offset) - math.log(settings.offset)
     return out if offsets is None else out.masked_fill(settings.unused_frames(offsets, max_samples)[..., None], 0.0)
+
+
+def log_mel_rows(
+    waveform: torch.Tensor,
+    settings: LogMelSettings,
+    offsets: torch.Tensor | None,
+    max_samples: int,
+    *,
+    out_dtype: torch.dtype,
+    append: float | None,
+) -> torch.Tensor:
+    """`log_mel_reference` computed in float32 or float64, with a last column of `append` if given, in `out_dtype`."""
+    out = log_mel_reference(waveform.to(compute_dtype(waveform.dtype)), settings, offsets, max_samples)
+    if append is not None:
+        column = out.new_full((*out.shape[:-1], 1), append)
+        if offsets is not None:
+            column = column.masked_fill(settings.unused_frames(offsets, max_samples)[..., None], 0.0)
+        out = torch.cat([out, column], dim=-1)
+    return out.to(out_dtype).contiguous()
 
 
 def log_mel_reference_backward(

@@ -13,10 +13,11 @@ import pytest
 import torch
 import torch.nn.attention.varlen
 
+from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
-from reserve_kernels.attention.peers import attention_peer
+from reserve_kernels.attention.peers import attention_flash_attn, attention_xformers
 from reserve_kernels.attention.reference import attention_reference
-from reserve_kernels.attention.sdpa_padded import attention_sdpa_padded
+from reserve_kernels.attention.sdpa_padded import attention_sdpa
 
 SCALE = 0.3
 
@@ -124,7 +125,7 @@ def with_gradient(function, qkv):
 def test_adapter_computes_the_reference(stand_ins, name, rotary):
     qkv, cu, longest, angles = make_inputs()
     packing = Packing(cu, longest, angles, None, rotary, SCALE)
-    result = with_gradient(lambda x: attention_peer(name, x, packing), qkv)
+    result = with_gradient(lambda x: BACKENDS[name].composed(x, packing), qkv)
     expected = with_gradient(lambda x: attention_reference(x, packing)[0], qkv)
     torch.testing.assert_close(result, expected)
     assert stand_ins.seen["max_seqlen"] == longest
@@ -134,20 +135,20 @@ def test_adapter_computes_the_reference(stand_ins, name, rotary):
 def test_flash_attn_is_deterministic_when_pytorch_is_to_be(stand_ins, asked):
     qkv, cu, longest, angles = make_inputs()
     torch.use_deterministic_algorithms(asked)
-    attention_peer("flash_attn", qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
+    attention_flash_attn(qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
     assert stand_ins.seen["deterministic"] is asked
 
 
 def test_xformers_is_told_the_number_of_tokens(stand_ins):
     qkv, cu, longest, angles = make_inputs()
-    attention_peer("xformers", qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
+    attention_xformers(qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
     assert stand_ins.seen["total"] == len(qkv)
 
 
 @pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
 def test_no_tokens_need_no_library(name):
     qkv, cu, longest, angles = make_inputs([0, 0])
-    assert attention_peer(name, qkv, Packing(cu, longest, angles, None, "reserve", SCALE)).shape == (0, 2, 64)
+    assert BACKENDS[name].composed(qkv, Packing(cu, longest, angles, None, "reserve", SCALE)).shape == (0, 2, 64)
 
 
 @pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
@@ -155,7 +156,7 @@ def test_segment_ids_are_refused(name):
     qkv, cu, longest, angles = make_inputs()
     ids = torch.zeros(len(qkv)).int()
     with pytest.raises(ValueError, match=f"segment_ids: backend '{name}' has no such mask"):
-        attention_peer(name, qkv, Packing(cu, longest, angles, ids, "reserve", SCALE))
+        BACKENDS[name].composed(qkv, Packing(cu, longest, angles, ids, "reserve", SCALE))
 
 
 @pytest.mark.parametrize("segments", [False, True])
@@ -165,7 +166,7 @@ def test_padded_sdpa_computes_the_reference(segments, slack):
     qkv, cu, longest, angles = make_inputs([5, 0, 9, 1])
     ids = torch.arange(len(qkv)).int() % 2 if segments else None
     packing = Packing(cu, longest + slack, angles, ids, "reserve", SCALE)
-    result = with_gradient(lambda x: attention_sdpa_padded("sdpa", x, packing), qkv)
+    result = with_gradient(lambda x: attention_sdpa(x, packing), qkv)
     expected = with_gradient(lambda x: attention_reference(x, packing)[0], qkv)
     torch.testing.assert_close(result, expected)
 
@@ -175,7 +176,7 @@ def test_bad_numbers_stay_in_their_sequence_in_padded_sdpa():
     spoiled = qkv.clone()
     spoiled[0] = float("nan")
     packing = Packing(cu, longest, angles, None, "reserve", SCALE)
-    results = [with_gradient(lambda x: attention_sdpa_padded("sdpa", x, packing), x) for x in (qkv, spoiled)]
+    results = [with_gradient(lambda x: attention_sdpa(x, packing), x) for x in (qkv, spoiled)]
     for clean, other in zip(*results, strict=True):
         torch.testing.assert_close(clean[5:], other[5:])
         assert other[:5].isnan().any()

@@ -7,20 +7,13 @@ import importlib.util
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = {
-    "attention": "rotary_attention",
-    "contrastive": "contrastive_loss",
-    "log_mel": "log_mel_spectrogram",
-    "small_ops": "the model's small ops",
-    "optimizer": "the optimiser",
-    "decoding": "frames and sound of videos",
-    "training_step": "a whole training step",
-}
-"""File, and what is in it."""
+from benchmarks.catalogue import BENCHMARKS
+
 ROOT = Path(__file__).parent.parent
 INTERRUPTED, PATIENCE_SECONDS = 130, 12
 NOTHING_COLLECTED = 5
@@ -29,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def parser() -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {name:<14} {what}" for name, what in BENCHMARKS.items())
+    listing = "\n".join(f"  {name:<14} {benchmark.subject}" for name, benchmark in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Times our implementations and their peers in turn, in one run, after comparing their results.",
@@ -118,4 +111,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
+    # An interrupted run stores what it measured, but nohup, a shell's background job and CI runners start programs with
+    # SIGINT ignored. The child, pytest, resets this handler to the default when it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -26,12 +26,9 @@ STEP_SECONDS = 535
 """A step's limit, with the time to end: machines that are lent by the command end it at ten minutes."""
 GRACE_SECONDS = 15
 """Kept for each command after the interrupt that makes pytest write what it has."""
-BENCHMARKS = {"attention": 6, "contrastive": 3, "log_mel": 1, "training_step": 2, "optimizer": 1, "small_ops": 1}
-"""In the order of their worth; each may take this share of the time that is left for it and those behind it. Videos are
-not decoded on a GPU yet."""
-SANITIZED = "test_adamw_cuda or test_attention_cuda or test_contrastive_cuda or test_log_mel_cuda"
 UNFIT = ("every_tile", "to_the_31", "graph", "tuner", "opcheck", "memory_stays", "host_threads")
-"""Of their tests: those too slow under the sanitizer, and those that need the allocator's cache, which is off."""
+"""Parts of the names of tests that the sanitizer skips: too slow under it, or they need the allocator's cache, which it
+turns off."""
 TRAINING_MINUTES = 3.0
 STEPS = ("build", "test", "bench", "train")
 OTHER_STEPS = ("tune", "sanitize")
@@ -47,6 +44,7 @@ class Command(NamedTuple):
 
 
 def commands(step: str, out: Path) -> list[Command]:
+    """What `step` runs, its results in `out`."""
     python, tests = sys.executable, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu"]
     if step == "build":
         # What cannot be built is left out elsewhere; here it is what is asked for.
@@ -55,8 +53,10 @@ def commands(step: str, out: Path) -> list[Command]:
     if step == "test":
         return [Command("test", [*tests, "tests/kernels"])]
     if step == "bench":
+        from benchmarks.catalogue import GPU_BENCHMARKS
+
         run = [python, "-m", "benchmarks", "--device", "cuda", "--out", str(out)]
-        return [Command(f"bench-{name}", [*run, name], share) for name, share in BENCHMARKS.items()]
+        return [Command(f"bench-{name}", [*run, name], share) for name, _, share in GPU_BENCHMARKS]
     if step == "train":
         run = [python, "-m", "benchmarks.training_run", "--config", "base", "--minutes", str(TRAINING_MINUTES)]
         return [Command("train", [*run, "--device", "cuda", "--out", str(out)])]
@@ -68,9 +68,12 @@ def commands(step: str, out: Path) -> list[Command]:
             Command("tune", [python, "-m", "reserve_kernels.attention.tune"], 2.0, tuned),
             Command("bench-attention-tuned", [*run, "--filter", attention], 1.0, tuned),
         ]
+    from reserve_kernels.registry import OPS
+
     # Every allocation on its own, or an access beyond a tensor would fall into the allocator's next one.
     apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    checked = [*tests, "tests/kernels", "-k", f"({SANITIZED}) and not {' and not '.join(UNFIT)}"]
+    sanitized = " or ".join(f"test_{op.folder}_cuda" for op in OPS)
+    checked = [*tests, "tests/kernels", "-k", f"({sanitized}) and not {' and not '.join(UNFIT)}"]
     tool = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all", "--tool"]
     return [Command(f"sanitize-{name}", [*tool, name, *checked], extra=apart) for name in ("memcheck", "racecheck")]
 
@@ -90,7 +93,7 @@ def run(command: Command, seconds: float, log: Path) -> dict[str, Any]:
     """Runs one command, its output behind what is in `log`; interrupts it at its limit, and kills it if need be."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command.extra}
     environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(_import_name()), str(ROOT), os.environ.get("PYTHONPATH")])
+        filter(None, [str(_import_folder()), str(ROOT), os.environ.get("PYTHONPATH")])
     )
     before = log.stat().st_size if log.exists() else 0
     start = time.monotonic()
@@ -104,6 +107,7 @@ def run(command: Command, seconds: float, log: Path) -> dict[str, Any]:
                 stdout=written,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_accept_interrupts,
             )
         except OSError as error:
             written.write(f"{error}\n")
@@ -119,6 +123,14 @@ def run(command: Command, seconds: float, log: Path) -> dict[str, Any]:
         "last_line": lines[-1] if lines else "",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _accept_interrupts() -> None:
+    """Undoes, in the child, that nohup, a shell's background job or a CI runner starts programs with SIGINT ignored.
+
+    A child that ignored it would be killed at its limit without what it had measured.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
@@ -138,8 +150,8 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
     return "ok" if code == 0 else f"failed with status {code}"
 
 
-def _import_name() -> Path:
-    """A folder in which the ops have the name that they are imported by."""
+def _import_folder() -> Path:
+    """A folder from which `reserve_kernels` imports this checkout's ops: a GPU machine has nothing installed."""
     folder = ROOT / "build" / "gpu"
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "reserve_kernels"
@@ -167,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-results", metavar="FOLDER")
     options = parser.parse_args(arguments)
+    sys.path.append(str(_import_folder()))
     unknown = [step for step in options.steps if step not in STEPS + OTHER_STEPS]
     if unknown:
         parser.error(f"no step {unknown[0]!r}; there are {', '.join(STEPS + OTHER_STEPS)}")

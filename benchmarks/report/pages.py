@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.report import bars, resources, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
+from reserve_kernels.registry import OPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/benchmarks.md"
@@ -19,14 +20,6 @@ FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
 """Of each plot, a digest of the figures that it was drawn from, and one of the file: a plot is not drawn again to be
 checked, since its bytes depend on the version of the drawing library."""
-OPS = {
-    "rotary_attention": "attention",
-    "contrastive_loss": "contrastive",
-    "log_mel_spectrogram": "log_mel",
-    "BF16AdamW": "adamw",
-}
-"""Ops, and their pages in docs/kernels."""
-
 HEAD = """# Benchmarks
 
 Written by `make bench-report` from [benchmarks/results](../benchmarks/results); `make test` fails where it is not up to
@@ -46,7 +39,7 @@ def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every page that shows figures, by path."""
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
     places = {"bars": bars.table(machines)}
-    for op in OPS:
+    for op in (op.name for op in OPS):
         places[f"bars of {op}"] = bars.table(machines, op)
         places[f"figures of {op}"] = _op_figures(machines, op)
     for path in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]):

@@ -13,11 +13,12 @@ import tempfile
 from pathlib import Path
 
 from reserve_kernels import native
+from reserve_kernels.registry import OPS
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("cuda_resources.json")
 ARCHITECTURES = ("80", "90a", "100")
-SOURCES = {op: ROOT / "csrc" / op / f"{op}_cuda.cu" for op in ("adamw", "log_mel")}
+SOURCES = {op.folder: ROOT / "csrc" / op.folder / f"{op.folder}_cuda.cu" for op in OPS if op.native}
 # What tells the instantiations of a kernel apart, a part of their mangled names, and what they are called here. Points,
 # hop length and bands decide the shared memory of log-mel's, which the library tells.
 LOG_MEL = {

@@ -31,6 +31,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from reserve_kernels.registry import OPS
+
 TABLE = Path(__file__).with_name("triton_resources.json")
 CASES = Path(__file__).with_name("triton_cases")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -66,8 +68,8 @@ class Case:
 
 
 def ops() -> list[str]:
-    """The ops that have cases."""
-    return sorted(file.stem for file in CASES.glob("[a-z]*.py"))
+    """The folders of the ops that have Triton kernels."""
+    return [op.folder for op in OPS if op.triton]
 
 
 def cases(op: str, architecture: int) -> list[Case]:

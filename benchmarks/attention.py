@@ -24,7 +24,7 @@ from benchmarks.interleaved import (
     publish,
     replayed,
 )
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention.availability import BACKENDS
 
@@ -101,8 +101,7 @@ def on_cpu(lengths: tuple[int, ...], passes: str, threads: int) -> Measured:
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu(benchmark, implementation, shape, passes, threads):
     measured = on_cpu(tuple(CPU_SHAPES[shape]), passes, threads)
-    group = f"{OP}, CPU, {threads_label(threads)}, {shape}, {passes}"
-    publish(benchmark, measured, implementation, group=group, op=OP, case=f"{shape}, {passes}")
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=f"{shape}, {passes}")
 
 
 @replayed
@@ -110,9 +109,8 @@ def test_cpu(benchmark, implementation, shape, passes, threads):
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu_scaling(benchmark, implementation, length):
     measured = on_cpu((length,) * (CPU_SCALING_TOKENS // length), PASSES[1], 1)
-    group = f"{OP}, CPU, 1 thread, {CPU_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
-    publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
-    benchmark.extra_info["length"] = length
+    label = f"{CPU_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(1), label=label, case="scaling", length=length)
 
 
 FULL = [b.name for b in BACKENDS if b.name not in ("triton", "reference")]
@@ -164,9 +162,7 @@ def on_cuda(lengths: tuple[int, ...], passes: str, peers: tuple[str, ...]) -> Me
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation, shape, passes):
     measured = on_cuda(tuple(CUDA_SHAPES[shape]), passes, tuple(CUDA_PEERS))
-    publish(
-        benchmark, measured, implementation, group=f"{OP}, CUDA, {shape}, {passes}", op=OP, case=f"{shape}, {passes}"
-    )
+    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=f"{shape}, {passes}")
 
 
 @replayed
@@ -175,6 +171,5 @@ def test_cuda(benchmark, implementation, shape, passes):
 @pytest.mark.parametrize("implementation", [OURS, *FULL, PADDED])
 def test_cuda_scaling(benchmark, implementation, length):
     measured = on_cuda((length,) * (CUDA_SCALING_TOKENS // length), PASSES[1], (*FULL, PADDED))
-    group = f"{OP}, CUDA, {CUDA_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
-    publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
-    benchmark.extra_info["length"] = length
+    label = f"{CUDA_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
+    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=label, case="scaling", length=length)

@@ -26,7 +26,7 @@ from benchmarks.contrastive_peers import (
 from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.cuda import peak_extra_bytes as cuda_peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_difference, measure, publish, replayed
-from benchmarks.machine import cpu_limits, peak_extra_bytes, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, peak_extra_bytes, torch_threads
 
 OP = "contrastive_loss"
 CPU_SHAPE: Shape = (8192, 8192, 768)
@@ -39,6 +39,10 @@ CUDA_SHAPES: tuple[Shape, ...] = (
     (6144, 49152, 1024),
 )
 CUDA_SCALING: tuple[Shape, ...] = tuple((n, n, 768) for n in (1024, 2048, 8192, 32768))
+
+
+def _label(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _facts(shape: Shape, itemsize: int, limits: dict[str, float]) -> dict[str, Any]:
@@ -75,8 +79,7 @@ PEERS = {1: tuple(CPU_PEERS), 2: TWO_THREADS}
 @pytest.mark.parametrize(("threads", "implementation"), [(n, name) for n in PEERS for name in (OURS, *PEERS[n])])
 def test_cpu(benchmark, implementation, threads):
     measured = on_cpu(CPU_SHAPE, threads, 3, PEERS[threads], memory=threads == 1)
-    case = " x ".join(map(str, CPU_SHAPE))
-    publish(benchmark, measured, implementation, group=f"{OP}, CPU, {threads_label(threads)}, {case}", op=OP, case=case)
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=_label(CPU_SHAPE))
 
 
 @replayed
@@ -84,8 +87,7 @@ def test_cpu(benchmark, implementation, threads):
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu_scaling(benchmark, implementation, shape):
     measured = on_cpu(shape, 1, 5, PEERS[1], memory=False)
-    group = f"{OP}, CPU, 1 thread, {' x '.join(map(str, shape))}"
-    publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(1), label=_label(shape), case="scaling")
 
 
 @functools.cache
@@ -109,8 +111,7 @@ def on_cuda(shape: Shape) -> Measured:
 @pytest.mark.parametrize("shape", CUDA_SHAPES, ids=str)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation, shape):
-    case = " x ".join(map(str, shape))
-    publish(benchmark, on_cuda(shape), implementation, group=f"{OP}, CUDA, {case}", op=OP, case=case)
+    publish(benchmark, on_cuda(shape), implementation, op=OP, device="CUDA", label=_label(shape))
 
 
 @replayed
@@ -118,5 +119,4 @@ def test_cuda(benchmark, implementation, shape):
 @pytest.mark.parametrize("shape", CUDA_SCALING, ids=str)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda_scaling(benchmark, implementation, shape):
-    group = f"{OP}, CUDA, {' x '.join(map(str, shape))}"
-    publish(benchmark, on_cuda(shape), implementation, group=group, op=OP, case="scaling")
+    publish(benchmark, on_cuda(shape), implementation, op=OP, device="CUDA", label=_label(shape), case="scaling")

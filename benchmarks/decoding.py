@@ -183,5 +183,5 @@ def on_cpu(job: str, codec: str) -> Measured:
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize(("job", "implementation"), [(job, name) for job in JOBS for name in JOBS[job][0]])
 def test_cpu(benchmark, job, implementation, codec):
-    case = f"{job} of {SECONDS} s of {codec}"
-    publish(benchmark, on_cpu(job, codec), implementation, group=f"{OP}, CPU, {case}", op=OP, case=case)
+    label = f"{job} of {SECONDS} s of {codec}"
+    publish(benchmark, on_cpu(job, codec), implementation, op=OP, device="CPU", label=label)

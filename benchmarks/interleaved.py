@@ -174,18 +174,30 @@ replayed = pytest.mark.benchmark(timer=_replay, disable_gc=False, warmup=False)
 """Marks the tests that call `publish`."""
 
 
-def publish(benchmark: Any, measured: Measured, name: str, *, group: str, op: str, case: str) -> None:
-    """Gives pytest-benchmark the times of the implementation `name`, with what was counted and what it is against ours.
+def publish(
+    benchmark: Any,
+    measured: Measured,
+    name: str,
+    *,
+    op: str,
+    device: str,
+    label: str,
+    case: str | None = None,
+    **facts: object,
+) -> None:
+    """Gives pytest-benchmark the times of the implementation `name`, the facts of the case, and its ratio to ours.
 
-    Skips where it could not run, fails where it computes something else.
+    Implementations with the same `op`, `device` ("CUDA", or `machine.cpu_label`) and `label` share a table. Reports
+    look for `case`, which is the label unless stated. Skips what could not run and fails what computed something else.
     """
     if name in measured.missing:
         pytest.skip(measured.missing[name])
     if name in measured.wrong:
         pytest.fail(f"{name}: {measured.wrong[name]}")
     times = measured.seconds[name]
-    benchmark.group = group
-    benchmark.extra_info.update(op=op, case=case, implementation=name, **measured.facts, **measured.details[name])
+    benchmark.group = f"{op}, {device}, {label}"
+    benchmark.extra_info.update(op=op, case=case or label, implementation=name)
+    benchmark.extra_info.update(measured.facts | measured.details[name] | facts)
     median = statistics.median(times)
     benchmark.extra_info["ours_is_faster_by"] = median / statistics.median(measured.seconds[OURS])
     benchmark.extra_info["ours_is_faster_by_fastest"] = min(times) / min(measured.seconds[OURS])

@@ -15,7 +15,7 @@ import torch
 from benchmarks.cuda import EventClock, cuda_limits, peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
 from benchmarks.log_mel_peers import CPU_PEERS, CUDA_PEERS, SETTINGS, Peer
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve_kernels import log_mel_spectrogram, native
 
 OP = "log_mel_spectrogram"
@@ -74,16 +74,16 @@ def on_cpu(clips: int, threads: int) -> Measured:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu(benchmark, implementation, threads):
-    group = f"{OP}, CPU, {threads_label(threads)}, {CLIPS} clips of 5 s"
-    publish(benchmark, on_cpu(CLIPS, threads), implementation, group=group, op=OP, case=f"{CLIPS} clips of 5 s")
+    measured = on_cpu(CLIPS, threads)
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=f"{CLIPS} clips of 5 s")
 
 
 @replayed
 @pytest.mark.parametrize("clips", CPU_SCALING)
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu_scaling(benchmark, implementation, clips):
-    group = f"{OP}, CPU, 1 thread, {clips} clips of 5 s"
-    publish(benchmark, on_cpu(clips, 1), implementation, group=group, op=OP, case="scaling")
+    label = f"{clips} clips of 5 s"
+    publish(benchmark, on_cpu(clips, 1), implementation, op=OP, device=cpu_label(1), label=label, case="scaling")
 
 
 @functools.cache
@@ -107,7 +107,7 @@ def with_threads() -> Measured:
 @pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
 @pytest.mark.parametrize("implementation", [OURS, "reserve, 1 thread"])
 def test_cpu_threads(benchmark, implementation):
-    publish(benchmark, with_threads(), implementation, group=f"{OP}, CPU, 2 threads against 1", op=OP, case="threads")
+    publish(benchmark, with_threads(), implementation, op=OP, device="CPU", label="2 threads against 1", case="threads")
 
 
 @functools.cache
@@ -141,8 +141,8 @@ def on_cuda(clips: int) -> Measured:
 @pytest.mark.gpu
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation):
-    group = f"{OP}, CUDA, {CUDA_CLIPS} clips of 5 s"
-    publish(benchmark, on_cuda(CUDA_CLIPS), implementation, group=group, op=OP, case=f"{CUDA_CLIPS} clips of 5 s")
+    measured = on_cuda(CUDA_CLIPS)
+    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=f"{CUDA_CLIPS} clips of 5 s")
 
 
 @replayed
@@ -150,5 +150,5 @@ def test_cuda(benchmark, implementation):
 @pytest.mark.parametrize("clips", CUDA_SCALING)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda_scaling(benchmark, implementation, clips):
-    group = f"{OP}, CUDA, {clips} clips of 5 s"
-    publish(benchmark, on_cuda(clips), implementation, group=group, op=OP, case="scaling")
+    label = f"{clips} clips of 5 s"
+    publish(benchmark, on_cuda(clips), implementation, op=OP, device="CUDA", label=label, case="scaling")

@@ -82,6 +82,11 @@ def threads_label(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
 
 
+def cpu_label(threads: int) -> str:
+    """The device of a result on the CPU."""
+    return f"CPU, {threads_label(threads)}"
+
+
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """PyTorch, which our CPU ops follow, and NumPy's BLAS with `threads` threads."""

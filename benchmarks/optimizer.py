@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_difference, measure, publish, replayed
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve_kernels import BF16AdamW
@@ -93,16 +93,8 @@ def on_cpu(threads: int) -> Measured:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("implementation", OPTIMIZERS)
 def test_cpu(benchmark, implementation, threads):
-    case = "one layer an encoder"
-    publish(
-        benchmark,
-        on_cpu(threads),
-        implementation,
-        group=f"{OP}, CPU, {threads_label(threads)}, {case}",
-        op=OP,
-        case=case,
-    )
-    benchmark.extra_info["threads"] = threads
+    label = "one layer an encoder"
+    publish(benchmark, on_cpu(threads), implementation, op=OP, device=cpu_label(threads), label=label, threads=threads)
 
 
 @functools.cache
@@ -114,4 +106,4 @@ def on_cuda() -> Measured:
 @pytest.mark.gpu
 @pytest.mark.parametrize("implementation", OPTIMIZERS)
 def test_cuda(benchmark, implementation):
-    publish(benchmark, on_cuda(), implementation, group=f"{OP}, CUDA, base", op=OP, case="base")
+    publish(benchmark, on_cuda(), implementation, op=OP, device="CUDA", label="base")

@@ -26,7 +26,7 @@ from benchmarks.interleaved import (
     publish,
     replayed,
 )
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve.model.transformer import LAYER_NORM_EPS, quick_gelu
 
 OP = "small ops"
@@ -124,8 +124,7 @@ def on_cpu(name: str, threads: int) -> Measured:
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("implementation", [OURS, *PEERS])
 def test_cpu(benchmark, implementation, op, threads):
-    group = f"{OP}, CPU, {threads_label(threads)}, {op}"
-    publish(benchmark, on_cpu(op, threads), implementation, group=group, op=OP, case=op)
+    publish(benchmark, on_cpu(op, threads), implementation, op=OP, device=cpu_label(threads), label=op)
 
 
 @functools.cache
@@ -153,4 +152,4 @@ def on_cuda(name: str) -> Measured:
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("implementation", [OURS, *PEERS])
 def test_cuda(benchmark, implementation, op):
-    publish(benchmark, on_cuda(op), implementation, group=f"{OP}, CUDA, {op}", op=OP, case=op)
+    publish(benchmark, on_cuda(op), implementation, op=OP, device="CUDA", label=op)

@@ -26,7 +26,7 @@ from benchmarks.interleaved import (
     publish,
     replayed,
 )
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from benchmarks.step_cases import Step, random_batch, replaced_ops, step_flops
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve_kernels import backends
@@ -114,16 +114,8 @@ def on_cpu(threads: int) -> Measured:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("implementation", [OURS, *CPU_OPS])
 def test_cpu(benchmark, implementation, threads):
-    case = f"small model, {CPU_EXAMPLES} examples"
-    publish(
-        benchmark,
-        on_cpu(threads),
-        implementation,
-        group=f"{OP}, CPU, {threads_label(threads)}, {case}",
-        op=OP,
-        case=case,
-    )
-    benchmark.extra_info["threads"] = threads
+    label = f"small model, {CPU_EXAMPLES} examples"
+    publish(benchmark, on_cpu(threads), implementation, op=OP, device=cpu_label(threads), label=label, threads=threads)
 
 
 @functools.cache
@@ -136,4 +128,4 @@ def on_cuda(case: str) -> Measured:
 @pytest.mark.parametrize("case", CUDA_CASES)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_OPS])
 def test_cuda(benchmark, implementation, case):
-    publish(benchmark, on_cuda(case), implementation, group=f"{OP}, CUDA, {case}", op=OP, case=case)
+    publish(benchmark, on_cuda(case), implementation, op=OP, device="CUDA", label=case)

@@ -119,18 +119,20 @@ def test_the_times_shown_are_those_measured():
     facts = {"flops": 10.0, "bytes": 1.0, "matmul_flops_per_s": 10.0, "copy_bytes_per_s": 10.0}
     measured = Measured(seconds, {OURS: {}, "peer": {"peak_extra_bytes": 7}}, facts=facts)
     benchmark = Benchmark()
-    publish(benchmark, measured, "peer", group="g", op="op", case="case")
+    publish(benchmark, measured, "peer", op="op", device="CPU, 1 thread", label="a case", length=3)
     assert benchmark.times == [6.0, 4.0, 5.0]
+    assert benchmark.group == "op, CPU, 1 thread, a case"
     info = benchmark.extra_info
+    assert (info["op"], info["case"], info["implementation"], info["length"]) == ("op", "a case", "peer", 3)
     assert (info["ours_is_faster_by"], info["peak_extra_bytes"], info["fraction_of_limit"]) == (2.5, 7, 0.2)
 
 
 def test_what_is_missing_skips_and_what_is_wrong_fails():
     measured = Measured(missing={"a": "not installed"}, wrong={"b": "differs"})
     with pytest.raises(pytest.skip.Exception, match="not installed"):
-        publish(Benchmark(), measured, "a", group="", op="", case="")
+        publish(Benchmark(), measured, "a", op="", device="", label="")
     with pytest.raises(pytest.fail.Exception, match="b: differs"):
-        publish(Benchmark(), measured, "b", group="", op="", case="")
+        publish(Benchmark(), measured, "b", op="", device="", label="")
 
 
 @pytest.mark.parametrize(("flops", "moved", "limit"), [(10, 1, 5.0), (1, 30, 3.0)], ids=["arithmetic", "bandwidth"])

@@ -30,7 +30,8 @@ def check(op: str, architecture: int, quick: bool) -> None:
     assert reports == {name: table.get(name) for name in reports}, "run tests/kernels/triton_report.py and look"
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+# One architecture in the quick tests: the digests below show whether the table holds for the others.
+@pytest.mark.parametrize("architecture", [pytest.param(a, marks=[pytest.mark.slow] * (a != 90)) for a in ARCHITECTURES])
 @pytest.mark.parametrize("op", ops())
 def test_the_models_kernels_neither_spill_nor_change_unseen(op, architecture):
     check(op, architecture, quick=True)

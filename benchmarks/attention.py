@@ -1,8 +1,8 @@
-"""rotary_attention against PyTorch's and others' attention, on the shapes that the model has.
+"""rotary_attention against the attention of PyTorch and other libraries, on the model's shapes.
 
 Peers do the whole job, position and mask included, and their result is compared before they are timed; those called
-"less" leave the position out. FLOPs are those of the scores and sums between tokens that attend to each other: what a
-kernel computes for padding, or twice, does not count.
+"less" skip the position. FLOPs are those of scores and sums between tokens that attend to each other, without padding
+or recomputation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OP = "rotary_attention"
 
 
 def spread(count: int, low: int, high: int) -> list[int]:
-    """`count` lengths between `low` and `high`, in no order, both ends among them."""
+    """`count` lengths from `low` to `high`, shuffled, both ends included."""
     step = (high - low) / max(count - 1, 1)
     return [low + round(step * (i * 37 % count)) for i in range(count)]
 
@@ -51,13 +51,13 @@ CUDA_SHAPES = {
     "span": spread(768, 4, 17),
 }
 SCALING = (31, 64, 128, 256, 512, 1024)
-"""Lengths of sequences that fill the same number of tokens together."""
+"""Lengths of sequences whose total number of tokens is the same."""
 CPU_SCALING_TOKENS, CUDA_SCALING_TOKENS = 2048, 49152
 PASSES = ("forward", "forward+backward")
 
 
 def ours(backend: str = "auto", position: bool = True) -> Peer:
-    """rotary_attention by one of its back ends, without position where a peer is to do less."""
+    """rotary_attention by one of its back ends, without the position for a peer that does less."""
 
     def solve(problem: Problem) -> Solution:
         angles, longest = problem.angles if position else None, max(problem.lengths)
@@ -78,7 +78,7 @@ def _facts(problem: Problem, backward: bool, limits: dict[str, float]) -> dict[s
 
 @functools.cache
 def on_cpu(lengths: tuple[int, ...], passes: str, threads: int) -> Measured:
-    """float32; the call as it is made in a model, overheads included."""
+    """float32; the call as in a model, overhead included."""
     backward = passes == PASSES[1]
     with torch_threads(threads):
         problem = make_problem(list(lengths), "cpu", torch.float32)
@@ -132,7 +132,7 @@ def _cuda_solver(name: str) -> Peer:
 
 @functools.cache
 def on_cuda(lengths: tuple[int, ...], passes: str, peers: tuple[str, ...]) -> Measured:
-    """bfloat16, calls captured in a graph, inputs rotated among sets that do not fit in the cache together."""
+    """bfloat16; calls captured in a graph, inputs rotated among sets that together exceed the cache."""
     backward = passes == PASSES[1]
     first = make_problem(list(lengths), "cuda", torch.bfloat16)
     more = range(1, input_sets(first.bytes(False)))

@@ -1,8 +1,8 @@
-"""contrastive_loss against what else computes it: forward and backward, from vectors before normalisation.
+"""contrastive_loss against other implementations: forward and backward, from vectors before normalisation.
 
-Each peer does the whole job (normalisation, temperature, both directions, gradients of both sides and of log_scale)
-and its loss and gradients are compared before it is timed. The extra memory of a step on the CPU is the growth of the
-peak resident set over what there was before, in a process of its own; on a GPU that of the allocator's peak.
+Each peer does the whole job (normalisation, temperature, both directions, gradients of both sides and of log_scale),
+and its loss and gradients are compared before it is timed. The extra memory of a step is the growth of the peak
+resident set in a process of its own on the CPU, and that of the allocator's peak on a GPU.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def _label(shape: Shape) -> str:
 
 
 def _facts(shape: Shape, itemsize: int, limits: dict[str, float]) -> dict[str, Any]:
-    """FLOPs of the products that are needed (logits, and each side's gradient), and each vector read and its gradient
-    written once.
+    """Facts of a case: FLOPs of the necessary products (logits, and each side's gradient), and the bytes to read each
+    vector and write its gradient once.
     """
     pairs, candidates, dim = shape
     counts = {"flops": 6 * pairs * candidates * dim, "bytes": 2 * (pairs + candidates) * dim * itemsize}
@@ -66,7 +66,7 @@ def on_cpu(shape: Shape, threads: int, rounds: int, peers: tuple[str, ...], memo
 
         losses = {OURS: ours} | {name: CPU_PEERS[name] for name in peers}
         builders = {name: functools.partial(build, name, loss) for name, loss in losses.items()}
-        # Each has run once for its result, and takes seconds.
+        # Each has run once for its result and takes seconds: no warm-up.
         measured = measure(builders, rounds=rounds, difference=largest_relative_difference, tolerance=1e-4, warm_up=0)
         measured.facts = _facts(shape, 4, cpu_limits(threads)) | {"threads": threads}
     return measured
@@ -92,7 +92,7 @@ def test_cpu_scaling(benchmark, implementation, shape):
 
 @functools.cache
 def on_cuda(shape: Shape) -> Measured:
-    """bfloat16, launches included."""
+    """bfloat16; launch overhead included."""
 
     def build(loss: Loss) -> Contender:
         step = Step(loss, shape, torch.bfloat16, "cuda")

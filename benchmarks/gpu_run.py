@@ -1,9 +1,9 @@
-"""Everything that wants measuring on a GPU machine, in steps that can be run apart: what `make gpu` runs.
+"""What `make gpu` runs: the build, tests, benchmarks and a short training on a GPU machine, in separate steps.
 
-A step that fails is named and the rest goes on; each ends within its limit, and what it wrote by then counts. Into the
-folder go STEP.log, pytest-benchmark's JSON, the training run's, and summary.json, which keeps what steps run before
-have left there. It needs torch, triton, numpy, einops, pytest and pytest-benchmark; for the native op setuptools, CMake
-and a CUDA compiler; for `sanitize` compute-sanitizer. RESERVE_COMMIT names the commit where git cannot.
+A step that fails is reported and the others still run. Each step ends within its time limit and keeps what it had
+written. The output folder receives STEP.log, the JSON of pytest-benchmark and of the training, and summary.json, which
+keeps the entries of earlier runs. It needs torch, triton, numpy, einops, pytest and pytest-benchmark; setuptools, CMake
+and a CUDA compiler for the native ops; compute-sanitizer for `sanitize`. RESERVE_COMMIT names the commit if git cannot.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 STEP_SECONDS = 535
-"""A step's limit, with the time to end: machines that are lent by the command end it at ten minutes."""
+"""A step's time limit, shutdown included: some machines end every command after ten minutes."""
 GRACE_SECONDS = 15
-"""Kept for each command after the interrupt that makes pytest write what it has."""
+"""Time for each command to store its results after it is interrupted."""
 UNFIT = ("every_tile", "to_the_31", "graph", "tuner", "opcheck", "memory_stays", "host_threads")
 """Parts of the names of tests that the sanitizer skips: too slow under it, or they need the allocator's cache, which it
 turns off."""
@@ -35,7 +35,7 @@ OTHER_STEPS = ("tune", "sanitize")
 
 
 class Command(NamedTuple):
-    """What a step runs. `share`: of the time that is left for it and those behind it; `extra`: environment."""
+    """One command of a step. `share`: its share of the step's remaining time; `extra`: environment variables."""
 
     name: str
     command: list[str]
@@ -47,9 +47,9 @@ def commands(step: str, out: Path) -> list[Command]:
     """What `step` runs, its results in `out`."""
     python, tests = sys.executable, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu"]
     if step == "build":
-        # What cannot be built is left out elsewhere; here it is what is asked for.
-        wanted = {"RESERVE_NATIVE": "1", "RESERVE_CUDA": "1"}
-        return [Command("build", [python, "setup.py", "--quiet", "build_ext", "--inplace"], extra=wanted)]
+        # An ordinary build skips native code that it cannot build; this one must fail.
+        required = {"RESERVE_NATIVE": "1", "RESERVE_CUDA": "1"}
+        return [Command("build", [python, "setup.py", "--quiet", "build_ext", "--inplace"], extra=required)]
     if step == "test":
         return [Command("test", [*tests, "tests/kernels"])]
     if step == "bench":
@@ -61,7 +61,7 @@ def commands(step: str, out: Path) -> list[Command]:
         run = [python, "-m", "benchmarks.training_run", "--config", "base", "--minutes", str(TRAINING_MINUTES)]
         return [Command("train", [*run, "--device", "cuda", "--out", str(out)])]
     if step == "tune":
-        # The tuner's file comes back with the results, and nothing of it stays on the machine.
+        # The tuner writes its file among the results and nothing to the machine's cache.
         tuned, attention = {"XDG_CACHE_HOME": str(out / "tuned")}, "test_cuda and forward+backward and not span"
         run = [python, "-m", "benchmarks", "--device", "cuda", "--out", str(out / "tuned"), "attention"]
         return [
@@ -70,27 +70,27 @@ def commands(step: str, out: Path) -> list[Command]:
         ]
     from reserve_kernels.registry import OPS
 
-    # Every allocation on its own, or an access beyond a tensor would fall into the allocator's next one.
-    apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    # Separate allocations: otherwise an out-of-bounds access could hit the allocator's next tensor unseen.
+    uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     sanitized = " or ".join(f"test_{op.folder}_cuda" for op in OPS)
     checked = [*tests, "tests/kernels", "-k", f"({sanitized}) and not {' and not '.join(UNFIT)}"]
     tool = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all", "--tool"]
-    return [Command(f"sanitize-{name}", [*tool, name, *checked], extra=apart) for name in ("memcheck", "racecheck")]
+    return [Command(f"sanitize-{name}", [*tool, name, *checked], extra=uncached) for name in ("memcheck", "racecheck")]
 
 
 def run_step(step: str, out: Path) -> Iterator[dict[str, Any]]:
-    """Runs a step's commands in turn; what one leaves of its time goes to the next. Yields what came of each."""
-    end, waiting = time.monotonic() + STEP_SECONDS, commands(step, out)
+    """Runs a step's commands one after another and yields the summary entry of each. Unused time goes to the next."""
+    end, remaining = time.monotonic() + STEP_SECONDS, commands(step, out)
     log = out / f"{step}.log"
     log.write_text("")
-    while waiting:
-        share = waiting[0].share / sum(command.share for command in waiting)
-        left = end - GRACE_SECONDS * len(waiting) - time.monotonic()
-        yield run(waiting.pop(0), max(1.0, share * left), log)
+    while remaining:
+        share = remaining[0].share / sum(command.share for command in remaining)
+        seconds = end - GRACE_SECONDS * len(remaining) - time.monotonic()
+        yield run(remaining.pop(0), max(1.0, share * seconds), log)
 
 
 def run(command: Command, seconds: float, log: Path) -> dict[str, Any]:
-    """Runs one command, its output behind what is in `log`; interrupts it at its limit, and kills it if need be."""
+    """Runs one command and appends its output to `log`. At its limit it is interrupted, then killed."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command.extra}
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(_import_folder()), str(ROOT), os.environ.get("PYTHONPATH")])
@@ -134,7 +134,7 @@ def _accept_interrupts() -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
-    """Waits for the process, and at the end, its own or this one's, ends what it has started."""
+    """Waits for the process up to its limit, then ends it and everything that it has started."""
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -143,7 +143,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
             process.wait(GRACE_SECONDS)
         return f"stopped at its limit of {seconds:.0f} s"
     finally:
-        # What it has started and left behind would run beside the next step.
+        # Its children would otherwise run beside the next step.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -161,7 +161,7 @@ def _import_folder() -> Path:
 
 
 def _keep(entry: dict[str, Any], summary: Path) -> None:
-    """Writes `entry` to the summary, in the place of an older one of its step."""
+    """Writes `entry` to the summary, replacing an older entry of the same step."""
     import torch
 
     old = json.loads(summary.read_text("utf-8"))["steps"] if summary.exists() else []
@@ -182,11 +182,11 @@ def main(arguments: list[str] | None = None) -> int:
     sys.path.append(str(_import_folder()))
     unknown = [step for step in options.steps if step not in STEPS + OTHER_STEPS]
     if unknown:
-        parser.error(f"no step {unknown[0]!r}; there are {', '.join(STEPS + OTHER_STEPS)}")
+        parser.error(f"no step {unknown[0]!r}; choose from {', '.join(STEPS + OTHER_STEPS)}")
     import torch
 
     if not torch.cuda.is_available():
-        print("make gpu: PyTorch sees no CUDA device here", file=sys.stderr)
+        print("make gpu: PyTorch finds no CUDA device", file=sys.stderr)
         return 1
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         done.append(entry)
         _keep(entry, out / "summary.json")
     width = max(len(entry["step"]) for entry in done)
-    print(f"\n{torch.cuda.get_device_name()}; logs and figures in {out}")
+    print(f"\n{torch.cuda.get_device_name()}; logs and results in {out}")
     for entry in done:
         print(f"{entry['step']:<{width}}  {entry['status']}, {entry['seconds']:.0f} s: {entry['last_line'][:150]}")
     return int(any(entry["status"] != "ok" for entry in done))

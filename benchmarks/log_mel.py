@@ -25,16 +25,17 @@ CPU_SCALING = (1, 4, 16, 64, 128)
 CUDA_CLIPS = 4096
 CUDA_SCALING = (1, 16, 256, 1024)
 PART = 512
-"""Clips that peers take at a time on a GPU: they hold the complex spectra of all."""
+"""Clips that a peer takes at a time on a GPU, since it stores all their complex spectra."""
 
-# Per frame: samples that no earlier frame has read, and the row. Window 1536; half-size complex transform, counted as
-# 5 n log2 n; unpacking and power 16 a bin pair; bands 2 a weight (each bin has about two); logarithm 20 a band.
+# Per frame. Bytes: the samples that no earlier frame has read, and the row. FLOPs: 1536 for the window, 5 n log2 n for
+# a complex transform of half the size, 16 a bin pair for unpacking and power, 2 a weight for the bands (about two
+# weights a bin), and 20 a band for the logarithm.
 BYTES = 4 * (588 + 64)
 FLOPS = 1536 + int(5 * 768 * math.log2(768)) + 16 * 384 + 2 * 2 * 769 + 20 * 64
 
 
 def noise(clips: int, device: str) -> torch.Tensor:
-    """[clips, samples] with a peak of about 1, as prepared audio has."""
+    """Noise [clips, samples] with a peak of about 1, like prepared audio."""
     generator = torch.Generator(device).manual_seed(0)
     return torch.randn(clips, SAMPLES, generator=generator, device=device) * 0.2
 
@@ -88,7 +89,7 @@ def test_cpu_scaling(benchmark, implementation, clips):
 
 @functools.cache
 def with_threads() -> Measured:
-    """Our op with one and with two threads, in turn, and nothing else between."""
+    """Our op with one and with two threads, interleaved."""
     waveform = noise(CLIPS, "cpu")
 
     def build(threads: int) -> Contender:
@@ -112,11 +113,11 @@ def test_cpu_threads(benchmark, implementation):
 
 @functools.cache
 def on_cuda(clips: int) -> Measured:
-    """The call with its launch; waveforms are more than the caches hold, or the cache is flushed."""
+    """Launch overhead included; the cache is flushed before each call."""
     waveform = noise(clips, "cuda")
 
     def build(peer: Peer) -> Contender:
-        # Their intermediates are large: in parts, which a loop over a data set would take as they come.
+        # In parts, as a loop over a data set would: their intermediates are large.
         parts = [peer(part) for part in waveform.split(PART)]
 
         def run() -> list[torch.Tensor]:

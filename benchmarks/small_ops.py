@@ -1,6 +1,6 @@
-"""The model's small ops as it runs them, plain PyTorch, against torch.compile of the same: is fusing them worth it?
+"""The model's small ops in plain PyTorch, as the model runs them, against torch.compile: is fusing them worth it?
 
-Each moves far more bytes than it computes. An op of our own is shipped only where it beats both.
+All are limited by memory bandwidth. The project ships an op of its own only if it beats both.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PEERS = ("torch.compile",)
 
 
 class SmallOp(NamedTuple):
-    """A function, `inputs(tokens, device, dtype)` for it, and `bytes(tokens, itemsize)` that both passes must move."""
+    """A function, its `inputs(tokens, device, dtype)`, and `bytes(tokens, itemsize)`, the minimum traffic of both passes."""
 
     function: Callable[..., torch.Tensor]
     inputs: Callable[[int, str, torch.dtype], list[torch.Tensor]]
@@ -129,7 +129,7 @@ def test_cpu(benchmark, implementation, op, threads):
 
 @functools.cache
 def on_cuda(name: str) -> Measured:
-    """bfloat16, in a graph, inputs rotated."""
+    """bfloat16; calls captured in a graph, inputs rotated."""
     op = OPS[name]
     sets = input_sets(op.bytes(CUDA_TOKENS, 2) // 3)
     inputs = [op.inputs(CUDA_TOKENS, "cuda", torch.bfloat16) for _ in range(sets)]

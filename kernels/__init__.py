@@ -2,7 +2,7 @@
 
     from reserve_kernels import BF16AdamW, contrastive_loss, log_mel_spectrogram, rotary_attention
 
-`backends()` tells which implementations can run on this machine, and why the others cannot.
+`backends()` lists which implementations can run on this machine, and why the others cannot.
 """
 
 from reserve_kernels.adamw import BF16AdamW

@@ -1,4 +1,4 @@
-"""The step of BF16AdamW by the native library: every tensor is read and written once, all tensors in one call."""
+"""The step of BF16AdamW by the native library: one pass over memory, one call for all tensors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def adamw_native_(
 ) -> None:
     """`adamw_reference_` of contiguous tensors of one device; weights and gradients are float32.
 
-    `run` executes the updates; by default the kernel for the device of the weights does.
+    `run` executes the updates instead of the kernel for the device of the weights; tests pass it.
     """
-    # What the pointers below are to must live until the call is over.
+    # Keeps the memory of the pointers below alive until the call returns.
     gradients = [gradient.contiguous() for gradient in gradients]
     of_starts = [start.data_ptr() for start in starts] if starts else [None] * len(weights)
     tensors = (AdamwTensor * len(weights))(

@@ -34,31 +34,31 @@ def rotary_attention(
         qkv: [tokens, 3, heads, 64] queries, keys and values of all sequences one after another; float16, bfloat16,
             float32 or float64. Under autocast it is cast to autocast's dtype.
         cu_seqlens: int32 [sequences + 1], where each sequence starts, from 0 to `tokens`; empty sequences are allowed.
-            Its values are checked on the CPU; on a GPU they are not, since the host would wait for it, and wrong ones
-            give wrong results.
-        max_seqlen: length of the longest sequence, or more; an int of the host. Too small a one is an error on the CPU
-            and gives wrong results on a GPU.
+            Values are validated on the CPU only: on a GPU the host would wait for them, so invalid values give wrong
+            results.
+        max_seqlen: length of the longest sequence, or an upper bound of it; a Python int. If it is too small, the CPU
+            raises an error and a GPU gives wrong results.
         angles: float32 [tokens, 16], the rotary angles of each token in radians, applied to queries and keys: angle i
-            to head dimensions 2 i and 2 i + 1 of the first 32; the others pass through. None for no position. They
+            to head dimensions 2 i and 2 i + 1 of the first 32; the others pass through. None for no position. Angles
             get no gradient.
         rotary: "reserve", the released models' diagonal form (even (sin a - cos a), odd (sin a + cos a)), or
             "standard", the rotation by a (SPEC 5).
-        segment_ids: int32 [tokens], in any order; if given, tokens attend only to tokens of their sequence with an
-            equal id.
-        scale: multiplies the scores; a positive, finite number of the host, 1 / sqrt(64) by default.
-        backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "varlen" and "xformers" are other
-            libraries' attention, the position applied before it, and take no segment_ids; "sdpa" pads on a GPU.
+        segment_ids: int32 [tokens], in any order. With it, tokens attend only to tokens of their own sequence that
+            have the same id.
+        scale: multiplies the scores; a positive, finite Python number, 1 / sqrt(64) by default.
+        backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "varlen" and "xformers" apply the
+            position first and then call that library's attention; they take no segment_ids. "sdpa" pads on a GPU.
 
     Returns:
         [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least.
 
     Raises:
-        TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; it is named.
-        RuntimeError: the named backend cannot run here; or a double backward, of which there is none.
+        TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
+        RuntimeError: the named backend cannot run here; or a double backward, which is not implemented.
 
-    The gradient of `qkv` comes back packed like `qkv`. Two runs of "triton" or "reference", and on the CPU of "sdpa",
-    give the same bits; the other libraries promise that under `torch.use_deterministic_algorithms`. A NaN or infinity
-    stays in its own sequence, and may make all of that sequence NaN.
+    The gradient of `qkv` is packed like `qkv`. "triton" and "reference" are deterministic, and "sdpa" is on the CPU;
+    the other libraries are under `torch.use_deterministic_algorithms`. A NaN or infinity stays in its own sequence, and
+    may make all of that sequence NaN.
     """
     check_tensor("qkv", qkv, FLOATING)
     if qkv.dim() != 4 or qkv.shape[1] != 3 or qkv.shape[3] != HEAD_SIZE:

@@ -1,6 +1,6 @@
 """rotary_attention on a GPU through scaled_dot_product_attention, padded to `max_seqlen` and masked.
 
-Reading the lengths would make the host wait for the GPU, so nothing here depends on their values.
+Reading the lengths would make the host wait for the GPU, so no shape depends on their values.
 """
 
 from __future__ import annotations

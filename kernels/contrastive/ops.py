@@ -39,7 +39,7 @@ def contrastive_logsumexp_backward(
     both: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, y and log_scale; the logits are computed again, once for both directions."""
+    """Gradients of x, y and log_scale. It computes the logits again, once for both directions."""
     grads = (grad_rows, grad_columns, grad_diagonal)
     return BACKENDS[backend].backward(grads, x, y, log_scale, row_lse, column_lse, both)
 

@@ -16,7 +16,7 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def squares_limit(dtype: torch.dtype) -> float:
-    """Rows with larger elements are divided by the largest before squaring, so that the sum does not overflow."""
+    """Rows with larger elements are divided by the largest one before squaring, so that the sum does not overflow."""
     return math.sqrt(torch.finfo(dtype).max) / 1e4
 
 
@@ -30,12 +30,12 @@ def unit_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def temperature(log_scale: torch.Tensor) -> torch.Tensor:
-    """exp(s / 2), s = min(log_scale, ln 100): what each side of a logit is multiplied by."""
+    """exp(s / 2), s = min(log_scale, ln 100): the factor of each side of a logit."""
     return torch.exp(log_scale.clamp(max=MAX_LOG_SCALE) / 2)
 
 
 def scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """Unit vectors times the temperature, rounded to x's dtype once; autograd differentiates it."""
+    """Unit vectors times the temperature, rounded to x's dtype once; differentiable by autograd."""
     dtype = statistics_dtype(x.dtype)
     return (unit_rows(x.to(dtype))[0] * temperature(log_scale.to(dtype))).to(x.dtype)
 

@@ -1,4 +1,4 @@
-"""log_mel_spectrogram: from samples to the audio encoder's input (SPEC 2)."""
+"""log_mel_spectrogram: from audio samples to the audio encoder's input (SPEC 2)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from reserve_kernels.log_mel.reference import LogMelSettings
 
 __all__ = ["log_mel_spectrogram"]
 
-# What the C interface's integers hold.
-MOST = 2**31 - 1
-LEAST_OFFSET, MOST_OFFSET = 1e-30, 1e30
+MAX_INT32 = 2**31 - 1
+"""The C interface's integers have 32 bits."""
+MIN_OFFSET, MAX_OFFSET = 1e-30, 1e30
 
 
 def log_mel_spectrogram(
@@ -35,31 +35,33 @@ def log_mel_spectrogram(
     out_dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Log-mel spectrogram of MERLOT Reserve: `log(mel + offset) - log(offset)`, so that silence is 0 (SPEC 2).
+    """Log-mel spectrogram of MERLOT Reserve: `log(mel + offset) - log(offset)`, which is 0 for silence (SPEC 2).
 
-    Frames are centred; the window is the symmetric Hann window; the spectrum is the power |X|^2; the mel bands are
-    Slaney's with Slaney's area normalisation, as librosa's defaults.
+    Frames are centred, the window is the symmetric Hann window, the spectrum is the power |X|^2, and the mel bands are
+    Slaney's with Slaney's area normalisation, librosa's defaults.
 
     Args:
         waveform: [..., samples], float32 (float16 and bfloat16 are computed in float32, float64 in float64); any
             strides; at least one sample, or with `offsets` any number.
-        playback_speed: multiplies `n_fft` and `hop_length`: audio played s times too fast gives the same frames.
+        playback_speed: multiplies `n_fft` and `hop_length`: a clip s times as long has as many frames, as if it were
+            played s times as fast.
         pad_mode: "reflect" (librosa < 0.10 and the released checkpoints) or "constant" (zeros; librosa >= 0.10).
         sample_rate: Hz.
         n_fft: samples of the window and of the Fourier transform, before `playback_speed`.
         hop_length: samples between frames, before `playback_speed`.
         n_mels: mel bands between `f_min` and `f_max`, Hz.
-        offset: added to the mel power before the logarithm; from 1e-30 to 1e30, which float32 holds with room.
-        offsets: int32 or int64 [clips + 1]: `waveform` is then [samples], clips of any length one after another, of
-            which clip c is samples offsets[c] to offsets[c + 1]. The values must not decrease and lie within the
-            waveform; on a GPU that is not checked, as it would make the host wait. Empty clips have no frames.
-        max_samples: with `offsets`, the length of the longest clip, or more; longer clips lose their last frames.
-        append_speed: adds a last column that holds `playback_speed`, as the audio encoder wants it (SPEC 1).
+        offset: added to the mel power before the logarithm; from 1e-30 to 1e30.
+        offsets: int32 or int64 [clips + 1]. `waveform` is then [samples], clips of any length one after another; clip c
+            is samples offsets[c] to offsets[c + 1]. Values must not decrease and must lie within the waveform. A GPU
+            does not validate them, since the host would wait. Empty clips have no frames.
+        max_samples: with `offsets`, the length of the longest clip, or an upper bound; longer clips lose their last
+            frames.
+        append_speed: appends a column that holds `playback_speed`, as the audio encoder takes it (SPEC 1).
         out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`. Everything is computed in
             float32 (in float64 for a float64 waveform) and rounded once.
-        backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" have the default n_fft at
-            playback speeds 1, 2 and 3 with any bands, and any hop ("cuda": an even one, on compute capability 8.0
-            or newer with as much shared memory as the parameters need); "auto" runs "reference" for anything else.
+        backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" support the default n_fft
+            at playback speeds 1, 2 and 3, any bands and any hop length. "cuda" needs an even hop length, compute
+            capability 8.0 and as much shared memory as the parameters take. "auto" runs "reference" for anything else.
 
     Returns:
         [..., 1 + samples // (hop_length * playback_speed), n_mels] (for an even `n_fft`). With `offsets`: [clips,
@@ -67,12 +69,12 @@ def log_mel_spectrogram(
         NaN and infinite samples make the frames that hold them NaN.
 
     Raises:
-        TypeError: an argument is of the wrong type; integers are not given as floats.
-        ValueError: an argument is out of range, named with what is allowed.
-        RuntimeError: the named backend cannot run here, or a CUDA graph is captured before the first call.
+        TypeError: an argument has the wrong type; a float is not an integer.
+        ValueError: an argument is out of range; the message names it and what is allowed.
+        RuntimeError: the named backend cannot run here, or a CUDA graph is being captured at the first call.
 
-    To be captured in a CUDA graph it must have run once with the same parameters, forward and backward as captured.
-    The gradient is exact; the spectrum is computed again for it. There is no double backward.
+    Before a CUDA graph can capture it, it must have run once with the same parameters, with a backward pass if the
+    graph has one. The backward pass computes the spectrum again. There is no double backward.
     """
     check_tensor("waveform", waveform, FLOATING)
     if waveform.dim() == 0 or (waveform.shape[-1] == 0 and offsets is None):
@@ -85,11 +87,12 @@ def log_mel_spectrogram(
         ("hop_length", hop_length, 1),
         ("n_mels", n_mels, 1),
     ]:
-        check_integer(name, number, least, MOST)
+        check_integer(name, number, least, MAX_INT32)
     for name, number in [("n_fft", n_fft), ("hop_length", hop_length)]:
-        if number * playback_speed > MOST:
+        if number * playback_speed > MAX_INT32:
             raise ValueError(
-                f"{name} * playback_speed must be at most {MOST}; got {name}={number}, playback_speed={playback_speed}"
+                f"{name} * playback_speed must be at most {MAX_INT32}; "
+                f"got {name}={number}, playback_speed={playback_speed}"
             )
     for name, value in [("sample_rate", sample_rate), ("f_min", f_min), ("f_max", f_max), ("offset", offset)]:
         check_real(name, value)
@@ -98,8 +101,8 @@ def log_mel_spectrogram(
             f"f_min and f_max must satisfy 0 <= f_min < f_max <= sample_rate / 2 = {sample_rate / 2}; "
             f"got f_min={f_min}, f_max={f_max}"
         )
-    if not LEAST_OFFSET <= offset <= MOST_OFFSET:
-        raise ValueError(f"offset must be from {LEAST_OFFSET} to {MOST_OFFSET}; got {offset}")
+    if not MIN_OFFSET <= offset <= MAX_OFFSET:
+        raise ValueError(f"offset must be from {MIN_OFFSET} to {MAX_OFFSET}; got {offset}")
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
     _check_offsets(waveform, offsets, max_samples)
@@ -126,7 +129,7 @@ def log_mel_spectrogram(
 
 def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_samples: int | None) -> None:
     if (offsets is None) != (max_samples is None):
-        raise ValueError("offsets and max_samples must be given together")
+        raise ValueError("offsets and max_samples must be passed together")
     if offsets is None or max_samples is None:
         return
     check_tensor("offsets", offsets, (torch.int32, torch.int64))
@@ -134,5 +137,5 @@ def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_sam
     if offsets.dim() != 1 or offsets.shape[0] < 1:
         raise ValueError(f"offsets must be [clips + 1]; got shape {tuple(offsets.shape)}")
     if waveform.dim() != 1:
-        raise ValueError(f"waveform must be [samples] where offsets are given; got shape {tuple(waveform.shape)}")
+        raise ValueError(f"waveform must be [samples] with offsets; got shape {tuple(waveform.shape)}")
     check_integer("max_samples", max_samples, 0)

@@ -10,7 +10,7 @@ from reserve_kernels.precision import without_autocast
 
 
 def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -> None:
-    """On the CPU, where reading the values makes nobody wait."""
+    """Validates offsets on the CPU; on a GPU the host would wait for them."""
     if offsets is None or offsets.device.type != "cpu":
         return
     if int(offsets[0]) < 0 or int(offsets[-1]) > waveform.shape[-1] or bool((offsets.diff() < 0).any()):

@@ -265,7 +265,7 @@ def test_the_sanitizer_runs_tests_of_every_op_and_skips_what_it_cannot_run(colle
 def test_an_unknown_step_is_refused(capsys):
     with pytest.raises(SystemExit):
         gpu_run.main(["fly"])
-    assert "no step 'fly'; there are build, test, bench, train, tune, sanitize" in capsys.readouterr().err
+    assert "no step 'fly'; choose from build, test, bench, train, tune, sanitize" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

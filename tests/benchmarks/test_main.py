@@ -73,7 +73,7 @@ def test_an_interrupted_run_stores_what_it_has(tmp_path):
 
 def test_nothing_that_matches_is_an_error(capfd):
     assert command_module.main(["attention", "--list", "--filter", "nosuchcase"]) == command_module.NOTHING_COLLECTED
-    assert "nothing matches: see --list, --device and --filter" in capfd.readouterr().err
+    assert "no test matches; see --list, --device and --filter" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("statuses", "expected"), [((5, 0), 0), ((0, 5), 0), ((5, 1), 1), ((5, 5), 5)])
@@ -101,9 +101,9 @@ def test_results_of_cpu_and_gpu_of_a_machine_lie_apart(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "no benchmark 'nope'; there are attention, contrastive"),
-        (["--quick", "--save"], "--save wants full runs"),
-        (["--device", "all", "--save"], "--save wants --device cpu or cuda"),
+        (["nope"], "no benchmark 'nope'; choose from attention, contrastive"),
+        (["--quick", "--save"], "--save needs full runs"),
+        (["--device", "all", "--save"], "--save needs --device cpu or cuda"),
         (["--wrong"], "unrecognized arguments: --wrong"),
     ],
 )

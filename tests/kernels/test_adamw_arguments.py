@@ -107,7 +107,7 @@ def test_sparse_gradients_are_refused() -> None:
     embedding = torch.nn.Embedding(5, 2, sparse=True)
     optimizer = BF16AdamW(embedding.parameters())
     embedding(torch.tensor([1])).sum().backward()
-    with pytest.raises(TypeError, match=r"takes no sparse gradients; got one of a parameter of shape \(5, 2\)"):
+    with pytest.raises(TypeError, match=r"takes no sparse gradients; got one for a parameter of shape \(5, 2\)"):
         optimizer.step()
 
 

@@ -55,7 +55,7 @@ def check_placements() -> None:
     weight = model[0].weight
     weight.grad = torch.zeros_like(weight)
     optimizer.state[weight]["m"] = optimizer.state[weight]["m"].redistribute(placements=[Replicate()])
-    with pytest.raises(ValueError, match=r"must be placed alike; got .*Replicate"):
+    with pytest.raises(ValueError, match=r"must have one placement; got .*Replicate"):
         optimizer.step()
 
 

@@ -42,7 +42,7 @@ def test_a_tile_that_fails_is_left_out(capsys):
 
     passes = PASSES | {"forward": forward}
     assert tune.tune_class("long", 90, passes, timer({fastest: 0.999}, "forward"))["forward"] == fastest
-    assert f"left out, {fails}: RuntimeError: out of shared memory" in capsys.readouterr().out
+    assert f"skipped {fails}: RuntimeError: out of shared memory" in capsys.readouterr().out
 
 
 def test_no_tile_that_works_is_an_error():

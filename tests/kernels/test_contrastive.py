@@ -245,7 +245,7 @@ BAD = {
     "log_scale": ({"log_scale": torch.ones(2)}, ValueError, "log_scale must be a scalar"),
     "log_scale type": ({"log_scale": "1"}, TypeError, "log_scale must be a number or a torch.Tensor; got str"),
     "group type": ({"group": 0}, TypeError, "group must be a torch.distributed.ProcessGroup or None; got int"),
-    "group of others": ({"group": dist.GroupMember.NON_GROUP_MEMBER}, ValueError, "group must have this process"),
+    "group of others": ({"group": dist.GroupMember.NON_GROUP_MEMBER}, ValueError, "group must contain this process"),
     "backend": ({"backend": "triton9"}, ValueError, "backend must be 'auto' or one of"),
 }
 

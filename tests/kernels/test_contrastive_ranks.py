@@ -57,7 +57,7 @@ def check_one_direction_alone(rank: int) -> None:
 def check_unlike_ranks(rank: int) -> None:
     """A dimension of its own on one rank is an error on all, not a wait without end."""
     x = torch.randn(3, 16 + rank)
-    message = r"x must have one dim and dtype on all ranks of group; got, by rank, \[\*, 16\] float32, \[\*, 17\]"
+    message = r"x must have the same dim and dtype on all ranks of group; got, by rank, \[\*, 16\] float32, \[\*, 17\]"
     with pytest.raises(ValueError, match=message):
         contrastive_loss(x, x, 1.0, group=dist.group.WORLD)
 

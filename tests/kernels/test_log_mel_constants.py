@@ -50,7 +50,7 @@ def test_other_parameters_do_not_free_what_a_queued_kernel_may_read(which):
 @pytest.mark.parametrize("which", ["kernel", "window", "filters"])
 def test_capturing_a_graph_first_is_refused_with_what_to_do(which, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    with pytest.raises(RuntimeError, match="must run once with the same parameters before it is captured"):
+    with pytest.raises(RuntimeError, match="must run once with the same parameters before a CUDA graph captures it"):
         dict(makers(SETTINGS))[which]()
 
 

@@ -34,7 +34,7 @@ def driver(tmp_path_factory) -> Path:
 
 
 def run(program: Path, what: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program, what], capture_output=True, text=True, timeout=300)
+    return subprocess.run([program, what], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("what", ["races", "values"])

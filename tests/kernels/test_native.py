@@ -24,7 +24,7 @@ def fresh_loader(monkeypatch, tmp_path):
 
 def test_importing_the_ops_does_not_load_the_library():
     code = "import reserve_kernels.native as n; assert n._load.cache_info().currsize == 0"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_the_library_the_reference_runs_and_says_why(fresh_loader):

@@ -36,7 +36,7 @@ PEERS = ("torch.compile",)
 
 
 class SmallOp(NamedTuple):
-    """A function, its `inputs(tokens, device, dtype)`, and `bytes(tokens, itemsize)`, the minimum traffic of both passes."""
+    """A function, its `inputs(tokens, device, dtype)`, and `bytes(tokens, itemsize)`: both passes' minimum traffic."""
 
     function: Callable[..., torch.Tensor]
     inputs: Callable[[int, str, torch.dtype], list[torch.Tensor]]

@@ -130,7 +130,7 @@ def test_marked_places_are_filled_and_nothing_else():
 
 
 def test_an_unknown_place_is_named():
-    with pytest.raises(ValueError, match="no figures 'nope'; there are bars"):
+    with pytest.raises(ValueError, match="no figures 'nope'; choose from bars"):
         pages._filled("<!-- figures: nope -->\n<!-- end -->", {"bars": ""})
 
 

@@ -1,4 +1,4 @@
-"""Peers of rotary_attention do the same job: a wrong one would be left out of every comparison."""
+"""Peers of rotary_attention compute the same: the benchmark would exclude one that does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of timing on a GPU can be told without one."""
+"""The parts of GPU timing that need no GPU."""
 
 from __future__ import annotations
 

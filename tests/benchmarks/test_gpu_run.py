@@ -1,4 +1,4 @@
-"""The steps of `make gpu`: one that fails or hangs is named, and the rest goes on."""
+"""The steps of `make gpu`: one that fails or hangs is reported, and the others still run."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_steps_go_on_after_a_failure(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("a_gpu")
-def test_steps_run_apart_share_a_summary(tmp_path, monkeypatch):
+def test_separate_runs_share_a_summary(tmp_path, monkeypatch):
     for code, step in (("print('old')", "test"), ("print('built')", "build"), ("print('new')", "test")):
         monkeypatch.setattr(gpu_run, "commands", lambda step, out, code=code: [gpu_run.Command(step, python(code))])
         assert gpu_run.main([step, "--out", str(tmp_path)]) == 0
@@ -160,7 +160,7 @@ def test_steps_run_apart_share_a_summary(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("a_gpu")
-def test_the_summary_is_there_before_the_last_step(tmp_path, monkeypatch):
+def test_the_summary_is_written_after_each_step(tmp_path, monkeypatch):
     def interrupted(command, seconds, log):
         if command.name == "test":
             raise KeyboardInterrupt
@@ -173,7 +173,7 @@ def test_the_summary_is_there_before_the_last_step(tmp_path, monkeypatch):
 
 
 def limits_of(step, folder, monkeypatch, taken: float) -> list[float]:
-    """The limit that each command of a step gets, if each takes `taken` of its own and as much again to end."""
+    """The limit of each command of a step, if each takes the fraction `taken` of it (1: the grace period too)."""
     now, limits = [1000.0], []
 
     def run(command, seconds, log):
@@ -195,7 +195,7 @@ def test_a_step_takes_less_than_nine_minutes_also_if_all_run_into_their_limits(s
     assert gpu_run.STEP_SECONDS < 540
 
 
-def test_time_that_is_left_goes_to_the_next(tmp_path, monkeypatch):
+def test_unused_time_goes_to_the_next(tmp_path, monkeypatch):
     full = limits_of("bench", tmp_path, monkeypatch, taken=0.99)
     early = limits_of("bench", tmp_path, monkeypatch, taken=0.5)
     assert early[0] == full[0]
@@ -203,12 +203,12 @@ def test_time_that_is_left_goes_to_the_next(tmp_path, monkeypatch):
 
 
 def test_a_step_leaves_few_files(tmp_path):
-    """Machines that are lent give back a few of them."""
+    """Some machines return only a few files."""
     of_benchmarks = [f"{benchmark.name}.json" for benchmark in GPU_BENCHMARKS]
     assert len([*of_benchmarks, "bench.log", "summary.json"]) <= 8
 
 
-def test_what_is_asked_for_is_built_or_fails(tmp_path):
+def test_the_build_step_requires_the_native_ops(tmp_path):
     (command,) = gpu_run.commands("build", tmp_path)
     assert command.extra == {"RESERVE_NATIVE": "1", "RESERVE_CUDA": "1"}
 
@@ -268,7 +268,7 @@ def test_an_unknown_step_is_refused(capsys):
     assert "no step 'fly'; choose from build, test, bench, train, tune, sanitize" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_no_gpu_is_said(capsys):
     assert gpu_run.main([]) == 1
     assert "no CUDA device" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Timing in turn: who is timed, in which order, and what pytest-benchmark is shown."""
+"""Interleaved timing: what is timed, in which order, and what pytest-benchmark reports."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Benchmark:
             self.times.append(interleaved._replay() - start)
 
 
-def test_the_times_shown_are_those_measured():
+def test_pytest_benchmark_reports_the_measured_times():
     seconds = {OURS: [1.0, 3.0, 2.0], "peer": [6.0, 4.0, 5.0]}
     facts = {"flops": 10.0, "bytes": 1.0, "matmul_flops_per_s": 10.0, "copy_bytes_per_s": 10.0}
     measured = Measured(seconds, {OURS: {}, "peer": {"peak_extra_bytes": 7}}, facts=facts)

@@ -22,10 +22,10 @@ def test_every_benchmark_is_a_file_and_every_file_listed():
 
 def test_listing_filters_and_runs_nothing(capfd):
     assert command_module.main(["attention", "--list", "--filter", "joint and backward and padded"]) == 0
-    shown = capfd.readouterr().out
-    assert "test_cpu[SDPA, padded and masked-joint-forward+backward-1]" in shown
-    assert "vision" not in shown
-    assert "test_cuda" not in shown
+    listed = capfd.readouterr().out
+    assert "test_cpu[SDPA, padded and masked-joint-forward+backward-1]" in listed
+    assert "vision" not in listed
+    assert "test_cuda" not in listed
 
 
 def test_the_implementations_of_a_case_follow_one_another(capfd):

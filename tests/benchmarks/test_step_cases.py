@@ -73,7 +73,7 @@ def test_replaced_ops_give_the_same_loss():
     assert theirs == pytest.approx(ours, rel=1e-5)
 
 
-def test_an_op_that_cannot_run_is_asked_for_by_name():
+def test_replaced_ops_name_their_back_end():
     batch, model = random_batch(SMALL, 1), MerlotReserve(SMALL.model)
     with replaced_ops("triton", "reference"), pytest.raises(RuntimeError, match="triton"):
         pretrain_pairs(model, batch)

@@ -150,7 +150,7 @@ def test_a_gradient_of_another_dtype_is_refused(w) -> None:
 
 
 @needs_native
-def test_named_backend_says_that_it_wants_contiguous_parameters(w) -> None:
+def test_a_named_backend_says_that_it_needs_contiguous_parameters(w) -> None:
     parameter = torch.nn.Parameter(w.t())
     optimizer = BF16AdamW([parameter], backend="native")
     parameter.grad = torch.zeros_like(parameter)

@@ -42,9 +42,9 @@ def check_as_one_process(backend: str) -> None:
     resumed.load_state_dict(copy.deepcopy(optimizers[1].state_dict()))
     train(whole, optimizers[0], 2)
     train(sharded, resumed, 2)
-    for here, there in zip(whole.parameters(), sharded.parameters(), strict=True):
-        torch.testing.assert_close(there.full_tensor(), here)
-        assert resumed.state[there]["v"].placements == there.placements
+    for expected, sharded_parameter in zip(whole.parameters(), sharded.parameters(), strict=True):
+        torch.testing.assert_close(sharded_parameter.full_tensor(), expected)
+        assert resumed.state[sharded_parameter]["v"].placements == sharded_parameter.placements
 
 
 def check_placements() -> None:

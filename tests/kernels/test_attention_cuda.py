@@ -14,7 +14,7 @@ from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import attention_reference
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 if importlib.util.find_spec("triton") is None:
-    pytest.skip("no triton here", allow_module_level=True)
+    pytest.skip("needs triton", allow_module_level=True)
 
 import triton
 from triton.backends.compiler import GPUTarget

@@ -23,7 +23,7 @@ SCALE = 0.3
 
 
 class StandIns:
-    """Modules in place of the libraries; `seen` has what the last call was given beside q, k, v."""
+    """Modules in place of the libraries; `seen` has the other arguments of the last call beside q, k, v."""
 
     def __init__(self) -> None:
         self.seen: dict[str, object] = {}
@@ -87,12 +87,12 @@ class StandIns:
         signature = inspect.signature(torch.nn.attention.varlen.varlen_attn)
 
         def varlen_attn(*args, **kwargs):
-            given = signature.bind(*args, **kwargs).arguments
-            assert set(given) == {"query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "scale"}
-            assert given["cu_seq_q"] is given["cu_seq_k"]
-            assert given["max_q"] == given["max_k"]
-            self.seen = {"max_seqlen": given["max_q"]}
-            return self.attend(given["query"], given["key"], given["value"], given["cu_seq_q"], given["scale"])
+            passed = signature.bind(*args, **kwargs).arguments
+            assert set(passed) == {"query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "scale"}
+            assert passed["cu_seq_q"] is passed["cu_seq_k"]
+            assert passed["max_q"] == passed["max_k"]
+            self.seen = {"max_seqlen": passed["max_q"]}
+            return self.attend(passed["query"], passed["key"], passed["value"], passed["cu_seq_q"], passed["scale"])
 
         return varlen_attn
 
@@ -131,15 +131,15 @@ def test_adapter_computes_the_reference(stand_ins, name, rotary):
     assert stand_ins.seen["max_seqlen"] == longest
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_flash_attn_is_deterministic_when_pytorch_is_to_be(stand_ins, asked):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_flash_attn_is_deterministic_if_pytorch_is(stand_ins, deterministic):
     qkv, cu, longest, angles = make_inputs()
-    torch.use_deterministic_algorithms(asked)
+    torch.use_deterministic_algorithms(deterministic)
     attention_flash_attn(qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
-    assert stand_ins.seen["deterministic"] is asked
+    assert stand_ins.seen["deterministic"] is deterministic
 
 
-def test_xformers_is_told_the_number_of_tokens(stand_ins):
+def test_xformers_gets_the_number_of_tokens(stand_ins):
     qkv, cu, longest, angles = make_inputs()
     attention_xformers(qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
     assert stand_ins.seen["total"] == len(qkv)

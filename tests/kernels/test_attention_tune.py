@@ -80,7 +80,7 @@ def test_what_is_tuned_is_picked_from_then_on(tmp_path, monkeypatch):
     tiles.tuned.cache_clear()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_it_says_so():
     with pytest.raises(RuntimeError, match="tuning needs a CUDA device"):
         tune.main()

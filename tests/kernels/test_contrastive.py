@@ -36,8 +36,8 @@ def test_gradients_of_weighted_pairs_match_autograd(backend, directions):
     grads = []
     for run in (lambda **a: contrastive_loss(**a, backend=backend), dense):
         _, *losses = run(**inputs, log_scale=log_scale)
-        # A direction that is not asked for is left out, not multiplied by zero.
-        total = sum((w * loss).sum() for w, loss, asked in zip(weights, losses, directions, strict=True) if asked)
+        # An unused direction is absent, not multiplied by zero.
+        total = sum((w * loss).sum() for w, loss, used in zip(weights, losses, directions, strict=True) if used)
         grads.append(
             torch.autograd.grad(total, [*inputs.values(), log_scale], allow_unused=True, materialize_grads=True)
         )

@@ -55,7 +55,7 @@ def check_one_direction_alone(rank: int) -> None:
 
 
 def check_unlike_ranks(rank: int) -> None:
-    """A dimension of its own on one rank is an error on all, not a wait without end."""
+    """If one rank has another dimension, all ranks raise an error and none hangs."""
     x = torch.randn(3, 16 + rank)
     message = r"x must have the same dim and dtype on all ranks of group; got, by rank, \[\*, 16\] float32, \[\*, 17\]"
     with pytest.raises(ValueError, match=message):

@@ -22,7 +22,7 @@ def test_every_file_runs():
     assert sorted(FOLDER.glob("test_*.py")) == sorted(file for files in FILES.values() for file in files)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no triton here")
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 @pytest.mark.parametrize("op", FILES)
 def test_interpreted_kernels(op):
     # Without the variables by which the surrounding pytest and its workers recognise their children.

@@ -11,7 +11,7 @@ from numerics import assert_as_good_as_reference
 
 from reserve_kernels import backends, log_mel_spectrogram
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 # Clock cycles: about a second.
 LONG = 1_500_000_000
@@ -62,7 +62,7 @@ def test_the_kernel_runs_in_the_current_stream():
     assert_as_good_as_reference(host, reference(source.double()), reference(source))
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU here")
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_the_kernel_runs_on_the_device_of_its_input():
     waveform = torch.randn(4, 20000)
     out = log_mel_spectrogram(waveform.to("cuda:1"), backend="cuda")

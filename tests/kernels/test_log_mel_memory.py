@@ -19,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
-    """Calls the op in a process where so many allocations succeed: of each call the status, and how often it asked."""
+    """Calls the op in a process in which that many allocations succeed; returns each call's status and allocations."""
     program = tmp_path_factory.mktemp("memory") / "out_of_memory"
     source = Path(__file__).with_name("out_of_memory.cpp")
     # Exported, so that the library finds this posix_memalign first.

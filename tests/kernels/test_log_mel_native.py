@@ -22,8 +22,8 @@ def settings(**change) -> LogMelSettings:
 
 def on_isa(isa: str):
     """`isa` as a test's parameter, skipped where this processor lacks it."""
-    there = native.cpu_unavailable() is None and native.library().has_isa(isa)
-    return pytest.param(isa, marks=[] if there else pytest.mark.skip(reason=f"no {isa} here"))
+    available = native.cpu_unavailable() is None and native.library().has_isa(isa)
+    return pytest.param(isa, marks=[] if available else pytest.mark.skip(reason=f"needs {isa}"))
 
 
 # Each instruction set with its own code, and the code of the CUDA kernel.

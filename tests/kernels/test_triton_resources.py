@@ -6,7 +6,7 @@ import json
 import pytest
 
 if importlib.util.find_spec("triton") is None:
-    pytest.skip("no triton here", allow_module_level=True)
+    pytest.skip("needs triton", allow_module_level=True)
 
 import triton
 import triton.language as tl

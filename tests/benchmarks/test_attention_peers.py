@@ -15,7 +15,7 @@ PEERS = CPU_PEERS | {"FlexAttention": flex_attention}
 @pytest.mark.parametrize(
     ("peer", "lengths"), [*((peer, [5, 60, 17]) for peer in PEERS), *((peer, [31, 31, 31]) for peer in CPU_PEERS)]
 )
-def test_a_peer_gives_what_ours_gives(peer, lengths):
+def test_a_peer_computes_the_same_as_ours(peer, lengths):
     problem = make_problem(lengths, "cpu", torch.float32)
     # FlexAttention has no gradient on a CPU.
     problem = problem._replace(qkv=problem.qkv.detach())

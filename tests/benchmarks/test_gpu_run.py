@@ -120,7 +120,7 @@ def test_a_step_that_ignores_interrupts_is_killed(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("limit_after_start")
 @pytest.mark.parametrize("end", ["time.sleep(6000)", "pass"], ids=["at its limit", "at its end"])
 def test_what_a_step_leaves_behind_ends_with_it(end, tmp_path):
-    """A child that ignores the interrupt would go on beside the next step."""
+    """A child that ignores the interrupt would run beside the next step."""
     code = f"""
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", {IGNORES + "time.sleep(6000)"!r}], stdout=subprocess.PIPE)

@@ -54,7 +54,7 @@ def broken() -> Contender:
 
 
 @pytest.mark.parametrize(("build", "reason"), [(unavailable, "not installed"), (out_of_memory, "out of memory")])
-def test_what_cannot_run_is_named_and_the_rest_timed(build, reason):
+def test_implementations_that_cannot_run_are_named_and_the_rest_timed(build, reason):
     measured = measured_with({OURS: lambda: contender(1.0), "peer": build})
     assert measured.missing == {"peer": reason}
     assert list(measured.seconds) == [OURS]
@@ -102,7 +102,7 @@ def test_quick_takes_few_rounds(monkeypatch):
 
 
 class Benchmark:
-    """Stands for pytest-benchmark's fixture with our clock."""
+    """A fake of pytest-benchmark's fixture with our clock."""
 
     def __init__(self):
         self.extra_info, self.times, self.group = {}, [], None

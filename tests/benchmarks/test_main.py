@@ -29,7 +29,7 @@ def test_listing_filters_and_runs_nothing(capfd):
 
 
 def test_the_implementations_of_a_case_follow_one_another(capfd):
-    """So that a run that is interrupted has peers to show for every case but the last."""
+    """An interrupted run then has the peers of every case but the last."""
     assert command_module.main(["contrastive", "--list", "--device", "cuda"]) == 0
     listed = re.findall(r"test_cuda\[([^(]+)-\((.+)\)\]", capfd.readouterr().out)
     shapes = [shape for _, shape in listed]

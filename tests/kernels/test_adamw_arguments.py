@@ -1,4 +1,4 @@
-"""What BF16AdamW refuses: arguments, numbers and tensors that changed later, backends that cannot run."""
+"""Errors of BF16AdamW: invalid arguments, numbers and tensors that changed later, back ends that cannot run."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_sparse_gradients_are_refused() -> None:
     ids=["parameter", "gradient", "m", "v", "start"],
 )
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_what_has_changed_between_steps_is_refused(w, gradients, backend: str, spoil, message: str) -> None:
+def test_invalid_changes_between_steps_are_rejected(w, gradients, backend: str, spoil, message: str) -> None:
     """A model cast or moved, a state of other parameters: C would write beyond the ends of the arrays."""
     _, optimizer = train(w, gradients, decay_to_start=True, backend=backend)
     ((parameter, state),) = optimizer.state.items()

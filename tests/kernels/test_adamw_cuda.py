@@ -1,4 +1,4 @@
-"""BF16AdamW on a CUDA device: what the emulation and the compiler alone cannot show."""
+"""BF16AdamW on a CUDA device: what emulation and compilation cannot test."""
 
 from __future__ import annotations
 

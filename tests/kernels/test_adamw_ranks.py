@@ -1,4 +1,4 @@
-"""BF16AdamW over parameters that two processes (gloo) share out, against one process that has all."""
+"""BF16AdamW with parameters sharded over two processes (gloo), against one process that has all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reserve_kernels import BF16AdamW
 
 
 def make_model() -> torch.nn.Module:
-    """Of its tensors some go into two parts of unequal size, and one process has nothing of the last."""
+    """Some of its tensors split into two unequal shards, and one process has no part of the last."""
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 1))
 

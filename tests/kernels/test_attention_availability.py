@@ -21,7 +21,7 @@ def reasons(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
 
 @pytest.fixture
 def capability(monkeypatch):
-    """Sets up a CUDA device of a compute capability, with every library installed, as far as the probes can tell."""
+    """Simulates a CUDA device of a compute capability, with every library installed, for the availability checks."""
 
     def have(major: int) -> None:
         properties = SimpleNamespace(major=major, minor=0)

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 @pytest.fixture(autouse=True)
 def _nothing_tuned(tmp_path, monkeypatch):
-    """The tests are of the library's choices, whatever was tuned on this machine."""
+    """Tests use the library's choices, whatever was tuned on this machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tiles.tuned.cache_clear()
     yield
@@ -240,7 +240,7 @@ def test_autocast_picks_triton():
 
 
 def test_more_than_two_to_the_31_numbers():
-    """Offsets beyond 32 bits: the last sequence of a large batch against itself alone."""
+    """Offsets beyond 32 bits: the last sequence of a large batch equals a batch of that sequence alone."""
     tokens, heads = 250_000, 48
     if torch.cuda.mem_get_info()[0] < 12 * 2**30:
         pytest.skip("needs 12 GiB of free memory")

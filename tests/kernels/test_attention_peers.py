@@ -83,7 +83,7 @@ class StandIns:
         return modules
 
     def varlen_attn(self):
-        """PyTorch's own function, as far as its signature goes."""
+        """A function with the signature of PyTorch's."""
         signature = inspect.signature(torch.nn.attention.varlen.varlen_attn)
 
         def varlen_attn(*args, **kwargs):

@@ -1,4 +1,4 @@
-"""contrastive_loss on a CUDA device: what the interpreter and the compiler alone cannot show."""
+"""contrastive_loss on a CUDA device: what the interpreter and compilation cannot test."""
 
 from __future__ import annotations
 

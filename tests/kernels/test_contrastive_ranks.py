@@ -26,7 +26,7 @@ CASES = {
 
 
 def shares(pairs: list[int], extras: list[int]) -> list[dict[str, torch.Tensor]]:
-    """What each rank has of the concatenated batch."""
+    """Each rank's part of the concatenated batch."""
     whole = make_inputs(sum(pairs), 2 * sum(extras), 32, seed=3)
     counts = {"x": pairs, "y": pairs, "x_extra": extras, "y_extra": [2 * n for n in extras]}
     parts = {name: whole[name].split(counts[name]) for name in NAMES}

@@ -30,7 +30,7 @@ def choose(requested: str, s: LogMelSettings):
 
 @pytest.fixture
 def have(monkeypatch):
-    """Sets up a CUDA device, and a library with CUDA code, as far as the choice of a backend can tell."""
+    """Simulates a CUDA device and a library with CUDA code for the choice of a back end."""
 
     def device(capability: tuple[int, int], shared: int) -> None:
         major, minor = capability
@@ -85,7 +85,7 @@ def test_shared_memory_holds_spectra_and_samples_or_rows(change, expected):
 
 
 @pytest.mark.parametrize(("change", "error"), [({"hop_length": 0}, ValueError), ({"hop_length": 587}, RuntimeError)])
-def test_shared_memory_of_what_the_kernel_cannot_do_is_refused(change, error):
+def test_shared_memory_of_unsupported_parameters_is_an_error(change, error):
     s = settings(**change)
     with pytest.raises(error, match="log_mel_cuda_shared_bytes: "):
         native.library().log_mel_cuda_shared_bytes(s.n_fft, s.hop_length, s.n_mels)

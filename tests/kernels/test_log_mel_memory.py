@@ -1,4 +1,4 @@
-"""What the CPU implementation of log_mel_spectrogram does with memory, seen by a program that hands it out."""
+"""Allocations of the CPU back end of log_mel_spectrogram, observed by a program that replaces the allocator."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_one_thread_with_memory_finishes_the_rows_of_all(calls):
     assert calls(threads=4, allocations=1, calls=1) == [[native.OK, 4]]
 
 
-def test_no_memory_for_any_thread_is_told(calls):
+def test_no_memory_for_any_thread_is_reported(calls):
     assert calls(threads=4, allocations=0, calls=1) == [[native.OUT_OF_MEMORY, 4]]
 
 

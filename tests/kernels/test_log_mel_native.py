@@ -21,7 +21,7 @@ def settings(**change) -> LogMelSettings:
 
 
 def on_isa(isa: str):
-    """`isa` as a test's parameter, skipped where this processor lacks it."""
+    """`isa` as a test's parameter, skipped if this processor lacks it."""
     available = native.cpu_unavailable() is None and native.library().has_isa(isa)
     return pytest.param(isa, marks=[] if available else pytest.mark.skip(reason=f"needs {isa}"))
 
@@ -158,7 +158,7 @@ def test_the_cuda_code_emulated(check, arguments):
     check(emulated, *arguments)
 
 
-def test_what_the_cuda_code_cannot_do_is_said():
+def test_parameters_that_the_cuda_code_does_not_support_are_named():
     assert "hop_length * playback_speed must be even" in str(not_fused_on_cuda(settings(hop_length=587)))
     assert "n_mels must be at most 1024" in str(not_fused_on_cuda(settings(n_mels=1025)))
     s, x = settings(hop_length=587), torch.randn(3000)
@@ -209,7 +209,7 @@ BAD_CALLS = {
 
 
 @pytest.mark.parametrize(("change", "error"), BAD_CALLS.values(), ids=BAD_CALLS.keys())
-def test_the_c_interface_refuses_what_it_cannot_do(change, error):
+def test_the_c_interface_rejects_unsupported_problems(change, error):
     s, x = settings(), torch.randn(3000)
     out = torch.empty(s.out_shape(x.shape))
     problem = problem_of(x, s, None, out, None, constants(s, x.device))

@@ -1,4 +1,4 @@
-"""Every op is in the table, has the same files, and what the table points to exists."""
+"""Every op is in the table and has the same files, and everything that the table points to exists."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def write_table(chosen: list[str]) -> None:
 
 
 def _one_line_a_case(table: dict[str, Any]) -> str:
-    """JSON in which the numbers of a case share a line, so that a change reads as one."""
+    """JSON with the numbers of a case on one line, for readable diffs."""
     text = json.dumps(table, indent=1)
     return re.sub(r"\{\s*(\"registers\"[^{}]*?)\s*\}", lambda m: "{" + re.sub(r"\s+", " ", m[1]) + "}", text) + "\n"
 

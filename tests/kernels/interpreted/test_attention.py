@@ -131,7 +131,7 @@ def test_scores_far_below_zero_do_not_overflow():
 
 @pytest.mark.parametrize("length", [9, 70], ids=["short", "long"])
 def test_scores_may_be_as_low_as_float32_goes(length):
-    """-2**106 here, and all equal: each output is the mean of the values."""
+    """Scores are all -2**106, so that each output is the mean of the values."""
     qkv, _, cu, *_ = make_inputs([length], torch.float32)
     qkv[:, 0], qkv[:, 1] = 2**50, -(2**50)
     out = rotary_attention(qkv, cu, length, backend="triton")
@@ -152,7 +152,7 @@ def test_sequences_do_not_see_each_other(lengths):
 
 @functools.cache
 def finite_results(lengths):
-    """Output and gradient of float16 inputs without a bad number."""
+    """Output and gradient of finite float16 inputs."""
     qkv, grad, cu, longest, angles, _ = make_inputs(lengths, torch.float16)
     return run(lambda x: rotary_attention(x, cu, longest, angles=angles, backend="triton"), qkv, grad)
 

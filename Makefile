@@ -74,7 +74,7 @@ parity: $(INSTALLED)
 fuzz:
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON
 	cmake --build build/fuzz --parallel 2
-	for op in adamw log_mel; do build/fuzz/$${op}_fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
+	for driver in build/fuzz/*_fuzz; do $$driver $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
 
 # The table of the CUDA kernels' registers and shared memory, after a change that means to change it.
 cuda-resources: $(INSTALLED)

@@ -1,4 +1,4 @@
-"""Tables, bars and plots from stored results, and whether those in the repository are up to date."""
+"""Tables, targets and plots from stored results, and whether those in the repository are up to date."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def root(tmp_path, results):
     return root
 
 
-def test_the_repository_shows_what_the_results_give():
+def test_the_pages_of_the_repository_match_the_results():
     assert pages.stale() == []
 
 
-def test_what_was_just_written_is_up_to_date(results, root):
+def test_pages_are_up_to_date_after_writing(results, root):
     assert pages.stale(results, root) == []
     assert pages.write(results, root) == []
 
@@ -144,7 +144,7 @@ def test_marked_places_are_filled_and_nothing_else():
 
 
 def test_an_unknown_place_is_named():
-    with pytest.raises(ValueError, match="no figures 'nope'; there are bars"):
+    with pytest.raises(ValueError, match="no figures 'nope'; choose from bars"):
         pages._filled("<!-- figures: nope -->\n<!-- end -->", {"bars": ""})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 NUM_MELS = 64
@@ -165,7 +165,8 @@ class ModelConfig:
     """What contrastive_scales, the logarithms of the inverse temperatures, start at."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        # Subclasses have settings of their own, which may be zero or no number.
+        for name, value in ((own.name, getattr(self, own.name)) for own in fields(ModelConfig)):
             sizes = value if isinstance(value, tuple) else (value,)
             if not isinstance(value, str) and min(sizes) <= 0 and not name.startswith("init_"):
                 raise ValueError(f"model.{name} must be positive; got {value}")

@@ -53,6 +53,8 @@ class MerlotReserve(Pretrained):
     compare by dot product. `from_pretrained` and `save_pretrained` read and write a folder.
     """
 
+    only_parameters = True
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from reserve.config import ModelConfig
-from reserve.config.load import build_section
+from reserve.config.load import build_section, convert_section
 from reserve.errors import BadInput, CheckpointError
 from reserve.fs import check_regular_file, replacing, write_text_atomic
 from reserve.model.weights import compare_shapes, copy_weight, empty_model, fill_model, listed
@@ -46,10 +46,14 @@ class Pretrained(nn.Module):
     """
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
+    only_parameters: ClassVar[bool] = False
+    """Whether this very class, subclasses aside, is made of nothing but parameters: it then loads without drawing
+    initial weights."""
     config: ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        _check_storable(config)
         self.config = config
 
     @classmethod
@@ -79,11 +83,10 @@ class Pretrained(nn.Module):
         unknown = sorted(settings.keys() - own_fields)
         if unknown:
             raise ValueError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(own_fields))}")
-        if settings:
-            config = replace(config, **settings)
-        if same_class and cls is _trunk(cls):
+        config = replace(config, **convert_section(cls.config_class, settings, cls.__name__))
+        if same_class and _holds_only_parameters(cls):
             return _load_all(empty_model(lambda: cls(config)), folder / WEIGHTS)
-        # Built in full: a subclass may compute buffers, which an empty model would not have.
+        # Built in full: the class may compute buffers, which an empty model would not have.
         model = cls(config)
         _load_into(model, folder / WEIGHTS, needed=None if same_class else _trunk_names(cls, config))
         return model
@@ -174,6 +177,11 @@ def _trunk(cls: type[Pretrained]) -> type[Pretrained]:
     return next(base for base in cls.__mro__ if Pretrained in base.__bases__)
 
 
+def _holds_only_parameters(cls: type[Pretrained]) -> bool:
+    """Whether `cls` itself says so: what a subclass adds is its own affair."""
+    return cls.__dict__.get("only_parameters", False)
+
+
 def _architecture(cls: type[Pretrained]) -> str | None:
     """What config.json says of the class: None for the trunk, so that its files have no such key."""
     return None if cls is _trunk(cls) else cls.__name__
@@ -183,7 +191,8 @@ def _trunk_names(cls: type[Pretrained], config: ModelConfig) -> frozenset[str]:
     """Names of the trunk's parameters, which every folder must have."""
     trunk = _trunk(cls)
     own = trunk.config_class(**{field.name: getattr(config, field.name) for field in fields(trunk.config_class)})
-    return frozenset(name for name, _ in empty_model(lambda: trunk(own)).named_parameters())
+    model = empty_model(lambda: trunk(own)) if _holds_only_parameters(trunk) else trunk(own)
+    return frozenset(name for name, _ in model.named_parameters())
 
 
 def _stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -199,9 +208,8 @@ def _load_all(model: Result, path: Path) -> Result:
 
     def read(weights: Any) -> Result:
         assert isinstance(model, nn.Module)
-        compare_shapes(
-            {name: tuple(p.shape) for name, p in model.named_parameters()}, _stored_shapes(weights, frozenset())
-        )
+        expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        compare_shapes(expected, _stored_shapes(weights, floating=expected))
         return fill_model(model, lambda name, _: (name, weights.get_tensor(name)))
 
     return _with_weights(path, read)
@@ -210,18 +218,18 @@ def _load_all(model: Result, path: Path) -> Result:
 def _load_into(model: nn.Module, path: Path, needed: frozenset[str] | None) -> None:
     """Copies the weights at `path` into a model.
 
-    They must be exactly the model's where `needed` is None. Otherwise only the names in `needed` must be stored; the
-    rest of the model stays as it is, the rest of the file is left out, and a warning names both.
+    They must be exactly the model's where `needed` is None. Otherwise only those in `needed` that the model has must be
+    stored; the rest of the model stays as it is, the rest of the file is left out, and a warning names both.
     """
 
     def read(weights: Any) -> None:
         targets = _stored_tensors(model)
-        stored = _stored_shapes(weights, frozenset(k for k, v in targets.items() if not v.is_floating_point()))
+        stored = _stored_shapes(weights, floating={k for k, v in targets.items() if v.is_floating_point()})
         shared = set(targets)
         if needed is not None:
             shared &= stored.keys()
             _warn_of_differences(type(model).__name__, targets, stored, path)
-        expected = {name: tuple(targets[name].shape) for name in {*shared, *(needed or ())}}
+        expected = {name: tuple(targets[name].shape) for name in shared | (targets.keys() & (needed or ()))}
         compare_shapes(expected, stored if needed is None else {k: v for k, v in stored.items() if k in expected})
         for name in sorted(shared):
             copy_weight(targets[name], name, weights.get_tensor(name))
@@ -239,12 +247,12 @@ def _warn_of_differences(name: str, targets: Mapping[str, Any], stored: Mapping[
         logger.warning("%s has %d weights that %s does not use: %s", path, len(unused), name, listed(unused))
 
 
-def _stored_shapes(weights: Any, whole: frozenset[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name. Raises CheckpointError for an array that is not floating, unless its name is in `whole`."""
+def _stored_shapes(weights: Any, floating: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name. Raises CheckpointError for an array of a name in `floating` that is not."""
     shapes = {}
     for name in weights.keys():  # noqa: SIM118 (a handle, not a dict)
         array = weights.get_slice(name)
-        if name not in whole and array.get_dtype() not in _FLOATING:
+        if name in floating and array.get_dtype() not in _FLOATING:
             raise CheckpointError(f"{name:.120} must hold floating-point numbers; got {array.get_dtype()}")
         shapes[name] = tuple(array.get_shape())
     return shapes
@@ -289,11 +297,28 @@ def _build_config(kind: type[ModelConfig], values: Mapping[str, Any], path: Path
         config = build_section(kind, values, "config")
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    for name, value in asdict(config).items():
+    # The limits are those of the trunk's sizes; a subclass knows its own.
+    for name, value in ((field.name, getattr(config, field.name)) for field in fields(ModelConfig)):
         limit = _MAX_LAYERS if name.endswith("num_layers") else _MAX_SIZE
         if type(value) in (int, tuple) and max(value if isinstance(value, tuple) else (value,)) > limit:
             raise CheckpointError(f"{path}: config.{name} must be at most {limit}; got {value}")
     return config
+
+
+def _check_storable(config: ModelConfig) -> None:
+    """Raises TypeError where config.json could not give `config` back, which would show only after the training."""
+    kind = type(config).__name__
+    reserved = {"model_type", "class", "step"} & asdict(config).keys()
+    if reserved:
+        raise TypeError(f"{kind} must not have a field {reserved.pop()!r}: config.json uses the name itself")
+    try:
+        again = build_section(type(config), json.loads(json.dumps(asdict(config))), kind)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{kind} cannot be stored in config.json, which takes numbers, text and tuples: {error}"
+        ) from error
+    if again != config:
+        raise TypeError(f"{kind} comes back from config.json as {again}, not as {config}")
 
 
 def _with_weights(path: Path, read: Callable[[Any], Result]) -> Result:

@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING
 
 from reserve.cli.settings import add_settings
 from reserve.config import SECTIONS, Config
+from reserve.config.load import plain_values, yaml_text
 from reserve.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-INPUTS = {"task": str, "videos": tuple[Path, ...], "random_text": Path | None, "tokenizer": Path | None}
-"""What a run's config.yaml holds beside the sections."""
+INPUTS = {
+    "task": str,
+    "videos": tuple[Path, ...],
+    "out": Path | None,
+    "random_text": Path | None,
+    "tokenizer": Path | None,
+}
+"""What a configuration may hold beside the sections; a run's config.yaml holds all but `out`."""
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
@@ -28,7 +35,9 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
         default=[str(path) for path in stored.get("videos", ())],
         help="video files, and folders that are searched recursively",
     )
-    parser.add_argument("--out", type=Path, help="the run's folder: settings, metrics, checkpoints")
+    parser.add_argument(
+        "--out", type=Path, default=stored.get("out"), help="the run's folder: settings, metrics, checkpoints"
+    )
     parser.add_argument(
         "--random_text",
         type=Path,
@@ -41,9 +50,16 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
         default=stored.get("tokenizer"),
         help="a vocabulary in the released layout, such as lowercase_encoder.json",
     )
+    # No plain flag: jsonargparse makes --print_config= of it, for an option of its own of this name.
+    parser.add_argument("--print_config", nargs="?", const="", help="print all settings as YAML and exit")
 
 
 def run(options: Namespace) -> None:
+    if options.print_config is not None:
+        inputs = {"videos": tuple(map(Path, options.videos)), "out": options.out}
+        inputs |= {name: options[name] for name in ("random_text", "tokenizer", *SECTIONS)}
+        print(yaml_text({name: plain_values(value) for name, value in inputs.items()}), end="")
+        return
     from reserve.tasks.pretrain.task import Pretrain
     from reserve.train.fit import fit
     from reserve.train.state import list_checkpoints

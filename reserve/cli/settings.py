@@ -22,7 +22,7 @@ def add_settings(
     Returns what the files say of `inputs`, names with their types. Raises ValueError naming the file or the setting
     that is wrong, UsageError where --resume names no run.
     """
-    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    named = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     for option in ("--config", "--resume"):
         named.add_argument(option, action="append", default=[])
     files, _ = named.parse_known_args(list(arguments))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -17,6 +18,8 @@ from reserve.fs import check_regular_file, write_text_atomic
 Section = TypeVar("Section")
 
 _MOST_VALUES = 10_000
+_EXPONENT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+"""What a number such as 1e-3 looks like; PyYAML, which follows YAML 1.1, takes it for text."""
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 @functools.cache
 def _loader() -> type:
-    """YAML's safe loader, which by itself takes the last of the values that a name is given twice."""
+    """YAML's safe loader, except that a name given twice is an error and 1e-3 is a number, as in YAML 1.2."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -59,7 +62,20 @@ def _loader() -> type:
                 seen.add(name)
             return node
 
+    Loader.add_implicit_resolver(*_EXPONENT)
     return Loader
+
+
+@functools.cache
+def _dumper() -> type:
+    """YAML's safe dumper, which quotes text that `_loader` would take for a number."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_implicit_resolver(*_EXPONENT)
+    return Dumper
 
 
 def _is_small(settings: dict[str, Any]) -> bool:
@@ -155,11 +171,16 @@ def plain_values(value: Any) -> Any:
     return os.path.abspath(value) if isinstance(value, Path) else value
 
 
-def write_yaml(path: Path, settings: Mapping[str, Any]) -> None:
-    """Writes settings that `read_yaml` reads back, whole or not at all."""
+def yaml_text(settings: Mapping[str, Any]) -> str:
+    """Settings as YAML that `read_yaml` reads back."""
     import yaml
 
-    write_text_atomic(path, yaml.safe_dump(dict(settings), sort_keys=False))
+    return yaml.dump(dict(settings), Dumper=_dumper(), sort_keys=False)
+
+
+def write_yaml(path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes settings that `read_yaml` reads back, whole or not at all."""
+    write_text_atomic(path, yaml_text(settings))
 
 
 RUN_CONFIG = "config.yaml"

@@ -147,7 +147,7 @@ def test_evaluating_a_folder_that_is_not_a_run_is_an_error(tmp_path, capsys):
     assert "is not a run's folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", [["--config", "tiny"], ["--config=tiny"]])
+@pytest.mark.parametrize("form", [["--config", "tiny"], ["--config=tiny"], ["--conf", "tiny"]])
 def test_presets_go_by_name_and_settings_override_them(form, tmp_path, monkeypatch):
     assert preset_names() == ["base", "large", "tiny"]
     seen = []
@@ -169,6 +169,26 @@ def test_a_later_file_overrides_single_settings_of_an_earlier_one(tmp_path, monk
     assert main(["pretrain", "--config=tiny", f"--config={own}", "--videos=x", f"--out={tmp_path}"]) == 0
     ((task, config),) = seen
     assert (config.train.batch_size, config.train.num_workers, task.model.output_grid) == (7, 1, (4, 6))
+
+
+def test_a_file_may_name_the_folder_of_the_run(tmp_path, monkeypatch):
+    (tmp_path / "own.yaml").write_text(f"out: {tmp_path / 'run'}\nvideos: [x]\noptimizer: {{eps: 1e-7}}\n")
+    seen = []
+    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config: seen.append((run, config)))
+    assert main(["pretrain", f"--config={tmp_path / 'own.yaml'}"]) == 0
+    assert main(["pretrain", f"--config={tmp_path / 'own.yaml'}", f"--out={tmp_path / 'other'}"]) == 0
+    assert [(run.name, config.optimizer.eps) for run, config in seen] == [("run", 1e-7), ("other", 1e-7)]
+
+
+def test_the_printed_configuration_is_one(tmp_path, capsys):
+    arguments = ["--config=tiny", "--videos=x", "--train.seed=3", f"--out={tmp_path / 'run'}", "--print_config"]
+    assert main(["pretrain", *arguments]) == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "printed.yaml").write_text(printed)
+    assert main(["pretrain", f"--config={tmp_path / 'printed.yaml'}", "--print_config"]) == 0
+    assert capsys.readouterr().out == printed
+    assert "  seed: 3\n" in printed
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

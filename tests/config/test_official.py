@@ -111,7 +111,7 @@ def test_every_section_counts(tmp_path: Path) -> None:
             {"seq_len": 15, "text_span_budget": 14, "num_text_spans_to_include": 1},
             "data.seq_len must be at least 16",
         ),
-        ("optimizer", {"learning_rate": "4e-4"}, "optimizer.learning_rate must be float; got str"),
+        ("optimizer", {"learning_rate": "fast"}, "optimizer.learning_rate must be float; got str"),
         ("device", {"batch_size": 0}, "train.batch_size must be at least 1"),
     ],
 )

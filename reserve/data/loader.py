@@ -88,6 +88,8 @@ def training_loader(
         persistent_workers=num_workers > 0,
         multiprocessing_context="spawn" if num_workers else None,
         worker_init_fn=_start_worker,
+        # The workers' seeds would come from the default generator: a run resumed with dropout would draw other masks.
+        generator=torch.Generator(),
     )
     for batch in loader:
         if isinstance(batch, BadInput):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_type_hints
 
@@ -24,10 +24,10 @@ Batch = TypeVar("Batch", bound=Movable)
 
 @dataclass
 class Loss:
-    """`total` is what training lowers; `metrics` are scalars worth logging, detached, by name."""
+    """`total` is what training lowers, logged as "loss"; `metrics` are other scalars to log, detached, by name."""
 
     total: torch.Tensor
-    metrics: dict[str, torch.Tensor]
+    metrics: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -146,14 +146,17 @@ def train_step(
     config: FitConfig,
     ranks: Ranks,
 ) -> dict[str, torch.Tensor]:
-    """One step of one rank; returns its metrics, still on the device. `module(batch)` is the loss."""
+    """One step of one rank; returns its metrics, the loss among them, still on the device.
+
+    `module(batch)` is the loss.
+    """
     batch = batch.to(ranks.device, non_blocking=True)
     with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
         loss = module(batch)
     optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
     optimizer.step()
-    return loss.metrics
+    return {"loss": loss.total.detach()} | loss.metrics
 
 
 def set_learning_rate(

@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks import TASKS
+from reserve.tasks.task import Loss
 from reserve.train.evaluate import evaluate_run
 from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
@@ -62,8 +63,8 @@ def config(steps: int = STEPS, **train) -> Config:
     )
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return Classifier.from_pretrained(list_checkpoints(run)[-1].path).state_dict()
+def weights(run: Path, model: type[Classifier] = Classifier) -> dict[str, torch.Tensor]:
+    return model.from_pretrained(list_checkpoints(run)[-1].path).state_dict()
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +110,36 @@ def test_stopped_and_resumed_it_is_the_run_that_was_never_interrupted(run, tmp_p
     fit(read_run(tmp_path)[0], tmp_path, config())
     expected, resumed = weights(run), weights(tmp_path)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+class Dropping(Classifier):
+    def forward(self, batch):
+        return torch.nn.functional.dropout(super().forward(batch), 0.3)
+
+
+@dataclass(frozen=True)
+class WithDropout(StopsAt):
+    """Draws from torch's generator in every step, and reports no metrics of its own."""
+
+    shown_metrics = ("loss",)
+
+    def build_model(self):
+        return Dropping(self.model)
+
+    def loss(self, model, batch, group):
+        return Loss(super().loss(model, batch, group).total)
+
+
+def test_dropout_and_no_metrics_resume_as_well(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    fit(WithDropout(MODEL), whole, config())
+    fit(WithDropout(MODEL, STOP_AFTER), stopped, config())
+    fit(WithDropout(MODEL), stopped, config())
+    expected, resumed = weights(whole, Dropping), weights(stopped, Dropping)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+    lines = [[line["loss"] for line in read_metrics(folder / "metrics.jsonl")] for folder in (whole, stopped)]
+    assert len(lines[0]) == STEPS
+    assert lines[0] == lines[1]
 
 
 def test_it_is_evaluated_by_name(run):

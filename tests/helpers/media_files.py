@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from reserve.data.decode.deadline import Deadline
+from reserve.data.decode.protocol import Deadline
 from reserve.errors import BadInput
 
 SIZE = (48, 64)

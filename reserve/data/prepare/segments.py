@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reserve.config import MAX_PLAYBACK_SPEED, SEGMENT_SECONDS, DataConfig
-from reserve.data.decode.sound import Soundtrack
+from reserve.data.decode.protocol import Soundtrack
 from reserve.data.images import (
     BLACK_BAR_LIMIT,
     STORED_LONGER_SIDE,

@@ -26,7 +26,7 @@ def videos(tmp_path):
 
 
 def record(videos, out):
-    prepare_and_record([videos], out, DataConfig(), workers=1, seed=0)
+    prepare_and_record([videos], out, DataConfig(), workers=0, seed=0)
     return [json.loads(line) for line in (out / "files.jsonl").read_text().splitlines()]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reserve.config import DataConfig
-from reserve.data.decode.sound import Soundtrack
+from reserve.data.decode.protocol import Soundtrack
 from reserve.data.images import decode_jpeg
 from reserve.data.prepare.segments import Window, cut_windows, log_mels, stored_frames, video_rng, window_words
 from reserve.data.types import Word

@@ -5,10 +5,9 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-from reserve.data.types import Word
+from reserve.data.types import Cue, Word
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
 _INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060\ufeff\u00ad]")
@@ -17,15 +16,6 @@ _PARENTHESISED = re.compile(r"\([^()]*\)")
 _SPEAKER_CHANGE = re.compile(r"^(?:(?:>>+|[-–—])\s*)+")
 # Only in capitals, as captioners write it: a lower-case word before a colon is usually speech.
 _SPEAKER_NAME = re.compile(r"^[A-Z][A-Z0-9 .'&-]{1,30}:\s+(?=\S)")
-
-
-@dataclass(frozen=True, slots=True)
-class Cue:
-    """A caption: `lines` as written, shown from `start` to `end` seconds."""
-
-    start: float
-    end: float
-    lines: tuple[str, ...]
 
 
 def spoken_text(text: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reserve.data.sources.transcripts.cues import Cue, plain_cues_to_words
-from reserve.data.types import Word
+from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.types import Cue, Word
 from reserve.errors import BadInput
 
 

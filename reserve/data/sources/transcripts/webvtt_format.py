@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 
 from reserve.data.sources.transcripts.cues import (
-    Cue,
     drop_repeated_lines,
     plain_cues_to_words,
     spoken_text,
     spread_words,
 )
-from reserve.data.types import Word
+from reserve.data.types import Cue, Word
 from reserve.errors import BadInput
 
 WORD_TIME = re.compile(r"<((?:\d+:)?\d\d:\d\d\.\d{3})>")

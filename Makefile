@@ -63,7 +63,7 @@ gpu-build gpu-test gpu-bench gpu-train gpu-tune gpu-sanitize: gpu-%:
 
 # docs/parity.md: every figure of the comparison with the reference; needs ../shared/golden.
 parity: $(INSTALLED)
-	$(BIN)/python tests/parity/report.py
+	$(BIN)/python -m tests.parity.report
 
 fuzz:
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON

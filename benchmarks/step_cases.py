@@ -61,7 +61,7 @@ class Step:
         self.steps = 0
 
     def __call__(self) -> dict[str, torch.Tensor]:
-        set_learning_rate(self.optimizer, self.steps, self.config, self.task.learning_rate_decay)
+        set_learning_rate(self.optimizer, self.steps, self.config.optimizer)
         self.steps += 1
         return train_step(self._loss, self.optimizer, self.batch, self.config, self.ranks)
 

@@ -74,7 +74,7 @@ def timed_steps(
         start = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - start
-        set_learning_rate(optimizer, step, config, task.learning_rate_decay)
+        set_learning_rate(optimizer, step, config.optimizer)
         values = train_step(loss, optimizer, batch, config, ranks)
         losses = {name: float(value) for name, value in values.items()}  # waits for the device
         step += 1

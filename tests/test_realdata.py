@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from reserve.cli.main import main
+from reserve.cli.app import main
 from reserve.train.metrics import read_metrics
 
 

@@ -81,7 +81,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         check_regular_file(path)
         content = path.read_bytes()
     except BadInput as error:
-        raise CheckpointError(f"cannot read {path!s:.500}: {error}") from error
+        raise CheckpointError(f"{path!s:.500}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path!s:.500}: {error.strerror}") from error
     except MemoryError as error:  # of a file with holes, say, which takes no room on the disk

@@ -26,13 +26,16 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 def run(options: Namespace) -> int | None:
     from reserve.report import write_report
     from reserve.tasks.pretrain.ranking import Evaluation
+    from reserve.tasks.pretrain.task import Pretrain
     from reserve.train.evaluate import evaluate_run
+    from reserve.train.run_folder import read_run
 
+    task, fit_config = read_run(options.run)
     evaluation = evaluate_run(options.run, options.videos, workers=options.workers, seed=options.seed)
     print(evaluation)
-    if not isinstance(evaluation, Evaluation):
+    if not isinstance(task, Pretrain) or not isinstance(evaluation, Evaluation):
         return None
-    print(write_report(options.run, evaluation))
+    print(write_report(options.run, task.whole_config(fit_config), evaluation))
     if options.times_chance is None:
         return None
     weak = [ranking.name for ranking in evaluation.rankings if not ranking.beats_chance(options.times_chance)]

@@ -13,14 +13,19 @@ from reserve.errors import UsageError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+INPUTS = {"task": str, "videos": tuple[Path, ...], "random_text": Path | None, "tokenizer": Path | None}
+"""What a run's config.yaml holds beside the sections."""
+
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    stored = add_settings(parser, arguments, SECTIONS, ("videos", "random_text", "tokenizer"))
+    stored = add_settings(parser, arguments, SECTIONS, INPUTS)
+    if stored.get("task", "pretrain") != "pretrain":
+        raise UsageError(f"the configuration is of the task {stored['task']}, not of pretraining")
     parser.add_argument(
         "--videos",
         type=str,
         nargs="+",
-        default=stored.get("videos"),
+        default=[str(path) for path in stored.get("videos", ())],
         help="video files, and folders that are searched recursively",
     )
     parser.add_argument("--out", type=Path, help="the run's folder: settings, metrics, checkpoints")

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reserve.config.load import check_names, config_file, preset_names, read_settings
+from reserve.config.load import RUN_CONFIG, check_names, config_file, preset_names, read_settings, unknown_section
 from reserve.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-RUN_CONFIG = "config.yaml"
-
 
 def add_settings(
-    parser: ArgumentParser, arguments: Sequence[str], sections: Mapping[str, type], inputs: Sequence[str]
+    parser: ArgumentParser, arguments: Sequence[str], sections: Mapping[str, type], inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Adds --config, --resume and --SECTION.KEY for each section; their defaults are those of the files named.
 
-    Returns what the files say of `inputs`. Raises ValueError naming the file or the setting that is wrong, UsageError
-    where --resume names no run.
+    Returns what the files say of `inputs`, names with their types. Raises ValueError naming the file or the setting
+    that is wrong, UsageError where --resume names no run.
     """
     named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in ("--config", "--resume"):
         named.add_argument(option, action="append", default=[])
     files, _ = named.parse_known_args(list(arguments))
     paths = [_run_config(run) for run in files.resume] + [config_file(name) for name in files.config]
-    settings: dict[str, Any] = {}
-    for path in paths:
-        settings |= read_settings(path, sections, (*inputs, "task"))
+    settings = read_settings(paths, sections, inputs)
     _check_setting_names(arguments, sections)
     presets = ", ".join(preset_names())
     parser.add_argument(
@@ -41,7 +36,7 @@ def add_settings(
     parser.add_argument("--resume", type=Path, help="a run's folder: resume it from its last checkpoint")
     for name, section in sections.items():
         parser.add_argument(f"--{name}", type=section, default=settings.get(name, section()))
-    return {name: settings[name] for name in inputs if name in settings}
+    return {name: value for name, value in settings.items() if name in inputs}
 
 
 def _run_config(run: str) -> Path:
@@ -58,7 +53,5 @@ def _check_setting_names(arguments: Sequence[str], sections: Mapping[str, type])
         if not argument.startswith("--") or not dot:
             continue
         if name not in sections:
-            near = get_close_matches(name, sections, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{argument}: there is no section {name}.{hint} There are {', '.join(sections)}")
+            raise ValueError(f"{argument}: {unknown_section(name, sections)}")
         check_names(sections[name], [key], name)

@@ -55,7 +55,7 @@ def _loader() -> type:
             seen = set()
             for name in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
                 if name in seen:
-                    raise ValueError(f"{name!s:.80} is there twice in one map, which begins in {node.start_mark}")
+                    raise ValueError(f"{name!s:.80} is given twice in one map, which begins in {node.start_mark}")
                 seen.add(name)
             return node
 
@@ -78,12 +78,17 @@ def build_section(section: type[Section], values: Any, where: str) -> Section:
     Lists stand for tuples, whole numbers for floats, maps for sections, text for paths. Raises ValueError, starting
     with `where`, for an unknown name, a value of the wrong type, or one that the dataclass refuses.
     """
+    return section(**convert_section(section, values, where))
+
+
+def convert_section(section: type, values: Any, where: str) -> dict[str, Any]:
+    """Values for some of a config dataclass's fields, converted to their types. Raises as build_section does."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{where} must be a map of names to values; got {type(values).__name__}")
     check_names(section, values, where)
     hints = get_type_hints(section)
     try:
-        return section(**{name: convert_value(value, hints[name], _at(where, name)) for name, value in values.items()})
+        return {name: convert_value(value, hints[name], _at(where, name)) for name, value in values.items()}
     except OverflowError as error:
         raise ValueError(f"{where}: a number is too large ({error})") from error
 
@@ -157,6 +162,8 @@ def write_yaml(path: Path, settings: Mapping[str, Any]) -> None:
     write_text_atomic(path, yaml.safe_dump(dict(settings), sort_keys=False))
 
 
+RUN_CONFIG = "config.yaml"
+"""Name of the configuration file in the folder of a run."""
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -171,7 +178,7 @@ def config_file(name: str | os.PathLike[str]) -> Path:
     if text in preset_names():
         return PRESETS / f"{text}.yaml"
     if not Path(text).exists():
-        near = get_close_matches(text, preset_names(), n=1)
+        near = get_close_matches(text, preset_names(), n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(
             f"there is no configuration {text}.{hint} Presets are {', '.join(preset_names())}; anything else is "
@@ -180,18 +187,28 @@ def config_file(name: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-def read_settings(path: Path, sections: Mapping[str, type], inputs: Collection[str] = ()) -> dict[str, Any]:
-    """A configuration file: its sections built, its other names, which must be in `inputs`, as they are.
+def read_settings(paths: Iterable[Path], sections: Mapping[str, type], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Configuration files, a later one overriding single settings of those before it.
 
-    Raises ValueError naming the file and the setting that is unknown or wrong; OSError where the file cannot be read.
+    Returns the sections they mention, built, and values of `inputs`, names with their types. Raises ValueError naming
+    the file and the setting that is unknown or wrong; OSError where a file cannot be read.
     """
-    settings = read_yaml(path)
-    for name in settings:
-        if name not in sections and name not in inputs:
-            near = get_close_matches(str(name), sections, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{path}: there is no section {name!s:.80}.{hint} There are {', '.join(sections)}")
-    return {
-        name: build_section(sections[name], value, f"{path}: {name}") if name in sections else value
-        for name, value in settings.items()
-    }
+    values: dict[str, dict[str, Any]] = {}
+    others: dict[str, Any] = {}
+    for path in paths:
+        for name, value in read_yaml(path).items():
+            if name in sections:
+                converted = convert_section(sections[name], value, f"{path}: {name}")
+                values[name] = values.get(name, {}) | converted
+            elif name in inputs:
+                others[name] = convert_value(value, inputs[name], f"{path}: {name}")
+            else:
+                raise ValueError(f"{path}: {unknown_section(str(name), sections)}")
+    return {name: sections[name](**section) for name, section in values.items()} | others
+
+
+def unknown_section(name: str, sections: Collection[str]) -> str:
+    """What to say of a section that does not exist."""
+    near = get_close_matches(name, sections, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"there is no section {name:.80}.{hint} There are {', '.join(sections)}"

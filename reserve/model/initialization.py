@@ -25,7 +25,7 @@ def _truncated_normal(weight: torch.Tensor, std: float) -> None:
 def initialize(model: nn.Module, init_scale: float) -> None:
     """Draws the weights of a MerlotReserve anew from torch's default generator.
 
-    `init_scale` is a factor on the kernels outside the attention pools. The temperatures are the model's own affair.
+    `init_scale` is a factor on the kernels outside the attention pools.
     """
     pooling = {m for pool in model.modules() if isinstance(pool, AttentionPool) for m in pool.children()}
     for name, module in model.named_modules():

@@ -62,8 +62,12 @@ class MerlotReserve(Pretrained):
         self.joint_transformer = Transformer(config.hidden_size, config.joint_num_layers, config.rotary)
         self.head = nn.Linear(config.hidden_size, config.hidden_size)
         self.contrastive_scales = nn.Parameter(torch.ones(3))
-        initialize(self, config.init_scale)
-        nn.init.constant_(self.contrastive_scales, config.init_log_scale)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter anew from torch's default generator."""
+        initialize(self, self.config.init_scale)
+        nn.init.constant_(self.contrastive_scales, self.config.init_log_scale)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v}" for k, v in asdict(self.config).items())

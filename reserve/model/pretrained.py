@@ -265,7 +265,7 @@ def _read_config(path: Path) -> _StoredConfig:
         with path.open("rb") as file:
             content = file.read(_MAX_CONFIG_BYTES + 1)
     except BadInput as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > _MAX_CONFIG_BYTES:
@@ -304,7 +304,7 @@ def _with_weights(path: Path, read: Callable[[Any], Result]) -> Result:
         with safetensors.safe_open(path, framework="pt") as weights:
             return read(weights)
     except BadInput as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (safetensors.SafetensorError, OSError) as error:

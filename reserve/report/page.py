@@ -13,9 +13,7 @@ from reserve.fs import write_text_atomic
 from reserve.report.held_out import HeldOut, choose_segments
 from reserve.report.pictures import curves_svg
 from reserve.tasks.pretrain.ranking import Evaluation, Ranking
-from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.metrics import read_metrics
-from reserve.train.run_folder import read_run
 
 NAME = "report.html"
 TEMPLATE = "report.html.jinja"
@@ -52,7 +50,7 @@ class Scale:
         return [(self(10.0**power), f"{10.0 ** (power + 2):g}%") for power in decades]
 
 
-def write_report(run: Path, evaluation: Evaluation) -> Path:
+def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
     """Writes `run`/report.html about an evaluation of the run, with the curves of its metrics.jsonl if there is one.
 
     The page asks nothing of the network and runs no script; what it quotes of videos is escaped. Returns its path.
@@ -67,7 +65,6 @@ def write_report(run: Path, evaluation: Evaluation) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "score": _score, "place": _place, "clock": _clock, "times": _times}
-    config = _run_config(run)
     dataset = evaluation.dataset
     held_out = HeldOut(dataset, evaluation)
     page = environment.get_template(TEMPLATE).render(
@@ -87,13 +84,6 @@ def write_report(run: Path, evaluation: Evaluation) -> Path:
     # File names and JSON transcripts can hold characters that are not Unicode.
     write_text_atomic(path, page, errors="replace")
     return path
-
-
-def _run_config(run: Path) -> Config:
-    task, fit = read_run(run)
-    if not isinstance(task, Pretrain):
-        raise ValueError(f"{run} is a run of the task {task.name}; the report is about pretraining")
-    return Config(data=task.data, model=task.model, optimizer=fit.optimizer, train=fit.train)
 
 
 def chance_losses(config: Config) -> dict[str, float]:

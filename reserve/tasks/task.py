@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_type_hints
 
 import torch
 import torch.distributed as dist
@@ -44,9 +44,23 @@ class HeldOut:
 
 
 class Evaluation(Protocol):
-    """Figures of an evaluation: printed as text, kept as JSON."""
+    """What an evaluation found: `str` prints it, `to_json` is kept in evaluation.json."""
 
     def to_json(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Figures:
+    """An evaluation that is a few numbers by name, of a model trained for `step` steps."""
+
+    step: int
+    values: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"step": self.step, **self.values}
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {value:.4g}" for name, value in self.values.items())
 
 
 class Task(ABC, Generic[Example, Batch]):
@@ -58,10 +72,11 @@ class Task(ABC, Generic[Example, Batch]):
     """
 
     name: ClassVar[str]
-    learning_rate_decay: ClassVar[Literal["cosine", "linear"]] = "cosine"
-    """What follows the warm-up (SPEC 9): pretraining's cosine, or finetuning's line to zero."""
-    decays_to_start: ClassVar[bool] = False
-    """Whether weight decay pulls toward the initial weights, as in finetuning, rather than toward zero."""
+    finetuning: ClassVar[bool] = False
+    """Whether finetuning's rules hold (SPEC 9): after the warm-up the learning rate falls in a line to zero, and weight
+    decay pulls tensors of more than 4096 numbers toward their initial values, not toward zero."""
+    uses_every_parameter: ClassVar[bool] = False
+    """Whether the loss of every batch depends on every parameter, which saves a search on several ranks."""
     shown_metrics: ClassVar[tuple[str, ...]] = ("loss",)
     """Metrics of the progress line; all are in metrics.jsonl."""
 
@@ -86,7 +101,7 @@ class Task(ABC, Generic[Example, Batch]):
 
     def parameter_groups(self, model: Pretrained, config: OptimizerConfig) -> list[dict[str, Any]]:
         """Which parameters decay, as the optimiser's groups; together they must hold every trainable parameter."""
-        return parameter_groups(model, config.weight_decay_rate)
+        return parameter_groups(model, config.weight_decay_rate, finetuning=self.finetuning)
 
     @abstractmethod
     def evaluate(self, model: Any, held_out: HeldOut, *, config: TrainConfig, step: int) -> Evaluation:

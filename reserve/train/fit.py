@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from reserve.batch.movable import Movable
-from reserve.config import FitConfig
+from reserve.config import FitConfig, OptimizerConfig
 from reserve.data.loader import BatchSampler, training_loader
 from reserve.tasks.task import Loss, Task
 from reserve.train.distributed import Ranks, joined_ranks
@@ -43,7 +44,7 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
         torch.manual_seed(config.train.seed)
         model = task.build_model().to(ranks.device)
         groups = task.parameter_groups(model, config.optimizer)
-        optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.decays_to_start)
+        optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
         step = restore_checkpoint(run, model, optimizer)
         # Only now, so that settings that do not fit the checkpoint do not replace those that do.
         if ranks.is_first and resuming:
@@ -63,7 +64,12 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
             num_workers=config.train.num_workers,
             pin_memory=ranks.device.type == "cuda",
         )
-        module = parallelize(model, lambda inner, batch: task.loss(inner, batch, ranks.group), ranks)
+        module = parallelize(
+            model,
+            lambda inner, batch: task.loss(inner, batch, ranks.group),
+            ranks,
+            uses_every_parameter=task.uses_every_parameter,
+        )
         total = config.optimizer.num_train_steps
         logger.info(
             "%d examples, %.1f M parameters, %d device(s) of type %s, steps %d to %d",
@@ -74,11 +80,12 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
             step,
             total,
         )
+        _warn_of_spinning_threads(config, ranks)
         stopped = False
         with StopRequest() as stop, _metrics(task, run, config, ranks, first_step=step) as metrics:
             batches = iter(loader) if step < total else iter(())
             while step < total and not stopped:
-                set_learning_rate(optimizer, step, config, task.learning_rate_decay)
+                set_learning_rate(optimizer, step, config.optimizer, finetuning=task.finetuning)
                 values = train_step(module, optimizer, next(batches), config, ranks)
                 step += 1
                 metrics.advance()
@@ -112,14 +119,18 @@ def train_step(
     return loss.metrics
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, config: FitConfig, decay: Any) -> None:
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, step: int, config: OptimizerConfig, *, finetuning: bool = False
+) -> None:
     """Sets every group's learning rate for `step`, counted from 0."""
-    settings = config.optimizer
     scale = learning_rate_scale(
-        step, num_warmup_steps=settings.num_warmup_steps, num_train_steps=settings.num_train_steps, decay=decay
+        step,
+        num_warmup_steps=config.num_warmup_steps,
+        num_train_steps=config.num_train_steps,
+        decay="linear" if finetuning else "cosine",
     )
     for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * scale
+        group["lr"] = config.learning_rate * scale
 
 
 def mean_over_ranks(values: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, float]:
@@ -140,6 +151,19 @@ def _metrics(
         batch_size=config.train.batch_size,
         shown=task.shown_metrics,
     )
+
+
+def _warn_of_spinning_threads(config: FitConfig, ranks: Ranks) -> None:
+    """OpenMP threads that spin at barriers slow each other and the loading processes down, up to several times.
+
+    Their policy is read when torch is loaded, so that only whoever starts the program can set it.
+    """
+    shared = config.train.num_workers > 0 or ranks.world_size > 1
+    if ranks.device.type == "cpu" and shared and torch.get_num_threads() > 1 and "OMP_WAIT_POLICY" not in os.environ:
+        logger.warning(
+            "training on a CPU beside loading processes is faster with OMP_WAIT_POLICY=PASSIVE in the environment, set "
+            "before torch is imported (docs/training.md)"
+        )
 
 
 def _per_device(batch_size: int, world_size: int) -> int:

@@ -29,27 +29,36 @@ class _LossModule(nn.Module):
         return self.loss(self.model, batch)
 
 
-def _unwrapped(module: nn.Module, ranks: Ranks) -> nn.Module:
+def _unwrapped(module: nn.Module, ranks: Ranks, uses_every_parameter: bool) -> nn.Module:
     if ranks.world_size > 1:
         raise ValueError(f"parallel mode 'none' would train {ranks.world_size} models apart; use 'ddp'")
     return module
 
 
-def _ddp(module: nn.Module, ranks: Ranks) -> nn.Module:
-    return DistributedDataParallel(module, process_group=ranks.group)
+def _ddp(module: nn.Module, ranks: Ranks, uses_every_parameter: bool) -> nn.Module:
+    # Looking for unused parameters walks the graph in every step; not looking waits for their gradients for ever.
+    return DistributedDataParallel(module, process_group=ranks.group, find_unused_parameters=not uses_every_parameter)
 
 
-MODES: dict[str, Callable[[nn.Module, Ranks], nn.Module]] = {"none": _unwrapped, "ddp": _ddp}
+MODES: dict[str, Callable[[nn.Module, Ranks, bool], nn.Module]] = {"none": _unwrapped, "ddp": _ddp}
 
 
-def parallelize(model: nn.Module, loss: LossFunction, ranks: Ranks, mode: str | None = None) -> nn.Module:
+def parallelize(
+    model: nn.Module,
+    loss: LossFunction,
+    ranks: Ranks,
+    *,
+    uses_every_parameter: bool = False,
+    mode: str | None = None,
+) -> nn.Module:
     """A module whose forward pass is `loss(model, batch)`, wrapped for `ranks`.
 
     `mode` is a name in MODES; by default "ddp" on several ranks and "none" on one. The model is moved to no device and
-    keeps its parameters' names. Raises ValueError for a mode that does not exist or cannot train on these ranks.
+    keeps its parameters' names. `uses_every_parameter` promises that each step's loss depends on every parameter.
+    Raises ValueError for a mode that does not exist or cannot train on these ranks.
     """
     if mode is None:
         mode = "ddp" if ranks.world_size > 1 else "none"
     if mode not in MODES:
         raise ValueError(f"parallel mode must be one of {', '.join(map(repr, MODES))}; got {mode!r}")
-    return MODES[mode](_LossModule(model, loss), ranks)
+    return MODES[mode](_LossModule(model, loss), ranks, uses_every_parameter)

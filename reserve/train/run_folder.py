@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from reserve.config import FitConfig
-from reserve.config.load import build_section, plain_values, read_yaml, write_yaml
+from reserve.config.load import RUN_CONFIG, build_section, plain_values, read_yaml, write_yaml
 from reserve.tasks import Task, find_task
 
-CONFIG_NAME = "config.yaml"
 DEFAULT_TASK = "pretrain"
 """The task of runs older than the setting."""
 
@@ -21,7 +20,8 @@ def write_run_settings(run: Path, task: Task[Any, Any], config: FitConfig) -> No
     can be moved or copied.
     """
     run.mkdir(parents=True, exist_ok=True)
-    write_yaml(run / CONFIG_NAME, {"task": task.name, **task.settings(), **plain_values(config)})
+    trainer = {name: plain_values(getattr(config, name)) for name in ("optimizer", "train")}
+    write_yaml(run / RUN_CONFIG, {"task": task.name, **task.settings(), **trainer})
 
 
 def read_run(run: Path) -> tuple[Task[Any, Any], FitConfig]:
@@ -29,12 +29,15 @@ def read_run(run: Path) -> tuple[Task[Any, Any], FitConfig]:
 
     Raises ValueError where `run` has none, or naming what is wrong in it.
     """
-    path = run / CONFIG_NAME
+    path = run / RUN_CONFIG
     if not path.is_file():
-        raise ValueError(f"{run} is not a run's folder: it has no {CONFIG_NAME}")
+        raise ValueError(f"{run} is not a run's folder: it has no {RUN_CONFIG}")
     settings = read_yaml(path)
+    name = settings.get("task", DEFAULT_TASK)
+    if not isinstance(name, str):
+        raise ValueError(f"{path}: task must be a name; got {name!r:.80}")
     try:
-        task = find_task(settings.get("task", DEFAULT_TASK))
+        task = find_task(name)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     missing = [name for name in (*task.sections(), "optimizer", "train") if name not in settings]

@@ -9,10 +9,11 @@ import torch
 
 from reserve.checkpoint.convert import convert
 from reserve.checkpoint.official import save_official
-from reserve.config import ModelConfig, packaged_configs
+from reserve.config.load import config_file, preset_names
 from reserve.config.official import load_model_config
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
+from tests.helpers.tiny import tiny
 
 MODEL = """
 model:
@@ -30,10 +31,7 @@ model:
 @pytest.fixture(scope="module")
 def model() -> MerlotReserve:
     torch.manual_seed(0)
-    return MerlotReserve(
-        ModelConfig(64, 20, vit_num_layers=1, vit_patch_size=4, output_grid=(2, 2), audio_num_layers=1,
-                    span_num_layers=1, joint_num_layers=1)
-    )  # fmt: skip
+    return MerlotReserve(tiny(output_grid=(2, 2)))
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ def test_folder_takes_no_configuration(model: MerlotReserve, config: Path, tmp_p
 
 def test_unknown_configuration_is_named(model: MerlotReserve, tmp_path: Path) -> None:
     save_official(model, tmp_path / "base")
-    with pytest.raises(ValueError, match="cannot read the configuration huge: No such file"):
+    with pytest.raises(ValueError, match=r"there is no configuration huge\. Presets are base, large, tiny"):
         convert(tmp_path / "base", tmp_path / "out", "huge")
 
 
@@ -110,12 +108,10 @@ def test_wrong_configuration_leaves_no_target(model: MerlotReserve, config: Path
 
 
 def test_absent_source_is_named(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot read .*absent"):
+    with pytest.raises(CheckpointError, match="absent: cannot be opened: No such file"):
         convert(tmp_path / "absent", tmp_path / "out", config)
 
 
-@pytest.mark.parametrize("name", packaged_configs())
+@pytest.mark.parametrize("name", preset_names())
 def test_packaged_configurations_can_be_named(name: str) -> None:
-    from reserve.config import config_path
-
-    assert load_model_config(config_path(name)).hidden_size % 64 == 0
+    assert load_model_config(config_file(name)).hidden_size % 64 == 0

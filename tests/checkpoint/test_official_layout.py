@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from reserve.checkpoint.official import empty_model
 from reserve.checkpoint.official_layout import parameter_entries
 from reserve.config import ModelConfig
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.weights import empty_model
 
 LARGE = ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24)
 
@@ -19,14 +20,14 @@ LARGE = ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24)
 def test_parameter_counts_of_base_and_large(config: ModelConfig, count: int) -> None:
     entries = parameter_entries(config)
     assert sum(math.prod(entry.shape) for entry in entries) == count
-    parameters = dict(empty_model(config).named_parameters())
+    parameters = dict(empty_model(lambda: MerlotReserve(config)).named_parameters())
     assert {entry.torch: math.prod(entry.shape) for entry in entries} == {k: v.numel() for k, v in parameters.items()}
     assert len({entry.flax for entry in entries}) == len(entries)
 
 
 def test_both_ways_give_back_every_entry() -> None:
     config = ModelConfig(64, 20, 1, 4, audio_num_layers=1, span_num_layers=1, joint_num_layers=1)
-    parameters = dict(empty_model(config).named_parameters())
+    parameters = dict(empty_model(lambda: MerlotReserve(config)).named_parameters())
     for entry in parameter_entries(config):
         array = np.arange(math.prod(entry.shape), dtype=np.float32).reshape(entry.shape)
         there = entry.to_torch(array, parameters[entry.torch].shape)

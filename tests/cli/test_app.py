@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from reserve.cli.main import COMMANDS, main, with_config_paths
-from reserve.config import packaged_configs
+from reserve.cli.app import COMMANDS, main
+from reserve.config.load import preset_names
 
 ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n - 1) for n in range(98, 122))
 """A few hundred bytes that stand for 2^24 values."""
@@ -14,13 +15,13 @@ ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model.hiden_size=256"], ["model has no hiden_size", "Did you mean model.hidden_size?", "vit_num_layers"]),
-        (["--optimzer.eps=1"], ["There is no section optimzer. Did you mean optimizer? There are: data, model"]),
-        (["--zzz.eps=1"], ["There is no section zzz. There are: data, model, optimizer, train"]),
+        (["--model.hiden_size=256"], ["model.hiden_size is not known", "Did you mean hidden_size?", "vit_num_layers"]),
+        (["--optimzer.eps=1"], ["there is no section optimzer. Did you mean optimizer? There are data, model"]),
+        (["--zzz.eps=1"], ["there is no section zzz. There are data, model, optimizer, train"]),
         (["--model.hidden_size=abc"], ["model.hidden_size", "int", "abc"]),
         (["--model.hidden_size=100"], ["model.hidden_size must be a multiple of 64", "100"]),
         (["--train.precision=fp8"], ["train.precision", "float32", "bfloat16", "fp8"]),
-        (["--config=tinny"], ["config", "tinny"]),
+        (["--config=tyni"], ["there is no configuration tyni. Did you mean tiny? Presets are base, large, tiny"]),
         (["--data.num_segments=15"], ["data.num_segments must be a multiple of data.num_segment_groups"]),
         (["--train.batch_size=0"], ["train.batch_size must be at least 1; got 0"]),
         (["--train.seed=-1"], ["train.seed must be at least 0; got -1"]),
@@ -60,10 +61,11 @@ def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
         (b"model: [1", "is not YAML"),
         (b"\xff\xfe", "is not YAML"),
         (b"model: 3", "model must be a map of names to values; got int"),
-        (b"", "must hold sections"),
-        (b"train:\n  seed:\n", "train.seed must have a value; got null"),
-        (b"train:\n  seed: 1\n  seed: 2\n", "seed is there twice in one map"),
-        (b"train:\n  seed: 1\nmodel: {}\ntrain: {}\n", "train is there twice in one map"),
+        (b"", "empty file"),
+        (b"#", "must hold sections"),
+        (b"train:\n  seed:\n", "train.seed must be int; got nothing"),
+        (b"train:\n  seed: 1\n  seed: 2\n", "seed is given twice in one map"),
+        (b"train:\n  seed: 1\nmodel: {}\ntrain: {}\n", "train is given twice in one map"),
         (b"train:\n  seed: 2026-99-99\n", "month must be in 1..12"),
         (ALIASES, "must hold at most 10000 values; its aliases make them more"),
         (b"train: &a\n  seed: [*a]\n", "must hold at most 10000 values; its aliases make them more"),
@@ -85,6 +87,20 @@ def test_a_configuration_may_share_settings_through_aliases(tmp_path, capsys):
     assert "no such file or folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("task: dance\n", "the configuration is of the task dance, not of pretraining"),
+        ("tokenizer: [1]\n", "tokenizer must be a path; got [1]"),
+        ("videos: x\n", "videos must be a list of paths; got 'x'"),
+    ],
+)
+def test_inputs_of_a_run_are_checked(tmp_path, capsys, content, message):
+    (tmp_path / "config.yaml").write_text(content)
+    assert main(["pretrain", f"--resume={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_file_is_no_folder_for_a_run(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["pretrain", "--config=tiny", "--videos=x", f"--out={tmp_path / 'file'}"]) == 2
@@ -94,7 +110,7 @@ def test_a_file_is_no_folder_for_a_run(tmp_path, capsys):
 @pytest.mark.parametrize("form", ["--resume={}", "--resume {}"])
 def test_resuming_what_is_no_run_is_an_error(tmp_path, capsys, form):
     assert main(["pretrain", *form.format(tmp_path).split()]) == 2
-    assert "is not a run's folder" in capsys.readouterr().err
+    assert "not a run's folder, since it has no config.yaml" in capsys.readouterr().err
 
 
 def test_resume_takes_no_other_folder(tmp_path, capsys):
@@ -131,13 +147,28 @@ def test_evaluating_what_is_no_run_is_an_error(tmp_path, capsys):
     assert "is not a run's folder" in capsys.readouterr().err
 
 
-def test_packaged_configurations_go_by_name():
-    assert packaged_configs() == ["base", "large", "tiny"]
-    for arguments in (["--config", "tiny"], ["--config=tiny"]):
-        (argument,) = with_config_paths(arguments)
-        assert argument.startswith("--config=")
-        assert argument.endswith("configs/tiny.yaml")
-    assert with_config_paths(["--config", "my/own.yaml"]) == ["--config=my/own.yaml"]
+@pytest.mark.parametrize("form", [["--config", "tiny"], ["--config=tiny"]])
+def test_presets_go_by_name_and_settings_override_them(form, tmp_path, monkeypatch):
+    assert preset_names() == ["base", "large", "tiny"]
+    seen = []
+    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config: seen.append((task, run, config)))
+    settings = ["--model.hidden_size=64", "--videos=x", f"--out={tmp_path}"]
+    for arguments in ([*form, *settings], [*settings, *form]):
+        assert main(["pretrain", *arguments]) == 0
+    for task, run, config in seen:
+        assert (task.model.hidden_size, task.model.output_grid, run) == (64, (4, 6), tmp_path)
+        assert config.train.batch_size == 8
+        assert task.videos == (Path("x"),)
+
+
+def test_a_later_file_overrides_single_settings_of_an_earlier_one(tmp_path, monkeypatch):
+    own = tmp_path / "own.yaml"
+    own.write_text("train:\n  batch_size: 7\n")
+    seen = []
+    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config: seen.append((task, config)))
+    assert main(["pretrain", "--config=tiny", f"--config={own}", "--videos=x", f"--out={tmp_path}"]) == 0
+    ((task, config),) = seen
+    assert (config.train.batch_size, config.train.num_workers, task.model.output_grid) == (7, 1, (4, 6))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

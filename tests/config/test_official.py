@@ -96,7 +96,7 @@ def test_every_section_counts(tmp_path: Path) -> None:
         ("data", {"num_audio2text_seqs": True}, "data.num_audio2text_seqs must be 1.*; got True"),
         ("optimizer", {"adafactor": True}, "optimizer.adafactor must be False"),
         ("optimizer", {"use_bfloat16_weights": True}, "optimizer.use_bfloat16_weights must be False"),
-        ("data", {"seq_length": 640}, "data.seq_length is not known; allowed are .*seq_len"),
+        ("data", {"seq_length": 640}, "data.seq_length is not known. Did you mean seq_len\\? Allowed are .*seq_len"),
         ("model", {"hidden_size": 768.0}, "model.hidden_size must be int; got float 768.0"),
         ("model", {"hidden_size": "large"}, "model.hidden_size must be int; got str 'large'"),
         ("model", {"output_grid": 12}, "model.output_grid must be a list of 2; got 12"),
@@ -124,7 +124,8 @@ def test_wrong_setting_is_named(section: str, changes: dict[str, object], messag
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must hold sections; got NoneType"),
+        ("", "empty file"),
+        ("#", "must hold sections; got NoneType"),
         ("- 1", "must hold sections; got list"),
         ("model: 5", "wrong.yaml: model must be a map of names to values; got int"),
         ("model:\n", "model must be a map of names to values; got NoneType"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from reserve.errors import BadInput
 from reserve.tasks.pretrain.batch import SPAN_SOURCES, span_sources, span_streams
 from reserve.tasks.pretrain.dataset import collate, evaluation_batches
 from tests.helpers.small_stores import DATA, MODEL, make_dataset, make_stores
+
+COLLATE = partial(collate, data=DATA, model=MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +166,7 @@ def test_evaluation_sees_every_example_once_and_in_order(stores):
 def test_worker_processes_give_the_batches_of_this_process(stores):
     dataset = make_dataset(stores)
     here, there = (
-        list(islice(training_loader(dataset, BatchSampler(len(dataset), 2), num_workers=workers), 4))
+        list(islice(training_loader(dataset, BatchSampler(len(dataset), 2), COLLATE, num_workers=workers), 4))
         for workers in (0, 1)
     )
     for ours, theirs in zip(here, there, strict=True):
@@ -180,7 +183,7 @@ def test_a_damaged_store_is_named(tmp_path, workers):
     content = stores[0].read_bytes()
     stores[0].write_bytes(content.replace(b"\xff\xd8", b"\0\0"))
     with pytest.raises(BadInput) as caught:
-        next(training_loader(dataset, BatchSampler(len(dataset), 2), num_workers=workers))
+        next(training_loader(dataset, BatchSampler(len(dataset), 2), COLLATE, num_workers=workers))
     assert str(caught.value).startswith(f"{stores[0]}: a stored frame is no whole JPEG; delete it")
 
 
@@ -192,7 +195,7 @@ if __name__ == "__main__":
     from tests.helpers.small_stores import make_dataset, make_stores
     from reserve.data.loader import BatchSampler, training_loader
     dataset = make_dataset(make_stores(Path(sys.argv[1])))
-    batches = training_loader(dataset, BatchSampler(len(dataset), 2), num_workers=1)
+    batches = training_loader(dataset, BatchSampler(len(dataset), 2), COLLATE, num_workers=1)
     print(len(next(batches)))
 """
 

@@ -34,4 +34,4 @@ def evaluate_at_random(dataset: PretrainDataset, *, right: bool = False, value: 
         if value is not None:
             x = torch.full_like(x, value)
         rankings.append(rank(name, x, y, truth, np.stack(np.divmod(keys.numpy(), per_example), 1)))
-    return Evaluation(250, len(items), rankings)
+    return Evaluation(250, dataset, rankings)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from reserve.config import DataConfig, ModelConfig
+from reserve.config import DataConfig
 from reserve.data.images import encode_jpeg
 from reserve.data.sources.random_text import TranscriptTextSource
 from reserve.data.store import save_segments
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.types import Segments, VideoMetadata, Word
 from reserve.tasks.pretrain.dataset import PretrainDataset
+from tests.helpers.tiny import tiny
 
 DATA = DataConfig(
     num_segments=4,
@@ -27,15 +28,7 @@ DATA = DataConfig(
     text_span_budget=4,
     num_text_spans_to_include=6,
 )
-MODEL = ModelConfig(
-    hidden_size=64,
-    vit_num_layers=1,
-    output_grid=(2, 4),
-    audio_num_layers=1,
-    audio_patch_size=5,
-    span_num_layers=1,
-    joint_num_layers=1,
-)
+MODEL = tiny(vocab_size=32768, vit_patch_size=16, audio_patch_size=5)
 WORDS_PER_SEGMENT = 9
 
 

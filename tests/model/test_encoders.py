@@ -5,19 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
+from tests.helpers.tiny import tiny
 
-CONFIG = ModelConfig(
-    hidden_size=64,
-    vocab_size=20,
-    vit_num_layers=1,
-    vit_patch_size=4,
-    output_grid=(4, 6),
-    audio_num_layers=1,
-    span_num_layers=1,
-    joint_num_layers=1,
-)
+CONFIG = tiny(output_grid=(4, 6))
 
 
 @pytest.fixture(scope="module")

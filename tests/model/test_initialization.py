@@ -8,19 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reserve.config import ModelConfig
-from reserve.model.initialization import initialize
 from reserve.model.merlot_reserve import MerlotReserve
+from tests.helpers.tiny import tiny
 
-CONFIG = ModelConfig(
-    hidden_size=128,
-    vocab_size=500,
-    vit_num_layers=1,
-    vit_patch_size=8,
-    audio_num_layers=1,
-    span_num_layers=1,
-    joint_num_layers=1,
-)
+CONFIG = tiny(hidden_size=128, vocab_size=500, vit_patch_size=8, output_grid=(12, 20))
 # Of a normal cut at two standard deviations.
 CUT = 0.87962566103423978
 
@@ -37,7 +28,7 @@ def test_every_parameter_is_drawn_anew() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(torch.nan)
-    initialize(model)
+    model.reset_parameters()
     for name, parameter in model.named_parameters():
         assert torch.isfinite(parameter).all(), name
         if name.endswith("norm.weight") or name == "contrastive_scales":

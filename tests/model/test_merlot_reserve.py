@@ -10,25 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from reserve.batch.inputs import ModelInputs
+from reserve.batch.packing import pack_joint
+from reserve.batch.streams import JointStream
 from reserve.batch.vocabulary import AUDIOSPAN, PAD
 from reserve.checkpoint.official import load_official
-from reserve.config import DataConfig, ModelConfig
+from reserve.config import Config, DataConfig, ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.tasks.pretrain.dataset import collate
+from reserve.tasks.pretrain.random_examples import RandomExamples
 from tests.helpers.plain_model import PlainModel
 from tests.helpers.random_batches import VOCABULARY, random_weights
 from tests.helpers.random_videos import random_video, restated
+from tests.helpers.tiny import tiny
 
 GRIDS = [(12, 20), (18, 32), (24, 24)]
-SMALL = ModelConfig(
-    hidden_size=64,
-    vocab_size=VOCABULARY,
-    vit_num_layers=1,
-    vit_patch_size=4,
-    output_grid=(2, 4),
-    audio_num_layers=1,
-    span_num_layers=1,
-    joint_num_layers=1,
-)
+SMALL = tiny(vocab_size=VOCABULARY)
 BASE = ModelConfig()
 LARGE = ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24)
 
@@ -265,3 +262,41 @@ def test_widths_of_base_and_large(shallow: MerlotReserve, segments: int, grid: t
 def test_whole_base_and_large(config: ModelConfig, segments: int, grid: tuple[int, int]) -> None:
     torch.manual_seed(0)
     assert_embeds(MerlotReserve(config).requires_grad_(False), segments, grid)
+
+
+@pytest.mark.parametrize("name", ["images", "audio_clips", "tokens", "subsegments"])
+def test_embed_video_wants_tensors(model: MerlotReserve, name: str) -> None:
+    arguments = video(model, 1, (2, 4))
+    with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor; got ndarray"):
+        model.embed_video(**arguments | {name: arguments[name].numpy()})
+
+
+def test_embed_text_spans_and_embed_audio_want_tensors(model: MerlotReserve) -> None:
+    with pytest.raises(TypeError, match=r"spans must be a torch.Tensor; got list"):
+        model.embed_text_spans([[1, 2]])
+    with pytest.raises(TypeError, match=r"clips must be a torch.Tensor; got ndarray"):
+        model.embed_audio(np.zeros((1, 60, 65)))
+
+
+def test_forward_is_the_encoders_one_after_another(model: MerlotReserve) -> None:
+    examples = RandomExamples(2, Config().data, SMALL)
+    batch = collate([examples[0, index] for index in range(2)], Config().data, SMALL)
+    with torch.no_grad():
+        out = model(batch)
+        frames = model.vision_encoder(batch.images.flatten(0, 1))
+        sounds = model.audio_encoder(batch.audio_clips.flatten(0, 1))
+        joint = model.encode_joint(batch.joint, frames.pooled, sounds.pooled)
+        spans = model.encode_spans(batch.spans)
+    assert torch.equal(out.frames.cls, frames.cls)
+    assert torch.equal(out.sounds.cls, sounds.cls)
+    assert torch.equal(out.joint, joint)
+    assert torch.equal(out.spans, spans)
+
+
+def test_forward_without_sound_and_spans(model: MerlotReserve) -> None:
+    ids = np.full((2, 3), 11)
+    stream = JointStream("text", ids, 0 * ids, 0 * ids, np.arange(2), np.arange(2)[:, None])
+    joint = pack_joint([stream], subsegments=3, audio_tokens=6, pooled_grid=SMALL.pooled_grid)
+    out = model(ModelInputs(torch.zeros(2, *SMALL.image_size, 3, dtype=torch.uint8), None, joint, None))
+    assert (out.sounds, out.spans) == (None, None)
+    assert out.joint.shape == (2 * (3 + 2), 64)

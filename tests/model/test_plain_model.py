@@ -16,20 +16,12 @@ from reserve.tasks.pretrain.batch import PretrainBatch, pack_batch
 from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs
 from tests.helpers.plain_model import Outputs, PlainModel
 from tests.helpers.random_batches import VOCABULARY, RandomBatch, random_batch, random_weights
+from tests.helpers.tiny import tiny
 
 # Both sides are float64 and differ in the order of their sums.
 BOUND = 1e-9
 
-SMALL = ModelConfig(
-    hidden_size=64,
-    vocab_size=VOCABULARY,
-    vit_num_layers=1,
-    vit_patch_size=4,
-    output_grid=(2, 4),
-    audio_num_layers=1,
-    span_num_layers=1,
-    joint_num_layers=2,
-)
+SMALL = tiny(vocab_size=VOCABULARY, joint_num_layers=2)
 CASES = {
     # name: (examples, data, model)
     "one group": (1, DataConfig(num_segments=2, num_segment_groups=1, lang_seq_len=31, seq_len=47, text_span_budget=3,

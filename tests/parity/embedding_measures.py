@@ -6,26 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from figures import Figure, relative
-from golden import Golden
 
 from reserve.checkpoint.official import load_official
-from reserve.config import DataConfig, ModelConfig
+from reserve.config import DataConfig
 from tests.helpers.plain_model import PlainModel
 from tests.helpers.random_batches import random_weights
 from tests.helpers.random_videos import PADDING, random_video, restated
+from tests.helpers.tiny import tiny
+from tests.parity.figures import Figure, relative
+from tests.parity.golden import Golden
 
 GRIDS = [(12, 20), (18, 32), (24, 24)]
 SEGMENTS = range(1, 9)
-CONFIG = ModelConfig(
-    hidden_size=64,
-    vocab_size=50,
-    vit_num_layers=1,
-    vit_patch_size=4,
-    audio_num_layers=1,
-    span_num_layers=1,
-    joint_num_layers=1,
-)
+CONFIG = tiny(vocab_size=50, output_grid=(12, 20))
 
 
 @torch.no_grad()

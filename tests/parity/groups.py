@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import measures
-from embedding_measures import embeddings
-from figures import Figure
-from golden import Golden
-from masking_measures import masking
+from tests.parity import measures
+from tests.parity.embedding_measures import embeddings
+from tests.parity.figures import Figure
+from tests.parity.golden import Golden
+from tests.parity.masking_measures import masking
 
 GROUPS: dict[str, Callable[[Golden], list[Figure]]] = {
     "Official checkpoint": measures.checkpoint,

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-from figures import Figure
-from golden import Golden
 
 from reserve.batch.vocabulary import AUDIOSPAN, LTOVPOOL, MASK, MASKAUDIO, PAD
 from reserve.config import DataConfig, ModelConfig
 from reserve.tasks.pretrain.masking import draw_subsegment_starts, mask_text
 from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
+from tests.parity.figures import Figure
+from tests.parity.golden import Golden
 
 DATA, MODEL = DataConfig(), ModelConfig()
 RECORDS = ["dense", "sparse"]

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from figures import Figure, largest, relative
-from golden import STREAMS, Golden
 
 from reserve.batch.packing import PackedSequences
 from reserve.batch.streams import TokenStream
@@ -21,16 +19,18 @@ from reserve.checkpoint.official import read_official, save_official
 from reserve.checkpoint.official_layout import parameter_entries
 from reserve.config import DataConfig, ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.tasks.decay import parameter_groups
 from reserve.tasks.pretrain.batch import SPAN_SOURCES, PretrainBatch, span_sources
 from reserve.tasks.pretrain.dataset import audio_clips
 from reserve.tasks.pretrain.masking import inference_subsegment_starts
 from reserve.tasks.pretrain.objective import PretrainPairs, pretrain_loss, pretrain_pairs
-from reserve.train.optimizer import parameter_groups
 from reserve.train.schedule import learning_rate_scale
 from reserve_kernels import BF16AdamW, log_mel_spectrogram
 from reserve_kernels.adamw.reference import decode_second_moment
 from reserve_kernels.contrastive.reference import scaled
 from reserve_kernels.log_mel.reference import mel_filterbank
+from tests.parity.figures import Figure, largest, relative
+from tests.parity.golden import STREAMS, Golden
 
 # Zero but for rounding noise, as the golden's README says: softmax ignores what is added to all scores of a query.
 ZERO_GRADIENTS = ("seq_attnpool/key/bias",)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
+
+from tests.parity.figures import Figure
+from tests.parity.golden import Golden
+from tests.parity.groups import GROUPS
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "model"))
-
-import torch  # noqa: E402
-from figures import Figure  # noqa: E402
-from golden import Golden  # noqa: E402
-from groups import GROUPS  # noqa: E402
-
 PAGE = ROOT / "docs" / "parity.md"
 HEADER = ("group", "compared", "measure", "reached", "bound")
 
@@ -27,7 +26,7 @@ zero but for rounding, so they are held to a magnitude. The means of the masking
 each side, and their distance is in standard errors of the difference. A few bits of the stored moments are more than
 one step off, and about as many stay so with gradients computed in float64: there the recording's own rounding shows.
 What the embeddings are held to is not a recording but the padded, masked restatement of the model in
-`tests/model/plain_model.py`, in float64; the tests in `tests/model` hold the rest of the model to it too.
+`tests/helpers/plain_model.py`, in float64; the tests in `tests/model` hold the rest of the model to it too.
 """
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-from figures import Figure
-from golden import Golden
-from groups import GROUPS
-from report import PAGE, read_page, row_keys
+
+from tests.parity.figures import Figure
+from tests.parity.golden import Golden
+from tests.parity.groups import GROUPS
+from tests.parity.report import PAGE, read_page, row_keys
 
 
 @pytest.fixture(scope="module")

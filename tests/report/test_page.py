@@ -64,7 +64,7 @@ def metrics(run, steps=20):
 def text(tmp_path_factory, dataset, evaluation) -> str:
     run = tmp_path_factory.mktemp("my-run")
     metrics(run)
-    path = write_report(run, CONFIG, dataset, evaluation)
+    path = write_report(run, CONFIG, evaluation)
     assert path == run / "report.html"
     assert not list(run.glob("*.partial"))
     return path.read_text("utf-8")
@@ -111,7 +111,7 @@ def test_what_videos_say_is_quoted_and_not_obeyed(tmp_path):
     segments.metadata = VideoMetadata(attacks[0], attacks[1], (attacks[2],))
     save_segments(segments, tmp_path / "a.safetensors")
     dataset = make_dataset([tmp_path / "a.safetensors"], training=False)
-    text = write_report(tmp_path, CONFIG, dataset, evaluate_at_random(dataset)).read_text("utf-8")
+    text = write_report(tmp_path, CONFIG, evaluate_at_random(dataset)).read_text("utf-8")
     page = Page(text)
     assert not page.count("script") + page.count("b", onclick="x")
     assert not any("onerror" in found for _, found in page.elements)
@@ -125,7 +125,7 @@ def test_what_is_no_unicode_is_shown_as_question_marks(tmp_path):
     segments.words = [[Word("caf\ud800", 0.3, 0.5)] for _ in range(8)]
     save_segments(segments, tmp_path / "a.safetensors")
     dataset = make_dataset([tmp_path / "a.safetensors"], training=False)
-    text = write_report(tmp_path, CONFIG, dataset, evaluate_at_random(dataset)).read_text("utf-8")
+    text = write_report(tmp_path, CONFIG, evaluate_at_random(dataset)).read_text("utf-8")
     assert "vid?o.mp4" in "".join(Page(text).text)
 
 
@@ -133,26 +133,26 @@ def test_what_is_no_unicode_is_shown_as_question_marks(tmp_path):
 def test_a_run_without_metrics_says_so(tmp_path, dataset, evaluation, content):
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
-    page = Page(write_report(tmp_path, CONFIG, dataset, evaluation).read_text("utf-8"))
+    page = Page(write_report(tmp_path, CONFIG, evaluation).read_text("utf-8"))
     assert "no training metrics" in "".join(page.text)
     assert page.count("svg") == 6
 
 
 def test_metrics_of_a_run_that_diverged_are_drawn_as_far_as_they_go(tmp_path, dataset, evaluation):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n{"step": 2, "loss": null}\n')
-    assert Page(write_report(tmp_path, CONFIG, dataset, evaluation).read_text("utf-8")).count("svg") == 9
+    assert Page(write_report(tmp_path, CONFIG, evaluation).read_text("utf-8")).count("svg") == 9
 
 
 def test_one_example_is_enough(tmp_path):
     dataset = make_dataset(make_stores(tmp_path, videos=1, segments=5), training=False)
-    page = Page(write_report(tmp_path, CONFIG, dataset, evaluate_at_random(dataset)).read_text("utf-8"))
+    page = Page(write_report(tmp_path, CONFIG, evaluate_at_random(dataset)).read_text("utf-8"))
     assert "on 1 held-out example from 1 video" in " ".join("".join(page.text).split())
     assert 1 <= page.count("article") <= DATA.num_segments
 
 
 def test_scores_that_are_no_numbers_give_a_page_at_chance(tmp_path, dataset):
     evaluation = evaluate_at_random(dataset, value=math.nan)
-    said = "".join(Page(write_report(tmp_path, CONFIG, dataset, evaluation).read_text("utf-8")).text)
+    said = "".join(Page(write_report(tmp_path, CONFIG, evaluation).read_text("utf-8")).text)
     assert "cosine –" in said
     assert not re.search(r"\bnan\b", said, flags=re.IGNORECASE)
 
@@ -164,7 +164,7 @@ def test_problems_without_queries_are_dashes(tmp_path, dataset, evaluation):
         rank(name, nothing, nothing, torch.zeros(0, dtype=torch.int64), frames.places[:0])
         for name in ("text_to_audio", "stuff_to_span")
     ]
-    path = write_report(tmp_path, CONFIG, dataset, Evaluation(1, 6, [frames, *empty]))
+    path = write_report(tmp_path, CONFIG, Evaluation(1, dataset, [frames, *empty]))
     page = Page(path.read_text("utf-8"))
     assert "0 queries, 0 candidates" in "".join(page.text)
     assert page.count("i", class_="recall") == 1 + 1  # that of the frames, and the key's

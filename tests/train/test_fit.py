@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from reserve.cli.main import main
+from reserve.cli.app import main
+from reserve.config import Config, TrainConfig
+from reserve.train.distributed import Ranks
+from reserve.train.fit import _warn_of_spinning_threads
 from reserve.train.metrics import read_metrics
 from reserve.train.state import list_checkpoints
 
@@ -159,11 +162,12 @@ def _start(videos: Path, out: Path, *settings: str, launcher: tuple[str, ...] = 
     arguments += settings
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "reserve.cli", *arguments],
+        [sys.executable, *launcher, "-m", "reserve", *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
 
 
@@ -177,7 +181,10 @@ def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)])
 def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number, workers):
-    """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done."""
+    """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done.
+
+    The run starts with SIGINT ignored, as `nohup … &` and a shell's background jobs start programs.
+    """
     process = _start(narrated_videos / "train", tmp_path, f"--train.num_workers={workers}")
     try:
         _wait_for_metrics(tmp_path, process)
@@ -202,3 +209,13 @@ def test_two_processes_train_together(narrated_videos, tmp_path):
     finally:
         process.kill()
     assert len(list_checkpoints(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("policy", "workers", "warned"), [(None, 1, True), ("PASSIVE", 1, False), (None, 0, False)])
+def test_spinning_threads_are_warned_of_where_they_are_in_the_way(policy, workers, warned, monkeypatch, caplog):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    _warn_of_spinning_threads(Config(train=TrainConfig(num_workers=workers)), Ranks(0, 1, torch.device("cpu")))
+    assert ("OMP_WAIT_POLICY=PASSIVE" in caplog.text) == warned

@@ -1,22 +1,19 @@
-"""The run's log: what is written, read back, and dropped when a run goes on."""
+"""The run's log: what is written, read back, and dropped when a run is resumed."""
 
 from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
-from reserve.data.prepare.progress import preparation_progress
-from reserve.data.prepare.videos import FileResult
 from reserve.train.metrics import Metrics, NoMetrics, read_metrics
 
 LOSSES = {"loss": 6.0, "imgs_to_audio": 1.0, "text_to_audio": 2.0, "stuff_to_span": 3.0}
 
 
 def log(folder, steps, *, first_step=0, **values):
-    with Metrics(folder, first_step=first_step, total_steps=10, batch_size=4) as metrics:
+    with Metrics(folder, first_step=first_step, total_steps=10, batch_size=4, shown=tuple(LOSSES)) as metrics:
         for step in steps:
             metrics.advance()
             metrics.log(step, LOSSES | values)
@@ -46,13 +43,13 @@ def test_the_speed_counts_the_examples_since_the_line_before(tmp_path, monkeypat
     assert [line["seconds"] for line in lines] == [2, 10]
 
 
-def test_going_on_drops_what_came_after_the_checkpoint(tmp_path):
+def test_resuming_drops_what_came_after_the_checkpoint(tmp_path):
     log(tmp_path, [1, 2, 3, 4])
     log(tmp_path, [3, 4, 5], first_step=2)
     assert steps(tmp_path) == [1, 2, 3, 4, 5]
 
 
-def test_going_on_tells_tensorboard_each_step_once(tmp_path):
+def test_resuming_gives_tensorboard_each_step_once(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log(tmp_path, [1, 2, 3, 4])
@@ -111,18 +108,7 @@ def test_without_a_terminal_each_line_is_printed(tmp_path, capsys):
 
 
 def test_ranks_but_the_first_write_nothing(tmp_path):
-    with NoMetrics(tmp_path, first_step=0, total_steps=1, batch_size=1) as metrics:
+    with NoMetrics() as metrics:
         metrics.advance()
         metrics.log(1, LOSSES)
     assert not list(tmp_path.iterdir())
-
-
-def test_what_was_left_out_of_a_video_is_told_like_what_was_skipped(capsys):
-    with preparation_progress() as show:
-        show(FileResult("a", Path("a.mp4"), "prepared", warnings=("a.en.vtt: no words in it",)), 2)
-        show(FileResult("b", Path("b.mp4"), "skipped", reason="no audio track"), 2)
-    assert capsys.readouterr().err.splitlines() == [
-        "a.mp4: a.en.vtt: no words in it",
-        "skipped b.mp4: no audio track",
-        "videos: 1 prepared, 0 unchanged, 1 skipped",
-    ]

@@ -1,70 +1,40 @@
-"""Which parameters decay in pretraining and in finetuning."""
+"""The optimiser of a run holds every trainable parameter."""
 
 from __future__ import annotations
 
-import copy
-import math
-
 import pytest
 import torch
+from torch import nn
 
-from reserve.checkpoint.official_layout import parameter_entries
-from reserve.config import ModelConfig
-from reserve.model.merlot_reserve import MerlotReserve
-from reserve.train.optimizer import parameter_groups
-from reserve_kernels import BF16AdamW
+from reserve.config import OptimizerConfig
+from reserve.train.optimizer import make_optimizer
 
 
-@pytest.fixture(scope="module")
-def model() -> MerlotReserve:
-    return MerlotReserve(
-        ModelConfig(hidden_size=64, vocab_size=60, vit_num_layers=1, vit_patch_size=4, audio_num_layers=1,
-                    span_num_layers=1, joint_num_layers=1)
-    )  # fmt: skip
+def groups(*parameters):
+    return [{"params": list(parameters)}]
 
 
-def names_of(model: MerlotReserve, group: dict) -> set[str]:
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    return {names[parameter] for parameter in group["params"]}
+def test_a_trainable_parameter_in_no_group_is_named():
+    model = nn.ModuleDict({"trunk": nn.Linear(2, 2), "classifier": nn.Linear(2, 3)})
+    with pytest.raises(
+        ValueError, match=r"2 trainable parameters are in no group .*: classifier.weight, classifier.bias"
+    ):
+        make_optimizer(model, groups(*model["trunk"].parameters()), OptimizerConfig())
 
 
-def test_decay_is_for_what_has_several_axes_in_the_official_layout(model: MerlotReserve) -> None:
-    decayed, plain = parameter_groups(model, 0.1)
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
-    assert names_of(model, decayed) | names_of(model, plain) == {name for name, _ in model.named_parameters()}
-    assert not names_of(model, decayed) & names_of(model, plain)
-    # Biases with heads count as matrices there; other vectors do not.
-    assert "joint_transformer.layers.0.attention.qkv.bias" in names_of(model, decayed)
-    assert {f"vision_encoder.pool.{part}.bias" for part in ("query", "key", "value")} <= names_of(model, decayed)
-    for name in ("vision_encoder.pool.out.bias", "head.bias", "contrastive_scales", "audio_encoder.encoder.cls"):
-        assert name in names_of(model, plain)
-    assert all(name in names_of(model, plain) for name, _ in model.named_parameters() if "norm" in name)
+def test_a_frozen_parameter_needs_no_group():
+    model = nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    optimizer = make_optimizer(model, groups(model.weight), OptimizerConfig())
+    assert [p is model.weight for group in optimizer.param_groups for p in group["params"]] == [True]
 
 
-def test_finetuning_decays_large_matrices_only(model: MerlotReserve) -> None:
-    decayed, _ = parameter_groups(model, 0.1, finetuning=True)
-    expected = {
-        entry.torch
-        for entry in parameter_entries(model.config)
-        if len(entry.shape) > 1 and math.prod(entry.shape) > 4096
-    }
-    assert names_of(model, decayed) == expected
-    assert "head.weight" not in expected  # 64 * 64 is 4096, not more
-    assert "joint_transformer.layers.0.attention.qkv.weight" in expected
-    assert "token_embedding.weight" not in expected  # 60 * 64
-
-
-def test_finetuning_step_pulls_toward_the_start(model: MerlotReserve) -> None:
-    tuned = copy.deepcopy(model)
-    groups = parameter_groups(tuned, 0.5, finetuning=True)
-    optimizer = BF16AdamW(groups, lr=0.1, moments="float32", bias_correction=True, decay_to_start=True)
-    weight = tuned.joint_transformer.layers[0].attention.qkv.weight
-    start = weight.detach().bfloat16().float()
-    for parameter in tuned.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+def test_settings_are_those_of_the_configuration():
+    model = nn.Linear(2, 2)
+    config = OptimizerConfig(learning_rate=0.5, beta_1=0.8, beta_2=0.7, eps=1e-3, weight_decay_rate=0.2)
+    optimizer = make_optimizer(model, groups(*model.parameters()), config)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.5, (0.8, 0.7), 1e-3, 0.2)
+    model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    with torch.no_grad():
-        weight.add_(1.0)
-    before = weight.detach().clone()
-    optimizer.step()
-    torch.testing.assert_close(weight.detach(), before - 0.1 * 0.5 * (before - start))
+    assert optimizer.state[model.weight]["m"].dtype == torch.bfloat16

@@ -7,22 +7,14 @@ import signal
 import pytest
 import torch
 
-from reserve.config import ModelConfig
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.train.optimizer import parameter_groups
+from reserve.tasks.decay import parameter_groups
 from reserve.train.state import list_checkpoints, load_trainer_state, save_checkpoint
 from reserve_kernels import BF16AdamW
+from tests.helpers.tiny import tiny
 
-SMALL = ModelConfig(
-    hidden_size=64,
-    vocab_size=32,
-    vit_num_layers=1,
-    audio_num_layers=1,
-    span_num_layers=1,
-    joint_num_layers=1,
-    output_grid=(2, 2),
-)
+SMALL = tiny(vocab_size=32, vit_patch_size=16, output_grid=(2, 2))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
+from reserve.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig
 from reserve.config.schema import check_data_fits_model
 from reserve.data.prepare import prepare_stores, recorded_stores
 from reserve.data.sources.discover import discover_sources
@@ -35,6 +35,7 @@ class Pretrain(Task[Example, PretrainBatch]):
     videos; `tokenizer` a `tokenizers` JSON in the released layout, None for the shipped one."""
 
     name = "pretrain"
+    uses_every_parameter = True
     shown_metrics = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
 
     videos: tuple[Path, ...] = ()
@@ -56,6 +57,10 @@ class Pretrain(Task[Example, PretrainBatch]):
     ) -> Pretrain:
         """Pretraining with the data and model sections of a whole configuration."""
         return cls(tuple(map(Path, videos)), random_text, tokenizer, config.data, config.model)
+
+    def whole_config(self, fit: FitConfig) -> Config:
+        """The task's sections and the trainer's as one configuration."""
+        return Config(data=self.data, model=self.model, optimizer=fit.optimizer, train=fit.train)
 
     def build_model(self) -> MerlotReserve:
         return MerlotReserve(self.model)

@@ -142,7 +142,7 @@ def test_words_keep_their_segment_and_time(stores):
     for run, segments in zip(example.ranges, runs, strict=True):
         segments.words = segments.words[run.start : run.stop]
         segments.playback_speed = segments.playback_speed[run.start : run.stop]
-    text = dataset.example_text(example, runs, np.random.default_rng(0))
+    text = dataset.unmasked_text(example, runs, np.random.default_rng(0))
     said = [word for video, segment in example.segments for word in segment_words(video * 8 + segment)]
     assert tokenizer().decode(text.token_ids).split() == said
     np.testing.assert_array_equal(text.token_segment, np.repeat(np.arange(4), 9))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,8 @@ from reserve.tasks.pretrain.dataset import collate
 from reserve.tasks.pretrain.random_examples import RandomExamples
 
 SMALL = Config(
-    DataConfig(num_segments=8, lang_seq_len=160, seq_len=240, text_span_budget=8, num_text_spans_to_include=18),
-    ModelConfig(hidden_size=64, output_grid=(4, 6), audio_patch_size=5),
+    data=DataConfig(num_segments=8, lang_seq_len=160, seq_len=240, text_span_budget=8, num_text_spans_to_include=18),
+    model=ModelConfig(hidden_size=64, output_grid=(4, 6), audio_patch_size=5),
 )
 
 
@@ -44,7 +46,9 @@ def test_base_sequences_have_the_lengths_of_pretraining():
 
 
 def test_the_trainers_loader_takes_them():
-    loader = training_loader(examples(), BatchSampler(4, 2), num_workers=0)
+    loader = training_loader(
+        examples(), BatchSampler(4, 2), partial(collate, data=SMALL.data, model=SMALL.model), num_workers=0
+    )
     batch = next(iter(loader))
     assert len(batch) == 2
     assert torch.isfinite(batch.audio_clips).all()

@@ -7,21 +7,20 @@ import torch
 
 from reserve.checkpoint.official import load_official
 from reserve.checkpoint.official_layout import parameter_entries
-from reserve.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from reserve.config import Config, DataConfig, OptimizerConfig, TrainConfig
 from reserve.tasks.pretrain.batch import pack_batch
-from reserve.tasks.pretrain.objective import pretrain_pairs
+from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.distributed import Ranks
-from reserve.train.fit import make_optimizer, train_step
+from reserve.train.fit import set_learning_rate, train_step
+from reserve.train.optimizer import make_optimizer
 from tests.helpers.plain_model import PlainModel
 from tests.helpers.random_batches import VOCABULARY, random_batch, random_weights
+from tests.helpers.tiny import tiny
 
 DATA = DataConfig(
     num_segments=2, num_segment_groups=1, lang_seq_len=31, seq_len=47, text_span_budget=3, num_text_spans_to_include=4
 )
-MODEL = ModelConfig(
-    hidden_size=64, vocab_size=VOCABULARY, vit_num_layers=1, vit_patch_size=4, output_grid=(2, 4), audio_num_layers=1,
-    span_num_layers=1, joint_num_layers=1,
-)  # fmt: skip
+MODEL = tiny(vocab_size=VOCABULARY)
 RATE, WARMUP = 1e-3, 2
 # The first step of the warm-up has none, the third the whole.
 RATES = [0.0, RATE / 2, RATE]
@@ -45,13 +44,15 @@ def test_three_steps_move_every_weight_as_stated() -> None:
     raw = random_batch(1, DATA, MODEL, rng)
     batch = pack_batch(raw.images, raw.clips, raw.texts, raw.choices, DATA, MODEL)
     model = load_official(weights, MODEL)
-    optimizer = make_optimizer(model, CONFIG)
+    task = Pretrain.of(CONFIG)
+    optimizer = make_optimizer(model, task.parameter_groups(model, CONFIG.optimizer), CONFIG.optimizer)
     plain = PlainModel({k: torch.from_numpy(v).double().requires_grad_() for k, v in weights.items()}, MODEL, DATA)
     m, v = ({name: torch.zeros_like(w) for name, w in plain.weights.items()} for _ in range(2))
     ranks = Ranks(0, 1, torch.device("cpu"))
 
     for step, rate in enumerate(RATES):
-        reported = train_step(lambda b: pretrain_pairs(model, b), model, optimizer, batch, step, CONFIG, ranks)
+        set_learning_rate(optimizer, step, CONFIG.optimizer)
+        reported = train_step(lambda b: task.loss(model, b, None), optimizer, batch, CONFIG, ranks)
         outputs = plain.pretrain(raw.images, raw.clips, raw.texts, raw.choices, tail=0)
         loss = sum(outputs.losses.values())
         assert abs(float(reported["loss"]) - float(loss.detach())) < 1e-5 * float(loss.detach())

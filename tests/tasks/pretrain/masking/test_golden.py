@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from masking_measures import DATA, MODEL, RECORDS, STREAMS, example_text
 
 from reserve.batch.streams import TokenStream
 from reserve.batch.vocabulary import AUDIOSPAN, MASK, PAD
 from reserve.tasks.pretrain.masking import MaskingChoices, apply_masking, draw_masking_choices, draw_subsegment_starts
 from reserve.tasks.pretrain.text import MetadataPrefixes, UnmaskedText
+from tests.parity.masking_measures import DATA, MODEL, RECORDS, STREAMS, example_text
 
 
 @pytest.fixture(scope="module", params=RECORDS)

@@ -1,0 +1,1 @@
+"""The comparison with numbers recorded from the released code."""

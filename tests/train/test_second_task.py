@@ -1,0 +1,154 @@
+"""The trainer with a task that it has never heard of: trains, stops, resumes, saves, loads, evaluates."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from reserve.config import Config, OptimizerConfig, TrainConfig
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.tasks import TASKS
+from reserve.train.evaluate import evaluate_run
+from reserve.train.fit import fit
+from reserve.train.metrics import read_metrics
+from reserve.train.run_folder import read_run
+from reserve.train.state import list_checkpoints
+from tests.helpers import classifier_task
+from tests.helpers.classifier_task import Classifier, ClassifierConfig, Classify
+from tests.helpers.tiny import tiny
+
+MODEL = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2), init_scale=5.0)))
+STEPS, STOP_AFTER = 12, 5
+
+
+@dataclass(frozen=True)
+class StopsAt(Classify):
+    """Asks the run to stop, as a scheduler does, in the step that first sees `calls` batches."""
+
+    calls: int = 10**9
+    name = "classify"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", [])
+
+    def settings(self):
+        return {name: value for name, value in super().settings().items() if name != "calls"}
+
+    def loss(self, model, batch, group):
+        self.seen.append(None)
+        if len(self.seen) == self.calls and os.environ.get("RANK", "0") == "0":
+            signal.raise_signal(signal.SIGTERM)
+        return super().loss(model, batch, group)
+
+
+def config(steps: int = STEPS, **train) -> Config:
+    return Config(
+        optimizer=OptimizerConfig(
+            learning_rate=2e-3,
+            num_train_steps=steps,
+            num_warmup_steps=1,
+            use_bfloat16_adam=False,
+            do_bias_correction=True,
+        ),
+        train=TrainConfig(batch_size=8, device="cpu", precision="float32", num_workers=0, log_every=1, **train),
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return Classifier.from_pretrained(list_checkpoints(run)[-1].path).state_dict()
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    monkeypatch.setitem(TASKS, "classify", "tests.helpers.classifier_task:Classify")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    fit(Classify(MODEL), folder, config())
+    return folder
+
+
+def test_it_takes_at_most_sixty_lines():
+    assert sum(bool(line.strip()) for line in inspect.getsource(classifier_task).splitlines()) <= 60
+
+
+def test_every_weight_is_trained_and_comes_back(run):
+    torch.manual_seed(0)
+    fresh = Classify(MODEL).build_model()
+    trained = weights(run)
+    assert trained.keys() == fresh.state_dict().keys()
+    # What a question without sound and spans never touches gets no gradient; its gradient counts as none.
+    unused = ("audio_encoder.", "span_encoder.", "head.", "contrastive_scales", "vision_encoder.encoder.cls_projection")
+    still = {name for name, value in fresh.state_dict().items() if torch.equal(value, trained[name])}
+    assert {name for name in still if not name.startswith(unused)} == set()
+    assert not torch.equal(trained["classifier.weight"], fresh.classifier.weight)
+
+
+def test_the_folder_says_what_the_run_is(run):
+    task, settings = read_run(run)
+    assert task == Classify(MODEL)
+    assert settings.optimizer == config().optimizer
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == list(range(1, STEPS + 1))
+    assert {"loss", "accuracy"} <= read_metrics(run / "metrics.jsonl")[0].keys()
+
+
+def test_stopped_and_resumed_it_is_the_run_that_was_never_interrupted(run, tmp_path):
+    fit(StopsAt(MODEL, STOP_AFTER), tmp_path, config())
+    assert list_checkpoints(tmp_path)[-1].step == STOP_AFTER
+    fit(read_run(tmp_path)[0], tmp_path, config())
+    expected, resumed = weights(run), weights(tmp_path)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_it_is_evaluated_by_name(run):
+    evaluation = evaluate_run(run, [])
+    assert (run / "evaluation.json").is_file()
+    assert evaluation.to_json()["step"] == STEPS
+    assert 0 <= evaluation.to_json()["accuracy"] <= 1
+    assert str(evaluation).startswith("accuracy: ")
+
+
+def test_it_starts_from_a_pretrained_model(tmp_path, caplog):
+    base = MerlotReserve(MODEL)
+    base.save_pretrained(tmp_path)
+    tuned = Classifier.from_pretrained(tmp_path, num_classes=3)
+    assert type(tuned) is Classifier
+    assert tuned.classifier.weight.shape == (3, 64)
+    assert all(torch.equal(value, tuned.state_dict()[name]) for name, value in base.state_dict().items())
+    assert (
+        "lacks 2 weights of Classifier, which keep their initial values: classifier.bias, classifier.weight"
+        in caplog.text
+    )
+
+
+def _two_ranks(rank: int, port: int, folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = str(port)
+    torch.set_num_threads(1)
+    TASKS["classify"] = "tests.helpers.classifier_task:Classify"
+    fit(StopsAt(MODEL, STOP_AFTER), folder, config())  # the signal reaches the first rank only
+    assert list_checkpoints(folder)[-1].step == STOP_AFTER
+    fit(read_run(folder)[0], folder, config())
+
+
+def test_two_ranks_stop_together_resume_and_give_what_one_gives(run, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_two_ranks, args=(port, tmp_path), nprocs=2)
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, STEPS + 1))
+    expected, both = weights(run), weights(tmp_path)
+    for name in expected:
+        torch.testing.assert_close(both[name], expected[name], rtol=1e-3, atol=1e-4)
+    assert evaluate_run(tmp_path, []).to_json()["step"] == STEPS

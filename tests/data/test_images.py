@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reserve.data.images import bounded_size, decode_jpeg, encode_jpeg, inference_image, training_image, trim_black_bars
@@ -141,6 +141,7 @@ def test_slightly_upright_frames_are_not_turned():
     assert image[5, 0, 0] < 10
 
 
+@settings(deadline=None)
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(0, 2**32 - 1))
 def test_any_size_gives_the_input_size(height, width, seed):
     image = np.full((height, width, 3), 255, dtype=np.uint8)

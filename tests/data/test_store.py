@@ -76,7 +76,7 @@ def test_no_temporary_file_is_left(tmp_path):
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     save_segments(segments(2), path, key="old")
-    monkeypatch.setattr("reserve.data.store.os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("reserve.fs.os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_segments(segments(5), path, key="new")
     assert read_summary(path).key == "old"

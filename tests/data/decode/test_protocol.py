@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+import reserve.data
+from reserve.data.decode import protocol
 from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, Track, VideoTrack
 from reserve.errors import BadInput
 
+DATA = Path(reserve.data.__file__).parent
 GOOD = MediaInfo(VideoTrack(True, 64, 48), (Track(), Track(False)), (Track(False),))
 
 
@@ -43,10 +50,22 @@ def test_refused_sound_and_text():
 
 def test_deadline(monkeypatch):
     now = 100.0
-    monkeypatch.setattr("reserve.data.decode.protocol.time.monotonic", lambda: now)
+    monkeypatch.setattr(protocol, "time", SimpleNamespace(monotonic=lambda: now))
     deadline = Deadline(5)
     now = 104.9
     deadline.check()
     now = 105.1
     with pytest.raises(BadInput, match="decoding took more than 5 s"):
         deadline.check()
+
+
+def test_one_package_alone_imports_av():
+    """In `reserve.data`, so that another decoder can replace PyAV."""
+    importing = {
+        path.relative_to(DATA)
+        for path in DATA.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if "av" in [name.name for name in getattr(node, "names", [])] or getattr(node, "module", None) == "av"
+    }
+    assert importing
+    assert all(path.is_relative_to("decode/pyav") for path in importing)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from reserve.config import DataConfig
 from reserve.data import decode
+from reserve.data.decode import protocol
 from reserve.data.decode.protocol import MediaLimits
 from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
@@ -186,7 +188,7 @@ class Slow(PyAVInBatches):
 
 def test_time_limit_of_a_file(videos, tmp_path, use, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("reserve.data.decode.protocol.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(protocol, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     use(Slow(clock))
     with pytest.raises(NothingPrepared, match=r"a\.mp4: decoding took more than 50 s"):
         prepare(videos, tmp_path, workers=0, limits=MediaLimits(max_decode_seconds=50))

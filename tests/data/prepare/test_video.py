@@ -143,7 +143,7 @@ def test_damaged_files_give_segments_or_a_reason(tmp_path, name, codec, video_co
     source = make(tmp_path, name=name, sounds=sounds, video_codec=video_codec)
     content = source.path.read_bytes()
     rng = np.random.default_rng(0)
-    settings = PreparationSettings(limits=MediaLimits(max_decode_seconds=20))
+    settings = PreparationSettings(limits=MediaLimits(max_decode_seconds=120))
     outcomes = []
     for attempt in range(24):
         damaged = bytearray(content)

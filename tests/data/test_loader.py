@@ -38,7 +38,7 @@ def test_the_seed_decides_the_order():
     assert batches(3, 40, 4, seed=1) == batches(3, 40, 4, seed=1) != batches(3, 40, 4, seed=2)
 
 
-def test_ranks_share_out_what_one_would_have_alone():
+def test_ranks_divide_the_batch_of_a_single_rank():
     """Side by side, the ranks' batches are the batch that a single device of that size gets."""
     alone = batches(6, 26, 6)
     ranks = [batches(6, 26, 2, rank=rank, world_size=3) for rank in range(3)]
@@ -46,7 +46,7 @@ def test_ranks_share_out_what_one_would_have_alone():
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 5, 6, 13])
-def test_starting_at_a_batch_goes_on_where_a_run_stopped(start):
+def test_start_batch_resumes_the_order(start):
     assert batches(4, 23, 4, start_batch=start) == batches(start + 4, 23, 4)[start:]
 
 

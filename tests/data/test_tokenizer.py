@@ -108,7 +108,7 @@ def test_a_pickled_tokenizer_works(tokenizer):
     assert pickle.loads(pickle.dumps(tokenizer)).encode("hello world") == tokenizer.encode("hello world")
 
 
-def test_another_file_loads_in_its_place(tmp_path, content, tokenizer):
+def test_a_copy_in_the_released_format_loads(tmp_path, content, tokenizer):
     content = json.loads(json.dumps(content))
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]  # as the released file has it
     loaded = Tokenizer.load(write(tmp_path / "lowercase_encoder.json", content))
@@ -171,7 +171,7 @@ def test_swapped_special_tokens_are_refused(tmp_path, content):
     [b"", b"\xff\xfe\x00", b"[1, 2", b'"text"', b"null", b"[" * 100_000, SHIPPED.read_bytes()[:500_000]],
     ids=["empty", "binary", "cut list", "string", "null", "deep", "truncated"],
 )
-def test_files_that_are_no_tokenizer_are_refused(tmp_path, data):
+def test_files_that_are_not_a_tokenizer_are_refused(tmp_path, data):
     file = tmp_path / "broken.json"
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"broken\.json: not a tokenizer file"):

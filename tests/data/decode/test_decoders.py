@@ -1,4 +1,4 @@
-"""What every decoder must do, whatever library it uses. A new row of DECODERS is tested here without further ado.
+"""What every decoder must do, whatever library it uses. These tests cover a new row of DECODERS by themselves.
 
 Decoders may differ in the rounding of colours and samples, so pictures and sounds tell their own time.
 """

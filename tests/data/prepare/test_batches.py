@@ -63,7 +63,7 @@ def outcomes(report):
 
 def assert_same_stores(report, expected, names=NAMES):
     stores, others = (
-        {r.video_id: load_segments(r.store) for r in given.results if r.store} for given in (report, expected)
+        {r.video_id: load_segments(r.store) for r in each.results if r.store} for each in (report, expected)
     )
     assert set(stores) == set(names)
     for name in names:

@@ -69,7 +69,7 @@ def test_same_seed_same_segments(tmp_path):
     assert one.start[0] != other.start[0]
 
 
-def test_bad_transcripts_are_passed_over_with_a_warning(tmp_path):
+def test_bad_transcripts_are_skipped_with_a_warning(tmp_path):
     make(tmp_path)
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "a.vtt").write_text("#!/bin/sh\n")

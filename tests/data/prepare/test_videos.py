@@ -1,4 +1,4 @@
-"""Preparing many files: counts, reasons, keeping what is done, and what the real clips give."""
+"""Preparation of many files: counts, reasons, stores that are kept, and real clips."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_good(folder, stem):
 
 
 def make_bad(folder):
-    """Files that cannot be used, and what is said about each."""
+    """Files that cannot be used, and the reason against each."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).bytes(30_000)
     (folder / "empty.mp4").write_bytes(b"")
@@ -71,9 +71,9 @@ def test_bad_files_among_good_ones(tmp_path, workers, caplog):
         assert result.reason.startswith(expected[result.video_id])
         assert f"skipped {result.video_id}: {result.reason}" in caplog.text
     assert report.summary() == "8 files: 1 usable (0 unchanged) with 2 segments and 20 words, 7 skipped"
-    told = {result.video_id: (result.segments, result.words, result.reason) for result in report.results}
-    assert told["good one.mp4"] == (2, 20, "")
-    assert told["empty.mp4"] == (0, 0, "empty file")
+    found = {result.video_id: (result.segments, result.words, result.reason) for result in report.results}
+    assert found["good one.mp4"] == (2, 20, "")
+    assert found["empty.mp4"] == (0, 0, "empty file")
     (store,) = report.stores
     assert [path.name for path in (tmp_path / "out").iterdir()] == [store.name]
     assert load_segments(store).video_id == "good one.mp4"
@@ -106,7 +106,7 @@ def test_damaged_store_is_made_again(tmp_path):
     assert len(load_segments(store)) == 2
 
 
-def test_store_of_a_file_gone_bad_is_removed(tmp_path):
+def test_store_of_a_file_that_became_bad_is_removed(tmp_path):
     make_good(tmp_path / "in", "a")
     make_good(tmp_path / "in", "b")
     prepare(tmp_path / "in", tmp_path / "out")

@@ -8,7 +8,7 @@ from reserve.errors import BadInput
 
 
 def parse_srt(text: str) -> list[Word]:
-    """Words of an SRT file's text, each cue's time spread over its words."""
+    """The words of an SRT text, spread over their cues."""
     import pysubs2
 
     try:

@@ -106,7 +106,7 @@ def window_words(words: Sequence[Word], window: Window) -> list[Word]:
 def log_mels(soundtrack: Soundtrack, windows: Sequence[Window], config: DataConfig) -> np.ndarray:
     """Log-mel spectrograms of the windows: float16 [windows, spec_size, num_mels] (SPEC 2).
 
-    The whole track is divided by its peak; sound that ends before a window does is followed by silence.
+    Divides the whole track by its peak. If the sound ends before a window does, silence follows.
     """
     if soundtrack.sample_rate != config.sample_rate:
         raise ValueError(f"soundtrack must have {config.sample_rate} Hz; got {soundtrack.sample_rate}")

@@ -82,7 +82,7 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
         try:
             connection.send(_call(function, connection.recv()))
         except (EOFError, OSError):
-            return  # the parent is gone
+            return  # the parent has exited
 
 
 class _Worker(Generic[Item, Result]):

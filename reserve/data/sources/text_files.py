@@ -46,7 +46,7 @@ _NOT_SPACE = re.compile(r"\S")
 
 
 def read_json_values(path: Path) -> list[Any]:
-    """The values of a JSON file: mostly one, but several, one after the other, where a program printed each result."""
+    """The values of a JSON file: usually one, but several in a row if a program printed each of its results."""
     text = read_text(path)
     decoder, values, place = json.JSONDecoder(), [], 0
     try:

@@ -259,8 +259,11 @@ class TestSound:
     def test_duration_limit(self, file_decoder, video):
         with file_decoder.open(video, MediaLimits(max_duration=3.0)) as media:
             track = media.soundtrack()
+            span = media.sound(1, 6)
         assert track.media_end == 3.0
         assert len(track.waveform) <= 3 * RATE
+        assert find_clicks(span, RATE) == pytest.approx([1.0], abs=0.002)
+        assert not span[2 * RATE :].any()
 
     @pytest.mark.parametrize(
         ("start", "stop", "clicks"), [(0, 6, CLICKS), (0, 1, [0.5]), (1.25, 5, [2.0]), (5.25, 6, [5.5])]

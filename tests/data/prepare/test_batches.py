@@ -172,6 +172,18 @@ def test_decoder_that_loses_files_and_frames(videos, expected, tmp_path, use):
     assert outcomes(report)["c.mp4"] == ("skipped", reason, 0, 0)
 
 
+class ReturnsNothing(PyAVInBatches):
+    def frames_of(self, requests):
+        return iter(())
+
+
+def test_decoder_that_returns_nothing(videos, tmp_path, use):
+    use(ReturnsNothing())
+    reason = r"a\.mp4: internal error: RuntimeError: decoder 'pyav-in-batches' returned frames for 0 of 1 files"
+    with pytest.raises(NothingPrepared, match=reason):
+        prepare(videos, tmp_path, workers=0)
+
+
 class Slow(PyAVInBatches):
     """Takes 100 s of `clock` between the first and the second frame of a file."""
 

@@ -1,4 +1,4 @@
-"""Frames at given times through PyAV, with a seek where that is shorter than decoding on."""
+"""Frames at given times through PyAV, with a seek where that is shorter than decoding the frames between."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _to_rgb(frame: av.VideoFrame, container: Container) -> np.ndarray:
 
 
 class _FrameReader:
-    """Walks a video stream forward; seeks where that is shorter than decoding on."""
+    """Walks a video stream forward; seeks where that is shorter than decoding the frames between."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -94,7 +94,7 @@ class _FrameReader:
             self._take_stream()
             self._start_decoding()
         if self._current is not None:
-            # If key frames are further apart than the targets, decoding on is shorter than a seek.
+            # If key frames are further apart than the targets, decoding the frames between is shorter than a seek.
             self._key_interval = max(self._key_interval, target - self._seconds(self._current))
 
     def _start_from(self, start: float) -> bool:

@@ -56,11 +56,12 @@ def read_sound(container: Container, start: float, stop: float, *, track: int, s
     check_span(start, stop)
     length = round((stop - start) * sample_rate)
     first = round(start * sample_rate)
-    pieces = _Pieces(first, first + length)
+    limit = container.limits.max_duration
+    pieces = _Pieces(first, min(first + length, round(limit * sample_rate)))
     runs = _Resampled(sample_rate, container.origin)
     for packet in _packets_from(container, track, start - _PREROLL):
         begin = container.start_of(packet)
-        if begin is not None and begin >= stop + _PREROLL:
+        if begin is not None and begin >= min(stop, limit) + _PREROLL:
             break
         for frame in container.decode(packet):
             pieces.extend(runs.push(frame))

@@ -102,6 +102,14 @@ def test_span_decodes_its_surroundings_alone(tmp_path, name, monkeypatch):
     np.testing.assert_allclose(find_clicks(sound, RATE), find_clicks(whole[50 * RATE :], RATE), atol=0.002)
 
 
+def test_span_begins_with_settled_sound(tmp_path):
+    tone = np.sin(2 * np.pi * 440 * np.arange(6 * 44100) / 44100).astype(np.float32) / 2
+    path = write_media(tmp_path / "a.mp4", sounds=[Sound(tone)])
+    whole = soundtrack(path).waveform
+    with PyAVDecoder().open(path) as media:
+        np.testing.assert_allclose(media.sound(3, 3.5), whole[3 * RATE : round(3.5 * RATE)], atol=0.01)
+
+
 def test_span_survives_a_seek_that_lands_late(tmp_path, monkeypatch):
     path = write_media(tmp_path / "a.mp4", sounds=[Sound(click_track(6, CLICKS))])
     with PyAVDecoder().open(path) as media:

@@ -5,13 +5,14 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test test-all bench bench-report gpu gpu-build gpu-test gpu-bench gpu-train gpu-tune gpu-sanitize fuzz parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-test gpu-bench gpu-train gpu-tune gpu-sanitize fuzz parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
 	@echo "make test      linters, type checker and all quick tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make bench     the benchmarks that need no GPU; SAVE=1 keeps the results of this machine, make bench-report shows them"
+	@echo "make docs      writes docs/api.md and docs/configuration.md again, after a change of what they are written from"
 	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS (60) an op"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
 	@echo "               Its steps: make gpu-build gpu-test gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
@@ -46,9 +47,14 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	@mkdir -p build/types && ln -sfn ../../kernels build/types/reserve_kernels
 	MYPYPATH=build/types $(BIN)/mypy -p reserve_kernels -p reserve -p benchmarks
+	MYPYPATH=build/types:docs/generate $(BIN)/mypy docs/generate
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(if $(SAVE),--save)
+
+# docs/api.md and docs/configuration.md, from the docstrings and the configuration's dataclasses.
+docs: $(INSTALLED)
+	$(BIN)/python docs/generate/generated_pages.py
 
 # The tables and plots of docs/benchmarks.md and README.md, from benchmarks/results.
 bench-report: $(INSTALLED)
@@ -68,7 +74,7 @@ parity: $(INSTALLED)
 fuzz:
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON
 	cmake --build build/fuzz --parallel 2
-	for op in adamw log_mel; do build/fuzz/$${op}_fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
+	for driver in build/fuzz/*_fuzz; do $$driver $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
 
 # The table of the CUDA kernels' registers and shared memory, after a change that means to change it.
 cuda-resources: $(INSTALLED)

@@ -1,4 +1,4 @@
-"""Runs the benchmarks: `python -m benchmarks --help`. argparse, because a GPU machine may have nothing but the core."""
+"""Runs the benchmarks; see `python -m benchmarks --help`. It uses argparse: a GPU machine may have only the core."""
 
 from __future__ import annotations
 
@@ -7,49 +7,42 @@ import importlib.util
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = {
-    "attention": "rotary_attention",
-    "contrastive": "contrastive_loss",
-    "log_mel": "log_mel_spectrogram",
-    "small_ops": "the model's small ops",
-    "optimizer": "the optimiser",
-    "decoding": "frames and sound of videos",
-    "training_step": "a whole training step",
-}
-"""File, and what is in it."""
+from benchmarks.catalogue import BENCHMARKS
+
 ROOT = Path(__file__).parent.parent
 INTERRUPTED, PATIENCE_SECONDS = 130, 12
 NOTHING_COLLECTED = 5
-"""pytest's status."""
+"""pytest's exit status."""
 RESULTS = Path(__file__).parent / "results"
 
 
 def parser() -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {name:<14} {what}" for name, what in BENCHMARKS.items())
+    listing = "\n".join(f"  {name:<14} {benchmark.subject}" for name, benchmark in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Times our implementations and their peers in turn, in one run, after comparing their results.",
-        epilog=f"benchmarks:\n{listing}\n\nWhat follows -- goes to pytest, --benchmark-histogram for example.",
+        description="Times our implementations and their peers, interleaved in one run, after comparing their results.",
+        epilog=f"benchmarks:\n{listing}\n\nArguments after -- go to pytest, for example --benchmark-histogram.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all)")
     parser.add_argument("--device", choices=("cpu", "cuda", "all"), default="cpu", help="default: cpu")
-    parser.add_argument("--filter", metavar="EXPRESSION", help="only tests whose name matches, as pytest -k has it")
+    parser.add_argument("--filter", metavar="EXPRESSION", help="run only tests that match, as pytest -k")
     parser.add_argument("--list", action="store_true", help="list the tests that would run, and stop")
-    parser.add_argument("--quick", action="store_true", help="few rounds: whether it runs, not how fast; never saved")
+    parser.add_argument("--quick", action="store_true", help="a few rounds, to see whether it runs; cannot be saved")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write NAME.json of each benchmark there")
     parser.add_argument("--save", action="store_true", help=f"the same into {RESULTS.relative_to(ROOT)}/MACHINE")
     return parser
 
 
 def machine_name(device: str) -> str:
-    """The folder of this machine's results on `device`: its GPU, or its CPU and number of cores.
+    """The folder of this machine's results on `device`, named by its GPU, or by its CPU and number of cores.
 
-    Those of one must not replace those of the other, which have files of the same names.
+    Results of the CPU and the GPU have the same file names and must not overwrite each other.
     """
     import torch
 
@@ -63,30 +56,30 @@ def machine_name(device: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 where everything that could run did and agreed with ours, and otherwise pytest's status."""
-    given = sys.argv[1:] if arguments is None else arguments
-    given, passed_on = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
-    options = parser().parse_args(given)
+    """Returns 0 if everything that could run ran and agreed with ours, and otherwise pytest's exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, pytest_arguments = parser().parse_args(arguments[:end]), arguments[end + 1 :]
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
-        parser().error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+        parser().error(f"no benchmark {unknown[0]!r}; choose from {', '.join(BENCHMARKS)}")
     if options.save and options.quick:
-        parser().error("--save wants full runs; leave out --quick, or name a folder with --out")
+        parser().error("--save needs full runs; drop --quick, or name a folder with --out")
     if options.save and options.device == "all":
-        parser().error("--save wants --device cpu or cuda, whose results lie in different folders")
-    histogram = any(argument.startswith("--benchmark-histogram") for argument in passed_on)
+        parser().error("--save needs --device cpu or cuda, whose results go to different folders")
+    histogram = any(argument.startswith("--benchmark-histogram") for argument in pytest_arguments)
     if histogram and not options.list and importlib.util.find_spec("pygal") is None:
         parser().error("--benchmark-histogram needs pip install 'pytest-benchmark[histogram]'")
     folder = RESULTS / machine_name(options.device) if options.save else options.out
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    # Threads of one library that spin after their work would take the core from the next.
+    # Otherwise threads of one library spin after their work and take the core from the next.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    # Called from a test that runs beside others, pytest would take itself for one of those and time nothing.
+    # With xdist's variables of a surrounding test run, pytest-benchmark would time nothing.
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_XDIST")}
     statuses = []
     for name in options.names or BENCHMARKS:
-        command = [sys.executable, "-m", "pytest", "-q", "-rfE", f"benchmarks/{name}.py", *passed_on]
+        command = [sys.executable, "-m", "pytest", "-q", "-rfE", f"benchmarks/{name}.py", *pytest_arguments]
         command += {"cpu": ["-m", "not gpu"], "cuda": ["-m", "gpu"], "all": []}[options.device]
         command += ["-k", options.filter] if options.filter else []
         command += ["--collect-only"] if options.list else ["--quick"] if options.quick else []
@@ -98,14 +91,14 @@ def main(arguments: list[str] | None = None) -> int:
             return status
         statuses.append(status)
     if set(statuses) == {NOTHING_COLLECTED}:
-        print("nothing matches: see --list, --device and --filter", file=sys.stderr)
+        print("no test matches; see --list, --device and --filter", file=sys.stderr)
         return NOTHING_COLLECTED
-    # One benchmark may have nothing that matches, or no part for the device.
+    # A benchmark may have no test that matches or that runs on the device.
     return max(status for status in statuses if status != NOTHING_COLLECTED)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Like subprocess.call, but leaves an interrupted pytest the time to write what it has, and gives INTERRUPTED."""
+    """Like subprocess.call, but gives an interrupted pytest time to store its results, and then returns INTERRUPTED."""
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         return process.wait()
@@ -118,4 +111,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
+    # An interrupted run stores what it measured, but nohup, a shell's background job and CI runners start programs with
+    # SIGINT ignored. The child, pytest, resets this handler to the default when it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -1,8 +1,8 @@
-"""rotary_attention against PyTorch's and others' attention, on the shapes that the model has.
+"""rotary_attention against the attention of PyTorch and other libraries, on the model's shapes.
 
 Peers do the whole job, position and mask included, and their result is compared before they are timed; those called
-"less" leave the position out. FLOPs are those of the scores and sums between tokens that attend to each other: what a
-kernel computes for padding, or twice, does not count.
+"less" skip the position. FLOPs are those of scores and sums between tokens that attend to each other, without padding
+or recomputation.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from benchmarks.interleaved import (
     publish,
     replayed,
 )
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve_kernels import rotary_attention
-from reserve_kernels.attention.availability import IMPLEMENTATIONS
+from reserve_kernels.attention.availability import BACKENDS
 
 OP = "rotary_attention"
 
 
 def spread(count: int, low: int, high: int) -> list[int]:
-    """`count` lengths between `low` and `high`, in no order, both ends among them."""
+    """`count` lengths from `low` to `high`, shuffled, both ends included."""
     step = (high - low) / max(count - 1, 1)
     return [low + round(step * (i * 37 % count)) for i in range(count)]
 
@@ -51,13 +51,13 @@ CUDA_SHAPES = {
     "span": spread(768, 4, 17),
 }
 SCALING = (31, 64, 128, 256, 512, 1024)
-"""Lengths of sequences that fill the same number of tokens together."""
+"""Lengths of sequences whose total number of tokens is the same."""
 CPU_SCALING_TOKENS, CUDA_SCALING_TOKENS = 2048, 49152
 PASSES = ("forward", "forward+backward")
 
 
 def ours(backend: str = "auto", position: bool = True) -> Peer:
-    """rotary_attention by one of its back ends, without position where a peer is to do less."""
+    """rotary_attention by one of its back ends, without the position for a peer that does less."""
 
     def solve(problem: Problem) -> Solution:
         angles, longest = problem.angles if position else None, max(problem.lengths)
@@ -78,7 +78,7 @@ def _facts(problem: Problem, backward: bool, limits: dict[str, float]) -> dict[s
 
 @functools.cache
 def on_cpu(lengths: tuple[int, ...], passes: str, threads: int) -> Measured:
-    """float32; the call as it is made in a model, overheads included."""
+    """float32; the call as in a model, overhead included."""
     backward = passes == PASSES[1]
     with torch_threads(threads):
         problem = make_problem(list(lengths), "cpu", torch.float32)
@@ -101,8 +101,7 @@ def on_cpu(lengths: tuple[int, ...], passes: str, threads: int) -> Measured:
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu(benchmark, implementation, shape, passes, threads):
     measured = on_cpu(tuple(CPU_SHAPES[shape]), passes, threads)
-    group = f"{OP}, CPU, {threads_label(threads)}, {shape}, {passes}"
-    publish(benchmark, measured, implementation, group=group, op=OP, case=f"{shape}, {passes}")
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=f"{shape}, {passes}")
 
 
 @replayed
@@ -110,12 +109,11 @@ def test_cpu(benchmark, implementation, shape, passes, threads):
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu_scaling(benchmark, implementation, length):
     measured = on_cpu((length,) * (CPU_SCALING_TOKENS // length), PASSES[1], 1)
-    group = f"{OP}, CPU, 1 thread, {CPU_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
-    publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
-    benchmark.extra_info["length"] = length
+    label = f"{CPU_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(1), label=label, case="scaling", length=length)
 
 
-FULL = [b.name for b in IMPLEMENTATIONS if b.name not in ("triton", "reference")]
+FULL = [b.name for b in BACKENDS if b.name not in ("triton", "reference")]
 LESS = ["flash_attn", "varlen", "xformers"]
 PADDED = "SDPA, padded and masked"
 CUDA_PEERS = [*FULL, PADDED, "FlexAttention", *(f"{name}, less: no position" for name in LESS)]
@@ -126,7 +124,7 @@ def _cuda_solver(name: str) -> Peer:
     if name in others:
         return others[name]
     backend, _, less = ("triton", "", "") if name == OURS else name.partition(", less")
-    reason = {b.name: b for b in IMPLEMENTATIONS}[backend].unavailable(torch.device("cuda"), torch.bfloat16)
+    reason = BACKENDS[backend].unavailable(torch.device("cuda"), torch.bfloat16)
     if reason is not None:
         raise Missing(reason)
     return ours(backend, position=not less)
@@ -134,7 +132,7 @@ def _cuda_solver(name: str) -> Peer:
 
 @functools.cache
 def on_cuda(lengths: tuple[int, ...], passes: str, peers: tuple[str, ...]) -> Measured:
-    """bfloat16, calls captured in a graph, inputs rotated among sets that do not fit in the cache together."""
+    """bfloat16; calls captured in a graph, inputs rotated among sets that together exceed the cache."""
     backward = passes == PASSES[1]
     first = make_problem(list(lengths), "cuda", torch.bfloat16)
     more = range(1, input_sets(first.bytes(False)))
@@ -164,9 +162,7 @@ def on_cuda(lengths: tuple[int, ...], passes: str, peers: tuple[str, ...]) -> Me
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation, shape, passes):
     measured = on_cuda(tuple(CUDA_SHAPES[shape]), passes, tuple(CUDA_PEERS))
-    publish(
-        benchmark, measured, implementation, group=f"{OP}, CUDA, {shape}, {passes}", op=OP, case=f"{shape}, {passes}"
-    )
+    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=f"{shape}, {passes}")
 
 
 @replayed
@@ -175,6 +171,5 @@ def test_cuda(benchmark, implementation, shape, passes):
 @pytest.mark.parametrize("implementation", [OURS, *FULL, PADDED])
 def test_cuda_scaling(benchmark, implementation, length):
     measured = on_cuda((length,) * (CUDA_SCALING_TOKENS // length), PASSES[1], (*FULL, PADDED))
-    group = f"{OP}, CUDA, {CUDA_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
-    publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
-    benchmark.extra_info["length"] = length
+    label = f"{CUDA_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
+    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=label, case="scaling", length=length)

@@ -1,7 +1,7 @@
-"""A problem for rotary_attention, and how it is solved without it.
+"""Inputs for rotary_attention, and other ways to compute the same.
 
-A peer is a function of a problem that gives (run, leaf, grad, packed): `run()` is the output, `leaf` what it is
-differentiated by, `grad` the output's gradient, `packed` makes output and gradient comparable with ours.
+A peer is a function of a problem that returns a `Solution`: `run()` computes the output, `leaf` is what it is
+differentiated by, `grad` is the output's gradient, and `packed` makes output and gradient comparable with ours.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Problem(NamedTuple):
     angles: torch.Tensor
 
     def flops(self, backward: bool) -> int:
-        """Useful operations: two products forward, five more backward."""
+        """Necessary operations: two products forward, five more backward."""
         return (14 if backward else 4) * 64 * self.qkv.shape[2] * sum(length**2 for length in self.lengths)
 
     def bytes(self, backward: bool) -> int:
-        """The fewest bytes: forward reads qkv and angles and writes out and lse; backward reads all of them and the
-        output's gradient, and writes qkv's.
+        """Minimum traffic: forward reads qkv and angles and writes out and lse; backward reads all of them and the
+        output's gradient, and writes that of qkv.
         """
         row = self.qkv.shape[2] * 64 * self.qkv.element_size()
         forward = 4 * row + 4 * 16 + 4 * self.qkv.shape[2]
@@ -51,7 +51,7 @@ def make_problem(lengths: list[int], device: str, dtype: torch.dtype, seed: int 
 
 
 class Solution(NamedTuple):
-    """A way to solve a problem; see the module."""
+    """How a peer solves a problem; see the module."""
 
     run: Callable[[], torch.Tensor]
     leaf: torch.Tensor
@@ -59,18 +59,18 @@ class Solution(NamedTuple):
     packed: Callable[[torch.Tensor], torch.Tensor] = lambda out: out
 
     def call(self, backward: bool) -> Callable[[], object]:
-        """The forward pass without a graph for autograd, or both passes."""
+        """The forward pass without autograd, or both passes."""
         if backward:
             return lambda: torch.autograd.grad(self.run(), self.leaf, self.grad)
         return self.forward
 
     def forward(self) -> torch.Tensor:
-        """The output, without a graph for autograd."""
+        """The output, without autograd."""
         with torch.no_grad():
             return self.run()
 
     def result(self, backward: bool) -> list[torch.Tensor]:
-        """The output, and the gradient if asked for, as ours has them."""
+        """The output, and with `backward` the gradient, in our layout."""
         if not backward:
             return [self.packed(self.forward())]
         out = self.run()
@@ -82,7 +82,7 @@ Peer = Callable[[Problem], Solution]
 
 
 def _rotated(qk: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """The diagonal position, as a model without an op for it writes it: qk [..., 64], angles [..., 16], broadcast."""
+    """The diagonal position, as a model without our op would write it: qk [..., 64], angles [..., 16], broadcast."""
     sin, cos = angles.sin(), angles.cos()
     factors = torch.stack((sin - cos, sin + cos), -1).flatten(-2).to(qk.dtype)
     return torch.cat((qk[..., :ROTATED] * factors, qk[..., ROTATED:]), -1)
@@ -100,9 +100,9 @@ def _sequence_of_token(problem: Problem) -> torch.Tensor:
 
 
 def padded_sdpa(problem: Problem) -> Solution:
-    """SDPA as it is used without packing: everything padded to the longest, a mask of the keys that are there.
+    """SDPA as used without packing: everything padded to the longest sequence, with a mask of the valid keys.
 
-    Its qkv comes padded, as in a model that pads: no copies are charged to it. No mask where nothing is padded.
+    Its qkv is already padded, as in a model that pads, so that it pays for no copies. Without padding it has no mask.
     """
     lengths = torch.tensor(problem.lengths, device=problem.qkv.device)
     valid = torch.arange(max(problem.lengths), device=lengths.device) < lengths[:, None]
@@ -112,7 +112,7 @@ def padded_sdpa(problem: Problem) -> Solution:
     grad[valid] = problem.grad
     angles = problem.angles.new_zeros(*valid.shape, 16)
     angles[valid] = problem.angles
-    # What padded queries give does not matter: their gradient is 0.
+    # The output of padded queries does not matter: their gradient is 0.
     mask = None if min(problem.lengths) == max(problem.lengths) else valid[:, None, None, :]
     qkv = qkv.detach().requires_grad_()
 
@@ -125,7 +125,7 @@ def padded_sdpa(problem: Problem) -> Solution:
 
 
 def looped_sdpa(problem: Problem) -> Solution:
-    """One SDPA call a sequence: no mask and no padding."""
+    """One SDPA call for each sequence, without mask or padding."""
 
     def run() -> torch.Tensor:
         parts = [x.split(problem.lengths, dim=2) for x in _packed_operands(problem.qkv, problem.angles)]
@@ -136,7 +136,7 @@ def looped_sdpa(problem: Problem) -> Solution:
 
 
 def block_mask_sdpa(problem: Problem) -> Solution:
-    """One SDPA call on the packed tokens, with a boolean mask of who belongs together."""
+    """One SDPA call on the packed tokens, with a boolean block mask."""
     sequence = _sequence_of_token(problem)
     mask = sequence[:, None] == sequence
 
@@ -148,9 +148,9 @@ def block_mask_sdpa(problem: Problem) -> Solution:
 
 
 def flex_attention(problem: Problem) -> Solution:
-    """FlexAttention on the packed tokens, it and the position compiled; its block mask is made beforehand, for free.
+    """FlexAttention on the packed tokens, compiled, as is the position. Making its block mask is not timed.
 
-    Compiled apart: as one function, PyTorch 2.13 gives wrong results on a CPU.
+    The two are compiled separately: as one function, PyTorch 2.13 returns wrong results on a CPU.
     """
     from torch.nn.attention import flex_attention as flex
 

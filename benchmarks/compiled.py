@@ -1,4 +1,4 @@
-"""torch.compile as a peer: specialised to each shape."""
+"""torch.compile as a peer, specialised to each shape."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 SHAPES = 64
-"""Shapes that a function may be compiled for. Beyond PyTorch's own limit of 8 it would silently run uncompiled."""
+"""Shapes a function may be compiled for. Beyond its limit, 8 by default, PyTorch silently runs it uncompiled."""
 
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled anew for every shape, not once for shapes in general, which is slower."""
+    """`function` compiled for every shape anew: dynamic shapes would be slower."""
     torch._dynamo.config.recompile_limit = SHAPES
     return torch.compile(function, dynamic=False)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine in the stored result, `--quick`, the order, and that a GPU is needed."""
+"""Shared by all benchmarks: `--quick`, the order of tests, skipping without a GPU, and the machine's description."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 from benchmarks import interleaved, machine
 
-UNTOLD = ("node", "flags", "python_build")
-"""Of pytest-benchmark's description of the machine: who it is rather than what, and long lists."""
+OMITTED = ("node", "flags", "python_build")
+"""Fields of pytest-benchmark's machine description that identify the machine, or are long lists."""
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="few rounds: whether it runs, not how fast")
+    parser.addoption("--quick", action="store_true", help="a few rounds, to see whether it runs")
 
 
 def pytest_configure(config):
@@ -24,10 +24,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    # The implementations of a case one after another: a run that is interrupted has whole cases, with their peers.
+    # The implementations of a case run one after another: an interrupted run then stores whole cases, peers included.
     cases: dict[Any, list[pytest.Item]] = {}
     for item in items:
-        # Of other tests that run beside them, some have no parameters.
+        # Tests of other folders in the same run may have no parameters.
         parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {"name": item.name}
         parameters.pop("implementation", None)
         cases.setdefault((item.path, getattr(item, "originalname", ""), repr(parameters)), []).append(item)
@@ -40,13 +40,13 @@ def pytest_collection_modifyitems(items):
 
 def pytest_benchmark_update_machine_info(machine_info):
     machine_info.update(machine.describe())
-    for name in UNTOLD:
+    for name in OMITTED:
         machine_info.pop(name, None)
         machine_info["cpu"].pop(name, None)
 
 
 def pytest_benchmark_update_commit_info(commit_info):
-    # A machine without the repository's history is told the commit.
+    # RESERVE_COMMIT names the commit on a machine without the repository's history.
     commit_info["id"] = os.environ.get("RESERVE_COMMIT") or commit_info["id"]
     changed = machine.is_changed(Path(__file__).parents[1])
     if changed is not None:
@@ -54,5 +54,5 @@ def pytest_benchmark_update_commit_info(commit_info):
 
 
 def pytest_benchmark_update_json(output_json):
-    # Beside the description of the machine: with it, no two runs would be of the same machine.
+    # Not in the machine's description, by which pytest-benchmark recognises runs of the same machine.
     output_json["load_average"] = os.getloadavg()[0]

@@ -1,8 +1,8 @@
-"""contrastive_loss against what else computes it: forward and backward, from vectors before normalisation.
+"""contrastive_loss against other implementations: forward and backward, from vectors before normalisation.
 
-Each peer does the whole job (normalisation, temperature, both directions, gradients of both sides and of log_scale)
-and its loss and gradients are compared before it is timed. The extra memory of a step on the CPU is the growth of the
-peak resident set over what there was before, in a process of its own; on a GPU that of the allocator's peak.
+Each peer does the whole job (normalisation, temperature, both directions, gradients of both sides and of log_scale),
+and its loss and gradients are compared before it is timed. The extra memory of a step is the growth of the peak
+resident set in a process of its own on the CPU, and that of the allocator's peak on a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.contrastive_peers import (
 from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.cuda import peak_extra_bytes as cuda_peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_difference, measure, publish, replayed
-from benchmarks.machine import cpu_limits, peak_extra_bytes, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, peak_extra_bytes, torch_threads
 
 OP = "contrastive_loss"
 CPU_SHAPE: Shape = (8192, 8192, 768)
@@ -41,9 +41,13 @@ CUDA_SHAPES: tuple[Shape, ...] = (
 CUDA_SCALING: tuple[Shape, ...] = tuple((n, n, 768) for n in (1024, 2048, 8192, 32768))
 
 
+def _label(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
 def _facts(shape: Shape, itemsize: int, limits: dict[str, float]) -> dict[str, Any]:
-    """FLOPs of the products that are needed (logits, and each side's gradient), and each vector read and its gradient
-    written once.
+    """Facts of a case: FLOPs of the necessary products (logits, and each side's gradient), and the bytes to read each
+    vector and write its gradient once.
     """
     pairs, candidates, dim = shape
     counts = {"flops": 6 * pairs * candidates * dim, "bytes": 2 * (pairs + candidates) * dim * itemsize}
@@ -62,7 +66,7 @@ def on_cpu(shape: Shape, threads: int, rounds: int, peers: tuple[str, ...], memo
 
         losses = {OURS: ours} | {name: CPU_PEERS[name] for name in peers}
         builders = {name: functools.partial(build, name, loss) for name, loss in losses.items()}
-        # Each has run once for its result, and takes seconds.
+        # Each has run once for its result and takes seconds: no warm-up.
         measured = measure(builders, rounds=rounds, difference=largest_relative_difference, tolerance=1e-4, warm_up=0)
         measured.facts = _facts(shape, 4, cpu_limits(threads)) | {"threads": threads}
     return measured
@@ -75,8 +79,7 @@ PEERS = {1: tuple(CPU_PEERS), 2: TWO_THREADS}
 @pytest.mark.parametrize(("threads", "implementation"), [(n, name) for n in PEERS for name in (OURS, *PEERS[n])])
 def test_cpu(benchmark, implementation, threads):
     measured = on_cpu(CPU_SHAPE, threads, 3, PEERS[threads], memory=threads == 1)
-    case = " x ".join(map(str, CPU_SHAPE))
-    publish(benchmark, measured, implementation, group=f"{OP}, CPU, {threads_label(threads)}, {case}", op=OP, case=case)
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=_label(CPU_SHAPE))
 
 
 @replayed
@@ -84,13 +87,12 @@ def test_cpu(benchmark, implementation, threads):
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu_scaling(benchmark, implementation, shape):
     measured = on_cpu(shape, 1, 5, PEERS[1], memory=False)
-    group = f"{OP}, CPU, 1 thread, {' x '.join(map(str, shape))}"
-    publish(benchmark, measured, implementation, group=group, op=OP, case="scaling")
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(1), label=_label(shape), case="scaling")
 
 
 @functools.cache
 def on_cuda(shape: Shape) -> Measured:
-    """bfloat16, launches included."""
+    """bfloat16; launch overhead included."""
 
     def build(loss: Loss) -> Contender:
         step = Step(loss, shape, torch.bfloat16, "cuda")
@@ -109,8 +111,7 @@ def on_cuda(shape: Shape) -> Measured:
 @pytest.mark.parametrize("shape", CUDA_SHAPES, ids=str)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation, shape):
-    case = " x ".join(map(str, shape))
-    publish(benchmark, on_cuda(shape), implementation, group=f"{OP}, CUDA, {case}", op=OP, case=case)
+    publish(benchmark, on_cuda(shape), implementation, op=OP, device="CUDA", label=_label(shape))
 
 
 @replayed
@@ -118,5 +119,4 @@ def test_cuda(benchmark, implementation, shape):
 @pytest.mark.parametrize("shape", CUDA_SCALING, ids=str)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda_scaling(benchmark, implementation, shape):
-    group = f"{OP}, CUDA, {' x '.join(map(str, shape))}"
-    publish(benchmark, on_cuda(shape), implementation, group=group, op=OP, case="scaling")
+    publish(benchmark, on_cuda(shape), implementation, op=OP, device="CUDA", label=_label(shape), case="scaling")

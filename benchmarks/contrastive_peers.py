@@ -1,6 +1,6 @@
-"""A step of the contrastive loss, and what else computes it: functions (x, y, log_scale) -> loss.
+"""A step of the contrastive loss, and its implementations: functions (x, y, log_scale) -> loss.
 
-x [pairs, dim] and y [candidates, dim] are vectors before normalisation; y[i] belongs to x[i], the rest are nobody's.
+x [pairs, dim] and y [candidates, dim] are vectors before normalisation. y[i] pairs with x[i]; the rest are negatives.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _module(name: str) -> ModuleType:
 def ours(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
     if len(x) == len(y):
         return contrastive_loss(x, y, log_scale).loss
-    # split, not slices: the gradients of slices are padded to the whole and added.
+    # split, because the gradients of slices are padded to full size and added.
     pairs, extra = y.split((len(x), len(y) - len(x)))
     return contrastive_loss(x, pairs, log_scale, y_extra=extra).loss
 
@@ -47,28 +47,28 @@ def _scale(log_scale: torch.Tensor) -> torch.Tensor:
 
 
 def dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """matmul and cross_entropy on all logits."""
+    """matmul and cross_entropy over all logits."""
     unit_x, unit_y = normalised(x, y)
     logits = unit_x * _scale(log_scale).to(x.dtype) @ unit_y.T
     target = torch.arange(len(x), device=x.device)
-    there, back = F.cross_entropy(logits.float(), target), F.cross_entropy(logits[:, : len(x)].T.float(), target)
-    return (there + back) / 2
+    x_to_y, y_to_x = F.cross_entropy(logits.float(), target), F.cross_entropy(logits[:, : len(x)].T.float(), target)
+    return (x_to_y + y_to_x) / 2
 
 
 def compiled_dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """The same through torch.compile."""
+    """`dense` through torch.compile."""
     return compiled(dense)(x, y, log_scale)
 
 
 def open_clip(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """open_clip's ClipLoss, which takes unit vectors, and no candidates that are nobody's pair."""
+    """open_clip's ClipLoss, which takes unit vectors and no candidates without a pair."""
     if len(x) != len(y):
-        raise Missing("open_clip's ClipLoss has no candidates that are nobody's pair")
+        raise Missing("open_clip's ClipLoss takes no candidates without a pair")
     return _module("open_clip").ClipLoss()(*normalised(x, y), _scale(log_scale).to(x.dtype))
 
 
 def checkpointed(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """GradCache's idea at the loss: 1024 rows at a time, their logits computed again in the backward pass."""
+    """GradCache's idea applied to the loss: 1024 rows at a time, whose logits the backward pass recomputes."""
     unit_x, unit_y = normalised(x, y)
     unit_x = unit_x * _scale(log_scale).to(x.dtype)
 
@@ -86,7 +86,7 @@ def checkpointed(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> t
 def inf_cl(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
     """Inf-CL's tiled loss on one GPU, once in each direction."""
     if len(x) != len(y):
-        raise Missing("Inf-CL's loss has no candidates that are nobody's pair")
+        raise Missing("Inf-CL's loss takes no candidates without a pair")
     module, scale = _module("inf_cl"), _scale(log_scale)
     unit_x, unit_y = normalised(x, y)
     return (module.cal_flash_loss(unit_x, unit_y, scale=scale) + module.cal_flash_loss(unit_y, unit_x, scale=scale)) / 2
@@ -99,18 +99,18 @@ CPU_PEERS: dict[str, Loss] = {
     "checkpointed PyTorch": checkpointed,
 }
 TWO_THREADS = ("dense PyTorch", "dense PyTorch, compiled")
-"""Peers on the CPU that are timed with two threads too: the others take too long for what they would show."""
+"""CPU peers that are timed with two threads too; the others take too long."""
 CUDA_PEERS: dict[str, Loss] = CPU_PEERS | {"Inf-CL": inf_cl}
 
 
 class Step:
-    """One forward and backward pass, its gradients kept where they are overwritten by the next."""
+    """One forward and backward pass; its gradients stay in the leaves until the next."""
 
     def __init__(self, loss: Loss, shape: Shape, dtype: torch.dtype, device: str) -> None:
         pairs, candidates, dim = shape
         generator = torch.Generator().manual_seed(0)
         draw = [torch.randn(n, dim, generator=generator) for n in (pairs, candidates)]
-        # Pairs that belong together, as after some training.
+        # Correlated pairs, as after some training.
         draw[1][:pairs] += draw[0]
         self.leaves = [v.to(device, dtype).requires_grad_() for v in draw]
         self.leaves.append(torch.tensor(2.0, device=device, requires_grad=True))
@@ -129,10 +129,10 @@ class Step:
 
 
 def cpu_step(name: str, shape: Shape) -> Step:
-    """A float32 step on the CPU by the name of the implementation, warmed up.
+    """A float32 step of the implementation `name` on the CPU, warmed up.
 
-    On a smaller problem, since what a first step leaves in the allocator would hide what the second needs; but on this
-    one where it is compiled, which takes memory too.
+    The warm-up uses a smaller problem, because memory that it leaves in the allocator would hide what the step needs. A
+    compiled implementation warms up on the problem itself, because compilation takes memory too.
     """
     loss = (CPU_PEERS | {OURS: ours})[name]
     warm_up = shape if loss is compiled_dense else (512, 512, shape[2])

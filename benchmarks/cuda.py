@@ -1,4 +1,4 @@
-"""Timing on a GPU: by events, many calls in a graph, with inputs that are not in the cache."""
+"""Timing on a GPU: by events, with many calls in a CUDA graph and inputs that are not in the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from benchmarks.interleaved import Call, median_seconds
 
 GRAPH_SECONDS = 2e-3
-"""A graph runs at least about this long: starting it costs little beside that."""
+"""A graph runs about this long or longer, so that launching it costs little."""
 
 
 class EventClock:
@@ -32,16 +32,16 @@ class EventClock:
 
 
 def input_sets(bytes_of_one: int) -> int:
-    """How many sets of inputs to rotate among so that none is in the L2 cache when it is used again."""
+    """How many sets of inputs to rotate through so that none is still in the L2 cache at its next use."""
     size = torch.cuda.get_device_properties(0).L2_cache_size
     return min(16, 1 + -(-2 * size // max(bytes_of_one, 1)))
 
 
 def captured(calls: Sequence[Call]) -> tuple[Call, int, bool]:
-    """A CUDA graph that runs `calls` one after another, as often as fills GRAPH_SECONDS; how many calls that is; True.
+    """A function that runs `calls` repeatedly for about GRAPH_SECONDS, how many calls that is, and whether in a graph.
 
-    Calls that make the host wait cannot be captured: they run one after another as they are, and the last is False.
-    That is found out beforehand, since a capture that fails leaves PyTorch's allocator and random numbers in disorder.
+    Calls that make the host wait cannot be captured, so that the function runs them eagerly. This is determined
+    beforehand: a failed capture leaves PyTorch's allocator and random number generator in a broken state.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -68,7 +68,7 @@ def captured(calls: Sequence[Call]) -> tuple[Call, int, bool]:
 
 
 def host_waits(call: Call) -> bool:
-    """Whether PyTorch sees the host wait for the GPU in `call`, which has run before."""
+    """Whether `call`, which has run before, makes the host wait for the GPU, as far as PyTorch detects it."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         call()
@@ -82,7 +82,7 @@ def host_waits(call: Call) -> bool:
 
 
 def peak_extra_bytes(call: Call) -> int:
-    """Growth of the allocator's peak in one call, which is not the first: that one compiles, tunes and fills caches."""
+    """Growth of the allocator's peak in the second call: the first one compiles, tunes and fills caches."""
     call()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -97,7 +97,7 @@ def peak_extra_bytes(call: Call) -> int:
 def cuda_limits(dtype: torch.dtype = torch.bfloat16, rounds: int = 15) -> dict[str, float]:
     """Bytes/s of a copy (read and written) and FLOP/s of a matrix product of random numbers in `dtype`.
 
-    float32 products are not rounded to tf32: their rate is that of arithmetic outside of the tensor cores.
+    float32 products do not use tf32: their rate is that of arithmetic outside the tensor cores.
     """
     generator = torch.Generator("cuda").manual_seed(0)
     source = torch.randn(1 << 28, generator=generator, device="cuda")

@@ -1,7 +1,7 @@
-"""Frames and sound of a video as pretraining needs them: the middle frame of every 5 s, the track at 22050 Hz mono.
+"""Decoding a video as pretraining does: the middle frame of every 5 s, and the audio track at 22050 Hz mono.
 
-The video is made here: 40 s of moving shapes and tones, 640x360 at 25 frames/s, a key frame every 10 s, as web videos
-have them. Decoders differ in how they convert colours, resample and start: what they give is compared coarsely.
+The video is synthetic: 40 s of moving shapes and tones, 640x360 at 25 frames/s, with a key frame every 10 s, like web
+videos. Decoders differ in colour conversion, resampling and start, so their results are compared coarsely.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MIDDLES = [2.5 + 5 * i for i in range(SECONDS // 5)]
 
 
 def _pictures() -> Iterator[np.ndarray]:
-    """Shapes that move over a background with texture."""
+    """Shapes that move over a textured background."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     texture = (128 + 60 * np.sin(columns / 23) * np.cos(rows / 17))[..., None] + rng.normal(0, 6, (HEIGHT, WIDTH, 3))
@@ -45,7 +45,7 @@ def _pictures() -> Iterator[np.ndarray]:
 
 @functools.cache
 def made_video(codec: str) -> Path:
-    """The video in `codec`, in a folder that is removed at the end."""
+    """The video in `codec`, in a temporary folder that is removed at exit."""
     av = _module("av")
     encoder, suffix = CODECS[codec]
     folder = tempfile.TemporaryDirectory(prefix="reserve-decoding-")
@@ -86,7 +86,7 @@ def our_frames(path: Path) -> np.ndarray:
 
 
 def every_frame(path: Path) -> np.ndarray:
-    """PyAV from start to end, keeping the frames wanted."""
+    """PyAV decodes every frame and keeps the requested ones."""
     wanted, kept = iter([*MIDDLES, float("inf")]), []
     nxt = next(wanted)
     with _module("av").open(str(path)) as container:
@@ -120,7 +120,7 @@ def our_sound(path: Path) -> np.ndarray:
 
 
 def librosa_sound(path: Path) -> np.ndarray:
-    """PyAV's samples, mixed down, resampled by librosa."""
+    """PyAV's samples, mixed to mono, resampled by librosa."""
     with _module("av").open(str(path)) as container:
         sound = np.concatenate([frame.to_ndarray().mean(0) for frame in container.decode(audio=0)])
         rate = container.streams.audio[0].rate
@@ -142,15 +142,15 @@ SOUND: dict[str, Decode] = {OURS: our_sound, "PyAV and librosa": librosa_sound, 
 
 
 def picture_difference(out: np.ndarray, ours: np.ndarray) -> float:
-    """Mean over all numbers, of 255."""
+    """Mean absolute difference, on the scale of 0 to 255."""
     return float(np.abs(out.astype(np.float64) - ours).mean())
 
 
 def loudness_difference(out: np.ndarray, ours: np.ndarray) -> float:
-    """Largest difference of the root mean squares of tenths of a second, relative to their mean.
+    """Largest difference of the root mean squares of tenths of a second, each relative to its mean.
 
-    Decoders differ by some ms in where they start, and by a factor in how they mix two channels to one. The first and
-    the last second are left out.
+    Decoders differ by some ms in their start, and by a factor in how they mix to mono. The first and the last second do
+    not count.
     """
     tenth = 2205
     length = min(len(out), len(ours)) // tenth * tenth
@@ -159,12 +159,12 @@ def loudness_difference(out: np.ndarray, ours: np.ndarray) -> float:
 
 
 JOBS = {"frames": (FRAMES, picture_difference, 8.0), "sound": (SOUND, loudness_difference, 0.1)}
-"""Implementations, how they are compared, and how far they may differ."""
+"""Implementations, how they are compared, and the tolerance."""
 
 
 @functools.cache
 def on_cpu(job: str, codec: str) -> Measured:
-    """One thread of NumPy and PyTorch; decoders take the threads that they take."""
+    """One thread in NumPy and PyTorch; decoders choose their own number of threads."""
     implementations, difference, tolerance = JOBS[job]
     path = made_video(codec)
 
@@ -182,5 +182,5 @@ def on_cpu(job: str, codec: str) -> Measured:
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize(("job", "implementation"), [(job, name) for job in JOBS for name in JOBS[job][0]])
 def test_cpu(benchmark, job, implementation, codec):
-    case = f"{job} of {SECONDS} s of {codec}"
-    publish(benchmark, on_cpu(job, codec), implementation, group=f"{OP}, CPU, {case}", op=OP, case=case)
+    label = f"{job} of {SECONDS} s of {codec}"
+    publish(benchmark, on_cpu(job, codec), implementation, op=OP, device="CPU", label=label)

@@ -1,9 +1,9 @@
-"""Everything that wants measuring on a GPU machine, in steps that can be run apart: what `make gpu` runs.
+"""What `make gpu` runs: the build, tests, benchmarks and a short training on a GPU machine, in separate steps.
 
-A step that fails is named and the rest goes on; each ends within its limit, and what it wrote by then counts. Into the
-folder go STEP.log, pytest-benchmark's JSON, the training run's, and summary.json, which keeps what steps run before
-have left there. It needs torch, triton, numpy, einops, pytest and pytest-benchmark; for the native op setuptools, CMake
-and a CUDA compiler; for `sanitize` compute-sanitizer. RESERVE_COMMIT names the commit where git cannot.
+A step that fails is reported and the others still run. Each step ends within its time limit and keeps what it had
+written. The output folder receives STEP.log, the JSON of pytest-benchmark and of the training, and summary.json, which
+keeps the entries of earlier runs. It needs torch, triton, numpy, einops, pytest and pytest-benchmark; setuptools, CMake
+and a CUDA compiler for the native ops; compute-sanitizer for `sanitize`. RESERVE_COMMIT names the commit if git cannot.
 """
 
 from __future__ import annotations
@@ -23,22 +23,19 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 STEP_SECONDS = 535
-"""A step's limit, with the time to end: machines that are lent by the command end it at ten minutes."""
+"""A step's time limit, shutdown included: some machines end every command after ten minutes."""
 GRACE_SECONDS = 15
-"""Kept for each command after the interrupt that makes pytest write what it has."""
-BENCHMARKS = {"attention": 6, "contrastive": 3, "log_mel": 1, "training_step": 2, "optimizer": 1, "small_ops": 1}
-"""In the order of their worth; each may take this share of the time that is left for it and those behind it. Videos are
-not decoded on a GPU yet."""
-SANITIZED = "test_adamw_cuda or test_attention_cuda or test_contrastive_cuda or test_log_mel_cuda"
+"""Time for each command to store its results after it is interrupted."""
 UNFIT = ("every_tile", "to_the_31", "graph", "tuner", "opcheck", "memory_stays", "host_threads")
-"""Of their tests: those too slow under the sanitizer, and those that need the allocator's cache, which is off."""
+"""Parts of the names of tests that the sanitizer skips: too slow under it, or they need the allocator's cache, which it
+turns off."""
 TRAINING_MINUTES = 3.0
 STEPS = ("build", "test", "bench", "train")
 OTHER_STEPS = ("tune", "sanitize")
 
 
 class Command(NamedTuple):
-    """What a step runs. `share`: of the time that is left for it and those behind it; `extra`: environment."""
+    """One command of a step. `share`: its share of the step's remaining time; `extra`: environment variables."""
 
     name: str
     command: list[str]
@@ -47,50 +44,56 @@ class Command(NamedTuple):
 
 
 def commands(step: str, out: Path) -> list[Command]:
+    """What `step` runs, its results in `out`."""
     python, tests = sys.executable, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu"]
     if step == "build":
-        # What cannot be built is left out elsewhere; here it is what is asked for.
-        wanted = {"RESERVE_NATIVE": "1", "RESERVE_CUDA": "1"}
-        return [Command("build", [python, "setup.py", "--quiet", "build_ext", "--inplace"], extra=wanted)]
+        # An ordinary build skips native code that it cannot build; this one must fail.
+        required = {"RESERVE_NATIVE": "1", "RESERVE_CUDA": "1"}
+        return [Command("build", [python, "setup.py", "--quiet", "build_ext", "--inplace"], extra=required)]
     if step == "test":
         return [Command("test", [*tests, "tests/kernels"])]
     if step == "bench":
+        from benchmarks.catalogue import GPU_BENCHMARKS
+
         run = [python, "-m", "benchmarks", "--device", "cuda", "--out", str(out)]
-        return [Command(f"bench-{name}", [*run, name], share) for name, share in BENCHMARKS.items()]
+        return [Command(f"bench-{name}", [*run, name], share) for name, _, share in GPU_BENCHMARKS]
     if step == "train":
         run = [python, "-m", "benchmarks.training_run", "--config", "base", "--minutes", str(TRAINING_MINUTES)]
         return [Command("train", [*run, "--device", "cuda", "--out", str(out)])]
     if step == "tune":
-        # The tuner's file comes back with the results, and nothing of it stays on the machine.
+        # The tuner writes its file among the results and nothing to the machine's cache.
         tuned, attention = {"XDG_CACHE_HOME": str(out / "tuned")}, "test_cuda and forward+backward and not span"
         run = [python, "-m", "benchmarks", "--device", "cuda", "--out", str(out / "tuned"), "attention"]
         return [
             Command("tune", [python, "-m", "reserve_kernels.attention.tune"], 2.0, tuned),
             Command("bench-attention-tuned", [*run, "--filter", attention], 1.0, tuned),
         ]
-    # Every allocation on its own, or an access beyond a tensor would fall into the allocator's next one.
-    apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    checked = [*tests, "tests/kernels", "-k", f"({SANITIZED}) and not {' and not '.join(UNFIT)}"]
+    from reserve_kernels.registry import OPS
+
+    # Separate allocations: otherwise an out-of-bounds access could hit the allocator's next tensor unseen.
+    uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    sanitized = " or ".join(f"test_{op.folder}_cuda" for op in OPS)
+    checked = [*tests, "tests/kernels", "-k", f"({sanitized}) and not {' and not '.join(UNFIT)}"]
     tool = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all", "--tool"]
-    return [Command(f"sanitize-{name}", [*tool, name, *checked], extra=apart) for name in ("memcheck", "racecheck")]
+    return [Command(f"sanitize-{name}", [*tool, name, *checked], extra=uncached) for name in ("memcheck", "racecheck")]
 
 
 def run_step(step: str, out: Path) -> Iterator[dict[str, Any]]:
-    """Runs a step's commands in turn; what one leaves of its time goes to the next. Yields what came of each."""
-    end, waiting = time.monotonic() + STEP_SECONDS, commands(step, out)
+    """Runs a step's commands one after another and yields the summary entry of each. Unused time goes to the next."""
+    end, remaining = time.monotonic() + STEP_SECONDS, commands(step, out)
     log = out / f"{step}.log"
     log.write_text("")
-    while waiting:
-        share = waiting[0].share / sum(command.share for command in waiting)
-        left = end - GRACE_SECONDS * len(waiting) - time.monotonic()
-        yield run(waiting.pop(0), max(1.0, share * left), log)
+    while remaining:
+        share = remaining[0].share / sum(command.share for command in remaining)
+        seconds = end - GRACE_SECONDS * len(remaining) - time.monotonic()
+        yield run(remaining.pop(0), max(1.0, share * seconds), log)
 
 
 def run(command: Command, seconds: float, log: Path) -> dict[str, Any]:
-    """Runs one command, its output behind what is in `log`; interrupts it at its limit, and kills it if need be."""
+    """Runs one command and appends its output to `log`. At its limit it is interrupted, then killed."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **command.extra}
     environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(_import_name()), str(ROOT), os.environ.get("PYTHONPATH")])
+        filter(None, [str(_import_folder()), str(ROOT), os.environ.get("PYTHONPATH")])
     )
     before = log.stat().st_size if log.exists() else 0
     start = time.monotonic()
@@ -104,6 +107,7 @@ def run(command: Command, seconds: float, log: Path) -> dict[str, Any]:
                 stdout=written,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_accept_interrupts,
             )
         except OSError as error:
             written.write(f"{error}\n")
@@ -121,8 +125,16 @@ def run(command: Command, seconds: float, log: Path) -> dict[str, Any]:
     }
 
 
+def _accept_interrupts() -> None:
+    """Undoes, in the child, that nohup, a shell's background job or a CI runner starts programs with SIGINT ignored.
+
+    A child that ignored it would be killed at its limit without what it had measured.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
-    """Waits for the process, and at the end, its own or this one's, ends what it has started."""
+    """Waits for the process up to its limit, then ends it and everything that it has started."""
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -131,15 +143,15 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
             process.wait(GRACE_SECONDS)
         return f"stopped at its limit of {seconds:.0f} s"
     finally:
-        # What it has started and left behind would run beside the next step.
+        # Its children would otherwise run beside the next step.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return "ok" if code == 0 else f"failed with status {code}"
 
 
-def _import_name() -> Path:
-    """A folder in which the ops have the name that they are imported by."""
+def _import_folder() -> Path:
+    """A folder from which `reserve_kernels` imports this checkout's ops: a GPU machine has nothing installed."""
     folder = ROOT / "build" / "gpu"
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "reserve_kernels"
@@ -149,7 +161,7 @@ def _import_name() -> Path:
 
 
 def _keep(entry: dict[str, Any], summary: Path) -> None:
-    """Writes `entry` to the summary, in the place of an older one of its step."""
+    """Writes `entry` to the summary, replacing an older entry of the same step."""
     import torch
 
     old = json.loads(summary.read_text("utf-8"))["steps"] if summary.exists() else []
@@ -167,13 +179,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-results", metavar="FOLDER")
     options = parser.parse_args(arguments)
+    sys.path.append(str(_import_folder()))
     unknown = [step for step in options.steps if step not in STEPS + OTHER_STEPS]
     if unknown:
-        parser.error(f"no step {unknown[0]!r}; there are {', '.join(STEPS + OTHER_STEPS)}")
+        parser.error(f"no step {unknown[0]!r}; choose from {', '.join(STEPS + OTHER_STEPS)}")
     import torch
 
     if not torch.cuda.is_available():
-        print("make gpu: PyTorch sees no CUDA device here", file=sys.stderr)
+        print("make gpu: PyTorch finds no CUDA device", file=sys.stderr)
         return 1
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -182,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         done.append(entry)
         _keep(entry, out / "summary.json")
     width = max(len(entry["step"]) for entry in done)
-    print(f"\n{torch.cuda.get_device_name()}; logs and figures in {out}")
+    print(f"\n{torch.cuda.get_device_name()}; logs and results in {out}")
     for entry in done:
         print(f"{entry['step']:<{width}}  {entry['status']}, {entry['seconds']:.0f} s: {entry['last_line'][:150]}")
     return int(any(entry["status"] != "ok" for entry in done))

@@ -1,7 +1,7 @@
-"""Times implementations of one job in turn, and gives pytest-benchmark each one's times.
+"""Times the implementations of a case interleaved, and reports each one's times to pytest-benchmark.
 
-All implementations of a case are built, compared with ours, and timed together: every round runs each of them once, so
-that a machine that slows down slows all of them down. Each has a test of its own that shows its times, so that
+All implementations of a case are built, compared with ours, and timed together. Every round runs each of them once, so
+that a slowdown of the machine affects all of them. Each has a test of its own that reports its times, so that
 pytest-benchmark's tables, histograms and comparisons show them side by side.
 """
 
@@ -24,19 +24,19 @@ OURS = "reserve"
 
 QUICK_ROUNDS = 3
 quick = False
-"""Few rounds: whether everything runs, not how fast. `--quick` sets it."""
+"""A few rounds, to see whether everything runs. `--quick` sets it."""
 
 
 class Missing(Exception):
-    """An implementation that cannot run here; the message is why."""
+    """Raised by an implementation that cannot run here; the message says why."""
 
 
 @dataclass
 class Contender:
     """An implementation of a case, ready to be called.
 
-    `call` does the job once and is what is timed; `result()` gives what is compared with ours before that, None where
-    there is nothing comparable. `calls` is how often `call` does the job. `details` go to the stored result.
+    `call` is timed and does the job `calls` times. `result()` returns what is compared with ours before that;
+    None if nothing is comparable. `details` go to the stored result.
     """
 
     call: Call
@@ -47,18 +47,18 @@ class Contender:
 
 @dataclass
 class Measured:
-    """What one case gave: seconds of each round, by implementation, and why others have none."""
+    """The result of a case: the seconds of each round by implementation, and why others have none."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    """What holds for the case: FLOPs, bytes, the machine's limits."""
+    """Facts of the case: FLOPs, bytes, the machine's limits."""
 
 
 def largest_relative_difference(values: Sequence[torch.Tensor], ours: Sequence[torch.Tensor]) -> float:
-    """Of several tensors, each difference's norm relative to ours'."""
+    """The largest norm of a difference relative to the norm of ours, over several tensors."""
     pairs = [(a.float(), b.float()) for a, b in zip(values, ours, strict=True)]
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
@@ -83,9 +83,9 @@ def measure(
 ) -> Measured:
     """Builds, compares and times the implementations, ours first.
 
-    One that raises `Missing`, or runs out of memory, is noted with the reason; one whose result differs from ours by
-    more than `tolerance` (one number, or one an implementation) is noted as wrong; neither is timed. The order turns by
-    one each round: what runs after a peer whose threads still spin is another one each time.
+    An implementation that raises `Missing` or runs out of memory is recorded as missing. One whose result differs from
+    ours by more than `tolerance` (a number, or one for each implementation) is recorded as wrong. Neither is timed. The
+    order rotates by one each round, so that a peer whose threads still spin does not always slow down the same one.
     """
     clock = clock or WallClock()
     measured, contenders = Measured(), {}
@@ -112,7 +112,7 @@ def measure(
         except torch.OutOfMemoryError:
             measured.missing[name] = "out of memory"
         except Exception as error:
-            # A peer that breaks must not take the others' figures with it; its own test fails.
+            # A peer that fails must not lose the others' times; its own test fails.
             if name == OURS:
                 raise
             measured.wrong[name] = f"{type(error).__name__}: {error}"
@@ -155,7 +155,7 @@ def _orders(names: list[str], rounds: int) -> Iterator[list[str]]:
 
 
 class Replay:
-    """A clock for pytest-benchmark that shows times measured before: `call` moves it on by the next of them."""
+    """A clock for pytest-benchmark that replays measured times: each `call` advances it by the next one."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -174,18 +174,30 @@ replayed = pytest.mark.benchmark(timer=_replay, disable_gc=False, warmup=False)
 """Marks the tests that call `publish`."""
 
 
-def publish(benchmark: Any, measured: Measured, name: str, *, group: str, op: str, case: str) -> None:
-    """Gives pytest-benchmark the times of the implementation `name`, with what was counted and what it is against ours.
+def publish(
+    benchmark: Any,
+    measured: Measured,
+    name: str,
+    *,
+    op: str,
+    device: str,
+    label: str,
+    case: str | None = None,
+    **facts: object,
+) -> None:
+    """Gives pytest-benchmark the times of the implementation `name`, the facts of the case, and its ratio to ours.
 
-    Skips where it could not run, fails where it computes something else.
+    Implementations with the same `op`, `device` ("CUDA", or `machine.cpu_label`) and `label` share a table. Reports
+    look for `case`, which is the label unless stated. Skips what could not run and fails what computed something else.
     """
     if name in measured.missing:
         pytest.skip(measured.missing[name])
     if name in measured.wrong:
         pytest.fail(f"{name}: {measured.wrong[name]}")
     times = measured.seconds[name]
-    benchmark.group = group
-    benchmark.extra_info.update(op=op, case=case, implementation=name, **measured.facts, **measured.details[name])
+    benchmark.group = f"{op}, {device}, {label}"
+    benchmark.extra_info.update(op=op, case=case or label, implementation=name)
+    benchmark.extra_info.update(measured.facts | measured.details[name] | facts)
     median = statistics.median(times)
     benchmark.extra_info["ours_is_faster_by"] = median / statistics.median(measured.seconds[OURS])
     benchmark.extra_info["ours_is_faster_by_fastest"] = min(times) / min(measured.seconds[OURS])
@@ -197,7 +209,7 @@ def publish(benchmark: Any, measured: Measured, name: str, *, group: str, op: st
 
 
 def limit_seconds(facts: Mapping[str, Any]) -> float | None:
-    """The least time for the FLOPs and bytes counted, at the rates measured in the same run; None where not counted."""
+    """The minimum time for the counted FLOPs and bytes at the rates measured in the same run; None if not counted."""
     if not {"flops", "bytes", "matmul_flops_per_s", "copy_bytes_per_s"} <= facts.keys():
         return None
     return max(facts["flops"] / facts["matmul_flops_per_s"], facts["bytes"] / facts["copy_bytes_per_s"])

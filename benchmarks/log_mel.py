@@ -15,7 +15,7 @@ import torch
 from benchmarks.cuda import EventClock, cuda_limits, peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
 from benchmarks.log_mel_peers import CPU_PEERS, CUDA_PEERS, SETTINGS, Peer
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve_kernels import log_mel_spectrogram, native
 
 OP = "log_mel_spectrogram"
@@ -25,16 +25,17 @@ CPU_SCALING = (1, 4, 16, 64, 128)
 CUDA_CLIPS = 4096
 CUDA_SCALING = (1, 16, 256, 1024)
 PART = 512
-"""Clips that peers take at a time on a GPU: they hold the complex spectra of all."""
+"""Clips that a peer takes at a time on a GPU, since it stores all their complex spectra."""
 
-# Per frame: samples that no earlier frame has read, and the row. Window 1536; half-size complex transform, counted as
-# 5 n log2 n; unpacking and power 16 a bin pair; bands 2 a weight (each bin has about two); logarithm 20 a band.
+# Per frame. Bytes: the samples that no earlier frame has read, and the row. FLOPs: 1536 for the window, 5 n log2 n for
+# a complex transform of half the size, 16 a bin pair for unpacking and power, 2 a weight for the bands (about two
+# weights a bin), and 20 a band for the logarithm.
 BYTES = 4 * (588 + 64)
 FLOPS = 1536 + int(5 * 768 * math.log2(768)) + 16 * 384 + 2 * 2 * 769 + 20 * 64
 
 
 def noise(clips: int, device: str) -> torch.Tensor:
-    """[clips, samples] with a peak of about 1, as prepared audio has."""
+    """Noise [clips, samples] with a peak of about 1, like prepared audio."""
     generator = torch.Generator(device).manual_seed(0)
     return torch.randn(clips, SAMPLES, generator=generator, device=device) * 0.2
 
@@ -74,21 +75,21 @@ def on_cpu(clips: int, threads: int) -> Measured:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu(benchmark, implementation, threads):
-    group = f"{OP}, CPU, {threads_label(threads)}, {CLIPS} clips of 5 s"
-    publish(benchmark, on_cpu(CLIPS, threads), implementation, group=group, op=OP, case=f"{CLIPS} clips of 5 s")
+    measured = on_cpu(CLIPS, threads)
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=f"{CLIPS} clips of 5 s")
 
 
 @replayed
 @pytest.mark.parametrize("clips", CPU_SCALING)
 @pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
 def test_cpu_scaling(benchmark, implementation, clips):
-    group = f"{OP}, CPU, 1 thread, {clips} clips of 5 s"
-    publish(benchmark, on_cpu(clips, 1), implementation, group=group, op=OP, case="scaling")
+    label = f"{clips} clips of 5 s"
+    publish(benchmark, on_cpu(clips, 1), implementation, op=OP, device=cpu_label(1), label=label, case="scaling")
 
 
 @functools.cache
 def with_threads() -> Measured:
-    """Our op with one and with two threads, in turn, and nothing else between."""
+    """Our op with one and with two threads, interleaved."""
     waveform = noise(CLIPS, "cpu")
 
     def build(threads: int) -> Contender:
@@ -107,16 +108,16 @@ def with_threads() -> Measured:
 @pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
 @pytest.mark.parametrize("implementation", [OURS, "reserve, 1 thread"])
 def test_cpu_threads(benchmark, implementation):
-    publish(benchmark, with_threads(), implementation, group=f"{OP}, CPU, 2 threads against 1", op=OP, case="threads")
+    publish(benchmark, with_threads(), implementation, op=OP, device="CPU", label="2 threads against 1", case="threads")
 
 
 @functools.cache
 def on_cuda(clips: int) -> Measured:
-    """The call with its launch; waveforms are more than the caches hold, or the cache is flushed."""
+    """Launch overhead included; the cache is flushed before each call."""
     waveform = noise(clips, "cuda")
 
     def build(peer: Peer) -> Contender:
-        # Their intermediates are large: in parts, which a loop over a data set would take as they come.
+        # In parts, as a loop over a data set would: their intermediates are large.
         parts = [peer(part) for part in waveform.split(PART)]
 
         def run() -> list[torch.Tensor]:
@@ -141,8 +142,8 @@ def on_cuda(clips: int) -> Measured:
 @pytest.mark.gpu
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation):
-    group = f"{OP}, CUDA, {CUDA_CLIPS} clips of 5 s"
-    publish(benchmark, on_cuda(CUDA_CLIPS), implementation, group=group, op=OP, case=f"{CUDA_CLIPS} clips of 5 s")
+    measured = on_cuda(CUDA_CLIPS)
+    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=f"{CUDA_CLIPS} clips of 5 s")
 
 
 @replayed
@@ -150,5 +151,5 @@ def test_cuda(benchmark, implementation):
 @pytest.mark.parametrize("clips", CUDA_SCALING)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda_scaling(benchmark, implementation, clips):
-    group = f"{OP}, CUDA, {clips} clips of 5 s"
-    publish(benchmark, on_cuda(clips), implementation, group=group, op=OP, case="scaling")
+    label = f"{clips} clips of 5 s"
+    publish(benchmark, on_cuda(clips), implementation, op=OP, device="CUDA", label=label, case="scaling")

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms by other libraries: functions of [clips, samples] that give a call for [clips, frames, bands].
+"""Log-mel spectrograms by other libraries: functions of [clips, samples] that return a call -> [clips, frames, bands].
 
 Each does the whole job, from samples to logarithms.
 """
@@ -24,7 +24,7 @@ Peer = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
 def _module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (ImportError, OSError) as error:  # OSError: a library beside it that does not load
+    except (ImportError, OSError) as error:  # OSError: a shared library fails to load
         raise Missing(f"{name} cannot be imported: {error}") from error
 
 
@@ -78,14 +78,14 @@ def librosa(waveform: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 
 def dali(waveform: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """DALI's spectrogram and filter bank, on the device where the waveform is."""
+    """DALI's spectrogram and filter bank, on the device of the waveform."""
     dali = _module("nvidia.dali")
     fn, log = dali.fn, dali.math.log
     window = SETTINGS.window(waveform).tolist()
     on_gpu = waveform.is_cuda
     batch = list(waveform) if on_gpu else list(waveform.numpy())
 
-    # Nothing ahead of the call: it would run while others are timed.
+    # No prefetching: it would run while other implementations are timed.
     ahead = {"prefetch_queue_depth": 1, "exec_async": False, "exec_pipelined": False}
 
     @dali.pipeline_def(
@@ -101,7 +101,7 @@ def dali(waveform: torch.Tensor) -> Callable[[], torch.Tensor]:
     built.build()
 
     def run() -> torch.Tensor:
-        # From the GPU, DLPack hands the result over without a copy to the host.
+        # On a GPU, DLPack passes the result without a copy to the host.
         rows = built.run()[0].as_tensor()
         return (torch.from_dlpack(rows) if on_gpu else torch.from_numpy(np.asarray(rows))).transpose(1, 2)
 

@@ -1,4 +1,4 @@
-"""The machine: what it is, what it can do, and how much memory a call takes on it."""
+"""Describes the machine and measures its limits and the memory that a call takes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ VERSIONS += ["torchcodec", "opencv-python-headless", "nvidia-dali-cuda130"]
 
 
 def is_changed(repository: Path) -> bool | None:
-    """Whether tracked files differ from the commit, but for results and the pages that show them: a run writes one
-    result after the other, and is not what they say.
+    """Whether tracked files differ from the commit; None if git cannot tell.
 
-    None where git cannot tell.
+    Results and the pages that show them do not count: a run writes one result after the other.
     """
-    shown = [f":(exclude){path}" for path in ("benchmarks/results", "docs", "README.md")]
-    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *shown]
+    excluded = [f":(exclude){path}" for path in ("benchmarks/results", "docs", "README.md")]
+    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded]
     try:
         done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -39,7 +38,7 @@ def is_changed(repository: Path) -> bool | None:
 
 
 def describe() -> dict[str, Any]:
-    """GPU with driver and clocks where there is one, versions of what is compared, and how idle threads wait."""
+    """The GPU with driver and clocks if there is one, the versions of what is compared, and how idle threads wait."""
     return {
         "gpu": _gpu(),
         "versions": {name: version for name in VERSIONS if (version := installed_version(name))},
@@ -48,7 +47,7 @@ def describe() -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, str] | None:
-    """What nvidia-smi says of the first GPU; its name alone where there is no such tool."""
+    """nvidia-smi's description of the first GPU; its name alone without that tool."""
     if not torch.cuda.is_available():
         return None
     if shutil.which("nvidia-smi") is None:
@@ -82,6 +81,11 @@ def threads_label(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
 
 
+def cpu_label(threads: int) -> str:
+    """The device of a result on the CPU."""
+    return f"CPU, {threads_label(threads)}"
+
+
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """PyTorch, which our CPU ops follow, and NumPy's BLAS with `threads` threads."""
@@ -90,7 +94,7 @@ def torch_threads(threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        # Idle BLAS threads of another number would spin on the others' time.
+        # More BLAS threads than these would spin when idle and slow the others down.
         with threadpool_limits(threads, user_api="blas"):
             yield
     finally:
@@ -113,9 +117,9 @@ def _peak(make: Callable[..., Callable[[], object]], args: tuple[Any, ...], thre
 
 
 def peak_extra_bytes(make: Callable[..., Callable[[], object]], args: tuple[Any, ...], threads: int) -> int:
-    """Growth of the peak resident set in the call that `make(*args)` gives, on the CPU, in a process of its own.
+    """Growth of the peak resident set during the call that `make(*args)` returns, on the CPU, in a process of its own.
 
-    `make` is a function of a module; what it allocates before it returns does not count. Linux only.
+    `make` must be a module-level function; what it allocates itself does not count. Linux only.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_peak, make, args, threads).result()

@@ -1,10 +1,7 @@
-"""BF16AdamW against the same steps in PyTorch, and against AdamW of PyTorch, which does less.
+"""BF16AdamW against the same steps in plain PyTorch, and against PyTorch's AdamW, which does less.
 
-PyTorch's moments are float32, twice the memory, and NaN gradients go through.
-
-Of each, the first update is compared before it is timed.
-
-Bytes are the fewest a step moves: parameter and moments read and written, gradient read.
+PyTorch's moments are float32, twice the memory, and it does not filter NaN gradients. The first update of each
+optimizer is compared before it is timed. Bytes are the minimum: parameter and moments read and written, gradient read.
 """
 
 from __future__ import annotations
@@ -18,19 +15,19 @@ import torch
 
 from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_difference, measure, publish, replayed
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve_kernels import BF16AdamW
 
 OP = "BF16AdamW"
 CPU_MODEL = ModelConfig(vocab_size=8192, vit_num_layers=1, audio_num_layers=1, span_num_layers=1, joint_num_layers=1)
-"""Tensors of the base model's sizes, fewer of them."""
+"""The base model with fewer layers: tensors of the same sizes."""
 
 Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 LEARNING_RATE = 1e-4
 GRADIENT = 0.1
-"""Of this size: eps, which ours adds to a second moment without correction, moves the first updates of small ones."""
+"""Scale of the gradients. With small ones eps would matter: ours adds it to an uncorrected second moment."""
 TOLERANCE = 1e-2
 SETTINGS: dict[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1}
 OPTIMIZERS: dict[str, Make] = {
@@ -47,9 +44,9 @@ OPTIMIZERS: dict[str, Make] = {
 
 
 def first_update(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> list[torch.Tensor]:
-    """What the first step adds to the largest tensor and to the last, without weight decay, of unit length.
+    """The first update of the largest tensor and of the last, without weight decay, normalised to unit length.
 
-    Ours does without the correction of the moments' start, which is a factor in the first step.
+    Ours has no bias correction, which only scales the first step.
     """
     chosen = [max(parameters, key=torch.Tensor.numel), parameters[-1]]
     before = [parameter.detach().clone() for parameter in chosen]
@@ -78,7 +75,7 @@ def _compare(config: ModelConfig, device: str, limits: dict[str, float], clock: 
 
     builders = {name: functools.partial(build, make) for name, make in OPTIMIZERS.items()}
     measured = measure(builders, rounds=5, difference=largest_relative_difference, tolerance=TOLERANCE, clock=clock)
-    # Parameter, gradient and both bfloat16 moments; the arithmetic is nothing beside them.
+    # Parameter, gradient and both bfloat16 moments; arithmetic does not limit it.
     measured.facts = {"parameters": numbers, "bytes": numbers * (4 + 4 + 4 + 2 * (2 + 2)), "flops": 0, **limits}
     return measured
 
@@ -93,16 +90,8 @@ def on_cpu(threads: int) -> Measured:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("implementation", OPTIMIZERS)
 def test_cpu(benchmark, implementation, threads):
-    case = "one layer an encoder"
-    publish(
-        benchmark,
-        on_cpu(threads),
-        implementation,
-        group=f"{OP}, CPU, {threads_label(threads)}, {case}",
-        op=OP,
-        case=case,
-    )
-    benchmark.extra_info["threads"] = threads
+    label = "one layer an encoder"
+    publish(benchmark, on_cpu(threads), implementation, op=OP, device=cpu_label(threads), label=label, threads=threads)
 
 
 @functools.cache
@@ -114,4 +103,4 @@ def on_cuda() -> Measured:
 @pytest.mark.gpu
 @pytest.mark.parametrize("implementation", OPTIMIZERS)
 def test_cuda(benchmark, implementation):
-    publish(benchmark, on_cuda(), implementation, group=f"{OP}, CUDA, base", op=OP, case="base")
+    publish(benchmark, on_cuda(), implementation, op=OP, device="CUDA", label="base")

@@ -1,6 +1,6 @@
-"""The model's small ops as it runs them, plain PyTorch, against torch.compile of the same: is fusing them worth it?
+"""The model's small ops in plain PyTorch, as the model runs them, against torch.compile: is fusing them worth it?
 
-Each moves far more bytes than it computes. An op of our own is shipped only where it beats both.
+All are limited by memory bandwidth. The project ships an op of its own only if it beats both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.interleaved import (
     publish,
     replayed,
 )
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve.model.transformer import LAYER_NORM_EPS, quick_gelu
 
 OP = "small ops"
@@ -36,7 +36,7 @@ PEERS = ("torch.compile",)
 
 
 class SmallOp(NamedTuple):
-    """A function, `inputs(tokens, device, dtype)` for it, and `bytes(tokens, itemsize)` that both passes must move."""
+    """A function, its `inputs(tokens, device, dtype)`, and `bytes(tokens, itemsize)`: both passes' minimum traffic."""
 
     function: Callable[..., torch.Tensor]
     inputs: Callable[[int, str, torch.dtype], list[torch.Tensor]]
@@ -124,13 +124,12 @@ def on_cpu(name: str, threads: int) -> Measured:
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("implementation", [OURS, *PEERS])
 def test_cpu(benchmark, implementation, op, threads):
-    group = f"{OP}, CPU, {threads_label(threads)}, {op}"
-    publish(benchmark, on_cpu(op, threads), implementation, group=group, op=OP, case=op)
+    publish(benchmark, on_cpu(op, threads), implementation, op=OP, device=cpu_label(threads), label=op)
 
 
 @functools.cache
 def on_cuda(name: str) -> Measured:
-    """bfloat16, in a graph, inputs rotated."""
+    """bfloat16; calls captured in a graph, inputs rotated."""
     op = OPS[name]
     sets = input_sets(op.bytes(CUDA_TOKENS, 2) // 3)
     inputs = [op.inputs(CUDA_TOKENS, "cuda", torch.bfloat16) for _ in range(sets)]
@@ -153,4 +152,4 @@ def on_cuda(name: str) -> Measured:
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("implementation", [OURS, *PEERS])
 def test_cuda(benchmark, implementation, op):
-    publish(benchmark, on_cuda(op), implementation, group=f"{OP}, CUDA, {op}", op=OP, case=op)
+    publish(benchmark, on_cuda(op), implementation, op=OP, device="CUDA", label=op)

@@ -1,4 +1,4 @@
-"""Training steps on random batches: the model with our ops and with others in their place, and what a step must do."""
+"""Training steps on random batches, with our ops or other back ends, and the FLOPs that a step needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def random_batch(config: Config, examples: int) -> PretrainBatch:
 
 @contextmanager
 def replaced_ops(attention: str, contrastive: str) -> Iterator[None]:
-    """The model's attention and loss by these back ends."""
+    """Makes the model use these back ends for attention and loss."""
     with (
         mock.patch.object(transformer, "rotary_attention", functools.partial(rotary_attention, backend=attention)),
         mock.patch.object(objective, "contrastive_loss", functools.partial(contrastive_loss, backend=contrastive)),
@@ -43,14 +43,14 @@ def replaced_ops(attention: str, contrastive: str) -> Iterator[None]:
 
 
 def made_on(device: torch.device, config: Config) -> MerlotReserve:
-    """The model, its weights drawn on the device: drawing them on the host takes a minute, of the large one more."""
+    """The model, its weights drawn on the device: on the host that takes a minute, and more for the large model."""
     torch.manual_seed(0)
     with device:
         return MerlotReserve(config.model)
 
 
 class Step:
-    """Whole training steps on one batch, as the trainer does them: forward, backward, optimiser."""
+    """Whole training steps on one batch, as the trainer runs them: forward, backward, optimiser."""
 
     def __init__(self, config: Config, batch: PretrainBatch, device: torch.device) -> None:
         self.config, self.batch = config, batch.to(device)
@@ -69,7 +69,7 @@ class Step:
         return self.task.loss(self.model, batch, None)
 
     def loss_and_gradient(self) -> list[torch.Tensor]:
-        """The loss, and the norm of its gradient by each parameter; the weights stay as they are."""
+        """The loss and the norm of its gradient for each parameter; it does not change the weights."""
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16"):
             loss = self._loss(self.batch).total
         gradients = torch.autograd.grad(loss, list(self.model.parameters()))
@@ -79,8 +79,8 @@ class Step:
 class ForwardCounter:
     """FLOPs of the matrix products of a forward and backward pass, counted while the forward pass runs.
 
-    Linear layers and attention between tokens that attend to each other, and nothing else: norms, activations, pooling
-    and the optimiser are not counted, and neither is what a kernel computes twice or for padding.
+    It counts linear layers, and attention between tokens that attend to each other. It does not count norms,
+    activations, pooling, the optimiser, recomputation or padding.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -93,7 +93,7 @@ class ForwardCounter:
 
     def _linear(self, module: nn.Linear, args: tuple[torch.Tensor]) -> None:
         rows = args[0].numel() // module.in_features
-        # Forward, weights' gradient, and the input's where it has one.
+        # Forward, the weights' gradient, and the input's if it has one.
         passes = 2 + args[0].requires_grad
         self.flops += passes * 2 * rows * module.in_features * module.out_features
 
@@ -108,7 +108,7 @@ class ForwardCounter:
 
 
 def step_flops(model: MerlotReserve, batch: PretrainBatch) -> int:
-    """FLOPs that a training step on `batch` needs, see `ForwardCounter`, the loss's logits included."""
+    """FLOPs that a training step on `batch` needs, the loss's logits included; see `ForwardCounter`."""
     counter = ForwardCounter(model)
     try:
         pairs = pretrain_pairs(model, batch)

@@ -1,7 +1,7 @@
-"""Trains the model on random examples for some minutes: does it run, learn, and how fast? `--help` says how.
+"""Trains the model on random examples for a few minutes, to see whether it runs, learns, and how fast; see `--help`.
 
-The trainer's own loader, step and optimiser; nothing of videos is needed. The examples are few, so the loss must fall
-as they are learned by heart. Writes training.jsonl, a line a step, and training.json, the summary.
+It uses the trainer's loader, step and optimiser, and no videos. The examples are few, so that the model memorises them
+and the loss must fall. Writes training.jsonl, one line a step, and training.json, the summary.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from reserve.train.optimizer import make_optimizer
 
 CONFIGS = {"small": SMALL, "base": BASE, "large": LARGE}
 WARM_UP = 5
-"""Steps that compile and fill caches: not among the times."""
+"""Steps that compile and fill caches, excluded from the times."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,9 +44,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", choices=CONFIGS, default="base")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long to train (default: 3)")
     parser.add_argument("--batch_size", type=int, default=16, help="default: 16; see training_step.CUDA_CASES")
-    parser.add_argument("--batches", type=int, default=4, help="different batches, again and again (default: 4)")
+    parser.add_argument("--batches", type=int, default=4, help="number of different batches, repeated (default: 4)")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
-    parser.add_argument("--workers", type=int, default=12, help="processes that make examples (default: 12)")
+    parser.add_argument("--workers", type=int, default=12, help="worker processes of the loader (default: 12)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     return parser
@@ -62,7 +62,7 @@ def settings(options: argparse.Namespace, steps: int = 1_000_000) -> Config:
 def timed_steps(
     model: MerlotReserve, batches: Iterator[PretrainBatch], config: Config, device: torch.device, until: float
 ) -> Iterator[dict[str, float]]:
-    """Trains until the time `until`; yields each step's losses, seconds, and the part of them spent on its batch."""
+    """Trains until the time `until`; yields each step's losses, its seconds, and those it waited for its batch."""
     task, ranks = Pretrain.of(config), Ranks(0, 1, device)
     optimizer = make_optimizer(model, task.parameter_groups(model, config.optimizer), config.optimizer)
 
@@ -82,7 +82,7 @@ def timed_steps(
 
 
 def summary(lines: list[dict[str, float]], config: Config, device: torch.device, flops: int) -> dict[str, Any]:
-    """What the run showed. Times without the first steps."""
+    """The summary of the run; times exclude the first steps."""
     timed = lines[WARM_UP:] or lines
     median = statistics.median(line["seconds"] for line in timed)
     limits = cuda_limits() if device.type == "cuda" else cpu_limits(torch.get_num_threads())
@@ -109,7 +109,7 @@ def summary(lines: list[dict[str, float]], config: Config, device: torch.device,
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 where the loss stayed finite and fell, 1 otherwise."""
+    """Returns 0 if the loss stayed finite and fell, 1 otherwise."""
     options = parser().parse_args(arguments)
     config, device = settings(options), pick_device(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -129,8 +129,15 @@ def main(arguments: list[str] | None = None) -> int:
             log.flush()
     result = {"config": options.config, **summary(lines, config, device, flops)}
     (options.out / "training.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    shown = ("steps", "seconds_a_step", "examples_per_s", "fraction_of_matmul_rate", "waited_for_batches", "peak_bytes")
-    print(*(f"{name}: {result[name]}" for name in (*shown, "loss_first", "loss_last")), sep="\n")
+    printed = (
+        "steps",
+        "seconds_a_step",
+        "examples_per_s",
+        "fraction_of_matmul_rate",
+        "waited_for_batches",
+        "peak_bytes",
+    )
+    print(*(f"{name}: {result[name]}" for name in (*printed, "loss_first", "loss_last")), sep="\n")
     return 0 if result["all_finite"] and result["loss_last"] < result["loss_first"] else 1
 
 

@@ -1,9 +1,9 @@
-"""A whole training step on random batches: the model with our ops, and with others in their place.
+"""A whole training step on random batches: the model with our ops, and with other back ends.
 
-All take steps of one model in turn, since several would not fit a GPU. The learning rate is 0, which costs the
-optimiser as much as another: loss and gradients are compared at the same weights. The batch is there beforehand:
-loading it is not part of the step. FLOPs are those that the step needs, see `step_cases.ForwardCounter`; over the rate
-of a matrix product in the same run they give the utilisation.
+All share one model, since several would not fit a GPU. The learning rate is 0, which does not change the optimiser's
+cost, so that loss and gradients are compared at the same weights. Loading the batch is not part of the step. FLOPs are
+the necessary ones, see `step_cases.ForwardCounter`; divided by the rate of a matrix product in the same run they give
+the utilisation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.interleaved import (
     publish,
     replayed,
 )
-from benchmarks.machine import cpu_limits, threads_label, torch_threads
+from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from benchmarks.step_cases import Step, random_batch, replaced_ops, step_flops
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve_kernels import backends
@@ -45,12 +45,12 @@ SMALL = Config(
     ),
     train=TrainConfig(precision="float32"),
 )
-"""The model of `make demo`; stated here because reading its file needs a package that a GPU machine may not have."""
+"""The model of `make demo`; a copy, because reading its file needs a package that a GPU machine may not have."""
 BASE, LARGE = Config(), Config(model=ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24))
 CPU_EXAMPLES = 8
 CUDA_CASES = {"base, 16 examples": (BASE, 16), "base, 24 examples": (BASE, 24), "large, 6 examples": (LARGE, 6)}
-"""What is to fit a GPU of 141 GB: an example of the base model keeps 3.3 GB for the backward pass, counted on a CPU
-with autocast to bfloat16, and one of the large model by its sizes about 2.5 times that."""
+"""Sized for a GPU of 141 GB: an example of the base model saves 3.3 GB for the backward pass, counted on a CPU with
+autocast to bfloat16, and one of the large model about 2.5 times that, by its sizes."""
 # Attention, loss.
 CPU_OPS = {
     "SDPA, dense loss": ("sdpa", "reference"),
@@ -85,7 +85,7 @@ def _compare(config: Config, examples: int, device: str, others: dict[str, tuple
     on_cuda = device == "cuda"
     still = replace(config, optimizer=replace(config.optimizer, learning_rate=0.0))
     step = Step(still, random_batch(config, examples), torch.device(device))
-    # The optimiser's moments are there from the first step on.
+    # The first step allocates the optimiser's moments.
     step()
     ours = {OURS: ("auto", "auto")}
     measured = measure(
@@ -99,7 +99,7 @@ def _compare(config: Config, examples: int, device: str, others: dict[str, tuple
     limits = cuda_limits() if on_cuda else cpu_limits(torch.get_num_threads())
     with torch.autocast(device, torch.bfloat16, enabled=on_cuda):
         flops = step_flops(step.model, step.batch)
-    # Weights read in both passes and updated once, with gradients and moments: little beside the products.
+    # The traffic of weights, gradients and moments is small beside the products.
     measured.facts = {"examples": examples, "flops": flops, "bytes": 0, **limits}
     return measured
 
@@ -114,16 +114,8 @@ def on_cpu(threads: int) -> Measured:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("implementation", [OURS, *CPU_OPS])
 def test_cpu(benchmark, implementation, threads):
-    case = f"small model, {CPU_EXAMPLES} examples"
-    publish(
-        benchmark,
-        on_cpu(threads),
-        implementation,
-        group=f"{OP}, CPU, {threads_label(threads)}, {case}",
-        op=OP,
-        case=case,
-    )
-    benchmark.extra_info["threads"] = threads
+    label = f"small model, {CPU_EXAMPLES} examples"
+    publish(benchmark, on_cpu(threads), implementation, op=OP, device=cpu_label(threads), label=label, threads=threads)
 
 
 @functools.cache
@@ -136,4 +128,4 @@ def on_cuda(case: str) -> Measured:
 @pytest.mark.parametrize("case", CUDA_CASES)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_OPS])
 def test_cuda(benchmark, implementation, case):
-    publish(benchmark, on_cuda(case), implementation, group=f"{OP}, CUDA, {case}", op=OP, case=case)
+    publish(benchmark, on_cuda(case), implementation, op=OP, device="CUDA", label=case)

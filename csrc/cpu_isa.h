@@ -5,10 +5,10 @@
 
 namespace reserve {
 
-// Whether the code for `isa`, one of reserve_isa but AUTO, can run here.
+// Whether this processor and build can run `isa`, one of reserve_isa except AUTO.
 bool can_run(int32_t isa) noexcept;
 
-// `isa` itself, or for AUTO the best that can run here.
+// `isa` itself, or for AUTO the best that this processor and build can run.
 int32_t best_isa(int32_t isa) noexcept;
 
 }  // namespace reserve

@@ -8,7 +8,7 @@ namespace reserve {
 
 constexpr int most_threads = 256;
 
-// Calls `run` in `count` threads, this one among them, and returns when all have; `run` shares out the work itself.
+// Calls `run` in `count` threads, this one included, and returns when all are done; `run` divides the work itself.
 template <typename Run>
 void on_threads(int64_t count, const Run& run) noexcept {
   if (count > most_threads) count = most_threads;
@@ -18,7 +18,7 @@ void on_threads(int64_t count, const Run& run) noexcept {
     try {
       helpers[started] = std::thread([&run] { run(); });
     } catch (...) {
-      break;  // The system gives no more threads: those there are do the work.
+      break;  // No more threads available: the existing ones do the work.
     }
   }
   run();

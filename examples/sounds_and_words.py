@@ -1,10 +1,10 @@
-"""The ops in a training loop that has nothing else of this project: sounds are matched with their descriptions.
+"""A training loop that uses only the ops: it matches sounds with their descriptions.
 
     python examples/sounds_and_words.py --help
 
-Clips of 1 to 3 s of made-up sounds, each with three words ("low rising quick"), are encoded and matched in the batch,
-as in CLIP. Clips of different lengths lie one after another, as samples and as tokens: attention sees no padding and no
-mask. It takes about a minute on a CPU; a GPU is used where there is one.
+Synthetic clips of 1 to 3 s, each described by three words ("low rising quick"), are encoded and matched within the
+batch, as in CLIP. Clips of different lengths are packed, as samples and as tokens, so that attention needs no padding
+and no mask. It takes about a minute on a CPU, and uses a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORDS = [*PITCHES, *SHAPES, *BEATS]
 
 
 def make_clip(description: tuple[str, str, str], generator: torch.Generator) -> torch.Tensor:
-    """Samples of a sound as described: a gliding, pulsing tone of random length, loudness and tuning, in noise."""
+    """Samples of the described sound: a gliding, pulsing tone of random length, loudness and tuning, in noise."""
     pitch, shape, beat = description
     length, loudness, tuning = torch.rand(3, generator=generator).tolist()
     seconds = torch.arange(int(SAMPLE_RATE * (1 + 2 * length))) / SAMPLE_RATE

@@ -1,15 +1,18 @@
 """Fused ops for MERLOT Reserve, usable on their own.
 
-    from reserve_kernels import BF16AdamW, contrastive_loss, log_mel_spectrogram, rotary_attention
+    >>> import torch
+    >>> from reserve_kernels import log_mel_spectrogram
+    >>> log_mel_spectrogram(torch.zeros(2, 110250)).shape  # two clips of 5 s at 22050 Hz
+    torch.Size([2, 188, 64])
 
-`backends()` tells which implementations can run on this machine, and why the others cannot.
+`backends()` lists which implementations can run on this machine, and why the others cannot.
 """
 
 from reserve_kernels.adamw import BF16AdamW
 from reserve_kernels.attention import rotary_attention
-from reserve_kernels.backends import backends
 from reserve_kernels.contrastive import ContrastiveLoss, contrastive_loss
 from reserve_kernels.log_mel import log_mel_spectrogram
+from reserve_kernels.status import backends
 
 __all__ = [
     "BF16AdamW",

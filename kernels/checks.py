@@ -1,4 +1,4 @@
-"""Argument checks shared by the ops: each error names the argument, what it got and what it wants."""
+"""Argument checks shared by the ops. Each error names the argument, what it was and what is allowed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def check_tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...]) -> t
 
 
 def check_same_device(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
-    """Raises ValueError unless both tensors are on one device."""
+    """Raises ValueError unless both tensors are on the same device."""
     if value.device != other.device:
         raise ValueError(f"{name} must be on {other_name}'s device {other.device}; got {value.device}")
 
 
 def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Raises TypeError unless `value` is an integer (a compiler's too), ValueError unless it lies within."""
+    """Raises TypeError unless `value` is an integer (a SymInt counts), ValueError unless it is within the bounds."""
     allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, (int, np.integer, torch.SymInt)):
         raise TypeError(f"{name} must be an integer {allowed}; got {value!r}")
@@ -36,7 +36,7 @@ def check_integer(name: str, value: object, least: int, most: int | None = None)
 
 
 def check_real(name: str, value: object) -> None:
-    """Raises TypeError unless `value` is a number of Python or NumPy, ValueError unless it is finite."""
+    """Raises TypeError unless `value` is a Python or NumPy number, ValueError unless it is finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number; got {value!r}")
     if not -math.inf < value < math.inf:

@@ -1,6 +1,6 @@
-"""Finds and loads the library of csrc/, whose native ops are called through ctypes.
+"""Finds and loads the library built from csrc/, and calls its ops through ctypes.
 
-Nothing is loaded at import; without the library the ops run their other implementations.
+Importing this loads nothing. Without the library the ops fall back to their other implementations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ISA = {"auto": 0, "baseline": 1, "avx2": 2, "avx512": 3}
 
 
 class LogMel(ctypes.Structure):
-    """`reserve_log_mel` of reserve_native.h, which says what each field means."""
+    """`reserve_log_mel` of reserve_native.h, which documents the fields."""
 
     _fields_ = (
         ("waveform", ctypes.c_void_p),
@@ -63,7 +63,7 @@ class AdamwTensor(ctypes.Structure):
 
 
 class AdamwSettings(ctypes.Structure):
-    """`reserve_adamw_settings` of reserve_native.h, which says what each field means."""
+    """`reserve_adamw_settings` of reserve_native.h, which documents the fields."""
 
     _fields_ = (
         ("learning_rate", ctypes.c_float),
@@ -83,15 +83,15 @@ _ADAMW: list[Any] = [ctypes.POINTER(AdamwSettings), ctypes.POINTER(AdamwTensor),
 
 
 class NativeLibrary:
-    """The loaded library with typed functions. Each raises MemoryError, ValueError or RuntimeError where C says so."""
+    """The loaded library with typed functions. They raise MemoryError, ValueError or RuntimeError on failure."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError when the file cannot be loaded, ImportError when it speaks another version."""
+        """Raises OSError if the file cannot be loaded, ImportError if it has another interface version."""
         self.path = path
         self._c = ctypes.CDLL(str(path))
         version = getattr(self._c, "reserve_abi_version", lambda: None)()
         if version != ABI_VERSION:
-            raise ImportError(f"{path} has interface version {version}, wanted {ABI_VERSION}; install again")
+            raise ImportError(f"{path} has interface version {version}, but {ABI_VERSION} is needed; install again")
         self._c.reserve_status_message.argtypes = [ctypes.c_int32]
         self._c.reserve_status_message.restype = ctypes.c_char_p
         self._c.reserve_log_mel_cpu.argtypes = [ctypes.POINTER(LogMel), ctypes.c_int32, ctypes.c_int32]
@@ -99,46 +99,46 @@ class NativeLibrary:
         self.has_cuda = bool(self._c.reserve_has_cuda())
 
     def has_isa(self, isa: str) -> bool:
-        """Whether the CPU ops can run with the instruction set "baseline", "avx2" or "avx512" here."""
+        """Whether this CPU and build have the instruction set "baseline", "avx2" or "avx512"."""
         return bool(self._c.reserve_has_isa(ISA[isa]))
 
     def log_mel_cpu(self, problem: LogMel, threads: int, isa: str = "auto") -> None:
-        """Fills `problem.out`; its pointers are to memory of the CPU. Releases the interpreter lock meanwhile."""
+        """Fills `problem.out`; all pointers are to CPU memory. Releases the GIL while it runs."""
         self._check("log_mel_cpu", self._c.reserve_log_mel_cpu(ctypes.byref(problem), threads, ISA[isa]))
 
     def log_mel_cuda(self, problem: LogMel, stream: int) -> None:
-        """Queues the kernel in `stream` (a cudaStream_t) of the current device; the pointers are to its memory."""
+        """Launches the kernel on `stream` (a cudaStream_t) of the current device; all pointers are to its memory."""
         run = self._c.reserve_log_mel_cuda
         run.argtypes = [ctypes.POINTER(LogMel), ctypes.c_void_p]
         self._check("log_mel_cuda", run(ctypes.byref(problem), stream))
 
     def log_mel_emulated(self, problem: LogMel) -> None:
-        """Executes the code of the CUDA kernel on the CPU, thread after thread: slow, for tests."""
+        """Runs the code of the CUDA kernel on the CPU, thread by thread: slow, for tests."""
         self._check("log_mel_emulated", self._c.reserve_log_mel_emulated(ctypes.byref(problem)))
 
     def adamw_cpu(
         self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor], threads: int, isa: str = "auto"
     ) -> None:
-        """Updates all `tensors`, whose pointers are to memory of the CPU. Releases the interpreter lock meanwhile."""
+        """Updates all `tensors`, whose pointers are to CPU memory. Releases the GIL while it runs."""
         run = self._c.reserve_adamw_cpu
         run.argtypes = [*_ADAMW, ctypes.c_int32, ctypes.c_int32]
         self._check("adamw_cpu", run(ctypes.byref(settings), tensors, len(tensors), threads, ISA[isa]))
 
     def adamw_cuda(self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor], stream: int) -> None:
-        """Queues the updates in `stream` (a cudaStream_t) of the current device; the pointers are to its memory."""
+        """Launches the updates on `stream` (a cudaStream_t) of the current device; all pointers are to its memory."""
         run = self._c.reserve_adamw_cuda
         run.argtypes = [*_ADAMW, ctypes.c_void_p]
         self._check("adamw_cuda", run(ctypes.byref(settings), tensors, len(tensors), stream))
 
     def adamw_emulated(self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor]) -> None:
-        """Executes the code of the CUDA kernel on the CPU, thread after thread: slow, for tests."""
+        """Runs the code of the CUDA kernel on the CPU, thread by thread: slow, for tests."""
         run = self._c.reserve_adamw_emulated
         run.argtypes = _ADAMW
         self._check("adamw_emulated", run(ctypes.byref(settings), tensors, len(tensors)))
 
     def log_mel_tables(self, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the CUDA code needs of an `n_fft` that has a plan, on the CPU: twiddles (float32), and for each bin the
-        place of its power (int32 [n_fft // 2 + 1]).
+        """Tables of the CUDA code for an `n_fft` that has a plan, on the CPU: the twiddles (float32), and where each
+        bin's power is stored (int32 [n_fft // 2 + 1]).
         """
         floats, bins = ctypes.c_int32(), ctypes.c_int32()
         sizes = self._c.reserve_log_mel_table_sizes
@@ -151,7 +151,7 @@ class NativeLibrary:
         return twiddles, places
 
     def log_mel_cuda_shared_bytes(self, n_fft: int, hop_length: int, n_mels: int) -> int:
-        """The shared memory in bytes that a block of the CUDA kernel needs. Any build can tell."""
+        """The bytes of shared memory that a block of the CUDA kernel needs; a build without CUDA knows too."""
         ask, needed = self._c.reserve_log_mel_cuda_shared_bytes, ctypes.c_int64()
         self._check("log_mel_cuda_shared_bytes", ask(n_fft, hop_length, n_mels, ctypes.byref(needed)))
         return needed.value
@@ -165,10 +165,10 @@ class NativeLibrary:
 
 @functools.cache
 def _load() -> NativeLibrary | str:
-    """The library, or the reason why there is none."""
+    """The library, or why it cannot be loaded."""
     path = Path(__file__).with_name(LIBRARY)
     if not path.exists():
-        return "the native library is not built: install where there are a C++ compiler and CMake"
+        return "the native library is not built: install with a C++ compiler and CMake"
     try:
         return NativeLibrary(path)
     except (OSError, ImportError) as error:
@@ -176,7 +176,7 @@ def _load() -> NativeLibrary | str:
 
 
 def library() -> NativeLibrary:
-    """The native library. Raises RuntimeError with the reason where there is none."""
+    """The native library. Raises RuntimeError with the reason if it cannot be loaded."""
     loaded = _load()
     if isinstance(loaded, str):
         raise RuntimeError(loaded)
@@ -184,23 +184,23 @@ def library() -> NativeLibrary:
 
 
 def cpu_unavailable() -> str | None:
-    """None where native CPU ops can run, else the reason."""
+    """None if native CPU ops can run, else the reason."""
     loaded = _load()
     return loaded if isinstance(loaded, str) else None
 
 
 def cuda_unavailable() -> str | None:
-    """None where the library holds CUDA code, else the reason. Says nothing about whether there is a GPU."""
+    """None if the library has CUDA code, else the reason. It does not look for a GPU."""
     loaded = _load()
     if isinstance(loaded, str):
         return loaded
-    return None if loaded.has_cuda else "the native library was built without CUDA: install where there is nvcc"
+    return None if loaded.has_cuda else "the native library was built without CUDA: install with nvcc"
 
 
 def describe() -> str:
-    """One line on what of the native library can run here."""
-    absent = cpu_unavailable()
-    if absent is not None:
-        return f"native ops: left out ({absent}); the ops run in PyTorch"
+    """One line on which native ops can run."""
+    reason = cpu_unavailable()
+    if reason is not None:
+        return f"native ops: none ({reason}); the ops run in PyTorch"
     cuda = cuda_unavailable()
     return "native ops: CPU and CUDA" if cuda is None else f"native ops: CPU; no CUDA ({cuda})"

@@ -1,4 +1,4 @@
-"""Keeping an op's own arithmetic out of autocast's reach."""
+"""Shields an op's own arithmetic from autocast."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 def without_autocast(function: Callable[P, Result]) -> Callable[P, Result]:
-    """Runs an op's implementation, whose first argument is a tensor, with autocast off on that tensor's device.
+    """Turns autocast off around an op's implementation, on the device of its first argument, a tensor.
 
-    Autocast stays on inside an op and would compute the op's float32 matrix products in half precision.
+    Otherwise autocast stays on inside the op and computes its float32 matrix products in half precision.
     """
 
     @functools.wraps(function)

@@ -52,7 +52,7 @@ RESERVE = modules("reserve", "reserve")
 KERNELS = modules("reserve_kernels", "kernels")
 
 
-def test_every_package_has_its_arrows():
+def test_every_package_is_listed():
     rooms = {name.split(".")[1] for name in RESERVE if "." in name} - {"__main__"}
     assert rooms == ALLOWED.keys()
 

@@ -1,4 +1,4 @@
-"""What each op is to reach, and whether it did."""
+"""The targets of each op, and whether it meets them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEST_PEER, BEST_LESSER_PEER = "the fastest peer", "the fastest peer doing less"
 
 @dataclass(frozen=True)
 class Bar:
-    """`quantity` of our op in the group `group` against `peer` is to be at least `least`, or at most `most`."""
+    """A target: `quantity` of our op in `group` against `peer` is at least `least`, or at most `most`."""
 
     op: str
     what: str
@@ -26,7 +26,7 @@ class Bar:
     most: float = float("inf")
 
     def value(self, machines: list[Machine]) -> tuple[Machine, float] | None:
-        """Of the first machine that has it."""
+        """The value on the first machine that has measured it."""
         for machine in machines:
             for case in machine.cases:
                 if case.group == self.group and (peer := self._peer(case)) is not None:
@@ -111,14 +111,30 @@ BARS = [*_attention(), *_contrastive(), *_log_mel()]
 
 
 def table(machines: list[Machine], op: str | None = None) -> str:
-    """Every bar with what was measured, or of one op."""
-    rows = ["| op | case | figure | bar | measured | |", "| --- | --- | --- | --- | --- | --- |"]
+    """Every target with the measured value, or those of one op."""
+    return _rows([bar for bar in BARS if op in (None, bar.op)], machines)
+
+
+def measured_table(machines: list[Machine]) -> str:
+    """The targets that were measured, and a line that names the others."""
+    measured = [bar for bar in BARS if bar.value(machines) is not None]
+    cases: dict[str, list[str]] = {}
     for bar in BARS:
-        if op is not None and bar.op != op:
-            continue
+        if bar not in measured and _case(bar) not in cases.setdefault(bar.op, []):
+            cases[bar.op].append(_case(bar))
+    others = ", ".join(f"{op} ({'; '.join(named)})" for op, named in cases.items() if named)
+    return _rows(measured, machines) + (f"\n\nNot measured: {others}." if others else "")
+
+
+def _rows(bars: list[Bar], machines: list[Machine]) -> str:
+    rows = ["| op | case | figure | bar | measured | |", "| --- | --- | --- | --- | --- | --- |"]
+    for bar in bars:
         found = bar.value(machines)
         measured = NOT_MEASURED if found is None else f"{found[1]:.3g}"
         verdict = "" if found is None else "met" if bar.met(found[1]) else "**missed**"
-        case = bar.group.removeprefix(f"{bar.op}, ").replace("CUDA", "H200")
-        rows.append(f"| {bar.op} | {case} | {bar.what} | {bar.bound} | {measured} | {verdict} |")
+        rows.append(f"| {bar.op} | {_case(bar)} | {bar.what} | {bar.bound} | {measured} | {verdict} |")
     return "\n".join(rows)
+
+
+def _case(bar: Bar) -> str:
+    return bar.group.removeprefix(f"{bar.op}, ").replace("CUDA", "H200")

@@ -1,4 +1,4 @@
-"""Where the figures are shown: docs/benchmarks.md whole, and marked places in other pages."""
+"""Writes docs/benchmarks.md and the marked places in other pages from the results."""
 
 from __future__ import annotations
 
@@ -11,42 +11,35 @@ from pathlib import Path
 from benchmarks.report import bars, resources, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
+from reserve_kernels.registry import OPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/benchmarks.md"
 RESOURCES_PAGE = "docs/kernels/resources.md"
 FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
-"""Of each plot, a digest of the figures that it was drawn from, and one of the file: a plot is not drawn again to be
-checked, since its bytes depend on the version of the drawing library."""
-OPS = {
-    "rotary_attention": "attention",
-    "contrastive_loss": "contrastive",
-    "log_mel_spectrogram": "log_mel",
-    "BF16AdamW": "adamw",
-}
-"""Ops, and their pages in docs/kernels."""
-
+"""For each plot, a digest of the numbers that it was drawn from, and one of the file. A check cannot draw plots again:
+their bytes depend on the version of the drawing library."""
 HEAD = """# Benchmarks
 
-Written by `make bench-report` from [benchmarks/results](../benchmarks/results); `make test` fails where it is not up to
+`make bench-report` writes this page from [benchmarks/results](../benchmarks/results); `make test` fails if it is out of
 date.
 
-Every round runs each implementation once, in an order that turns, in one process; shown are medians and quartiles over
-the rounds. Peers do the whole job (those called *less* leave out what is named), and their results are compared with
-ours before they are timed. On a GPU, times are by events, with inputs rotated or the L2 cache flushed. "Of the limit"
-is the least time for the FLOPs and bytes that the job needs, at the rates of a matrix product and a copy measured in
-the same run, over the median. Extra memory is the growth of the peak during the call, gradients included.
+Every round runs each implementation once, in rotating order, in one process. The tables show medians and quartiles over
+the rounds. Peers do the whole job (those called *less* skip what is named), and their results are compared with ours
+before they are timed. On a GPU, times are by events, with inputs rotated or the L2 cache flushed. "Of the limit" is the
+minimum time for the FLOPs and bytes of the job, at the rates of a matrix product and a copy measured in the same run,
+divided by the median. Extra memory is the growth of the peak during the call, gradients included.
 
-`make bench SAVE=1` measures this machine, `make gpu` a GPU machine; `python -m benchmarks --help` says more.
+`make bench SAVE=1` measures this machine, and `make gpu` a GPU machine; see `python -m benchmarks --help`.
 """
 
 
 def pages(machines: list[Machine]) -> dict[str, str]:
-    """The text of every page that shows figures, by path."""
+    """The text of every generated page, by path."""
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
-    places = {"bars": bars.table(machines)}
-    for op in OPS:
+    places = {"measured bars": bars.measured_table(machines)}
+    for op in (op.name for op in OPS):
         places[f"bars of {op}"] = bars.table(machines, op)
         places[f"figures of {op}"] = _op_figures(machines, op)
     for path in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]):
@@ -60,19 +53,19 @@ def pages(machines: list[Machine]) -> dict[str, str]:
 
 
 def _filled(text: str, places: dict[str, str]) -> str:
-    """`text` with what stands between `<!-- figures: NAME -->` and `<!-- end -->` replaced."""
+    """`text` with everything between `<!-- figures: NAME -->` and `<!-- end -->` replaced."""
 
     def fill(match: re.Match[str]) -> str:
         name = match.group(2)
         if name not in places:
-            raise ValueError(f"no figures {name!r}; there are {', '.join(places)}")
+            raise ValueError(f"no figures {name!r}; choose from {', '.join(places)}")
         return f"{match.group(1)}\n{places[name]}\n{match.group(3)}"
 
     return re.sub(r"(<!-- figures: (.+?) -->)\n.*?(<!-- end -->)", fill, text, flags=re.DOTALL)
 
 
 def _page(machines: list[Machine]) -> str:
-    parts = [HEAD, "## What is to be reached\n", bars.table(machines), ""]
+    parts = [HEAD, "## Targets\n", bars.table(machines), ""]
     for machine in machines:
         parts += [f"## {machine.title}\n", tables.provenance(machine), ""]
         plots = {name: draw for name, _, draw in all_plots(machine)}
@@ -105,7 +98,7 @@ def digest(data: bytes) -> str:
 
 
 def _of_cases(cases: list[Case]) -> str:
-    """Stands for everything that a plot of these cases shows."""
+    """A digest of everything that a plot of these cases shows."""
     figures = [
         (case.group, name, timing.median, timing.info.get("peak_extra_bytes"), sorted(case.facts.items(), key=str))
         for case in cases
@@ -151,7 +144,7 @@ def _index(root: Path) -> dict[str, dict[str, str]]:
 
 
 def stale(machines: list[Machine] | None = None, root: Path = ROOT) -> list[str]:
-    """Pages and plots that are not what the results give, edited by hand included."""
+    """Pages and plots that do not match the results, for example because someone edited them."""
     machines = load() if machines is None else machines
     wrong = [
         name

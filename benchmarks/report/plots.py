@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 OURS_COLOUR, INK, FAINT, LIMIT = "#1f6feb", "#333b46", "#d5dae1", "#c2410c"
 PEER_COLOURS = ("#64748b", "#94a3b8", "#0f766e", "#a16207", "#7c3aed", "#be185d", "#15803d", "#334155")
 SCALED_BY = {"length": "tokens of a sequence", "clips": "clips of 5 s", "pairs": "pairs"}
-"""What cases of scaling differ in."""
+"""The fact that varies in scaling cases, and its label."""
 
 
 def all_plots(machine: Machine) -> Iterator[tuple[str, list[Case], Any]]:
-    """Name, cases and function (cases, path) of each plot that the machine has figures for."""
+    """Name, cases and function (cases, path) of each plot that the machine has results for."""
     for op in dict.fromkeys(case.op for case in machine.cases):
         cases = [case for case in machine.cases if case.op == op]
         stem = f"{machine.name}-{op.replace(' ', '-')}"
@@ -54,7 +54,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _bars(cases: list[Case], values: dict[tuple[str, str], tuple[float, str]]) -> tuple[Figure, Axes]:
-    """Horizontal bars with their labels, one an implementation, in blocks of cases."""
+    """Labelled horizontal bars, one for each implementation, grouped by case."""
     figure, axes = _figure(7.4, 0.9 + sum(0.17 * len(case.timings) + 0.16 for case in cases))
     place, ticks = 0.0, []
     peers = list(dict.fromkeys(name for case in cases for name in case.timings if name != OURS))
@@ -79,7 +79,7 @@ def _bars(cases: list[Case], values: dict[tuple[str, str], tuple[float, str]]) -
 
 
 def draw_speed(cases: list[Case], path: Path) -> None:
-    """In percent of the machine's limit where that was counted, and otherwise relative to ours."""
+    """Speed in percent of the machine's limit if it is known for all cases, and otherwise relative to ours."""
     limits = {case.group: limit_seconds(case.facts) for case in cases}
     counted = all(limits.values())
     values = {}

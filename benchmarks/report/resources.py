@@ -1,4 +1,4 @@
-"""docs/kernels/resources.md: what the compiled kernels need, and how much of a chip that lets them use."""
+"""docs/kernels/resources.md: the resources of the compiled kernels, and their occupancy."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ TABLES = Path(__file__).parents[2] / "tests" / "kernels"
 MATRIX_INSTRUCTIONS = ("HMMA", "HGMMA", "UTCHMMA")
 
 PARTITIONS = 4
-"""Of a multiprocessor."""
+"""Partitions of a multiprocessor."""
 
-HEAD = """# What the compiled kernels need
+HEAD = """# Resources of the compiled kernels
 
-Written by `make bench-report` from the tables that `make triton-resources` and `make cuda-resources` compile without a
-GPU, and that `make test` compares with the code: a spill, a lost tensor-core instruction or a change that nobody wrote
-down fails it.
+`make bench-report` writes this page from the tables that `make triton-resources` and `make cuda-resources` compile
+without a GPU. `make test` compares the tables with the code: it fails on a spill, a lost tensor-core instruction or a
+change that is not in the table.
 
-Occupancy is the share of a multiprocessor's warps that fit by registers, shared memory and threads. It is no aim in
-itself: kernels that live on tensor cores run well at 25%.
+Occupancy is the share of a multiprocessor's warps that fit by registers, shared memory and threads. It is not a goal in
+itself: kernels that depend on tensor cores run well at 25%.
 """
 
 
@@ -47,7 +47,7 @@ CHIPS = {
 
 def blocks_that_fit(chip: Multiprocessor, registers: int, shared_bytes: int, warps: int) -> int:
     """Blocks of `warps` warps that a multiprocessor holds at once; 0 where not even one fits."""
-    # Each of the four partitions has a quarter of the registers, and keeps its warps whole.
+    # Each of the four partitions has a quarter of the registers, and a warp stays in one partition.
     of_a_warp = _round_up(32 * registers, chip.register_unit)
     by_registers = PARTITIONS * (chip.registers // PARTITIONS // of_a_warp) // warps
     by_memory = chip.shared_bytes // (_round_up(shared_bytes, chip.shared_unit) + chip.reserved_bytes)

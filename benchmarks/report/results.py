@@ -1,4 +1,4 @@
-"""What pytest-benchmark stored, as cases with their implementations."""
+"""Loads the results of pytest-benchmark as cases with their implementations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 @dataclass(frozen=True)
 class Timing:
-    """One implementation of a case: seconds, and what else was noted of it."""
+    """One implementation of a case: seconds, and its other facts."""
 
     median: float
     low: float
@@ -27,7 +27,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Case:
-    """A job that several implementations did in one run. `timings` has ours first, then the peers by their medians."""
+    """A job that several implementations did in one run. `timings` has ours first, then the peers by median."""
 
     machine: str
     op: str
@@ -49,18 +49,18 @@ class Case:
         return self.group.removeprefix(f"{self.op}, ")
 
     def faster_than(self, peer: str) -> float:
-        """How many times the peer's median ours is contained in."""
+        """The peer's median over ours."""
         return self.timings[peer].median / self.timings[OURS].median
 
     def memory_ratio(self, peer: str) -> float | None:
-        """The peer's extra memory over ours, where both were measured."""
+        """The peer's extra memory over ours; None unless both were measured."""
         theirs, ours = (self.timings[name].info.get("peak_extra_bytes") for name in (peer, OURS))
         return theirs / ours if theirs and ours else None
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A folder of results: what the machine is, and its cases."""
+    """A folder of results: the machine and its cases."""
 
     name: str
     runs: dict[str, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The tables of a machine's figures."""
+"""Tables of a machine's results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.report.results import Case, Machine
 
 
 def seconds(value: float) -> str:
-    """With three digits and a unit."""
+    """`value` with three digits and a unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= scale:
             return f"{value / scale:.3g} {unit}"
@@ -24,7 +24,7 @@ def size(value: float) -> str:
 
 
 def provenance(machine: Machine) -> str:
-    """One row a file: when, which commit, which versions, which limits were measured beside it."""
+    """One row a file: date, commit, versions, and the limits measured in the same run."""
     rows = ["| file | date | commit | torch | clocks | copy | matrix product |", "| --- " * 7 + "|"]
     for name, run in machine.runs.items():
         info, commit = run["machine_info"], run["commit_info"]
@@ -52,7 +52,7 @@ def _limits(cases: list[Case]) -> str:
 
 
 def op_table(cases: list[Case]) -> str:
-    """One row an implementation."""
+    """A row for each implementation."""
     rows = [
         "| case | implementation | median | quartiles | ours is faster by | of the limit | extra memory |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -64,7 +64,7 @@ def op_table(cases: list[Case]) -> str:
             share = "" if not limit else f"{limit / timing.median:.0%}"
             peak = timing.info.get("peak_extra_bytes")
             called = f"**{name}**" if name == OURS else name
-            # Beside others whose calls are in a graph.
+            # Others' calls are in a graph.
             called += ", launches included" if timing.info.get("in_graph") is False else ""
             rows.append(
                 f"| {case.label if name == OURS else ''} | {called} "

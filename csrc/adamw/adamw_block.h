@@ -16,7 +16,7 @@ constexpr int adamw_tensors_per_launch = 72;
 struct AdamwLaunch {
   reserve_adamw_settings settings;
   int32_t tensors;
-  uint32_t first_block[adamw_tensors_per_launch + 1];  // of each tensor's blocks; then how many there are
+  uint32_t first_block[adamw_tensors_per_launch + 1];  // each tensor's first block, then the number of blocks
   reserve_adamw_tensor tensor[adamw_tensors_per_launch];
 };
 static_assert(sizeof(AdamwLaunch) <= 4096, "too many tensors for a kernel's arguments");

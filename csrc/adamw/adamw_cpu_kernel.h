@@ -1,5 +1,5 @@
-// AdamW over an array, compiled once for each instruction set, whose vectors the compiler fills: RESERVE_KERNEL is the
-// function's name. All functions here and in what is included are inlined or local, so that none is shared.
+// AdamW over an array, compiled and vectorised once for each instruction set: RESERVE_KERNEL is the function's name. All
+// functions of this file and its includes are inlined or local, so that instruction sets share none.
 #include "adamw_cpu.h"
 #include "adamw_number.h"
 

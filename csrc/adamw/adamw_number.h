@@ -51,13 +51,13 @@ RESERVE_HD uint16_t encode_second_moment(float v) {
   const float cube = flushed(v * v * v);
   const uint32_t rounded = bfloat16_bits(cube);
   const float wide = float_of(rounded);
-  // The raised one wins ties: zero, and cubes below about 2^-117, of which both distances are subnormal.
+  // The raised one wins ties: zero, and cubes below about 2^-117, whose distances are both subnormal.
   const bool plain = flushed(fabsf(wide - cube)) < flushed(fabsf(wide * precision_bit - cube));
   return static_cast<uint16_t>((rounded ^ (plain ? 0u : 0x80000000u)) >> 16);
 }
 
-// a / (sqrt(b) + c), on the GPU to some units in the last place: the exact root and quotient of 0 and of tiny numbers
-// would call functions there.
+// a / (sqrt(b) + c), on the GPU to a few units in the last place: the exact root and quotient would call functions for 0
+// and tiny numbers.
 RESERVE_HD float quotient_by_root(float a, float b, float c) {
 #if defined(__CUDA_ARCH__)
   float root;
@@ -78,8 +78,8 @@ RESERVE_HD void write_first(uint16_t* to, float m) { *to = to_bfloat16(m); }
 RESERVE_HD void write_second(float* to, float v) { *to = v; }
 RESERVE_HD void write_second(uint16_t* to, float v) { *to = encode_second_moment(v); }
 
-// Finite gradients count as this at most. A second moment, a mean of squares, then stays where its cube (of bfloat16
-// ones) is finite: infinity once stored would never leave, and make a weight NaN.
+// The clamp of finite gradients. It keeps a second moment, a mean of squares, finite (in bfloat16 its cube): a stored
+// infinity would stay forever and make the weight NaN.
 RESERVE_HD float largest_gradient(const float* /*v*/) { return 0x1p63f; }
 RESERVE_HD float largest_gradient(const uint16_t* /*v*/) { return 0x1p21f; }
 

@@ -1,4 +1,4 @@
-// Random numbers, and arrays that end where they end, for the fuzz drivers.
+// Random numbers, and arrays without slack behind them, for the fuzz drivers.
 #pragma once
 
 #include <cstdint>

@@ -12,7 +12,7 @@
 #define RESERVE_API
 #endif
 
-// Changes whenever a struct or a signature below changes; kernels/native.py states the version it speaks.
+// Increase it whenever a struct or a signature below changes, together with ABI_VERSION in kernels/native.py.
 #define RESERVE_ABI_VERSION 3
 
 #ifdef __cplusplus
@@ -39,15 +39,15 @@ typedef enum {
 } reserve_isa;
 
 RESERVE_API int32_t reserve_abi_version(void);
-// 1 where the library holds CUDA code, else 0.
+// 1 if the library has CUDA code, else 0.
 RESERVE_API int32_t reserve_has_cuda(void);
-// 1 where `isa` can run on this processor with this build, else 0.
+// 1 if this processor and this build have `isa`, else 0.
 RESERVE_API int32_t reserve_has_isa(int32_t isa);
 // What a status means, in English; never null. For RESERVE_CUDA_ERROR the last CUDA error of the calling thread, which
 // its next one overwrites.
 RESERVE_API const char* reserve_status_message(int32_t status);
 
-// The weight of a bin in a band, and the place of the bin's power in the shared memory of a CUDA block.
+// The weight of a bin in a band, and the index of the bin's power in the shared memory of a CUDA block.
 typedef struct {
   int32_t place;
   float weight;
@@ -60,7 +60,7 @@ typedef struct {
   const int64_t* clip_offsets;  // [clips + 1] into waveform, not decreasing; null: clips lie clip_stride apart
   int64_t clips;
   int64_t samples;      // of each clip; with clip_offsets: length of waveform
-  int64_t clip_stride;  // samples from one clip to the next, 0 for one clip over and over; unused with clip_offsets
+  int64_t clip_stride;  // samples from one clip to the next, 0 to repeat one clip; unused with clip_offsets
   int64_t frames;       // rows written per clip; those from the clip's own number, 1 + samples / hop_length, on are 0
   int32_t n_fft;        // 1536, 3072 or 4608
   int32_t hop_length;
@@ -75,34 +75,33 @@ typedef struct {
   float append_value;
   int32_t out_dtype;
   void* out;                  // [clips, frames, n_mels + append]
-  const float* twiddles;  // for CUDA: what reserve_log_mel_tables gives
+  const float* twiddles;  // for CUDA: from reserve_log_mel_tables
   const int32_t* placed_row;  // for CUDA: [n_mels + 1] where each band's weights start in placed_weight, multiples of 4
-  // For CUDA: the weights of each band with the places of what they weigh, filled up with zeros that weigh any of them.
+  // For CUDA: the weights of each band with the places of their powers, padded with zero weights.
   const reserve_placed_weight* placed_weight;
 } reserve_log_mel;
 
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
 RESERVE_API int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t threads, int32_t isa);
 
-// How long the tables of an n_fft are, and the tables: the twiddles of its transform, and for each of its bins the
-// place of its power in the shared memory of a CUDA block.
+// The lengths of the tables of an n_fft, and the tables: the twiddles of its transform, and for each bin the index of
+// its power in the shared memory of a CUDA block.
 RESERVE_API int32_t reserve_log_mel_table_sizes(int32_t n_fft, int32_t* twiddles, int32_t* places);
 RESERVE_API int32_t reserve_log_mel_tables(int32_t n_fft, float* twiddles, int32_t* places);
 
-// The shared memory in bytes that a block of reserve_log_mel_cuda needs. It runs on devices of compute capability 8.0
-// and newer that let a block opt in to as much.
+// The bytes of shared memory that a block of reserve_log_mel_cuda needs. The kernel runs on devices of compute
+// capability 8.0 or newer whose blocks can opt in to that much.
 RESERVE_API int32_t reserve_log_mel_cuda_shared_bytes(int32_t n_fft, int32_t hop_length, int32_t n_mels,
                                                       int64_t* bytes);
 
-// Runs on the current CUDA device in `stream` (a cudaStream_t) without waiting for it; every pointer is to memory of
+// Launches on `stream` (a cudaStream_t) of the current CUDA device and does not wait; every pointer is to memory of
 // the device. hop_length is even and at most n_fft, n_mels at most 1024,
 // window and twiddles are aligned to 8 bytes, placed_weight to 16. Only in libraries with CUDA code.
 RESERVE_API int32_t reserve_log_mel_cuda(const reserve_log_mel* problem, void* stream);
-// The same block code executed thread after thread on the CPU, with pointers to memory of the CPU: what can be tested
-// of the CUDA op without a GPU.
+// Runs the same block code thread by thread on the CPU, with pointers to CPU memory, to test it without a GPU.
 RESERVE_API int32_t reserve_log_mel_emulated(const reserve_log_mel* problem);
 
-// A tensor that reserve_adamw_* updates, with what it is updated from: arrays of `count` numbers that do not overlap.
+// A tensor that reserve_adamw_* updates and the arrays for it, of `count` numbers each, which must not overlap.
 typedef struct {
   float* weight;
   const float* gradient;
@@ -114,8 +113,8 @@ typedef struct {
 
 // One step of AdamW: m = beta1 m + rest1 g, v = beta2 v + rest2 g^2,
 // w -= learning_rate (m_scale m / (sqrt(v_scale v) + eps) + weight_decay (w - start)), the moments in float throughout
-// and rounded only where they are stored. A g that is not finite counts as 0, one beyond +-2^21 (float moments: 2^63) as
-// that, so that v stays finite.
+// and rounded only where they are stored. A g that is not finite counts as 0, and a finite one is clamped to +-2^21 (float
+// moments: +-2^63), so that v stays finite.
 typedef struct {
   float learning_rate;
   float beta1;
@@ -132,11 +131,11 @@ typedef struct {
 // Updates `count` tensors on the CPU with up to `threads` threads. The result does not depend on `threads`.
 RESERVE_API int32_t reserve_adamw_cpu(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
                                       int64_t count, int32_t threads, int32_t isa);
-// The same on the current CUDA device in `stream`, without waiting for it: the pointers in `tensors`, itself an array of
-// the host, are to memory of the device. Only in libraries with CUDA code.
+// Launches the same on `stream` of the current CUDA device and does not wait. `tensors` is an array of the host whose
+// pointers are to memory of the device. Only in libraries with CUDA code.
 RESERVE_API int32_t reserve_adamw_cuda(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
                                        int64_t count, void* stream);
-// The block code of reserve_adamw_cuda executed thread after thread on the CPU, with pointers to memory of the CPU.
+// Runs the block code of reserve_adamw_cuda thread by thread on the CPU, with pointers to CPU memory.
 RESERVE_API int32_t reserve_adamw_emulated(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
                                            int64_t count);
 

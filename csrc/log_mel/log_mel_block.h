@@ -1,5 +1,5 @@
-// What a CUDA block does, as functions of a thread's index between two barriers. They compile for the host too, where
-// log_mel_emulated.cpp runs them one thread after another.
+// The steps of a CUDA block between barriers, as functions of a thread's index. They also compile for the host, where
+// log_mel_emulated.cpp runs them thread by thread.
 //
 // A block transforms `frames` consecutive frames of one clip, one warp each. The samples they share are staged in
 // shared memory once; the three passes of the transform and the powers work in place in the warp's part of it, so that
@@ -115,7 +115,7 @@ struct Block {
     }
   }
 
-  // The block copies `count` values without a thread waiting for any before it has asked for all of its own.
+  // The block copies `count` values; each thread issues all of its loads before it waits for any.
   template <typename T>
   RESERVE_HD static void copy_ahead(T* to, const T* from, int thread, int count) {
 #if defined(__CUDA_ARCH__)
@@ -263,7 +263,7 @@ struct Block {
   }
 };
 
-// How many blocks a problem with clips and frames has; 0 where a launch cannot have as many.
+// The number of blocks of a problem with clips and frames; 0 if a launch cannot have that many.
 template <typename Plan>
 uint32_t block_count(const reserve_log_mel& problem) {
   constexpr int64_t most = INT32_MAX;

@@ -26,11 +26,11 @@ CpuKernel kernel_for([[maybe_unused]] int32_t isa) noexcept {
   return log_mel_baseline();
 }
 
-// Scratch memory kept between calls, since fresh pages cost as much as several frames: threads that live for one call
-// find here what earlier ones left. Without locks, so that a process forked in the middle of a call can go on.
+// Scratch memory that outlives a call, because fresh pages cost as much as several frames: threads, which live for one
+// call, reuse what earlier ones returned. It has no locks, so that a process forked during a call keeps working.
 class ScratchPool {
  public:
-  // At least `bytes`, aligned to 64; null where there is no memory.
+  // At least `bytes`, aligned to 64; null if out of memory.
   void* take(size_t bytes) noexcept {
     for (auto& slot : slots_) {
       if (slot.load(std::memory_order_relaxed) == nullptr) continue;
@@ -116,6 +116,6 @@ extern "C" int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t t
   Work work{p, kernel_for(best_isa(isa)), twiddles_for(p.n_fft), p.clips * p.frames};
   const int64_t useful = work.rows / least_rows_per_thread;
   on_threads(threads < useful ? threads : useful, [&work] { work.run(); });
-  // A turn that was taken was finished, so rows are missing only where no thread had memory.
+  // Every turn taken was finished, so rows are missing only if no thread had memory.
   return work.next < work.rows ? RESERVE_OUT_OF_MEMORY : RESERVE_OK;
 }

@@ -55,8 +55,8 @@ static void copy_padded(const Clip& clip, int64_t position, int pad_mode, float*
   }
 }
 
-// The samples that the next frames will be the first to read. Frames are read a little from everywhere, which no
-// hardware prefetcher foresees, so pass one asks for a part at a time.
+// The samples that the next frames will be the first to read. Hardware prefetchers do not recognise the scattered reads
+// of frames, so pass one prefetches a part at a time.
 struct Upcoming {
   const float* next;
   const float* end;
@@ -209,7 +209,7 @@ struct Batch {
   }
 };
 
-// The frames as they lie in the waveform, where all are consecutive and inside one clip; else copies of them.
+// The frames in place if all are consecutive and inside one clip; otherwise copies.
 template <typename Plan>
 static Rows frames_of(const reserve_log_mel& problem, const Batch& batch, Scratch<Plan>& s) {
   const Clip& clip = batch.clips[0];

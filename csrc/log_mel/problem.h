@@ -11,7 +11,7 @@ namespace reserve {
 // A waveform longer than this has no size in bytes.
 constexpr int64_t most_samples = INT64_MAX / static_cast<int64_t>(sizeof(float));
 
-// RESERVE_OK, or why `p` cannot be run. The size of its output does not overflow where it can.
+// RESERVE_OK, or why `p` cannot run. RESERVE_OK implies that the size of the output does not overflow.
 inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   if (!has_plan(p.n_fft)) return RESERVE_UNSUPPORTED;
   if (p.clips < 0 || p.samples < 0 || p.frames < 0 || p.hop_length < 1 || p.n_mels < 1 ||
@@ -36,7 +36,7 @@ inline bool fits_block(int32_t n_fft, int32_t hop_length, int32_t n_mels) noexce
   return hop_length % 2 == 0 && hop_length <= n_fft && n_mels <= 1024;
 }
 
-// check_problem for the block code, which wants its tables and bounded sizes.
+// check_problem for the block code, which also needs its tables and bounded sizes.
 inline int32_t check_block_problem(const reserve_log_mel& p) noexcept {
   const int32_t status = check_problem(p);
   if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;

@@ -1,4 +1,4 @@
-// How much shared memory a CUDA block needs: asked of any build, with or without CUDA.
+// How much shared memory a CUDA block needs; also in builds without CUDA.
 #include "log_mel_block.h"
 #include "problem.h"
 #include "reserve_native.h"

@@ -9,50 +9,43 @@ from typing import Any, Literal
 
 import torch
 
-from reserve_kernels.adamw.native import cpu_unavailable, cuda_unavailable
+from reserve_kernels.adamw.availability import BACKENDS, AdamwBackend
 from reserve_kernels.adamw.ops import adamw_
 from reserve_kernels.adamw.reference import SMALLEST_NORMAL
-from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import check_real, check_tensor
 
 __all__ = ["BF16AdamW"]
 
 OP = "BF16AdamW"
-IMPLEMENTATIONS = (
-    Backend("native", cpu_unavailable),
-    Backend("cuda", cuda_unavailable),
-    Backend("reference", runs_anywhere),
-)
-BACKENDS = ("auto", *(implementation.name for implementation in IMPLEMENTATIONS))
 MOMENTS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-register(OP, IMPLEMENTATIONS)
 
 
 class BF16AdamW(torch.optim.Optimizer):
     """AdamW with decoupled weight decay whose moments take half the memory of float32 ones (SPEC 9).
 
-    w -= lr (m / (sqrt(v) + eps) + weight_decay w), the moments used before they are rounded for storage: m to bfloat16,
-    v as its cube in bfloat16 with a sign that adds a bit, as the released MERLOT Reserve was trained. NaN and infinite
-    gradients count as 0, entry by entry, and finite ones as 2^21 at most (float32 moments: 2^63): v stays finite.
+    w -= lr (m / (sqrt(v) + eps) + weight_decay w), with the moments before they are rounded for storage: m to bfloat16,
+    v as its cube in bfloat16 with a sign that adds a bit, as in the training of the released MERLOT Reserve. NaN and
+    infinite gradient entries count as 0, and finite ones are clamped to 2^21 (2^63 with float32 moments), which keeps v
+    finite.
 
     Args:
         params: float32 parameters, FSDP2's sharded ones too, or groups of them; a group's own `lr`, `betas`, `eps` and
             `weight_decay` replace the defaults.
-        lr, betas, eps, weight_decay: as in Adam; eps, a normal number of float32, is added outside the root. Numbers of
-            Python or NumPy, as is what a scheduler or you put in `param_groups` later; not tensors.
+        lr, betas, eps, weight_decay: as in Adam; eps, a normal float32 number, is added outside the root. Python or
+            NumPy numbers, not tensors, also where you or a scheduler change them in `param_groups`.
         moments: "bfloat16" or "float32".
-        bias_correction: divide the moments by 1 - beta^step, as Adam does; the released models did in finetuning only.
-        decay_to_start: decay toward the weights at the first step, kept in bfloat16, rather than toward 0.
-        backend: "auto" or a name from `reserve_kernels.backends()`; "native" and "cuda" want contiguous parameters.
+        bias_correction: divide the moments by 1 - beta^step, as Adam does; the released models do so in finetuning.
+        decay_to_start: decay toward the weights of the first step, stored in bfloat16, instead of toward 0.
+        backend: "auto" or a name from `reserve_kernels.backends()`; "native" and "cuda" need contiguous parameters.
 
     Raises:
-        TypeError, ValueError: an argument has a wrong type, dtype or value; it is named.
-        TypeError, ValueError: in `step`, a number set later is wrong, or a gradient or the state unlike its parameter.
+        TypeError, ValueError: an argument has a wrong type, dtype or value; the message names it.
+        TypeError, ValueError: in `step`, a number set later is invalid, or a gradient or the state does not match its
+            parameter.
         RuntimeError: in `step`, the named backend cannot run on the parameters.
 
-    Two runs give the same bits, on a CPU with any number of threads. A step does not wait for the GPU. A CUDA graph
-    that holds one keeps its lr and, with bias_correction, its step count.
+    It is deterministic, on a CPU with any number of threads. A step does not wait for the GPU. A CUDA graph that
+    captured one keeps its lr and, with bias_correction, its step count.
     """
 
     def __init__(
@@ -70,8 +63,8 @@ class BF16AdamW(torch.optim.Optimizer):
     ) -> None:
         if moments not in MOMENTS:
             raise ValueError(f"moments must be 'bfloat16' or 'float32'; got {moments!r}")
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {BACKENDS}; got {backend!r}")
+        if backend != "auto":
+            BACKENDS[backend]  # raises ValueError for an unknown name
         self.moments = moments
         self.bias_correction = bias_correction
         self.decay_to_start = decay_to_start
@@ -79,7 +72,7 @@ class BF16AdamW(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, as every optimizer does. Raises TypeError, ValueError naming what in it is wrong."""
+        """Adds a group. Raises TypeError or ValueError naming what is wrong in it."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -88,7 +81,7 @@ class BF16AdamW(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
 
-    # It would be compiled again for each rate, and does not gain. torch.compiler.disable would import triton with this.
+    # A compiler would recompile it for each learning rate and gain nothing. torch.compiler.disable would import triton.
     @torch._disable_dynamo
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -98,8 +91,8 @@ class BF16AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _check_numbers(group)  # Schedulers and users write them.
-            # What one call updates has one place and one correction.
+            _check_numbers(group)  # schedulers and users change them
+            # One call updates the parameters of one device, contiguity and step count.
             together = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -110,13 +103,15 @@ class BF16AdamW(torch.optim.Optimizer):
         return loss
 
     def _prepare(self, w: torch.Tensor) -> tuple[tuple[torch.device, bool, int], list[torch.Tensor]]:
-        """Counts the step. Returns where the parameter is, whether what is updated is contiguous and which step counts;
-        and the parameter with its gradient, moments and start.
+        """Counts the step and makes the state at the first one.
+
+        Returns the key of the call that updates the parameter (device, contiguity, step count for bias correction), and
+        the parameter with its gradient, moments and start.
         """
         g = w.grad
         assert g is not None
         if g.is_sparse:
-            raise TypeError(f"{OP} takes no sparse gradients; got one of a parameter of shape {tuple(w.shape)}")
+            raise TypeError(f"{OP} takes no sparse gradients; got one for a parameter of shape {tuple(w.shape)}")
         state = self.state[w]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.int64)
@@ -132,17 +127,15 @@ class BF16AdamW(torch.optim.Optimizer):
 
     @functools.cached_property
     def _dtypes(self) -> dict[str, torch.dtype]:
-        """Of the tensors that the state of a parameter holds, but for the step."""
+        """The dtype of each tensor in the state of a parameter, except the step."""
         dtype = MOMENTS[self.moments]
         return {"m": dtype, "v": dtype} | ({"start": torch.bfloat16} if self.decay_to_start else {})
 
     def _choose(self, device: torch.device, contiguous: bool) -> str:
-        chosen = choose(OP, self.backend, device, MOMENTS[self.moments])
-        if contiguous or chosen == "reference":
-            return chosen
-        if self.backend == "auto":
-            return "reference"
-        raise RuntimeError(f"{OP}: backend {self.backend!r} wants contiguous parameters and moments")
+        def refuse(backend: AdamwBackend) -> str | None:
+            return None if contiguous or backend.takes_strided else "it needs contiguous parameters and moments"
+
+        return BACKENDS.choose(self.backend, device, MOMENTS[self.moments], refuse).name
 
     def _update(self, updates: list[list[torch.Tensor]], group: dict[str, Any], backend: str, count: int) -> None:
         weights, gradients, m, v, *starts = (list(tensors) for tensors in zip(*updates, strict=True))
@@ -164,14 +157,14 @@ class BF16AdamW(torch.optim.Optimizer):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copying and pickling take along: the base class leaves out all that is not its own."""
+        """For copying and pickling: the base class drops the attributes of subclasses."""
         own = ("moments", "bias_correction", "decay_to_start", "backend")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also undoes the base class's conversion of all state to the parameters' dtype, which loses nothing here.
+        """Restores the moments' dtypes: the base class converts all state to the parameters' dtype, losslessly here.
 
-        Raises ValueError where the state is that of another kind of moments or of decay: its numbers mean other things.
+        Raises ValueError if the state is of other `moments` or `decay_to_start`.
         """
         dtype, dtypes = MOMENTS[self.moments], self._dtypes
         for state in state_dict["state"].values():
@@ -186,24 +179,24 @@ class BF16AdamW(torch.optim.Optimizer):
 
 
 def _shards(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """What this process holds of a parameter's tensors: of distributed ones (DTensor) a part, else themselves."""
+    """This process's shards of a parameter's tensors if they are distributed (DTensor), else the tensors."""
     if not hasattr(tensors[0], "to_local"):
         return tensors
     placements = [getattr(tensor, "placements", None) for tensor in tensors]
     if any(other != placements[0] for other in placements):
-        raise ValueError(f"{OP}: a parameter, its gradient and its state must be placed alike; got {placements}")
+        raise ValueError(f"{OP}: a parameter, its gradient and its state must have one placement; got {placements}")
     return [tensor.to_local() for tensor in tensors]  # type: ignore[attr-defined]
 
 
 def _check_update(tensors: list[torch.Tensor], dtypes: dict[str, torch.dtype]) -> None:
-    """Of a parameter, its gradient and its state of `dtypes`: native code trusts them, and they can change."""
+    """Validates a parameter, its gradient and its state of `dtypes`, which users can replace and native code trusts."""
     shape, device = tensors[0].shape, tensors[0].device
     wanted = {"parameter": torch.float32, "gradient": torch.float32, **dtypes}
     for tensor, (name, dtype) in zip(tensors, wanted.items(), strict=True):
         if tensor.dtype is not dtype or tensor.shape != shape or tensor.device != device:
             raise ValueError(
                 f"{OP}: the {name} of a parameter of shape {tuple(shape)} on {device} must be {dtype} of that shape "
-                f"there; got {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
+                f"on that device; got {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
             )
 
 

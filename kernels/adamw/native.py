@@ -1,4 +1,4 @@
-"""The step of BF16AdamW by the native library: every tensor is read and written once, all tensors in one call."""
+"""The step of BF16AdamW by the native library: one pass over memory, one call for all tensors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,6 @@ from reserve_kernels.native import AdamwSettings, AdamwTensor
 MOMENTS = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
 
 
-def cpu_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The `unavailable` of the CPU implementation; `dtype` is that of the moments."""
-    if device.type != "cpu":
-        return "it runs on the CPU only"
-    return _no_such_moments(dtype) or native.cpu_unavailable()
-
-
-def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The `unavailable` of the CUDA implementation; `dtype` is that of the moments."""
-    if device.type != "cuda":
-        return "it runs on a CUDA GPU only"
-    return _no_such_moments(dtype) or native.cuda_unavailable()
-
-
-def _no_such_moments(dtype: torch.dtype) -> str | None:
-    return None if dtype in MOMENTS else "its moments are float32 or bfloat16"
-
-
 def adamw_native_(
     weights: Sequence[torch.Tensor],
     gradients: Sequence[torch.Tensor],
@@ -42,9 +24,9 @@ def adamw_native_(
 ) -> None:
     """`adamw_reference_` of contiguous tensors of one device; weights and gradients are float32.
 
-    `run` executes the updates; by default the kernel for the device of the weights does.
+    `run` executes the updates instead of the kernel for the device of the weights; tests pass it.
     """
-    # What the pointers below are to must live until the call is over.
+    # Keeps the memory of the pointers below alive until the call returns.
     gradients = [gradient.contiguous() for gradient in gradients]
     of_starts = [start.data_ptr() for start in starts] if starts else [None] * len(weights)
     tensors = (AdamwTensor * len(weights))(

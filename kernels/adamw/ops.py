@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from reserve_kernels.adamw.native import adamw_native_
-from reserve_kernels.adamw.reference import Settings, adamw_reference_
+from reserve_kernels.adamw.availability import BACKENDS
+from reserve_kernels.adamw.reference import Settings
 
 
 @torch.library.custom_op("reserve_kernels::adamw_", mutates_args=("weights", "m", "v"))
@@ -25,8 +25,7 @@ def adamw_(
     backend: str,
 ) -> None:
     settings = Settings(learning_rate, beta1, beta2, eps, weight_decay, m_scale, v_scale)
-    run = adamw_reference_ if backend == "reference" else adamw_native_
-    run(weights, gradients, m, v, starts, settings)
+    BACKENDS[backend].step(weights, gradients, m, v, starts, settings)
 
 
 @adamw_.register_fake

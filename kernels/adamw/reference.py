@@ -1,4 +1,4 @@
-"""What a step of BF16AdamW means, in plain PyTorch (SPEC 9): moments in float32 or, exact, in float64 stay so."""
+"""What a step of BF16AdamW means, in plain PyTorch (SPEC 9); exact with moments in float64."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import NamedTuple
 import torch
 
 PRECISION_BIT = 1.0 + 2.0**-9
-"""A stored second moment that is negative stands for its magnitude times this."""
+"""A negative stored second moment stands for its magnitude times this."""
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 LARGEST_GRADIENT = {torch.bfloat16: 2.0**21, torch.float32: 2.0**63, torch.float64: 2.0**511}
-"""For each dtype of the moments what a finite gradient counts as at most: the second moment, a mean of squares, then
-never becomes infinite (in bfloat16 its cube), which would never pass and make the weight NaN."""
+"""The clamp of finite gradients for each dtype of the moments. It keeps the second moment, a mean of squares, finite
+(in bfloat16 its cube): infinity would stay forever and make the weight NaN."""
 CPU_PIECE = 1 << 16
-"""Numbers of a tensor that are updated at a time on the CPU: the two dozen passes over them stay in the cache."""
+"""Elements updated at a time on the CPU, so that two dozen passes over them stay in the cache."""
 
 
 class Settings(NamedTuple):
-    """Numbers of a step. `m_scale` and `v_scale` correct the moments' start at 0: 1 / (1 - beta^t), or 1 for none."""
+    """The scalars of a step. `m_scale` and `v_scale` are the bias correction, 1 / (1 - beta^t), or 1 for none."""
 
     learning_rate: float
     beta1: float
@@ -30,14 +30,14 @@ class Settings(NamedTuple):
 
 
 def encode_second_moment(v: torch.Tensor) -> torch.Tensor:
-    """float32 v >= 0 -> bfloat16: its cube, the sign telling which of two values is nearer.
+    """float32 v >= 0 -> bfloat16: its cube; the sign says which of two values is nearer.
 
-    The cube trades exponent range, of which bfloat16 has too much here, for precision; the sign is free and adds a bit.
+    The cube trades exponent range, which bfloat16 has in excess here, for precision. The unused sign adds a bit.
     """
     cube = _flushed(v * v * v)
     rounded = cube.bfloat16()
     wide = rounded.float()
-    # Of cubes below about 2^-117 both distances are subnormal: a tie.
+    # For cubes below about 2^-117 both distances are subnormal: a tie.
     plain = _flushed((wide - cube).abs())
     raised = _flushed((wide * PRECISION_BIT - cube).abs())
     # The negative wins ties, zero included.
@@ -45,16 +45,16 @@ def encode_second_moment(v: torch.Tensor) -> torch.Tensor:
 
 
 def _flushed(x: torch.Tensor) -> torch.Tensor:
-    """x >= 0 with zero for subnormal numbers, which the released training's hardware does not have."""
+    """x >= 0 with subnormal numbers flushed to zero, as on the hardware of the released training."""
     return torch.where(x < SMALLEST_NORMAL, 0.0, x)
 
 
 def decode_second_moment(stored: torch.Tensor) -> torch.Tensor:
-    """The inverse: bfloat16 -> float32; cubes that are subnormal, which are never stored, read as 0."""
+    """The inverse: bfloat16 -> float32; subnormal cubes, which are never stored, read as 0."""
     magnitude = stored.float().abs()
     cube = torch.where(stored < 0, magnitude * PRECISION_BIT, magnitude)
     root = cube.pow(1.0 / 3.0)
-    # 1/3 is not exact in float32, which shows at small powers: one step of Newton's method mends it.
+    # 1/3 is inexact in float32, which matters for small cubes: one Newton step corrects the root.
     square = root * root
     return torch.where(cube >= SMALLEST_NORMAL, root - (square * root - cube) / (3.0 * square), 0.0)
 

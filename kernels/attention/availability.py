@@ -1,6 +1,6 @@
-"""Which implementations of rotary_attention can run where, and why not the others.
+"""The back ends of rotary_attention, where each can run, and why the others cannot.
 
-Other libraries are imported only when all else speaks for them: on a GPU, when they are installed and asked about.
+Another library is imported last, once everything else allows it: on a GPU, where it is installed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
-from reserve_kernels.backends import Backend, runs_anywhere
+from reserve_kernels.attention.packing import Packing
+from reserve_kernels.attention.peers import attention_flash_attn, attention_varlen, attention_xformers
+from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
+from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
+from reserve_kernels.attention.sdpa_padded import attention_sdpa, attention_sdpa_cudnn, attention_sdpa_efficient
+from reserve_kernels.backends import Backend, Backends, runs_anywhere
 
 HALF = (torch.float16, torch.bfloat16)
-
 
 MODULES = {
     "triton": "triton",
@@ -28,7 +33,22 @@ MODULES = {
 INSTALLED = {
     library: importlib.util.find_spec(module.partition(".ops")[0]) is not None for library, module in MODULES.items()
 }
-"""Which libraries there are: looked up once, since a compiled call cannot look."""
+"""Which libraries are installed: looked up once, since a compiled call cannot look."""
+
+
+@dataclass(frozen=True)
+class AttentionBackend(Backend):
+    """A back end of rotary_attention: the passes of a registered op, or one function that autograd differentiates.
+
+    One that has both runs `composed` on a GPU, and the passes on the CPU.
+    """
+
+    forward: Callable[[torch.Tensor, Packing], tuple[torch.Tensor, torch.Tensor]] | None = None
+    """(qkv, packing) -> (out [tokens, heads, 64], lse [tokens, heads])"""
+    backward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Packing], torch.Tensor] | None = None
+    """(grad, qkv, out, lse, packing) -> the gradient of qkv"""
+    composed: Callable[[torch.Tensor, Packing], torch.Tensor] | None = None
+    """(qkv, packing) -> out [tokens, heads, 64], made of differentiable calls of other libraries"""
 
 
 @functools.cache
@@ -41,7 +61,7 @@ def _import_error(module: str) -> str | None:
 
 
 def _unusable(library: str) -> str | None:
-    """Why `library` cannot be used, None if it can. It is tried once a process, but not by a call being compiled."""
+    """Why `library` cannot be used, or None. It is imported once a process, but never by a call being compiled."""
     if not INSTALLED[library]:
         return f"{library} is not installed"
     if torch.compiler.is_compiling():
@@ -66,7 +86,7 @@ def _needs_ampere_and_half(device: torch.device, dtype: torch.dtype) -> str | No
 
 
 def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """None where the Triton kernels run: on CUDA, and anywhere when Triton interprets (TRITON_INTERPRET=1)."""
+    """None if the Triton kernels run: on CUDA, and anywhere when Triton interprets (TRITON_INTERPRET=1)."""
     if not INSTALLED["triton"]:
         return "triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
@@ -75,7 +95,7 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return _needs_ampere(device) or cut or _unusable("triton")
 
 
-def _peer(library: str) -> Callable[[torch.device, torch.dtype], str | None]:
+def _library_unavailable(library: str) -> Callable[[torch.device, torch.dtype], str | None]:
     def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         if not INSTALLED[library]:
             return f"{library} is not installed"
@@ -84,17 +104,34 @@ def _peer(library: str) -> Callable[[torch.device, torch.dtype], str | None]:
     return unavailable
 
 
-IMPLEMENTATIONS = (
-    Backend("triton", triton_unavailable),
-    Backend("flash_attn", _peer("flash-attn")),
-    Backend("varlen", _peer("torch.nn.attention.varlen")),
-    Backend("xformers", _peer("xformers")),
-    Backend("sdpa", runs_anywhere),
-    Backend("sdpa_cudnn", _needs_ampere_and_half),
-    Backend("sdpa_efficient", _needs_ampere_and_half),
-    Backend("reference", runs_anywhere),
-)
-"""In the order in which "auto" takes the first that can run."""
+def _triton_forward(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
+    from reserve_kernels.attention.triton import attention_triton
 
-COMPOSED = frozenset({"flash_attn", "varlen", "xformers", "sdpa_cudnn", "sdpa_efficient"})
-"""Those made of differentiable calls of other libraries, with the position applied before them."""
+    return attention_triton(qkv, packing)
+
+
+def _triton_backward(
+    grad: torch.Tensor, qkv: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, packing: Packing
+) -> torch.Tensor:
+    from reserve_kernels.attention.triton import attention_triton_backward
+
+    return attention_triton_backward(grad, qkv, out, lse, packing)
+
+
+BACKENDS = Backends(
+    "rotary_attention",
+    AttentionBackend("triton", triton_unavailable, forward=_triton_forward, backward=_triton_backward),
+    AttentionBackend("flash_attn", _library_unavailable("flash-attn"), composed=attention_flash_attn),
+    AttentionBackend("varlen", _library_unavailable("torch.nn.attention.varlen"), composed=attention_varlen),
+    AttentionBackend("xformers", _library_unavailable("xformers"), composed=attention_xformers),
+    AttentionBackend(
+        "sdpa",
+        runs_anywhere,
+        forward=attention_sdpa_cpu,
+        backward=attention_sdpa_cpu_backward,
+        composed=attention_sdpa,
+    ),
+    AttentionBackend("sdpa_cudnn", _needs_ampere_and_half, composed=attention_sdpa_cudnn),
+    AttentionBackend("sdpa_efficient", _needs_ampere_and_half, composed=attention_sdpa_efficient),
+    AttentionBackend("reference", runs_anywhere, forward=attention_reference, backward=attention_reference_backward),
+)

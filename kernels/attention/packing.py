@@ -1,4 +1,4 @@
-"""How packed tokens belong together, and whether that fits them, as far as it shows without waiting for a GPU."""
+"""How packed tokens form sequences, and the checks of it that need not wait for a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class Packing(NamedTuple):
-    """What every implementation is given beside qkv: rotary_attention's arguments, which describes them."""
+    """What every back end takes beside qkv. `rotary_attention` documents these arguments."""
 
     cu_seqlens: torch.Tensor
     max_seqlen: int
@@ -20,9 +20,9 @@ class Packing(NamedTuple):
 
 
 def check_packing(qkv: torch.Tensor, packing: Packing) -> None:
-    """Raises ValueError where `packing` cannot be that of `qkv` [tokens, ...].
+    """Raises ValueError if `packing` does not fit `qkv` [tokens, ...].
 
-    On a GPU only what the shapes say is checked: reading the values would wait.
+    On a GPU it checks shapes only: reading the values would make the host wait.
     """
     cu_seqlens, max_seqlen = packing.cu_seqlens, packing.max_seqlen
     tokens, sequences = qkv.shape[0], cu_seqlens.shape[0] - 1
@@ -38,7 +38,7 @@ def check_packing(qkv: torch.Tensor, packing: Packing) -> None:
         raise ValueError(f"cu_seqlens must go from 0 to {tokens}, qkv's tokens; got {starts[0]} to {starts[-1]}")
     for sequence, (start, end) in enumerate(pairwise(starts)):
         if end < start:
-            raise ValueError(f"cu_seqlens must not fall; got {end} after {start} at sequence {sequence}")
+            raise ValueError(f"cu_seqlens must not decrease; got {end} after {start} at sequence {sequence}")
         if end - start > max_seqlen:
             raise ValueError(
                 f"max_seqlen must be at least the longest sequence; sequence {sequence} has {end - start} tokens; "

@@ -9,7 +9,7 @@ import torch
 from reserve_kernels.attention.packing import Packing
 
 ROTATED = 32
-"""Head dimensions that are rotated; the rest pass through."""
+"""Head dimensions that rotate; the rest pass through."""
 
 
 def apply_rotary(x: torch.Tensor, angles: torch.Tensor, rotary: str, *, transpose: bool = False) -> torch.Tensor:
@@ -22,7 +22,7 @@ def apply_rotary(x: torch.Tensor, angles: torch.Tensor, rotary: str, *, transpos
 
 
 def apply_rotary_(x: torch.Tensor, angles: torch.Tensor, rotary: str, *, transpose: bool = False) -> torch.Tensor:
-    """`apply_rotary` in place: one pass over the rotated half, which is what the CPU spends its time on."""
+    """`apply_rotary` in place: one pass over the rotated half, which takes most of the time on a CPU."""
     angles = angles.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     angles = angles.reshape(angles.shape[0], *[1] * (x.dim() - 2), angles.shape[1])
     sin, cos = angles.sin().to(x.dtype), angles.cos().to(x.dtype)
@@ -66,8 +66,10 @@ def attention_reference(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tens
     return torch.cat(outputs), torch.cat(statistics)
 
 
-def attention_reference_backward(grad: torch.Tensor, qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
-    """The gradient of `qkv`, given that of `out` [tokens, heads, 64]."""
+def attention_reference_backward(
+    grad: torch.Tensor, qkv: torch.Tensor, _out: torch.Tensor, _lse: torch.Tensor, packing: Packing
+) -> torch.Tensor:
+    """The gradient of `qkv`, given that of `out` [tokens, heads, 64]. It computes the scores again."""
     cu_seqlens, _, angles, segment_ids, rotary, scale = packing
     rotated = rotate_qk(qkv, angles, rotary)
     grad_qkv = torch.empty_like(rotated, memory_format=torch.contiguous_format)

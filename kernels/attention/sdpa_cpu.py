@@ -1,8 +1,8 @@
-"""rotary_attention on the CPU through PyTorch's flash kernel, without work for padding.
+"""rotary_attention on the CPU through PyTorch's flash kernel, without padding.
 
-Sequences of one length run together as one batch; nothing is padded. The kernel's own statistics are kept, so that
-the backward pass does not repeat the forward. (The aten functions are what scaled_dot_product_attention calls there;
-called directly, they can be used below autograd.)
+Sequences of the same length run as one batch. The kernel's softmax statistics are saved, so that the backward pass does
+not repeat the forward. The aten functions are what scaled_dot_product_attention calls on a CPU; called directly, they
+work below autograd.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 WORTH_GATHERING = 64
-"""Scattered sequences shorter than this are copied together; longer ones are a call each, which costs less."""
+"""Scattered sequences shorter than this are copied into one batch; for longer ones a call each costs less."""
 
 
 class _Group(NamedTuple):
-    """The sequences of one length: their rows in the packed tensor, their number and their length."""
+    """Sequences of the same length: their rows in the packed tensor, their number and their length."""
 
     rows: slice | torch.Tensor
     sequences: int
     length: int
 
     def take(self, packed: torch.Tensor) -> torch.Tensor:
-        """[tokens, ...] -> [sequences, length, ...]; a view where the sequences are neighbours."""
+        """[tokens, ...] -> [sequences, length, ...]; a view if the sequences are contiguous."""
         return packed[self.rows].unflatten(0, (self.sequences, self.length))
 
 
@@ -52,7 +52,7 @@ def _groups(cu_seqlens: torch.Tensor) -> Iterator[_Group]:
 
 
 def _mask(group: _Group, segment_ids: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
-    """Additive mask [sequences, 1, length, length] of equal segment ids, as the kernel wants it."""
+    """Additive mask [sequences, 1, length, length] of equal segment ids, as the kernel takes it."""
     if segment_ids is None:
         return None
     ids = group.take(segment_ids)

@@ -1,6 +1,6 @@
 """rotary_attention on a GPU through scaled_dot_product_attention, padded to `max_seqlen` and masked.
 
-Reading the lengths would make the host wait for the GPU, so nothing here depends on their values.
+Reading the lengths would make the host wait for the GPU, so no shape depends on their values.
 """
 
 from __future__ import annotations
@@ -12,23 +12,32 @@ from torch.nn.functional import scaled_dot_product_attention
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import rotate_qk
 
-SDPA_KERNELS = {
-    "sdpa": [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
-    "sdpa_cudnn": [SDPBackend.CUDNN_ATTENTION],
-    "sdpa_efficient": [SDPBackend.EFFICIENT_ATTENTION],
-}
-"""What PyTorch may run for each name; its flash kernel takes no mask (without one it is the backend "varlen")."""
+
+def attention_sdpa(qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """Any kernel that takes a mask. PyTorch's flash kernel takes none; without a mask it is the back end "varlen"."""
+    kernels = [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return _attention_padded(qkv, packing, kernels)
 
 
-def attention_sdpa_padded(name: str, qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
-    """qkv [tokens, 3, heads, 64] -> [tokens, heads, 64]; differentiable by autograd. `name` is one of SDPA_KERNELS."""
+def attention_sdpa_cudnn(qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """cuDNN's kernel."""
+    return _attention_padded(qkv, packing, [SDPBackend.CUDNN_ATTENTION])
+
+
+def attention_sdpa_efficient(qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """The memory-efficient kernel."""
+    return _attention_padded(qkv, packing, [SDPBackend.EFFICIENT_ATTENTION])
+
+
+def _attention_padded(qkv: torch.Tensor, packing: Packing, kernels: list[SDPBackend]) -> torch.Tensor:
+    """qkv [tokens, 3, heads, 64] -> [tokens, heads, 64] by one of `kernels`; differentiable by autograd."""
     cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale = packing
     tokens = qkv.shape[0]
     if tokens == 0:
         return qkv[:, 2]
     position = torch.arange(max_seqlen, device=qkv.device)
     valid = position < cu_seqlens.diff()[:, None]
-    # A padded row is a copy of the first of its sequence: what is bad in one sequence stays out of the others.
+    # A padded row is a copy of the first of its sequence: a NaN in one sequence stays out of the others.
     first = cu_seqlens[:-1, None].clamp(max=tokens - 1)
     rows = torch.where(valid, first + position, first)
     q, k, v = rotate_qk(qkv, angles, rotary)[rows].permute(2, 0, 3, 1, 4)
@@ -38,7 +47,7 @@ def attention_sdpa_padded(name: str, qkv: torch.Tensor, packing: Packing) -> tor
         mask = mask & (ids[:, None, :, None] == ids[:, None, None, :])
     # A padded row attends to its own place: a row without keys would be NaN.
     mask = mask | (~valid)[:, None, :, None] & torch.eye(max_seqlen, dtype=torch.bool, device=qkv.device)
-    with sdpa_kernel(SDPA_KERNELS[name]):
+    with sdpa_kernel(kernels):
         out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
     token = torch.arange(tokens, device=qkv.device)
     sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), token, right=True)

@@ -1,8 +1,7 @@
-"""Tile shapes of the Triton kernels: which can be picked, and which is picked for what.
+"""Tile shapes of the Triton kernels: the candidates, and the choice for each chip, length class and kernel.
 
-For each family of chips there is a choice per length class and kernel, in CHOSEN. `python -m
-reserve_kernels.attention.tune` measures all candidates on the GPU at hand and writes its choices to `tuned_file`, which
-then comes before CHOSEN. Nothing is ever tried out in a call of the op.
+CHOSEN holds the library's choices. `python -m reserve_kernels.attention.tune` measures all candidates on the current
+GPU and writes its choices to `tuned_file`, which then takes precedence. A call of the op never tunes.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ class Chip(NamedTuple):
 
 
 INTERPRETED = Chip(90, "interpreter")
-"""What the kernels are interpreted as if for."""
+"""The chip whose tiles the interpreter uses."""
 
 
 class Tile(NamedTuple):
-    """Queries and keys of a tile, warps that work on it, and stages of loads in flight.
+    """Queries and keys of a tile, warps that work on it, and pipeline stages of its loads.
 
-    `turned`: what the kernel walks over has its position applied beforehand, once for all blocks that walk over it; its
-    rotated half is written to memory for that. In the other kernels each block applies it again to what it reads.
+    `turned`: the position of what the kernel loops over is applied beforehand, once for all blocks; the rotated half is
+    written to memory. Otherwise each block applies the position again to what it reads.
     """
 
     queries: int
@@ -42,12 +41,12 @@ class Tile(NamedTuple):
 
 
 LENGTH_CLASSES = {"tiny": 32, "short": 64, "medium": 256, "long": None}
-"""The longest sequence of each class: spans and audio, vision, and the joint model's are tiny, medium and long."""
+"""The longest sequence of each class. Spans and audio are tiny, vision is medium, the joint model is long."""
 
 SHARED = ("short_forward", "short_backward")
-"""Kernels in which whole sequences share a tile: it must hold the longest sequence of the class."""
+"""Kernels in which whole sequences share a tile, which must hold the longest sequence of the class."""
 WALKING = ("forward", "dq", "dkv")
-"""Kernels that walk over a sequence tile by tile: any tile will do."""
+"""Kernels that loop over a sequence tile by tile; any tile works."""
 
 CANDIDATES: dict[int, dict[str, tuple[Tile, ...]]] = {
     80: {
@@ -87,7 +86,7 @@ CANDIDATES: dict[int, dict[str, tuple[Tile, ...]]] = {
 }
 CANDIDATES[100] = {kernel: tuple(t for t in tiles if not t.turned) for kernel, tiles in CANDIDATES[90].items()}
 CANDIDATES[100]["dkv"] = (Tile(64, 64, 8, 2), Tile(64, 128, 8, 2))
-"""Everything that can be picked, for each family of chips. Each is compiled for it in the tests."""
+"""Every tile that can be picked, by family of chips. The tests compile each of them for its family."""
 
 _SHORT = {"short_forward": Tile(64, 64, 4, 1), "short_backward": Tile(64, 64, 4, 1)}
 _MEDIUM = {"forward": Tile(64, 64, 4, 2), "dq": Tile(64, 64, 4, 2), "dkv": Tile(64, 64, 4, 2)}
@@ -103,13 +102,13 @@ CHOSEN: dict[int, dict[str, dict[str, Tile]]] = {
     90: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM, "long": _LONG},
     100: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM | {"dkv": Tile(64, 64, 8, 2)}, "long": _LONG},
 }
-"""The choice of each family of chips, per length class and kernel. The kernels of a class are SHARED or WALKING."""
+"""The choice of each family of chips, by length class and kernel. A class uses SHARED kernels or WALKING ones."""
 
 
 def family(architecture: int) -> int:
     """The key in CANDIDATES and CHOSEN for compute capability `architecture` / 10.
 
-    Consumer chips have the tensor-core instructions and less than the shared memory of sm_80, whatever their number.
+    Consumer chips have sm_80's tensor-core instructions and less shared memory, whatever their number.
     """
     return architecture // 10 * 10 if architecture // 10 in (9, 10) else 80
 
@@ -120,10 +119,10 @@ def length_class(max_seqlen: int) -> str:
 
 
 def pick(chip: Chip, max_seqlen: int, *, segments: bool = False) -> dict[str, Tile]:
-    """The tile of each kernel that runs a batch: of those in SHARED or of those in WALKING.
+    """The tile of each kernel that runs a batch, either those in SHARED or those in WALKING.
 
-    With segment ids it is always the library's choice: the tuner measures without them, and some candidates have no
-    registers left for them.
+    With segment ids it is always the library's choice: the tuner measures without them, and some candidates would spill
+    registers with them.
     """
     name = length_class(max_seqlen)
     chosen = CHOSEN[family(chip.architecture)][name]
@@ -131,7 +130,7 @@ def pick(chip: Chip, max_seqlen: int, *, segments: bool = False) -> dict[str, Ti
 
 
 def tuned_file(chip: Chip) -> Path:
-    """Where the tuner keeps its choices for a chip and this version of Triton, under the user's cache directory."""
+    """Where the tuner stores its choices for a chip and this version of Triton, in the user's cache directory."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     triton = importlib.metadata.version("triton")
     name = f"rotary_attention_{chip.name}_sm{chip.architecture}_triton{triton}.json"
@@ -140,9 +139,9 @@ def tuned_file(chip: Chip) -> Path:
 
 @functools.cache
 def tuned(chip: Chip) -> dict[str, dict[str, Tile]]:
-    """The tuner's choices for a chip, per length class and kernel; empty where it has not run.
+    """The tuner's choices for a chip, by length class and kernel; empty if it has not run.
 
-    Read once per process. A file that cannot be used is left aside with a warning.
+    Read once a process. A file that cannot be used is ignored with a warning.
     """
     file = tuned_file(chip)
     try:
@@ -150,31 +149,31 @@ def tuned(chip: Chip) -> dict[str, dict[str, Tile]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        warnings.warn(f"rotary_attention: {file} is left aside: {error}; tune again or remove it", stacklevel=2)
+        warnings.warn(f"rotary_attention: {file} is ignored: {error}; tune again or remove it", stacklevel=2)
         return {}
 
 
 def read_choices(text: str, chips: int) -> dict[str, dict[str, Tile]]:
-    """The choices that `write_choices` wrote, checked against the candidates of the family `chips`.
+    """Parses and validates what `write_choices` wrote, for the family `chips`.
 
-    Raises ValueError where it is something else, or names what is no candidate: the tests have not seen it.
+    Raises ValueError if it is something else, or names a tile that is not a candidate, which the tests do not cover.
     """
     content = json.loads(text)
     if not isinstance(content, dict) or not all(isinstance(kernels, dict) for kernels in content.values()):
-        raise ValueError("it is no table of tiles by length class and kernel")
+        raise ValueError("it must be a table of tiles by length class and kernel")
     choices: dict[str, dict[str, Tile]] = {}
     for name, kernels in content.items():
         for kernel, shape in kernels.items():
             allowed = CANDIDATES[chips][kernel] if kernel in CHOSEN[chips].get(name, {}) else ()
             tile = next((t for t in allowed if list(t) == shape and holds(kernel, t, name)), None)
             if tile is None:
-                raise ValueError(f"{shape} is no candidate for {kernel!r} of {name!r}")
+                raise ValueError(f"{shape} is not a candidate for {kernel!r} of {name!r}")
             choices.setdefault(name, {})[kernel] = tile
     return choices
 
 
 def write_choices(choices: dict[str, dict[str, Tile]], file: Path) -> None:
-    """Writes `file` whole or not at all, so that no process reads a part of it."""
+    """Writes `file` atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
     unfinished.write_text(json.dumps(choices, indent=1) + "\n")
@@ -182,6 +181,6 @@ def write_choices(choices: dict[str, dict[str, Tile]], file: Path) -> None:
 
 
 def holds(kernel: str, tile: Tile, name: str) -> bool:
-    """Whether `tile` can do all sequences of the length class `name`."""
+    """Whether `tile` works for all sequences of the length class `name`."""
     longest = LENGTH_CLASSES[name]
     return kernel in WALKING or (longest is not None and tile.queries >= longest)

@@ -1,7 +1,7 @@
 """rotary_attention in Triton: picks kernels and tiles, and launches them.
 
-Everything the host decides follows from shapes and `max_seqlen`, so nothing waits for the GPU, and a CUDA graph can
-hold the launches. A program that turns out to have no tokens to work on ends at once.
+The host decides by shapes and `max_seqlen` alone, so that nothing waits for the GPU and a CUDA graph can capture the
+launches. A program that has no tokens to work on returns early.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward
 from reserve_kernels.attention.triton_short import MOST_IN_A_TILE, short_backward_kernel, short_forward_kernel
 
 LARGEST_OFFSET = 2**31 - 1
-"""Numbers from the first of a sequence to its last in qkv, at most: within a sequence the kernels count in 32 bits."""
+"""Most elements of one sequence in qkv: within a sequence the kernels use 32-bit offsets."""
 TABLE_BLOCK = 64
-"""Tokens whose sines and cosines one program computes, or whose queries or keys it rotates."""
+"""Tokens a program of rotary_table_kernel or turn_kernel works on."""
 QUERIES, KEYS = 0, 1
 
 
 class _Launch:
-    """What the launches of one call share."""
+    """State that the launches of one call share."""
 
     def __init__(self, qkv: torch.Tensor, packing: Packing, tiles: dict[str, Tile] | None) -> None:
         cu_seqlens, max_seqlen, self.angles, segment_ids, rotary, scale = packing
         self.qkv = _readable(qkv)
         self.tokens, _, self.heads, _ = qkv.shape
         self.sequences = cu_seqlens.shape[0] - 1
-        # No sequence is longer than all tokens, whatever bound the caller gives.
+        # No sequence is longer than all tokens, whatever bound the caller passes.
         self.max_seqlen = min(max_seqlen, self.tokens)
         longest = LARGEST_OFFSET // (3 * 64 * max(self.heads, 1))
         if self.max_seqlen > longest:
@@ -42,7 +42,7 @@ class _Launch:
                 f"max_seqlen must be at most {longest} with {self.heads} heads in backend 'triton'; got {max_seqlen}"
             )
         self.cu_seqlens = cu_seqlens.contiguous()
-        # A pointer that the kernels are given and do not read.
+        # Without segment ids the kernels take some pointer that they do not read.
         self.segment_ids = self.cu_seqlens if segment_ids is None else segment_ids.contiguous()
         self.rotary = None if self.angles is None else rotary
         self.constants = {"ROTARY": ROTARY[self.rotary], "SEGMENTS": segment_ids is not None}
@@ -55,7 +55,7 @@ class _Launch:
         self.device = torch.cuda.device(qkv.device) if qkv.is_cuda else contextlib.nullcontext()
 
     def table(self) -> torch.Tensor:
-        """Sines and cosines of the angles as the kernels want them: float32 [tokens, 32]."""
+        """Sines and cosines of the angles, as rotary_table_kernel writes them: float32 [tokens, 32]."""
         if self.angles is None:
             return self.qkv
         table = torch.empty(self.tokens, 32, dtype=torch.float32, device=self.qkv.device)
@@ -71,9 +71,9 @@ class _Launch:
         return table
 
     def turned(self, table: torch.Tensor, kernels: dict[str, int]) -> dict[str, torch.Tensor]:
-        """For each of `kernels` what it walks over, QUERIES or KEYS: [tokens, heads, 32] with the position applied.
+        """For each of `kernels` what it loops over, QUERIES or KEYS: [tokens, heads, 32] with the position applied.
 
-        Only where its tile wants that; else a pointer that it does not read.
+        If its tile does not use that, a pointer that it does not read.
         """
         parts = sorted({part for kernel, part in kernels.items() if self.turns(self.tiles[kernel])})
         if not parts:
@@ -111,7 +111,7 @@ def attention_triton(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads] in float32).
 
-    `tiles` is for the tuner: the tile of each kernel, instead of what `tiles.pick` says.
+    `tiles`, which the tuner passes, overrides the tiles that `tiles.pick` chooses.
     """
     launch = _Launch(qkv, packing, tiles)
     out = qkv.new_empty(launch.tokens, launch.heads, 64)
@@ -138,7 +138,7 @@ def attention_triton_backward(
     packing: Packing,
     tiles: dict[str, Tile] | None = None,
 ) -> torch.Tensor:
-    """The gradient of `qkv`, given that of `out` and what the forward returned; `tiles` as there."""
+    """The gradient of `qkv` from that of `out` and what the forward returned; `tiles` as in `attention_triton`."""
     launch = _Launch(qkv, packing, tiles)
     grad_qkv = torch.empty_like(launch.qkv)
     if launch.nothing:
@@ -168,7 +168,7 @@ def _options(tile: Tile) -> dict[str, object]:
 
 
 def _readable(x: torch.Tensor) -> torch.Tensor:
-    """`x` itself where it is contiguous and on a boundary of 16 bytes, as qkv of a linear layer is, else a copy."""
+    """`x` itself if it is contiguous and aligned to 16 bytes, as a linear layer's output is, else a copy."""
     x = x.contiguous()
     return x if x.data_ptr() % 16 == 0 else x.clone()
 

@@ -1,7 +1,7 @@
-"""What the attention kernels share: reading rows, the rotary position, scores, the mask.
+"""Shared by the attention kernels: reading rows, the rotary position, scores, the mask.
 
-A query or key of 64 numbers is kept as two halves of 32, the one that is rotated and the one that passes through, and
-their scores are the sum of two products: so only half of a tile goes through registers on its way to the tensor cores.
+A query or key of 64 numbers is split into two halves of 32, one that rotates and one that passes through, and scores
+are the sum of two products. Then only half of a tile goes through registers on its way to the tensor cores.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import triton
 import triton.language as tl
 
 ROTARY = {None: 0, "reserve": 1, "standard": 2}
-"""How the kernels' constant ROTARY is spelled."""
+"""Values of the kernels' constant ROTARY."""
 TURNED = tl.constexpr(3)
-"""ROTARY of rows to which the position was applied before, by turn_kernel."""
+"""ROTARY of rows to which turn_kernel has already applied the position."""
 
 UNSPECIALIZED = ["heads", "sequences", "blocks", "group", "tokens", "part"]
-"""Arguments that change from call to call: no variant of a kernel for each of their values."""
+"""Arguments that change between calls; Triton must not specialise kernels for their values."""
 UNALIGNED = ["cu_seqlens", "segment_ids"]
-"""Pointers that are read one number at a time: no variant for their alignment."""
+"""Pointers read one number at a time; Triton must not specialise kernels for their alignment."""
 
 
 @triton.jit
@@ -106,8 +106,8 @@ def work_item(cu_seqlens, heads, blocks):
 def sine_cosine(a):
     """Sine and cosine of float32 angles in radians, within two roundings of float32 for angles up to a million.
 
-    tl.sin keeps up to 40 bytes on the stack for large angles under Triton 3.6. Here the nearest multiple of pi / 2 is
-    taken off in float64, and series go on from what is left, at most pi / 4.
+    tl.sin keeps up to 40 bytes on the stack for large angles under Triton 3.6. This subtracts the
+    nearest multiple of pi / 2 in float64, and evaluates series of the remainder, at most pi / 4.
     """
     quarters = tl.floor(a.to(tl.float64) * 0.6366197723675814 + 0.5)
     x = (a.to(tl.float64) - quarters * 1.5707963267948966).to(tl.float32)
@@ -124,7 +124,7 @@ def sine_cosine(a):
 
 @triton.jit(do_not_specialize=["tokens"])
 def rotary_table_kernel(angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
-    """angles [tokens, 16] -> table [tokens, 32], float32: what `rotate` multiplies with.
+    """angles [tokens, 16] -> table [tokens, 32], float32, the factors that `rotate` applies.
 
     The diagonal form: sin a - cos a and sin a + cos a, for even and odd dimensions in turn. The rotation: 16 cosines,
     then 16 sines.

@@ -1,10 +1,10 @@
-"""Attention kernels for long sequences: a program owns a block of queries, or of keys, and walks over the others.
+"""Attention kernels for long sequences: a program owns a block of queries or keys and loops over the others.
 
-Each gradient is summed by one program in one order: no atomics, and two runs give the same bits. The price is that
-scores are computed once for the queries' gradient and once for those of keys and values: 7 products instead of 5.
+One program sums each gradient in a fixed order: no atomics, and a deterministic result. The price is computing the
+scores twice, for the queries' gradient and for those of keys and values: 7 products instead of 5.
 
-LOOP is the ROTARY of what is read in every step: equal to it, or TURNED where turn_kernel has applied the position and
-written `turned` [tokens, heads, 32], the rotated halves of all keys (forward, dq) or of all queries (dkv).
+LOOP is the ROTARY of what the loop reads: ROTARY itself, or TURNED if turn_kernel has applied the position and written
+`turned` [tokens, heads, 32], the rotated halves of all keys (forward, dq) or of all queries (dkv).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Attention kernels for short sequences: as many as fit share one tile, in which each sees only itself.
+"""Attention kernels for short sequences: as many as fit share one tile, and each attends only to itself.
 
-There is no loop, and the backward pass computes its scores once and all three gradients in one program. It has whole
-rows of scores, so it reads no output of the forward pass.
+There is no loop, and the backward pass computes the scores once and all three gradients in one program. It has whole
+rows of scores, so it does not read the output of the forward pass.
 
-A weight of 0 does not keep NaN out of a sum. That NaN and infinities stay in their own sequence is done as follows.
+A weight of 0 does not keep NaN out of a sum. NaN and infinities stay in their own sequence as follows.
 Forward: values are made finite before they are multiplied, and the scores of a key whose value was not finite become
 NaN, but for those of other sequences, which are masked. Backward: statistics that are not finite say which rows of
 queries, keys and values may be bad; these are not read, and their scores become NaN likewise.
@@ -26,7 +26,7 @@ from reserve_kernels.attention.triton_blocks import (
 from reserve_kernels.attention.triton_long import LN_2
 
 MOST_IN_A_TILE = 16
-"""Sequences that share a tile, at most: each row of the tile is compared with the ends of so many."""
+"""Most sequences that share a tile: each row of the tile is compared with the ends of that many."""
 
 
 @triton.jit

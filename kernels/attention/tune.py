@@ -1,9 +1,9 @@
-"""Measures every candidate tile of the Triton kernels on the GPU at hand and keeps the fastest of each length class.
+"""Measures every candidate tile of the Triton kernels on the current GPU and stores the fastest of each length class.
 
     python -m reserve_kernels.attention.tune
 
-Takes a few minutes, prints what it measured, and writes `tiles.tuned_file`, which the op reads from then on: one file
-for each kind of GPU and version of Triton. Remove it to go back to the choices that come with the library.
+It takes a few minutes, prints what it measured, and writes `tiles.tuned_file`, which the op reads from then on: one
+file for each kind of GPU and version of Triton. Remove the file to return to the library's choices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.tiles import Chip, Tile
 
 HEADS = 12
-# Lengths that the model has in each class, and enough sequences of them to fill the chip.
+# The model's lengths in each class, and enough sequences to fill the chip.
 BATCHES = {
     "tiny": [31] * 768,
     "short": [40 + i % 25 for i in range(384)],
@@ -28,18 +28,18 @@ BATCHES = {
 }
 ROUNDS = 20
 CALLS = 4
-"""Calls in a captured graph: its launch counts for little."""
+"""Calls in a captured graph, so that launching the graph costs little beside them."""
 MARGIN = 0.98
-"""The library's choice stays unless another takes less than this part of its time."""
+"""Another tile replaces the library's choice only if it takes less than this fraction of its time."""
 
 Call = Callable[[], object]
 Pass = Callable[[dict[str, Tile]], object]
 Timer = Callable[[Sequence[Call]], list[float]]
-"""Milliseconds of each of some calls."""
+"""Returns the milliseconds that each call takes."""
 
 
 def milliseconds(calls: Sequence[Call]) -> list[float]:
-    """Median time of each call on the current CUDA device, in turn, in captured graphs: without the host's part."""
+    """Median time of each call on the current CUDA device, interleaved, in captured graphs: without launch overhead."""
     graphs = []
     for call in calls:
         graph = torch.cuda.CUDAGraph()
@@ -80,9 +80,9 @@ def make_passes(lengths: Sequence[int], device: torch.device) -> dict[str, Pass]
 
 
 def working(run: Pass, choices: dict[Tile, dict[str, Tile]]) -> list[Tile]:
-    """The tiles with which a pass runs: some need more shared memory or registers than a chip of the family has.
+    """The tiles that a pass can run with: some need more shared memory or registers than a chip of the family has.
 
-    Raises RuntimeError where none does.
+    Raises RuntimeError if there is none.
     """
     found, reasons = [], []
     for tile, chosen in choices.items():
@@ -92,7 +92,7 @@ def working(run: Pass, choices: dict[Tile, dict[str, Tile]]) -> list[Tile]:
                 torch.cuda.synchronize()
         except Exception as error:  # Triton has errors of its own for each resource
             reasons.append(f"{tile}: {type(error).__name__}: {error}")
-            print(f"left out, {reasons[-1]}")
+            print(f"skipped {reasons[-1]}")
         else:
             found.append(tile)
     if not found:
@@ -101,7 +101,7 @@ def working(run: Pass, choices: dict[Tile, dict[str, Tile]]) -> list[Tile]:
 
 
 def tune_class(name: str, chips: int, passes: dict[str, Pass], timer: Timer) -> dict[str, Tile]:
-    """The fastest tile of each kernel of a length class; the other kernels of its pass keep theirs meanwhile."""
+    """The fastest tile of each kernel of a length class; the other kernels of the pass keep theirs."""
     chosen = dict(tiles.CHOSEN[chips][name])
     for kernel, default in list(chosen.items()):
         run = passes["forward" if kernel.endswith("forward") else "backward"]
@@ -125,11 +125,11 @@ def tune(chip: Chip, device: torch.device, timer: Timer) -> None:
     file = tiles.tuned_file(chip)
     tiles.write_choices(choices, file)
     tiles.tuned.cache_clear()
-    print(f"written: {file}")
+    print(f"wrote {file}")
 
 
 def main() -> None:
-    """Tunes for the current CUDA device. Raises RuntimeError where there is none that Triton's kernels run on."""
+    """Tunes for the current CUDA device. Raises RuntimeError if the Triton kernels cannot run on it."""
     from reserve_kernels.attention.availability import triton_unavailable
 
     if not torch.cuda.is_available():

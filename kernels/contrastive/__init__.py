@@ -10,17 +10,13 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from reserve_kernels.backends import choose, register
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.contrastive.availability import IMPLEMENTATIONS
+from reserve_kernels.contrastive.availability import BACKENDS
 from reserve_kernels.contrastive.gather import Gathering, check_member, exchange_counts
 from reserve_kernels.contrastive.ops import contrastive_logsumexp
 from reserve_kernels.contrastive.reference import statistics_dtype
 
 __all__ = ["ContrastiveLoss", "contrastive_loss"]
-
-OP = "contrastive_loss"
-register(OP, IMPLEMENTATIONS)
 
 
 class ContrastiveLoss(NamedTuple):
@@ -53,22 +49,22 @@ def contrastive_loss(
     Args:
         x, y: [pairs, dim], before normalisation; float16, bfloat16, float32 or float64, one dtype.
         log_scale: logarithm of the inverse temperature, a number or a tensor with one element; a tensor that requires a
-            gradient gets one, and is best on x's device: a GPU is waited for where its gradient goes elsewhere.
-        x_extra, y_extra: [*, dim], candidates that are nobody's pair.
+            gradient gets one. Keep the tensor on x's device: otherwise the host waits for its gradient.
+        x_extra, y_extra: [*, dim], candidates without a pair: negatives only.
         group: process group whose ranks' vectors are all candidates, gathered with gradients; None for this process
             alone. Ranks may have different numbers of pairs. Each rank's loss is over its own pairs, and gradients are
             those of the sum of the ranks' losses: averaging parameter gradients over ranks, as DDP does, gives those
-            of the mean. All ranks must want alike: gradients of the same inputs, from the same of the outputs. The
-            ranks' counts are read on the host, the only wait for a GPU; gathering overlaps with the logits among this
-            rank's own vectors, in the backward pass too.
-        backend: "auto" or a name from `reserve_kernels.backends()`; "chunked" never holds [pairs, candidates] at once.
+            of the mean. All ranks must request the gradients of the same inputs, from the same outputs. The host reads
+            the ranks' counts, the only wait for a GPU. Gathering overlaps with the logits among this rank's own
+            vectors, in the backward pass too.
+        backend: "auto" or a name from `reserve_kernels.backends()`; "chunked" never materialises [pairs, candidates].
 
     Raises:
-        TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; it is named.
+        TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
         RuntimeError: the named backend cannot run here.
 
     There is no double backward. NaN inputs give NaN losses. Rows whose squares would overflow are scaled down first.
-    Two runs give the same bits. It compiles with fullgraph=True where no group is given.
+    It is deterministic. Without a group it compiles with fullgraph=True.
     """
     _check("x", x, None)
     for name, value in [("y", y), ("x_extra", x_extra), ("y_extra", y_extra)]:
@@ -77,11 +73,11 @@ def contrastive_loss(
     if y.shape != x.shape:
         raise ValueError(f"y must pair with x's shape {tuple(x.shape)}; got {tuple(y.shape)}")
     log_scale = _checked_log_scale(log_scale, x)
-    chosen = choose(OP, backend, x.device, x.dtype)
+    chosen = BACKENDS.choose(backend, x.device, x.dtype)
 
-    logsumexp = partial(contrastive_logsumexp, log_scale=log_scale, backend=chosen)
+    logsumexp = partial(contrastive_logsumexp, log_scale=log_scale, backend=chosen.name)
     x_extras, y_extras = ([] if extra is None else [extra] for extra in (x_extra, y_extra))
-    # The other ranks' candidates travel while the logits among this rank's own are computed.
+    # The other ranks' candidates arrive while the logits among this rank's own are computed.
     arriving = _send(([x, *x_extras], [y, *y_extras]), group)
     x_lse, y_lse, positive = logsumexp(x, y, both=True)
     for candidates in [*y_extras, *(receive() for receive in arriving[1:])]:
@@ -105,12 +101,12 @@ def _check(name: str, value: torch.Tensor, x: torch.Tensor | None) -> None:
 
 
 def _checked_log_scale(log_scale: torch.Tensor | float, x: torch.Tensor) -> torch.Tensor:
-    """`log_scale` as a tensor without dimensions on x's device, in the dtype of the statistics."""
+    """`log_scale` as a 0-d tensor on x's device, in the dtype of the statistics."""
     dtype = statistics_dtype(x.dtype)
     if not isinstance(log_scale, torch.Tensor):
         if not isinstance(log_scale, Real):
             raise TypeError(f"log_scale must be a number or a torch.Tensor; got {type(log_scale).__name__}")
-        # Filled on the device: copying a number there would make the host wait.
+        # Filled on the device: copying a number to it would make the host wait.
         return torch.full((), float(log_scale), dtype=dtype, device=x.device)
     if log_scale.numel() != 1:
         raise ValueError(f"log_scale must be a scalar; got shape {tuple(log_scale.shape)}")
@@ -120,7 +116,7 @@ def _checked_log_scale(log_scale: torch.Tensor | float, x: torch.Tensor) -> torc
 def _send(
     candidates: tuple[list[torch.Tensor], ...], group: dist.ProcessGroup | None
 ) -> list[Callable[[], torch.Tensor]]:
-    """Starts gathering each of `candidates` over the group; calling what it returns gives those of the other ranks."""
+    """Starts gathering each of `candidates`. Each function it returns waits for the other ranks' rows."""
     if group is None:
         return []
     check_member(group)

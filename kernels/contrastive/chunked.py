@@ -1,4 +1,4 @@
-"""The op a block of rows at a time through the library's matrix products: all logits never exist at once."""
+"""contrastive_loss a block of rows at a time, through PyTorch's matrix products: never all logits at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ BLOCK_BYTES = 8 << 20
 """Size of a block of logits."""
 
 SAFE_EXPONENT = 60.0
-"""exp of a logit up to this, and a sum of 2**40 of them, neither overflow nor underflow float32."""
+"""The exp of a logit up to this, and a sum of 2**40 of them, fit float32 without overflow or underflow."""
 
 WORTH_SHARING = 1 << 20
-"""Number of logits from which that is worth its rounding: log(exp(l)) - l, the loss of a pair alone, is not quite 0."""
+"""Number of logits from which sharing one exp is worth its rounding: the loss of a single pair is not quite 0."""
 
 
 def _parts(rows: int, columns: int, itemsize: int) -> Iterator[slice]:
@@ -34,10 +34,10 @@ def _scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
 
 
 def _logits_are_small(log_scale: torch.Tensor, count: int) -> bool:
-    """Whether exp of `count` logits needs no maximum taken off: then one exp serves rows and columns.
+    """Whether exp of `count` logits is safe without subtracting the maximum: then one exp serves rows and columns.
 
-    Rows have at most unit length before the temperature. Looks at its value, which a GPU would have to be waited for:
-    there, never.
+    Rows have at most unit length before the temperature, so its value decides. Never on a GPU, where reading it would
+    make the host wait.
     """
     return log_scale.device.type == "cpu" and count >= WORTH_SHARING and bool(log_scale.exp() < SAFE_EXPONENT)
 
@@ -45,9 +45,9 @@ def _logits_are_small(log_scale: torch.Tensor, count: int) -> bool:
 def _logits(
     a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Which rows of a, those rows scaled, and their logits with b, which is `_scaled`.
+    """Yields, a block at a time, which rows of a, those rows scaled, and their logits with b, which is `_scaled`.
 
-    Each block of logits is in the memory of the last.
+    All blocks share one buffer of logits.
     """
     memory = None
     # Scaling a row and its gradient takes a few temporaries of its length.
@@ -67,7 +67,7 @@ def logsumexp_chunked(
     by_column = both or not by_row
     small = _logits_are_small(log_scale, x.shape[0] * y.shape[0])
     rows = log_scale.new_empty(a.shape[0] if by_row else 0)
-    # Of small logits the sum of exp, of others its logarithm.
+    # The sum of exp for small logits, its logarithm for others.
     columns = log_scale.new_full((b.shape[0] if by_column else 0,), 0.0 if small else -torch.inf)
     diagonal = log_scale.new_empty(x.shape[0] if both else 0)
     for part, _, logits in _logits(a, _scaled(b, log_scale), log_scale):
@@ -118,20 +118,20 @@ def _weighted_sums(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of a, b and log_scale through the logits of a and b, a block of rows at a time."""
     wide = _scaled(b, log_scale)
-    turn = _weights_of_small if _logits_are_small(log_scale, a.shape[0] * b.shape[0]) else _weights
+    convert = _weights_of_small if _logits_are_small(log_scale, a.shape[0] * b.shape[0]) else _weights
     grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
     sum_b, grad_log_scale = torch.zeros_like(wide), torch.zeros_like(log_scale)
     for part, rows, logits in _logits(a, wide, log_scale):
-        # Temporaries are as large as what is turned: a piece at a time.
+        # A piece at a time: temporaries are as large as what is converted.
         for piece in _parts(logits.shape[0], logits.shape[1], logits.dtype.itemsize * 4):
             of_rows = None if by_row is None else tuple(v[part][piece, None] for v in by_row)
-            turn(logits[piece], of_rows, by_column)
+            convert(logits[piece], of_rows, by_column)
         if diagonal is not None:
             logits.diagonal(part.start).add_(diagonal[part])
         grad_a[part], shares = scaled_backward(logits @ wide, a[part], log_scale)
         sum_b.addmm_(logits.T, rows)
         grad_log_scale += shares.sum()
-    # In its own memory where the dtype is the same.
+    # In place if the dtype is the same.
     grad_b = sum_b if sum_b.dtype == b.dtype else torch.empty_like(b, memory_format=torch.contiguous_format)
     for part in _parts(b.shape[0], b.shape[1], wide.dtype.itemsize * 8):
         grad_b[part], shares = scaled_backward(sum_b[part], b[part], log_scale)
@@ -140,7 +140,7 @@ def _weighted_sums(
 
 
 def _weights(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> None:
-    """Turns logits into their gradients, from softmaxes along rows, columns or both."""
+    """Overwrites logits with their gradients, through softmaxes along rows, columns or both."""
     one, *other = (pair for pair in (by_row, by_column) if pair is not None)
     second = [(logits - lse).exp_().mul_(grad) for grad, lse in other]
     logits.sub_(one[1]).exp_().mul_(one[0])
@@ -149,6 +149,6 @@ def _weights(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> None:
 
 
 def _weights_of_small(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> None:
-    """The same with one exp: exp(l - r) g + exp(l - c) h = exp(l) (exp(-r) g + exp(-c) h)."""
+    """`_weights` with one exp: exp(l - r) g + exp(l - c) h = exp(l) (exp(-r) g + exp(-c) h)."""
     factors = [grad * torch.exp(-lse) for grad, lse in (p for p in (by_row, by_column) if p is not None)]
     logits.exp_().mul_(sum(factors[1:], start=factors[0]))

@@ -1,4 +1,4 @@
-"""Gathering candidates from all ranks, with gradients, while something else is computed."""
+"""Gathers candidates from all ranks, with gradients, while other work runs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch.distributed as dist
 from reserve_kernels.checks import FLOATING
 
 if dist.is_available():
-    # Its functions have the world's process group of the moment they are imported as a default argument, and the first
-    # custom operator that runs imports it. Imported after init_process_group it would keep that group, and gloo's
-    # threads, beyond destroy_process_group: one of them that frees a tensor while Python ends aborts the process.
+    # The first custom operator that runs imports this module, whose functions capture the current world group as a
+    # default argument. Imported after init_process_group, it would keep that group and gloo's threads alive beyond
+    # destroy_process_group, and a thread that frees a tensor during shutdown aborts the process.
     import torch.distributed.nn.functional
 
-    # torch 2.13 renamed them, and warns of the names that 2.11 has.
+    # torch 2.13 renamed these and warns about the names of 2.11.
     _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 class Gathering:
-    """The rows of the other ranks on their way here, and their gradients on the way back.
+    """An asynchronous gather of the other ranks' rows, and the reduction of their gradients.
 
     `send` starts a gather that `receive` waits for. In the backward pass, which runs in the opposite order, `receive`
-    starts the sum over ranks and `send` waits for it: what is computed between the two overlaps both ways.
+    starts the sum over ranks and `send` waits for it. Work between the two overlaps in both passes.
     """
 
     def __init__(self, counts: list[int], group: dist.ProcessGroup) -> None:
@@ -38,7 +38,7 @@ class Gathering:
         return _Send.apply(rows, self)
 
     def receive(self, sent: torch.Tensor) -> torch.Tensor:
-        """The rows of all other ranks, in rank order; their gradients are summed over ranks, not averaged."""
+        """The rows of all other ranks, in rank order. Gradients are summed over ranks, not averaged."""
         return _Receive.apply(sent, self)
 
     def wait(self) -> None:
@@ -51,7 +51,7 @@ class _Send(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: torch.Tensor, gathering: Gathering) -> torch.Tensor:
         ctx.gathering = gathering
-        # The collective wants equal shapes: shorter ranks send rows that are cut off again.
+        # The collective takes equal shapes: ranks with fewer rows pad, and `receive` drops the padding.
         if rows.shape[0] < gathering.longest:
             rows = torch.cat((rows, rows.new_zeros(gathering.longest - rows.shape[0], rows.shape[1])))
         everyone = rows.new_empty(len(gathering.counts) * gathering.longest, rows.shape[1])
@@ -61,7 +61,7 @@ class _Send(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: torch.Tensor):
-        # `grad` is what was handed to the sum over ranks; its result is this rank's rows.
+        # `grad` is what `receive` passed to the sum over ranks; the result is this rank's rows.
         gathering = ctx.gathering
         gathering.wait()
         summed, gathering.summed = gathering.summed, None
@@ -87,14 +87,14 @@ class _Receive(torch.autograd.Function):
             parts[rank, :n] = part
         gathering.summed = grad.new_empty(parts.shape[1:])
         gathering.work = _reduce_scatter(gathering.summed, parts.flatten(0, 1), group=gathering.group, async_op=True)
-        # Kept by the graph until `send` has waited.
+        # The graph keeps it alive until `send` has waited.
         return parts.flatten(0, 1), None
 
 
 def check_member(group: object) -> None:
-    """Raises unless `group` is a process group that this process is in."""
+    """Raises ValueError or TypeError unless `group` is a process group that contains this process."""
     if group == dist.GroupMember.NON_GROUP_MEMBER:
-        raise ValueError("group must have this process among its ranks; new_group gave it a group of others")
+        raise ValueError("group must contain this process; new_group returned a group of other ranks")
     if not isinstance(group, dist.ProcessGroup):
         raise TypeError(f"group must be a torch.distributed.ProcessGroup or None; got {type(group).__name__}")
 
@@ -102,7 +102,7 @@ def check_member(group: object) -> None:
 def exchange_counts(candidates: Sequence[torch.Tensor], group: dist.ProcessGroup) -> list[list[int]]:
     """For each of `candidates` [rows, dim], its number of rows on each rank. The host waits for it.
 
-    Raises ValueError on every rank where dimensions or dtypes differ between ranks.
+    Raises ValueError on every rank if dimensions or dtypes differ between ranks.
     """
     first = candidates[0]
     mine = torch.tensor(
@@ -115,5 +115,5 @@ def exchange_counts(candidates: Sequence[torch.Tensor], group: dist.ProcessGroup
         f"[*, {dim}] {str(FLOATING[dtype]).removeprefix('torch.')}" for dim, dtype in zip(dims, dtypes, strict=True)
     ]
     if len(set(kinds)) > 1:
-        raise ValueError(f"x must have one dim and dtype on all ranks of group; got, by rank, {', '.join(kinds)}")
+        raise ValueError(f"x must have the same dim and dtype on all ranks of group; got, by rank, {', '.join(kinds)}")
     return counts

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from reserve_kernels.contrastive.chunked import logsumexp_chunked, logsumexp_chunked_backward
-from reserve_kernels.contrastive.reference import (
-    logsumexp_reference,
-    logsumexp_reference_backward,
-    statistics_dtype,
-)
+from reserve_kernels.contrastive.availability import BACKENDS
+from reserve_kernels.contrastive.reference import statistics_dtype
 from reserve_kernels.precision import without_autocast
 
 
@@ -18,12 +14,8 @@ from reserve_kernels.precision import without_autocast
 def contrastive_logsumexp(
     x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, backend: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `logsumexp_reference`. Nothing of the size of x or y is saved for the backward pass but x and y themselves."""
-    if backend == "triton":
-        from reserve_kernels.contrastive.triton import logsumexp_triton
-
-        return logsumexp_triton(x, y, log_scale, both)
-    return (logsumexp_chunked if backend == "chunked" else logsumexp_reference)(x, y, log_scale, both)
+    """As `logsumexp_reference`. For the backward pass it saves x and y, and nothing else of their size."""
+    return BACKENDS[backend].forward(x, y, log_scale, both)
 
 
 @contrastive_logsumexp.register_fake
@@ -47,16 +39,9 @@ def contrastive_logsumexp_backward(
     both: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, y and log_scale; the logits are computed again, once for both directions."""
+    """Gradients of x, y and log_scale. It computes the logits again, once for both directions."""
     grads = (grad_rows, grad_columns, grad_diagonal)
-    if backend == "triton":
-        from reserve_kernels.contrastive.triton import logsumexp_triton_backward
-
-        return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, both)
-    if backend == "chunked":
-        return logsumexp_chunked_backward(grads, x, y, log_scale, row_lse, column_lse, both)
-    grad_x, grad_y, grad_log_scale = logsumexp_reference_backward(grads, x, y, log_scale, both)
-    return grad_x.contiguous(), grad_y.contiguous(), grad_log_scale
+    return BACKENDS[backend].backward(grads, x, y, log_scale, row_lse, column_lse, both)
 
 
 @contrastive_logsumexp_backward.register_fake

@@ -16,7 +16,7 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def squares_limit(dtype: torch.dtype) -> float:
-    """Rows with larger elements are divided by the largest before squaring, so that the sum does not overflow."""
+    """Rows with larger elements are divided by the largest one before squaring, so that the sum does not overflow."""
     return math.sqrt(torch.finfo(dtype).max) / 1e4
 
 
@@ -30,12 +30,12 @@ def unit_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def temperature(log_scale: torch.Tensor) -> torch.Tensor:
-    """exp(s / 2), s = min(log_scale, ln 100): what each side of a logit is multiplied by."""
+    """exp(s / 2), s = min(log_scale, ln 100): the factor of each side of a logit."""
     return torch.exp(log_scale.clamp(max=MAX_LOG_SCALE) / 2)
 
 
 def scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """Unit vectors times the temperature, rounded to x's dtype once; autograd differentiates it."""
+    """Unit vectors times the temperature, rounded to x's dtype once; differentiable by autograd."""
     dtype = statistics_dtype(x.dtype)
     return (unit_rows(x.to(dtype))[0] * temperature(log_scale.to(dtype))).to(x.dtype)
 
@@ -71,9 +71,11 @@ def logsumexp_reference_backward(
     x: torch.Tensor,
     y: torch.Tensor,
     log_scale: torch.Tensor,
+    _row_lse: torch.Tensor,
+    _column_lse: torch.Tensor,
     both: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, y and log_scale, given those of the three outputs."""
+    """Gradients of x, y and log_scale, given those of the three outputs. It computes the softmax again."""
     dtype = statistics_dtype(x.dtype)
     x_wide, y_wide = scaled(x, log_scale).to(dtype), scaled(y, log_scale).to(dtype)
     logits = x_wide @ y_wide.T
@@ -83,4 +85,4 @@ def logsumexp_reference_backward(
         weights.diagonal().add_(grads[2])
     grad_x, of_x = scaled_backward((weights @ y_wide).to(x.dtype), x, log_scale)
     grad_y, of_y = scaled_backward((weights.T @ x_wide).to(y.dtype), y, log_scale)
-    return grad_x, grad_y, of_x.sum() + of_y.sum()
+    return grad_x.contiguous(), grad_y.contiguous(), of_x.sum() + of_y.sum()

@@ -1,8 +1,8 @@
-"""Launches the Triton kernels of contrastive_loss; the gradients' products are the library's matrix products.
+"""Launches the Triton kernels of contrastive_loss; PyTorch's matrix products compute the gradients' products.
 
-Each tile of logits is one matrix product whose logsumexp by row and by column is stored instead of it. The gradient of
-the logits exists for WEIGHT_BYTES of them at a time, in the operands' dtype, small enough to stay in the L2 cache of
-an H100 until both products have read it. Every sum has one order: two runs give the same bits.
+A program computes a tile of logits and stores only its logsumexp by row and by column. The gradient of the logits is
+materialised WEIGHT_BYTES at a time, in the operands' dtype, small enough to stay in the L2 cache of an H100 until both
+products have read it. Every sum has a fixed order, so that the op is deterministic.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WEIGHT_BYTES = 32 << 20
 """Memory for gradients of logits."""
 
 LARGEST_WEIGHT = 2.0**14
-"""What the largest gradient of a loss becomes in a block of them: thrice that, for both directions and the diagonal, is
-below float16's largest number, and the rest is as far from its smallest as can be."""
+"""The largest gradient of a loss is scaled to this in a block of weights: three times it, for both directions and the
+diagonal, is below float16's largest number, and the rest is as far from its smallest as possible."""
 
 SMALLEST_GRADIENT = 2.0**-100
-"""Gradients that are all below this are not enlarged further: their inverse would overflow."""
+"""Gradients that are all below this are not scaled up further: the inverse would overflow."""
 
 SCALE_CONSTANTS = {
     "epsilon": EPSILON,
@@ -41,7 +41,7 @@ SCALE_WARPS = 4
 
 @dataclass(frozen=True)
 class Tiles:
-    """Block sizes along rows, columns and the dimension, and how the compiler spreads a block."""
+    """Block sizes along rows, columns and the dimension, and the compiler's warps and stages."""
 
     rows: int
     columns: int
@@ -54,12 +54,12 @@ class Tiles:
         return {"BLOCK_N": self.rows, "BLOCK_M": self.columns, "BLOCK_D": self.dim, "GROUP": 8}
 
     def width(self, dim: int) -> int:
-        """The length of scaled vectors: the dimension in whole blocks."""
+        """The length of scaled vectors: the dimension rounded up to whole blocks."""
         return triton.cdiv(dim, self.dim) * self.dim
 
 
 def tiles(dtype: torch.dtype, architecture: int) -> Tiles:
-    """What to run for operands of `dtype` on an architecture (80 for compute capability 8.0 …)."""
+    """The tiles for operands of `dtype` on an architecture (80 for compute capability 8.0 …)."""
     if dtype == torch.float32:
         return Tiles(64, 64, 32, num_warps=4, num_stages=2)
     if architecture < 90:
@@ -68,7 +68,7 @@ def tiles(dtype: torch.dtype, architecture: int) -> Tiles:
 
 
 def _tiles_for(x: torch.Tensor) -> Tiles:
-    # The interpreter takes its time by the tile, whatever its size.
+    # The interpreter takes about the same time for a tile of any size.
     if x.device.type != "cuda":
         return Tiles(64, 64, 64, num_warps=4, num_stages=1)
     major, minor = torch.cuda.get_device_capability(x.device)
@@ -76,7 +76,7 @@ def _tiles_for(x: torch.Tensor) -> Tiles:
 
 
 def _scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """`scaled` with zeros behind: [rows, dim] -> [rows, width]."""
+    """`scaled`, padded with zeros: [rows, dim] -> [rows, width]."""
     x, width = x.contiguous(), _tiles_for(x).width(x.shape[1])
     out = x.new_empty(x.shape[0], width)
     if out.numel():
@@ -93,8 +93,8 @@ def _scale_backward(
     grad_x: torch.Tensor,
     shares: torch.Tensor,
 ) -> None:
-    """Of grad [rows, width] in units of grad_unit: fills the gradient of x [rows, dim], contiguous, and log_scale's
-    share from each row [rows].
+    """Fills grad_x [rows, dim], contiguous, and each row's share of log_scale's gradient, shares [rows], from grad
+    [rows, width] in units of grad_unit.
     """
     x = x.contiguous()
     with torch.cuda.device_of(x):
@@ -150,7 +150,7 @@ def logsumexp_triton_backward(
     column_lse: torch.Tensor,
     both: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, y and log_scale; the logits are computed once more and serve both directions."""
+    """Gradients of x, y and log_scale. It computes the logits again, once for both directions."""
     row_grad, column_grad, diagonal_grad = (g.float().contiguous() for g in grads)
     if y.shape[0] > x.shape[0]:  # then not both: the gradient that is summed over blocks is the short one
         none = row_lse.new_empty(0)
@@ -164,8 +164,8 @@ def _weighted_sums(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of a, b and log_scale through the logits of a and b, a block of rows of a at a time.
 
-    `softmaxes`: gradient and value of the logsumexps by row, the same by column, gradient of the diagonal; empty
-    where there is none.
+    `softmaxes`: gradient and value of the logsumexps by row, the same by column, and the gradient of the diagonal;
+    empty tensors if there is none.
     """
     row_grad, row_lse, column_grad, column_lse, diagonal_grad = softmaxes
     if not (a.numel() and b.numel()):
@@ -174,10 +174,10 @@ def _weighted_sums(
     grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
     shares_a, shares_b = log_scale.new_empty(n), log_scale.new_empty(m)
     sum_b = torch.zeros_like(wide_b, dtype=torch.float32)
-    # float16 has no room for gradients of a mean over many pairs: the largest becomes LARGEST_WEIGHT.
+    # Gradients of a mean over many pairs underflow float16: scale the largest to LARGEST_WEIGHT.
     largest = torch.cat((row_grad, column_grad, diagonal_grad)).abs().amax()
     unit = largest.clamp(min=SMALLEST_GRADIENT) / LARGEST_WEIGHT
-    # Rows of weights start at multiples of 32 bytes, as fast matrix products and the kernel's stores ask.
+    # Rows of weights start at multiples of 32 bytes, for fast matrix products and stores.
     stride = triton.cdiv(m, 16) * 16
     # Whole tiles, which also keeps every block's share of the gradients aligned.
     block = min(n, max(1, WEIGHT_BYTES // (a.element_size() * stride * 128)) * 128)
@@ -190,7 +190,7 @@ def _weighted_sums(
         _launch_weights(rows, wide_b, (*by_row, column_grad, column_lse, diagonal, unit), weights, start)
         _scale_backward(_product(weights, wide_b), unit, a[part], log_scale, grad_a[part], shares_a[part])
         _add_product(sum_b, weights.T, rows)
-    # Room for the last gradient is what the blocks had: here the op needs most memory.
+    # Peak memory is here: free the blocks' memory for the last gradient.
     del memory, weights, rows, wide_b
     grad_b = torch.empty_like(b, memory_format=torch.contiguous_format)
     _scale_backward(sum_b, unit, b, log_scale, grad_b, shares_b)

@@ -21,7 +21,7 @@ def _load_row(row, start, dim, BLOCK: tl.constexpr):
 
 @triton.jit
 def _row_norm(row, dim, epsilon: tl.constexpr, limit: tl.constexpr, BLOCK: tl.constexpr):
-    """What a row is divided by so that its squares do not overflow, and 1 / sqrt(sum of squares + eps) after that."""
+    """The divisor of a row, so that its squares do not overflow, and 1 / sqrt(sum of squares + eps) after it."""
     largest = tl.zeros([BLOCK], tl.float32)
     for start in range(0, dim, BLOCK):
         largest = tl.maximum(largest, tl.abs(_load_row(row, start, dim, BLOCK)))
@@ -101,7 +101,7 @@ def scale_backward_kernel(
 
 @triton.jit
 def _tile_of_program(n, m, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, GROUP: tl.constexpr):
-    """Row and column tile of this program: groups of row tiles walk along the columns, so that operands stay in L2."""
+    """Row and column tile of this program: groups of row tiles move along the columns, so that operands stay in L2."""
     program, column_tiles, row_tiles = tl.program_id(0), tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
     first = program // (GROUP * column_tiles) * GROUP
     height = tl.minimum(row_tiles - first, GROUP)
@@ -131,7 +131,7 @@ def _tile_of_logits(
 
 @triton.jit
 def _exponentials(logits, valid, axis: tl.constexpr):
-    """Sum of exp(logits - largest) along an axis, and the largest; over what is valid, which is a part of all."""
+    """Sum of exp(logits - largest) of the valid logits along an axis, and the largest."""
     largest = tl.max(tl.where(valid, logits, -float("inf")), axis)
     return tl.sum(tl.where(valid, tl.exp(logits - tl.expand_dims(largest, axis)), 0.0), axis), largest
 

@@ -1,4 +1,4 @@
-"""log_mel_spectrogram: from samples to the audio encoder's input (SPEC 2)."""
+"""log_mel_spectrogram: from audio samples to the audio encoder's input (SPEC 2)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ import dataclasses
 
 import torch
 
-from reserve_kernels.backends import Backend, choose, register, runs_anywhere
 from reserve_kernels.checks import FLOATING, check_integer, check_real, check_same_device, check_tensor
-from reserve_kernels.log_mel.native import cpu_unavailable, cuda_unavailable, log_mel_native, not_fused, too_large
-from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, log_mel_reference_backward
-from reserve_kernels.precision import without_autocast
+from reserve_kernels.log_mel.ops import log_mel
+from reserve_kernels.log_mel.reference import LogMelSettings
 
 __all__ = ["log_mel_spectrogram"]
 
-OP = "log_mel_spectrogram"
-# What the C interface's integers hold.
-MOST = 2**31 - 1
-LEAST_OFFSET, MOST_OFFSET = 1e-30, 1e30
-
-register(
-    OP, [Backend("cuda", cuda_unavailable), Backend("native", cpu_unavailable), Backend("reference", runs_anywhere)]
-)
+MAX_INT32 = 2**31 - 1
+"""The C interface's integers have 32 bits."""
+MIN_OFFSET, MAX_OFFSET = 1e-30, 1e30
 
 
 def log_mel_spectrogram(
@@ -42,31 +35,33 @@ def log_mel_spectrogram(
     out_dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Log-mel spectrogram of MERLOT Reserve: `log(mel + offset) - log(offset)`, so that silence is 0 (SPEC 2).
+    """Log-mel spectrogram of MERLOT Reserve: `log(mel + offset) - log(offset)`, which is 0 for silence (SPEC 2).
 
-    Frames are centred; the window is the symmetric Hann window; the spectrum is the power |X|^2; the mel bands are
-    Slaney's with Slaney's area normalisation, as librosa's defaults.
+    Frames are centred, the window is the symmetric Hann window, the spectrum is the power |X|^2, and the mel bands are
+    Slaney's with Slaney's area normalisation, librosa's defaults.
 
     Args:
         waveform: [..., samples], float32 (float16 and bfloat16 are computed in float32, float64 in float64); any
             strides; at least one sample, or with `offsets` any number.
-        playback_speed: multiplies `n_fft` and `hop_length`: audio played s times too fast gives the same frames.
+        playback_speed: multiplies `n_fft` and `hop_length`: a clip s times as long has as many frames, as if it were
+            played s times as fast.
         pad_mode: "reflect" (librosa < 0.10 and the released checkpoints) or "constant" (zeros; librosa >= 0.10).
         sample_rate: Hz.
         n_fft: samples of the window and of the Fourier transform, before `playback_speed`.
         hop_length: samples between frames, before `playback_speed`.
         n_mels: mel bands between `f_min` and `f_max`, Hz.
-        offset: added to the mel power before the logarithm; from 1e-30 to 1e30, which float32 holds with room.
-        offsets: int32 or int64 [clips + 1]: `waveform` is then [samples], clips of any length one after another, of
-            which clip c is samples offsets[c] to offsets[c + 1]. The values must not decrease and lie within the
-            waveform; on a GPU that is not checked, as it would make the host wait. Empty clips have no frames.
-        max_samples: with `offsets`, the length of the longest clip, or more; longer clips lose their last frames.
-        append_speed: adds a last column that holds `playback_speed`, as the audio encoder wants it (SPEC 1).
+        offset: added to the mel power before the logarithm; from 1e-30 to 1e30.
+        offsets: int32 or int64 [clips + 1]. `waveform` is then [samples], clips of any length one after another; clip c
+            is samples offsets[c] to offsets[c + 1]. Values must not decrease and must lie within the waveform. A GPU
+            does not validate them, since the host would wait. Empty clips have no frames.
+        max_samples: with `offsets`, the length of the longest clip, or an upper bound; longer clips lose their last
+            frames.
+        append_speed: appends a column that holds `playback_speed`, as the audio encoder takes it (SPEC 1).
         out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`. Everything is computed in
             float32 (in float64 for a float64 waveform) and rounded once.
-        backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" have the default n_fft at
-            playback speeds 1, 2 and 3 with any bands, and any hop ("cuda": an even one, on compute capability 8.0
-            or newer with as much shared memory as the parameters need); "auto" runs "reference" for anything else.
+        backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" support the default n_fft
+            at playback speeds 1, 2 and 3, any bands and any hop length. "cuda" needs an even hop length, compute
+            capability 8.0 and as much shared memory as the parameters take. "auto" runs "reference" for anything else.
 
     Returns:
         [..., 1 + samples // (hop_length * playback_speed), n_mels] (for an even `n_fft`). With `offsets`: [clips,
@@ -74,12 +69,12 @@ def log_mel_spectrogram(
         NaN and infinite samples make the frames that hold them NaN.
 
     Raises:
-        TypeError: an argument is of the wrong type; integers are not given as floats.
-        ValueError: an argument is out of range, named with what is allowed.
-        RuntimeError: the named backend cannot run here, or a CUDA graph is captured before the first call.
+        TypeError: an argument has the wrong type; a float is not an integer.
+        ValueError: an argument is out of range; the message names it and what is allowed.
+        RuntimeError: the named backend cannot run here, or a CUDA graph is being captured at the first call.
 
-    To be captured in a CUDA graph it must have run once with the same parameters, forward and backward as captured.
-    The gradient is exact; the spectrum is computed again for it. There is no double backward.
+    Before a CUDA graph can capture it, it must have run once with the same parameters, with a backward pass if the
+    graph has one. The backward pass computes the spectrum again. There is no double backward.
     """
     check_tensor("waveform", waveform, FLOATING)
     if waveform.dim() == 0 or (waveform.shape[-1] == 0 and offsets is None):
@@ -92,11 +87,12 @@ def log_mel_spectrogram(
         ("hop_length", hop_length, 1),
         ("n_mels", n_mels, 1),
     ]:
-        check_integer(name, number, least, MOST)
+        check_integer(name, number, least, MAX_INT32)
     for name, number in [("n_fft", n_fft), ("hop_length", hop_length)]:
-        if number * playback_speed > MOST:
+        if number * playback_speed > MAX_INT32:
             raise ValueError(
-                f"{name} * playback_speed must be at most {MOST}; got {name}={number}, playback_speed={playback_speed}"
+                f"{name} * playback_speed must be at most {MAX_INT32}; "
+                f"got {name}={number}, playback_speed={playback_speed}"
             )
     for name, value in [("sample_rate", sample_rate), ("f_min", f_min), ("f_max", f_max), ("offset", offset)]:
         check_real(name, value)
@@ -105,8 +101,8 @@ def log_mel_spectrogram(
             f"f_min and f_max must satisfy 0 <= f_min < f_max <= sample_rate / 2 = {sample_rate / 2}; "
             f"got f_min={f_min}, f_max={f_max}"
         )
-    if not LEAST_OFFSET <= offset <= MOST_OFFSET:
-        raise ValueError(f"offset must be from {LEAST_OFFSET} to {MOST_OFFSET}; got {offset}")
+    if not MIN_OFFSET <= offset <= MAX_OFFSET:
+        raise ValueError(f"offset must be from {MIN_OFFSET} to {MAX_OFFSET}; got {offset}")
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
     _check_offsets(waveform, offsets, max_samples)
@@ -120,7 +116,7 @@ def log_mel_spectrogram(
         float(f_max),
         float(offset),
     )
-    return torch.ops.reserve_kernels.log_mel_spectrogram(
+    return log_mel(
         waveform,
         *dataclasses.astuple(settings),
         offsets,
@@ -133,7 +129,7 @@ def log_mel_spectrogram(
 
 def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_samples: int | None) -> None:
     if (offsets is None) != (max_samples is None):
-        raise ValueError("offsets and max_samples must be given together")
+        raise ValueError("offsets and max_samples must be passed together")
     if offsets is None or max_samples is None:
         return
     check_tensor("offsets", offsets, (torch.int32, torch.int64))
@@ -141,127 +137,5 @@ def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_sam
     if offsets.dim() != 1 or offsets.shape[0] < 1:
         raise ValueError(f"offsets must be [clips + 1]; got shape {tuple(offsets.shape)}")
     if waveform.dim() != 1:
-        raise ValueError(f"waveform must be [samples] where offsets are given; got shape {tuple(waveform.shape)}")
+        raise ValueError(f"waveform must be [samples] with offsets; got shape {tuple(waveform.shape)}")
     check_integer("max_samples", max_samples, 0)
-
-
-def _choose(backend: str, device: torch.device, dtype: torch.dtype, settings: LogMelSettings) -> str:
-    """Name of the implementation for these parameters. Called inside the op, where no compiler traces it."""
-    chosen = choose(OP, backend, device, dtype)
-    reason = None if chosen == "reference" else not_fused(settings, chosen)
-    if reason is None and chosen == "cuda":
-        reason = too_large(settings, device)
-    if reason is None:
-        return chosen
-    if backend == "auto":
-        return "reference"
-    raise RuntimeError(f"{OP}: backend {backend!r} cannot run: {reason}")
-
-
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -> None:
-    """On the CPU, where reading the values makes nobody wait."""
-    if offsets is None or offsets.device.type != "cpu":
-        return
-    if int(offsets[0]) < 0 or int(offsets[-1]) > waveform.shape[-1] or bool((offsets.diff() < 0).any()):
-        raise ValueError(
-            f"offsets must not decrease and lie from 0 to the {waveform.shape[-1]} samples of waveform; got {offsets}"
-        )
-
-
-@torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
-@without_autocast
-def _log_mel(
-    waveform: torch.Tensor,
-    pad_mode: str,
-    sample_rate: float,
-    n_fft: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-    offset: float,
-    offsets: torch.Tensor | None,
-    max_samples: int,
-    append: float | None,
-    out_dtype: torch.dtype,
-    backend: str,
-) -> torch.Tensor:
-    _check_offset_values(waveform, offsets)
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    if _choose(backend, waveform.device, waveform.dtype, settings) != "reference":
-        return log_mel_native(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
-    out = log_mel_reference(waveform.to(_compute_dtype(waveform.dtype)), settings, offsets, max_samples)
-    if append is not None:
-        column = out.new_full((*out.shape[:-1], 1), append)
-        if offsets is not None:
-            column = column.masked_fill(settings.unused_frames(offsets, max_samples)[..., None], 0.0)
-        out = torch.cat([out, column], dim=-1)
-    return out.to(out_dtype).contiguous()
-
-
-@_log_mel.register_fake
-def _(
-    waveform,
-    pad_mode,
-    sample_rate,
-    n_fft,
-    hop_length,
-    n_mels,
-    f_min,
-    f_max,
-    offset,
-    offsets,
-    max_samples,
-    append,
-    out_dtype,
-    backend,
-):
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    *rows, columns = settings.out_shape(waveform.shape, offsets, max_samples)
-    return waveform.new_empty((*rows, columns + (append is not None)), dtype=out_dtype)
-
-
-@torch.library.custom_op("reserve_kernels::log_mel_spectrogram_backward", mutates_args=())
-@without_autocast
-def _log_mel_backward(
-    grad: torch.Tensor,
-    waveform: torch.Tensor,
-    offsets: torch.Tensor | None,
-    pad_mode: str,
-    sample_rate: float,
-    n_fft: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-    offset: float,
-    max_samples: int,
-) -> torch.Tensor:
-    dtype = _compute_dtype(waveform.dtype)
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    grad, x = grad[..., :n_mels].to(dtype), waveform.to(dtype)
-    return log_mel_reference_backward(grad, x, settings, offsets, max_samples).to(waveform.dtype).contiguous()
-
-
-@_log_mel_backward.register_fake
-def _(grad, waveform, *settings):
-    return torch.empty_like(waveform, memory_format=torch.contiguous_format)
-
-
-def _setup_context(ctx, inputs, output):
-    waveform, *ctx.settings, offsets, ctx.max_samples, _append, _out_dtype, _backend = inputs
-    ctx.save_for_backward(waveform, offsets)
-
-
-def _backward(ctx, grad):
-    grad_waveform = torch.ops.reserve_kernels.log_mel_spectrogram_backward(
-        grad, *ctx.saved_tensors, *ctx.settings, ctx.max_samples
-    )
-    return grad_waveform, *[None] * 13
-
-
-_log_mel.register_autograd(_backward, setup_context=_setup_context)

@@ -1,4 +1,4 @@
-"""Constants on a GPU: windows, filters and tables, each made once."""
+"""A cache of constants on GPUs: windows, filters and tables."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import TypeVar, cast
 
 import torch
 
-Made = TypeVar("Made")
+Constant = TypeVar("Constant")
 
 _ON_DEVICES: dict[tuple[torch.device, Hashable], object] = {}
 
 
-def kept_on(device: torch.device, key: Hashable, make: Callable[[], Made]) -> Made:
-    """What `make` puts on `device` at the first call with `key`; on the CPU it is made each time.
+def kept_on(device: torch.device, key: Hashable, make: Callable[[], Constant]) -> Constant:
+    """What `make` returned at the first call with `key` on `device`. On the CPU nothing is cached.
 
-    It is never freed. After its call has returned, a kernel may still be queued that reads it, in another stream than
-    the one it was made in, where the caching allocator would hand its memory out again; and a captured CUDA graph
-    reads it at every replay. Each set of parameters holds some hundred kilobytes, so that a process has to try
-    thousands before it matters.
+    The cache never frees anything. After a call has returned, a kernel that reads the constant may still be queued on
+    a stream other than the one it was made on, where the caching allocator would reuse its memory; and a captured CUDA
+    graph reads it at every replay. Each set of parameters takes some hundred kilobytes.
 
-    Raises RuntimeError while a CUDA graph is captured: making waits for a copy from the CPU.
+    Raises RuntimeError while a CUDA graph is being captured: `make` waits for a copy from the CPU.
     """
     if device.type == "cpu":
         return make()
@@ -28,9 +27,9 @@ def kept_on(device: torch.device, key: Hashable, make: Callable[[], Made]) -> Ma
     if found is None:
         if torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
-                "log_mel_spectrogram must run once with the same parameters before it is captured in a CUDA graph: "
-                "its constants are copied to the GPU then"
+                "log_mel_spectrogram must run once with the same parameters before a CUDA graph captures it: "
+                "the first run copies constants to the GPU"
             )
-        # Of threads that make the same at once, all take what the first has kept.
+        # If several threads make it at once, all use the one that was stored first.
         found = _ON_DEVICES.setdefault((device, key), make())
-    return cast(Made, found)
+    return cast(Constant, found)

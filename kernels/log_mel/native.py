@@ -1,4 +1,4 @@
-"""log_mel_spectrogram by the native library, on the CPU and on CUDA: everything fused, from samples to rows."""
+"""log_mel_spectrogram by the native library, on the CPU and on CUDA, fused from samples to rows."""
 
 from __future__ import annotations
 
@@ -13,62 +13,12 @@ from reserve_kernels import native
 from reserve_kernels.log_mel.constants import kept_on
 from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
 
-# The transforms that csrc/log_mel has a plan for: playback speeds 1, 2 and 3.
-FUSED_N_FFT = (1536, 3072, 4608)
-MOST_CUDA_BANDS = 1024
 OUT_DTYPES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
-
-
-def cpu_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The `unavailable` of the CPU implementation."""
-    if device.type != "cpu":
-        return "it runs on the CPU only"
-    if dtype == torch.float64:
-        return "it computes in float32"
-    return native.cpu_unavailable()
-
-
-def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The `unavailable` of the CUDA implementation."""
-    if device.type != "cuda":
-        return "it runs on a CUDA GPU only"
-    if dtype == torch.float64:
-        return "it computes in float32"
-    absent = native.cuda_unavailable()
-    if absent is not None:
-        return absent
-    device_has = torch.cuda.get_device_properties(device)
-    if device_has.major >= 8:
-        return None
-    return f"it needs compute capability 8.0; this device has {device_has.major}.{device_has.minor}"
-
-
-def not_fused(settings: LogMelSettings, backend: str) -> str | None:
-    """None where `backend`, "native" or "cuda", has these parameters, else the reason."""
-    if settings.n_fft not in FUSED_N_FFT:
-        return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
-    if backend == "native":
-        return None
-    # What fits into a block's shared memory, and pairs of samples aligned in it.
-    if settings.hop_length % 2 != 0 or settings.hop_length > settings.n_fft:
-        return f"hop_length * playback_speed must be even and at most {settings.n_fft}; got {settings.hop_length}"
-    if settings.n_mels > MOST_CUDA_BANDS:
-        return f"n_mels must be at most {MOST_CUDA_BANDS}; got {settings.n_mels}"
-    return None
-
-
-def too_large(settings: LogMelSettings, device: torch.device) -> str | None:
-    """None where a block of the CUDA kernel fits into the shared memory of `device`, else the reason."""
-    needed = native.library().log_mel_cuda_shared_bytes(settings.n_fft, settings.hop_length, settings.n_mels)
-    there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
-    if needed <= there:
-        return None
-    return f"these parameters need {needed} bytes of shared memory a block; this device has {there}"
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Window and filters as the library takes them, on one device."""
+    """Window, filters and tables in the library's layout, on one device."""
 
     window: torch.Tensor
     """float32 [n_fft]"""
@@ -83,7 +33,7 @@ class Constants:
     placed_row: torch.Tensor
     """int32 [n_mels + 1], where the weights of each band start in `placed_weight`"""
     placed_weight: torch.Tensor
-    """int32 [.., 2], the place in a CUDA block of the power that each weight weighs, and the weight's bits; in fours"""
+    """int32 [.., 2], for each weight the index of its power in a CUDA block, and its bits; bands are padded to fours"""
 
 
 def constants(settings: LogMelSettings, device: torch.device) -> Constants:
@@ -107,7 +57,7 @@ def _constants(settings: LogMelSettings) -> Constants:
     inside = (torch.arange(bank.shape[1]) >= start[:, None]) & (torch.arange(bank.shape[1]) < end[:, None])
     twiddles, places = native.library().log_mel_tables(settings.n_fft)
     row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
-    # One weight more than the bands have: bands may all be without a bin, and an empty array has no address.
+    # One extra weight: all bands may be empty, and an empty array has no address.
     weight = torch.cat([bank[inside], bank.new_zeros(1)]).float()
     place = torch.cat([places.expand(len(bank), -1)[inside], places[:1]])
     return Constants(
@@ -123,7 +73,7 @@ def _constants(settings: LogMelSettings) -> Constants:
 def _placed(weight: torch.Tensor, place: torch.Tensor, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`placed_row` and `placed_weight` of weights whose bands start at `row`.
 
-    What fills up a band to a multiple of 4 weighs its last bin with 0, which changes nothing, not even for NaN.
+    Padding to a multiple of 4 repeats a band's last bin with weight 0, which does not change its sum, nor spread NaN.
     """
     count = torch.cat([row.diff(), torch.ones(1, dtype=torch.int64)])
     row = torch.cat([row, row[-1:] + 1])
@@ -182,7 +132,7 @@ def log_mel_native(
 ) -> torch.Tensor:
     """`log_mel_reference` and a last column of `append`, in `out_dtype`; float16 is rounded from float32 afterwards.
 
-    `run` executes the problem; by default the kernel for the device of `waveform` does.
+    `run` executes the problem instead of the kernel for the device of `waveform`; tests pass it.
     """
     waveform = waveform.to(torch.float32).contiguous()
     offsets = None if offsets is None else offsets.to(torch.int64).contiguous()

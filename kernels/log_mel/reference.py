@@ -42,7 +42,7 @@ def mel_filterbank(sample_rate: float, n_fft: int, n_mels: int, f_min: float, f_
 
 
 def reflect_index(samples: int, pad: int, device: torch.device) -> torch.Tensor:
-    """Indices [samples + 2 pad] that pad by reflection about the end samples, as often as the padding needs."""
+    """Indices [samples + 2 pad] that pad by reflecting about the end samples, repeatedly if the padding is long."""
     position = torch.arange(-pad, samples + pad, device=device)
     if samples == 1:
         return torch.zeros_like(position)
@@ -53,7 +53,7 @@ def reflect_index(samples: int, pad: int, device: torch.device) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class LogMelSettings:
-    """The actual parameters, after playback speed: samples, Hz and power."""
+    """The parameters after playback speed is applied, in samples, Hz and power."""
 
     pad_mode: str
     sample_rate: float
@@ -65,7 +65,7 @@ class LogMelSettings:
     offset: float
 
     def frames(self, samples: int) -> int:
-        """Frames that `samples` samples give."""
+        """The number of frames of `samples` samples."""
         return 1 + (samples + 2 * (self.n_fft // 2) - self.n_fft) // self.hop_length
 
     def out_shape(
@@ -92,7 +92,7 @@ class LogMelSettings:
         )
 
     def padded_index(self, samples: int, device: torch.device) -> torch.Tensor:
-        """For each padded sample the sample it repeats, int64 [samples + 2 (n_fft // 2)]; -1 for zeros."""
+        """For each padded sample the index of the sample it repeats, int64 [samples + 2 (n_fft // 2)]; -1 for zeros."""
         pad = self.n_fft // 2
         if self.pad_mode == "reflect":
             return reflect_index(samples, pad, device)
@@ -116,7 +116,7 @@ class LogMelSettings:
         return torch.where(inside, start + position, -1)
 
     def unused_frames(self, offsets: torch.Tensor, max_samples: int) -> torch.Tensor:
-        """Which frames [clips, frames] lie beyond those that their clip has by itself."""
+        """Which frames [clips, frames] lie beyond the last one of their clip."""
         length = offsets.diff()
         own = torch.where(length > 0, 1 + (length + 2 * (self.n_fft // 2) - self.n_fft) // self.hop_length, 0)
         return torch.arange(self.frames(max_samples), device=offsets.device) >= own[:, None]
@@ -128,11 +128,16 @@ class LogMelSettings:
         return self.ragged_index(offsets, max_samples)
 
 
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a waveform of `dtype` is computed."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _spectrum(waveform: torch.Tensor, settings: LogMelSettings, index: torch.Tensor) -> torch.Tensor:
     """Complex spectrum of the windowed frames of waveform[..., index], [..., frames, n_fft // 2 + 1]."""
     padded = waveform[..., index.clamp_min(0)]
     if settings.pad_mode == "constant":
-        # Not a product with 0: that would keep NaN and infinite samples.
+        # Not a product with 0, which would keep NaN and infinite samples.
         padded = padded.masked_fill(index < 0, 0.0)
     frames = padded.unfold(-1, settings.n_fft, settings.hop_length) * settings.window(waveform)
     return torch.fft.rfft(frames)
@@ -144,16 +149,35 @@ def log_mel_reference(
     """`log(mel + offset) - log(offset)` of the power spectrum, [..., samples] -> [..., frames, n_mels], same dtype.
 
     With `offsets` [clips + 1] the waveform is clips one after another; then -> [clips, frames(max_samples), n_mels],
-    where frames that a clip does not have are 0.
+    where frames beyond the last one of a clip are 0.
     """
     shape = settings.out_shape(waveform.shape, offsets, max_samples)
     if waveform.numel() == 0 or 0 in shape:
-        # No clip, or clips without a sample: there is nothing to take frames from.
+        # No clips, or clips without samples.
         return waveform.new_zeros(shape)
     spectrum = _spectrum(waveform, settings, settings.index(waveform, offsets, max_samples))
     mel = (spectrum.real.square() + spectrum.imag.square()) @ settings.filters(waveform).T
     out = torch.log(mel + settings.offset) - math.log(settings.offset)
     return out if offsets is None else out.masked_fill(settings.unused_frames(offsets, max_samples)[..., None], 0.0)
+
+
+def log_mel_rows(
+    waveform: torch.Tensor,
+    settings: LogMelSettings,
+    offsets: torch.Tensor | None,
+    max_samples: int,
+    *,
+    out_dtype: torch.dtype,
+    append: float | None,
+) -> torch.Tensor:
+    """`log_mel_reference` computed in float32 or float64, with a last column of `append` if given, in `out_dtype`."""
+    out = log_mel_reference(waveform.to(compute_dtype(waveform.dtype)), settings, offsets, max_samples)
+    if append is not None:
+        column = out.new_full((*out.shape[:-1], 1), append)
+        if offsets is not None:
+            column = column.masked_fill(settings.unused_frames(offsets, max_samples)[..., None], 0.0)
+        out = torch.cat([out, column], dim=-1)
+    return out.to(out_dtype).contiguous()
 
 
 def log_mel_reference_backward(
@@ -163,7 +187,7 @@ def log_mel_reference_backward(
     offsets: torch.Tensor | None = None,
     max_samples: int = 0,
 ) -> torch.Tensor:
-    """The gradient of `waveform`, given that of the output; each step of the forward transposed, last to first."""
+    """The gradient of `waveform` from that of the output: the transposed steps of the forward, in reverse order."""
     if waveform.numel() == 0 or grad.numel() == 0:
         return torch.zeros_like(waveform)
     samples = waveform.shape[-1]
@@ -172,7 +196,7 @@ def log_mel_reference_backward(
     spectrum = _spectrum(waveform, settings, index)
     mel = (spectrum.real.square() + spectrum.imag.square()) @ filters.T
     grad_power = (grad / (mel + settings.offset)) @ filters
-    # The transpose of rfft: the inverse transform without its 1/n, where only bins without a mirror count whole.
+    # The transpose of rfft: the inverse transform without its 1/n, with half weight for bins that have a mirror image.
     weight = torch.full((filters.shape[1],), 0.5, dtype=waveform.dtype, device=waveform.device)
     weight[0] = 1.0
     if settings.n_fft % 2 == 0:
@@ -180,7 +204,7 @@ def log_mel_reference_backward(
     grad_frames = 2 * spectrum * (grad_power * weight)
     grad_frames = torch.fft.irfft(grad_frames, n=settings.n_fft, norm="forward") * settings.window(waveform)
     index = index.unfold(-1, settings.n_fft, settings.hop_length)
-    # One place more than there are samples takes what belongs to padding zeros.
+    # The gradient of padding zeros goes to one extra element, which is dropped.
     index = torch.where(index < 0, samples, index)
     if offsets is not None:
         index = torch.where(settings.unused_frames(offsets, max_samples)[..., None], samples, index)

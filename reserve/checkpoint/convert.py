@@ -1,4 +1,4 @@
-"""`reserve convert`: weights between the official format and pretrained folders, which checkpoints of runs are too."""
+"""Converts weights between the official format and pretrained folders, which include checkpoints of runs."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ def convert(
 
     `source` is an official checkpoint (any file) or a pretrained folder; a run's `checkpoints/step_…` is one. `target`
     is written in the official format if its name ends in `.msgpack`, and as a pretrained folder otherwise. The official
-    format does not say what model it holds: for it, and only for it, `config` names a packaged configuration ("base",
-    "large", …) or a YAML file of this project or of the reference. Raises CheckpointError or ValueError saying what
+    format does not say what model it holds, so for it, and only for it, `config` names a preset ("base", "large", …) or
+    a YAML file of this project or of the reference. Raises CheckpointError or ValueError saying what
     is wrong; OSError where `target` cannot be written.
     """
     source, target = Path(source), Path(target)
     if target.exists():
-        raise ValueError(f"{target} is there already")
+        raise ValueError(f"{target} already exists")
     if target.suffix == WEIGHTS_SUFFIX:
-        raise ValueError(f"{target}: the weights go to a folder, with their config.json: name a folder")
+        raise ValueError(f"{target}: weights are stored in a folder together with config.json; name a folder")
     if source.suffix == WEIGHTS_SUFFIX and source.is_file():
-        raise CheckpointError(f"{source} does not say what model it holds: name the folder of it and its config.json")
+        raise CheckpointError(
+            f"{source} does not say what model it holds; name the folder that holds it and its config.json"
+        )
     if source.is_dir():
         if config is not None:
-            raise ValueError(f"{source} has its own config.json: leave the configuration out")
+            raise ValueError(f"{source} has its own config.json; leave out --config")
         _check_folder(source)
         model, step = MerlotReserve.from_pretrained(source), pretrained_step(source)
     else:
@@ -53,13 +55,13 @@ def convert(
 def _check_folder(folder: Path) -> None:
     if not (folder / WEIGHTS).exists() and (folder / "checkpoints").is_dir():
         names = sorted(path.name for path in (folder / "checkpoints").iterdir() if (path / WEIGHTS).exists())
-        raise CheckpointError(f"{folder} is a run: name one of its checkpoints ({', '.join(names) or 'it has none'})")
+        raise CheckpointError(f"{folder} is a run; name one of its checkpoints ({', '.join(names) or 'it has none'})")
 
 
 def _model_config(config: str | os.PathLike[str] | None) -> ModelConfig:
     if config is None:
         raise ValueError(
-            "an official checkpoint does not say what model it holds: name a configuration, base, large or a YAML file"
+            "an official checkpoint does not say what model it holds; give --config base, large or a YAML file"
         )
     try:
         return load_model_config(config_file(config))

@@ -1,7 +1,7 @@
 """flax's msgpack files: trees of arrays, written by flax.serialization and read and written here without JAX (SPEC 11).
 
 An array is msgpack extension 1 holding (shape, dtype name, bytes), a scalar extension 3 holding the same; a leaf beyond
-1 GiB is a map of flat chunks. Nothing in a file is executed, and no size in it is believed before it is checked.
+1 GiB is a map of flat chunks. Nothing in a file is executed, and every size in it is checked before it is used.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _DTYPES = (
     *("float16", "float32", "float64", "bfloat16", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
-# A tree has maps of names and arrays; lists occur only in a shape. The decoder makes room for as many items as a list
-# claims to have, so the bound must not grow with the file.
+# A tree has maps of names and arrays; lists occur only in a shape. The decoder allocates as many items as a list claims
+# to have, so the bound must not grow with the file.
 _MAX_AXES = 32
 _MAX_NAMES = 1 << 20
 

@@ -84,7 +84,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path!s:.500}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path!s:.500}: {error.strerror}") from error
-    except MemoryError as error:  # of a file with holes, say, which takes no room on the disk
+    except MemoryError as error:  # a sparse file, for example, takes no room on the disk
         raise CheckpointError(f"cannot read {path}: it does not fit in memory") from error
     try:
         return decode_tree(content)
@@ -120,7 +120,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except Exception as error:
         raise CheckpointError(f"{name:.120} must be an array; got {type(value).__name__}: {error!s:.200}") from error
-    if array.dtype.name == "bfloat16":  # JAX's, which is no dtype of numpy's own
+    if array.dtype.name == "bfloat16":  # JAX's bfloat16 is not one of numpy's own dtypes
         return bfloat16_to_float32(array.view(np.uint16))
     if array.dtype.kind not in "fiub":
         raise CheckpointError(f"{name:.120} must hold numbers; got {type(value).__name__} of dtype {array.dtype}")

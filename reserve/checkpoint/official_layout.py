@@ -1,4 +1,4 @@
-"""Where every parameter lies in the official layout, and what it is called there (SPEC 4)."""
+"""Name, shape and axis order of every parameter in the official layout (SPEC 4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Entry:
 
     def to_torch(self, array: np.ndarray, size: Size) -> Tensor:
         """A flax array as the torch parameter of shape `size`: kernels are [in, out] there and [out, in] here."""
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, which the caller sees
+        with np.errstate(over="ignore"):  # overflow gives infinity, which the caller checks for
             flat = from_numpy(array.astype(np.float32, order="C"))
         return flat.reshape(size[1], size[0]).T.contiguous() if self.kernel else flat.reshape(size)
 

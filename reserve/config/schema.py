@@ -36,6 +36,7 @@ class DataConfig:
     fft_hop_length: int = 588
     """Samples between mel frames at playback speed 1."""
     num_mels: int = 64
+    """Mel bands."""
     spec_size: int = 188
     """Mel frames in a segment of 5 s."""
     num_segments: int = 16
@@ -57,8 +58,9 @@ class DataConfig:
     use_audio_token_prob: float = 0.5
     """Probability that audio_text_matching shows an example's audio rather than its words."""
     random_scale_min: float = 1.05
+    """Smallest factor on the size that a training image is resized to, before it is cropped at random."""
     random_scale_max: float = 1.1
-    """Range of the training images' random scale."""
+    """Largest such factor."""
 
     def __post_init__(self) -> None:
         whole = [name for name, value in vars(self).items() if type(value) is int and name != "text_span_budget"]
@@ -106,6 +108,7 @@ class DataConfig:
 
     @property
     def segments_per_group(self) -> int:
+        """Segments in each group."""
         return self.num_segments // self.num_segment_groups
 
     @property
@@ -129,21 +132,31 @@ class ModelConfig:
     """Sizes of the model (SPEC 4, 6)."""
 
     hidden_size: int = 768
+    """Width of all encoders; heads have 64 dimensions each."""
     vocab_size: int = 32768
+    """Rows of the token embedding."""
     vit_num_layers: int = 12
+    """Layers of the vision encoder."""
     vit_patch_size: int = 16
+    """Side of a patch, pixels."""
     vit_pooling_ratio: int = 2
+    """Side of the squares of patches that are pooled into one joint token."""
     output_grid: tuple[int, int] = (12, 20)
     """Patches high and wide."""
     audio_num_layers: int = 12
+    """Layers of the audio encoder."""
     audio_patch_size: int = 2
+    """Mel frames in a patch of the audio encoder."""
     audio_seq_length: int = 60
     """Mel frames in a subsegment."""
     audio_token_length: int = 6
     """Joint tokens a subsegment gives."""
     span_num_layers: int = 4
+    """Layers of the text span encoder."""
     text_span_length: int = 15
+    """Most tokens of a text span; longer ones are cut."""
     joint_num_layers: int = 12
+    """Layers of the joint encoder."""
     rotary: Literal["reserve", "standard"] = "reserve"
     """The released diagonal form or the textbook rotation (SPEC 5)."""
     init_scale: float = 1.0
@@ -190,14 +203,21 @@ class OptimizerConfig:
     learning_rate: float = 4e-4
     """At the end of the warm-up."""
     num_train_steps: int = 750000
+    """Length of the run and of the schedule, in steps."""
     num_warmup_steps: int = 3750
+    """Steps over which the learning rate rises linearly from 0."""
     weight_decay_rate: float = 0.1
+    """Decoupled weight decay of tensors with more than one axis (SPEC 9)."""
     beta_1: float = 0.9
+    """Decay of the first moment."""
     beta_2: float = 0.98
+    """Decay of the second moment."""
     eps: float = 1e-6
+    """Added to the root of the second moment."""
     use_bfloat16_adam: bool = True
     """Keep the moments in bfloat16, as the reference does, rather than in float32."""
     do_bias_correction: bool = False
+    """Divide the moments by 1 - beta^step, as Adam does; the reference does not."""
 
     def __post_init__(self) -> None:
         _check_range(self, "optimizer", 0, math.inf, "learning_rate", "weight_decay_rate")
@@ -222,6 +242,7 @@ class TrainConfig:
     seed: int = 0
     """Decides the weights, the order of the examples, the masking and the preparation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes CUDA where PyTorch sees a device."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of activations; parameters stay in float32."""
     num_workers: int = 4

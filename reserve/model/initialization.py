@@ -1,7 +1,7 @@
 """The reference's initialisation (SPEC 4).
 
-SPEC says that all kernels draw from one truncated normal. The released code leaves the attention pooling's kernels at
-flax's default, LeCun's normal, and the golden weights show it (their standard deviation is 1 / sqrt(hidden)); so here.
+All kernels are drawn from a truncated normal, except those of the attention pools: the released code leaves them at
+flax's default, LeCun's normal with a standard deviation of 1 / sqrt(hidden).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 from reserve.model.transformer import AttentionPool
 
-# Standard deviation of a unit normal cut at two sigma; flax divides by it to keep LeCun's variance.
+# Standard deviation of a unit normal truncated at two sigma; flax divides by it to keep LeCun's variance.
 _TRUNCATED_STD = 0.87962566103423978
 
 

@@ -74,6 +74,7 @@ class MerlotReserve(Pretrained):
 
     @property
     def device(self) -> torch.device:
+        """Where the parameters are."""
         return self.head.weight.device
 
     def forward(self, inputs: ModelInputs) -> Outputs:

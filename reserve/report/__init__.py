@@ -1,4 +1,4 @@
-"""The page a run is looked at on: report.html, one file that needs nothing else."""
+"""report.html: a run's results as one self-contained page."""
 
 from reserve.report.page import write_report
 

@@ -20,7 +20,7 @@ from reserve.tasks.pretrain.ranking import Evaluation, Ranking
 
 SHOWN_SEGMENTS = 6
 SHOWN_PICTURES = 3
-"""Guessed frames and sounds that are shown; of words all guesses are."""
+"""Guessed frames and sounds shown per query; of words, all guesses are shown."""
 CONTEXT_SUBSEGMENTS = 2
 """Subsegments of transcript shown before and after the segment."""
 
@@ -40,7 +40,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Guess:
-    """A candidate: its cosine with the prediction, what it is in words, a picture of it (data URI), if it has one."""
+    """A candidate: its cosine with the prediction, a description, and a picture (data URI) if it has one."""
 
     score: float
     text: str
@@ -50,7 +50,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model makes of one masked thing: where the true one came among all candidates, and the best of them.
+    """The model's answer to one query: the rank of the true candidate among all, and the best candidates.
 
     `rank` counts from 1, ties in the middle.
     """
@@ -63,7 +63,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A segment's words as one of the streams has them; `answers` by the number of the mask."""
+    """A segment's words as one stream shows them; `answers` by the number of the mask."""
 
     stream: str
     pieces: list[Piece]
@@ -72,7 +72,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class HeldOutSegment:
-    """All the page shows of one segment; `start` in seconds of its video."""
+    """Everything the page shows of one segment; `start` in seconds of its video."""
 
     video: str
     start: float
@@ -86,8 +86,10 @@ class HeldOutSegment:
 
 
 def choose_segments(evaluation: Evaluation, num_subsegments: int, count: int = SHOWN_SEGMENTS) -> list[tuple[int, int]]:
-    """(example, segment) of `count` segments, evenly spaced among all that have a masked sound; where none has, among
-    all. What the model made of them does not matter. `num_subsegments`: those of a segment."""
+    """(example, segment) of `count` segments, evenly spaced among those with a masked sound, or among all without any.
+
+    The choice does not depend on the model's answers. `num_subsegments` is the number in a segment.
+    """
     frames, sounds = (_by_name(evaluation)[name] for name in ("imgs_to_audio", "text_to_audio"))
     places = sounds.places[sounds.truth] // (1, num_subsegments) if len(sounds.truth) else frames.places
     found = np.unique(places, axis=0)
@@ -98,8 +100,8 @@ def choose_segments(evaluation: Evaluation, num_subsegments: int, count: int = S
     ]
 
 
-class HeldOut:
-    """Looks up what the queries and candidates of an evaluation are in the data set it was made on."""
+class SegmentLookup:
+    """Looks up the queries and candidates of an evaluation in its data set."""
 
     def __init__(self, dataset: PretrainDataset, evaluation: Evaluation) -> None:
         self.dataset, self.data = dataset, dataset.data
@@ -139,7 +141,7 @@ class HeldOut:
         )
 
     def candidate(self, problem: str, example: int, place: int) -> tuple[str, str]:
-        """What a candidate of a problem is: in words, and as a picture."""
+        """A candidate of a problem as text and as a picture."""
         item = self._example(example)
         if problem == "imgs_to_audio":
             return "", frame_uri(item.images[place])
@@ -148,7 +150,7 @@ class HeldOut:
         return self._decode(item.text.text_spans[place]), ""
 
     def answer(self, problem: str, example: int, place: int) -> Answer | None:
-        """The answer for the masked thing at `place`; None where the model had nothing to predict there."""
+        """The answer to the query at `place`, None where nothing was predicted."""
         ranking = self.rankings[problem]
         query = self._queries[problem].get((example, place))
         if query is None:
@@ -215,7 +217,7 @@ class HeldOut:
 
 
 def spoken_tokens(item: Example, subsegment: int) -> np.ndarray:
-    """Token ids of what is said in a subsegment, as text2audio has it: shown, or masked and to be predicted."""
+    """Token ids of the words in a subsegment according to text2audio, visible or masked."""
     stream = item.text.text2audio
     there = stream.audio_ptr == subsegment
     masked = there & (stream.ids == MASK)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from reserve.config import Config
 from reserve.fs import write_text_atomic
-from reserve.report.held_out import HeldOut, choose_segments
+from reserve.report.held_out import SegmentLookup, choose_segments
 from reserve.report.pictures import curves_svg
 from reserve.tasks.pretrain.ranking import Evaluation, Ranking
 from reserve.train.metrics import read_metrics
@@ -53,7 +53,7 @@ class Scale:
 def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
     """Writes `run`/report.html about an evaluation of the run, with the curves of its metrics.jsonl if there is one.
 
-    The page asks nothing of the network and runs no script; what it quotes of videos is escaped. Returns its path.
+    The page loads nothing from the network and runs no script; quotes from videos are escaped. Returns its path.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -66,7 +66,7 @@ def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
     )
     environment.filters |= {"percent": _percent, "score": _score, "place": _place, "clock": _clock, "times": _times}
     dataset = evaluation.dataset
-    held_out = HeldOut(dataset, evaluation)
+    held_out = SegmentLookup(dataset, evaluation)
     page = environment.get_template(TEMPLATE).render(
         run=run.resolve().name,
         evaluation=evaluation,
@@ -87,7 +87,7 @@ def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
 
 
 def chance_losses(config: Config) -> dict[str, float]:
-    """What each loss is for a model that cannot tell candidates apart: the mean over both directions of ln(candidates).
+    """Each loss of a model that cannot tell candidates apart: the mean over both directions of ln(candidates).
 
     Candidates are those of the batches of all devices (SPEC 8); text_to_audio has more of them in one direction.
     """

@@ -1,4 +1,4 @@
-"""Pictures as text that an HTML page holds itself: inline SVG, and images as data URIs."""
+"""Pictures embedded in an HTML page: inline SVG, and images as data URIs."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def curves_svg(
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both averaged over as many consecutive points as it takes to have at most MAX_POINTS."""
+    """Both arrays averaged over runs of consecutive points, so that at most MAX_POINTS remain."""
     size = -(-len(x) // MAX_POINTS) or 1
     bins = np.arange(0, len(x), size)
     counts = np.diff(np.append(bins, len(x)))
@@ -132,7 +132,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
 
 
 def _svg(figure: Figure, title: str) -> Markup:
-    """A figure as an inline <svg> with text as text, without what names anything outside the page."""
+    """A figure as an inline <svg>, text kept as text, without references to anything outside the page."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
@@ -142,7 +142,7 @@ def _svg(figure: Figure, title: str) -> Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Every figure would bring the same names of groups, which nothing refers to.
+    # Group ids would repeat from figure to figure, and nothing refers to them.
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     attributes = Markup('<svg role="img" aria-label="{}"').format(title)

@@ -46,7 +46,9 @@ class HeldOut:
 class Evaluation(Protocol):
     """What an evaluation found: `str` prints it, `to_json` is kept in evaluation.json."""
 
-    def to_json(self) -> dict[str, Any]: ...
+    def to_json(self) -> dict[str, Any]:
+        """What evaluation.json holds."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Figures:
     values: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
+        """The step and the numbers by name."""
         return {"step": self.step, **self.values}
 
     def __str__(self) -> str:

@@ -1,0 +1,1 @@
+"""The trainer: steps, metrics, checkpoints and signals, for any task."""

@@ -12,13 +12,16 @@ import torch
 import torch.distributed as dist
 
 LONGEST_WAIT = timedelta(days=30)
-"""How long ranks wait for another where hosts talk to each other: the first prepares the videos meanwhile, which takes
-days where there are many, and half an hour is PyTorch's default. A rank that died is noticed at once all the same."""
+"""Timeout of host-side communication. While the first rank prepares the videos the others wait, for days if there are
+many; PyTorch's default is half an hour. A rank that dies ends the wait at once, whatever the timeout."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run. `group` is None when it is alone; `control` carries host-side decisions."""
+    """This process among those of the run.
+
+    `group` is the ranks' process group, None for a single process; `control` is a gloo group for host-side decisions.
+    """
 
     rank: int
     world_size: int
@@ -31,12 +34,12 @@ class Ranks:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Waits for all ranks."""
+        """Waits until every rank is here."""
         if self.control is not None:
             dist.barrier(group=self.control)
 
     def any(self, flag: bool) -> bool:
-        """True on every rank if `flag` is true on one; through host memory, so that no GPU is waited for."""
+        """True on every rank if `flag` is true on any; exchanged through host memory, without synchronising a GPU."""
         if self.control is None:
             return flag
         flags = torch.tensor([flag], dtype=torch.int32)
@@ -63,7 +66,7 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
-    """This process as one of those that torchrun started, or alone where nothing did."""
+    """This process as one of those that torchrun started, or as the only one."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Ranks(0, 1, pick_device(device))

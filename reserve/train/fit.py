@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, OptimizerConfig
-from reserve.data.loader import BatchSampler, training_loader
+from reserve.data.loader import BatchSampler, TrainingSet, training_loader
+from reserve.model.pretrained import Pretrained
 from reserve.tasks.task import Loss, Task
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
@@ -23,6 +25,7 @@ from reserve.train.run_folder import write_run_settings
 from reserve.train.schedule import learning_rate_scale
 from reserve.train.state import list_checkpoints, restore_checkpoint, save_checkpoint
 from reserve.train.stopping import StopRequest
+from reserve_kernels import BF16AdamW
 
 logger = logging.getLogger(__name__)
 
@@ -34,72 +37,106 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
     (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint.
     """
     with joined_ranks(config.train.device) as ranks:
-        resuming = bool(list_checkpoints(run))
-        if ranks.is_first and not resuming:
-            write_run_settings(run, task, config)
-        if ranks.is_first:
-            task.prepare(run, config.train)
-        ranks.barrier()
-        dataset = task.training_set(run, config.train)
-        torch.manual_seed(config.train.seed)
-        model = task.build_model().to(ranks.device)
-        groups = task.parameter_groups(model, config.optimizer)
-        optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
-        step = restore_checkpoint(run, model, optimizer)
-        # Only now, so that settings that do not fit the checkpoint do not replace those that do.
-        if ranks.is_first and resuming:
-            write_run_settings(run, task, config)
-        sampler = BatchSampler(
-            len(dataset),
-            _per_device(config.train.batch_size, ranks.world_size),
-            seed=config.train.seed,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            start_batch=step,
-        )
-        loader = training_loader(
-            dataset,
-            sampler,
-            task.collate,
-            num_workers=config.train.num_workers,
-            pin_memory=ranks.device.type == "cuda",
-        )
-        module = parallelize(
-            model,
-            lambda inner, batch: task.loss(inner, batch, ranks.group),
-            ranks,
-            uses_every_parameter=task.uses_every_parameter,
-        )
-        total = config.optimizer.num_train_steps
-        logger.info(
-            "%d examples, %.1f M parameters, %d device(s) of type %s, steps %d to %d",
-            len(dataset),
-            sum(p.numel() for p in model.parameters()) / 1e6,
-            ranks.world_size,
-            ranks.device.type,
-            step,
-            total,
-        )
-        _warn_of_spinning_threads(config, ranks)
-        stopped = False
-        with StopRequest() as stop, _metrics(task, run, config, ranks, first_step=step) as metrics:
-            batches = iter(loader) if step < total else iter(())
-            while step < total and not stopped:
-                set_learning_rate(optimizer, step, config.optimizer, finetuning=task.finetuning)
-                values = train_step(module, optimizer, next(batches), config, ranks)
-                step += 1
-                metrics.advance()
-                stopped = ranks.any(stop.name is not None)
-                last = stopped or step == total
-                if last or step % config.train.log_every == 0:
-                    metrics.log(step, mean_over_ranks(values, ranks))
-                if last or step % config.train.checkpoint_every == 0:
-                    if ranks.is_first:
-                        save_checkpoint(run, step, model, optimizer, keep=config.train.keep_checkpoints)
-                    ranks.barrier()
-        if stopped:
-            logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, step, run)
+        _train(_set_up(task, run, config, ranks))
     return list_checkpoints(run)[-1].path
+
+
+@dataclass
+class _Training:
+    """A run at step `step`, counted from 0: what each step needs."""
+
+    task: Task[Any, Any]
+    run: Path
+    config: FitConfig
+    ranks: Ranks
+    dataset: TrainingSet[Any]
+    model: Pretrained
+    module: nn.Module
+    optimizer: BF16AdamW
+    step: int
+
+
+def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> _Training:
+    """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
+    resuming = bool(list_checkpoints(run))
+    if ranks.is_first and not resuming:
+        write_run_settings(run, task, config)
+    if ranks.is_first:
+        task.prepare(run, config.train)
+    ranks.barrier()
+    dataset = task.training_set(run, config.train)
+    torch.manual_seed(config.train.seed)
+    model = task.build_model().to(ranks.device)
+    # Before the optimiser, since a mode that shards replaces the parameters.
+    module = parallelize(
+        model,
+        lambda inner, batch: task.loss(inner, batch, ranks.group),
+        ranks,
+        uses_every_parameter=task.uses_every_parameter,
+    )
+    groups = task.parameter_groups(model, config.optimizer)
+    optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
+    step = restore_checkpoint(run, model, optimizer)
+    # Only now, so that settings that do not fit the checkpoint do not replace those that do.
+    if ranks.is_first and resuming:
+        write_run_settings(run, task, config)
+    logger.info(
+        "%d examples, %.1f M parameters, %d device(s) of type %s, steps %d to %d",
+        len(dataset),
+        sum(p.numel() for p in model.parameters()) / 1e6,
+        ranks.world_size,
+        ranks.device.type,
+        step,
+        config.optimizer.num_train_steps,
+    )
+    _warn_of_spinning_threads(config, ranks)
+    return _Training(task, run, config, ranks, dataset, model, module, optimizer, step)
+
+
+def _batches(training: _Training) -> Iterator[Movable]:
+    """This rank's batches from the current step on."""
+    config, ranks = training.config.train, training.ranks
+    sampler = BatchSampler(
+        len(training.dataset),
+        _per_device(config.batch_size, ranks.world_size),
+        seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        start_batch=training.step,
+    )
+    return training_loader(
+        training.dataset,
+        sampler,
+        training.task.collate,
+        num_workers=config.num_workers,
+        pin_memory=ranks.device.type == "cuda",
+    )
+
+
+def _train(training: _Training) -> None:
+    """Steps until the last one or a signal; logs and saves on the way."""
+    task, run, config, ranks, optimizer = (
+        training.task, training.run, training.config, training.ranks, training.optimizer,
+    )  # fmt: skip
+    total = config.optimizer.num_train_steps
+    batches = _batches(training)
+    stopped = False
+    with StopRequest() as stop, _metrics(training) as metrics:
+        while training.step < total and not stopped:
+            set_learning_rate(optimizer, training.step, config.optimizer, finetuning=task.finetuning)
+            values = train_step(training.module, optimizer, next(batches), config, ranks)
+            training.step += 1
+            metrics.advance()
+            stopped = ranks.any(stop.name is not None)
+            last = stopped or training.step == total
+            if last or training.step % config.train.log_every == 0:
+                metrics.log(training.step, mean_over_ranks(values, ranks))
+            if last or training.step % config.train.checkpoint_every == 0:
+                if ranks.is_first:
+                    save_checkpoint(run, training.step, training.model, optimizer, keep=config.train.keep_checkpoints)
+                ranks.barrier()
+    if stopped:
+        logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, run)
 
 
 def train_step(
@@ -139,17 +176,15 @@ def mean_over_ranks(values: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, 
     return dict(zip(values, mean.tolist(), strict=True))
 
 
-def _metrics(
-    task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, *, first_step: int
-) -> Metrics | NoMetrics:
-    if not ranks.is_first:
+def _metrics(training: _Training) -> Metrics | NoMetrics:
+    if not training.ranks.is_first:
         return NoMetrics()
     return Metrics(
-        run,
-        first_step=first_step,
-        total_steps=config.optimizer.num_train_steps,
-        batch_size=config.train.batch_size,
-        shown=task.shown_metrics,
+        training.run,
+        first_step=training.step,
+        total_steps=training.config.optimizer.num_train_steps,
+        batch_size=training.config.train.batch_size,
+        shown=training.task.shown_metrics,
     )
 
 

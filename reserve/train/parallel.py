@@ -41,6 +41,7 @@ def _ddp(module: nn.Module, ranks: Ranks, uses_every_parameter: bool) -> nn.Modu
 
 
 MODES: dict[str, Callable[[nn.Module, Ranks, bool], nn.Module]] = {"none": _unwrapped, "ddp": _ddp}
+"""The ways to wrap a module for the ranks that train it, by name."""
 
 
 def parallelize(

@@ -1,4 +1,4 @@
-"""What of timing on a GPU can be told without one."""
+"""The parts of GPU timing that need no GPU."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def raises(message: str):
 @pytest.mark.parametrize(
     ("call", "expected"), [(lambda: 1, False), (raises("called a synchronizing CUDA operation"), True)]
 )
-def test_a_call_that_makes_the_host_wait_is_told(call, expected, modes):
+def test_a_call_that_makes_the_host_wait_is_detected(call, expected, modes):
     assert host_waits(call) is expected
     assert modes == ["error", "default"]
 

@@ -1,4 +1,4 @@
-"""Timing in turn: who is timed, in which order, and what pytest-benchmark is shown."""
+"""Interleaved timing: what is timed, in which order, and what pytest-benchmark reports."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def broken() -> Contender:
 
 
 @pytest.mark.parametrize(("build", "reason"), [(unavailable, "not installed"), (out_of_memory, "out of memory")])
-def test_what_cannot_run_is_named_and_the_rest_timed(build, reason):
+def test_implementations_that_cannot_run_are_named_and_the_rest_timed(build, reason):
     measured = measured_with({OURS: lambda: contender(1.0), "peer": build})
     assert measured.missing == {"peer": reason}
     assert list(measured.seconds) == [OURS]
@@ -102,7 +102,7 @@ def test_quick_takes_few_rounds(monkeypatch):
 
 
 class Benchmark:
-    """Stands for pytest-benchmark's fixture with our clock."""
+    """A fake of pytest-benchmark's fixture with our clock."""
 
     def __init__(self):
         self.extra_info, self.times, self.group = {}, [], None
@@ -114,23 +114,25 @@ class Benchmark:
             self.times.append(interleaved._replay() - start)
 
 
-def test_the_times_shown_are_those_measured():
+def test_pytest_benchmark_reports_the_measured_times():
     seconds = {OURS: [1.0, 3.0, 2.0], "peer": [6.0, 4.0, 5.0]}
     facts = {"flops": 10.0, "bytes": 1.0, "matmul_flops_per_s": 10.0, "copy_bytes_per_s": 10.0}
     measured = Measured(seconds, {OURS: {}, "peer": {"peak_extra_bytes": 7}}, facts=facts)
     benchmark = Benchmark()
-    publish(benchmark, measured, "peer", group="g", op="op", case="case")
+    publish(benchmark, measured, "peer", op="op", device="CPU, 1 thread", label="a case", length=3)
     assert benchmark.times == [6.0, 4.0, 5.0]
+    assert benchmark.group == "op, CPU, 1 thread, a case"
     info = benchmark.extra_info
+    assert (info["op"], info["case"], info["implementation"], info["length"]) == ("op", "a case", "peer", 3)
     assert (info["ours_is_faster_by"], info["peak_extra_bytes"], info["fraction_of_limit"]) == (2.5, 7, 0.2)
 
 
 def test_what_is_missing_skips_and_what_is_wrong_fails():
     measured = Measured(missing={"a": "not installed"}, wrong={"b": "differs"})
     with pytest.raises(pytest.skip.Exception, match="not installed"):
-        publish(Benchmark(), measured, "a", group="", op="", case="")
+        publish(Benchmark(), measured, "a", op="", device="", label="")
     with pytest.raises(pytest.fail.Exception, match="b: differs"):
-        publish(Benchmark(), measured, "b", group="", op="", case="")
+        publish(Benchmark(), measured, "b", op="", device="", label="")
 
 
 @pytest.mark.parametrize(("flops", "moved", "limit"), [(10, 1, 5.0), (1, 30, 3.0)], ids=["arithmetic", "bandwidth"])

@@ -1,4 +1,4 @@
-"""Peak memory of a call, and what this machine can do."""
+"""Peak memory of a call, and the limits of the machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_threads_are_put_back():
     assert torch.get_num_threads() == before
 
 
-def test_a_stored_result_is_no_change_of_what_is_measured(tmp_path):
+def test_a_stored_result_does_not_count_as_a_change(tmp_path):
     assert is_changed(tmp_path) is None
     source, result = tmp_path / "a.py", tmp_path / "benchmarks" / "results" / "a.json"
     result.parent.mkdir(parents=True)

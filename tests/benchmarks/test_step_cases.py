@@ -1,4 +1,4 @@
-"""Counting a step's FLOPs, and ops put in the place of ours."""
+"""Counting a step's FLOPs, and replacing ops by other back ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_attention_counts_pairs_that_attend():
     assert counter.flops == linear + 14 * 64 * 2 * sum(n * n for n in lengths)
 
 
-def test_a_step_counts_what_pytorch_counts_but_for_attention(monkeypatch):
+def test_a_step_counts_the_flops_of_pytorch_except_for_attention(monkeypatch):
     # PyTorch does not look into our op, and counts the small products of pooling.
     monkeypatch.setattr(ForwardCounter, "_attention", lambda *_: None)
     batch = random_batch(SMALL, 2)
@@ -49,7 +49,7 @@ def test_a_step_counts_what_pytorch_counts_but_for_attention(monkeypatch):
     assert step_flops(model, batch) == pytest.approx(mode.get_total_flops(), rel=0.05)
 
 
-def test_steps_without_learning_rate_leave_what_is_compared():
+def test_steps_without_a_learning_rate_do_not_change_weights():
     still = replace(SMALL, optimizer=replace(SMALL.optimizer, learning_rate=0.0))
     step = Step(still, random_batch(SMALL, 1), torch.device("cpu"))
     loss, norms = step.loss_and_gradient()
@@ -73,7 +73,7 @@ def test_replaced_ops_give_the_same_loss():
     assert theirs == pytest.approx(ours, rel=1e-5)
 
 
-def test_an_op_that_cannot_run_is_asked_for_by_name():
+def test_replaced_ops_name_their_back_end():
     batch, model = random_batch(SMALL, 1), MerlotReserve(SMALL.model)
     with replaced_ops("triton", "reference"), pytest.raises(RuntimeError, match="triton"):
         pretrain_pairs(model, batch)

@@ -61,15 +61,15 @@ def test_checkpoint_of_a_run_to_a_folder_of_weights(model: MerlotReserve, tmp_pa
 
 def test_run_in_place_of_its_checkpoint_is_explained(model: MerlotReserve, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "run" / "checkpoints" / "step_00000100")
-    with pytest.raises(CheckpointError, match=r"is a run: name one of its checkpoints \(step_00000100\)"):
+    with pytest.raises(CheckpointError, match=r"is a run; name one of its checkpoints \(step_00000100\)"):
         convert(tmp_path / "run", tmp_path / "out")
 
 
 def test_weights_in_place_of_their_folder_are_explained(model: MerlotReserve, config: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "folder")
-    with pytest.raises(CheckpointError, match=r"model.safetensors does not say what model it holds: name the folder"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors does not say what model it holds; name the folder"):
         convert(tmp_path / "folder" / "model.safetensors", tmp_path / "out.msgpack", config)
-    with pytest.raises(ValueError, match=r"out.safetensors: the weights go to a folder, .*: name a folder"):
+    with pytest.raises(ValueError, match=r"out.safetensors: weights are stored in a folder .*; name a folder"):
         convert(tmp_path / "folder", tmp_path / "out.safetensors")
     assert [path.name for path in tmp_path.glob("out*")] == []
 
@@ -77,13 +77,13 @@ def test_weights_in_place_of_their_folder_are_explained(model: MerlotReserve, co
 def test_existing_target_is_kept(model: MerlotReserve, config: Path, tmp_path: Path) -> None:
     save_official(model, tmp_path / "base")
     (tmp_path / "out").mkdir()
-    with pytest.raises(ValueError, match="out is there already"):
+    with pytest.raises(ValueError, match="out already exists"):
         convert(tmp_path / "base", tmp_path / "out", config)
 
 
 def test_official_needs_a_configuration(model: MerlotReserve, tmp_path: Path) -> None:
     save_official(model, tmp_path / "base")
-    with pytest.raises(ValueError, match="does not say what model it holds: name a configuration"):
+    with pytest.raises(ValueError, match="does not say what model it holds; give --config"):
         convert(tmp_path / "base", tmp_path / "out")
 
 

@@ -120,7 +120,7 @@ def test_broken_array_is_refused(value, message: str) -> None:
         (b"\x81\xa1a" + b"\x91" * 5000 + b"\x00", "nested too deeply"),
     ],
 )
-def test_what_is_no_tree_is_refused(content: bytes, message: str) -> None:
+def test_data_that_is_not_a_tree_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         decode_tree(content)
 
@@ -179,7 +179,7 @@ def test_random_bytes_give_a_tree_or_an_error(content: bytes) -> None:
         assert isinstance(decode_tree(content), dict)
 
 
-def test_encoding_is_flax_s() -> None:
+def test_encoding_matches_flax() -> None:
     """Byte by byte: map, name, extension 1 of (shape, dtype, bytes); extension 3 for a scalar."""
     array = b"\x93" + b"\x91\x02" + b"\xa7float16" + b"\xc4\x04" + bytes(4)
     scalar = b"\x93" + b"\x90" + b"\xa5int32" + b"\xc4\x04" + bytes(4)

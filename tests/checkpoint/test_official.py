@@ -187,7 +187,7 @@ def test_many_missing_are_counted_and_not_all_listed(params: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("value", [np.zeros(1, np.float32), np.zeros(1, np.int32), "weights", [[1.0], [1.0, 2.0]]])
-def test_message_is_short_whatever_a_name_s_length(value: Any, params: dict[str, Any]) -> None:
+def test_message_stays_short_for_long_names(value: Any, params: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError) as error:
         load_official(params | {"x" * 10**6: value}, CONFIG)
     assert len(str(error.value)) < 1000

@@ -13,7 +13,7 @@ ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--model.hiden_size=256"], ["model.hiden_size is not known", "Did you mean hidden_size?", "vit_num_layers"]),
         (["--optimzer.eps=1"], ["there is no section optimzer. Did you mean optimizer? There are data, model"]),
@@ -42,11 +42,11 @@ ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n
         (["--optimizer.learning_rate=-1"], ["optimizer.learning_rate must be at least 0; got -1"]),
     ],
 )
-def test_a_wrong_key_or_value_says_which_and_what_is_allowed(arguments, said, capsys, tmp_path):
+def test_a_wrong_key_or_value_says_which_and_what_is_allowed(arguments, message, capsys, tmp_path):
     assert main(["pretrain", "--videos=x", f"--out={tmp_path}", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert all(part in told for part in said), told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert all(part in printed for part in message), printed
+    assert "Traceback" not in printed
 
 
 def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
@@ -56,7 +56,7 @@ def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"model: [1", "is not YAML"),
         (b"\xff\xfe", "is not YAML"),
@@ -72,12 +72,12 @@ def test_a_wrong_key_in_a_file_is_named(tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("form", ["--config={}", "--config {}"])
-def test_a_broken_configuration_file_is_named(tmp_path, capsys, content, said, form):
+def test_a_broken_configuration_file_is_named(tmp_path, capsys, content, message, form):
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     assert main(["pretrain", *form.format(path).split(), "--videos=x", f"--out={tmp_path}"]) == 2
-    assert f"reserve: {path}" in (told := capsys.readouterr().err)
-    assert said in told
+    assert f"reserve: {path}" in (printed := capsys.readouterr().err)
+    assert message in printed
 
 
 def test_a_configuration_may_share_settings_through_aliases(tmp_path, capsys):
@@ -101,19 +101,19 @@ def test_inputs_of_a_run_are_checked(tmp_path, capsys, content, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_file_is_no_folder_for_a_run(tmp_path, capsys):
+def test_out_must_not_be_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["pretrain", "--config=tiny", "--videos=x", f"--out={tmp_path / 'file'}"]) == 2
     assert f"--out must be a folder or a name that is free; {tmp_path / 'file'} is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["--resume={}", "--resume {}"])
-def test_resuming_what_is_no_run_is_an_error(tmp_path, capsys, form):
+def test_resuming_a_folder_that_is_not_a_run_is_an_error(tmp_path, capsys, form):
     assert main(["pretrain", *form.format(tmp_path).split()]) == 2
     assert "not a run's folder, since it has no config.yaml" in capsys.readouterr().err
 
 
-def test_resume_takes_no_other_folder(tmp_path, capsys):
+def test_resume_refuses_another_out(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("videos: [x]\n")
     assert main(["pretrain", f"--resume={tmp_path}", f"--out={tmp_path / 'other'}"]) == 2
     assert f"leave out --out {tmp_path / 'other'}" in capsys.readouterr().err
@@ -127,12 +127,12 @@ def test_a_missing_package_is_an_error_that_names_the_extra(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     assert main(command) == 1
-    told = capsys.readouterr().err
-    assert module in told
-    assert f"pip install 'merlot-reserve[{extra}]'" in told
+    printed = capsys.readouterr().err
+    assert module in printed
+    assert f"pip install 'merlot-reserve[{extra}]'" in printed
 
 
-def test_missing_arguments_are_asked_for(capsys):
+def test_missing_arguments_are_named(capsys):
     assert main(["pretrain"]) == 2
     assert "--videos and --out" in capsys.readouterr().err
 
@@ -142,7 +142,7 @@ def test_videos_that_do_not_exist_are_named(tmp_path, capsys):
     assert f"{tmp_path / 'none'}: no such file or folder" in capsys.readouterr().err
 
 
-def test_evaluating_what_is_no_run_is_an_error(tmp_path, capsys):
+def test_evaluating_a_folder_that_is_not_a_run_is_an_error(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path), "--videos=x"]) == 1
     assert "is not a run's folder" in capsys.readouterr().err
 

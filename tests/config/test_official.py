@@ -147,7 +147,7 @@ def test_file_that_is_not_text_is_named(tmp_path: Path) -> None:
         load_official_config(tmp_path / "wrong.yaml")
 
 
-def test_model_section_of_this_project_s_own_file_is_read(tmp_path: Path) -> None:
+def test_model_section_of_our_own_format_is_read(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("train: {seed: 3}\nmodel: {vocab_size: 2048, rotary: standard}\n")
     assert load_model_config(tmp_path / "own.yaml") == ModelConfig(vocab_size=2048, rotary="standard")
 

@@ -1,4 +1,4 @@
-"""Problems for the implementations of BF16AdamW's step, and what their results are held against."""
+"""Problems for the back ends of BF16AdamW's step, and the truth that their results are compared with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ needs_native = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=s
 
 @dataclass
 class Tensors:
-    """What a step takes: lists of tensors, in place."""
+    """The arguments of a step: lists of tensors, updated in place."""
 
     weights: list[torch.Tensor]
     gradients: list[torch.Tensor]

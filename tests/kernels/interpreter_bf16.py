@@ -1,16 +1,21 @@
-"""A repair of Triton's interpreter, which keeps bfloat16 as bare 16-bit integers and calculates with those.
+"""Two repairs of Triton's interpreter.
 
-With it, arithmetic on bfloat16 is done in float32 and rounded to the nearest bfloat16 (left alone, it cuts), as the
-compiled code does; products of `tl.dot` are accumulated in float32.
+It keeps bfloat16 as bare 16-bit integers and calculates with those. Repaired, it computes in float32 and rounds to the
+nearest bfloat16 instead of truncating, as the compiled code does; `tl.dot` accumulates in float32.
+
+It patches triton.language again at every call of a device function, which takes half of its time. Repaired, it patches
+once a launch.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import triton.language as tl
-from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+from triton.runtime import interpreter
+from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, TensorHandle
 
 
 def _is_bfloat16(handle: TensorHandle) -> bool:
@@ -56,13 +61,38 @@ def _in_float32(operation: Any) -> Any:
     return run
 
 
+def _patch_once_a_launch() -> None:
+    """Makes `_patch_lang` a no-op for the modules that it has patched since the kernel was launched."""
+    patch, launch = interpreter._patch_lang, GridExecutor.__call__
+    patched: set[Any] = set()
+
+    @functools.cache
+    def languages(function: Any) -> set[Any]:
+        return {module for module in (tl, tl.core) if any(value is module for value in function.__globals__.values())}
+
+    def patch_first(function: Any) -> Any:
+        if languages(function) <= patched:
+            return interpreter._LangPatchScope()
+        patched.update(languages(function))
+        return patch(function)
+
+    def launch_anew(executor: GridExecutor, *args: Any, **kwargs: Any) -> None:
+        patched.clear()
+        launch(executor, *args, **kwargs)
+
+    interpreter._patch_lang, GridExecutor.__call__ = patch_first, launch_anew
+
+
 def install() -> None:
-    """Repairs the interpreter of this process; a second call does nothing."""
-    if getattr(InterpreterBuilder, "bfloat16_is_repaired", False):
+    """Repairs the interpreter of this process. A second call is a no-op."""
+    if getattr(InterpreterBuilder, "is_repaired", False):
         return
     dot = InterpreterBuilder.create_dot
     InterpreterBuilder.create_dot = lambda builder, a, b, *rest: dot(builder, _widened(a), _widened(b), *rest)
     InterpreterBuilder.cast_impl = _cast(InterpreterBuilder.cast_impl)
     InterpreterBuilder.binary_op = _in_float32(InterpreterBuilder.binary_op)
     InterpreterBuilder.unary_op = _in_float32(InterpreterBuilder.unary_op)
-    InterpreterBuilder.bfloat16_is_repaired = True
+    # Triton 3.6 has no such scope.
+    if hasattr(interpreter, "_LangPatchScope"):
+        _patch_once_a_launch()
+    InterpreterBuilder.is_repaired = True

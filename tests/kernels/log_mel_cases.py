@@ -1,4 +1,4 @@
-"""What must hold of the CUDA code of log_mel_spectrogram however it is run: on a GPU, or emulated on the CPU.
+"""Tests of the CUDA code of log_mel_spectrogram that run both on a GPU and emulated on the CPU.
 
 A `run` takes what log_mel_spectrogram takes, with tensors on the CPU, and returns its result on the CPU.
 """
@@ -46,7 +46,7 @@ def check_ragged(run: Run, playback_speed: int, pad_mode: str, out_dtype: torch.
 
 
 def check_offsets_beyond_the_waveform(run: Run) -> None:
-    """On a GPU the values are not checked: they must not lead outside, and leave the other clips as they are."""
+    """A GPU does not validate the values: they must cause no out-of-bounds read and not change other clips."""
     waveform = torch.randn(3000)
     out = run(waveform, offsets=torch.tensor([-(2**40), 2000, 2**40, 1000, 3000]), max_samples=3000)
     assert out.isfinite().all()
@@ -70,7 +70,7 @@ def check_any_samples(run: Run, samples: int) -> None:
 
 
 def check_bands(run: Run, n_mels: int, f_min: float, hop_length: int) -> None:
-    """Bands of any number, and frames from one pair of samples apart to side by side."""
+    """Any number of bands, and hops from two samples to a whole window."""
     waveform, arguments = torch.randn(2, 5000), {"n_mels": n_mels, "f_min": f_min, "hop_length": hop_length}
     truth, plain = (reference(x, **arguments) for x in (waveform.double(), waveform))
     assert_as_good_as_reference(run(waveform, **arguments), truth, plain)

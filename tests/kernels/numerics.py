@@ -1,4 +1,4 @@
-"""The acceptance rule of every op: no worse than twice what PyTorch itself loses in the dtype."""
+"""The acceptance rule of every op: at most twice the error of PyTorch in the same dtype."""
 
 from __future__ import annotations
 

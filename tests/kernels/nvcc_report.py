@@ -1,4 +1,4 @@
-"""What the compiled CUDA kernels need: registers, stack and spills as ptxas says, warps of a block, shared memory.
+"""Resources of the compiled CUDA kernels: registers, stack and spills from ptxas, warps of a block, shared memory.
 
 python tests/kernels/nvcc_report.py        writes the table that test_cuda_resources.py compares with
 """
@@ -13,13 +13,14 @@ import tempfile
 from pathlib import Path
 
 from reserve_kernels import native
+from reserve_kernels.registry import OPS
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("cuda_resources.json")
 ARCHITECTURES = ("80", "90a", "100")
-SOURCES = {op: ROOT / "csrc" / op / f"{op}_cuda.cu" for op in ("adamw", "log_mel")}
-# What tells the instantiations of a kernel apart, a part of their mangled names, and what they are called here. Points,
-# hop length and bands decide the shared memory of log-mel's, which the library tells.
+SOURCES = {op.folder: ROOT / "csrc" / op.folder / f"{op.folder}_cuda.cu" for op in OPS if op.native}
+# The part of the mangled name by which to recognise each instantiation of a kernel, and its name in the table. Points,
+# hop length and bands determine log-mel's shared memory, which the library computes.
 LOG_MEL = {
     "12ELi8ELi8E": (1536, 588, 64),
     "12ELi8ELi16E": (3072, 1176, 64),

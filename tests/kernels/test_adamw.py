@@ -27,14 +27,14 @@ def bfloat16_nearest(x: float) -> float:
     return float(torch.tensor(x, dtype=torch.float64).float().bfloat16())
 
 
-# Of second moments whose cube float32 holds, and how far the two stored values are from it.
+# Second moments whose cube, and its distances to the two stored values, float32 can represent.
 MOMENTS = st.floats(min_value=2.0**-38, max_value=2.0**40, width=32)
 
 
 @given(MOMENTS)
 def test_second_moment_loses_at_most_a_sixth_of_two_thousandths(v: float) -> None:
-    """bfloat16 with a bit more has steps of 2^-9 and 2^-8 of its size, half of which a nearest value is off; a third of
-    that is left after the cube root."""
+    """bfloat16 with one more bit has steps of 2^-9 to 2^-8 of its magnitude. The nearest value is off by half a step at
+    most, and the cube root leaves a third of that."""
     decoded = float(decode_second_moment(encode_second_moment(torch.tensor([v])))[0])
     assert abs(decoded / v - 1) < 2.0**-8 / 3
 
@@ -51,18 +51,18 @@ def test_second_moment_takes_the_nearer_of_the_two_values(v: float) -> None:
 
 @given(st.integers(0, 0xFFFF).map(lambda b: b if b < 0x8000 else b - 0x10000))
 def test_every_stored_value_is_kept_by_decoding_and_encoding(pattern: int) -> None:
-    """What is stored means itself: no drift where nothing is added. Cubes are float32's normal numbers, or zero."""
+    """Stored values do not drift if nothing is added. Cubes are normal float32 numbers, or zero."""
     stored = torch.tensor([pattern], dtype=torch.int16).view(torch.bfloat16)
     value = stored.float().abs()
     if not 1e-37 < value < 1e38:
         return
     again = encode_second_moment(decode_second_moment(stored))
-    # A tie can fall to the other of two equal distances: one step at most, in the direction of the negative.
+    # A tie can go to the other of two equally near values: one step at most, toward the negative one.
     assert abs(float(decode_second_moment(again)) / float(decode_second_moment(stored)) - 1) <= 2.0**-9 / 3 + 1e-6
 
 
 def test_decoding_is_the_cube_root_to_single_precision() -> None:
-    """Of every stored value with a normal cube. float32's own power by a rounded third is off by ten times as much."""
+    """For every stored value with a normal cube. float32's power with a rounded third has ten times the error."""
     stored = torch.arange(-0x8000, 0x8000, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
     magnitude = stored.double().abs()
     usual = (magnitude >= 2.0**-126) & (magnitude < 2.0**127)
@@ -86,7 +86,7 @@ def test_cubes_that_are_no_normal_numbers_are_stored_as_zero() -> None:
 
 
 def test_small_second_moments_are_stored_as_negative() -> None:
-    """Which of the two values is nearer shows in a subnormal distance, which counts as zero, and ties go negative."""
+    """The distance to the nearer value is subnormal and counts as zero, and ties go to the negative one."""
     cubes = torch.linspace(2.0**-126, 2.0**-118, 1000, dtype=torch.float64)
     assert (encode_second_moment(cubes.pow(1 / 3).float()) < 0).all()
 
@@ -219,7 +219,7 @@ def test_going_on_from_a_saved_state_is_the_same_to_the_bit(w, gradients, settin
 
 
 def test_every_pattern_of_stored_bits_survives_saving(w) -> None:
-    """Negative zeros, which mean something in the second moment, among them."""
+    """Including negative zeros, whose sign matters in the second moment."""
     patterns = torch.arange(-0x8000, 0x8000, dtype=torch.int32).to(torch.int16)
     finite = patterns[torch.isfinite(patterns.view(torch.bfloat16))]
     parameter = torch.nn.Parameter(torch.zeros(len(finite)))
@@ -274,7 +274,7 @@ def test_groups_have_settings_of_their_own(w, gradients) -> None:
 
 @pytest.mark.parametrize("moments", ["bfloat16", "float32"])
 def test_each_parameter_is_corrected_for_its_own_steps(w, gradients, moments) -> None:
-    """One that had no gradient at first has started later."""
+    """A parameter without a gradient at first starts counting later."""
     early, late = torch.nn.Parameter(w.clone()), torch.nn.Parameter(w.clone())
     optimizer = BF16AdamW([early, late], lr=1e-2, moments=moments, bias_correction=True)
     for step, gradient in enumerate(gradients):
@@ -330,7 +330,7 @@ def test_the_step_compiles_without_a_break() -> None:
 
 @pytest.mark.parametrize("correct", [False, True])
 def test_a_compiled_training_step_is_compiled_once(correct: bool) -> None:
-    """Though the rate and the step count change; the optimizer itself runs as it is."""
+    """The rate and the step count change; the optimizer itself runs uncompiled."""
     torch.manual_seed(0)
     models = [torch.nn.Linear(3, 3)]
     models.append(copy.deepcopy(models[0]))
@@ -369,7 +369,7 @@ def test_a_step_counts_as_a_change_for_autograd(w) -> None:
 @pytest.mark.parametrize("moments", ["bfloat16", "float32"])
 @pytest.mark.parametrize("betas", [(0.9, 0.98), (0.0, 0.0)])
 def test_no_finite_gradient_spoils_a_weight(w, backend: str, moments: str, betas: tuple[float, float]) -> None:
-    """It moves the weight as Adam moves any, and the moments forget it."""
+    """It moves the weight as any gradient does in Adam, and the moments forget it."""
     signs = w.sign()
     huge = [signs * torch.finfo(torch.float32).max] * 3
     settings = {"betas": betas, "weight_decay": 0.0, "bias_correction": True, "backend": backend, "moments": moments}

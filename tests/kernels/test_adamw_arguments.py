@@ -1,4 +1,4 @@
-"""What BF16AdamW refuses: arguments, numbers and tensors that changed later, backends that cannot run."""
+"""Errors of BF16AdamW: invalid arguments, numbers and tensors that changed later, back ends that cannot run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def gradients() -> list[torch.Tensor]:
         ({"eps": 1e-50}, r"eps must be at least 1\.17.*e-38; got 1e-50"),  # 0 in float32: 0 / 0 where no gradient was
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
         ({"weight_decay": math.nan}, "weight_decay must be finite"),
-        ({"backend": "cudnn"}, r"backend must be one of .*'reference'.*; got 'cudnn'"),
+        ({"backend": "cudnn"}, r"backend must be 'auto' or one of .*'reference'; got 'cudnn'"),
     ],
 )
 def test_wrong_setting_is_named(settings: dict, message: str) -> None:
@@ -107,7 +107,7 @@ def test_sparse_gradients_are_refused() -> None:
     embedding = torch.nn.Embedding(5, 2, sparse=True)
     optimizer = BF16AdamW(embedding.parameters())
     embedding(torch.tensor([1])).sum().backward()
-    with pytest.raises(TypeError, match=r"takes no sparse gradients; got one of a parameter of shape \(5, 2\)"):
+    with pytest.raises(TypeError, match=r"takes no sparse gradients; got one for a parameter of shape \(5, 2\)"):
         optimizer.step()
 
 
@@ -132,7 +132,7 @@ def test_sparse_gradients_are_refused() -> None:
     ids=["parameter", "gradient", "m", "v", "start"],
 )
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_what_has_changed_between_steps_is_refused(w, gradients, backend: str, spoil, message: str) -> None:
+def test_invalid_changes_between_steps_are_rejected(w, gradients, backend: str, spoil, message: str) -> None:
     """A model cast or moved, a state of other parameters: C would write beyond the ends of the arrays."""
     _, optimizer = train(w, gradients, decay_to_start=True, backend=backend)
     ((parameter, state),) = optimizer.state.items()
@@ -150,11 +150,11 @@ def test_a_gradient_of_another_dtype_is_refused(w) -> None:
 
 
 @needs_native
-def test_named_backend_says_that_it_wants_contiguous_parameters(w) -> None:
+def test_a_named_backend_says_that_it_needs_contiguous_parameters(w) -> None:
     parameter = torch.nn.Parameter(w.t())
     optimizer = BF16AdamW([parameter], backend="native")
     parameter.grad = torch.zeros_like(parameter)
-    with pytest.raises(RuntimeError, match="backend 'native' wants contiguous parameters"):
+    with pytest.raises(RuntimeError, match="backend 'native' cannot run: it needs contiguous parameters"):
         optimizer.step()
 
 

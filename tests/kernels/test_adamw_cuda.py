@@ -1,4 +1,4 @@
-"""BF16AdamW on a CUDA device: what the emulation and the compiler alone cannot show."""
+"""BF16AdamW on a CUDA device: what emulation and compilation cannot test."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
 from reserve_kernels import BF16AdamW, backends
 from reserve_kernels.adamw.native import adamw_native_
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
 def run(tensors: Tensors, settings) -> None:
     """The kernel's step on tensors of the CPU."""
-    there = tensors.copy("cuda")
-    adamw_native_(*there.lists(), settings)
-    for here, result in zip(tensors.lists(), there.lists(), strict=True):
-        for tensor, updated in zip(here, result, strict=True):
+    on_device = tensors.copy("cuda")
+    adamw_native_(*on_device.lists(), settings)
+    for on_host, result in zip(tensors.lists(), on_device.lists(), strict=True):
+        for tensor, updated in zip(on_host, result, strict=True):
             tensor.copy_(updated)
 
 
@@ -41,13 +41,13 @@ def test_launches_at_their_edges(full, empty):
 
 def test_unaligned_tensors():
     def run_unaligned(tensors: Tensors, settings) -> None:
-        there = tensors.copy("cuda")
-        for part in there.lists():
+        on_device = tensors.copy("cuda")
+        for part in on_device.lists():
             for i, tensor in enumerate(part):
                 part[i] = torch.cat((tensor[:1], tensor))[1:]
-        adamw_native_(*there.lists(), settings)
-        for here, result in zip(tensors.lists(), there.lists(), strict=True):
-            for tensor, updated in zip(here, result, strict=True):
+        adamw_native_(*on_device.lists(), settings)
+        for on_host, result in zip(tensors.lists(), on_device.lists(), strict=True):
+            for tensor, updated in zip(on_host, result, strict=True):
                 tensor.copy_(updated)
 
     check_step(run_unaligned, PLAIN, draw([5, 2049, 300], with_start=True))
@@ -83,18 +83,18 @@ def test_steps_do_not_wait_for_the_gpu_and_agree_with_the_cpu():
             optimizers[1].step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    for here, there in zip(on_cpu.parameters(), on_gpu.parameters(), strict=True):
-        torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-6)
+    for on_host, on_device in zip(on_cpu.parameters(), on_gpu.parameters(), strict=True):
+        torch.testing.assert_close(on_device.cpu(), on_host, rtol=1e-5, atol=1e-6)
 
 
 def test_a_graph_holds_a_step():
     tensors = draw(SIZES)
-    there, expected = tensors.copy("cuda"), tensors.copy()
+    on_device, expected = tensors.copy("cuda"), tensors.copy()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        adamw_native_(*there.lists(), PLAIN)
+        adamw_native_(*on_device.lists(), PLAIN)
     for _ in range(2):
         graph.replay()
         run(expected, PLAIN)
-    for result, other in zip(there.weights, expected.weights, strict=True):
+    for result, other in zip(on_device.weights, expected.weights, strict=True):
         assert torch.equal(result.cpu(), other)

@@ -59,7 +59,7 @@ def test_every_stored_second_moment_is_read_to_float32s_precision(name):
 
 @pytest.mark.parametrize("name", [*IMPLEMENTATIONS, "reference"])
 def test_stored_subnormals_are_read_as_zero(name):
-    """They are never stored; a state from elsewhere may hold them. Then m / eps is what moves the weight."""
+    """They are never stored, but a state from elsewhere may have them. Then m / eps moves the weight."""
     patterns = torch.arange(0x80)
     stored = torch.cat((patterns, patterns - 0x8000)).to(torch.int16).view(torch.bfloat16)
     # Of which the sign's bit lifts the largest to a normal number.
@@ -113,7 +113,7 @@ def test_more_tensors_than_a_launch_holds(name):
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 @pytest.mark.parametrize(("full", "empty"), [(0, 1), (0, 80), (71, 0), (72, 0), (72, 1), (73, 0), (73, 80), (144, 1)])
 def test_launches_at_their_edges(name, full, empty):
-    """72 tensors are a launch; empty ones are none, and alone or behind the others make no grid without blocks."""
+    """A launch takes 72 tensors. Empty ones, alone or at the end, must not launch a grid without blocks."""
     check_step(runner(name), PLAIN, draw([5] * full + [0] * empty))
 
 
@@ -121,7 +121,7 @@ def test_launches_at_their_edges(name, full, empty):
 @pytest.mark.parametrize("part", [None, *range(5)])
 @pytest.mark.parametrize("moments", [torch.bfloat16, torch.float32], ids=str)
 def test_unaligned_tensors_and_nothing_beside_them(name, part, moments):
-    """One of the lists or none starts in the middle of an aligned quadruple; what lies around all is not touched."""
+    """One list or none starts in the middle of an aligned quadruple; nothing around the tensors is written."""
     sizes = [5, 2049, 300, 2047]
     before = draw(sizes, moments, with_start=True)
     around: list[torch.Tensor] = []
@@ -173,7 +173,7 @@ def test_gradients_with_strides_are_taken():
     ],
     ids=["dtype", "count", "weight", "gradient", "m", "v"],
 )
-def test_what_c_cannot_use_is_refused(function, spoil):
+def test_tensors_that_c_cannot_use_are_rejected(function, spoil):
     kept = [torch.zeros(4) for _ in range(4)]
     settings = AdamwSettings(moments_dtype=native.FLOAT32)
     tensors = (AdamwTensor * 1)(AdamwTensor(*(x.data_ptr() for x in kept), None, 4))
@@ -201,7 +201,7 @@ def test_a_tensor_of_more_blocks_than_a_grid_has_is_refused():
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 @pytest.mark.parametrize("moments", [torch.bfloat16, torch.float32], ids=str)
 def test_finite_gradients_count_as_the_largest_at_most(name, moments):
-    """Of both signs, at the limit, just beyond it and at float32's end, from moments that earlier ones have filled."""
+    """Both signs, at the clamp, just beyond it and at float32's limit, from moments of earlier gradients."""
     largest = torch.tensor(LARGEST_GRADIENT[moments])
     beyond = torch.stack((largest, largest.nextafter(torch.tensor(torch.inf)), torch.tensor(torch.finfo().max)))
     beyond = torch.cat((beyond, -beyond)).repeat(5)

@@ -1,4 +1,4 @@
-"""BF16AdamW over parameters that two processes (gloo) share out, against one process that has all."""
+"""BF16AdamW with parameters sharded over two processes (gloo), against one process that has all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reserve_kernels import BF16AdamW
 
 
 def make_model() -> torch.nn.Module:
-    """Of its tensors some go into two parts of unequal size, and one process has nothing of the last."""
+    """Some of its tensors split into two unequal shards, and one process has no part of the last."""
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 1))
 
@@ -42,9 +42,9 @@ def check_as_one_process(backend: str) -> None:
     resumed.load_state_dict(copy.deepcopy(optimizers[1].state_dict()))
     train(whole, optimizers[0], 2)
     train(sharded, resumed, 2)
-    for here, there in zip(whole.parameters(), sharded.parameters(), strict=True):
-        torch.testing.assert_close(there.full_tensor(), here)
-        assert resumed.state[there]["v"].placements == there.placements
+    for expected, sharded_parameter in zip(whole.parameters(), sharded.parameters(), strict=True):
+        torch.testing.assert_close(sharded_parameter.full_tensor(), expected)
+        assert resumed.state[sharded_parameter]["v"].placements == sharded_parameter.placements
 
 
 def check_placements() -> None:
@@ -55,7 +55,7 @@ def check_placements() -> None:
     weight = model[0].weight
     weight.grad = torch.zeros_like(weight)
     optimizer.state[weight]["m"] = optimizer.state[weight]["m"].redistribute(placements=[Replicate()])
-    with pytest.raises(ValueError, match=r"must be placed alike; got .*Replicate"):
+    with pytest.raises(ValueError, match=r"must have one placement; got .*Replicate"):
         optimizer.step()
 
 

@@ -216,7 +216,7 @@ BAD = {
     "cu falls": (
         lambda a: a | {"cu_seqlens": torch.tensor([0, 9, 5, 14]).int()},
         ValueError,
-        "cu_seqlens must not fall; got 5 after 9 at sequence 1",
+        "cu_seqlens must not decrease; got 5 after 9 at sequence 1",
     ),
     "no sequences": (lambda a: a | {"cu_seqlens": torch.zeros(1).int()}, ValueError, "longest of 0 sequences"),
     "scale": (lambda a: a | {"scale": -0.1}, ValueError, "scale must be positive and finite; got -0.1"),

@@ -16,12 +16,12 @@ IMPORT_ERROR = availability._import_error
 
 
 def reasons(device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
-    return {b.name: b.unavailable(device, dtype) for b in availability.IMPLEMENTATIONS}
+    return {b.name: b.unavailable(device, dtype) for b in availability.BACKENDS}
 
 
 @pytest.fixture
 def capability(monkeypatch):
-    """Sets up a CUDA device of a compute capability, with every library installed, as far as the probes can tell."""
+    """Simulates a CUDA device of a compute capability, with every library installed, for the availability checks."""
 
     def have(major: int) -> None:
         properties = SimpleNamespace(major=major, minor=0)
@@ -85,7 +85,7 @@ def test_naming_one_that_cannot_run_says_why():
 
 def test_the_table_has_a_row_for_each():
     rows = {row.backend: row for row in backends() if row.op == "rotary_attention" and row.device == "cpu"}
-    assert list(rows) == [b.name for b in availability.IMPLEMENTATIONS]
+    assert list(rows) == [b.name for b in availability.BACKENDS]
     assert rows["sdpa"].picked
 
 

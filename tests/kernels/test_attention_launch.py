@@ -1,4 +1,4 @@
-"""What the launcher of the Triton kernels asks for, on a machine without a GPU: kernels are compiled and not run."""
+"""The launches of the Triton kernels, on a machine without a GPU: kernels are compiled but not run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 if importlib.util.find_spec("triton") is None:
-    pytest.skip("no triton here", allow_module_level=True)
+    pytest.skip("needs triton", allow_module_level=True)
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -21,7 +21,7 @@ from reserve_kernels.attention.triton import attention_triton, attention_triton_
 
 
 class H200(DriverBase):
-    """As much of a driver as compiling needs."""
+    """The parts of a driver that compilation needs."""
 
     def __init__(self) -> None:
         pass
@@ -63,7 +63,7 @@ class Launched(NamedTuple):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What was launched, in order."""
+    """Records the launches in order."""
     found: list[Launched] = []
     monkeypatch.setattr(triton.runtime.driver, "_active", H200())
 
@@ -104,7 +104,7 @@ def test_one_variant_of_each_kernel_serves_all_batches(launched, lengths, expect
     assert len({x.variant for x in launched}) == len(set(expected))
 
 
-def test_qkv_is_read_where_it_is(launched):
+def test_qkv_is_not_copied(launched):
     qkv = launch([31, 17], 2)
     read = next(x for x in launched if x.kernel == "short_forward_kernel")
     assert read.arguments[0] is qkv

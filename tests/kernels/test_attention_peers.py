@@ -13,16 +13,17 @@ import pytest
 import torch
 import torch.nn.attention.varlen
 
+from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
-from reserve_kernels.attention.peers import attention_peer
+from reserve_kernels.attention.peers import attention_flash_attn, attention_xformers
 from reserve_kernels.attention.reference import attention_reference
-from reserve_kernels.attention.sdpa_padded import attention_sdpa_padded
+from reserve_kernels.attention.sdpa_padded import attention_sdpa
 
 SCALE = 0.3
 
 
 class StandIns:
-    """Modules in place of the libraries; `seen` has what the last call was given beside q, k, v."""
+    """Modules in place of the libraries; `seen` has the other arguments of the last call beside q, k, v."""
 
     def __init__(self) -> None:
         self.seen: dict[str, object] = {}
@@ -82,16 +83,16 @@ class StandIns:
         return modules
 
     def varlen_attn(self):
-        """PyTorch's own function, as far as its signature goes."""
+        """A function with the signature of PyTorch's."""
         signature = inspect.signature(torch.nn.attention.varlen.varlen_attn)
 
         def varlen_attn(*args, **kwargs):
-            given = signature.bind(*args, **kwargs).arguments
-            assert set(given) == {"query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "scale"}
-            assert given["cu_seq_q"] is given["cu_seq_k"]
-            assert given["max_q"] == given["max_k"]
-            self.seen = {"max_seqlen": given["max_q"]}
-            return self.attend(given["query"], given["key"], given["value"], given["cu_seq_q"], given["scale"])
+            passed = signature.bind(*args, **kwargs).arguments
+            assert set(passed) == {"query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k", "scale"}
+            assert passed["cu_seq_q"] is passed["cu_seq_k"]
+            assert passed["max_q"] == passed["max_k"]
+            self.seen = {"max_seqlen": passed["max_q"]}
+            return self.attend(passed["query"], passed["key"], passed["value"], passed["cu_seq_q"], passed["scale"])
 
         return varlen_attn
 
@@ -124,30 +125,30 @@ def with_gradient(function, qkv):
 def test_adapter_computes_the_reference(stand_ins, name, rotary):
     qkv, cu, longest, angles = make_inputs()
     packing = Packing(cu, longest, angles, None, rotary, SCALE)
-    result = with_gradient(lambda x: attention_peer(name, x, packing), qkv)
+    result = with_gradient(lambda x: BACKENDS[name].composed(x, packing), qkv)
     expected = with_gradient(lambda x: attention_reference(x, packing)[0], qkv)
     torch.testing.assert_close(result, expected)
     assert stand_ins.seen["max_seqlen"] == longest
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_flash_attn_is_deterministic_when_pytorch_is_to_be(stand_ins, asked):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_flash_attn_is_deterministic_if_pytorch_is(stand_ins, deterministic):
     qkv, cu, longest, angles = make_inputs()
-    torch.use_deterministic_algorithms(asked)
-    attention_peer("flash_attn", qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
-    assert stand_ins.seen["deterministic"] is asked
+    torch.use_deterministic_algorithms(deterministic)
+    attention_flash_attn(qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
+    assert stand_ins.seen["deterministic"] is deterministic
 
 
-def test_xformers_is_told_the_number_of_tokens(stand_ins):
+def test_xformers_gets_the_number_of_tokens(stand_ins):
     qkv, cu, longest, angles = make_inputs()
-    attention_peer("xformers", qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
+    attention_xformers(qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
     assert stand_ins.seen["total"] == len(qkv)
 
 
 @pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
 def test_no_tokens_need_no_library(name):
     qkv, cu, longest, angles = make_inputs([0, 0])
-    assert attention_peer(name, qkv, Packing(cu, longest, angles, None, "reserve", SCALE)).shape == (0, 2, 64)
+    assert BACKENDS[name].composed(qkv, Packing(cu, longest, angles, None, "reserve", SCALE)).shape == (0, 2, 64)
 
 
 @pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
@@ -155,7 +156,7 @@ def test_segment_ids_are_refused(name):
     qkv, cu, longest, angles = make_inputs()
     ids = torch.zeros(len(qkv)).int()
     with pytest.raises(ValueError, match=f"segment_ids: backend '{name}' has no such mask"):
-        attention_peer(name, qkv, Packing(cu, longest, angles, ids, "reserve", SCALE))
+        BACKENDS[name].composed(qkv, Packing(cu, longest, angles, ids, "reserve", SCALE))
 
 
 @pytest.mark.parametrize("segments", [False, True])
@@ -165,7 +166,7 @@ def test_padded_sdpa_computes_the_reference(segments, slack):
     qkv, cu, longest, angles = make_inputs([5, 0, 9, 1])
     ids = torch.arange(len(qkv)).int() % 2 if segments else None
     packing = Packing(cu, longest + slack, angles, ids, "reserve", SCALE)
-    result = with_gradient(lambda x: attention_sdpa_padded("sdpa", x, packing), qkv)
+    result = with_gradient(lambda x: attention_sdpa(x, packing), qkv)
     expected = with_gradient(lambda x: attention_reference(x, packing)[0], qkv)
     torch.testing.assert_close(result, expected)
 
@@ -175,7 +176,7 @@ def test_bad_numbers_stay_in_their_sequence_in_padded_sdpa():
     spoiled = qkv.clone()
     spoiled[0] = float("nan")
     packing = Packing(cu, longest, angles, None, "reserve", SCALE)
-    results = [with_gradient(lambda x: attention_sdpa_padded("sdpa", x, packing), x) for x in (qkv, spoiled)]
+    results = [with_gradient(lambda x: attention_sdpa(x, packing), x) for x in (qkv, spoiled)]
     for clean, other in zip(*results, strict=True):
         torch.testing.assert_close(clean[5:], other[5:])
         assert other[:5].isnan().any()

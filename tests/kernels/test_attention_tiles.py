@@ -90,13 +90,13 @@ UNUSABLE = {
 def test_a_file_that_cannot_be_used_is_left_aside_with_a_warning(tuned_file, content):
     tuned_file.parent.mkdir(parents=True)
     tuned_file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.warns(UserWarning, match=r"rotary_attention: .*\.json is left aside: .*; tune again or remove it"):
+    with pytest.warns(UserWarning, match=r"rotary_attention: .*\.json is ignored: .*; tune again or remove it"):
         assert tiles.pick(CHIP, 640) == tiles.CHOSEN[90]["long"]
 
 
 def test_a_folder_in_its_place_is_left_aside_with_a_warning(tuned_file):
     tuned_file.mkdir(parents=True)
-    with pytest.warns(UserWarning, match="is left aside"):
+    with pytest.warns(UserWarning, match="is ignored"):
         assert tiles.pick(CHIP, 640) == tiles.CHOSEN[90]["long"]
 
 

@@ -13,7 +13,7 @@ LONG = tiles.CHOSEN[90]["long"]
 
 
 def timer(milliseconds: dict[tiles.Tile, float], kernel: str):
-    """A timer that knows the time of each tile of `kernel`; others take 1 ms, and so does all else."""
+    """A timer with a known time for each tile of `kernel`; everything else takes 1 ms."""
 
     def times(calls: list[functools.partial]) -> list[float]:
         return [milliseconds.get(call()[kernel], 1.0) for call in calls]
@@ -27,7 +27,7 @@ def test_the_fastest_tile_is_kept():
     assert tune.tune_class("long", 90, PASSES, timer({fastest: 0.5}, "forward")) == LONG | {"forward": fastest}
 
 
-def test_the_librarys_choice_stays_where_another_is_hardly_faster():
+def test_the_librarys_choice_stays_unless_another_is_clearly_faster():
     other = tiles.CANDIDATES[90]["forward"][-1]
     assert tune.tune_class("long", 90, PASSES, timer({other: 0.99}, "forward")) == LONG
 
@@ -42,7 +42,7 @@ def test_a_tile_that_fails_is_left_out(capsys):
 
     passes = PASSES | {"forward": forward}
     assert tune.tune_class("long", 90, passes, timer({fastest: 0.999}, "forward"))["forward"] == fastest
-    assert f"left out, {fails}: RuntimeError: out of shared memory" in capsys.readouterr().out
+    assert f"skipped {fails}: RuntimeError: out of shared memory" in capsys.readouterr().out
 
 
 def test_no_tile_that_works_is_an_error():
@@ -66,7 +66,7 @@ def test_the_batches_are_of_their_class(name):
     assert tiles.length_class(max(tune.BATCHES[name])) == name
 
 
-def test_what_is_tuned_is_picked_from_then_on(tmp_path, monkeypatch):
+def test_tuned_tiles_are_picked_from_then_on(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "3.6.0")
     monkeypatch.setattr(tune, "make_passes", lambda lengths, device: PASSES)
@@ -80,7 +80,7 @@ def test_what_is_tuned_is_picked_from_then_on(tmp_path, monkeypatch):
     tiles.tuned.cache_clear()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_it_says_so():
     with pytest.raises(RuntimeError, match="tuning needs a CUDA device"):
         tune.main()

@@ -36,8 +36,8 @@ def test_gradients_of_weighted_pairs_match_autograd(backend, directions):
     grads = []
     for run in (lambda **a: contrastive_loss(**a, backend=backend), dense):
         _, *losses = run(**inputs, log_scale=log_scale)
-        # A direction that is not asked for is left out, not multiplied by zero.
-        total = sum((w * loss).sum() for w, loss, asked in zip(weights, losses, directions, strict=True) if asked)
+        # An unused direction is absent, not multiplied by zero.
+        total = sum((w * loss).sum() for w, loss, used in zip(weights, losses, directions, strict=True) if used)
         grads.append(
             torch.autograd.grad(total, [*inputs.values(), log_scale], allow_unused=True, materialize_grads=True)
         )
@@ -47,7 +47,7 @@ def test_gradients_of_weighted_pairs_match_autograd(backend, directions):
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
 @pytest.mark.parametrize("wanted", ["x", "y", "x_extra", "y_extra", "log_scale"])
-def test_one_gradient_alone_is_what_it_is_among_all(backend, wanted):
+def test_one_gradient_alone_equals_that_among_all(backend, wanted):
     inputs = make_inputs() | {"log_scale": torch.tensor(1.3)}
     leaves = {k: v.clone().requires_grad_() for k, v in inputs.items()}
     expected = torch.autograd.grad(contrastive_loss(**leaves, backend=backend).loss, leaves[wanted])[0]
@@ -99,7 +99,7 @@ def test_only_the_inputs_and_a_number_a_row_are_saved():
     assert max(saved) <= 40
 
 
-def test_many_blocks_give_what_one_gives(monkeypatch):
+def test_many_blocks_equal_one(monkeypatch):
     inputs = make_inputs(200, 30, dtype=torch.float64)
     whole = contrastive_loss(**inputs, log_scale=1.0)
     monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
@@ -152,7 +152,7 @@ def test_extreme_norms_match_float64(backend, scale):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("log_scale", [1.3, math.log(100.0) - 1e-3])
 def test_large_problems_match_float64(monkeypatch, dtype, log_scale):
-    """One exp for both directions where the logits are small, the careful way where they are not; many blocks."""
+    """One exp for both directions if the logits are small, and a maximum in each direction otherwise; many blocks."""
     monkeypatch.setattr(chunked, "WORTH_SHARING", 1)
     monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
     compare_with_float64(make_inputs(100, 150, dtype=dtype), dtype, log_scale)
@@ -165,7 +165,7 @@ def test_a_shared_exp_costs_confident_pairs_less_than_a_logits_rounding(monkeypa
     assert (out.x_to_y - dense(x.double(), x.double(), torch.tensor(3.9).double())[1]).abs().max() < 50 * 2**-23
 
 
-def test_non_contiguous_inputs_give_what_contiguous_ones_give():
+def test_non_contiguous_inputs_equal_contiguous_ones():
     inputs = make_inputs()
     transposed = {k: v.T.contiguous().T.requires_grad_() for k, v in inputs.items()}
     assert not any(v.is_contiguous() for v in transposed.values())
@@ -245,7 +245,7 @@ BAD = {
     "log_scale": ({"log_scale": torch.ones(2)}, ValueError, "log_scale must be a scalar"),
     "log_scale type": ({"log_scale": "1"}, TypeError, "log_scale must be a number or a torch.Tensor; got str"),
     "group type": ({"group": 0}, TypeError, "group must be a torch.distributed.ProcessGroup or None; got int"),
-    "group of others": ({"group": dist.GroupMember.NON_GROUP_MEMBER}, ValueError, "group must have this process"),
+    "group of others": ({"group": dist.GroupMember.NON_GROUP_MEMBER}, ValueError, "group must contain this process"),
     "backend": ({"backend": "triton9"}, ValueError, "backend must be 'auto' or one of"),
 }
 

@@ -1,4 +1,4 @@
-"""contrastive_loss on a CUDA device: what the interpreter and the compiler alone cannot show."""
+"""contrastive_loss on a CUDA device: what the interpreter and compilation cannot test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numerics import assert_as_good_as_reference
 
 from reserve_kernels import backends, contrastive_loss
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
 def losses_and_gradients(run, inputs, dtype):

@@ -26,7 +26,7 @@ CASES = {
 
 
 def shares(pairs: list[int], extras: list[int]) -> list[dict[str, torch.Tensor]]:
-    """What each rank has of the concatenated batch."""
+    """Each rank's part of the concatenated batch."""
     whole = make_inputs(sum(pairs), 2 * sum(extras), 32, seed=3)
     counts = {"x": pairs, "y": pairs, "x_extra": extras, "y_extra": [2 * n for n in extras]}
     parts = {name: whole[name].split(counts[name]) for name in NAMES}
@@ -55,9 +55,9 @@ def check_one_direction_alone(rank: int) -> None:
 
 
 def check_unlike_ranks(rank: int) -> None:
-    """A dimension of its own on one rank is an error on all, not a wait without end."""
+    """If one rank has another dimension, all ranks raise an error and none hangs."""
     x = torch.randn(3, 16 + rank)
-    message = r"x must have one dim and dtype on all ranks of group; got, by rank, \[\*, 16\] float32, \[\*, 17\]"
+    message = r"x must have the same dim and dtype on all ranks of group; got, by rank, \[\*, 16\] float32, \[\*, 17\]"
     with pytest.raises(ValueError, match=message):
         contrastive_loss(x, x, 1.0, group=dist.group.WORLD)
 

@@ -8,7 +8,7 @@ from nvcc_report import ARCHITECTURES, SOURCES, TABLE, compile_report, find_nvcc
 from reserve_kernels import native
 
 pytestmark = [
-    pytest.mark.skipif(find_nvcc() is None, reason="no nvcc here"),
+    pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc"),
     pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable())),
 ]
 

@@ -249,7 +249,7 @@ BAD = {
     ),
     "backend": ({"backend": "fft"}, ValueError, "backend must be 'auto' or one of .*; got 'fft'"),
     "out_dtype": ({"out_dtype": torch.int16}, TypeError, "out_dtype must be a floating-point dtype"),
-    "offsets alone": ({"offsets": torch.tensor([0, 9])}, ValueError, "must be given together"),
+    "offsets alone": ({"offsets": torch.tensor([0, 9])}, ValueError, "must be passed together"),
     "offsets dtype": ({"offsets": torch.zeros(2), "max_samples": 9}, TypeError, "offsets must have dtype int32, int64"),
     "offsets beyond": ({"offsets": torch.tensor([0, 9999]), "max_samples": 9}, ValueError, "lie from 0 to the 3000"),
     "offsets back": ({"offsets": torch.tensor([5, 3]), "max_samples": 9}, ValueError, "offsets must not decrease"),
@@ -257,7 +257,7 @@ BAD = {
     "batched and ragged": (
         {"waveform": torch.zeros(2, 3000), "offsets": torch.tensor([0, 9]), "max_samples": 9},
         ValueError,
-        r"waveform must be \[samples\] where offsets are given",
+        r"waveform must be \[samples\] with offsets",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Where the CUDA kernel of log_mel_spectrogram runs, told from the properties of devices that need not be there."""
+"""Where the CUDA kernel of log_mel_spectrogram runs, judged by the properties of GPUs that need not be present."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reserve_kernels import log_mel, native
+from reserve_kernels import native
+from reserve_kernels.log_mel.availability import BACKENDS
 from reserve_kernels.log_mel.reference import LogMelSettings
 
 pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
@@ -23,9 +24,13 @@ def settings(speed: int = 1, **change) -> LogMelSettings:
     return LogMelSettings(**(defaults | {"n_mels": 64, "f_min": 20.0, "f_max": 11025.0, "offset": 0.1} | change))
 
 
+def choose(requested: str, s: LogMelSettings):
+    return BACKENDS.choose(requested, CUDA, torch.float32, lambda backend: backend.unsupported(s, CUDA))
+
+
 @pytest.fixture
 def have(monkeypatch):
-    """Sets up a CUDA device, and a library with CUDA code, as far as the choice of a backend can tell."""
+    """Simulates a CUDA device and a library with CUDA code for the choice of a back end."""
 
     def device(capability: tuple[int, int], shared: int) -> None:
         major, minor = capability
@@ -49,20 +54,20 @@ def have(monkeypatch):
 )
 def test_auto_runs_the_kernel_where_the_device_can(have, device, speed, expected):
     have(*device)
-    assert log_mel._choose("auto", CUDA, torch.float32, settings(speed)) == expected
+    assert choose("auto", settings(speed)).name == expected
 
 
 def test_naming_the_kernel_says_what_shared_memory_it_needs(have):
     have(*RTX_4090)
     message = "backend 'cuda' cannot run: these parameters need 118064 bytes of shared memory a block; .* has 101376"
     with pytest.raises(RuntimeError, match=message):
-        log_mel._choose("cuda", CUDA, torch.float32, settings(3))
+        choose("cuda", settings(3))
 
 
 def test_naming_the_kernel_on_an_old_device_says_so(have):
     have(*V100)
     with pytest.raises(RuntimeError, match=r"it needs compute capability 8\.0; this device has 7\.0"):
-        log_mel._choose("cuda", CUDA, torch.float32, settings())
+        choose("cuda", settings())
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,7 @@ def test_shared_memory_holds_spectra_and_samples_or_rows(change, expected):
 
 
 @pytest.mark.parametrize(("change", "error"), [({"hop_length": 0}, ValueError), ({"hop_length": 587}, RuntimeError)])
-def test_shared_memory_of_what_the_kernel_cannot_do_is_refused(change, error):
+def test_shared_memory_of_unsupported_parameters_is_an_error(change, error):
     s = settings(**change)
     with pytest.raises(error, match="log_mel_cuda_shared_bytes: "):
         native.library().log_mel_cuda_shared_bytes(s.n_fft, s.hop_length, s.n_mels)

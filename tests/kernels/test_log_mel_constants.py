@@ -1,4 +1,4 @@
-"""Constants on a device. The meta device stands for a GPU: it is not the CPU, and is everywhere."""
+"""The cache of constants. The meta device replaces a GPU: it is not the CPU, and every machine has it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _nothing_kept(monkeypatch):
 
 
 def makers(settings: LogMelSettings):
-    """What the kernel and the reference read on a device: each must outlive its call."""
+    """Constants that the kernel and the reference read on a device; each must outlive its call."""
     like = torch.empty(0, device=DEVICE)
     yield "kernel", lambda: constants(settings, DEVICE).window
     yield "window", lambda: settings.window(like)
@@ -36,7 +36,7 @@ def makers(settings: LogMelSettings):
 
 @needs_library
 @pytest.mark.parametrize("which", ["kernel", "window", "filters"])
-def test_other_parameters_do_not_free_what_a_queued_kernel_may_read(which):
+def test_other_parameters_do_not_free_constants_of_a_queued_kernel(which):
     first = weakref.ref(dict(makers(SETTINGS))[which]())
     for bands in range(1, 41):
         change = {"n_mels": bands, "n_fft": 1536 if which == "kernel" else 512 + bands}
@@ -48,15 +48,15 @@ def test_other_parameters_do_not_free_what_a_queued_kernel_may_read(which):
 
 @needs_library
 @pytest.mark.parametrize("which", ["kernel", "window", "filters"])
-def test_capturing_a_graph_first_is_refused_with_what_to_do(which, monkeypatch):
+def test_capturing_a_graph_at_the_first_call_is_an_error(which, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    with pytest.raises(RuntimeError, match="must run once with the same parameters before it is captured"):
+    with pytest.raises(RuntimeError, match="must run once with the same parameters before a CUDA graph captures it"):
         dict(makers(SETTINGS))[which]()
 
 
 @needs_library
 @pytest.mark.parametrize("which", ["kernel", "window", "filters"])
-def test_capturing_a_graph_after_a_call_takes_what_that_made(which, monkeypatch):
+def test_capturing_a_graph_after_a_call_uses_the_cached_constants(which, monkeypatch):
     made = dict(makers(SETTINGS))[which]()
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert dict(makers(SETTINGS))[which]() is made

@@ -1,4 +1,4 @@
-"""log_mel_spectrogram on a CUDA device: what the emulation, the simulation and the compiler alone cannot show."""
+"""log_mel_spectrogram on a CUDA device: what emulation, simulation and compilation cannot test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numerics import assert_as_good_as_reference
 
 from reserve_kernels import backends, log_mel_spectrogram
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 # Clock cycles: about a second.
 LONG = 1_500_000_000
@@ -24,7 +24,7 @@ def on_gpu(waveform: torch.Tensor, *, offsets: torch.Tensor | None = None, **arg
 
 
 @pytest.mark.parametrize(("check", "arguments"), CASES.values(), ids=CASES.keys())
-def test_what_the_emulation_does_the_kernel_does(check, arguments):
+def test_the_kernel_passes_the_tests_of_the_emulation(check, arguments):
     check(on_gpu, *arguments)
 
 
@@ -62,7 +62,7 @@ def test_the_kernel_runs_in_the_current_stream():
     assert_as_good_as_reference(host, reference(source.double()), reference(source))
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU here")
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_the_kernel_runs_on_the_device_of_its_input():
     waveform = torch.randn(4, 20000)
     out = log_mel_spectrogram(waveform.to("cuda:1"), backend="cuda")
@@ -195,7 +195,7 @@ def test_compiles_as_one_graph():
     torch.testing.assert_close(compiled(waveform), log_mel_spectrogram(waveform, backend="cuda") * 2)
 
 
-def test_what_the_kernel_cannot_do_runs_the_reference():
+def test_unsupported_parameters_run_the_reference():
     waveform = torch.randn(3000)
     out = log_mel_spectrogram(waveform.cuda(), hop_length=587)
     torch.testing.assert_close(out.cpu(), reference(waveform, hop_length=587), atol=1e-4, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What the CPU implementation of log_mel_spectrogram does with memory, seen by a program that hands it out."""
+"""Allocations of the CPU back end of log_mel_spectrogram, observed by a program that replaces the allocator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
-    """Calls the op in a process where so many allocations succeed: of each call the status, and how often it asked."""
+    """Calls the op in a process in which that many allocations succeed; returns each call's status and allocations."""
     program = tmp_path_factory.mktemp("memory") / "out_of_memory"
     source = Path(__file__).with_name("out_of_memory.cpp")
     # Exported, so that the library finds this posix_memalign first.
@@ -28,7 +28,7 @@ def calls(tmp_path_factory):
 
     def run(*, threads: int, allocations: int, calls: int) -> list[list[int]]:
         command = [program, native.library().path, *map(str, (threads, allocations, calls))]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         return [[int(number) for number in line.split()] for line in done.stdout.splitlines()]
 
     return run
@@ -38,7 +38,7 @@ def test_one_thread_with_memory_finishes_the_rows_of_all(calls):
     assert calls(threads=4, allocations=1, calls=1) == [[native.OK, 4]]
 
 
-def test_no_memory_for_any_thread_is_told(calls):
+def test_no_memory_for_any_thread_is_reported(calls):
     assert calls(threads=4, allocations=0, calls=1) == [[native.OUT_OF_MEMORY, 4]]
 
 

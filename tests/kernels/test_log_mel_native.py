@@ -8,7 +8,8 @@ from log_mel_cases import CASES
 from numerics import assert_as_good_as_reference
 
 from reserve_kernels import log_mel_spectrogram, native
-from reserve_kernels.log_mel.native import constants, log_mel_native, not_fused, problem_of
+from reserve_kernels.log_mel.availability import not_fused_on_cuda
+from reserve_kernels.log_mel.native import constants, log_mel_native, problem_of
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, mel_filterbank
 
 pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
@@ -20,9 +21,9 @@ def settings(**change) -> LogMelSettings:
 
 
 def on_isa(isa: str):
-    """`isa` as a test's parameter, skipped where this processor lacks it."""
-    there = native.cpu_unavailable() is None and native.library().has_isa(isa)
-    return pytest.param(isa, marks=[] if there else pytest.mark.skip(reason=f"no {isa} here"))
+    """`isa` as a test's parameter, skipped if this processor lacks it."""
+    available = native.cpu_unavailable() is None and native.library().has_isa(isa)
+    return pytest.param(isa, marks=[] if available else pytest.mark.skip(reason=f"needs {isa}"))
 
 
 # Each instruction set with its own code, and the code of the CUDA kernel.
@@ -78,8 +79,8 @@ def test_every_instruction_set_and_plan_matches_float64(isa, n_fft, pad_mode):
 @pytest.mark.parametrize("code", ["auto", "emulated"])
 def test_any_hop_bands_and_length_matches_float64(code, samples, change, pad_mode):
     s = settings(pad_mode=pad_mode, **change)
-    if code == "emulated" and not_fused(s, "cuda"):
-        pytest.skip(str(not_fused(s, "cuda")))
+    if code == "emulated" and not_fused_on_cuda(s):
+        pytest.skip(str(not_fused_on_cuda(s)))
     x = torch.randn(2, samples)
     truth, plain = log_mel_reference(x.double(), s), log_mel_reference(x, s)
     assert_as_good_as_reference(log_mel_native(x, s, run=on(code)), truth, plain)
@@ -157,9 +158,9 @@ def test_the_cuda_code_emulated(check, arguments):
     check(emulated, *arguments)
 
 
-def test_what_the_cuda_code_cannot_do_is_said():
-    assert "hop_length * playback_speed must be even" in str(not_fused(settings(hop_length=587), "cuda"))
-    assert "n_mels must be at most 1024" in str(not_fused(settings(n_mels=1025), "cuda"))
+def test_parameters_that_the_cuda_code_does_not_support_are_named():
+    assert "hop_length * playback_speed must be even" in str(not_fused_on_cuda(settings(hop_length=587)))
+    assert "n_mels must be at most 1024" in str(not_fused_on_cuda(settings(n_mels=1025)))
     s, x = settings(hop_length=587), torch.randn(3000)
     with pytest.raises(RuntimeError, match="log_mel_emulated: not supported"):
         log_mel_native(x, s, run=on("emulated"))
@@ -208,7 +209,7 @@ BAD_CALLS = {
 
 
 @pytest.mark.parametrize(("change", "error"), BAD_CALLS.values(), ids=BAD_CALLS.keys())
-def test_the_c_interface_refuses_what_it_cannot_do(change, error):
+def test_the_c_interface_rejects_unsupported_problems(change, error):
     s, x = settings(), torch.randn(3000)
     out = torch.empty(s.out_shape(x.shape))
     problem = problem_of(x, s, None, out, None, constants(s, x.device))

@@ -1,4 +1,4 @@
-"""log_mel_cuda.cu on a simulated CUDA runtime, under ThreadSanitizer: races, and what the host code asks for."""
+"""log_mel_cuda.cu on a simulated CUDA runtime under ThreadSanitizer: races, and the calls of the host code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def driver(tmp_path_factory) -> Path:
 
 
 def run(program: Path, what: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program, what], capture_output=True, text=True, timeout=300)
+    return subprocess.run([program, what], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("what", ["races", "values"])
@@ -53,6 +53,6 @@ def test_host_threads_with_different_hops_leave_each_other_enough_shared_memory(
     assert done.returncode == 0, done.stderr
 
 
-def test_cuda_errors_are_told_apart_and_worded(driver):
+def test_cuda_errors_have_their_own_messages(driver):
     done = run(driver, "errors")
     assert done.returncode == 0, done.stderr

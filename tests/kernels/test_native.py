@@ -24,7 +24,7 @@ def fresh_loader(monkeypatch, tmp_path):
 
 def test_importing_the_ops_does_not_load_the_library():
     code = "import reserve_kernels.native as n; assert n._load.cache_info().currsize == 0"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_the_library_the_reference_runs_and_says_why(fresh_loader):
@@ -57,8 +57,8 @@ def test_the_structure_has_the_layout_of_c():
 
 
 @pytest.mark.skipif(native.cuda_unavailable() is not None, reason=str(native.cuda_unavailable()))
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_launch_without_a_device_says_what_cuda_says():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_launch_without_a_device_reports_the_cuda_error():
     s, x = LogMelSettings("reflect", 22050.0, 1536, 588, 64, 20.0, 11025.0, 0.1), torch.randn(3000)
     problem = problem_of(x, s, None, torch.empty(s.out_shape(x.shape)), None, constants(s, x.device))
     with pytest.raises(RuntimeError, match=r"log_mel_cuda: CUDA error: cudaError(NoDevice|InsufficientDriver): .{20,}"):

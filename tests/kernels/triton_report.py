@@ -1,12 +1,12 @@
-"""What the compiled Triton kernels need, without a GPU: registers, stack, shared memory, instructions.
+"""Resources of the compiled Triton kernels, without a GPU: registers, stack, shared memory, instructions.
 
     python tests/kernels/triton_report.py [OP …]    writes the table that test_triton_resources.py compares with
 
-Each module of tests/kernels/triton_cases/ lists the cases of one op: everything that its launcher can pick. Not for a
-process with TRITON_INTERPRET=1.
+Each module of tests/kernels/triton_cases/ lists the cases of one op: everything that its launcher can pick. It does not
+work with TRITON_INTERPRET=1.
 
-Compiling every case takes minutes, so the tests compile a few and hold the others to the table by a digest of the
-kernels' code: where that has changed, the table must be written again, and whatever it says is checked.
+Compiling every case takes minutes. So the quick tests compile a few, and compare a digest of the kernels' code for the
+others: if it has changed, the table must be written again. They also check every row of the table.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+
+from reserve_kernels.registry import OPS
 
 TABLE = Path(__file__).with_name("triton_resources.json")
 CASES = Path(__file__).with_name("triton_cases")
@@ -66,8 +68,8 @@ class Case:
 
 
 def ops() -> list[str]:
-    """The ops that have cases."""
-    return sorted(file.stem for file in CASES.glob("[a-z]*.py"))
+    """The folders of the ops that have Triton kernels."""
+    return [op.folder for op in OPS if op.triton]
 
 
 def cases(op: str, architecture: int) -> list[Case]:
@@ -114,7 +116,7 @@ def _run(tool: str, *arguments: str) -> str:
 
 
 def code_digest(op: str) -> str:
-    """Stands for the cases of `op`, the code of their kernels and of what they call; comments do not matter."""
+    """A digest of the cases of `op` and of the code of their kernels and what those call, without comments."""
     all_cases = [case for architecture in ARCHITECTURES for case in cases(op, architecture)]
     found: dict[str, JITFunction] = {}
     waiting = [case.kernel for case in all_cases]
@@ -146,17 +148,17 @@ def _code(function: JITFunction) -> str:
 
 
 def problems(case: Case, architecture: int, numbers: Mapping[str, int], stack_bytes: int = 0) -> list[str]:
-    """What is wrong with a compiled case, in words; empty if nothing is. It may spill `stack_bytes`."""
+    """Describes what is wrong with a compiled case, which may spill `stack_bytes`; empty if nothing is."""
     found = []
     spills = numbers["stack_bytes"] or "LDL" in numbers or "STL" in numbers
     if spills and not 0 < numbers["stack_bytes"] <= stack_bytes:
         found.append("it spills registers")
     if numbers["shared_bytes"] > SHARED_LIMIT[architecture]:
         found.append(f"it needs more shared memory than the {SHARED_LIMIT[architecture]} bytes of sm_{architecture}")
-    expected = {"best": {TENSOR_CORE[architecture]}, "any": {TENSOR_CORE[architecture], "HMMA"}, "none": set()}
-    wanted = expected[case.tensor_core]
-    if wanted and not wanted & numbers.keys():
-        found.append(f"it has no {' or '.join(sorted(wanted))}")
+    instructions = {"best": {TENSOR_CORE[architecture]}, "any": {TENSOR_CORE[architecture], "HMMA"}, "none": set()}
+    expected = instructions[case.tensor_core]
+    if expected and not expected & numbers.keys():
+        found.append(f"it has no {' or '.join(sorted(expected))}")
     return found
 
 
@@ -180,7 +182,7 @@ def write_table(chosen: list[str]) -> None:
 
 
 def _one_line_a_case(table: dict[str, Any]) -> str:
-    """JSON in which the numbers of a case share a line, so that a change reads as one."""
+    """JSON with the numbers of a case on one line, for readable diffs."""
     text = json.dumps(table, indent=1)
     return re.sub(r"\{\s*(\"registers\"[^{}]*?)\s*\}", lambda m: "{" + re.sub(r"\s+", " ", m[1]) + "}", text) + "\n"
 

@@ -57,60 +57,61 @@ def assert_unit(vectors: torch.Tensor, tolerance: float = 1e-5) -> None:
 def test_embed_video_on_every_grid_and_number_of_segments(
     model: MerlotReserve, weights: dict[str, np.ndarray], grid: tuple[int, int], segments: int
 ) -> None:
-    given = video(model, segments, grid, videos=1)
-    ours = model.embed_video(**given)
+    arguments = video(model, segments, grid, videos=1)
+    ours = model.embed_video(**arguments)
     assert ours.shape == (1, 19, 64)
     assert_unit(ours[:, :-2], 1e-4)
     assert (ours[:, -2:] == 0).all()
     config = ModelConfig(**{**vars(SMALL), "output_grid": grid})
     plain = PlainModel({k: torch.from_numpy(v).double() for k, v in weights.items()}, config, DataConfig())
-    truth = restated(plain, given)
+    truth = restated(plain, arguments)
     torch.testing.assert_close(ours[:, :-2], truth[:, :-2], rtol=1e-9, atol=1e-9)
 
 
-def test_embed_video_of_one_is_the_same_among_others(model: MerlotReserve) -> None:
-    given = video(model, 2, (2, 4), videos=3)
-    together = model.embed_video(**given)
+def test_embed_video_does_not_depend_on_the_batch(model: MerlotReserve) -> None:
+    arguments = video(model, 2, (2, 4), videos=3)
+    together = model.embed_video(**arguments)
     for i in range(3):
-        alone = model.embed_video(**{name: value[i : i + 1] for name, value in given.items()})
+        alone = model.embed_video(**{name: value[i : i + 1] for name, value in arguments.items()})
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("pointer", [-1, 0, 10**6])
 def test_embed_video_ignores_padding_and_what_it_points_at(model: MerlotReserve, pointer: int) -> None:
-    given = video(model, 2, (2, 4))
-    before = model.embed_video(**given)
+    arguments = video(model, 2, (2, 4))
+    before = model.embed_video(**arguments)
     for name, filler in (("tokens", PAD), ("subsegments", pointer)):
-        given[name] = torch.cat((given[name], torch.full((2, 5), filler)), 1)
-    after = model.embed_video(**given)
+        arguments[name] = torch.cat((arguments[name], torch.full((2, 5), filler)), 1)
+    after = model.embed_video(**arguments)
     torch.testing.assert_close(after[:, :19], before, rtol=1e-12, atol=1e-12)
     assert (after[:, 19:] == 0).all()
 
 
 def test_embed_video_needs_no_sound_without_audiospans(model: MerlotReserve) -> None:
-    given = video(model, 2, (2, 4))
-    given["tokens"][given["tokens"] == AUDIOSPAN] = 11
-    silent = model.embed_video(**given | {"audio_clips": None})
-    torch.testing.assert_close(silent, model.embed_video(**given), rtol=1e-12, atol=1e-12)
+    arguments = video(model, 2, (2, 4))
+    arguments["tokens"][arguments["tokens"] == AUDIOSPAN] = 11
+    silent = model.embed_video(**arguments | {"audio_clips": None})
+    torch.testing.assert_close(silent, model.embed_video(**arguments), rtol=1e-12, atol=1e-12)
 
 
 def test_embed_video_of_padding_alone_and_of_no_tokens(model: MerlotReserve) -> None:
-    given = video(model, 1, (2, 4))
-    given["tokens"][:] = PAD
-    assert (model.embed_video(**given) == 0).all()
-    given |= {name: given[name][:, :0] for name in ("tokens", "subsegments")}
-    assert model.embed_video(**given).shape == (2, 0, 64)
+    arguments = video(model, 1, (2, 4))
+    arguments["tokens"][:] = PAD
+    assert (model.embed_video(**arguments) == 0).all()
+    arguments |= {name: arguments[name][:, :0] for name in ("tokens", "subsegments")}
+    assert model.embed_video(**arguments).shape == (2, 0, 64)
 
 
 def test_embed_video_takes_bytes(model: MerlotReserve) -> None:
-    given = video(model, 1, (2, 4))
-    pixels = torch.randint(0, 256, given["images"].shape, dtype=torch.uint8)
+    arguments = video(model, 1, (2, 4))
+    pixels = torch.randint(0, 256, arguments["images"].shape, dtype=torch.uint8)
     torch.testing.assert_close(
-        model.embed_video(**given | {"images": pixels}), model.embed_video(**given | {"images": pixels.double() / 255})
+        model.embed_video(**arguments | {"images": pixels}),
+        model.embed_video(**arguments | {"images": pixels.double() / 255}),
     )
 
 
-def test_embed_text_spans_is_the_restatement_s(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
+def test_embed_text_spans_matches_the_restatement(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
     spans = torch.randint(10, VOCABULARY, (5, 15))
     for i in range(5):
         spans[i, 15 - 3 * i :] = PAD
@@ -121,7 +122,7 @@ def test_embed_text_spans_is_the_restatement_s(model: MerlotReserve, weights: di
     assert_unit(ours, 1e-4)
 
 
-def test_embed_audio_is_the_restatement_s(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
+def test_embed_audio_matches_the_restatement(model: MerlotReserve, weights: dict[str, np.ndarray]) -> None:
     clips = torch.randn(3, 60, 65, dtype=torch.float64)
     plain = PlainModel({k: torch.from_numpy(v).double() for k, v in weights.items()}, SMALL, DataConfig())
     truth = plain.audio(clips)[0]
@@ -129,7 +130,7 @@ def test_embed_audio_is_the_restatement_s(model: MerlotReserve, weights: dict[st
     torch.testing.assert_close(model.embed_audio(clips), truth, rtol=1e-9, atol=1e-9)
 
 
-def test_embed_text_spans_is_independent_of_mates_and_padding(model: MerlotReserve) -> None:
+def test_embed_text_spans_does_not_depend_on_batch_and_padding(model: MerlotReserve) -> None:
     spans = torch.randint(10, VOCABULARY, (4, 6))
     together = model.embed_text_spans(torch.cat((spans, torch.full((4, 9), PAD)), 1))
     for i in range(4):
@@ -139,7 +140,7 @@ def test_embed_text_spans_is_independent_of_mates_and_padding(model: MerlotReser
 
 
 @pytest.mark.parametrize("shape", [(0, 15), (3, 0), (1, 1)])
-def test_embed_text_spans_of_little(model: MerlotReserve, shape: tuple[int, int]) -> None:
+def test_embed_text_spans_of_few_spans(model: MerlotReserve, shape: tuple[int, int]) -> None:
     vectors = model.embed_text_spans(torch.full(shape, 11))
     assert vectors.shape == (shape[0], 64)
     if shape[0]:
@@ -159,11 +160,11 @@ def test_embed_audio_keeps_the_leading_axes(model: MerlotReserve, leading: tuple
 
 def test_half_precision_takes_single_precision_inputs(weights: dict[str, np.ndarray], model: MerlotReserve) -> None:
     half = load_official(weights, SMALL).bfloat16().requires_grad_(False)
-    given = video(model, 2, (2, 4))
-    single = {name: value.float() if value.is_floating_point() else value for name, value in given.items()}
+    arguments = video(model, 2, (2, 4))
+    single = {name: value.float() if value.is_floating_point() else value for name, value in arguments.items()}
     assert_unit(half.embed_video(**single)[:, :-2], 0.02)
     assert_unit(half.embed_audio(single["audio_clips"]), 0.02)
-    assert_unit(half.embed_text_spans(given["tokens"][:, :15]), 0.02)
+    assert_unit(half.embed_text_spans(arguments["tokens"][:, :15]), 0.02)
 
 
 @pytest.mark.parametrize(
@@ -231,14 +232,14 @@ def shallow(request: pytest.FixtureRequest) -> MerlotReserve:
 
 def assert_embeds(model: MerlotReserve, segments: int, grid: tuple[int, int]) -> None:
     hidden = model.config.hidden_size
-    given = video(model, segments, grid)
-    vectors = model.embed_video(**given)
+    arguments = video(model, segments, grid)
+    vectors = model.embed_video(**arguments)
     assert vectors.shape == (2, 19, hidden)
     assert_unit(vectors[:, :-2], 1e-3)
     assert (vectors[:, -2:] == 0).all()
-    alone = model.embed_video(**{name: value[1:] for name, value in given.items()})
+    alone = model.embed_video(**{name: value[1:] for name, value in arguments.items()})
     torch.testing.assert_close(vectors[1:], alone, rtol=0, atol=2e-5)
-    sounds, spans = model.embed_audio(given["audio_clips"]), model.embed_text_spans(given["tokens"][:, :15])
+    sounds, spans = model.embed_audio(arguments["audio_clips"]), model.embed_text_spans(arguments["tokens"][:, :15])
     assert sounds.shape == (2, 3 * segments, hidden)
     assert spans.shape == (2, hidden)
     assert_unit(sounds, 1e-3)

@@ -45,7 +45,7 @@ def test_model_comes_back(model: MerlotReserve, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_weights_may_be_read_by_whom_the_configuration_may(mask: int, model: MerlotReserve, tmp_path: Path) -> None:
+def test_both_files_get_the_same_permissions(mask: int, model: MerlotReserve, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
         model.save_pretrained(tmp_path)
@@ -85,7 +85,7 @@ def test_hub_id_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["absent", "./a/b", "a/b/c", Path("a/b")])
-def test_what_is_neither_folder_nor_hub_id_is_named(source: str | Path) -> None:
+def test_a_source_that_is_neither_folder_nor_hub_id_is_named(source: str | Path) -> None:
     with pytest.raises(CheckpointError, match="is neither a folder nor an id of the Hugging Face hub"):
         MerlotReserve.from_pretrained(source)
 

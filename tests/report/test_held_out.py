@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reserve.report.held_out import HeldOut, choose_segments
+from reserve.report.held_out import SegmentLookup, choose_segments
 from reserve.report.pictures import clip_uri, frame_uri
 from reserve.tasks.pretrain.ranking import Evaluation
 from tests.helpers.random_rankings import evaluate_at_random
@@ -18,7 +18,7 @@ A = DATA.num_audio_subsegments
 
 @pytest.fixture(scope="module")
 def held_out(dataset, evaluation) -> HeldOut:
-    return HeldOut(dataset, evaluation)
+    return SegmentLookup(dataset, evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def assert_is_at(guess, dataset, problem, example, place):
 
 def test_right_predictions_are_shown_as_right(dataset):
     evaluation = evaluate_at_random(dataset, right=True)
-    view = HeldOut(dataset, evaluation).segment(*choose_segments(evaluation, A)[0])
+    view = SegmentLookup(dataset, evaluation).segment(*choose_segments(evaluation, A)[0])
     answers = [view.frame_answer, *view.sound_answers, *view.transcripts[0].answers.values()]
     assert all(answer.rank == 1 and answer.guesses[0].is_true for answer in answers)
     assert all(answer.guesses[0] == answer.truth for answer in answers)

@@ -103,7 +103,7 @@ def test_the_table_has_the_evaluations_figures(text, evaluation):
         assert f"{ranking.median_rank:g}" in said
 
 
-def test_what_videos_say_is_quoted_and_not_obeyed(tmp_path):
+def test_text_of_videos_is_escaped(tmp_path):
     attacks = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style></p>", "{{7*7}}", "&lt;"]
     segments = make_segments(0, 8, first_number=0, name='<b onclick="x">clip</b>.mp4')
     times = [0.3, 1.2, 2.0, 2.8, 3.6]
@@ -120,7 +120,7 @@ def test_what_videos_say_is_quoted_and_not_obeyed(tmp_path):
     assert '<b onclick="x">clip</b>.mp4' in "".join(page.text)
 
 
-def test_what_is_no_unicode_is_shown_as_question_marks(tmp_path):
+def test_invalid_unicode_is_shown_as_question_marks(tmp_path):
     segments = make_segments(0, 8, first_number=0, name="vid\udce9o.mp4")
     segments.words = [[Word("caf\ud800", 0.3, 0.5)] for _ in range(8)]
     save_segments(segments, tmp_path / "a.safetensors")
@@ -150,7 +150,7 @@ def test_one_example_is_enough(tmp_path):
     assert 1 <= page.count("article") <= DATA.num_segments
 
 
-def test_scores_that_are_no_numbers_give_a_page_at_chance(tmp_path, dataset):
+def test_nan_scores_give_a_page_at_chance(tmp_path, dataset):
     evaluation = evaluate_at_random(dataset, value=math.nan)
     said = "".join(Page(write_report(tmp_path, CONFIG, evaluation).read_text("utf-8")).text)
     assert "cosine –" in said
@@ -171,7 +171,7 @@ def test_problems_without_queries_are_dashes(tmp_path, dataset, evaluation):
     assert page.count("article") == 6
 
 
-def test_chance_is_the_loss_of_a_model_that_tells_nothing_apart():
+def test_chance_is_the_loss_of_a_constant_model():
     same = torch.ones(1, 8)
     batch = CONFIG.train.batch_size
     masked, rest = DATA.num_masked_subsegments, DATA.num_subsegments - DATA.num_masked_subsegments

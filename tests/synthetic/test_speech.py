@@ -47,7 +47,7 @@ def test_the_rate_changes_the_length(spoken):
     assert len(speak(TEXT, Voice(rate=240)).waveform) < 0.8 * len(spoken.waveform)
 
 
-def test_the_same_text_sounds_the_same_whatever_was_said_before_and_whenever(spoken):
+def test_the_same_text_always_sounds_the_same(spoken):
     breathy = Voice("en-us+f2")  # one of the voices that use random numbers
     before = speak(TEXT, breathy)
     time.sleep(1.1)  # left alone, the engine seeds them with the time in seconds
@@ -55,7 +55,7 @@ def test_the_same_text_sounds_the_same_whatever_was_said_before_and_whenever(spo
     np.testing.assert_array_equal(speak(TEXT, Voice()).waveform, spoken.waveform)
 
 
-def test_the_engine_may_lie_deep(spoken, tmp_path, monkeypatch):
+def test_the_engine_works_below_a_long_path(spoken, tmp_path, monkeypatch):
     """The library itself ends in an error where its data's path has more than 159 characters."""
     import espeakng_loader
 

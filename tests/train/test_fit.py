@@ -46,6 +46,13 @@ def run(narrated_videos, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def prepared(run, tmp_path) -> Path:
+    """A folder for another run, in which the videos are prepared already."""
+    shutil.copytree(run / "prepared", tmp_path / "run" / "prepared")
+    return tmp_path / "run"
+
+
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -65,7 +72,7 @@ def test_run_folder_explains_itself(run):
 
 
 def test_resuming_gives_what_an_unbroken_run_gives(run, tmp_path):
-    """From the checkpoint after 2 steps: the same weights after 4, to the bit, and each step told once."""
+    """From the checkpoint after 2 steps: the same weights after 4, to the bit, and each step logged once."""
     resumed = tmp_path / "resumed"
     shutil.copytree(run, resumed)
     shutil.rmtree(resumed / "checkpoints" / "step_00000004")
@@ -76,7 +83,7 @@ def test_resuming_gives_what_an_unbroken_run_gives(run, tmp_path):
     assert [line["step"] for line in read_metrics(resumed / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
-def test_resume_goes_on_in_the_folder_it_names(run, tmp_path, monkeypatch):
+def test_resume_continues_in_the_folder_it_names(run, tmp_path, monkeypatch):
     """A run that was copied, from another folder: neither the original nor that folder gets anything."""
     before = (run / "config.yaml").read_bytes()
     shutil.copytree(run, tmp_path / "copy")
@@ -90,16 +97,16 @@ def test_resume_goes_on_in_the_folder_it_names(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("--model.hidden_size=128", "is of a model with hidden_size 64, not 128"),
         ("--optimizer.use_bfloat16_adam=false", "the state has moments in"),
     ],
 )
-def test_settings_that_do_not_fit_the_checkpoint_are_refused_and_not_kept(run, capsys, setting, said):
+def test_settings_that_do_not_fit_the_checkpoint_are_refused_and_not_kept(run, capsys, setting, message):
     before = (run / "config.yaml").read_bytes()
     assert main(["pretrain", "--resume", str(run), setting]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert (run / "config.yaml").read_bytes() == before
 
 
@@ -122,20 +129,20 @@ def test_an_existing_run_is_not_overwritten(run, narrated_videos, capsys):
     assert f"--resume {run}" in capsys.readouterr().err
 
 
-def test_the_seed_decides_the_run(run, narrated_videos, tmp_path):
-    assert pretrain(narrated_videos / "train", tmp_path / "again", "--optimizer.num_train_steps=4") == 0
+def test_the_seed_decides_the_run(run, narrated_videos, prepared, tmp_path):
+    assert pretrain(narrated_videos / "train", prepared, "--optimizer.num_train_steps=4") == 0
     assert (
         pretrain(narrated_videos / "train", tmp_path / "other", "--optimizer.num_train_steps=4", "--train.seed=1") == 0
     )
     expected = weights(list_checkpoints(run)[-1].path)
-    again = weights(list_checkpoints(tmp_path / "again")[-1].path)
+    again = weights(list_checkpoints(prepared)[-1].path)
     other = weights(list_checkpoints(tmp_path / "other")[-1].path)
     assert all(torch.equal(again[name], expected[name]) for name in expected)
     assert not torch.equal(other["head.weight"], expected["head.weight"])
 
 
-def test_too_few_examples_for_a_batch_is_an_error(narrated_videos, tmp_path, capsys):
-    assert pretrain(narrated_videos / "train", tmp_path, "--train.batch_size=64") == 1
+def test_too_few_examples_for_a_batch_is_an_error(narrated_videos, prepared, capsys):
+    assert pretrain(narrated_videos / "train", prepared, "--train.batch_size=64") == 1
     assert "train.batch_size 64 on 1 device(s) needs 64 examples; the videos give" in capsys.readouterr().err
 
 
@@ -144,10 +151,10 @@ def test_bad_videos_are_named_and_the_rest_is_used(narrated_videos, tmp_path, ca
     shutil.copytree(narrated_videos / "train", folder)
     (folder / "broken.mp4").write_bytes(b"not a video")
     assert pretrain(folder, tmp_path / "run", "--optimizer.num_train_steps=1") == 0
-    told = capsys.readouterr().err
-    assert "broken.mp4" in told
-    assert "1 skipped" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "broken.mp4" in printed
+    assert "1 skipped" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_run_whose_every_file_fails_says_why(tmp_path, capsys):
@@ -180,22 +187,22 @@ def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)])
-def test_a_signal_saves_and_exits(narrated_videos, tmp_path, number, workers):
+def test_a_signal_saves_and_exits(narrated_videos, prepared, number, workers):
     """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done.
 
     The run starts with SIGINT ignored, as `nohup … &` and a shell's background jobs start programs.
     """
-    process = _start(narrated_videos / "train", tmp_path, f"--train.num_workers={workers}")
+    process = _start(narrated_videos / "train", prepared, f"--train.num_workers={workers}")
     try:
-        _wait_for_metrics(tmp_path, process)
+        _wait_for_metrics(prepared, process)
         os.killpg(process.pid, number) if workers else process.send_signal(number)
-        _, told = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 0, told
-    assert f"stopped by {number.name}" in told
-    (checkpoint,) = list_checkpoints(tmp_path)
-    assert checkpoint.step == read_metrics(tmp_path / "metrics.jsonl")[-1]["step"]
+    assert process.returncode == 0, printed
+    assert f"stopped by {number.name}" in printed
+    (checkpoint,) = list_checkpoints(prepared)
+    assert checkpoint.step == read_metrics(prepared / "metrics.jsonl")[-1]["step"]
 
 
 @pytest.mark.slow
@@ -212,7 +219,7 @@ def test_two_processes_train_together(narrated_videos, tmp_path):
 
 
 @pytest.mark.parametrize(("policy", "workers", "warned"), [(None, 1, True), ("PASSIVE", 1, False), (None, 0, False)])
-def test_spinning_threads_are_warned_of_where_they_are_in_the_way(policy, workers, warned, monkeypatch, caplog):
+def test_a_warning_about_spinning_openmp_threads(policy, workers, warned, monkeypatch, caplog):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if policy:
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)

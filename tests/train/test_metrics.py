@@ -58,14 +58,14 @@ def test_resuming_gives_tensorboard_each_step_once(tmp_path):
     assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]
 
 
-def test_starting_anew_drops_every_line(tmp_path):
+def test_restarting_drops_every_line(tmp_path):
     log(tmp_path, [1, 2])
     log(tmp_path, [1])
     assert steps(tmp_path) == [1]
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60])
-def test_a_line_cut_short_by_a_crash_is_left_out_and_written_over(tmp_path, cut):
+def test_a_truncated_last_line_is_skipped_and_overwritten(tmp_path, cut):
     log(tmp_path, [1, 2])
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
@@ -78,7 +78,7 @@ def test_a_line_cut_short_by_a_crash_is_left_out_and_written_over(tmp_path, cut)
 @pytest.mark.parametrize(
     "damaged", [b"[1, 2]", b'{"loss": 1}', b'{"step": 1, "loss": "x"}', b"\xff\xfe", b"[" * 100_000]
 )
-def test_damaged_lines_are_left_out_and_the_others_kept(tmp_path, damaged):
+def test_damaged_lines_are_skipped_and_the_others_kept(tmp_path, damaged):
     log(tmp_path, [1, 2])
     path = tmp_path / "metrics.jsonl"
     first, second = path.read_bytes().splitlines()
@@ -89,7 +89,7 @@ def test_damaged_lines_are_left_out_and_the_others_kept(tmp_path, damaged):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stays_readable_json(tmp_path, value):
+def test_a_nan_loss_stays_readable_json(tmp_path, value):
     log(tmp_path, [1], loss=value)
     (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["loss"] is None
@@ -100,14 +100,14 @@ def test_a_loss_that_is_no_number_stays_readable_json(tmp_path, value):
 
 def test_without_a_terminal_each_line_is_printed(tmp_path, capsys):
     log(tmp_path, [5])
-    told = capsys.readouterr().err
-    assert "step 5/10" in told
-    assert "loss 6.000" in told
-    assert "text_to_audio 2.000" in told
-    assert "s left" in told
+    printed = capsys.readouterr().err
+    assert "step 5/10" in printed
+    assert "loss 6.000" in printed
+    assert "text_to_audio 2.000" in printed
+    assert "s left" in printed
 
 
-def test_ranks_but_the_first_write_nothing(tmp_path):
+def test_only_the_first_rank_writes(tmp_path):
     with NoMetrics() as metrics:
         metrics.advance()
         metrics.log(1, LOSSES)

@@ -24,12 +24,12 @@ def test_on_one_rank_it_is_the_loss_of_the_model():
     assert {id(p) for p in module.parameters()} == {id(p) for p in model.parameters()}
 
 
-def test_models_that_would_train_apart_are_refused():
+def test_unsynchronised_models_are_refused():
     with pytest.raises(ValueError, match="parallel mode 'none' would train 2 models apart; use 'ddp'"):
         parallelize(nn.Linear(3, 2), squared, ONE_OF_TWO, mode="none")
 
 
-def test_an_unknown_mode_is_named_with_those_there_are():
+def test_an_unknown_mode_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match="must be one of 'none', 'ddp'; got 'fsdp9'"):
         parallelize(nn.Linear(3, 2), squared, ALONE, mode="fsdp9")
 

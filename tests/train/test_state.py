@@ -64,7 +64,7 @@ def test_the_weights_in_a_checkpoint_are_a_pretrained_model(tmp_path, trained):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
 
 
-def test_what_crashes_left_of_checkpoints_goes_with_the_next(tmp_path, trained):
+def test_remains_of_crashed_checkpoints_are_removed_by_the_next(tmp_path, trained):
     (tmp_path / "checkpoints" / "step_00000002.partial").mkdir(parents=True)
     save_checkpoint(tmp_path, 5, *trained, keep=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000005"]
@@ -78,7 +78,7 @@ def test_every_file_is_on_the_disk_before_the_checkpoint_counts(tmp_path, traine
 
 
 def test_the_optimizer_keeps_its_own_settings(tmp_path, trained):
-    """Otherwise a run that goes on with another decay says so in its config.yaml and trains with the old one."""
+    """Otherwise a run resumed with another decay would record it in config.yaml and train with the old one."""
     model, optimizer = trained
     checkpoint = save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
     other = BF16AdamW(parameter_groups(model, 0.5), lr=1e-2, betas=(0.8, 0.9), eps=1e-3)
@@ -102,7 +102,7 @@ def test_the_optimizer_keeps_its_own_settings(tmp_path, trained):
     ],
     ids=["missing", "empty", "garbage", "cut", "list", "incomplete", "other objects"],
 )
-def test_a_damaged_state_is_named_and_what_would_help(tmp_path, trained, damage):
+def test_a_damaged_state_is_named_with_a_remedy(tmp_path, trained, damage):
     model, optimizer = trained
     checkpoint = save_checkpoint(tmp_path, 1, model, optimizer, keep=1)
     damage(checkpoint.path / "trainer.pt")
@@ -110,7 +110,7 @@ def test_a_damaged_state_is_named_and_what_would_help(tmp_path, trained, damage)
         load_trainer_state(checkpoint, optimizer)
 
 
-def test_a_model_that_diverged_replaces_no_checkpoint(tmp_path, trained):
+def test_a_diverged_model_replaces_no_checkpoint(tmp_path, trained):
     """It could not be loaded again; a few of them would push out all that can."""
     model, optimizer = trained
     save_checkpoint(tmp_path, 1, model, optimizer, keep=1)

@@ -22,7 +22,7 @@ def arrived():
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_is_noted_and_goes_no_further(arrived, name):
+def test_a_signal_is_recorded_and_not_raised(arrived, name):
     with StopRequest() as stop:
         assert stop.name is None
         os.kill(os.getpid(), signal.Signals[name])
@@ -31,7 +31,7 @@ def test_a_signal_is_noted_and_goes_no_further(arrived, name):
 
 
 @pytest.mark.parametrize("second", ["SIGINT", "SIGTERM"])
-def test_a_second_signal_does_what_it_would_have_done(arrived, second):
+def test_a_second_signal_has_its_usual_effect(arrived, second):
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.Signals[second])
@@ -40,7 +40,7 @@ def test_a_second_signal_does_what_it_would_have_done(arrived, second):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_afterwards_the_handlers_are_those_of_before(arrived, asked):
+def test_handlers_are_restored_afterwards(arrived, asked):
     with StopRequest():
         if asked:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -48,7 +48,7 @@ def test_afterwards_the_handlers_are_those_of_before(arrived, asked):
     assert arrived == ["SIGTERM"]
 
 
-def test_handlers_are_put_back_when_training_fails(arrived):
+def test_handlers_are_restored_when_training_fails(arrived):
     with pytest.raises(RuntimeError), StopRequest():
         raise RuntimeError
     os.kill(os.getpid(), signal.SIGINT)

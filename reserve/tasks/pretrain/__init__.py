@@ -1,1 +1,1 @@
-"""tasks/pretrain"""
+"""Pretraining: predict masked-out frames, sounds and text spans of narrated videos."""

@@ -48,7 +48,7 @@ class PretrainBatch(ModelInputs):
 
 @dataclass
 class BatchChoices:
-    """The random choices of a batch beyond masking (SPEC 7, 8), as arguments so that they can be set.
+    """The random choices of a batch beyond masking (SPEC 7, 8), kept apart so that tests can fix them.
 
     `text2audio_source`, `audio2text_source` int [B, G, segments in a group]: the video each segment counts as;
     `kept_spans` int [kept]: spans to predict, as example * spans + span.
@@ -172,7 +172,7 @@ def _targets(
     streams: dict[str, TokenStream], num_spans: int, rows: dict[str, np.ndarray], kept: np.ndarray, data: DataConfig
 ) -> Targets:
     examples = len(streams["text2audio"].ids)
-    sources = span_sources(streams, num_spans)  # first, for it checks the pointers
+    sources = span_sources(streams, num_spans)  # first, since it checks the pointers
     packed = {name: rows[name].reshape(stream.ids.shape) for name, stream in streams.items()}
 
     matching = streams["audio_text_matching"]
@@ -190,7 +190,7 @@ def _targets(
             f"got {subsegment.min()} to {subsegment.max()}"
         )
     audio[example, subsegment] = packed["text2audio"][example, sequence, position]
-    # Masked subsegments first, each part in order; too few of them are filled up with others, without a prediction.
+    # Masked subsegments first, each part in order. Where there are too few, others fill up, without a prediction.
     order = np.argsort(audio < 0, axis=1, kind="stable")
     over_batch = order + np.arange(examples)[:, None] * data.num_subsegments
     masked = data.num_masked_subsegments

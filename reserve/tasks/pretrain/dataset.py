@@ -30,7 +30,7 @@ from reserve.tasks.pretrain.masking import draw_subsegment_starts, inference_sub
 from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
 
 MAX_RANDOM_TEXT = 1280
-"""Tokens of random text in the reference's records."""
+"""Length of the random text in the reference's records, in tokens."""
 
 
 @dataclass
@@ -51,10 +51,10 @@ class Example:
 
 
 class PretrainDataset(Dataset[Example]):
-    """Examples assembled from store files; an item is asked for as (epoch, index).
+    """Examples assembled from store files, indexed by (epoch, index).
 
-    With `training` off, frames are not cropped at random, audio windows lie where inference puts them, and no group is
-    split in two videos; masking is drawn all the same.
+    Without `training`, frames are not cropped at random, audio windows lie where inference puts them, and no group is
+    split into two videos; masking is still random.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class PretrainDataset(Dataset[Example]):
         )
 
     def _encode(self, text: str) -> np.ndarray:
-        """Tokens of text from outside: what spells a special token there must not become one."""
+        """Token ids of untrusted text, without special tokens that it may spell."""
         ids = _ids(self.tokenizer.encode(text))
         return ids[ids >= len(SPECIAL_TOKENS)]
 
@@ -183,7 +183,7 @@ def as_tensors(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]
 def collate(
     examples: Sequence[Example], data: DataConfig, model: ModelConfig, *, keep_every_span: bool = False
 ) -> PretrainBatch:
-    """Packs examples into a batch. With `keep_every_span`, all spans that can be predicted are, for evaluation."""
+    """Packs examples into a batch. `keep_every_span` predicts every span that can be predicted, for evaluation."""
     images, clips = as_tensors(examples)
     texts = [example.text for example in examples]
     spans = np.stack([text.text_spans for text in texts])

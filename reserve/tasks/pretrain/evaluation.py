@@ -14,12 +14,12 @@ from reserve.tasks.pretrain.ranking import Evaluation, Ranking, rank
 
 BATCH_SIZE = 8
 MASKINGS = 4
-"""Maskings that a run is evaluated under."""
+"""Number of maskings in the evaluation of a run."""
 
 
 @dataclass
 class _Problem:
-    """Predictions and candidates of one problem, a list entry a batch.
+    """Predictions and candidates of one problem, one list entry per batch.
 
     `x` [queries, dim] with `wanted` int [queries], and `y` [candidates, dim] with `keys` int [candidates]: a key is
     example * `per_example` + place, with examples counted over the data set.
@@ -33,8 +33,11 @@ class _Problem:
     keys: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, pairs: ContrastPairs, rows: torch.Tensor, y: torch.Tensor, extra: torch.Tensor, first: int) -> None:
-        """Takes in a batch whose first example is `first`: joint rows of the predictions, and the places within the
-        batch of `pairs.y` and `pairs.y_extra`. A target whose mask was cut off is only a candidate."""
+        """Adds a batch whose first example is `first`.
+
+        `rows` are the joint rows of the predictions, `y` and `extra` the places of `pairs.y` and `pairs.y_extra` in the
+        batch. A target whose mask was truncated is only a candidate.
+        """
         predicted = rows >= 0
         self.x.append(pairs.x[predicted].float())
         self.wanted.append(first * self.per_example + y[predicted])
@@ -45,7 +48,7 @@ class _Problem:
             self.keys.append(first * self.per_example + extra)
 
     def ranking(self) -> Ranking:
-        """Queries and candidates in the order of their keys, however the batches had them."""
+        """The ranking, with queries and candidates sorted by key, whatever the batching."""
         wanted, x_order = torch.cat(self.wanted).sort()
         keys, y_order = torch.cat(self.keys).sort()
         places = np.stack(np.divmod(keys.cpu().numpy(), self.per_example), axis=1)
@@ -64,9 +67,9 @@ def evaluate(
 ) -> Evaluation:
     """Ranks all held-out pairs: every frame, masked sound and text span of `dataset` against all of them.
 
-    One masking asks for a quarter of the sounds; `maskings` of them, each drawn anew, ask for more. Candidates are in
-    order of example, then segment, subsegment or span; `batch_size` changes nothing but speed and memory. The model is
-    put in evaluation mode.
+    One masking queries a quarter of the sounds; `maskings` independent ones query more. Candidates are sorted by
+    example, then by segment, subsegment or span. `batch_size` affects only speed and memory. The model is put in
+    evaluation mode.
     """
     if maskings < 1:
         raise ValueError(f"maskings must be at least 1; got {maskings}")

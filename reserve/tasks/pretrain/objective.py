@@ -44,7 +44,7 @@ class PretrainLoss:
 
 
 def pretrain_pairs(model: MerlotReserve, batch: PretrainBatch) -> PretrainPairs:
-    """Runs the encoders on a batch and pairs each masked place's prediction with what was there."""
+    """Runs the model on a batch and pairs each prediction at a masked place with its target."""
     joint, frames, sounds, spans = model(batch)
     targets = batch.targets
 

@@ -1,4 +1,4 @@
-"""Random examples of the sizes that real ones have: training steps without videos, for speed and for fitting."""
+"""Random examples with the sizes of real ones: training steps without videos, for benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PREFIXES = MetadataPrefixes(*(np.array([len(SPECIAL_TOKENS) + i], np.int32) for 
 class RandomExamples(Dataset[Example]):
     """`size` examples of noise: frames, sounds and words are random, lengths and masking as in pretraining (SPEC 7).
 
-    An item is asked for as (epoch, index); what an example shows and says depends on (seed, index), what is masked of
-    it also on the epoch. So few examples can be learned by heart, which shows that training works.
+    Indexed by (epoch, index). The content of an example depends on (seed, index), its masking also on the epoch, so a
+    model can memorise a few of them, which shows that training works.
     """
 
     def __init__(self, size: int, data: DataConfig, model: ModelConfig, *, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""How the true candidate of each query ranks among all candidates, and what that says of a model."""
+"""Rankings of the true candidate among all candidates, and the figures computed from them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Ranking:
     def recall(self, k: int) -> float:
         """Fraction of queries whose true candidate is among the best k, ties broken at random on average.
 
-        NaN where there is no query, as all other figures.
+        NaN without queries, like all other figures.
         """
         hits = self._pooled(lambda one: np.clip((k - one.above) / (one.tied + 1), 0, 1))
         return float(hits.mean()) if len(hits) else math.nan
@@ -70,7 +70,7 @@ class Ranking:
     def interval(self, k: int) -> tuple[float, float]:
         """Wilson's 95% interval of recall(k).
 
-        What several maskings ask for counts once: to ask again says little that is new.
+        A place queried under several maskings counts once: repeated queries are not independent.
         """
         n = len(np.unique(self._pooled(lambda one: one.places[one.truth]), axis=0))
         p, z = self.recall(k), NORMAL_95
@@ -81,7 +81,7 @@ class Ranking:
         return max(centre - half, 0.0), min(centre + half, 1.0)
 
     def chance(self, k: int) -> float:
-        """What recall(k) is for guesses drawn at random."""
+        """Expected recall(k) of random guesses."""
         chances = self._pooled(lambda one: np.full(len(one.truth), min(k / max(one.candidates, 1), 1.0)))
         return float(chances.mean()) if len(chances) else math.nan
 
@@ -91,12 +91,12 @@ class Ranking:
 
     @property
     def median_rank(self) -> float:
-        """Median place of the true candidate, from 1, ties in the middle."""
+        """Median rank of the true candidate, counted from 1; ties take their middle rank."""
         ranks = self._pooled(lambda one: one.above + one.tied / 2 + 1.0)
         return float(np.median(ranks)) if len(ranks) else math.nan
 
     def figures(self) -> dict[str, Any]:
-        """What the table shows, by name, as JSON can hold it: None for what is not a number."""
+        """The figures of the table by name, as JSON: None for NaN."""
         low, high = self.interval(1)
         figures = {
             "queries": self.queries,
@@ -168,7 +168,7 @@ class Evaluation:
 def rank(name: str, x: torch.Tensor, y: torch.Tensor, truth: torch.Tensor, places: np.ndarray) -> Ranking:
     """Ranks candidate y[truth[i]] for prediction x[i] by cosine among all of y: [n, dim], [candidates, dim], int [n].
 
-    A score that is not a number counts as the worst, so that a model that diverged is no better than chance.
+    NaN scores rank last, so that a diverged model does not beat chance.
     """
     x, y = unit_normalize(x), unit_normalize(y)
     parts = [

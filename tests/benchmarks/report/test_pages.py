@@ -1,4 +1,4 @@
-"""Tables, bars and plots from stored results, and whether those in the repository are up to date."""
+"""Tables, targets and plots from stored results, and whether those in the repository are up to date."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def root(tmp_path, results):
     return root
 
 
-def test_the_repository_shows_what_the_results_give():
+def test_the_pages_of_the_repository_match_the_results():
     assert pages.stale() == []
 
 
-def test_what_was_just_written_is_up_to_date(results, root):
+def test_pages_are_up_to_date_after_writing(results, root):
     assert pages.stale(results, root) == []
     assert pages.write(results, root) == []
 
@@ -98,6 +98,20 @@ def test_bars_are_met_or_not_measured(results):
     assert all("not measured" in row for row in rows if "1 thread" not in row)
 
 
+def test_bars_that_were_not_measured_are_named_below_the_table(results):
+    table, line = bars.measured_table(results).split("\n\n")
+    assert [row for row in table.splitlines()[2:] if "| at least 1.3 | 2 | met |" not in row] == []
+    assert len(table.splitlines()) == 3
+    assert line.startswith("Not measured: rotary_attention (CPU, 2 threads, joint, forward+backward; H200, joint")
+    assert line.count("H200, joint, forward+backward") == 1
+    assert line.endswith(").")
+
+
+def test_nothing_is_named_where_all_bars_were_measured(results, monkeypatch):
+    monkeypatch.setattr(bars, "BARS", [bar for bar in bars.BARS if bar.value(results) is not None])
+    assert bars.measured_table(results) == bars.table(results)
+
+
 def test_a_bar_that_is_missed_says_so(results):
     case = results[0].cases[0]
     bar = bars.Bar("rotary_attention", "speed", JOINT, PEER, bars.speed, least=2.5)
@@ -130,7 +144,7 @@ def test_marked_places_are_filled_and_nothing_else():
 
 
 def test_an_unknown_place_is_named():
-    with pytest.raises(ValueError, match="no figures 'nope'; there are bars"):
+    with pytest.raises(ValueError, match="no figures 'nope'; choose from bars"):
         pages._filled("<!-- figures: nope -->\n<!-- end -->", {"bars": ""})
 
 

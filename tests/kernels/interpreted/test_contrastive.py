@@ -35,19 +35,19 @@ def compare(inputs, dtype, log_scale=1.3):
 
 # One tile and several; odd sizes; a dimension that blocks do not divide; candidates fewer and more than pairs.
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("pairs", "extra", "dim"), [(1, 0, 64), (37, 11, 64), (65, 150, 72), (70, 0, 31), (9, 3, 3)])
+@pytest.mark.parametrize(("pairs", "extra", "dim"), [(1, 0, 64), (37, 11, 64), (65, 70, 72), (70, 0, 31), (9, 3, 3)])
 def test_losses_and_gradients_match_float64(dtype, pairs, extra, dim):
     compare(make_inputs(pairs, extra, dim, dtype), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_largest_temperature(dtype):
-    compare(make_inputs(40, 6, 64, dtype), dtype, log_scale=math.log(100.0) - 1e-3)
+    compare(make_inputs(20, 6, 64, dtype), dtype, log_scale=math.log(100.0) - 1e-3)
 
 
 def test_gradients_of_many_blocks(monkeypatch):
     monkeypatch.setattr(launcher, "WEIGHT_BYTES", 1)
-    compare(make_inputs(130, 70, 32, torch.bfloat16), torch.bfloat16)
+    compare(make_inputs(130, 3, 32, torch.bfloat16), torch.bfloat16)
 
 
 def test_gradients_below_half_precisions_smallest_number_survive():
@@ -111,7 +111,7 @@ def test_no_pairs_cost_nothing():
 
 
 def test_two_runs_give_the_same_bits():
-    inputs = make_inputs(70, 20, dtype=torch.bfloat16)
+    inputs = make_inputs(65, 3, dtype=torch.bfloat16)
     runs = [
         losses_and_gradients(lambda **a: contrastive_loss(**a, backend="triton"), inputs, torch.bfloat16)
         for _ in range(2)

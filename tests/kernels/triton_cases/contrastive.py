@@ -56,9 +56,9 @@ def cases(architecture: int) -> Iterator[Case]:
             (weights_kernel, {"BY_ROW": True, "BY_COLUMN": False}),
             (weights_kernel, {"BY_ROW": False, "BY_COLUMN": True}),
         ]:
-            asked = " ".join(flag for flag, value in flags.items() if value)
+            set_flags = " ".join(flag for flag, value in flags.items() if value)
             yield Case(
-                f"{kernel.__name__} {name} {asked}".rstrip(),
+                f"{kernel.__name__} {name} {set_flags}".rstrip(),
                 kernel,
                 types,
                 flags | tile.constants(),

@@ -150,7 +150,7 @@ def test_words_keep_their_segment_and_time(stores):
     np.testing.assert_allclose(text.token_end - text.token_start, 0.2, atol=1e-6)
 
 
-def test_strings_of_special_tokens_in_what_is_said_and_written_stay_out(tmp_path):
+def test_special_tokens_spelt_in_text_are_dropped(tmp_path):
     """Otherwise a transcript could place masks of its own."""
     hostile = " ".join(SPECIAL_TOKENS)
     paths = []

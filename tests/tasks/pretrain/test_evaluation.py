@@ -103,7 +103,7 @@ def test_queries_are_the_masked_things_and_nothing_else(dataset, model):
     assert spans.places[spans.truth].tolist() == said
 
 
-def test_batch_boundaries_do_not_matter(dataset, model):
+def test_batch_size_does_not_matter(dataset, model):
     whole, parts = (evaluate(model, dataset, batch_size=size) for size in (6, 4))
     for one, other in zip(whole.rankings, parts.rankings, strict=True):
         np.testing.assert_array_equal(one.places, other.places)

@@ -108,7 +108,7 @@ def test_beating_chance_takes_the_times_and_the_interval(hits, times, beats):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, math.nan], ids=["zeros", "one vector", "not numbers"])
-def test_a_model_that_tells_nothing_apart_is_at_chance(value):
+def test_a_constant_model_is_at_chance(value):
     """Not at 1, as it would be if only strictly better candidates counted against it."""
     y = torch.full((12, 4), value)
     got = ranked(y, y, range(12))
@@ -117,14 +117,14 @@ def test_a_model_that_tells_nothing_apart_is_at_chance(value):
     assert not got.beats_chance(1.5)
 
 
-def test_a_single_score_that_is_no_number_counts_as_the_worst():
+def test_a_nan_score_ranks_last():
     y = torch.eye(6)
     y[2, 0] = math.nan
     got = ranked(torch.eye(6), y, range(6))
     assert got.above.tolist() == [0, 0, 5, 0, 0, 0]
 
 
-def test_without_queries_figures_are_no_numbers_and_json_null(dataset):
+def test_without_queries_figures_are_nan_and_json_null(dataset):
     empty = ranked(torch.zeros(0, 4), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     assert empty.candidates == 0
     assert all(math.isnan(value) for value in (empty.recall(1), *empty.interval(1), empty.chance(1), empty.median_rank))

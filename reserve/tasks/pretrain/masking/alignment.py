@@ -6,12 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reserve.config import DataConfig
+from reserve.config import SEGMENT_SECONDS, DataConfig
 from reserve.tasks.pretrain.masking.subsegments import subsegment_windows
 from reserve.tasks.pretrain.text import UnmaskedText
-
-SEGMENT_SECONDS = 5.0
-"""A segment lasts this times its playback speed (SPEC 1)."""
 
 REACH_SECONDS = 0.125
 """How far beyond a target's audio the nearest word of a neighbour may be centred and still join the target."""

@@ -271,7 +271,7 @@ def test_the_same_generator_gives_the_same_example(any_case, drawn: st.DataObjec
     np.testing.assert_array_equal(again.text_spans, case.masked.text_spans)
 
 
-def test_given_choices_replace_drawn_ones(make_text, prefixes) -> None:
+def test_choices_that_are_passed_in_replace_drawn_ones(make_text, prefixes) -> None:
     text = make_text(BASE, [(0, 1, 2), (3, 1, 2)], random_text=900)
     starts = draw_subsegment_starts(np.random.default_rng(0), BASE)
     choices = draw_masking_choices(text, BASE, MODEL, np.random.default_rng(5))

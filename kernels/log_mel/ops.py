@@ -1,0 +1,110 @@
+"""The differentiable op of log_mel_spectrogram, registered with PyTorch."""
+
+from __future__ import annotations
+
+import torch
+
+from reserve_kernels.log_mel.availability import BACKENDS
+from reserve_kernels.log_mel.reference import LogMelSettings, compute_dtype, log_mel_reference_backward
+from reserve_kernels.precision import without_autocast
+
+
+def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -> None:
+    """Validates offsets on the CPU; on a GPU the host would wait for them."""
+    if offsets is None or offsets.device.type != "cpu":
+        return
+    if int(offsets[0]) < 0 or int(offsets[-1]) > waveform.shape[-1] or bool((offsets.diff() < 0).any()):
+        raise ValueError(
+            f"offsets must not decrease and lie from 0 to the {waveform.shape[-1]} samples of waveform; got {offsets}"
+        )
+
+
+@torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
+@without_autocast
+def log_mel(
+    waveform: torch.Tensor,
+    pad_mode: str,
+    sample_rate: float,
+    n_fft: int,
+    hop_length: int,
+    n_mels: int,
+    f_min: float,
+    f_max: float,
+    offset: float,
+    offsets: torch.Tensor | None,
+    max_samples: int,
+    append: float | None,
+    out_dtype: torch.dtype,
+    backend: str,
+) -> torch.Tensor:
+    _check_offset_values(waveform, offsets)
+    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
+    # Here rather than in the caller, because a compiler does not trace this.
+    chosen = BACKENDS.choose(
+        backend, waveform.device, waveform.dtype, lambda other: other.unsupported(settings, waveform.device)
+    )
+    return chosen.forward(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
+
+
+@log_mel.register_fake
+def _(
+    waveform,
+    pad_mode,
+    sample_rate,
+    n_fft,
+    hop_length,
+    n_mels,
+    f_min,
+    f_max,
+    offset,
+    offsets,
+    max_samples,
+    append,
+    out_dtype,
+    backend,
+):
+    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
+    *rows, columns = settings.out_shape(waveform.shape, offsets, max_samples)
+    return waveform.new_empty((*rows, columns + (append is not None)), dtype=out_dtype)
+
+
+@torch.library.custom_op("reserve_kernels::log_mel_spectrogram_backward", mutates_args=())
+@without_autocast
+def log_mel_backward(
+    grad: torch.Tensor,
+    waveform: torch.Tensor,
+    offsets: torch.Tensor | None,
+    pad_mode: str,
+    sample_rate: float,
+    n_fft: int,
+    hop_length: int,
+    n_mels: int,
+    f_min: float,
+    f_max: float,
+    offset: float,
+    max_samples: int,
+) -> torch.Tensor:
+    dtype = compute_dtype(waveform.dtype)
+    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
+    grad, x = grad[..., :n_mels].to(dtype), waveform.to(dtype)
+    return log_mel_reference_backward(grad, x, settings, offsets, max_samples).to(waveform.dtype).contiguous()
+
+
+@log_mel_backward.register_fake
+def _(grad, waveform, *settings):
+    return torch.empty_like(waveform, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx, inputs, output):
+    waveform, *ctx.settings, offsets, ctx.max_samples, _append, _out_dtype, _backend = inputs
+    ctx.save_for_backward(waveform, offsets)
+
+
+def _backward(ctx, grad):
+    grad_waveform = torch.ops.reserve_kernels.log_mel_spectrogram_backward(
+        grad, *ctx.saved_tensors, *ctx.settings, ctx.max_samples
+    )
+    return grad_waveform, *[None] * 13
+
+
+log_mel.register_autograd(_backward, setup_context=_setup_context)

@@ -78,11 +78,11 @@ fuzz:
 
 # The table of the CUDA kernels' registers and shared memory, after a change that means to change it.
 cuda-resources: $(INSTALLED)
-	$(BIN)/python tests/kernels/nvcc_report.py
+	$(BIN)/python -m tests.kernels.nvcc_report
 
 # The same for the Triton kernels.
 triton-resources: $(INSTALLED)
-	$(BIN)/python tests/kernels/triton_report.py
+	$(BIN)/python -m tests.kernels.triton_report
 
 clean:
 	rm -rf .venv build dist *.egg-info $(DEMO)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import BF16AdamW, native
 from reserve_kernels.adamw.reference import Settings, adamw_reference_, encode_second_moment
+from tests.kernels.numerics import assert_as_good_as_reference
 
 PLAIN = Settings(1e-3, 0.9, 0.98, 1e-6, 0.1, 1.0, 1.0)
 CORRECTED = Settings(3e-4, 0.9, 0.98, 1e-8, 0.0, 1 / (1 - 0.9**3), 1 / (1 - 0.98**3))

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import log_mel_spectrogram
+from tests.kernels.numerics import assert_as_good_as_reference
 
 Run = Callable[..., torch.Tensor]
 

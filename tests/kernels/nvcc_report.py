@@ -1,6 +1,6 @@
 """Resources of the compiled CUDA kernels: registers, stack and spills from ptxas, warps of a block, shared memory.
 
-python tests/kernels/nvcc_report.py        writes the table that test_cuda_resources.py compares with
+python -m tests.kernels.nvcc_report        writes the table that test_cuda_resources.py compares with
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from adamw_cases import PLAIN, draw, needs_native, some_gradients, some_weight, train
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
 from reserve_kernels import BF16AdamW, native
 from reserve_kernels.adamw.reference import decode_second_moment, encode_second_moment
+from tests.kernels.adamw_cases import PLAIN, draw, needs_native, some_gradients, some_weight, train
 
 
 def bits(x: torch.Tensor) -> torch.Tensor:

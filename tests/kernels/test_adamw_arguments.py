@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from adamw_cases import needs_native, some_gradients, some_weight, train
 
 from reserve_kernels import BF16AdamW
+from tests.kernels.adamw_cases import needs_native, some_gradients, some_weight, train
 
 
 @pytest.fixture

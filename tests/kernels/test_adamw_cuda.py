@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
-from adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
 
 from reserve_kernels import BF16AdamW, backends
 from reserve_kernels.adamw.native import adamw_native_
+from tests.kernels.adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

@@ -6,12 +6,12 @@ import ctypes
 
 import pytest
 import torch
-from adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
 
 from reserve_kernels import native
 from reserve_kernels.adamw.native import adamw_native_
 from reserve_kernels.adamw.reference import LARGEST_GRADIENT, adamw_reference_, encode_second_moment
 from reserve_kernels.native import AdamwSettings, AdamwTensor
+from tests.kernels.adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
 
 pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
 IMPLEMENTATIONS = ["baseline", "avx2", "avx512", "emulated"]

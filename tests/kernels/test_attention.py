@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from numerics import assert_as_good_as_reference
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import apply_rotary, attention_reference
+from tests.kernels.numerics import assert_as_good_as_reference
 
 # Odd and tiny lengths, empty sequences, one sequence, all lengths different, the model's own 31 and 241.
 LENGTHS = {

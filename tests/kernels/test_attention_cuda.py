@@ -6,13 +6,13 @@ import json
 
 import pytest
 import torch
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention import tiles, tune
 from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import attention_reference
+from tests.kernels.numerics import assert_as_good_as_reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from contrastive_cases import dense, make_inputs
-from numerics import assert_as_good_as_reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from reserve_kernels import contrastive_loss
 from reserve_kernels.contrastive import chunked
+from tests.kernels.contrastive_cases import dense, make_inputs
+from tests.kernels.numerics import assert_as_good_as_reference
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])

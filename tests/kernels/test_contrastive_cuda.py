@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contrastive_cases import dense, make_inputs
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import backends, contrastive_loss
+from tests.kernels.contrastive_cases import dense, make_inputs
+from tests.kernels.numerics import assert_as_good_as_reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

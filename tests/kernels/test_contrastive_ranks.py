@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from contrastive_cases import make_inputs
 
 from reserve_kernels import contrastive_loss
+from tests.kernels.contrastive_cases import make_inputs
 
 NAMES = ("x", "y", "x_extra", "y_extra")
 CASES = {

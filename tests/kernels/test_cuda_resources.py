@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from nvcc_report import ARCHITECTURES, SOURCES, TABLE, compile_report, find_nvcc, release
 
 from reserve_kernels import native
+from tests.kernels.nvcc_report import ARCHITECTURES, SOURCES, TABLE, compile_report, find_nvcc, release
 
 pytestmark = [
     pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc"),
@@ -22,4 +22,4 @@ def test_kernels_neither_spill_nor_change_unseen(op, architecture):
     stored = json.loads(TABLE.read_text())
     if stored["nvcc"] != release():
         pytest.skip(f"the table is of nvcc {stored['nvcc']}, this is {release()}")
-    assert report == stored["kernels"][op][f"sm_{architecture}"], "run tests/kernels/nvcc_report.py and look"
+    assert report == stored["kernels"][op][f"sm_{architecture}"], "run make cuda-resources and look at the change"

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import backends, log_mel_spectrogram
+from tests.kernels.numerics import assert_as_good_as_reference
 
 # Every implementation that runs here; "auto" is one of them.
 RUNNABLE = [r.backend for r in backends() if r.op == "log_mel_spectrogram" and r.device == "cpu" and not r.reason]

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 import torch
-from log_mel_cases import CASES, reference
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import backends, log_mel_spectrogram
+from tests.kernels.log_mel_cases import CASES, reference
+from tests.kernels.numerics import assert_as_good_as_reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

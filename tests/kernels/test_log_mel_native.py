@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from log_mel_cases import CASES
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import log_mel_spectrogram, native
 from reserve_kernels.log_mel.availability import not_fused_on_cuda
 from reserve_kernels.log_mel.native import constants, log_mel_native, problem_of
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, mel_filterbank
+from tests.kernels.log_mel_cases import CASES
+from tests.kernels.numerics import assert_as_good_as_reference
 
 pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
 

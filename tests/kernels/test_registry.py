@@ -61,7 +61,7 @@ def test_every_folder_is_an_op_of_the_table():
         ("csrc/fuzz", "(.*)_fuzz.cpp", "native"),
         ("kernels", "(.*)/native.py", "native"),
         ("kernels", "(.*)/triton.py", "triton"),
-        ("tests/kernels/triton_cases", "(.*).py", "triton"),
+        ("tests/kernels/triton_cases", "(?!__init__)(.*).py", "triton"),
         ("tests/kernels/interpreted", "test_(?!interpreter)(.*).py", "triton"),
     ],
 )

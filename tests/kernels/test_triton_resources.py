@@ -10,7 +10,18 @@ if importlib.util.find_spec("triton") is None:
 
 import triton
 import triton.language as tl
-from triton_report import ARCHITECTURES, TABLE, TENSOR_CORE, Case, cases, code_digest, compile_case, ops, problems
+
+from tests.kernels.triton_report import (
+    ARCHITECTURES,
+    TABLE,
+    TENSOR_CORE,
+    Case,
+    cases,
+    code_digest,
+    compile_case,
+    ops,
+    problems,
+)
 
 # Tiles are chosen so that the version of the table spills nothing. Triton 3.6 spills up to 16 bytes in some cases of
 # sm_80: four registers, which cost less than a smaller tile.
@@ -27,7 +38,7 @@ def check(op: str, architecture: int, quick: bool) -> None:
     if stored["triton"] != triton.__version__:
         pytest.skip(f"the table is of triton {stored['triton']}, this is {triton.__version__}")
     table = stored["kernels"][op][f"sm_{architecture}"]
-    assert reports == {name: table.get(name) for name in reports}, "run tests/kernels/triton_report.py and look"
+    assert reports == {name: table.get(name) for name in reports}, "run make triton-resources and look at the change"
 
 
 # One architecture in the quick tests: the digests below show whether the table holds for the others.
@@ -58,7 +69,7 @@ def test_the_table_is_of_the_kernels_as_they_are(op):
     stored = json.loads(TABLE.read_text())
     if stored["triton"] != triton.__version__:
         pytest.skip(f"the table is of triton {stored['triton']}, this is {triton.__version__}")
-    assert stored.get("code", {}).get(op) == code_digest(op), f"run tests/kernels/triton_report.py {op} and look"
+    assert stored.get("code", {}).get(op) == code_digest(op), f"run python -m tests.kernels.triton_report {op}"
 
 
 @pytest.mark.parametrize("op", ops())
@@ -144,7 +155,7 @@ def digest_of(folder, monkeypatch, **values) -> str:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     case = Case("case", module.kernel, {"out": "*fp32"}, {}, 4, 1)
-    monkeypatch.setattr("triton_report.cases", lambda op, architecture: [case])
+    monkeypatch.setattr("tests.kernels.triton_report.cases", lambda op, architecture: [case])
     return code_digest("op")
 
 

@@ -1,6 +1,6 @@
 """Resources of the compiled Triton kernels, without a GPU: registers, stack, shared memory, instructions.
 
-    python tests/kernels/triton_report.py [OP …]    writes the table that test_triton_resources.py compares with
+    python -m tests.kernels.triton_report [OP …]    writes the table that test_triton_resources.py compares with
 
 Each module of tests/kernels/triton_cases/ lists the cases of one op: everything that its launcher can pick. It does not
 work with TRITON_INTERPRET=1.
@@ -34,7 +34,6 @@ from triton.runtime.jit import JITFunction
 from reserve_kernels.registry import OPS
 
 TABLE = Path(__file__).with_name("triton_resources.json")
-CASES = Path(__file__).with_name("triton_cases")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 ARCHITECTURES = (80, 90, 100)
@@ -74,11 +73,7 @@ def ops() -> list[str]:
 
 def cases(op: str, architecture: int) -> list[Case]:
     """Everything that the launcher of `op` can pick on an architecture (80, 90 …)."""
-    spec = importlib.util.spec_from_file_location(f"triton_cases_{op}", CASES / f"{op}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module(f"tests.kernels.triton_cases.{op}")
     found = list(module.cases(architecture))
     assert len({case.name for case in found}) == len(found), f"{op}: two cases of one name"
     return found

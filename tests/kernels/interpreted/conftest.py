@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 
 if os.environ.get("TRITON_INTERPRET") == "1":
-    import interpreter_bf16
     import torch
+
+    from tests.kernels import interpreter_bf16
 
     interpreter_bf16.install()
     torch.set_num_threads(1)

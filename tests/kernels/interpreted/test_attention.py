@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention import tiles, tune
@@ -15,6 +14,7 @@ from reserve_kernels.attention import triton as triton_launcher
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import attention_reference
 from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
+from tests.kernels.numerics import assert_as_good_as_reference
 
 # Short ones share a tile of 64; the others have a tile for themselves and more.
 LENGTHS = {

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from contrastive_cases import dense, make_inputs
-from numerics import assert_as_good_as_reference
 
 from reserve_kernels import contrastive_loss
 from reserve_kernels.contrastive import triton as launcher
+from tests.kernels.contrastive_cases import dense, make_inputs
+from tests.kernels.numerics import assert_as_good_as_reference
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 

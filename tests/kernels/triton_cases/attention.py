@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from triton_report import Case
-
 from reserve_kernels.attention import tiles, triton_blocks, triton_long, triton_short
+from tests.kernels.triton_report import Case
 
 KERNELS = {
     "short_forward": triton_short.short_forward_kernel,

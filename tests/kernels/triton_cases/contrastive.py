@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from triton_report import Case
 
 from reserve_kernels.contrastive.triton import SCALE_CONSTANTS, SCALE_WARPS, tiles
 from reserve_kernels.contrastive.triton_kernels import (
@@ -18,6 +17,7 @@ from reserve_kernels.contrastive.triton_kernels import (
     scale_kernel,
     weights_kernel,
 )
+from tests.kernels.triton_report import Case
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SIZES = dict.fromkeys(("first", "n", "m", "dim", "width", "stride"), "i32")

@@ -5,10 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from reserve.data.decode.protocol import BatchDecoder, Decoder, FileDecoder
+from reserve.data.decode.protocol import (
+    BatchDecoder,
+    Deadline,
+    Decoder,
+    FileDecoder,
+    FrameRequest,
+    Media,
+    MediaInfo,
+    MediaLimits,
+    Soundtrack,
+    Track,
+    VideoTrack,
+)
 from reserve.data.decode.pyav import PyAVDecoder
 
-__all__ = ["DECODERS", "choose_decoder", "choose_file_decoder", "decoder_table"]
+__all__ = [
+    "DECODERS",
+    "BatchDecoder",
+    "Deadline",
+    "Decoder",
+    "FileDecoder",
+    "FrameRequest",
+    "Media",
+    "MediaInfo",
+    "MediaLimits",
+    "Soundtrack",
+    "Track",
+    "VideoTrack",
+    "choose_decoder",
+    "choose_file_decoder",
+    "decoder_table",
+]
 
 DECODERS: tuple[Decoder, ...] = (PyAVDecoder(),)
 """In the order in which "auto" tries them, fastest first."""

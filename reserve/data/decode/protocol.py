@@ -45,13 +45,14 @@ class MediaLimits:
 
 
 class Deadline:
-    """A wall-clock limit of `seconds` from now. Long loops call `check`, which raises BadInput once it has passed."""
+    """A wall-clock limit of `seconds` from now, for long loops."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
     def check(self) -> None:
+        """Raises BadInput once the limit has passed."""
         if time.monotonic() > self._end:
             raise BadInput(f"decoding took more than {self.seconds:g} s")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
-import hypothesis
 import pytest
 import torch
 
-# No test depends on the speed of the machine.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+if importlib.util.find_spec("hypothesis"):  # a GPU machine may lack it
+    import hypothesis
+
+    # No test depends on the speed of the machine.
+    hypothesis.settings.register_profile("no deadline", deadline=None)
+    hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -45,8 +47,12 @@ def test_every_public_name_is_found_and_listed() -> None:
     assert run(code).split() == []
 
 
-def test_unknown_name_is_an_attribute_error() -> None:
-    import reserve
-
+@pytest.mark.parametrize("package", ["reserve", "reserve_kernels"])
+def test_unknown_name_is_an_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match="load_everything"):
-        _ = reserve.load_everything
+        _ = importlib.import_module(package).load_everything
+
+
+@pytest.mark.parametrize("package", ["reserve", "reserve_kernels"])
+def test_the_version_is_that_of_the_distribution(package: str) -> None:
+    assert importlib.import_module(package).__version__ == importlib.metadata.version("merlot-reserve")

@@ -17,7 +17,7 @@ A = DATA.num_audio_subsegments
 
 
 @pytest.fixture(scope="module")
-def held_out(dataset, evaluation) -> HeldOut:
+def held_out(dataset, evaluation) -> SegmentLookup:
     return SegmentLookup(dataset, evaluation)
 
 

@@ -5,7 +5,7 @@ import pytest
 from reserve.data.tokenizer import Tokenizer
 from reserve.synthetic.train_tokenizer import train_tokenizer
 
-WORDS = {"window": 5_000_000, "winter": 4_000_000, "water": 3_000_000, "wonderful": 2_000_000, "river": 1_000_000}
+WORDS = {"window": 250_000, "winter": 200_000, "water": 150_000, "wonderful": 100_000, "river": 50_000}
 SIZE = 900
 
 

@@ -34,6 +34,8 @@ def narrated_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `train` (2) and `heldout` (1) synthetic narrated videos of a minute and a half."""
     from reserve.synthetic.videos import make_videos
 
+    pytest.importorskip("av", reason="needs the extra video")
+    pytest.importorskip("espeakng_loader", reason="needs the extra demo")
     out = tmp_path_factory.mktemp("narrated")
     make_videos(out, videos=3, held_out=1, seed=7, workers=1)
     return out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -50,6 +52,11 @@ def train_tokenizer(
             "training a vocabulary needs the tokenizers package: pip install 'merlot-reserve[train]'", name="tokenizers"
         ) from error
 
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Training takes minutes: fail first.
+    if out.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out))
     options = {part: {k: v for k, v in values.items() if k != "type"} for part, values in LAYOUT.items()}
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.BertNormalizer(**options["normalizer"])
@@ -69,8 +76,6 @@ def train_tokenizer(
         raise ValueError(
             f"the words give only {tokenizer.get_vocab_size()} tokens; a vocabulary of {vocabulary_size} needs more"
         )
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         temporary.write_text(tokenizer.to_str(pretty=False), "utf-8")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from reserve.batch.packing import PackedSequences
 from reserve.batch.streams import TokenStream
@@ -29,6 +29,7 @@ from reserve_kernels import BF16AdamW, log_mel_spectrogram
 from reserve_kernels.adamw.reference import decode_second_moment
 from reserve_kernels.contrastive.reference import scaled
 from reserve_kernels.log_mel.reference import mel_filterbank
+from tests.helpers.ranks import run_ranks
 from tests.parity.figures import Figure, largest, relative
 from tests.parity.golden import STREAMS, Golden
 
@@ -316,11 +317,11 @@ def log_mel(golden: Golden) -> list[Figure]:
     return figures
 
 
-def _device(rank: int, folder: str, address: str, results) -> None:
+def _device(rank: int, golden_folder: str, out: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=2)
     try:
-        golden = Golden(Path(folder))
+        golden = Golden(Path(golden_folder))
         recorded = golden.arrays("tiny.devices2.npz")
         raw = {k.removeprefix("batch/"): v[rank] for k, v in recorded.items() if k.startswith("batch/")}
         choices = {k: v[rank] for k, v in recorded.items() if k.startswith("activations/")}
@@ -335,7 +336,8 @@ def _device(rank: int, folder: str, address: str, results) -> None:
         for figure in figures:
             figure.what = f"device {rank}: {figure.what}"
         mean = {k.removeprefix("mean_grads/"): v for k, v in recorded.items() if k.startswith("mean_grads/")}
-        results.put(figures + (_gradient_figures(model, mean) if rank == 0 else []))
+        figures += _gradient_figures(model, mean) if rank == 0 else []
+        Path(out, str(rank)).write_bytes(pickle.dumps(figures))
     finally:
         dist.destroy_process_group()
 
@@ -353,11 +355,7 @@ class PairsModule(torch.nn.Module):
 
 def two_devices(golden: Golden) -> list[Figure]:
     """Two processes over gloo."""
-    results = mp.get_context("spawn").SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
-        address = f"file://{folder}/rendezvous"
-        workers = mp.spawn(_device, (str(golden.folder), address, results), nprocs=2, join=False)
-        figures = results.get() + results.get()
-        while not workers.join():
-            pass
+    with tempfile.TemporaryDirectory() as out:
+        run_ranks(_device, str(golden.folder), out)
+        figures = [figure for rank in range(2) for figure in pickle.loads(Path(out, str(rank)).read_bytes())]
     return sorted(figures, key=lambda f: f.what)

@@ -9,17 +9,22 @@ WORDS = {"window": 250_000, "winter": 200_000, "water": 150_000, "wonderful": 10
 SIZE = 900
 
 
-def test_trained_vocabulary_has_the_asked_size_and_knows_its_words(tmp_path):
-    train_tokenizer(tmp_path / "vocabulary.json", WORDS, SIZE)
-    tokenizer = Tokenizer.load(tmp_path / "vocabulary.json")
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "vocabulary.json"
+    train_tokenizer(path, WORDS, SIZE)
+    return path
+
+
+def test_trained_vocabulary_has_the_asked_size_and_knows_its_words(vocabulary):
+    tokenizer = Tokenizer.load(vocabulary)
     assert tokenizer.vocab_size == SIZE
     assert [len(ids) for ids in tokenizer.encode_words(WORDS)] == [1] * len(WORDS)
 
 
-def test_same_words_give_the_same_file_in_any_order(tmp_path):
-    train_tokenizer(tmp_path / "a.json", WORDS, SIZE)
-    train_tokenizer(tmp_path / "b.json", dict(reversed(WORDS.items())), SIZE)
-    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+def test_same_words_give_the_same_file_in_any_order(vocabulary, tmp_path):
+    train_tokenizer(tmp_path / "again.json", dict(reversed(WORDS.items())), SIZE)
+    assert (tmp_path / "again.json").read_bytes() == vocabulary.read_bytes()
 
 
 def test_what_cannot_be_written_is_an_os_error(tmp_path):

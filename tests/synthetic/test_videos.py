@@ -126,10 +126,11 @@ def test_each_scene_shows_its_colour(made_videos):
         assert share[named] == max(share.values()) > 0.02, chapter
 
 
-def test_any_number_of_workers_writes_the_same_files(made_videos, tmp_path):
+def test_any_number_of_workers_and_videos_writes_the_same_files(made_videos, tmp_path):
+    """`made_videos` are of a larger set with the same seed."""
     calls = []
     train, heldout = make_videos(
-        tmp_path, videos=2, seed=3, held_out=0.5, workers=2, progress=lambda done, of: calls.append((done, of))
+        tmp_path, videos=2, seed=7, held_out=0.5, workers=2, progress=lambda done, of: calls.append((done, of))
     )
     assert calls == [(1, 2), (2, 2)]
     for made, again in ((made_videos.train, train[0]), (made_videos.heldout, heldout[0])):
@@ -138,11 +139,8 @@ def test_any_number_of_workers_writes_the_same_files(made_videos, tmp_path):
 
 
 def test_nothing_unfinished_is_left(made_videos):
-    assert sorted(path.name for path in made_videos.train.parent.iterdir()) == [
-        "story-0000.en.vtt",
-        "story-0000.info.json",
-        "story-0000.mp4",
-    ]
+    names = sorted(path.name for path in made_videos.train.parent.iterdir())
+    assert names == [f"story-000{index}{suffix}" for index in range(2) for suffix in (".en.vtt", ".info.json", ".mp4")]
 
 
 @pytest.mark.parametrize(

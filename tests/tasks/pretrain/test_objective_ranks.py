@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from reserve.tasks.pretrain.objective import ContrastPairs, PretrainPairs, pretrain_loss
+from tests.helpers.ranks import run_ranks
 
 LOG_SCALES = [1.3, 2.1, 5.0]
 # Of each rank: pairs of the three problems, and the second's extra candidates.
@@ -71,7 +71,7 @@ def restated(pairs: list[PretrainPairs], scales: torch.Tensor) -> list[dict[str,
 
 
 def test_losses_and_gradients_of_two_ranks(tmp_path: Path) -> None:
-    mp.spawn(run_rank, (f"file://{tmp_path}/rendezvous", str(tmp_path)), nprocs=2)
+    run_ranks(run_rank, f"file://{tmp_path}/rendezvous", str(tmp_path))
     metrics, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
     pairs, scales = [pairs_of(0), pairs_of(1)], torch.tensor(LOG_SCALES, dtype=torch.float64, requires_grad=True)
     truth = restated(pairs, scales)

@@ -72,7 +72,7 @@ def test_unknown_voices_are_named(spoken):
 
 
 def test_text_without_words_is_refused(spoken):
-    with pytest.raises(ValueError, match="no words to say in ' , '"):
+    with pytest.raises(ValueError, match="no words to speak in ' , '"):
         speak(" , ", Voice())
 
 

@@ -38,7 +38,7 @@ def test_what_cannot_be_written_is_an_os_error(tmp_path):
 
 
 def test_too_few_words_are_refused_and_leave_no_file(tmp_path):
-    with pytest.raises(ValueError, match=r"the words give only \d+ tokens; a vocabulary of 30000 needs more"):
+    with pytest.raises(ValueError, match=r"the words yield only \d+ tokens; the vocabulary must have 30000"):
         train_tokenizer(tmp_path / "vocabulary.json", WORDS, 30_000)
     assert list(tmp_path.iterdir()) == []
 

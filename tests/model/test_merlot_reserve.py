@@ -188,7 +188,7 @@ def test_half_precision_takes_single_precision_inputs(weights: dict[str, np.ndar
         ({"subsegments": torch.zeros(2, 19)}, TypeError, "subsegments must be whole numbers; got torch.float32"),
         ({"subsegments": torch.full((2, 19), 3)}, ValueError, r"subsegments must be in \[0, 3\) for 1 segments"),
         ({"subsegments": torch.full((2, 19), -1)}, ValueError, r"subsegments must be in .*; got -1 to -1"),
-        ({"audio_clips": None}, ValueError, "audio_clips must be given: tokens contain AUDIOSPAN"),
+        ({"audio_clips": None}, ValueError, "audio_clips must not be None: tokens contain AUDIOSPAN"),
         ({"audio_clips": torch.zeros(2, 3, 60, 64)}, ValueError, r"audio_clips must be \[..., 60, 65\]"),
         ({"audio_clips": torch.zeros(2, 4, 60, 65)}, ValueError, r"audio_clips must be \[2, 3, ...\] for 1 segments"),
         ({"audio_clips": torch.zeros(2, 3, 60, 65, dtype=torch.int32)}, TypeError, "audio_clips must be floating"),

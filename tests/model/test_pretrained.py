@@ -80,7 +80,7 @@ def test_hub_id_is_found_in_the_cache(model: MerlotReserve, tmp_path: Path) -> N
 
 
 def test_hub_id_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="someone/else is no folder, and the hub did not give it"):
+    with pytest.raises(CheckpointError, match="someone/else is not a folder and could not be fetched from the hub"):
         MerlotReserve.from_pretrained("someone/else", cache_dir=tmp_path, local_files_only=True)
 
 

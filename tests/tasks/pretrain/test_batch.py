@@ -155,7 +155,7 @@ def too_many_pools(text: MaskedText) -> None:
         (set_first("text2audio", "audio_ptr", -1, MASKAUDIO), r"a MASKAUDIO's audio_ptr must be in \[0, 12\)"),
         (set_first("text2audio", "audio_ptr", 12, MASKAUDIO), r"a MASKAUDIO's audio_ptr must be in \[0, 12\)"),
         (two_masks_of_one_span, "random_text: two MASKs predict the same text span"),
-        (too_many_pools, r"at most 4 LTOVPOOL an example; got \d"),
+        (too_many_pools, r"at most 4 LTOVPOOL per example; got \d"),
     ],
 )
 def test_contradiction_is_named(change: Callable[[MaskedText], None], message: str) -> None:

@@ -310,8 +310,14 @@ BAD = {
     "random_text_is_plain": ("random_text_is_plain must have shape \\(900,\\)", np.ones(3, bool)),
     "token_segment": ("token_segment must be non-decreasing within \\[0, 16\\)", np.array([3, 2], np.int32)),
     "token_start": ("token_start and token_end must be finite", np.array([0, np.nan], np.float32)),
-    "token_ids": ("token_ids must hold text only; got the reserved token <\\|MASK\\|>", np.array([50, MASK], np.int32)),
-    "description": ("description must hold text only; got the reserved token <\\|LTOVPOOL\\|>", np.array([LTOVPOOL])),
+    "token_ids": (
+        "token_ids must contain text only; got the reserved token <\\|MASK\\|>",
+        np.array([50, MASK], np.int32),
+    ),
+    "description": (
+        "description must contain text only; got the reserved token <\\|LTOVPOOL\\|>",
+        np.array([LTOVPOOL]),
+    ),
 }
 
 

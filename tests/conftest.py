@@ -10,17 +10,17 @@ import torch
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder of golden tensors and real clips that lies beside the checkout on development machines."""
+    """The folder of golden tensors and real clips next to the checkout on development machines."""
     folder = Path(__file__).resolve().parents[1].parent / "shared"
-    # Any folder can be called that.
+    # Another folder may have this name.
     if not all((folder / name).is_dir() for name in ("golden", "realdata")):
-        pytest.skip("../shared is not here")
+        pytest.skip("../shared does not exist")
     return folder
 
 
 @pytest.fixture(autouse=True)
 def _poisoned_memory():
-    """Fills uninitialised memory with NaN, so that reading it shows."""
+    """Fills uninitialised memory with NaN, so that reads of it show."""
     before = torch.utils.deterministic.fill_uninitialized_memory
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,4 +1,4 @@
-"""Importing the packages is cheap: no video, text, plotting or GPU library, and no GPU."""
+"""Importing the packages is cheap: it loads no video, text, plotting or GPU library and initialises no GPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ import reserve
 missing = [n for n in reserve.__all__ if not (n in dir(reserve) and getattr(reserve, n))]
 print(json.dumps({{"heavy": heavy, "cuda": torch.cuda.is_initialized(), "missing": missing}}))
 """
-"""Prints the heavy packages that each module is the first to import, and the public names that do not resolve."""
+"""Prints the heavy packages that each module is the first to import, and public names that do not resolve."""
 
 
 def run(code: str) -> str:
@@ -41,7 +41,7 @@ def run(code: str) -> str:
 
 @pytest.fixture(scope="module")
 def imported() -> dict:
-    """What IMPORT_ALL prints. One process imports all modules: importing torch takes a second."""
+    """The output of IMPORT_ALL. One process imports all modules, since importing torch takes a second."""
     return json.loads(run(IMPORT_ALL))
 
 

@@ -1,4 +1,4 @@
-"""The reference's YAML, and complaints about what it may not say."""
+"""The reference's YAML, and errors for settings that are not supported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve.config.official import load_model_config, load_official_config
 
-# The settings of the reference's base configuration, as its file has them.
+# The settings in the reference's base configuration.
 BASE = {
     "data": {
         "train_fns": "gs://somewhere/train{:05d}of32800.tfrecord",

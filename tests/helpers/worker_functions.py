@@ -1,4 +1,4 @@
-"""What the worker processes of test_workers.py are given to do; they import it by name."""
+"""Work for the processes of test_workers.py, which import it by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 def work(item):
-    """Doubles numbers; strings say how to misbehave."""
+    """Doubles numbers; a string selects a way to misbehave."""
     if item == "hang":
         time.sleep(600)
     if item == "crash":

@@ -1,4 +1,4 @@
-"""embed_video, embed_text_spans, embed_audio: values, shapes, unit norm, independence, and named errors.
+"""embed_video, embed_text_spans, embed_audio: values, shapes, unit norm, independence of the batch, and errors.
 
 The quick tests run the widths of base and large with one layer per encoder and a small vocabulary; the slow ones run
 both at full depth.
@@ -40,7 +40,7 @@ def weights() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model(weights: dict[str, np.ndarray]) -> MerlotReserve:
-    """In float64 with large weights, so that everything that could leak would show."""
+    """In float64 with large weights, so that a leak between sequences would show."""
     return load_official(weights, SMALL).double().requires_grad_(False)
 
 
@@ -51,7 +51,7 @@ def video(model: MerlotReserve, segments: int, grid: tuple[int, int], videos: in
 
 def assert_unit(vectors: torch.Tensor, tolerance: float = 1e-5) -> None:
     assert torch.isfinite(vectors).all()
-    # Off by the 1e-5 in the norm.
+    # The 1e-5 under the root makes them a little shorter.
     assert (vectors.double().norm(dim=-1) - 1).abs().max() < tolerance
 
 
@@ -80,7 +80,7 @@ def test_embed_video_does_not_depend_on_the_batch(model: MerlotReserve) -> None:
 
 
 @pytest.mark.parametrize("pointer", [-1, 0, 10**6])
-def test_embed_video_ignores_padding_and_what_it_points_at(model: MerlotReserve, pointer: int) -> None:
+def test_embed_video_ignores_padding_and_its_pointers(model: MerlotReserve, pointer: int) -> None:
     arguments = video(model, 2, (2, 4))
     before = model.embed_video(**arguments)
     for name, filler in (("tokens", PAD), ("subsegments", pointer)):
@@ -194,7 +194,7 @@ def test_half_precision_takes_single_precision_inputs(weights: dict[str, np.ndar
         ({"audio_clips": torch.zeros(2, 3, 60, 65, dtype=torch.int32)}, TypeError, "audio_clips must be floating"),
     ],
 )
-def test_embed_video_names_what_is_wrong(
+def test_embed_video_names_an_invalid_argument(
     model: MerlotReserve, changes: dict, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -210,7 +210,7 @@ def test_embed_video_names_what_is_wrong(
         (torch.full((2, 15), VOCABULARY), ValueError, r"spans must be token ids in \[0, 50\)"),
     ],
 )
-def test_embed_text_spans_names_what_is_wrong(
+def test_embed_text_spans_names_an_invalid_argument(
     model: MerlotReserve, spans: torch.Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -218,7 +218,7 @@ def test_embed_text_spans_names_what_is_wrong(
 
 
 @pytest.mark.parametrize("shape", [(65,), (59, 65), (2, 60, 64)])
-def test_embed_audio_names_what_is_wrong(model: MerlotReserve, shape: tuple[int, ...]) -> None:
+def test_embed_audio_names_an_invalid_argument(model: MerlotReserve, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"clips must be \[..., 60, 65\]"):
         model.embed_audio(torch.zeros(shape))
 
@@ -275,20 +275,20 @@ def test_whole_base_and_large(config: ModelConfig, segments: int, grid: tuple[in
 
 
 @pytest.mark.parametrize("name", ["images", "audio_clips", "tokens", "subsegments"])
-def test_embed_video_wants_tensors(model: MerlotReserve, name: str) -> None:
+def test_embed_video_requires_tensors(model: MerlotReserve, name: str) -> None:
     arguments = video(model, 1, (2, 4))
     with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor; got ndarray"):
         model.embed_video(**arguments | {name: arguments[name].numpy()})
 
 
-def test_embed_text_spans_and_embed_audio_want_tensors(model: MerlotReserve) -> None:
+def test_embed_text_spans_and_embed_audio_require_tensors(model: MerlotReserve) -> None:
     with pytest.raises(TypeError, match=r"spans must be a torch.Tensor; got list"):
         model.embed_text_spans([[1, 2]])
     with pytest.raises(TypeError, match=r"clips must be a torch.Tensor; got ndarray"):
         model.embed_audio(np.zeros((1, 60, 65)))
 
 
-def test_forward_is_the_encoders_one_after_another(model: MerlotReserve) -> None:
+def test_forward_runs_every_encoder(model: MerlotReserve) -> None:
     examples = RandomExamples(2, Config().data, SMALL)
     batch = collate([examples[0, index] for index in range(2)], Config().data, SMALL)
     with torch.no_grad():

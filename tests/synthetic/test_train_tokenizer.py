@@ -16,7 +16,7 @@ def vocabulary(tmp_path_factory):
     return path
 
 
-def test_trained_vocabulary_has_the_asked_size_and_knows_its_words(vocabulary):
+def test_trained_vocabulary_has_the_requested_size_and_its_words_as_tokens(vocabulary):
     tokenizer = Tokenizer.load(vocabulary)
     assert tokenizer.vocab_size == SIZE
     assert [len(ids) for ids in tokenizer.encode_words(WORDS)] == [1] * len(WORDS)
@@ -27,7 +27,7 @@ def test_same_words_give_the_same_file_in_any_order(vocabulary, tmp_path):
     assert (tmp_path / "again.json").read_bytes() == vocabulary.read_bytes()
 
 
-def test_what_cannot_be_written_is_an_os_error(tmp_path):
+def test_an_unwritable_target_is_an_os_error(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         train_tokenizer(tmp_path / "folder", WORDS, SIZE)
@@ -44,7 +44,7 @@ def test_too_few_words_are_refused_and_leave_no_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_shipped_file_is_what_the_command_makes(tmp_path):
+def test_training_reproduces_the_shipped_file(tmp_path):
     pytest.importorskip("spellchecker", reason="pyspellchecker is not installed")
     train_tokenizer(tmp_path / "vocabulary.json")
     assert (tmp_path / "vocabulary.json").read_bytes() == files("reserve").joinpath(

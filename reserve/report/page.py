@@ -133,7 +133,7 @@ def _settings(config: Config) -> list[tuple[str, str]]:
         ("hidden size", f"{model.hidden_size}"),
         ("layers (vision, audio, joint, span)", ", ".join(map(str, layers))),
         ("frames", f"{height} × {width} pixels"),
-        ("segments an example", f"{data.num_segments} in {data.num_segment_groups} groups"),
+        ("segments per example", f"{data.num_segments} in {data.num_segment_groups} groups"),
         ("steps in all", f"{optimizer.num_train_steps}"),
         ("batch", f"{train.batch_size} examples"),
         ("learning rate", f"{optimizer.learning_rate:g}, warm-up {optimizer.num_warmup_steps}"),

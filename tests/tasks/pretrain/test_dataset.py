@@ -68,7 +68,7 @@ def test_a_damaged_store_is_named(tmp_path, read):
     dataset = make_dataset(stores)
     broken = {"words of the example": 0, "random text": 1, "counts": 0}[read]
     stores[broken].write_bytes(stores[broken].read_bytes()[:-10])
-    (mine,) = (index for index, example in enumerate(dataset.plans) if example.videos == {0})
+    (mine,) = (index for index, plan in enumerate(dataset.plans) if plan.videos == {0})
     with pytest.raises(BadInput, match=rf"^{stores[broken]}: not a store of segments.*; delete it"):
         make_dataset(stores) if read == "counts" else dataset[0, mine]
 
@@ -97,11 +97,11 @@ def test_seed_epoch_and_index_each_change_the_masking(stores, seed, key):
 
 def test_images_are_bytes_of_the_models_size_and_of_the_right_segments(stores):
     dataset = make_dataset(stores, training=False)
-    for index, example in enumerate(dataset.plans):
+    for index, plan in enumerate(dataset.plans):
         images = dataset[0, index].images
         assert images.dtype == np.uint8
         assert images.shape == (DATA.num_segments, *MODEL.image_size, 3)
-        for image, (video, segment) in zip(images, example.segments, strict=True):
+        for image, (video, segment) in zip(images, plan.segments, strict=True):
             np.testing.assert_allclose(image[:28, :32].mean((0, 1)), colour(video * 8 + segment), atol=4)
 
 
@@ -137,13 +137,13 @@ def test_clips_are_those_of_the_segments_and_windows(stores):
 
 def test_words_keep_their_segment_and_time(stores):
     dataset = make_dataset(stores)
-    example = dataset.plans[2]
-    runs = [make_segments(run.video, 8, first_number=run.video * 8) for run in example.ranges]
-    for run, segments in zip(example.ranges, runs, strict=True):
+    plan = dataset.plans[2]
+    runs = [make_segments(run.video, 8, first_number=run.video * 8) for run in plan.ranges]
+    for run, segments in zip(plan.ranges, runs, strict=True):
         segments.words = segments.words[run.start : run.stop]
         segments.playback_speed = segments.playback_speed[run.start : run.stop]
-    text = dataset.unmasked_text(example, runs, np.random.default_rng(0))
-    spoken = [word for video, segment in example.segments for word in segment_words(video * 8 + segment)]
+    text = dataset.unmasked_text(plan, runs, np.random.default_rng(0))
+    spoken = [word for video, segment in plan.segments for word in segment_words(video * 8 + segment)]
     assert tokenizer().decode(text.token_ids).split() == spoken
     np.testing.assert_array_equal(text.token_segment, np.repeat(np.arange(4), 9))
     np.testing.assert_allclose(text.token_start[:9], np.linspace(0.2, 4.6, 9), rtol=1e-6)

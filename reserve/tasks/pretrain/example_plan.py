@@ -66,16 +66,16 @@ def plan_examples(segment_counts: Sequence[int], num_segments: int = 16, *, seed
             f"the {len(segment_counts)} videos have {total} segments in all; one example needs {num_segments}"
         )
     rng = np.random.default_rng(np.random.SeedSequence([seed, total, len(segment_counts)]))
-    examples, leftovers = [], _Leftovers(num_segments)
+    plans, leftovers = [], _Leftovers(num_segments)
     for video, count in enumerate(segment_counts):
         rest = SegmentRange(video, 0, count)
         while len(rest) >= num_segments:
             taken, rest = _take(rest, num_segments, rng)
-            examples.append(ExamplePlan((taken,)))
+            plans.append(ExamplePlan((taken,)))
         leftovers.add(rest)
     while leftovers.total >= num_segments:
-        examples.append(leftovers.join(num_segments, rng))
-    return examples
+        plans.append(leftovers.join(num_segments, rng))
+    return plans
 
 
 def _take(part: SegmentRange, size: int, rng: np.random.Generator) -> tuple[SegmentRange, SegmentRange]:

@@ -25,7 +25,7 @@ from reserve.tasks.pretrain.batch import (
     span_streams,
     split_sources,
 )
-from reserve.tasks.pretrain.examples import ExamplePlan, SegmentRange, plan_examples
+from reserve.tasks.pretrain.example_plan import ExamplePlan, SegmentRange, plan_examples
 from reserve.tasks.pretrain.masking import draw_subsegment_starts, inference_subsegment_starts, mask_text
 from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
 

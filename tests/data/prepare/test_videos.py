@@ -16,7 +16,7 @@ from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
 from reserve.data.store import load_segments
 from reserve.errors import NothingPrepared
-from reserve.tasks.pretrain.examples import plan_examples
+from reserve.tasks.pretrain.example_plan import plan_examples
 from tests.helpers.media_files import Sound, click_track, write_media
 
 SECONDS = 12

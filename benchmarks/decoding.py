@@ -21,8 +21,7 @@ import torch
 
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
 from benchmarks.machine import torch_threads
-from reserve.data.decode.pyav import MediaFile
-from reserve.data.decode.sound import read_soundtrack
+from reserve.data.decode.pyav import PyAVDecoder
 
 OP = "decoding"
 SECONDS, RATE, WIDTH, HEIGHT = 40, 25, 640, 360
@@ -82,7 +81,7 @@ Decode = Callable[[Path], np.ndarray]
 
 
 def our_frames(path: Path) -> np.ndarray:
-    with MediaFile(path) as media:
+    with PyAVDecoder().open(path) as media:
         return np.stack(list(media.frames(MIDDLES)))
 
 
@@ -116,8 +115,8 @@ def opencv_frames(path: Path) -> np.ndarray:
 
 
 def our_sound(path: Path) -> np.ndarray:
-    with MediaFile(path) as media:
-        return read_soundtrack(media).waveform
+    with PyAVDecoder().open(path) as media:
+        return media.soundtrack().waveform
 
 
 def librosa_sound(path: Path) -> np.ndarray:

@@ -22,3 +22,14 @@ __all__ = [
     "log_mel_spectrogram",
     "rotary_attention",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("merlot-reserve")
+        except PackageNotFoundError:
+            return "unknown"  # a source tree that was never installed
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

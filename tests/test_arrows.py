@@ -1,4 +1,4 @@
-"""Which package may import which: the arrows of docs/architecture.md, and no circles."""
+"""The import rules of docs/architecture.md: which package may import which, without cycles."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ALLOWED: dict[str, set[str]] = {
     "synthetic": LEAVES | {"config", "batch", "data"},
     "cli": LEAVES | {"config", "data", "checkpoint", "tasks", "train", "report", "synthetic"},
 }
-"""Package or module of reserve -> those it may import, besides itself."""
+"""Packages and modules of reserve, and those that each may import besides itself."""
 
 
 def imports_of(path: Path) -> set[str]:
-    """Modules that a file imports anywhere in it, also inside functions and for type checkers."""
+    """Modules that a file imports, also inside functions and for type checkers."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -53,15 +53,15 @@ KERNELS = modules("reserve_kernels", "kernels")
 
 
 def test_every_package_is_listed():
-    rooms = {name.split(".")[1] for name in RESERVE if "." in name} - {"__main__"}
-    assert rooms == ALLOWED.keys()
+    packages = {name.split(".")[1] for name in RESERVE if "." in name} - {"__main__"}
+    assert packages == ALLOWED.keys()
 
 
 @pytest.mark.parametrize("name", sorted(name for name in RESERVE if name not in ("reserve", "reserve.__main__")))
 def test_a_module_imports_along_the_arrows(name: str) -> None:
-    room = name.split(".")[1]
+    package_name = name.split(".")[1]
     reached = {other.split(".")[1] for other in imports_of(RESERVE[name]) if other.startswith("reserve.")}
-    assert reached - {room} <= ALLOWED[room]
+    assert reached - {package_name} <= ALLOWED[package_name]
 
 
 @pytest.mark.parametrize("name", sorted(name for name in RESERVE if name.startswith("reserve.train")))
@@ -75,15 +75,15 @@ def test_the_ops_know_nothing_of_the_model(name: str) -> None:
     assert not {other for other in imports_of(KERNELS[name]) if other.split(".")[0] == "reserve"}
 
 
-def test_there_are_no_circles():
+def test_imports_have_no_cycles():
     both = {**RESERVE, **KERNELS}
-    # A package's __init__ imports what it exports, and its modules import the package by being in it: not counted.
+    # Not counted: modules import their own package, whose __init__ imports what it exports.
     graph = {
         name: {o for o in imports_of(path) if o in both and o != name and not name.startswith(f"{o}.")}
         for name, path in both.items()
     }
-    TopologicalSorter(graph).prepare()  # raises CycleError naming the circle
+    TopologicalSorter(graph).prepare()  # raises CycleError naming the cycle
 
 
-def test_the_arrows_themselves_have_no_circle():
+def test_the_rules_have_no_cycles():
     TopologicalSorter(ALLOWED).prepare()

@@ -1,4 +1,4 @@
-"""setup.py and CMakeLists.txt: what a wheel holds with and without the tools that the native ops need."""
+"""setup.py and CMakeLists.txt: the contents of a wheel with and without the tools for the native ops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = ["CMakeLists.txt", "LICENSE", "README.md", "csrc", "kernels", "pyproject
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """A copy of what a build reads, so that it leaves nothing behind here."""
+    """A copy of the build's inputs, so that a build leaves nothing behind in the checkout."""
     copy = tmp_path / "source"
     copy.mkdir()
     for part in PARTS:
@@ -33,7 +33,7 @@ def source(tmp_path) -> Path:
 
 
 def build_wheel(source: Path, **environment: str) -> tuple[list[str], str, Path]:
-    """The names in the wheel, what the build printed, and the wheel. Without isolation: that would need a network."""
+    """The names in the wheel, the build's output, and the wheel. Not isolated, which would need a network."""
     pytest.importorskip("setuptools", minversion="77")
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-index"]
     environ = os.environ | {"RESERVE_CUDA": "0"} | environment
@@ -48,7 +48,8 @@ def build_wheel(source: Path, **environment: str) -> tuple[list[str], str, Path]
 
 @pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("c++") is None, reason="no CMake or C++ compiler")
 def test_a_wheel_holds_a_library_that_loads(source, tmp_path):
-    names, _, wheel = build_wheel(source)
+    # Not optimised, which saves most of the compiler's time and does not change what is checked.
+    names, _, wheel = build_wheel(source, CMAKE_BUILD_TYPE="Debug")
     assert wheel.name.split("-")[2:4] == ["py3", "none"]
     assert f"reserve_kernels/{native.LIBRARY}" in names
     with zipfile.ZipFile(wheel) as archive:
@@ -66,7 +67,7 @@ def test_without_tools_a_wheel_says_so_in_one_line_and_holds_no_library(source, 
     assert line.strip() == "reserve: native ops left out (CMake was not found); the ops run in PyTorch"
 
 
-def test_building_asks_for_no_torch():
+def test_building_does_not_require_torch():
     # Isolated builds would download it. CMake comes as a package, so that a compiler is all a machine needs.
     requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert requires == ["setuptools>=77", "cmake>=3.22"]
@@ -85,7 +86,7 @@ needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="no CMake
         ("13.0.88", "80-real;90a-real;100-real;80-virtual"),
     ],
 )
-def test_gpus_are_those_that_the_compiler_knows(tmp_path, version, expected):
+def test_gpus_are_those_that_the_compiler_supports(tmp_path, version, expected):
     script = tmp_path / "print.cmake"
     script.write_text(
         f'include("{ROOT}/csrc/cuda_architectures.cmake")\n'
@@ -100,12 +101,12 @@ def test_gpus_are_those_that_the_compiler_knows(tmp_path, version, expected):
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        ("-DCMAKE_CUDA_COMPILER=NOTFOUND", "80-real;90a-real;.*80-virtual"),  # what a run without nvcc leaves behind
+        ("-DCMAKE_CUDA_COMPILER=NOTFOUND", "80-real;90a-real;.*80-virtual"),  # the cache of a run without nvcc
         ("-DCMAKE_CUDA_ARCHITECTURES=86-real", "86-real"),
     ],
     ids=["found later", "named"],
 )
-def test_configuring_takes_the_compiler_there_is_and_the_gpus_that_are_named(tmp_path, option, expected):
+def test_configuring_uses_a_compiler_found_later_and_the_named_gpus(tmp_path, option, expected):
     command = ["cmake", "-S", ROOT, "-B", tmp_path, "-DRESERVE_CUDA=ON"]
     # The second run reads the first one's cache.
     for options in ([option], []):

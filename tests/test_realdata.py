@@ -1,4 +1,4 @@
-"""Pretraining on genuine clips (../shared/realdata): short, of many codecs, few with transcripts."""
+"""Pretraining on real clips (../shared/realdata): short, in many codecs, few with transcripts."""
 
 from __future__ import annotations
 

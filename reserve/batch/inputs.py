@@ -1,4 +1,4 @@
-"""What one forward pass of the model takes."""
+"""The inputs of a forward pass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from reserve.batch.packing import PackedSequences, PackedSpans
 class ModelInputs(Movable):
     """Frames, sounds and packed token sequences of a batch.
 
-    `images` uint8 or floating in [0, 1], [..., height, width, 3]; `audio_clips` floating [..., 60, 65], None for a
-    batch without sound; `joint` the joint encoder's sequences, whose `image_index` and `audio_index` count frames and
-    clips over the flattened leading axes; `spans` the text spans to encode, None for none.
+    `images` [..., height, width, 3], uint8 or floating in [0, 1]; `audio_clips` [..., 60, 65], floating, None without
+    sound; `joint`, the joint encoder's sequences, whose `image_index` and `audio_index` count frames and clips over the
+    flattened leading axes; `spans`, the text spans to encode, or None.
     """
 
     images: torch.Tensor

@@ -1,4 +1,4 @@
-"""Batches that move between devices as one."""
+"""Batches that move between devices as a whole."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 class Movable:
-    """A dataclass of tensors and plain values that moves between devices as one."""
+    """A dataclass of tensors and plain values that moves between devices as a whole."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """A copy on `device`; what is no tensor is shared."""
+        """A copy on `device`. Values that are not tensors are shared."""
 
         def move(value):
             return value.to(device, non_blocking=non_blocking) if isinstance(value, torch.Tensor | Movable) else value
@@ -20,7 +20,7 @@ class Movable:
         return type(self)(**{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 
     def pin_memory(self) -> Self:
-        """A copy whose tensors are in pinned memory, for copies to a GPU that do not block."""
+        """A copy with its tensors in pinned memory, for non-blocking transfers to a GPU."""
 
         def pin(value):
             return value.pin_memory() if isinstance(value, torch.Tensor | Movable) else value

@@ -1,7 +1,7 @@
 """Packing: from padded token streams to the joint encoder's and the span encoder's packed sequences.
 
-All of it is integer bookkeeping on the CPU (numpy), done once a batch before it goes to the device, so that the model
-itself never waits for a GPU to learn a length.
+This is integer bookkeeping in numpy, once per batch and before the batch moves to its device: the model never
+synchronises with a GPU to learn a length.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PackedSpans(Movable):
 
 
 def pack_spans(spans: np.ndarray) -> PackedSpans:
-    """int [n, length] padded with PAD -> packed spans. The position of a token counts the padding before it."""
+    """Packs spans int [n, length] padded with PAD. Padding before a token counts towards its position."""
     n, length = spans.shape
     ids = np.concatenate((np.zeros((n, 1), np.int64), spans.astype(np.int64)), axis=1)
     taken = ids != PAD
@@ -56,11 +56,11 @@ def pack_spans(spans: np.ndarray) -> PackedSpans:
 class PackedSequences(Movable):
     """The joint encoder's sequences of a batch, one after another, without padding or masks.
 
-    The tokens of one (sequence, source video) form one attention group. `text_ids` int64 [*] are embedded;
-    `audio_index` and `image_index` int64 [*] choose rows of the flattened pooled audio and image tokens; `order`
-    int64 [tokens] sorts text, audio and image tokens, in this order, into the packed sequence. `coordinates` float32
-    [tokens, 4]; `cu_seqlens` int32 [groups + 1]. `rows` of each stream, int64 [sequences, length], say where a
-    language token went, -1 for padding; they stay on the CPU.
+    The tokens of one (sequence, source video) form an attention group. `text_ids` int64 [*] are embedded;
+    `audio_index` and `image_index` int64 [*] select rows of the flattened pooled audio and image tokens; `order` int64
+    [tokens] permutes the concatenated text, audio and image tokens into the packed sequence. `coordinates` float32
+    [tokens, 4]; `cu_seqlens` int32 [groups + 1]. `rows` of each stream, int64 [sequences, length], are the packed rows
+    of its language tokens, -1 for padding; they stay on the CPU.
     """
 
     text_ids: torch.Tensor
@@ -77,7 +77,7 @@ _TEXT, _AUDIO, _IMAGE = 0, 1, 2
 
 
 class _Collector:
-    """Columns of the tokens collected so far."""
+    """Accumulates tokens as columns."""
 
     def __init__(self) -> None:
         self.columns: dict[str, list[np.ndarray]] = {k: [] for k in ("kind", "value", "sequence", "source", "slot")}
@@ -97,8 +97,8 @@ def pack_joint(
 ) -> PackedSequences:
     """Packs the streams of a batch (SPEC 6, 7).
 
-    `subsegments` are the audio subsegments of an example, `audio_tokens` the joint tokens each gives, `pooled_grid` the
-    joint tokens of a frame, high and wide.
+    `subsegments` is the number of audio subsegments of an example, `audio_tokens` the number of joint tokens of each,
+    `pooled_grid` the height and width of a frame in joint tokens.
     """
     collected = _Collector()
     first_sequence = first_slot = 0
@@ -112,9 +112,9 @@ def pack_joint(
     kind, value = collected.column("kind"), collected.column("value")
     sequence, source = collected.column("sequence"), collected.column("source")
     packed = np.lexsort((source, sequence))
-    # Where each token lands, counted in the order text, audio, image that the embeddings are stacked in.
-    stacked_place = np.empty(len(kind), np.int64)
-    stacked_place[np.argsort(kind, kind="stable")] = np.arange(len(kind))
+    # The row of each token in the concatenated text, audio and image embeddings.
+    stacked_row = np.empty(len(kind), np.int64)
+    stacked_row[np.argsort(kind, kind="stable")] = np.arange(len(kind))
     new_group = np.ones(len(packed), bool)
     new_group[1:] = (np.diff(sequence[packed]) != 0) | (np.diff(source[packed]) != 0)
     lengths = np.diff(np.append(np.flatnonzero(new_group), len(packed)))
@@ -122,7 +122,7 @@ def pack_joint(
         text_ids=torch.from_numpy(value[kind == _TEXT]),
         audio_index=torch.from_numpy(value[kind == _AUDIO]),
         image_index=torch.from_numpy(value[kind == _IMAGE]),
-        order=torch.from_numpy(stacked_place[packed]),
+        order=torch.from_numpy(stacked_row[packed]),
         coordinates=torch.from_numpy(np.concatenate(collected.coordinates)[packed]),
         cu_seqlens=_cu_seqlens(lengths),
         max_seqlen=int(lengths.max(initial=0)),
@@ -140,7 +140,7 @@ def _add_language(
 ) -> None:
     n, length = stream.ids.shape
     is_audio = (stream.ids == AUDIOSPAN) & stream.with_audio
-    # The k-th AUDIOSPAN of a sequence takes pooled token k mod audio_tokens, whatever its subsegment.
+    # The k-th AUDIOSPAN of a sequence is pooled token k mod audio_tokens, whatever its subsegment.
     nth = np.maximum(np.cumsum(is_audio, axis=1) - 1, 0) % audio_tokens
     subsegment = stream.example[:, None] * subsegments + np.maximum(stream.audio_ptr, 0)
     coordinates = np.zeros((n, length, 4), np.float32)
@@ -181,7 +181,7 @@ def _add_images(collected: _Collector, stream: JointStream, first_sequence: int,
 
 
 def _language_rows(streams: list[JointStream], slot: np.ndarray) -> dict[str, np.ndarray]:
-    """For each stream the packed row of each language token; `slot` [tokens] is in packed order."""
+    """The packed row of each language token by stream; `slot` [tokens] is in packed order."""
     table = np.full(sum(stream.ids.size for stream in streams), -1, np.int64)
     language = slot >= 0
     table[slot[language]] = np.flatnonzero(language)

@@ -1,4 +1,4 @@
-"""Token streams before packing: what the joint encoder reads, as padded rows of ids with pointers."""
+"""Token streams before packing: padded rows of ids with pointers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reserve.batch.vocabulary import LTOVPOOL
 class TokenStream:
     """Token ids with their pointers (SPEC 7), int32 arrays of one shape [sequences, length].
 
-    `audio_ptr`: the subsegment a token belongs to, or -1; `text_ptr`: the text span a MASK must predict, or -1.
+    `audio_ptr`: the subsegment of a token, or -1; `text_ptr`: the text span that a MASK predicts, or -1.
     """
 
     ids: np.ndarray
@@ -26,8 +26,9 @@ class JointStream:
     """Sequences of one kind before packing.
 
     `ids`, `audio_ptr`, `segment` int [n, L]: tokens, the subsegment of an AUDIOSPAN within its example, and the segment
-    coordinate; `example` int [n]. Where the stream has images, `images` int [n, segments] are rows of the batch's
-    frames, and `source` int [n, segments] the video each segment comes from: tokens attend within it.
+    coordinate; `example` int [n]: the example of each sequence in the batch. If the stream has images, `images` int
+    [n, segments] are indices of the batch's frames, and `source` int [n, segments] is the video of each segment: tokens
+    attend to tokens of the same video only. Without `with_audio`, an AUDIOSPAN is an ordinary token.
     """
 
     name: str
@@ -41,5 +42,5 @@ class JointStream:
 
 
 def pool_count(ids: np.ndarray) -> np.ndarray:
-    """Inclusive running count of LTOVPOOL along the last axis: the segment coordinate of audio_text_matching."""
+    """Running count of LTOVPOOL along the last axis, inclusive: the segment coordinate in audio_text_matching."""
     return np.cumsum(ids == LTOVPOOL, axis=-1)

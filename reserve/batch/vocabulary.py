@@ -23,6 +23,6 @@ SPECIAL_TOKENS = (
     "<|UNK|>",
     "<|RESETCTX|>",
 )
-"""String of each special token; its position is its id."""
+"""The special tokens as text; the index of each is its id."""
 
 VOCABULARY_SIZE = 32768

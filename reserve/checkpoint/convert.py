@@ -24,9 +24,9 @@ def convert(
 
     `source` is an official checkpoint (any file) or a pretrained folder; a run's `checkpoints/step_…` is one. `target`
     is written in the official format if its name ends in `.msgpack`, and as a pretrained folder otherwise. The official
-    format does not say what model it holds, so for it, and only for it, `config` names a preset ("base", "large", …) or
-    a YAML file of this project or of the reference. Raises CheckpointError or ValueError saying what
-    is wrong; OSError where `target` cannot be written.
+    format lacks the configuration: only for it, `config` names a preset ("base", "large", …) or a YAML file of this
+    project or of the reference. Raises CheckpointError or ValueError for an invalid argument or file, and OSError if
+    `target` cannot be written.
     """
     source, target = Path(source), Path(target)
     if target.exists():

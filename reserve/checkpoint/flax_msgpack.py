@@ -1,7 +1,7 @@
-"""flax's msgpack files: trees of arrays, written by flax.serialization and read and written here without JAX (SPEC 11).
+"""Reads and writes the msgpack files of flax.serialization, trees of arrays, without JAX (SPEC 11).
 
-An array is msgpack extension 1 holding (shape, dtype name, bytes), a scalar extension 3 holding the same; a leaf beyond
-1 GiB is a map of flat chunks. Nothing in a file is executed, and every size in it is checked before it is used.
+An array is msgpack extension 1 with (shape, dtype name, bytes), a scalar is extension 3 with the same; an array beyond
+1 GiB is a map of flat chunks. Nothing in a file is executed, and every size is validated before use.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _DTYPES = (
     *("float16", "float32", "float64", "bfloat16", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
-# A tree has maps of names and arrays; lists occur only in a shape. The decoder allocates as many items as a list claims
-# to have, so the bound must not grow with the file.
+# Lists occur only as shapes. The decoder allocates as many items as a list claims to have, so the bound must not depend
+# on the size of the file.
 _MAX_AXES = 32
 _MAX_NAMES = 1 << 20
 
 
 def decode_tree(data: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """The map a file holds, its arrays as numpy's; bfloat16 is widened to float32. Raises CheckpointError."""
+    """Decodes a file to a map of numpy arrays; bfloat16 becomes float32. Raises CheckpointError."""
     try:
         import msgpack
     except ImportError as error:
@@ -46,7 +46,7 @@ def decode_tree(data: bytes | bytearray | memoryview) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:
-        # msgpack raises its own errors, ValueError and UnicodeDecodeError; some come without a message.
+        # msgpack raises errors of its own, ValueError and UnicodeDecodeError; some have no message.
         raise CheckpointError(f"not a flax msgpack checkpoint: {_describe(error)}") from error
     if not isinstance(tree, dict):
         raise CheckpointError(f"not a flax msgpack checkpoint: it holds {type(tree).__name__}, not a map")
@@ -74,7 +74,7 @@ def _map(pairs: list[tuple[Any, Any]]) -> Any:
 
 
 def _join_chunks(leaf: dict[str, Any]) -> np.ndarray:
-    """What flax makes of an array beyond 1 GiB: {"shape": {"0": n, …}, "chunks": {"0": flat array, …}}."""
+    """Joins an array beyond 1 GiB, which flax stores as {"shape": {"0": n, …}, "chunks": {"0": flat array, …}}."""
     shape, chunks = _numbered(leaf, "shape"), _numbered(leaf, "chunks")
     sizes = [_size(n) for n in shape]
     if not chunks or not all(isinstance(chunk, np.ndarray) and chunk.ndim == 1 for chunk in chunks):
@@ -115,7 +115,7 @@ def _extension(code: int, data: bytes) -> np.ndarray:
 
 
 def _size(n: Any) -> int:
-    # A chunked array's sizes are whole numbers too, but flax may have stored them as scalars.
+    # flax may store the sizes of a chunked array as scalars.
     if isinstance(n, np.ndarray) and n.ndim == 0 and n.dtype.kind in "iu":
         n = int(n)
     if type(n) is not int or n < 0:
@@ -124,7 +124,7 @@ def _size(n: Any) -> int:
 
 
 def _shaped(flat: np.ndarray, sizes: list[int]) -> np.ndarray:
-    count = 1  # in Python's integers: a forged shape cannot overflow the product
+    count = 1  # Python's integers: a forged shape cannot overflow
     for n in sizes:
         count *= n
     if flat.size != count:
@@ -138,7 +138,7 @@ def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
 
 
 def encode_tree(tree: Mapping[str, Any]) -> bytes:
-    """The bytes flax.serialization.msgpack_serialize gives for a tree of arrays of less than 1 GiB each."""
+    """Encodes a tree of arrays, each below 1 GiB, like flax.serialization.msgpack_serialize."""
     import msgpack
 
     def array(value: Any) -> msgpack.ExtType:

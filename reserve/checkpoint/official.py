@@ -24,7 +24,7 @@ _MAX_DEPTH = 32
 
 
 class OfficialCheckpoint(NamedTuple):
-    """`arrays` by flax path, as they are stored; `step`, how many steps they were trained for (0 if it says none)."""
+    """`arrays` by flax path, as stored, and the number of training steps (0 if the checkpoint has none)."""
 
     arrays: dict[str, np.ndarray]
     step: int
@@ -33,8 +33,8 @@ class OfficialCheckpoint(NamedTuple):
 def load_official(source: Source, config: ModelConfig) -> MerlotReserve:
     """A model in float32 with the weights of an official checkpoint.
 
-    `source` is the path of a msgpack file, its bytes, or the dict it holds (with or without the outer `params`), whose
-    arrays may be numpy's, torch's or anything numpy can take. Every parameter is used exactly once. Raises
+    `source` is the path of a msgpack file, its bytes, or its decoded dict (with or without the outer `params`), whose
+    arrays may be numpy's, torch's or anything that numpy converts. Every parameter is used exactly once. Raises
     CheckpointError naming what is missing, extra, misshapen, not a number or not finite, or why the file cannot be
     read.
     """
@@ -42,7 +42,7 @@ def load_official(source: Source, config: ModelConfig) -> MerlotReserve:
 
 
 def model_from_official(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> MerlotReserve:
-    """A model with the weights of `arrays`, named and shaped as in the official layout. Raises CheckpointError."""
+    """A model with the weights in `arrays`, which have official names and shapes. Raises CheckpointError."""
     entries = {entry.torch: entry for entry in parameter_entries(config)}
     for name, array in arrays.items():
         if array.dtype.kind != "f":
@@ -84,7 +84,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path!s:.500}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path!s:.500}: {error.strerror}") from error
-    except MemoryError as error:  # a sparse file, for example, takes no room on the disk
+    except MemoryError as error:  # for example a sparse file
         raise CheckpointError(f"cannot read {path}: it does not fit in memory") from error
     try:
         return decode_tree(content)
@@ -105,11 +105,11 @@ def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
     for name, value in tree.items():
         if not isinstance(name, str):
             raise CheckpointError(f"names must be text; got {type(name).__name__} {name!r:.40}")
-        here = (*path, name)
+        location = (*path, name)
         if isinstance(value, Mapping):
-            yield from _flatten(value, here)
+            yield from _flatten(value, location)
         else:
-            yield "/".join(here), _as_array("/".join(here), value)
+            yield "/".join(location), _as_array("/".join(location), value)
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
@@ -120,7 +120,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except Exception as error:
         raise CheckpointError(f"{name:.120} must be an array; got {type(value).__name__}: {error!s:.200}") from error
-    if array.dtype.name == "bfloat16":  # JAX's bfloat16 is not one of numpy's own dtypes
+    if array.dtype.name == "bfloat16":  # ml_dtypes' bfloat16, which JAX uses, is not a numpy kind
         return bfloat16_to_float32(array.view(np.uint16))
     if array.dtype.kind not in "fiub":
         raise CheckpointError(f"{name:.120} must hold numbers; got {type(value).__name__} of dtype {array.dtype}")
@@ -128,9 +128,9 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 
 
 def official_tree(model: MerlotReserve, dtype: str = "float16") -> dict[str, Any]:
-    """The model's parameters as the nested dict of the official format, names sorted as flax sorts them.
+    """The model's parameters as the nested dict of the official format, in flax's order.
 
-    Raises ValueError where a weight is too large for `dtype`, "float16" or "float32".
+    Raises ValueError if a weight overflows `dtype`, "float16" or "float32".
     """
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be 'float16' or 'float32'; got {dtype!r}")
@@ -152,8 +152,7 @@ def official_tree(model: MerlotReserve, dtype: str = "float16") -> dict[str, Any
 def save_official(model: MerlotReserve, path: str | os.PathLike[str], *, step: int = 0, dtype: str = "float16") -> None:
     """Writes the official format, `{opt_state: None, params, step}`, with the arrays in float16 as released.
 
-    The file appears whole or not at all. Raises ValueError where a weight is too large for `dtype`, "float16" or
-    "float32", or is not finite.
+    The write is atomic. Raises ValueError if a weight overflows `dtype`, "float16" or "float32", or is not finite.
     """
     content = encode_tree({"opt_state": None, "params": official_tree(model, dtype), "step": np.int32(step)})
     with replacing(Path(path)) as temporary:

@@ -13,7 +13,7 @@ from reserve.config import MEL_CHANNELS, ModelConfig
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter under both its names: `flax` path and `shape`, `torch` name, and whether it is a linear kernel."""
+    """One parameter: its `flax` path and `shape`, its `torch` name, and whether it is a linear `kernel`."""
 
     flax: str
     torch: str
@@ -21,8 +21,8 @@ class Entry:
     kernel: bool = False
 
     def to_torch(self, array: np.ndarray, size: Size) -> Tensor:
-        """A flax array as the torch parameter of shape `size`: kernels are [in, out] there and [out, in] here."""
-        with np.errstate(over="ignore"):  # overflow gives infinity, which the caller checks for
+        """A flax array as the torch parameter of shape `size`: kernels are [in, out] in flax and [out, in] in torch."""
+        with np.errstate(over="ignore"):  # overflow gives infinity, which the caller rejects
             flat = from_numpy(array.astype(np.float32, order="C"))
         return flat.reshape(size[1], size[0]).T.contiguous() if self.kernel else flat.reshape(size)
 
@@ -35,23 +35,25 @@ class Entry:
 def _transformer(flax: str, name: str, hidden: int, layers: int) -> Iterator[Entry]:
     heads = hidden // 64
 
-    def norm(there: str, here: str) -> Iterator[Entry]:
-        yield Entry(f"{flax}/{there}/scale", f"{name}.{here}.weight", (hidden,))
-        yield Entry(f"{flax}/{there}/bias", f"{name}.{here}.bias", (hidden,))
+    def norm(flax_norm: str, torch_norm: str) -> Iterator[Entry]:
+        yield Entry(f"{flax}/{flax_norm}/scale", f"{name}.{torch_norm}.weight", (hidden,))
+        yield Entry(f"{flax}/{flax_norm}/bias", f"{name}.{torch_norm}.bias", (hidden,))
 
     yield from norm("pre_ln", "pre_norm")
     for i in range(layers):
-        there, here = f"{flax}/layer_{i:02d}", f"{name}.layers.{i}"
+        flax_layer, torch_layer = f"{flax}/layer_{i:02d}", f"{name}.layers.{i}"
         yield from norm(f"layer_{i:02d}/pre_attn_ln", f"layers.{i}.attention_norm")
-        attention = f"{there}/attention_layer"
-        yield Entry(f"{attention}/qkv/kernel", f"{here}.attention.qkv.weight", (hidden, 3 * heads, 64), True)
-        yield Entry(f"{attention}/qkv/bias", f"{here}.attention.qkv.bias", (3 * heads, 64))
-        yield Entry(f"{attention}/attn_proj/kernel", f"{here}.attention.projection.weight", (heads, 64, hidden), True)
+        attention = f"{flax_layer}/attention_layer"
+        yield Entry(f"{attention}/qkv/kernel", f"{torch_layer}.attention.qkv.weight", (hidden, 3 * heads, 64), True)
+        yield Entry(f"{attention}/qkv/bias", f"{torch_layer}.attention.qkv.bias", (3 * heads, 64))
+        yield Entry(
+            f"{attention}/attn_proj/kernel", f"{torch_layer}.attention.projection.weight", (heads, 64, hidden), True
+        )
         yield from norm(f"layer_{i:02d}/pre_mlp_ln", f"layers.{i}.mlp_norm")
-        mlp = f"{there}/mlp_layer"
-        yield Entry(f"{mlp}/intermediate/kernel", f"{here}.mlp.intermediate.weight", (hidden, 4 * hidden), True)
-        yield Entry(f"{mlp}/intermediate/bias", f"{here}.mlp.intermediate.bias", (4 * hidden,))
-        yield Entry(f"{mlp}/out/kernel", f"{here}.mlp.out.weight", (4 * hidden, hidden), True)
+        mlp = f"{flax_layer}/mlp_layer"
+        yield Entry(f"{mlp}/intermediate/kernel", f"{torch_layer}.mlp.intermediate.weight", (hidden, 4 * hidden), True)
+        yield Entry(f"{mlp}/intermediate/bias", f"{torch_layer}.mlp.intermediate.bias", (4 * hidden,))
+        yield Entry(f"{mlp}/out/kernel", f"{torch_layer}.mlp.out.weight", (4 * hidden, hidden), True)
     yield from norm("final_ln", "final_norm")
 
 
@@ -65,9 +67,9 @@ def _cls_transformer(flax: str, name: str, hidden: int, layers: int) -> Iterator
 def _pool(encoder: str, hidden: int) -> Iterator[Entry]:
     heads = hidden // 64
     for part in ("query", "key", "value"):
-        there, here = f"{encoder}/seq_attnpool/{part}", f"{encoder}.pool.{part}"
-        yield Entry(f"{there}/kernel", f"{here}.weight", (hidden, heads, 64), True)
-        yield Entry(f"{there}/bias", f"{here}.bias", (heads, 64))
+        flax_part, torch_part = f"{encoder}/seq_attnpool/{part}", f"{encoder}.pool.{part}"
+        yield Entry(f"{flax_part}/kernel", f"{torch_part}.weight", (hidden, heads, 64), True)
+        yield Entry(f"{flax_part}/bias", f"{torch_part}.bias", (heads, 64))
     yield Entry(f"{encoder}/seq_attnpool/out/kernel", f"{encoder}.pool.out.weight", (heads, 64, hidden), True)
     yield Entry(f"{encoder}/seq_attnpool/out/bias", f"{encoder}.pool.out.bias", (hidden,))
 

@@ -1,4 +1,4 @@
-"""Show which implementations of the ops can run here, which are picked, and why the others cannot."""
+"""Show which back ends of the ops and which video decoders can run here, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 
 
 def run(options: Namespace) -> None:
+    from reserve.data.decode import decoder_table
     from reserve_kernels import backends
 
-    print(backends())
+    print(f"{backends()}\n\n{decoder_table()}")

@@ -1,4 +1,4 @@
-"""Configuration files of the reference (sections data, model, optimizer and device), as this project's (SPEC 10)."""
+"""Reads the reference's configuration files: sections data, model, optimizer and device (SPEC 10)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import Any
 from reserve.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from reserve.config.load import build_section, convert_value, read_yaml
 
-# What the reference can vary and this project does not: the one value each may have.
+# Settings of the reference that have a single supported value.
 _FIXED: dict[str, dict[str, Any]] = {
     "data": {"num_text2audio_seqs": 1, "num_audio2text_seqs": 1, "num_text_seqs": 1, "num_text_seqs_in_record": 1},
     "optimizer": {"adafactor": False, "use_bfloat16_weights": False},
 }
-# Where its data and machines are, and settings that other sections of this project state.
+# Settings of the reference's data files, and settings that belong to other sections.
 _LEFT_OUT = {"data": {"train_fns", "num_train_files"}, "model": {"use_bfloat16"}}
 
 
 def load_official_config(path: str | os.PathLike[str]) -> Config:
-    """The reference's YAML as a Config: `device.batch_size` and `model.use_bfloat16` go to the section train.
+    """Converts the reference's YAML to a Config; `device.batch_size` and `model.use_bfloat16` go to the section train.
 
-    Other settings of its section device, which say where its data, outputs and TPUs are, are not taken over. Raises
-    ValueError naming the file and the setting for one that is unknown, of a wrong type or not supported; OSError
-    where the file cannot be read.
+    Other settings of the section device (paths of data and outputs, TPUs) are ignored. Raises ValueError naming the
+    file and the setting if one is unknown, of a wrong type or not supported, and OSError if the file cannot be read.
     """
     settings = read_yaml(path)
     known = ("data", "model", "optimizer", "device")
@@ -47,10 +46,10 @@ def load_official_config(path: str | os.PathLike[str]) -> Config:
 
 
 def load_model_config(path: str | os.PathLike[str]) -> ModelConfig:
-    """The section model of a YAML file of this project or of the reference. Raises as load_official_config does."""
+    """The section model of a YAML file of this project or of the reference. Raises like load_official_config."""
     settings = read_yaml(path)
     if "model" not in settings:
-        raise ValueError(f"{path}: there is no section model")
+        raise ValueError(f"{path} has no section model")
     return _section(ModelConfig, settings, "model", path)
 
 
@@ -62,6 +61,6 @@ def _section(section: type, settings: Mapping[str, Any], name: str, path: str | 
     fixed = _FIXED.get(name, {})
     for setting, only in fixed.items():
         if setting in values and (type(values[setting]) is not type(only) or values[setting] != only):
-            raise ValueError(f"{where}.{setting} must be {only}, all that is supported; got {values[setting]!r:.80}")
+            raise ValueError(f"{where}.{setting} must be {only}, the only supported value; got {values[setting]!r:.80}")
     taken = {k: v for k, v in values.items() if k not in fixed and k not in _LEFT_OUT.get(name, ())}
     return build_section(section, taken, where)

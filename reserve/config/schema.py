@@ -269,7 +269,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """What the trainer itself is told, whatever the task."""
+    """Settings of the trainer, for any task."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,1 +1,1 @@
-"""From video files and transcripts to batches: Segments, Example, MaskedText, PretrainBatch."""
+"""From video files and transcripts to segments on disk, and the order of batches. Knows no task and no model."""

@@ -1,4 +1,4 @@
-"""Frames: cropped and stored as JPEG, and from JPEG to the model's input (SPEC 1; SPEC 7 "Images")."""
+"""Frames: trimmed and stored as JPEG, then turned into the model's input (SPEC 1; SPEC 7 "Images")."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 STORED_SHORTER_SIDE = 288
 STORED_LONGER_SIDE = 512
-"""Bounds of a stored frame's sides, pixels (SPEC 1)."""
+"""Upper bounds of a stored frame's sides in pixels (SPEC 1)."""
 JPEG_QUALITY = 75
 BLACK_BAR_THRESHOLD = 32
-"""A pixel reaching this value in any channel and any frame is picture, not bar."""
+"""A pixel that reaches this value in any channel of any frame belongs to the picture, not to a bar."""
 BLACK_BAR_LIMIT = 0.2
-"""Most of a side's length that may be trimmed at either end."""
+"""Largest share of a side that may be trimmed at either end."""
 _MAX_SIDE = 8192
 _MIN_SCALED_SIDE = 64
 # Grey that marks the edges of a rotated frame, in the reference 0.5 of [0, 1].
@@ -54,7 +54,7 @@ def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:
-    """A JPEG file as uint8 RGB [h, w, 3]. Raises BadInput where it is none, is cut short or larger than 8192 a side."""
+    """Decodes a JPEG file to uint8 RGB [h, w, 3]. Raises BadInput if it is incomplete or larger than 8192 a side."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -63,19 +63,19 @@ def decode_jpeg(data: bytes) -> np.ndarray:
                 raise BadInput(f"a stored frame of {image.size[0]}x{image.size[1]} pixels; at most {_MAX_SIDE} a side")
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow's own words for what it does not recognise are the address of a buffer.
+        # For data that it does not recognise, Pillow's message is the address of a buffer.
         reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
-        raise BadInput(f"a stored frame is no whole JPEG{reason}") from error
+        raise BadInput(f"a stored frame is not a complete JPEG{reason}") from error
 
 
 class BlackBars:
-    """Finds bars that stay black in all the frames of a video, for frames added one by one."""
+    """Finds the bars that are black in all frames of a video. Frames are added one by one."""
 
     def __init__(self) -> None:
         self._brightest: np.ndarray | None = None
 
     def add(self, image: np.ndarray) -> None:
-        """Takes in a frame, uint8 [h, w, 3]; all frames must have one size."""
+        """Adds a frame, uint8 [h, w, 3]. All frames must have the same size."""
         brightest = image.max(axis=-1)
         if self._brightest is None:
             self._brightest = brightest
@@ -83,9 +83,9 @@ class BlackBars:
             np.maximum(self._brightest, brightest, out=self._brightest)
 
     def content(self) -> tuple[slice, slice]:
-        """Rows and columns left when the bars are trimmed, at most BLACK_BAR_LIMIT of a side at each end."""
+        """The rows and columns that remain; at most BLACK_BAR_LIMIT of a side is trimmed at each end."""
         if self._brightest is None:
-            raise ValueError("no frame was added")
+            raise ValueError("add a frame before asking for the content")
         return _content_range(self._brightest.max(axis=1)), _content_range(self._brightest.max(axis=0))
 
 
@@ -100,7 +100,7 @@ def _content_range(brightest: np.ndarray) -> slice:
 
 
 def trim_black_bars(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """`frames` uint8 [h, w, 3] of one video and one size, without the bars that are black in all of them."""
+    """`frames`, uint8 [h, w, 3] of one video and one size, without the bars that are black in all of them."""
     bars = BlackBars()
     for frame in frames:
         bars.add(frame)
@@ -113,11 +113,11 @@ def training_image(
     rng: np.random.Generator,
     scale_range: tuple[float, float] = (1.05, 1.1),
 ) -> np.ndarray:
-    """A frame, uint8 [h, w, 3], as training sees it: uint8 [*size, 3].
+    """Turns a frame, uint8 [h, w, 3], into a training image, uint8 [*size, 3].
 
-    Upright frames (height at least 4/3 of width) are turned by 90° counter-clockwise and given grey edges of 4
-    pixels left and right. Then the frame is resized, aspect kept, to fit `size` times a scale from U(`scale_range`),
-    with a filter drawn at random, cropped to `size` at random and padded at the bottom and right with 0.
+    Rotates portrait frames (height at least 4/3 of width) by 90° counter-clockwise and adds grey edges of 4 pixels left
+    and right. Then resizes the frame, aspect kept, to fit `size` times a scale from U(`scale_range`) with a random
+    filter, crops it to `size` at a random place, and pads it with 0 at the bottom and right.
     """
     if image.shape[0] >= 4 * image.shape[1] / 3:
         edges = ((0, 0), (_ROTATED_EDGE_WIDTH, _ROTATED_EDGE_WIDTH), (0, 0))
@@ -132,8 +132,8 @@ def training_image(
 
 
 def inference_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A frame, uint8 [h, w, 3], resized (bilinear, aspect kept) to fit `size` and padded at the bottom and right with
-    0: uint8 [*size, 3]. Black bars are trimmed before, over all frames of the video: `trim_black_bars`."""
+    """Resizes a frame, uint8 [h, w, 3], to fit `size` (bilinear, aspect kept) and pads it with 0 at the bottom and
+    right: uint8 [*size, 3]. Trim black bars first, over all frames of the video: `trim_black_bars`."""
     from PIL import Image
 
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
@@ -151,13 +151,13 @@ def _training_filter(rng: np.random.Generator) -> Image.Resampling:
 def _resize_scaled(image: np.ndarray, scale: float, resample: Image.Resampling) -> np.ndarray:
     from PIL import Image
 
-    # Sides are cut to whole pixels as in the reference, but not one short through rounding (191.9999 is 192).
+    # Round sides down as the reference does, but not through a rounding error (191.9999 is 192).
     height, width = (max(int(side * scale + 1e-6), 1) for side in image.shape[:2])
     return np.asarray(Image.fromarray(image).resize((width, height), resample))
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The top left of `image`, cut or padded with 0 to `size`."""
+    """The top left of `image`, cropped or padded with 0 to `size`."""
     fitted = np.zeros((*size, 3), dtype=np.uint8)
     part = image[: size[0], : size[1]]
     fitted[: part.shape[0], : part.shape[1]] = part

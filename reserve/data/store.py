@@ -1,8 +1,8 @@
-"""Segments of one video on disk: one safetensors file, written whole or not at all, believed only after checking.
+"""Segments of one video on disk: one safetensors file, written atomically and validated when it is read.
 
 Tensors: `start` float64 [n], `playback_speed` int32 [n], `log_mel` float16 [n, frames, mels], `frame_bytes` uint8 [*]
 (the JPEG files one after another), `frame_offsets` int64 [n + 1], `text` uint8 [*] (JSON: video_id, metadata, words).
-The header holds the format's name, the counts, the key of what the file was made from, and the warnings that came up.
+The header holds the name of the format, the counts, the key of the inputs, and the warnings of the preparation.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LAYOUT = {
 
 @dataclass(frozen=True, slots=True)
 class StoreSummary:
-    """What a store file's header says: enough to plan examples without reading the rest."""
+    """The header of a store file: enough to plan examples without reading the rest."""
 
     path: Path
     key: str
@@ -48,8 +48,10 @@ class StoreSummary:
 
 
 def save_segments(segments: Segments, path: str | Path, *, key: str = "", warnings: Sequence[str] = ()) -> None:
-    """Writes `segments`; `key` identifies what they were made from, `warnings` says what went wrong on the way. A crash
-    leaves the old file or none."""
+    """Writes `segments` atomically: a crash leaves the old file or none.
+
+    `key` identifies the inputs they were made from; `warnings` are those of the preparation.
+    """
     from safetensors.numpy import save
 
     path = Path(path)
@@ -78,24 +80,24 @@ def save_segments(segments: Segments, path: str | Path, *, key: str = "", warnin
 
 
 def read_summary(path: str | Path) -> StoreSummary:
-    """The header of a store file. Raises BadInput where it is not one."""
+    """Reads the header of a store file. Raises BadInput if it is not one."""
     with _opened(path) as file:
         return _summary(file, Path(path))
 
 
 def load_segments(path: str | Path, start: int = 0, stop: int | None = None) -> Segments:
-    """Segments `start` to `stop` - 1 of a store file, reading no other frames and spectrograms.
+    """Reads segments `start` to `stop` - 1 of a store file, and no other frames and spectrograms.
 
-    Raises BadInput where the file is not a whole and consistent store of segments.
+    Raises BadInput if the file is not a complete and consistent store, IndexError if the range is out of bounds.
     """
-    with blamed_on(path), _opened(path) as file:
+    with naming_store(path), _opened(path) as file:
         count = _check_layout(file, _summary(file, Path(path)).num_segments)
         stop = count if stop is None else stop
         if not 0 <= start <= stop <= count:
-            raise IndexError(f"segments {start} to {stop} of a video with {count}")
+            raise IndexError(f"segments {start} to {stop} are out of bounds: the video has {count}")
         starts, speeds, log_mel = (file.get_slice(name)[start:stop] for name in ("start", "playback_speed", "log_mel"))
         if not (np.isin(speeds, range(1, MAX_PLAYBACK_SPEED + 1)).all() and np.isfinite(starts).all()):
-            raise BadInput("not a store of segments: impossible times or playback speeds")
+            raise BadInput("not a store of segments: times or playback speeds out of range")
         if not np.isfinite(log_mel).all():
             raise BadInput("not a store of segments: spectrograms that are not finite")
         video_id, metadata, words = _decode_text(file.get_tensor("text"), count)
@@ -111,16 +113,16 @@ def load_segments(path: str | Path, start: int = 0, stop: int | None = None) -> 
 
 
 def load_texts(path: str | Path) -> list[str]:
-    """What is said in each segment of a store file, words joined by spaces. Raises BadInput as load_segments does."""
-    with blamed_on(path), _opened(path) as file:
+    """The words of each segment of a store file, joined by spaces. Raises BadInput as load_segments does."""
+    with naming_store(path), _opened(path) as file:
         count = _check_layout(file, _summary(file, Path(path)).num_segments)
         _, _, words = _decode_text(file.get_tensor("text"), count)
     return [" ".join(word.text for word in part) for part in words]
 
 
 @contextmanager
-def blamed_on(path: str | Path) -> Iterator[None]:
-    """Makes every BadInput inside name the store file that is at fault, and say what helps."""
+def naming_store(path: str | Path) -> Iterator[None]:
+    """Adds the store file at fault and the remedy to every BadInput raised inside."""
     try:
         yield
     except BadInput as error:
@@ -129,7 +131,7 @@ def blamed_on(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Any]:
-    """A safetensors file whose every failure is BadInput."""
+    """Opens a safetensors file. Whatever fails raises BadInput."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -148,11 +150,11 @@ def _summary(file: Any, path: Path) -> StoreSummary:
         warnings = tuple(map(str, json.loads(header["warnings"])))
         return StoreSummary(path, header["key"], segments, words, warnings)
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise BadInput(f"not a store of segments: its header lacks or garbles {error}") from error
+        raise BadInput(f"not a store of segments: bad or missing header field: {error}") from error
 
 
 def _check_layout(file: Any, count: int) -> int:
-    """Checks names, dtypes and shapes against each other; returns the number of segments."""
+    """Checks that names, dtypes and shapes fit each other. Returns the number of segments."""
     if set(file.keys()) != set(_LAYOUT):
         raise BadInput(f"not a store of segments: it holds {sorted(file.keys())}, not {sorted(_LAYOUT)}")
     lengths = {}
@@ -163,7 +165,7 @@ def _check_layout(file: Any, count: int) -> int:
             raise BadInput(f"not a store of segments: {name} is {part.get_dtype()} of shape {shape}")
         lengths[name] = shape[0]
     if any(lengths[name] != count for name in ("start", "playback_speed", "log_mel")):
-        raise BadInput(f"not a store of segments: {count} segments are announced, its tensors have {lengths}")
+        raise BadInput(f"not a store of segments: its header counts {count} segments, its tensors have {lengths}")
     if lengths["frame_offsets"] != count + 1:
         raise BadInput(f"not a store of segments: {lengths['frame_offsets']} frame offsets for {count} segments")
     return count
@@ -187,7 +189,7 @@ def _decode_text(data: np.ndarray, count: int) -> tuple[str, VideoMetadata, list
         decoded = VideoMetadata(str(metadata["title"]), str(metadata["description"]), tuple(map(str, metadata["tags"])))
         video_id = str(text["video_id"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise BadInput(f"not a store of segments: its text is garbled ({error})") from error
+        raise BadInput(f"not a store of segments: its text cannot be read ({error})") from error
     if not all(math.isfinite(word.start) and math.isfinite(word.end) for part in words for word in part):
         raise BadInput("not a store of segments: times of words that are not finite")
     if len(words) != count:

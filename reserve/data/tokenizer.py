@@ -15,7 +15,7 @@ import numpy as np
 from reserve.batch.vocabulary import SPECIAL_TOKENS, VOCABULARY_SIZE
 
 MAX_FILE_BYTES = 32 * 2**20
-"""Larger files are refused unread; a full vocabulary takes 2 MiB."""
+"""Larger files are not read; a full vocabulary takes 2 MiB."""
 MAX_CACHED_WORDS = 2**17
 PLAIN_TEXT = re.compile(r"[ A-Za-z0-9']*")
 
@@ -30,7 +30,7 @@ LAYOUT: dict[str, dict[str, Any]] = {
     "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True},
     "decoder": {"type": "ByteLevel"},
 }
-"""What the released file says about text before and after BPE; a file with other settings gives other tokens."""
+"""The released file's settings for text before and after BPE. Other settings give other tokens."""
 
 PLAIN_SETTINGS: dict[str, dict[str, Any]] = {
     "pre_tokenizer": {"use_regex": True},
@@ -41,11 +41,11 @@ PLAIN_SETTINGS: dict[str, dict[str, Any]] = {
         "ignore_merges": False,
     },
 }
-"""Further settings that change tokens, which may be left out (or null): what leaving them out means."""
+"""Defaults of further settings that change tokens and that a file may omit or set to null."""
 
 
 class Tokenizer:
-    """A vocabulary in the released layout. Make one with `Tokenizer.load`."""
+    """A vocabulary in the released layout. `Tokenizer.load` reads one."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -53,11 +53,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Tokenizer:
-        """The vocabulary in `path`, a `tokenizers` JSON such as the released `lowercase_encoder.json`.
+        """Reads the vocabulary in `path`, a `tokenizers` JSON such as the released `lowercase_encoder.json`, or the one
+        this package ships if `path` is None.
 
-        None loads the vocabulary this package ships. ValueError, naming the file and what is wrong with it, where it
-        is not a vocabulary in the released layout: at most 32768 entries with ids from 0 without gaps, the special
-        tokens at ids 0 to 9, byte-level BPE behind BERT's normaliser. FileNotFoundError where there is no file.
+        Raises FileNotFoundError if there is no such file, and ValueError naming the file and the fault if it is not in
+        the released layout: at most 32768 entries with ids from 0 without gaps, the special tokens at ids 0 to 9,
+        byte-level BPE behind BERT's normaliser.
         """
         try:
             from tokenizers import Tokenizer as Backend
@@ -80,14 +81,14 @@ class Tokenizer:
         return int(self._backend.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, lower-cased and without accents; words at the start count as following a space.
+        """Token ids of `text`, lower-cased and without accents. The first word is encoded as if a space came before it.
 
         The strings of special tokens (`<|MASK|>`) become their ids, as in the reference.
         """
         return list(self._backend.encode(_without_surrogates(text)).ids)
 
     def encode_words(self, words: Iterable[str]) -> list[list[int]]:
-        """Token ids of each word as it is inside running text, so with the space before it. Cached by word."""
+        """Token ids of each word as in running text, with the space before it. Cached by word."""
         if len(self._word_ids) > MAX_CACHED_WORDS:
             self._word_ids.clear()
         ids = []
@@ -98,13 +99,13 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids, special tokens as their strings. Bytes that are no UTF-8 come as U+FFFD."""
+        """The text of token ids, special tokens as their strings. Bytes that are not UTF-8 become U+FFFD."""
         return str(self._backend.decode([int(token) for token in ids], skip_special_tokens=False))
 
     def is_plain(self, ids: np.ndarray) -> np.ndarray:
-        """Which token ids [...] say only letters, digits, spaces and apostrophes: bool [...] (SPEC 7).
+        """Which token ids [...] consist of letters, digits, spaces and apostrophes: bool [...] (SPEC 7).
 
-        ValueError where an id is outside the vocabulary.
+        Raises ValueError if an id is out of range.
         """
         ids = np.asarray(ids)
         if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
@@ -118,7 +119,7 @@ class Tokenizer:
 
 
 def read_layout(path: Path) -> str:
-    """Content of a tokenizer file whose layout is the released one; ValueError naming the file where it is not."""
+    """The content of a tokenizer file. Raises ValueError naming the file if its layout is not the released one."""
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise ValueError(f"{path}: {size} bytes is too large for a tokenizer file; at most {MAX_FILE_BYTES} are read")
@@ -135,7 +136,7 @@ def read_layout(path: Path) -> str:
 
 
 def _check_layout(content: Any) -> None:
-    """ValueError saying which part of the JSON `content` differs from the released layout."""
+    """Raises ValueError naming the part of the JSON `content` that differs from the released layout."""
     if not isinstance(content, dict):
         raise ValueError(f"the top level must be an object; got {type(content).__name__}")
     for part, wanted in LAYOUT.items():
@@ -195,5 +196,5 @@ def _check_added_tokens(added: Any) -> None:
 
 
 def _without_surrogates(text: str) -> str:
-    """Lone surrogates, which JSON escapes can bring in and UTF-8 cannot hold, become question marks."""
+    """Replaces lone surrogates, which JSON can escape but UTF-8 cannot hold, by question marks."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

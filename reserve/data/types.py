@@ -1,10 +1,19 @@
-"""What one video becomes: words, metadata, and the segments cut from it."""
+"""What is read from one video (captions, words, metadata), and the segments cut from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A caption: `lines` as written, on screen from `start` to `end` seconds."""
+
+    start: float
+    end: float
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The encoders of frames, sounds and text spans (SPEC 6). Each runs its sequences packed."""
+"""The encoders of frames, audio clips and text spans, all over packed sequences (SPEC 6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reserve.model.transformer import AttentionPool, Transformer
 
 
 class Encoded(NamedTuple):
-    """Of n inputs: `cls` [n, hidden], `pooled` [n, joint tokens, hidden], `seq` [n, L, hidden]."""
+    """Encodings of n inputs: `cls` [n, hidden], `pooled` [n, joint tokens, hidden], `seq` [n, L, hidden]."""
 
     cls: torch.Tensor
     pooled: torch.Tensor
@@ -24,7 +24,7 @@ class Encoded(NamedTuple):
 
 
 class ClsTransformer(nn.Module):
-    """A transformer with a CLS token before every sequence."""
+    """A transformer that prepends a CLS token to every sequence."""
 
     def __init__(self, hidden_size: int, num_layers: int, rotary: str) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ClsTransformer(nn.Module):
         self.cls_projection = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: torch.Tensor, coordinates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sequences of one length x [n, L, hidden] at coordinates [L, axes] -> cls [n, hidden], seq [n, L, hidden]."""
+        """x [n, L, hidden] at coordinates [L, axes] -> cls [n, hidden], seq [n, L, hidden]."""
         n, length, hidden = x.shape
         x = torch.cat((self.cls.to(x.dtype).expand(n, 1, hidden), x), dim=1)
         cu_seqlens = torch.arange(n + 1, dtype=torch.int32, device=x.device) * (length + 1)
@@ -55,7 +55,7 @@ class VisionEncoder(nn.Module):
     def forward(self, images: torch.Tensor) -> Encoded:
         """[n, height, width, 3], uint8 or floating in [0, 1] -> 1 CLS and height * width / 1024 joint tokens each.
 
-        Any grid divisible by the pooling ratio runs: coordinates follow from the size.
+        Any grid that the pooling ratio divides works: coordinates depend on the size of the images.
         """
         patches = rearrange(images, "n (h p) (w q) c -> n h w (p q c)", p=self.patch, q=self.patch)
         _, h, w, _ = patches.shape
@@ -75,7 +75,7 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.patch = config.audio_patch_size
         self.window = config.audio_seq_length // (config.audio_patch_size * config.audio_token_length)
-        # A convolution of width and stride `patch` is a linear map of that many frames, flattened.
+        # A convolution of width and stride `patch` is a linear layer on that many flattened frames.
         self.embedding = nn.Linear(config.audio_patch_size * MEL_CHANNELS, config.hidden_size)
         self.encoder = ClsTransformer(config.hidden_size, config.audio_num_layers, config.rotary)
         self.pool = AttentionPool(config.hidden_size)
@@ -89,7 +89,7 @@ class AudioEncoder(nn.Module):
 
 
 class SpanEncoder(nn.Module):
-    """A transformer on the tokens of a text span; padding takes no part."""
+    """A transformer on the tokens of text spans, without their padding."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

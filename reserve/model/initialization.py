@@ -1,7 +1,7 @@
 """The reference's initialisation (SPEC 4).
 
-All kernels are drawn from a truncated normal, except those of the attention pools: the released code leaves them at
-flax's default, LeCun's normal with a standard deviation of 1 / sqrt(hidden).
+Linear kernels are truncated normals. In the attention pools the released code leaves flax's default, LeCun's normal
+with a standard deviation of 1 / sqrt(hidden).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def _truncated_normal(weight: torch.Tensor, std: float) -> None:
 
 @torch.no_grad()
 def initialize(model: nn.Module, init_scale: float) -> None:
-    """Draws the weights of a MerlotReserve anew from torch's default generator.
+    """Initialises all weights but the temperatures from torch's default generator, in place.
 
-    `init_scale` is a factor on the kernels outside the attention pools.
+    `init_scale` multiplies the kernels outside the attention pools.
     """
     pooling = {m for pool in model.modules() if isinstance(pool, AttentionPool) for m in pool.children()}
     for name, module in model.named_modules():

@@ -22,9 +22,9 @@ from reserve.model.transformer import Transformer
 
 NORM_EPS = 1e-5
 SUBSEGMENTS = 3
-"""Audio subsegments of a segment when videos are embedded."""
+"""Audio subsegments per segment in `embed_video`."""
 MAX_SEGMENTS = 8
-"""Segments of a video that are embedded together: those of a group in pretraining."""
+"""Most segments per video in `embed_video`: the size of a segment group in pretraining."""
 
 
 def unit_normalize(x: torch.Tensor) -> torch.Tensor:
@@ -34,10 +34,10 @@ def unit_normalize(x: torch.Tensor) -> torch.Tensor:
 
 
 class Outputs(NamedTuple):
-    """What one forward pass gives.
+    """The outputs of a forward pass.
 
-    `joint` [tokens, hidden], the joint encoder's packed output before the head; `frames` of n images; `sounds` of the
-    clips, None without sound; `spans` [spans, hidden], None without spans.
+    `joint` [tokens, hidden]: the joint encoder's packed output before the head; `frames` and `sounds`: encodings of the
+    images and of the audio clips, `sounds` None without clips; `spans` [spans, hidden], None without spans.
     """
 
     joint: torch.Tensor
@@ -47,9 +47,9 @@ class Outputs(NamedTuple):
 
 
 class MerlotReserve(Pretrained):
-    """The model.
+    """MERLOT Reserve.
 
-    Calling it encodes a batch, for training. `embed_video`, `embed_text_spans` and `embed_audio` give unit vectors to
+    `forward` encodes a batch for training. `embed_video`, `embed_text_spans` and `embed_audio` return unit vectors to
     compare by dot product. `from_pretrained` and `save_pretrained` read and write a folder.
     """
 
@@ -67,7 +67,7 @@ class MerlotReserve(Pretrained):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws every parameter anew from torch's default generator."""
+        """Initialises every parameter from torch's default generator, in place."""
         initialize(self, self.config.init_scale)
         nn.init.constant_(self.contrastive_scales, self.config.init_log_scale)
 
@@ -76,7 +76,7 @@ class MerlotReserve(Pretrained):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.head.weight.device
 
     def forward(self, inputs: ModelInputs) -> Outputs:
@@ -88,7 +88,7 @@ class MerlotReserve(Pretrained):
         return Outputs(joint, frames, sounds, None if inputs.spans is None else self.encode_spans(inputs.spans))
 
     def encode_joint(self, packed: PackedSequences, images: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
-        """Joint encoder over packed sequences, before the head: [tokens, hidden].
+        """Runs the joint encoder over packed sequences: [tokens, hidden], before the head.
 
         `images` [frames, cells, hidden] and `audio` [subsegments, 6, hidden] are the encoders' pooled tokens.
         """
@@ -97,19 +97,19 @@ class MerlotReserve(Pretrained):
         return self.joint_transformer(x, packed.cu_seqlens, packed.max_seqlen, angles)
 
     def joint_inputs(self, packed: PackedSequences, images: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
-        """The packed tokens' embeddings [tokens, hidden]: words, pooled audio and pooled image tokens."""
+        """Embeddings of the packed tokens [tokens, hidden]: words, pooled audio and pooled image tokens."""
         text = self.token_embedding(packed.text_ids).to(images.dtype)
         stacked = torch.cat((text, audio.flatten(0, 1)[packed.audio_index], images.flatten(0, 1)[packed.image_index]))
         return stacked[packed.order]
 
     def encode_spans(self, spans: PackedSpans) -> torch.Tensor:
-        """[spans, hidden]."""
+        """Encodes packed text spans: [spans, hidden]."""
         return self.span_encoder(spans, self.token_embedding)
 
     def embed_text_spans(self, spans: torch.Tensor) -> torch.Tensor:
-        """int [n, length] token ids padded with PAD, length at most 15 -> unit vectors [n, hidden].
+        """Token ids int [n, length], padded with PAD, length at most 15 -> unit vectors [n, hidden].
 
-        Raises ValueError or TypeError where the shape, the dtype or an id is not allowed.
+        Raises ValueError or TypeError for an invalid shape, dtype or id.
         """
         limit = self.config.text_span_length
         _check_tensor("spans", spans)
@@ -119,9 +119,9 @@ class MerlotReserve(Pretrained):
         return unit_normalize(self.encode_spans(pack_spans(spans.cpu().numpy()).to(self.device)))
 
     def embed_audio(self, clips: torch.Tensor) -> torch.Tensor:
-        """[..., 60, 65] log-mels with the playback speed as the 65th channel -> unit vectors [..., hidden].
+        """Log-mels [..., 60, 65], the last channel the playback speed -> unit vectors [..., hidden].
 
-        Raises ValueError or TypeError where the shape or the dtype is not allowed.
+        Raises ValueError or TypeError for an invalid shape or dtype.
         """
         self._check_clips("clips", clips)
         encoded = self.audio_encoder(clips.reshape(-1, *clips.shape[-2:])).cls
@@ -134,19 +134,19 @@ class MerlotReserve(Pretrained):
         tokens: torch.Tensor,
         subsegments: torch.Tensor,
     ) -> torch.Tensor:
-        """Joint encoding of videos' language tokens, given their frames and sounds.
+        """Jointly encodes videos and their language tokens.
 
         Args:
-            images: [videos, segments, height, width, 3], uint8 or floating in [0, 1]; 1 to 8 segments, height and width
-                multiples of 32 pixels.
-            audio_clips: [videos, 3 segments, 60, 65]; None if no token is AUDIOSPAN.
-            tokens: int [videos, L] ids; AUDIOSPAN takes the audio of its subsegment, PAD is left out.
-            subsegments: int [videos, L] the subsegment of each token, 0 ... 3 segments - 1; three make a segment.
+            images: [videos, segments, height, width, 3], uint8 or floating in [0, 1]; 1 to 8 segments; height and width
+                are multiples of 32 pixels.
+            audio_clips: [videos, 3 * segments, 60, 65]; None if no token is AUDIOSPAN.
+            tokens: Token ids int [videos, L]. AUDIOSPAN stands for the audio of its subsegment; PAD is ignored.
+            subsegments: The subsegment of each token, int [videos, L] in [0, 3 * segments); each segment has three.
 
         Returns:
             Unit vectors [videos, L, hidden]; zeros at PAD.
 
-        Raises ValueError or TypeError where a shape, a dtype or a value is not allowed.
+        Raises ValueError or TypeError for an invalid shape, dtype or value.
         """
         self._check_images(images)
         _check_tensor("tokens", tokens)
@@ -198,7 +198,7 @@ class MerlotReserve(Pretrained):
     ) -> torch.Tensor:
         if clips is None:
             if packed.audio_index.numel():
-                raise ValueError("audio_clips must be given: tokens contain AUDIOSPAN")
+                raise ValueError("audio_clips must not be None: tokens contain AUDIOSPAN")
             return self._no_audio(like)
         self._check_clips("audio_clips", clips)
         if clips.shape[:2] != (videos, SUBSEGMENTS * segments):
@@ -209,7 +209,7 @@ class MerlotReserve(Pretrained):
         return self.audio_encoder(clips.flatten(0, 1)).pooled
 
     def _no_audio(self, like: torch.Tensor) -> torch.Tensor:
-        """The pooled tokens of no clip, in the dtype and on the device of `like`."""
+        """An empty tensor of pooled audio tokens, in the dtype and on the device of `like`."""
         return like.new_empty(0, self.config.audio_token_length, self.config.hidden_size)
 
     def _check_images(self, images: torch.Tensor) -> None:

@@ -1,7 +1,7 @@
-"""Pretrained folders: `model.safetensors` and `config.json`, as the Hugging Face hub and a run's checkpoints hold them.
+"""Pretrained folders: `model.safetensors` and `config.json`, on the Hugging Face hub and in a run's checkpoints.
 
-They are read and written here rather than by huggingface_hub's mixin, which would have to be imported to define the
-model, draws weights before it replaces them, and does not say what is wrong with a damaged file.
+This replaces huggingface_hub's mixin, which defining the model would import, which initialises weights only to replace
+them, and which does not report what is wrong with a damaged file.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class Pretrained(nn.Module):
-    """A model that is kept in a folder: its weights, and the configuration its class is built from.
+    """A model that is stored in a folder with its weights and its configuration.
 
-    A subclass is built as `cls(config)`, with a `config` of its `config_class`, a frozen dataclass that extends its
-    parent's where the subclass has settings of its own. The class right below Pretrained is the trunk: its weights are
-    never missing silently, whatever a subclass adds.
+    A subclass is constructed as `cls(config)` with an instance of its `config_class`, a frozen dataclass. A subclass
+    with settings of its own extends its parent's. The direct subclass of Pretrained is the trunk: a folder that lacks
+    one of its weights is always an error, whatever further subclasses add.
     """
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
@@ -66,13 +66,13 @@ class Pretrained(nn.Module):
         local_files_only: bool = False,
         **settings: Any,
     ) -> Self:
-        """A float32 model on the CPU from a folder of `save_pretrained` or an id of the Hugging Face hub.
+        """Loads a float32 model on the CPU from a folder of `save_pretrained` or a Hugging Face hub id.
 
         A checkpoint of a run is such a folder. `settings` override fields of the stored configuration. The folder may
-        be of another class with the same trunk: parameters that it lacks keep the values this class initialises them
-        to, those that only it has are left out, and a warning names both. `revision`, `cache_dir` and
-        `local_files_only` are the hub's. Raises CheckpointError saying what is wrong with which file, ValueError for a
-        setting that is unknown or not allowed.
+        be from another class with the same trunk: weights that it lacks keep their initial values, weights that this
+        class does not have are ignored, and a warning names both. `revision`, `cache_dir` and `local_files_only` are
+        passed to the hub. Raises CheckpointError naming the file and what is wrong with it, and ValueError for an
+        unknown or invalid setting.
         """
         folder = find_pretrained(source, revision=revision, cache_dir=cache_dir, offline=local_files_only)
         stored = _read_config(folder / CONFIG)
@@ -86,16 +86,16 @@ class Pretrained(nn.Module):
         config = replace(config, **convert_section(cls.config_class, settings, cls.__name__))
         if same_class and _holds_only_parameters(cls):
             return _load_all(empty_model(lambda: cls(config)), folder / WEIGHTS)
-        # Built in full: the class may compute buffers, which an empty model would not have.
+        # Not as an empty model: the class may compute buffers when it is constructed.
         model = cls(config)
         _load_into(model, folder / WEIGHTS, needed=None if same_class else _trunk_names(cls, config))
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, step: int = 0) -> None:
-        """Writes the weights, as they are, and the configuration; `step` is how many steps they were trained for.
+        """Writes the weights in their dtype and the configuration; `step` is the number of training steps.
 
-        Each of the two files appears whole or not at all; files of their names are replaced. Raises ValueError where a
-        weight is not finite, for it could not be loaded again; OSError where a file cannot be written.
+        Each file is replaced atomically. Raises ValueError if a weight is not finite, since it could not be loaded
+        again, and OSError if a file cannot be written.
         """
         safetensors = _safetensors()
         folder = Path(folder)
@@ -113,14 +113,14 @@ class Pretrained(nn.Module):
                 safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
             except safetensors.SafetensorError as error:
                 raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from error
-            # safetensors makes files that nobody else may read.
+            # safetensors creates files that only their owner can read.
             temporary.chmod((folder / CONFIG).stat().st_mode)
 
     def restore(self, folder: str | os.PathLike[str]) -> None:
-        """Loads a folder of this very class and configuration into this model, in place.
+        """Loads a folder with exactly this class and configuration into this model, in place.
 
-        Raises ValueError where it is of another one, naming the settings that differ; CheckpointError where a file is
-        damaged.
+        Raises ValueError naming what differs if the class or the configuration is another one, and CheckpointError if a
+        file is damaged.
         """
         path = Path(folder)
         stored = _read_config(path / CONFIG)
@@ -129,24 +129,24 @@ class Pretrained(nn.Module):
                 f"{path} is of a {stored.architecture or _trunk(type(self)).__name__}, not of a {type(self).__name__}"
             )
         saved = asdict(_build_config(self.config_class, stored.settings, path / CONFIG))
-        wanted = asdict(self.config)
-        changed = [f"{name} {value}, not {wanted[name]}" for name, value in saved.items() if value != wanted[name]]
+        own = asdict(self.config)
+        changed = [f"{name} {value}, not {own[name]}" for name, value in saved.items() if value != own[name]]
         if changed:
             raise ValueError(f"{path} is of a model with {'; '.join(changed)}")
         _load_into(self, path / WEIGHTS, needed=None)
 
 
 def pretrained_step(folder: str | os.PathLike[str]) -> int:
-    """How many steps a folder's weights were trained for; 0 where it does not say. Raises CheckpointError."""
+    """The number of training steps of a folder's weights, 0 if it is not stored. Raises CheckpointError."""
     return _read_config(Path(folder) / CONFIG).step
 
 
 def find_pretrained(
     source: str | os.PathLike[str], *, revision: str | None, cache_dir: str | os.PathLike[str] | None, offline: bool
 ) -> Path:
-    """The folder `source` names, or the local copy of the Hugging Face hub's repository of that id.
+    """The folder `source`, or the local copy of the Hugging Face hub's repository with that id.
 
-    Raises CheckpointError where there is no such folder or repository.
+    Raises CheckpointError if there is no such folder or repository.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -168,12 +168,12 @@ def find_pretrained(
             allow_patterns=[WEIGHTS, CONFIG],
         )
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source} is no folder, and the hub did not give it: {error}") from error
+        raise CheckpointError(f"{source} is not a folder and could not be fetched from the hub: {error}") from error
     return Path(str(folder))
 
 
 def _trunk(cls: type[Pretrained]) -> type[Pretrained]:
-    """The ancestor of `cls`, or `cls` itself, that derives from Pretrained directly."""
+    """The direct subclass of Pretrained that `cls` is or derives from."""
     return next(base for base in cls.__mro__ if Pretrained in base.__bases__)
 
 
@@ -183,12 +183,12 @@ def _holds_only_parameters(cls: type[Pretrained]) -> bool:
 
 
 def _architecture(cls: type[Pretrained]) -> str | None:
-    """What config.json says of the class: None for the trunk, so that its files have no such key."""
+    """The class name in config.json: None for the trunk, whose files do not have the key."""
     return None if cls is _trunk(cls) else cls.__name__
 
 
 def _trunk_names(cls: type[Pretrained], config: ModelConfig) -> frozenset[str]:
-    """Names of the trunk's parameters, which every folder must have."""
+    """Names of the trunk's parameters, which every folder must contain."""
     trunk = _trunk(cls)
     own = trunk.config_class(**{field.name: getattr(config, field.name) for field in fields(trunk.config_class)})
     model = empty_model(lambda: trunk(own)) if _holds_only_parameters(trunk) else trunk(own)
@@ -196,7 +196,7 @@ def _trunk_names(cls: type[Pretrained], config: ModelConfig) -> frozenset[str]:
 
 
 def _stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters, shared ones once, and the buffers that belong to the state."""
+    """Parameters, with shared ones only once, and persistent buffers."""
     parameters = dict(model.named_parameters())
     state = model.state_dict(keep_vars=True)
     buffers = {name: state[name] for name, _ in model.named_buffers() if name in state}
@@ -204,7 +204,7 @@ def _stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _load_all(model: Result, path: Path) -> Result:
-    """Fills an empty model with the weights at `path`, which must have exactly its parameters."""
+    """Fills an empty model with the weights at `path`, which must be exactly its parameters."""
 
     def read(weights: Any) -> Result:
         assert isinstance(model, nn.Module)
@@ -218,8 +218,8 @@ def _load_all(model: Result, path: Path) -> Result:
 def _load_into(model: nn.Module, path: Path, needed: frozenset[str] | None) -> None:
     """Copies the weights at `path` into a model.
 
-    They must be exactly the model's where `needed` is None. Otherwise only those in `needed` that the model has must be
-    stored; the rest of the model stays as it is, the rest of the file is left out, and a warning names both.
+    If `needed` is None, they must be exactly the model's. Otherwise only those in `needed` that the model has must be
+    stored: the rest of the model is unchanged, the rest of the file is ignored, and a warning names both.
     """
 
     def read(weights: Any) -> None:
@@ -260,7 +260,7 @@ def _stored_shapes(weights: Any, floating: Collection[str]) -> dict[str, tuple[i
 
 @dataclass(frozen=True)
 class _StoredConfig:
-    """What config.json holds: the model's settings, its class if it is not the trunk, and the steps trained."""
+    """The content of config.json: the model's settings, its class if it is not the trunk, and the training steps."""
 
     settings: dict[str, Any]
     architecture: str | None
@@ -322,7 +322,7 @@ def _check_storable(config: ModelConfig) -> None:
 
 
 def _with_weights(path: Path, read: Callable[[Any], Result]) -> Result:
-    """`read` of the opened file; its arrays are read one at a time, when they are asked for."""
+    """Calls `read` with the opened file, which reads its arrays one at a time on demand."""
     safetensors = _safetensors()
     try:
         check_regular_file(path)

@@ -13,7 +13,7 @@ MAX_FREQUENCY = 10.0
 def rotary_angles(coordinates: torch.Tensor, model_dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Coordinates [..., axes] -> angles [..., 16] in radians, axis-major; `axes` divides 16.
 
-    float32, or float64 for a model in float64: half precision is too coarse for a position.
+    float64 for a model in float64, float32 otherwise: half precision is too coarse for positions.
     """
     dtype = torch.float64 if model_dtype == torch.float64 else torch.float32
     axes = coordinates.shape[-1]

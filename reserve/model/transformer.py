@@ -1,4 +1,4 @@
-"""The pre-norm transformer all four encoders are made of, over packed sequences (SPEC 4)."""
+"""The pre-norm transformer of all four encoders, over packed sequences (SPEC 4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def quick_gelu(x: torch.Tensor) -> torch.Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention of packed tokens [tokens, hidden]; qkv has a bias, the projection has none."""
+    """Self-attention over packed tokens [tokens, hidden]. qkv has a bias, the projection does not."""
 
     def __init__(self, hidden_size: int, rotary: str) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers, four times as wide in between; only the first has a bias."""
+    """Two linear layers with a hidden size four times as large. Only the first has a bias."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class AttentionPool(nn.Module):
         query = self.query(windows.mean(-2)).unflatten(-1, (-1, HEAD_SIZE))
         key = self.key(windows).unflatten(-1, (-1, HEAD_SIZE))
         value = self.value(windows).unflatten(-1, (-1, HEAD_SIZE))
-        # One query a window: two small contractions, where a general attention would pad four keys to a tile.
+        # With one query per window, two small contractions do it; attention kernels would pad four keys to a tile.
         scores = torch.einsum("...hd,...thd->...ht", query, key) * HEAD_SIZE**-0.5
         pooled = torch.einsum("...ht,...thd->...hd", F.softmax(scores, dim=-1), value)
         return self.out(pooled.flatten(-2))

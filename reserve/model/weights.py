@@ -1,4 +1,4 @@
-"""Filling a model with stored weights: every parameter exactly once, of the right shape, with finite numbers."""
+"""Fills a model with stored weights: each parameter once, with the right shape and finite numbers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def empty_model(make: Callable[[], Model]) -> Model:
-    """A model without memory for its weights: drawing initial weights that a checkpoint replaces takes time."""
+    """A model on the meta device, which skips the initialisation of weights that a checkpoint replaces."""
     with torch.device("meta"):
         return make()
 
 
 def fill_model(model: Model, read: Callable[[str, torch.Size], tuple[str, torch.Tensor]]) -> Model:
-    """Gives an empty model memory on the CPU and its parameters, in float32.
+    """Allocates an empty model on the CPU and sets its parameters, in float32.
 
-    `read(parameter, size)` returns the parameter's name in the checkpoint and its value, of shape `size`. Raises
-    CheckpointError where a number is not finite.
+    `read(parameter, size)` returns the parameter's name in the checkpoint and its value with the shape `size`. Raises
+    CheckpointError if a number is not finite.
     """
     model.to_empty(device="cpu")
     for name, parameter in model.named_parameters():
@@ -35,7 +35,7 @@ def fill_model(model: Model, read: Callable[[str, torch.Size], tuple[str, torch.
 def copy_weight(target: torch.Tensor, stored_name: str, value: torch.Tensor) -> None:
     """Copies `value` into a parameter or buffer. Raises CheckpointError naming `stored_name` if it is not finite."""
     target.copy_(value)
-    # Checked after the copy: a float64 number can be too large for float32.
+    # After the copy, since a float64 number can overflow float32.
     if not bool(torch.isfinite(target).all()):
         raise CheckpointError(f"{stored_name} holds numbers that are not finite")
 
@@ -58,5 +58,5 @@ def compare_shapes(expected: Mapping[str, tuple[int, ...]], stored: Mapping[str,
 
 
 def listed(names: list[str]) -> str:
-    """The first five names, cut to a readable length."""
+    """The first five names, truncated to a readable length."""
     return f"{', '.join(name[:120] for name in names[:5])}{', …' if len(names) > 5 else ''}"

@@ -1,4 +1,4 @@
-"""A few held-out segments as the page shows them: what the model saw, what was masked, and what it guessed."""
+"""The held-out segments on the page: what the model saw, what was masked, and what it guessed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from reserve.tasks.pretrain.ranking import Evaluation, Ranking
 
 SHOWN_SEGMENTS = 6
 SHOWN_PICTURES = 3
-"""Guessed frames and sounds shown per query; of words, all guesses are shown."""
+"""Frames and sounds shown among the guesses of a query. All guesses of words are shown."""
 CONTEXT_SUBSEGMENTS = 2
 """Subsegments of transcript shown before and after the segment."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a transcript: `text` said, a `sound` heard, or a `mask`; `number` counts the masks of a segment.
+    """Part of a transcript. `kind` is "text", "sound" or "mask"; `number` counts the masks of a segment from 1.
 
-    `outside`: before or after the segment that is shown.
+    `outside`: whether the piece is before or after the segment on the page.
     """
 
     kind: str
@@ -50,9 +50,9 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's answer to one query: the rank of the true candidate among all, and the best candidates.
+    """The model's answer to one query: the rank of the true candidate and the best candidates.
 
-    `rank` counts from 1, ties in the middle.
+    `rank` counts from 1; ties take their middle rank.
     """
 
     truth: Guess
@@ -63,7 +63,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A segment's words as one stream shows them; `answers` by the number of the mask."""
+    """A segment's words as they are in one stream; `answers` by the number of the mask."""
 
     stream: str
     pieces: list[Piece]
@@ -72,7 +72,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class HeldOutSegment:
-    """Everything the page shows of one segment; `start` in seconds of its video."""
+    """Everything the page shows about one segment; `start` is in seconds of its video."""
 
     video: str
     start: float
@@ -86,9 +86,9 @@ class HeldOutSegment:
 
 
 def choose_segments(evaluation: Evaluation, num_subsegments: int, count: int = SHOWN_SEGMENTS) -> list[tuple[int, int]]:
-    """(example, segment) of `count` segments, evenly spaced among those with a masked sound, or among all without any.
+    """(example, segment) of `count` evenly spaced segments with a masked sound; of any segments if no sound is masked.
 
-    The choice does not depend on the model's answers. `num_subsegments` is the number in a segment.
+    The choice does not depend on the model's answers. `num_subsegments` is the number of subsegments in a segment.
     """
     frames, sounds = (_by_name(evaluation)[name] for name in ("imgs_to_audio", "text_to_audio"))
     places = sounds.places[sounds.truth] // (1, num_subsegments) if len(sounds.truth) else frames.places
@@ -141,7 +141,7 @@ class SegmentLookup:
         )
 
     def candidate(self, problem: str, example: int, place: int) -> tuple[str, str]:
-        """A candidate of a problem as text and as a picture."""
+        """A candidate's text and picture; either may be empty."""
         item = self._example(example)
         if problem == "imgs_to_audio":
             return "", frame_uri(item.images[place])
@@ -150,14 +150,14 @@ class SegmentLookup:
         return self._decode(item.text.text_spans[place]), ""
 
     def answer(self, problem: str, example: int, place: int) -> Answer | None:
-        """The answer to the query at `place`, None where nothing was predicted."""
+        """The answer to the query at `place`; None if nothing was predicted there."""
         ranking = self.rankings[problem]
         query = self._queries[problem].get((example, place))
         if query is None:
             return None
         truth = ranking.truth[query]
-        shown = slice(None if problem == "stuff_to_span" else SHOWN_PICTURES)
-        best = zip(ranking.guesses[query][shown], ranking.guess_scores[query][shown], strict=True)
+        top = slice(None if problem == "stuff_to_span" else SHOWN_PICTURES)
+        best = zip(ranking.guesses[query][top], ranking.guess_scores[query][top], strict=True)
 
         def guess(candidate: int, score: float) -> Guess:
             words, picture = self.candidate(problem, *ranking.places[candidate].tolist())
@@ -171,7 +171,7 @@ class SegmentLookup:
         )
 
     def _transcripts(self, example: int, segment: int) -> list[Transcript]:
-        """What text2audio has of a segment, and audio2text where it masks words in it."""
+        """The segment in text2audio, and in audio2text if words are masked in it there."""
         text2audio, audio2text = (self._transcript(name, example, segment) for name in ("text2audio", "audio2text"))
         return [text2audio, audio2text] if any(piece.number for piece in audio2text.pieces) else [text2audio]
 
@@ -180,14 +180,14 @@ class SegmentLookup:
         stream: TokenStream = getattr(item.text, name)
         first = segment * data.num_audio_subsegments
         inside = range(first, first + data.num_audio_subsegments)
-        shown = range(first - CONTEXT_SUBSEGMENTS, inside.stop + CONTEXT_SUBSEGMENTS)
+        context = range(first - CONTEXT_SUBSEGMENTS, inside.stop + CONTEXT_SUBSEGMENTS)
         row = segment // data.segments_per_group
         tokens = [
             (token, subsegment, span)
             for token, subsegment, span in zip(
                 *(getattr(stream, field)[row].tolist() for field in ("ids", "audio_ptr", "text_ptr")), strict=True
             )
-            if subsegment in shown and token not in (PAD, MASKAUDIO)
+            if subsegment in context and token not in (PAD, MASKAUDIO)
         ]
         pieces, answers = [], {}
         for piece, span in self._pieces(tokens, inside):
@@ -197,11 +197,11 @@ class SegmentLookup:
         return Transcript(name, pieces, answers)
 
     def _pieces(self, tokens: list[tuple[int, int, int]], inside: range) -> Iterator[tuple[Piece, int]]:
-        """Tokens (id, subsegment, span) as pieces, each with the span that a mask stands for."""
+        """Groups tokens (id, subsegment, span) into pieces, each with the span that a mask predicts."""
         number = 0
 
         def kind(token: tuple[int, int, int]) -> tuple[str, bool, int]:
-            # Consecutive words on one side of the segment's bounds are one piece; masks and sounds one a subsegment.
+            # Consecutive words form one piece up to the segment's bounds; masks and sounds form one per subsegment.
             name = {MASK: "mask", AUDIOSPAN: "sound"}.get(token[0], "text")
             return name, token[1] not in inside, -1 if name == "text" else token[1]
 
@@ -217,11 +217,11 @@ class SegmentLookup:
 
 
 def spoken_tokens(item: Example, subsegment: int) -> np.ndarray:
-    """Token ids of the words in a subsegment according to text2audio, visible or masked."""
+    """Token ids of a subsegment's words in text2audio, whether masked or not."""
     stream = item.text.text2audio
-    there = stream.audio_ptr == subsegment
-    masked = there & (stream.ids == MASK)
-    return item.text.text_spans[stream.text_ptr[masked][0]] if masked.any() else stream.ids[there]
+    in_subsegment = stream.audio_ptr == subsegment
+    masked = in_subsegment & (stream.ids == MASK)
+    return item.text.text_spans[stream.text_ptr[masked][0]] if masked.any() else stream.ids[in_subsegment]
 
 
 def _by_name(evaluation: Evaluation) -> dict[str, Ranking]:

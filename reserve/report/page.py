@@ -1,4 +1,4 @@
-"""report.html: how a run learned and what it makes of held-out videos, on one self-contained page."""
+"""report.html: training curves and held-out results of a run on one self-contained page."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CURVES = (
         {name: f"span_{name}" for name in ("text2audio", "audio2text", "random_text")},
     ),
 )
-"""Title of each plot, and the metric behind each of its lines."""
+"""Title of each plot, and the metric of each of its lines by label."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The logarithmic axis of the bars, from `low` to 1, in percent of its width."""
+    """The bars' logarithmic axis from `low` to 1: maps a value to percent of the width."""
 
     low: float
 
@@ -45,15 +45,15 @@ class Scale:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Place and label of every power of ten."""
+        """Position and label of every power of ten."""
         decades = range(round(math.log10(self.low)), 1)
         return [(self(10.0**power), f"{10.0 ** (power + 2):g}%") for power in decades]
 
 
 def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
-    """Writes `run`/report.html about an evaluation of the run, with the curves of its metrics.jsonl if there is one.
+    """Writes `run`/report.html from an evaluation of the run, with the curves of its metrics.jsonl if it exists.
 
-    The page loads nothing from the network and runs no script; quotes from videos are escaped. Returns its path.
+    The page loads nothing from the network and runs no script; text from videos is escaped. Returns the path.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -87,9 +87,9 @@ def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
 
 
 def chance_losses(config: Config) -> dict[str, float]:
-    """Each loss of a model that cannot tell candidates apart: the mean over both directions of ln(candidates).
+    """The losses of a model that cannot tell candidates apart: the mean over both directions of ln(candidates).
 
-    Candidates are those of the batches of all devices (SPEC 8); text_to_audio has more of them in one direction.
+    The candidates are those of all devices (SPEC 8); text_to_audio has more of them in one direction.
     """
     data, batch = config.data, config.train.batch_size
     frame = math.log(batch * data.num_segments)
@@ -106,7 +106,7 @@ def chance_losses(config: Config) -> dict[str, float]:
 
 
 def bar_scale(rankings: list[Ranking]) -> Scale:
-    """From the power of ten below every chance level to 1."""
+    """The scale from the largest power of ten below every chance level up to 1."""
     levels = [level for ranking in rankings if 0 < (level := ranking.chance(1)) < 1]
     return Scale(10.0 ** math.floor(math.log10(min(levels, default=0.01))))
 
@@ -133,7 +133,7 @@ def _settings(config: Config) -> list[tuple[str, str]]:
         ("hidden size", f"{model.hidden_size}"),
         ("layers (vision, audio, joint, span)", ", ".join(map(str, layers))),
         ("frames", f"{height} × {width} pixels"),
-        ("segments an example", f"{data.num_segments} in {data.num_segment_groups} groups"),
+        ("segments per example", f"{data.num_segments} in {data.num_segment_groups} groups"),
         ("steps in all", f"{optimizer.num_train_steps}"),
         ("batch", f"{train.batch_size} examples"),
         ("learning rate", f"{optimizer.learning_rate:g}, warm-up {optimizer.num_warmup_steps}"),
@@ -143,7 +143,7 @@ def _settings(config: Config) -> list[tuple[str, str]]:
 
 
 def _percent(value: float) -> str:
-    """A share of 1 in percent; a dash where it is not a number."""
+    """A fraction in percent; a dash for NaN."""
     return "–" if math.isnan(value) else f"{100 * value:.{2 if value < 0.1 else 1}f}%"
 
 
@@ -152,7 +152,7 @@ def _times(value: float) -> str:
 
 
 def _score(value: float) -> str:
-    """A cosine; a dash where the model gave no number."""
+    """A cosine; a dash if it is not finite."""
     return f"{value:.2f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
 
 

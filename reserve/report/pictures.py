@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 INK, FAINT, TARGET = "#333b46", "#d5dae1", "#1f6feb"
 LINE_COLOURS = ("#0b5cad", "#c2410c", "#15803d")
 LOUDEST = 8.0
-"""Log-mel at which the colours of a spectrogram end; loud speech reaches it."""
+"""Log-mel value at the top of a spectrogram's colour scale; loud speech reaches it."""
 SPECTRUM_COLOURS = "magma"
 MEL_RANGE = (20.0, 11025.0)
-"""Hz, the ends of the log-mel frontend's bands (SPEC 2)."""
+"""Frequency range of the mel bands in Hz (SPEC 2)."""
 FREQUENCY_TICKS = {500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 8000: "8k"}
 MAX_POINTS = 500
 JPEG_QUALITY = 92
 
 
 def frame_uri(image: np.ndarray) -> str:
-    """uint8 RGB [height, width, 3] as the data URI of a JPEG."""
+    """An RGB image uint8 [height, width, 3] as a JPEG data URI."""
     return _uri("jpeg", encode_jpeg(image, JPEG_QUALITY))
 
 
 def clip_uri(log_mel: np.ndarray) -> str:
-    """A log-mel [frames, mels] as the data URI of a picture: time to the right, low pitch at the bottom, no axes."""
+    """A log-mel [frames, mels] as an image data URI without axes: time to the right, low frequencies at the bottom."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -49,10 +49,10 @@ def clip_uri(log_mel: np.ndarray) -> str:
 def spectrogram_svg(
     log_mel: np.ndarray, playback_speed: int, starts: np.ndarray, length: int, masked: np.ndarray, data: DataConfig
 ) -> Markup:
-    """A segment's log-mel [frames, mels] with its axes: seconds of the video, and Hz at the places of the mel bands.
+    """A segment's log-mel [frames, mels] with axes in seconds of the video and in Hz.
 
-    Brackets above it mark the audio subsegments of `length` frames from `starts` int [A]; `masked` bool [A]: which of
-    them are masked.
+    Brackets above it mark the audio subsegments of `length` frames from `starts` int [A]; `masked` bool [A] says which
+    of them are masked.
     """
     frames, mels = log_mel.shape
     second = data.fft_hop_length * playback_speed / data.sample_rate
@@ -80,7 +80,7 @@ def spectrogram_svg(
 
 
 def mel_band(frequency: float, mels: int) -> float:
-    """Where a frequency in Hz lies among `mels` bands, 0 being the centre of the lowest."""
+    """The position of a frequency in Hz among `mels` bands, where 0 is the centre of the lowest."""
     low, high = (hz_to_mel(end) for end in MEL_RANGE)
     return (hz_to_mel(frequency) - low) / (high - low) * (mels + 1) - 1
 
@@ -88,7 +88,7 @@ def mel_band(frequency: float, mels: int) -> float:
 def curves_svg(
     title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float]], chance: Mapping[str, float]
 ) -> Markup:
-    """Lines over training steps, by label, each with its chance level dashed where `chance` has one."""
+    """Curves over training steps by label, each with its chance level as a dashed line if `chance` has one."""
     figure, axes = _axes(4.6, 3.0)
     drawn_levels = set()
     for colour, (label, values) in zip(LINE_COLOURS, lines.items(), strict=False):
@@ -109,7 +109,7 @@ def curves_svg(
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays averaged over runs of consecutive points, so that at most MAX_POINTS remain."""
+    """Averages both arrays over runs of consecutive points, so that at most MAX_POINTS remain."""
     size = -(-len(x) // MAX_POINTS) or 1
     bins = np.arange(0, len(x), size)
     counts = np.diff(np.append(bins, len(x)))
@@ -132,17 +132,17 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
 
 
 def _svg(figure: Figure, title: str) -> Markup:
-    """A figure as an inline <svg>, text kept as text, without references to anything outside the page."""
+    """A figure as an inline <svg> that keeps text as text and refers to nothing outside the page."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
-    # A fixed salt gives the same names inside the file for the same picture.
+    # A fixed salt makes the ids inside the file reproducible.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Group ids would repeat from figure to figure, and nothing refers to them.
+    # Group ids would repeat across figures, and nothing refers to them.
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     attributes = Markup('<svg role="img" aria-label="{}"').format(title)

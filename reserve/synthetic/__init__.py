@@ -1,4 +1,4 @@
-"""Narrated videos made from nothing: what is seen, heard and said determine each other."""
+"""Synthetic narrated videos in which picture, sound and speech determine each other."""
 
 from reserve.synthetic.videos import make_videos
 

@@ -1,4 +1,4 @@
-"""Pictures of a scene: a place as background, and over it the moving things with the path of their motion."""
+"""Draws the frames of a scene: a place, things that move in front of it, and marks that show the motion."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from reserve.synthetic.story import COLOURS, Scene
 WIDTH, HEIGHT = 320, 192
 OUTLINE = (16, 16, 16)
 RADII = {1: 62, 2: 50, 3: 40}
-"""Radius in pixels of one of so many things."""
+"""Radius of each thing in pixels, by the number of things."""
 SWING = 34
-"""How far, in pixels, things move from the middle of the picture."""
+"""How far things move from the middle of the picture, in pixels."""
 
-# Sky, ground, and the colour of what stands there: dimmer than the things' colours, so that these stand out.
+# Sky, ground and landmarks, dimmer than the things in front of them.
 PLACES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]] = {
     "beach": ((150, 190, 215), (205, 190, 140), (190, 175, 120)),
     "sea": ((120, 150, 180), (40, 80, 130), (70, 115, 160)),
@@ -33,11 +33,11 @@ HORIZON = 118
 
 
 def scene_frames(scene: Scene, seconds: float, rate: int) -> list[np.ndarray]:
-    """Frames uint8 [192, 320, 3] (RGB) of `scene`, round(seconds * rate) of them."""
+    """round(seconds * rate) RGB frames of `scene`, each uint8 [192, 320, 3]."""
     from PIL import Image, ImageDraw
 
     background = Image.fromarray(_background(scene.place))
-    _draw_path(ImageDraw.Draw(background), scene)
+    _draw_motion_marks(ImageDraw.Draw(background), scene)
     frames = []
     for number in range(round(seconds * rate)):
         image = background.copy()
@@ -48,7 +48,7 @@ def scene_frames(scene: Scene, seconds: float, rate: int) -> list[np.ndarray]:
 
 @cache
 def _background(place: str) -> np.ndarray:
-    """The picture of a place, uint8 [192, 320, 3]: the same in every video."""
+    """The picture of a place, uint8 [192, 320, 3]; the same in every video."""
     from PIL import Image, ImageDraw
 
     sky, ground, detail = PLACES[place]
@@ -63,7 +63,7 @@ def _background(place: str) -> np.ndarray:
 
 
 def _draw_detail(draw: Any, place: str, x: int, size: int, colour: tuple[int, int, int]) -> None:
-    """One of the ten things that make a place look like itself, around column `x`, its size in [0, 40)."""
+    """Draws one of a place's ten landmarks around column `x`; `size` is in [0, 40)."""
     match place:
         case "beach":
             draw.ellipse((x, 130 + size, x + 14, 138 + size), colour)
@@ -88,7 +88,7 @@ def _draw_detail(draw: Any, place: str, x: int, size: int, colour: tuple[int, in
 
 
 def _position(motion: str, time: float) -> tuple[float, float, float]:
-    """Where things are after `time` seconds: x and y in swings from the middle, and their relative size."""
+    """Position after `time` seconds: x and y as multiples of SWING from the middle, and the relative size."""
     cycle = time / 2.4 % 1
     sweep = 2 * cycle - 1
     match motion:
@@ -110,8 +110,8 @@ def _position(motion: str, time: float) -> tuple[float, float, float]:
             return 0.25 * (-1) ** int(time * 10), 0, 1
 
 
-def _draw_path(draw: Any, scene: Scene) -> None:
-    """Marks along the border that tell the motion, since a single frame must show it too."""
+def _draw_motion_marks(draw: Any, scene: Scene) -> None:
+    """Draws marks along the border, from which a single frame shows the motion."""
     light = (240, 240, 240)
     edge, x_middle, y_middle = 20, WIDTH // 2, HEIGHT // 2
     for side in (-1, 1):
@@ -148,7 +148,7 @@ def _draw_things(draw: Any, scene: Scene, time: float) -> None:
 
 
 def _draw_shape(draw: Any, shape: str, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:
-    """One thing around (x, y) within `radius`, filled with its colour and outlined."""
+    """Draws one outlined thing within `radius` of (x, y)."""
     box = (x - radius, y - radius, x + radius, y + radius)
     if shape == "circle":
         draw.ellipse(box, colour, OUTLINE, 3)
@@ -162,7 +162,7 @@ def _draw_shape(draw: Any, shape: str, x: float, y: float, radius: float, colour
 
 @cache
 def _outline(shape: str) -> tuple[tuple[float, float], ...]:
-    """Corners of a shape within the unit circle, y downwards."""
+    """Corners of a shape in the unit circle; y points down."""
     turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     match shape:
         case "square":
@@ -180,7 +180,7 @@ def _outline(shape: str) -> tuple[tuple[float, float], ...]:
             return tuple(zip(x.tolist(), y.tolist(), strict=True))
         case "cross":
             a = 0.32
-            arm = ((-a, -a), (-a, -1), (a, -1))  # each next arm is turned by a right angle
+            arm = ((-a, -a), (-a, -1), (a, -1))  # rotated by a right angle for each further arm
             return tuple(
                 corner
                 for turn in ((1, 0), (0, 1), (-1, 0), (0, -1))
@@ -193,4 +193,4 @@ def _outline(shape: str) -> tuple[tuple[float, float], ...]:
         case "arrow":
             return ((1, 0), (0.1, -0.85), (0.1, -0.35), (-1, -0.35), (-1, 0.35), (0.1, 0.35), (0.1, 0.85))
         case _:
-            raise ValueError(f"there is no outline for shape {shape!r}")
+            raise ValueError(f"no outline for shape {shape!r}")

@@ -1,4 +1,4 @@
-"""What the narrator of a synthetic video says: grammars of several hundred words, dense in what the scene shows."""
+"""The narration of a synthetic video: a grammar of several hundred words about what the scene shows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ COUNTS = ("one", "two", "three")
 CLOSE_PROBABILITY = 0.1
 PLAIN_PROBABILITY = 0.5
 
-# Every sentence names the colour or the shape and takes about two seconds, so that each 1.7 s of speech tell the scene.
-# {things} is the shape in the number the scene has; {verb|…} a verb agreeing with it.
-# The first sentence of each kind is the plainest and is said half of the time.
+# Every sentence names the colour or the shape and takes about two seconds: any 1.7 s of speech identify the scene.
+# {things} is the shape, singular or plural; {verb|…} is a verb that agrees with it.
+# The first sentence of each kind is the plainest and is used half of the time.
 SENTENCES = {
     "intro": (
         "{opener} {count} {colour} {things}",
@@ -136,21 +136,21 @@ SOURCES = {
 
 
 def narrate(scene: Scene, rng: random.Random) -> list[str]:
-    """The sentences said during `scene`, 4 or 5 of them, without punctuation but commas."""
+    """The 4 or 5 sentences spoken during `scene`, with commas as their only punctuation."""
     parts = ["intro", "motion", "place", "sound"]
     if rng.random() < CLOSE_PROBABILITY:
         parts.append("close")
-    return [_filled(_chosen(SENTENCES[part], rng), scene, rng) for part in parts]
+    return [_fill_slots(_choose(SENTENCES[part], rng), scene, rng) for part in parts]
 
 
 def describe(scene: Scene) -> str:
-    """A short name of a scene, as titles and chapters use it: "two red stars at the beach"."""
+    """A short description for titles and chapters, such as "two red stars at the beach"."""
     where = "in space" if scene.place == "space" else f"at the {scene.place}"
     return f"{COUNTS[scene.count - 1]} {scene.colour} {_things(scene)} {where}"
 
 
 def vocabulary() -> set[str]:
-    """Every word that any narration can say, in lower case."""
+    """Every word that a narration can contain, in lower case."""
     texts = [*COLOURS, *COUNTS, *SHAPES, *map(plural, SHAPES)]
     texts += [*OPENERS, *TELLERS, *TIMES, *MOODS, *MANNERS, *PRAISES, *FAREWELLS]
     for table in (SENTENCES, SIZES, LIKENESSES, MOVES, WHERES, CRIES, SOURCES):
@@ -163,12 +163,12 @@ def vocabulary() -> set[str]:
     return words
 
 
-def _chosen(sentences: tuple[str, ...], rng: random.Random) -> str:
+def _choose(sentences: tuple[str, ...], rng: random.Random) -> str:
     return sentences[0] if rng.random() < PLAIN_PROBABILITY else rng.choice(sentences[1:])
 
 
-def _filled(sentence: str, scene: Scene, rng: random.Random) -> str:
-    """A sentence of the grammar with its slots filled for `scene`."""
+def _fill_slots(sentence: str, scene: Scene, rng: random.Random) -> str:
+    """Fills the slots of a sentence for `scene`."""
     choices = {
         "opener": OPENERS,
         "teller": TELLERS,
@@ -206,7 +206,7 @@ def plural(noun: str) -> str:
 
 
 def third_person(verb: str) -> str:
-    """The form of a verb that goes with one thing: slide, slides; fly, flies; buzz, buzzes."""
+    """The third person singular of a verb: slide, slides; fly, flies; buzz, buzzes."""
     if verb.endswith("y") and verb[-2] not in "aeou":
         return f"{verb[:-1]}ies"
     return verb + ("es" if verb.endswith(("s", "sh", "ch", "x", "z", "o")) else "s")

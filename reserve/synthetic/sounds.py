@@ -1,4 +1,4 @@
-"""The sound of a scene: its shape gives the timbre and rhythm, its colour the pitch."""
+"""The sound of a scene: the shape sets timbre and rhythm, the colour sets the pitch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from reserve.synthetic.story import COLOURS, SHAPES, Scene
 
 LOWEST_PITCH, HIGHEST_PITCH = 400.0, 5200.0
-"""Hz; the ten colours lie between them at equal ratios (1.33), two mel bands apart or more."""
+"""Hz. The ten colours are spaced between them at equal ratios (1.33), at least two mel bands apart."""
 LOUDNESS = 0.11
-"""Root mean square of every scene's sound, full scale being 1: a little more than the speech over it."""
+"""RMS of every scene's sound, relative to full scale: a little louder than the speech mixed into it."""
 FADE_SECONDS = 0.03
 
 
 def pitch_of(colour: str) -> float:
-    """Centre frequency in Hz of what has this colour."""
+    """Centre frequency of a colour's sound in Hz."""
     position = list(COLOURS).index(colour) / (len(COLOURS) - 1)
     return LOWEST_PITCH * (HIGHEST_PITCH / LOWEST_PITCH) ** position
 
 
 def scene_sound(scene: Scene, seconds: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """The sound of `scene` for its whole length: float32 [round(seconds * sample_rate)]."""
+    """`seconds` of the sound of `scene`: float32 [round(seconds * sample_rate)]."""
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     sound = TIMBRES[scene.shape](time, pitch_of(scene.colour), rng)
     sound *= LOUDNESS / max(float(np.sqrt(np.mean(sound**2))), 1e-9)
@@ -36,12 +36,12 @@ def _sine(phase: np.ndarray) -> np.ndarray:
 
 
 def _strikes(time: np.ndarray, rate: float, decay: float) -> np.ndarray:
-    """Envelope of something struck `rate` times a second, falling by e in `decay` seconds."""
+    """Envelope of something struck `rate` times a second, with the time constant `decay` in seconds."""
     return np.exp(-((time * rate) % 1) / rate / decay)
 
 
 def _band_noise(time: np.ndarray, pitch: float, width: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise around `pitch`, `width` times as wide as its pitch: a carrier modulated by slow noise."""
+    """Noise of bandwidth `width` * `pitch` around `pitch`: a carrier modulated by slow noise."""
     spacing = 1 / (pitch * width)
     knots = np.arange(0, time[-1] + 2 * spacing, spacing) if time.size else np.zeros(1)
     in_phase, quadrature = (np.interp(time, knots, rng.standard_normal(len(knots))) for _ in range(2))
@@ -65,7 +65,7 @@ def _chime(time: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarr
 
 
 def _chirp(time: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    rate, length = 4.0, 0.6  # chirps a second; the part of each that sounds
+    rate, length = 4.0, 0.6  # chirps a second; fraction of each that is audible
     position = (time * rate) % 1
     phase = pitch * (0.8 * position + 0.35 * position**2) / rate  # from 0.8 to 1.22 times the pitch
     return _sine(phase) * np.sin(np.pi * np.minimum(position / length, 1))
@@ -104,4 +104,4 @@ def _tick(time: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarra
 TIMBRES: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = dict(
     zip(SHAPES, (_hum, _drum, _chime, _chirp, _thump, _wail, _buzz, _trill, _hiss, _tick), strict=True)
 )
-"""Timbre of each shape; all have most of their energy around the pitch."""
+"""Timbre of each shape. All have most of their energy around the pitch."""

@@ -1,4 +1,4 @@
-"""Speech with exact word times, from the espeak-ng library that the package espeakng-loader brings."""
+"""Speech with exact word times, from the espeak-ng library in the package espeakng-loader."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ RATE, PITCH, PITCH_RANGE = 1, 3, 4
 EVENT_END, EVENT_WORD, EVENT_CLAUSE_END = 0, 1, 5
 
 LONGEST_DATA_PATH = 150
-"""Bytes of a path that the library can surely take: a little above, it cuts the names of the files below it short."""
+"""Longest data path in bytes that is safe: the library truncates file names below slightly longer ones."""
 SILENCE = 0.01
-"""Samples below this fraction of full scale after a word do not belong to it."""
+"""Samples below this fraction of full scale count as silence after a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """How the narrator sounds: espeak-ng's voice name, words a minute, pitch and its range in [0, 100]."""
+    """The narrator's voice: espeak-ng's name for it, words per minute, pitch and pitch range in [0, 100]."""
 
     name: str = "en-us"
     rate: int = 160
@@ -43,7 +43,7 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Waveform float32 [samples] in [-1, 1], its sample rate, and the words with times in seconds."""
+    """A waveform float32 [samples] in [-1, 1], its sample rate in Hz, and its words with times in seconds."""
 
     waveform: np.ndarray
     sample_rate: int
@@ -76,18 +76,17 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def speak(text: str, voice: Voice) -> Speech:
-    """Says `text`, whose words are what spaces separate; silence before and after is cut off.
+    """Speaks `text`, whose words are separated by spaces, and trims silence at both ends.
 
-    The same text and voice give the same samples (for one version of espeak-ng), whatever was said before.
-    ImportError, naming the extra to install, where espeak-ng is missing; ValueError for an unknown voice or for
-    text without words.
+    The same text and voice always give the same samples with one version of espeak-ng. Raises ImportError naming the
+    extra to install if espeak-ng is missing, and ValueError for an unknown voice or for text without words.
     """
     with _ONE_AT_A_TIME, _Engine() as engine:
         waveform, word_starts, clause_ends = engine.synthesise(text, voice)
         sample_rate = engine.sample_rate
     words = _timed_words(text, waveform, sample_rate, word_starts, clause_ends)
     if not words:
-        raise ValueError(f"there are no words to say in {text!r:.80}")
+        raise ValueError(f"no words to speak in {text!r:.80}")
     first, last = words[0].start, words[-1].end
     cut = waveform[round(first * sample_rate) : round(last * sample_rate)]
     shifted = [Word(word.text, word.start - first, word.end - first) for word in words]
@@ -97,7 +96,7 @@ def speak(text: str, voice: Voice) -> Speech:
 def _timed_words(
     text: str, waveform: np.ndarray, sample_rate: int, word_starts: dict[int, int], clause_ends: list[int]
 ) -> list[Word]:
-    """Words of `text` with the times of the events; words the engine merged into one share its time by length."""
+    """The words of `text` with their times. Words that the engine merged into one split its time by length."""
     spoken = [match for match in re.finditer(r"\S+", text) if re.search(r"\w", match.group())]
     starts = [word_starts.get(match.start()) for match in spoken]
     words: list[Word] = []
@@ -120,10 +119,10 @@ def _timed_words(
 
 
 class _Engine:
-    """The espeak-ng library, loaded and initialised, and unloaded at the end of the with statement.
+    """The espeak-ng library, loaded on construction and unloaded at the end of the with statement.
 
-    It keeps the state of its synthesis in static variables that no call resets: only a library freshly loaded, with
-    the same random seed, says the same text the same way. Loading takes 1.5 ms.
+    The library keeps synthesis state in static variables that no call resets. Only a freshly loaded library with the
+    same random seed speaks the same text in the same way. Loading takes 1.5 ms.
     """
 
     def __init__(self) -> None:
@@ -135,7 +134,7 @@ class _Engine:
             ) from error
         self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
         data = os.fsencode(espeakng_loader.get_data_path())
-        # It reads its files as it needs them, so a short name for their folder must last as long as it does.
+        # The library reads its files on demand, so the link must live as long as the library.
         self._short = tempfile.TemporaryDirectory() if len(data) > LONGEST_DATA_PATH else None
         if self._short is not None:
             link = Path(self._short.name) / "espeak-ng-data"
@@ -144,12 +143,12 @@ class _Engine:
         self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS_OUTPUT, 0, data, DONT_EXIT_ON_ERROR)
         if self.sample_rate <= 0:
             self._remove_link()
-            raise RuntimeError(f"espeak-ng does not start with its data in {os.fsdecode(data)}")
-        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the library takes the time of day
+            raise RuntimeError(f"espeak-ng cannot start with its data in {os.fsdecode(data)}")
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # seeded with the time of day by default
         self._chunks: list[np.ndarray] = []
         self._word_starts: dict[int, int] = {}
         self._clause_ends: list[int] = []
-        self._callback = _Callback(self._collect)  # kept: the library holds only its address
+        self._callback = _Callback(self._collect)  # keep a reference: the library stores only its address
         self._library.espeak_SetSynthCallback(self._callback)
 
     def __enter__(self) -> _Engine:
@@ -167,7 +166,7 @@ class _Engine:
             self._short.cleanup()
 
     def synthesise(self, text: str, voice: Voice) -> tuple[np.ndarray, dict[int, int], list[int]]:
-        """Waveform float32 [samples], sample at which the word at each character starts, samples where clauses end."""
+        """The waveform float32 [samples], the first sample of each word by character offset, and where clauses end."""
         if self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}")
         for parameter, value in ((RATE, voice.rate), (PITCH, voice.pitch), (PITCH_RANGE, voice.pitch_range)):
@@ -183,7 +182,7 @@ class _Engine:
         return samples.astype(np.float32) / 32768, self._word_starts, self._clause_ends
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:
-        """Called by the library with each piece of sound and the events in it; 0 asks for more."""
+        """The library's callback for each chunk of sound and its events. Returning 0 continues the synthesis."""
         if samples and count > 0:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         index = 0

@@ -1,11 +1,11 @@
-"""What happens in a synthetic video: its scenes, and which combinations are kept for the held-out ones.
+"""The scenes of a synthetic video, and the combinations of colour and shape that only held-out videos show.
 
-A scene shows one to three things of one colour and one shape, moving in one way at one place. Its shape sets the
-timbre of its sound, its colour the pitch. A story travels along a fixed route of places, one step a scene.
+A scene shows one to three things of one colour and shape, with one motion, at one place. The shape sets the timbre of
+its sound, the colour the pitch. A story moves along a fixed route of places, one step per scene.
 
-Of the 100 pairs of a colour and a shape, the 20 with (colour - shape) mod 10 in {0, 5} are held out: training stories
-never show them, held-out stories show them in every second scene. So every colour and every shape is seen in training,
-each with eight of the ten others.
+Of the 100 pairs of colour and shape, the 20 with (colour - shape) mod 10 in {0, 5} are held out: training stories
+never show them, held-out stories show one in every second scene. Training therefore shows every colour with eight of
+the ten shapes, and every shape with eight of the ten colours.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ COLOURS = {
     "brown": (118, 62, 20),
     "white": (252, 252, 252),
 }
-"""Name and RGB of each colour."""
+"""RGB value of each colour."""
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring", "moon", "arrow")
 MOTIONS = ("left", "right", "up", "down", "around", "bounce", "grow", "shake")
 ROUTE = ("beach", "sea", "city", "desert", "farm", "forest", "mountain", "space")
-"""Places in the order stories visit them, forwards or backwards, from anywhere; after the last comes the first."""
+"""The circular route of places. A story starts anywhere on it and goes in either direction."""
 
 HELD_OUT_DIFFERENCES = (0, 5)
 RECENT_SCENES = 4
-"""A colour, and a shape, comes back after at least this many other scenes."""
+"""A colour or shape does not repeat within this many scenes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +52,30 @@ class Scene:
 
 
 def is_held_out(colour: str, shape: str) -> bool:
-    """Whether training never shows this colour with this shape."""
+    """Whether only held-out videos show this colour with this shape."""
     difference = list(COLOURS).index(colour) - SHAPES.index(shape)
     return difference % len(SHAPES) in HELD_OUT_DIFFERENCES
 
 
 def story_rng(seed: int, split: Split, index: int, purpose: str) -> random.Random:
-    """The randomness of one story for one purpose: the same everywhere, whatever else is made."""
+    """A generator for one purpose in one story, independent of everything else that is generated."""
     return random.Random(f"{seed}/{split}/{index}/{purpose}")
 
 
 def plan_story(seed: int, split: Split, index: int, scenes: int) -> list[Scene]:
-    """The first `scenes` scenes of a story, a pure function of its arguments; more scenes continue the same story."""
+    """The first `scenes` scenes of a story: a pure function of its arguments. More scenes extend the same story."""
     rng = story_rng(seed, split, index, "scenes")
     place = rng.randrange(len(ROUTE))
     direction = rng.choice((1, -1))
     story: list[Scene] = []
     for number in range(scenes):
         recent = story[-RECENT_SCENES:]
-        wanted = split == "heldout" and number % 2 == 0
+        held_out = split == "heldout" and number % 2 == 0
         pairs = [
             (colour, shape)
             for colour in COLOURS
             for shape in SHAPES
-            if is_held_out(colour, shape) == wanted
+            if is_held_out(colour, shape) == held_out
             and all(colour != scene.colour and shape != scene.shape for scene in recent)
         ]
         colour, shape = rng.choice(pairs)

@@ -1,9 +1,11 @@
-"""Trains the vocabulary this package ships: byte-level BPE in the released layout, from counted English words."""
+"""Trains the shipped vocabulary: byte-level BPE in the released layout, from English word counts."""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +15,8 @@ from reserve.data.tokenizer import LAYOUT
 from reserve.fs import replacing
 from reserve.synthetic import narration
 
-# Bytes of the released alphabet: those that UTF-8 text has after the normaliser, which leaves no capitals, no control
-# characters and no combining accents; lead bytes of private and unassigned planes are left out.
+# The released alphabet: the bytes of normalised UTF-8 text, which has no capitals, control characters or combining
+# accents, without the lead bytes of private and unassigned planes.
 ALPHABET_BYTES = bytes(
     byte
     for first, last in (
@@ -24,13 +26,13 @@ ALPHABET_BYTES = bytes(
 )  # fmt: skip
 
 COUNT_UNIT = 50
-"""The word list counts its rarest words 50; dividing by it keeps them all."""
+"""The count of the rarest words in the list: dividing by it keeps every word."""
 MAX_REPEATS = 20_000
-"""Words more frequent than this become single tokens anyway: repeating them more costs time and changes nothing."""
+"""A cap on repetitions. More frequent words become single tokens anyway, so further copies only cost time."""
 NARRATED_COUNT = 20_000
-"""Least count of what the synthetic videos say: enough to make each word a single token."""
+"""Minimum count of the synthetic narration's words: enough to make each a single token."""
 INNER_SHARE = 0.005
-"""How often, of all its uses, a word follows a hyphen or another word rather than a space."""
+"""The share of a word's occurrences that follow a hyphen rather than a space."""
 
 
 def train_tokenizer(
@@ -38,10 +40,10 @@ def train_tokenizer(
 ) -> None:
     """Trains a vocabulary of exactly `vocabulary_size` entries and writes it to the file `out`.
 
-    `words` maps words to how often they occur; None takes the counts of English words in film subtitles that the
-    package pyspellchecker brings, and what the synthetic videos say. Numbers and the pieces of web addresses are
-    added. The same words give the same file. ValueError where they are too few to fill the vocabulary; ImportError,
-    naming the extra to install, where a package is missing.
+    `words` maps words to counts. By default these are pyspellchecker's counts of English words in film subtitles and
+    the words of the synthetic narration. Numbers and parts of web addresses are added. The same words give the same
+    file. Raises ValueError if the words cannot fill the vocabulary, ImportError naming the extra to install if a
+    package is missing, and OSError if `out` cannot be written.
     """
     try:
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -50,6 +52,11 @@ def train_tokenizer(
             "training a vocabulary needs the tokenizers package: pip install 'merlot-reserve[train]'", name="tokenizers"
         ) from error
 
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Training takes minutes: fail first.
+    if out.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out))
     options = {part: {k: v for k, v in values.items() if k != "type"} for part, values in LAYOUT.items()}
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.BertNormalizer(**options["normalizer"])
@@ -67,18 +74,16 @@ def train_tokenizer(
     tokenizer.train_from_iterator(_training_text(default_words() if words is None else words), trainer)
     if tokenizer.get_vocab_size() != vocabulary_size:
         raise ValueError(
-            f"the words give only {tokenizer.get_vocab_size()} tokens; a vocabulary of {vocabulary_size} needs more"
+            f"the words yield only {tokenizer.get_vocab_size()} tokens; the vocabulary must have {vocabulary_size}"
         )
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         temporary.write_text(tokenizer.to_str(pretty=False), "utf-8")
 
 
 def default_words() -> dict[str, int]:
-    """Words of English film subtitles with their counts, from the MIT-licensed package pyspellchecker.
+    """Word counts of English film subtitles, from the MIT-licensed package pyspellchecker.
 
-    What the synthetic videos say counts as common.
+    The words of the synthetic narration count at least NARRATED_COUNT.
     """
     try:
         source = files("spellchecker").joinpath("resources/en.json.gz")
@@ -93,14 +98,14 @@ def default_words() -> dict[str, int]:
 
 
 def _byte_characters() -> list[str]:
-    """The character that stands for each byte of the alphabet in a byte-level vocabulary."""
+    """The character that represents each byte of the alphabet in a byte-level vocabulary."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte if byte in printable else 256 + others.index(byte)) for byte in ALPHABET_BYTES]
 
 
 def _training_text(words: Mapping[str, int]) -> Iterator[str]:
-    """Each word after a space as often as it counts, and a few times within a longer one."""
+    """Each word after a space, in proportion to its count, and a few times after a hyphen."""
     for word, count in sorted(words.items()):
         repeats = min(-(-count // COUNT_UNIT), MAX_REPEATS)
         yield f" {word}" * repeats

@@ -1,4 +1,4 @@
-"""The files beside a synthetic video, as yt-dlp leaves them: word-timed WebVTT and `.info.json`."""
+"""The sidecar files of a synthetic video in yt-dlp's formats: word-timed WebVTT and `.info.json`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from reserve.synthetic.story import Scene
 
 
 def timestamp(seconds: float) -> str:
-    """Time as WebVTT writes it: 00:01:02.345."""
+    """A WebVTT timestamp, such as 00:01:02.345."""
     milliseconds = round(seconds * 1000)
     minutes, milliseconds = divmod(milliseconds, 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
 
 
 def webvtt(cues: Sequence[Sequence[Word]]) -> str:
-    """Captions in the style of YouTube's automatic ones: within a cue every word but the first has its start time.
+    """Captions like YouTube's automatic ones: in a cue, every word but the first has its own start time.
 
-    A word ends where the next begins, the last of a cue where the cue ends.
+    A word ends where the next one begins; the last word of a cue ends with the cue.
     """
     blocks = ["WEBVTT\nKind: captions\nLanguage: en"]
     for words in cues:
@@ -31,7 +31,7 @@ def webvtt(cues: Sequence[Sequence[Word]]) -> str:
 
 
 def info_json(video_id: str, scenes: Sequence[Scene], starts: Sequence[float], duration: float) -> str:
-    """What yt-dlp would write about the video; its chapters are the scenes, `starts` their starts in seconds."""
+    """Metadata as yt-dlp writes it. The chapters are the scenes; `starts` are their start times in seconds."""
     names = [describe(scene) for scene in scenes]
     things = dict.fromkeys(f"{scene.colour} {scene.shape}" for scene in scenes)
     ends = [*starts[1:], duration]

@@ -1,4 +1,4 @@
-"""Writes synthetic narrated videos: mp4 with speech, sounds and drawn scenes, captions, and metadata."""
+"""Writes synthetic narrated videos: drawn scenes with sound and speech as mp4, captions and metadata."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from reserve.synthetic.transcripts import info_json, webvtt
 
 FRAME_RATE = 10
 SHORTEST_SECONDS = 92.0
-"""At 5 s a segment this gives the 16 segments of an example wherever cutting starts (SPEC 1)."""
+"""Long enough for the 16 segments of an example at 5 s each, wherever the first one starts (SPEC 1)."""
 MOST_SCENES = 40
 PAUSE_SECONDS = 0.25
-"""Silence of the narrator, not of the sound, between two scenes."""
+"""Pause of the narrator between two scenes; the sound goes on."""
 SPEECH_LOUDNESS = 0.08
-"""Root mean square of the speech, full scale being 1; the sound under it is a little louder."""
+"""RMS of the speech, relative to full scale; the sound mixed with it is a little louder."""
 VOICES = ("en-us", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-us+f2", "en-us+m3", "en-us+f4", "en-gb-x-rp+f3")
 
 
 @dataclass(frozen=True, slots=True)
 class VideoTask:
-    """One video to make: everything in it follows from the seed, the split and the index."""
+    """One video to make. Seed, split and index determine its content."""
 
     folder: Path
     seed: int
@@ -61,14 +61,14 @@ def make_videos(
     """Makes `videos` narrated videos in `out`/train and `out`/heldout; returns the mp4 files of each, in order.
 
     Each video is NAME.mp4 (h264, 320x192, 10 frames/s; AAC, 22050 Hz, mono; at least 92 s), NAME.en.vtt (every word
-    timed, as YouTube does it) and NAME.info.json (title, description, tags, the scenes as chapters). `held_out` of
-    the videos, a number or, given as float below 1, a fraction rounded up, go to `heldout`. In every second of their
-    scenes they show a pair of colour and shape that no training video has, see `reserve.synthetic.story`.
+    timed, as on YouTube) and NAME.info.json (title, description, tags, the scenes as chapters). `held_out` is how many
+    of the videos go to `heldout`: a number, or a fraction as a float below 1, which is rounded up. Every second scene
+    of a held-out video shows a pair of colour and shape that no training video has; see `reserve.synthetic.story`.
 
-    Scenes and words of a video depend on (`seed`, split, index in the split) alone, the same everywhere; the exact
-    times and samples also on the version of espeak-ng. `workers` processes share the work (default: one per core, 8
-    at most); `progress(done, videos)` is called after each video. ValueError where a number is out of its range,
-    ImportError naming the extra to install where a package is missing, OSError where `out` cannot be written.
+    The scenes and words of a video depend only on (`seed`, split, index in the split); exact times and samples also
+    depend on the version of espeak-ng. `workers` processes share the work (default: one per core, at most 8).
+    `progress(done, videos)` is called after each video. Raises ValueError if a number is out of range, ImportError
+    naming the extra to install if a package is missing, and OSError if `out` cannot be written.
     """
     held = _held_out_count(videos, held_out)
     workers = min(os.cpu_count() or 1, 8) if workers is None else workers
@@ -81,7 +81,7 @@ def make_videos(
         folder = Path(out) / split
         folder.mkdir(parents=True, exist_ok=True)
         tasks += [VideoTask(folder, seed, split, index) for index in range(count)]
-    for done, _ in enumerate(_made(tasks, min(workers, videos)), 1):
+    for done, _ in enumerate(_make_all(tasks, min(workers, videos)), 1):
         if progress is not None:
             progress(done, videos)
     paths = [task.path for task in tasks]
@@ -89,7 +89,7 @@ def make_videos(
 
 
 def make_video(task: VideoTask) -> Path:
-    """Makes one video and the files beside it; the mp4 comes last and whole, so where it is, everything is."""
+    """Makes one video and its sidecar files. The mp4 comes last and atomically: if it exists, so does the rest."""
     scenes, cues, starts, audio, sample_rate = _narrated(task)
     duration = len(audio) / sample_rate
     task.path.with_suffix(".en.vtt").write_text(webvtt(cues), "utf-8")
@@ -106,7 +106,7 @@ def make_video(task: VideoTask) -> Path:
 
 
 def _narrated(task: VideoTask) -> tuple[list[Scene], list[list[Word]], list[float], np.ndarray, int]:
-    """Scenes, captions, start of each scene in seconds, waveform float32 in [-1, 1] and its sample rate."""
+    """Scenes, captions, scene starts in seconds, waveform float32 in [-1, 1] and its sample rate in Hz."""
     rng = story_rng(task.seed, task.split, task.index, "words")
     noise = np.random.default_rng([task.seed, task.index, task.split == "heldout"])
     voice = Voice(rng.choice(VOICES), rng.randint(162, 178), rng.randint(35, 65), rng.randint(35, 65))
@@ -134,7 +134,7 @@ def _narrated(task: VideoTask) -> tuple[list[Scene], list[list[Word]], list[floa
 
 
 def _cues(words: list[Word], sentences: list[str], shift: float) -> Iterator[list[Word]]:
-    """One caption a sentence, its words moved by `shift` seconds."""
+    """One caption per sentence, its words shifted by `shift` seconds."""
     first = 0
     for sentence in sentences:
         last = first + len(sentence.split())
@@ -143,7 +143,7 @@ def _cues(words: list[Word], sentences: list[str], shift: float) -> Iterator[lis
 
 
 def _encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray, sample_rate: int) -> None:
-    """Writes an mp4 of RGB frames uint8 [192, 320, 3] and mono audio float32 [samples]."""
+    """Writes RGB frames uint8 [192, 320, 3] and mono audio float32 [samples] as an mp4."""
     import av
 
     with av.open(str(path), "w", format="mp4") as container:
@@ -169,8 +169,8 @@ def _encoded_audio(stream: Any, audio: np.ndarray, sample_rate: int) -> Iterator
     yield stream.encode()
 
 
-def _made(tasks: list[VideoTask], workers: int) -> Iterator[Path]:
-    """Makes the videos, in this process where one suffices; new processes are spawned, as threads may be running."""
+def _make_all(tasks: list[VideoTask], workers: int) -> Iterator[Path]:
+    """Makes the videos, in this process if `workers` is 1. Others are spawned, since a fork is unsafe with threads."""
     if workers == 1:
         yield from map(make_video, tasks)
         return
@@ -189,7 +189,7 @@ def _held_out_count(videos: int, held_out: int | float) -> int:
 
 
 def _require_packages() -> None:
-    """ImportError where a package that making videos needs is missing: better now than in every worker."""
+    """Raises ImportError if a required package is missing: once, rather than in every worker."""
     for package, extra in (("av", "video"), ("PIL", "train"), ("espeakng_loader", "demo")):
         if find_spec(package) is None:
             raise ImportError(f"synthetic videos need {package}: pip install 'merlot-reserve[{extra}]'", name=package)

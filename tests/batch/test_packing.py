@@ -1,4 +1,4 @@
-"""Packing against what it means: every valid token once, among its own sequence and video, at its own place."""
+"""Packing: each valid token once, in the group of its sequence and video, with its coordinates."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_audiospans_take_pooled_tokens_in_turn_whatever_their_subsegment() -> No
     assert packed.text_ids.tolist() == [11]
 
 
-def test_audiospan_stays_a_word_where_the_stream_has_no_audio() -> None:
+def test_audiospan_is_a_word_in_a_stream_without_audio() -> None:
     zeros = np.zeros((1, 1), np.int64)
     stream = JointStream("text2audio", zeros + AUDIOSPAN, zeros, zeros, np.array([0]), with_audio=False)
     packed = pack_joint([stream], subsegments=3, audio_tokens=2, pooled_grid=(1, 1))
@@ -71,7 +71,7 @@ def random_stream(rng: np.random.Generator, name: str) -> JointStream:
 
 
 @given(st.integers(0, 2**32))
-def test_every_valid_token_is_packed_once_with_its_like(seed: int) -> None:
+def test_every_valid_token_is_packed_once_in_its_group(seed: int) -> None:
     rng = np.random.default_rng(seed)
     streams = [random_stream(rng, f"stream {i}") for i in range(rng.integers(1, 4))]
     grid = (1, 2)
@@ -81,7 +81,7 @@ def test_every_valid_token_is_packed_once_with_its_like(seed: int) -> None:
     stacked = np.concatenate([index.numpy() for index in indices])
     values = stacked[packed.order.numpy()]
 
-    wanted = []  # (stream, sequence, source), value, coordinates
+    expected_tokens = []  # (stream, sequence, source), value, coordinates
     for number, stream in enumerate(streams):
         for i in range(len(stream.ids)):
             nth = 0
@@ -95,29 +95,31 @@ def test_every_valid_token_is_packed_once_with_its_like(seed: int) -> None:
                     nth += 1
                 segment = stream.segment[i, j]
                 source = 0 if stream.source is None else stream.source[i, segment]
-                place = (0.0, 0.0, segment / 16, (j + 1) / 1024)
-                wanted.append(((number, i, source), value, place))
+                coordinate = (0.0, 0.0, segment / 16, (j + 1) / 1024)
+                expected_tokens.append(((number, i, source), value, coordinate))
                 row = packed.rows[stream.name][i, j]
                 assert values[row] == value
-                assert tuple(packed.coordinates[row].tolist()) == place
+                assert tuple(packed.coordinates[row].tolist()) == coordinate
             if stream.images is not None:
                 for segment, image in enumerate(stream.images[i]):
                     source = 0 if stream.source is None else stream.source[i, segment]
                     for cell, (h, w) in enumerate(grid_coordinates(*grid).tolist()):
-                        wanted.append(((number, i, source), 1000 + image * 2 + cell, (h, w, segment / 16, 0.0)))
+                        expected_tokens.append(
+                            ((number, i, source), 1000 + image * 2 + cell, (h, w, segment / 16, 0.0))
+                        )
 
     groups = [
         sorted(zip(values[a:b], map(tuple, packed.coordinates[a:b].tolist()), strict=True)) for a, b in pairwise(starts)
     ]
     expected = [
-        sorted((value, place) for k, value, place in wanted if k == key)
-        for key in sorted({key for key, _, _ in wanted})
+        sorted((value, coordinate) for k, value, coordinate in expected_tokens if k == key)
+        for key in sorted({key for key, _, _ in expected_tokens})
     ]
     assert groups == expected
     assert packed.max_seqlen == max((len(group) for group in groups), default=0)
 
 
-def test_moving_keeps_everything() -> None:
+def test_moving_keeps_every_field() -> None:
     packed = pack_spans(np.array([[11, 12, PAD]]))
     moved = packed.to("cpu")
     assert type(moved) is type(packed)

@@ -1,4 +1,4 @@
-"""Every way between the official format and pretrained folders, runs' checkpoints among them."""
+"""Conversions between the official format, pretrained folders and checkpoints of runs."""
 
 from __future__ import annotations
 

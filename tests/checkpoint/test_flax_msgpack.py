@@ -1,4 +1,4 @@
-"""flax's msgpack files, well-formed and hostile. The bytes are made here, independently of the project's writer."""
+"""flax's msgpack files, valid and hostile, written here independently of the project's writer."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_data_that_is_not_a_tree_is_refused(content: bytes, message: str) -> Non
     ],
 )
 def test_claimed_size_reserves_no_memory(header: bytes) -> None:
-    # Nested, where a decoder that believes each header would reserve the file's size again and again.
+    # Nested: a decoder that trusts each header would reserve the size of the file many times.
     content = b"\x81\xa1a" + header * 200 + bytes(1 << 20)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Official checkpoints: every parameter once, every complaint names its parameter."""
+"""Official checkpoints: every parameter is loaded once, and every error names its parameter."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_form_of_source_loads(form: str, model: MerlotReserve, params: dic
 
 
 class OtherArray:
-    """An array that numpy can take and is not numpy's, as JAX's are."""
+    """An array that numpy can convert, like JAX's."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values

@@ -1,4 +1,4 @@
-"""The official layout covers the model exactly, at the sizes SPEC 4 states."""
+"""The official layout covers the model exactly, with the sizes of SPEC 4."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_both_ways_give_back_every_entry() -> None:
     parameters = dict(empty_model(lambda: MerlotReserve(config)).named_parameters())
     for entry in parameter_entries(config):
         array = np.arange(math.prod(entry.shape), dtype=np.float32).reshape(entry.shape)
-        there = entry.to_torch(array, parameters[entry.torch].shape)
-        np.testing.assert_array_equal(entry.to_flax(there), array)
+        value = entry.to_torch(array, parameters[entry.torch].shape)
+        np.testing.assert_array_equal(entry.to_flax(value), array)
         if entry.kernel:
-            # [in, …, out] there, [out, in] here: the last axis of the one is the first of the other.
-            assert torch.equal(there[:, 0], torch.from_numpy(array.reshape(parameters[entry.torch].shape[::-1])[0]))
+            # flax has [in, …, out], torch [out, in].
+            assert torch.equal(value[:, 0], torch.from_numpy(array.reshape(parameters[entry.torch].shape[::-1])[0]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -199,9 +200,11 @@ def test_every_command_has_help(command, capsys):
     assert "usage: reserve" in capsys.readouterr().out
 
 
-def test_backends_prints_the_table(capsys):
+def test_backends_prints_both_tables(capsys):
     assert main(["backends"]) == 0
-    assert "rotary_attention" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "rotary_attention" in printed
+    assert re.search(r"^pyav +file by file +picked$", printed, flags=re.MULTILINE)
 
 
 def test_demo_data_refuses_no_videos(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The reference's YAML, and complaints about what it may not say."""
+"""The reference's YAML, and errors for settings that are not supported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve.config.official import load_model_config, load_official_config
 
-# The settings of the reference's base configuration, as its file has them.
+# The settings in the reference's base configuration.
 BASE = {
     "data": {
         "train_fns": "gs://somewhere/train{:05d}of32800.tfrecord",
@@ -91,7 +91,7 @@ def test_every_section_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        ("data", {"num_text_seqs": 2}, "data.num_text_seqs must be 1, all that is supported; got 2"),
+        ("data", {"num_text_seqs": 2}, "data.num_text_seqs must be 1, the only supported value; got 2"),
         ("data", {"num_text2audio_seqs": 0}, "data.num_text2audio_seqs must be 1"),
         ("data", {"num_audio2text_seqs": True}, "data.num_audio2text_seqs must be 1.*; got True"),
         ("optimizer", {"adafactor": True}, "optimizer.adafactor must be False"),
@@ -154,7 +154,7 @@ def test_model_section_of_our_own_format_is_read(tmp_path: Path) -> None:
 
 def test_file_without_a_model_section_is_named(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("train: {seed: 3}\n")
-    with pytest.raises(ValueError, match="there is no section model"):
+    with pytest.raises(ValueError, match="has no section model"):
         load_model_config(tmp_path / "own.yaml")
 
 

@@ -48,8 +48,8 @@ def test_round_trip(tmp_path, start, stop):
     assert_same(load_segments(path, start, stop), segments(), start, stop)
 
 
-def test_name_that_is_no_utf8(tmp_path):
-    """As Python gives the file names that hold bytes of another encoding."""
+def test_video_id_that_is_not_utf8(tmp_path):
+    """Python's form of file names in another encoding."""
     path = tmp_path / "a.safetensors"
     save_segments(dataclasses.replace(segments(), video_id="vid\udce9o.mp4"), path)
     assert load_segments(path).video_id == "vid\udce9o.mp4"
@@ -76,7 +76,7 @@ def test_no_temporary_file_is_left(tmp_path):
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     save_segments(segments(2), path, key="old")
-    monkeypatch.setattr("reserve.data.store.os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("reserve.fs.os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_segments(segments(5), path, key="new")
     assert read_summary(path).key == "old"
@@ -85,7 +85,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_range_beyond_the_video(tmp_path):
     save_segments(segments(), tmp_path / "a.safetensors")
-    with pytest.raises(IndexError, match="3 to 6 of a video with 5"):
+    with pytest.raises(IndexError, match="3 to 6 are out of bounds: the video has 5"):
         load_segments(tmp_path / "a.safetensors", 3, 6)
 
 
@@ -137,23 +137,23 @@ def text(**fields):
         ({"num_segments": "many"}, {}, "header"),
         ({"key": None}, {}, "key"),
         ({"warnings": "3"}, {}, "header"),
-        ({"num_segments": "6"}, {}, "6 segments are announced"),
+        ({"num_segments": "6"}, {}, "its header counts 6 segments"),
         ({}, {"log_mel": None}, "it holds"),
         ({}, {"extra": np.zeros(1)}, "it holds"),
         ({}, {"start": np.zeros(5, np.float32)}, "start is F32"),
         ({}, {"log_mel": np.zeros((5, 188), np.float16)}, "log_mel is F16 of shape"),
         ({}, {"log_mel": np.full((5, 188, 64), np.nan, np.float16)}, "spectrograms"),
         ({}, {"playback_speed": np.full(5, 9, np.int32)}, "playback speeds"),
-        ({}, {"start": np.full(5, np.inf)}, "impossible times"),
+        ({}, {"start": np.full(5, np.inf)}, "times or playback speeds"),
         ({}, {"frame_offsets": np.array([0, 1, 2, 3, 4, 10**15])}, "frame offsets"),
         ({}, {"frame_offsets": np.array([0, 5, 3, 6, 7, 8])}, "frame offsets"),
         ({}, {"frame_offsets": np.zeros(4, np.int64)}, "4 frame offsets"),
-        ({}, {"text": np.frombuffer(b"{", dtype=np.uint8)}, "garbled"),
-        ({}, {"text": np.frombuffer(b"[" * 10**5, dtype=np.uint8)}, "garbled"),
-        ({}, {"text": text(words=[[["a", 1]]] * 5)}, "garbled"),
+        ({}, {"text": np.frombuffer(b"{", dtype=np.uint8)}, "text cannot be read"),
+        ({}, {"text": np.frombuffer(b"[" * 10**5, dtype=np.uint8)}, "text cannot be read"),
+        ({}, {"text": text(words=[[["a", 1]]] * 5)}, "text cannot be read"),
         ({}, {"text": text(words=[])}, "words of 0 segments"),
         ({}, {"text": text(words=[[["a", float("nan"), 1]]] * 5)}, "not finite"),
-        ({}, {"text": text(metadata=None)}, "garbled"),
+        ({}, {"text": text(metadata=None)}, "text cannot be read"),
     ],
 )
 def test_forged(tmp_path, header, tensors, reason):

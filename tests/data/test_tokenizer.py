@@ -25,6 +25,13 @@ def content() -> dict:
     return json.loads(SHIPPED.read_text("utf-8"))
 
 
+@pytest.fixture(scope="module")
+def small(content) -> dict:
+    """A file with the special tokens and bytes alone."""
+    vocabulary = {token: number for token, number in content["model"]["vocab"].items() if number < 184}
+    return {**content, "model": {**content["model"], "merges": [], "vocab": vocabulary}}
+
+
 def write(path: Path, content: object) -> Path:
     path.write_text(json.dumps(content), "utf-8")
     return path
@@ -108,17 +115,15 @@ def test_a_pickled_tokenizer_works(tokenizer):
     assert pickle.loads(pickle.dumps(tokenizer)).encode("hello world") == tokenizer.encode("hello world")
 
 
-def test_another_file_loads_in_its_place(tmp_path, content, tokenizer):
+def test_a_copy_in_the_released_format_loads(tmp_path, content, tokenizer):
     content = json.loads(json.dumps(content))
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]  # as the released file has it
     loaded = Tokenizer.load(write(tmp_path / "lowercase_encoder.json", content))
     assert loaded.encode("Hello world, again") == tokenizer.encode("Hello world, again")
 
 
-def test_smaller_vocabularies_load(tmp_path, content):
-    content = {**content, "model": {**content["model"], "merges": []}}
-    content["model"]["vocab"] = {k: v for k, v in content["model"]["vocab"].items() if v < 184}
-    assert Tokenizer.load(write(tmp_path / "bytes.json", content)).decode([48, 49]) == "ab"
+def test_smaller_vocabularies_load(tmp_path, small):
+    assert Tokenizer.load(write(tmp_path / "bytes.json", small)).decode([48, 49]) == "ab"
 
 
 def set_in(content: dict, path: str, value: object) -> dict:
@@ -132,9 +137,8 @@ def set_in(content: dict, path: str, value: object) -> dict:
     [
         ("model/vocab", {}, "must map 11 to 32768 tokens to ids; got 0 entries"),
         ("model/vocab", [1, 2], "got list"),
-        ("model/vocab/<|PAD|>", "zero", "must be the integers 0 to 32767"),
-        ("model/vocab/<|PAD|>", 10**12, "must be the integers 0 to 32767"),
-        ("model/vocab/one more", 32768, "got 32769 entries"),
+        ("model/vocab/<|PAD|>", "zero", "must be the integers 0 to 183"),
+        ("model/vocab/<|PAD|>", 10**12, "must be the integers 0 to 183"),
         ("model/merges", [["Ġ", "nowhere"]], "uses 'nowhere', which model.vocab lacks"),
         ("model/merges", [[1, 2]], "not a pair of tokens"),
         ("model/merges", None, "must be a list; got NoneType"),
@@ -153,17 +157,22 @@ def set_in(content: dict, path: str, value: object) -> dict:
         ("model/ignore_merges", True, "model.ignore_merges must be False"),
     ],
 )
-def test_files_of_another_layout_are_refused(tmp_path, content, path, value, message):
-    file = write(tmp_path / "hostile.json", set_in(content, path, value))
+def test_files_of_another_layout_are_refused(tmp_path, small, path, value, message):
+    file = write(tmp_path / "hostile.json", set_in(small, path, value))
     with pytest.raises(ValueError, match=message) as error:
         Tokenizer.load(file)
     assert str(file) in str(error.value)
 
 
-def test_swapped_special_tokens_are_refused(tmp_path, content):
-    vocabulary = {**content["model"]["vocab"], "<|UNK|>": RESETCTX, "<|RESETCTX|>": UNK}
+def test_vocabulary_that_is_too_large_is_refused(tmp_path, content):
+    with pytest.raises(ValueError, match="must map 11 to 32768 tokens to ids; got 32769 entries"):
+        Tokenizer.load(write(tmp_path / "large.json", set_in(content, "model/vocab/one more", 32768)))
+
+
+def test_swapped_special_tokens_are_refused(tmp_path, small):
+    vocabulary = {**small["model"]["vocab"], "<|UNK|>": RESETCTX, "<|RESETCTX|>": UNK}
     with pytest.raises(ValueError, match=r"<\|UNK\|> must have id 8 in model.vocab; it has 9"):
-        Tokenizer.load(write(tmp_path / "swapped.json", set_in(content, "model/vocab", vocabulary)))
+        Tokenizer.load(write(tmp_path / "swapped.json", set_in(small, "model/vocab", vocabulary)))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +180,7 @@ def test_swapped_special_tokens_are_refused(tmp_path, content):
     [b"", b"\xff\xfe\x00", b"[1, 2", b'"text"', b"null", b"[" * 100_000, SHIPPED.read_bytes()[:500_000]],
     ids=["empty", "binary", "cut list", "string", "null", "deep", "truncated"],
 )
-def test_files_that_are_no_tokenizer_are_refused(tmp_path, data):
+def test_files_that_are_not_a_tokenizer_are_refused(tmp_path, data):
     file = tmp_path / "broken.json"
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"broken\.json: not a tokenizer file"):

@@ -1,1 +1,1 @@
-"""What tests share: small data sets, media files, plain restatements of the model."""
+"""Shared helpers: small data sets, media files, a plain restatement of the model."""

@@ -1,4 +1,4 @@
-"""Makes small real media files, whose pictures and sounds tell their own time."""
+"""Writes small media files whose pictures and sounds encode their time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from reserve.data.decode.deadline import Deadline
+from reserve.data.decode.protocol import Deadline
 from reserve.errors import BadInput
 
 SIZE = (48, 64)
@@ -26,14 +26,14 @@ Style: Default,Arial,16,&Hffffff,0,0,2
 
 
 def number_picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A picture that shows `number` (0 to 255) as eight grey or white columns; black ones could be trimmed as bars."""
+    """A picture of `number` (0 to 255) as eight grey or white columns. Black ones could be trimmed as bars."""
     columns = [250 if number >> bit & 1 else 70 for bit in range(_BITS)]
     row = np.repeat(np.array(columns, dtype=np.uint8), size[1] // _BITS)
     return np.broadcast_to(row[None, :, None], (size[0], size[1], 3)).copy()
 
 
 def read_number(picture: np.ndarray) -> int:
-    """The number that a picture shows, of any size and after lossy coding."""
+    """The number in a picture of any size, also after lossy coding."""
     width = picture.shape[1] / _BITS
     levels = [picture[:, int((bit + 0.5) * width)].mean() for bit in range(_BITS)]
     return sum(1 << bit for bit, level in enumerate(levels) if level > 160)
@@ -57,7 +57,7 @@ def find_clicks(waveform: np.ndarray, rate: int) -> list[float]:
 
 
 class ExpiresAfter(Deadline):
-    """A deadline that passes at its `checks`-th check."""
+    """A deadline that expires after `checks` checks."""
 
     def __init__(self, checks: int) -> None:
         super().__init__(1e9)

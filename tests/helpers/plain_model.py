@@ -1,4 +1,4 @@
-"""MERLOT Reserve restated as plainly as possible from SPEC 4 to 8: padded, dense, with boolean masks, in float64.
+"""A plain restatement of MERLOT Reserve from SPEC 4 to 8: padded, dense, with boolean masks, in float64.
 
 It works on weights in the official names and shapes and shares nothing with the project but the ids of the special
 tokens and the configuration's dataclasses, so that a mistake has to be made twice to go unseen.
@@ -19,7 +19,7 @@ from reserve.tasks.pretrain.batch import BatchChoices
 from reserve.tasks.pretrain.text import MaskedText
 
 MASKED_SCORE = -1e30
-"""Where attention may not go; finite, so that a row that may go nowhere is harmless."""
+"""Score of masked entries; finite, so that a fully masked row is harmless."""
 
 
 def centred(n: int) -> list[int]:
@@ -182,15 +182,15 @@ class PlainModel:
         valid = ids != PAD
         source = torch.zeros(n, length, dtype=torch.long) if sources is None else sources.gather(1, segments)
         if frames is not None:
-            shown, cells = frames.shape[1:3]
+            num_images, cells = frames.shape[1:3]
             rows, columns = (side // self.config.vit_pooling_ratio for side in self.config.output_grid)
-            place = self.grid(rows, columns).repeat(shown, 1)
-            segment = torch.arange(shown).repeat_interleave(cells)
+            place = self.grid(rows, columns).repeat(num_images, 1)
+            segment = torch.arange(num_images).repeat_interleave(cells)
             image = torch.cat([place, (segment / 16)[:, None], torch.zeros(len(segment), 1)], 1)
             x = torch.cat([x, frames.flatten(1, 2)], 1)
             coordinates = torch.cat([coordinates, image.expand(n, -1, -1)], 1)
-            valid = torch.cat([valid, torch.ones(n, shown * cells, dtype=torch.bool)], 1)
-            one = torch.zeros(n, shown, dtype=torch.long) if sources is None else sources
+            valid = torch.cat([valid, torch.ones(n, num_images * cells, dtype=torch.bool)], 1)
+            one = torch.zeros(n, num_images, dtype=torch.long) if sources is None else sources
             source = torch.cat([source, one.repeat_interleave(cells, 1)], 1)
         x = torch.cat([x, x.new_zeros(n, tail, x.shape[-1])], 1)
         coordinates = torch.cat([coordinates, coordinates.new_zeros(n, tail, 4)], 1)
@@ -226,8 +226,8 @@ class PlainModel:
         sound_cls, sound_pooled = self.audio(clips.flatten(0, 1))
         sound_cls = sound_cls.view(examples, data.num_subsegments, -1)
         sounds = sound_pooled.view(examples, data.num_subsegments, *sound_pooled.shape[1:])
-        groups, shown = data.num_segment_groups, data.segments_per_group
-        frames = frame_pooled.view(examples * groups, shown, *frame_pooled.shape[1:])
+        groups, per_group = data.num_segment_groups, data.segments_per_group
+        frames = frame_pooled.view(examples * groups, per_group, *frame_pooled.shape[1:])
 
         def stream(name: str, part: str) -> torch.Tensor:
             arrays = [getattr(getattr(text, name), part) for text in texts]
@@ -238,11 +238,11 @@ class PlainModel:
             pointers = stream(name, "audio_ptr")
             joint[name] = self.joint(
                 stream(name, "ids"),
-                (pointers // data.num_audio_subsegments) % shown,
+                (pointers // data.num_audio_subsegments) % per_group,
                 sounds=sounds.repeat_interleave(groups, 0) if name == "audio2text" else None,
                 audio_ptr=pointers,
                 frames=frames,
-                sources=torch.from_numpy(getattr(choices, f"{name}_source").reshape(-1, shown)),
+                sources=torch.from_numpy(getattr(choices, f"{name}_source").reshape(-1, per_group)),
                 tail=tail,
             )
         ids = stream("audio_text_matching", "ids")

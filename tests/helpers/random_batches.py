@@ -18,7 +18,7 @@ VOCABULARY = 50
 
 
 def random_weights(config: ModelConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """float32 arrays by flax name, so large that attention is far from uniform and every bias shows."""
+    """float32 arrays by flax name, large enough that attention is far from uniform and every bias matters."""
     weights = {}
     for entry in parameter_entries(config):
         noise = rng.standard_normal(entry.shape)
@@ -99,7 +99,7 @@ def _text2audio(i: int, targets: list[int], rng: np.random.Generator) -> list[To
     if i not in targets:
         return _words(rng, i)
     span = targets.index(i)
-    # One of the two is sometimes missing.
+    # Either is sometimes missing.
     return [t for t in ((MASK, i, span), (MASKAUDIO, i, span)) if rng.random() < 0.8]
 
 
@@ -129,7 +129,7 @@ def _random_text(data: DataConfig, first: int, rng: np.random.Generator) -> list
 
 
 def _padded(rows: list[list[Token]], length: int, rng: np.random.Generator) -> TokenStream:
-    """Cut or padded to `length`; a word here and there is PAD, which keeps its place."""
+    """Rows cut or padded to `length`, with a few words replaced by PAD."""
     full = np.full((len(rows), length, 3), (PAD, -1, -1), np.int32)
     for i, row in enumerate(rows):
         kept = [(PAD, -1, -1) if t[0] >= 10 and rng.random() < 0.1 else t for t in row[:length]]

@@ -12,20 +12,20 @@ from tests.helpers.small_stores import DATA
 
 
 def evaluate_at_random(dataset: PretrainDataset, *, right: bool = False, value: float | None = None) -> Evaluation:
-    """An evaluation of `dataset` with random predictions, the right ones, or `value` in place of every number."""
+    """An evaluation of `dataset` with random predictions, correct ones (`right`), or all numbers equal to `value`."""
     items = [dataset[0, example] for example in range(len(dataset))]
     masked = [np.unique(text.audio_ptr[text.ids == MASKAUDIO]) for text in (item.text.text2audio for item in items)]
-    said = [np.flatnonzero((item.text.text_spans != PAD).any(1)) for item in items]
+    spoken = [np.flatnonzero((item.text.text_spans != PAD).any(1)) for item in items]
     every = {
         "imgs_to_audio": (DATA.num_segments, [np.arange(DATA.num_segments)] * len(items)),
         "text_to_audio": (DATA.num_subsegments, masked),
-        "stuff_to_span": (DATA.num_text_spans, said),
+        "stuff_to_span": (DATA.num_text_spans, spoken),
     }
     generator = torch.Generator().manual_seed(0)
     rankings = []
-    for name, (per_example, asked) in every.items():
+    for name, (per_example, queried) in every.items():
         queries = torch.tensor(
-            [example * per_example + p for example, places in enumerate(asked) for p in places.tolist()]
+            [example * per_example + p for example, places in enumerate(queried) for p in places.tolist()]
         )
         keys = queries if name == "stuff_to_span" else torch.arange(per_example * len(items))
         y = torch.randn(len(keys), 16, generator=generator)

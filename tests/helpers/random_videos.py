@@ -1,4 +1,4 @@
-"""Random arguments of embed_video, and what the restatement makes of them."""
+"""Random arguments of embed_video, and their embedding by the restatement."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from reserve.config import ModelConfig
 from tests.helpers.plain_model import PlainModel
 
 LENGTH, PADDING = 19, 2
-"""Tokens of each video, and how many of them are padding at the end."""
+"""Tokens per video, and how many of them are padding at the end."""
 
 
 def random_video(
     config: ModelConfig, segments: int, grid: tuple[int, int], *, videos: int = 2, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.Tensor]:
-    """Images on `grid`, sounds, and tokens of all kinds."""
+    """Images on `grid`, audio clips, and tokens of all kinds."""
     generator = torch.Generator().manual_seed(segments)
     height, width = (side * config.vit_patch_size for side in grid)
     tokens = torch.randint(10, config.vocab_size, (videos, LENGTH), generator=generator)
@@ -30,13 +30,13 @@ def random_video(
     }
 
 
-def restated(plain: PlainModel, given: dict[str, torch.Tensor]) -> torch.Tensor:
-    """embed_video by the restatement, whose configuration has the images' grid; arbitrary at padding."""
+def restated(plain: PlainModel, arguments: dict[str, torch.Tensor]) -> torch.Tensor:
+    """embed_video by the restatement, which must be configured for the grid of the images. Arbitrary at padding."""
     out = plain.joint(
-        given["tokens"],
-        given["subsegments"] // 3,
-        sounds=torch.stack([plain.audio(clips)[1] for clips in given["audio_clips"]]),
-        audio_ptr=given["subsegments"],
-        frames=torch.stack([plain.vision(images)[1] for images in given["images"]]),
+        arguments["tokens"],
+        arguments["subsegments"] // 3,
+        sounds=torch.stack([plain.audio(clips)[1] for clips in arguments["audio_clips"]]),
+        audio_ptr=arguments["subsegments"],
+        frames=torch.stack([plain.vision(images)[1] for images in arguments["images"]]),
     )
     return out / torch.sqrt((out**2).sum(-1, keepdim=True) + 1e-5)

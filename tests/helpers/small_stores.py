@@ -1,4 +1,4 @@
-"""Small data sets of store files made by hand, in which everything says what it is: no video is decoded.
+"""Small data sets of store files with recognisable contents, made without decoding a video.
 
 Segment `s` of video `v` has a frame of one colour with a dark bar towards the right, words that no other segment has,
 and a spectrogram whose channel 0 is the segment's number over all videos and whose channel 1 counts frames.
@@ -39,7 +39,7 @@ def tokenizer() -> Tokenizer:
 
 @cache
 def vocabulary() -> list[str]:
-    """Words that are one token each, each once."""
+    """Distinct words that are a single token each."""
     words = dict.fromkeys(tokenizer().decode([token]).strip() for token in range(3000, 4500))
     return [word for word in words if word.isascii() and word.isalpha() and len(tokenizer().encode(word)) == 1]
 

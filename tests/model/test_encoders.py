@@ -1,4 +1,4 @@
-"""What the encoders accept. Their values are held to the restatement in test_plain_model.py."""
+"""Inputs and shapes of the encoders; test_plain_model.py checks their values."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def model() -> MerlotReserve:
     return MerlotReserve(CONFIG).requires_grad_(False)
 
 
-def test_bytes_and_their_fractions_are_the_same_image(model: MerlotReserve) -> None:
+def test_bytes_and_fractions_give_the_same_encoding(model: MerlotReserve) -> None:
     pixels = torch.randint(0, 256, (2, 16, 24, 3), dtype=torch.uint8)
     torch.testing.assert_close(model.vision_encoder(pixels).cls, model.vision_encoder(pixels / 255).cls)
 
 
 @pytest.mark.parametrize("weights", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("images", [torch.float32, torch.float64, torch.uint8])
-def test_images_of_another_precision_than_the_weights(weights: torch.dtype, images: torch.dtype) -> None:
+def test_images_may_have_another_dtype_than_the_weights(weights: torch.dtype, images: torch.dtype) -> None:
     model = MerlotReserve(CONFIG).to(weights).requires_grad_(False)
     assert model.vision_encoder(torch.zeros(1, 16, 24, 3, dtype=images)).cls.dtype == weights
     assert model.audio_encoder(torch.zeros(1, 60, 65)).cls.dtype == weights
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (4, 6), (6, 4), (18, 32), (24, 24)])
-def test_every_grid_gives_its_own_number_of_tokens(model: MerlotReserve, grid: tuple[int, int]) -> None:
+def test_the_grid_sets_the_number_of_tokens(model: MerlotReserve, grid: tuple[int, int]) -> None:
     encoded = model.vision_encoder(torch.rand(2, grid[0] * 4, grid[1] * 4, 3))
     assert encoded.cls.shape == (2, 64)
     assert encoded.seq.shape == (2, grid[0] * grid[1], 64)

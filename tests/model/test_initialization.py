@@ -7,22 +7,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
+from reserve.model.initialization import initialize
 from reserve.model.merlot_reserve import MerlotReserve
 from tests.helpers.tiny import tiny
 
 CONFIG = tiny(hidden_size=128, vocab_size=500, vit_patch_size=8, output_grid=(12, 20))
-# Of a normal cut at two standard deviations.
-CUT = 0.87962566103423978
+# Standard deviation of a unit normal truncated at two sigma.
+TRUNCATED_STD = 0.87962566103423978
 
 
 def expected_std(name: str, fan_in: int) -> float:
     if ".pool." in name:
         return 1 / math.sqrt(fan_in)
-    return CUT * min(18 / fan_in, 0.02) / math.sqrt(2)
+    return TRUNCATED_STD * min(18 / fan_in, 0.02) / math.sqrt(2)
 
 
-def test_every_parameter_is_drawn_anew() -> None:
+def test_every_parameter_is_initialised() -> None:
     torch.manual_seed(0)
     model = MerlotReserve(CONFIG)
     with torch.no_grad():
@@ -39,14 +41,16 @@ def test_every_parameter_is_drawn_anew() -> None:
             std = expected_std(name, parameter.shape[1])
             # Five standard errors of a standard deviation.
             assert abs(parameter.std() / std - 1) < 5 / math.sqrt(2 * parameter.numel()), name
-            assert parameter.abs().max() <= 2 * std / CUT * (1 + 1e-6), name
+            assert parameter.abs().max() <= 2 * std / TRUNCATED_STD * (1 + 1e-6), name
         else:
             assert abs(parameter.std() / 0.02 - 1) < 5 / math.sqrt(2 * parameter.numel()), name
 
 
 def test_wide_embeddings_are_xavier_uniform() -> None:
     torch.manual_seed(0)
-    weight = MerlotReserve(replace(CONFIG, hidden_size=832)).token_embedding.weight
+    embedding = nn.Embedding(500, 832)
+    initialize(nn.ModuleList([embedding]), 1.0)
+    weight = embedding.weight
     bound = math.sqrt(6 / (500 + 832))
     assert weight.abs().max() <= bound
     assert weight.abs().max() > 0.999 * bound
@@ -62,5 +66,5 @@ def test_scale_multiplies_the_kernels(name: str) -> None:
     torch.testing.assert_close(scaled, 3 * plain)
 
 
-def test_temperatures_start_where_asked() -> None:
+def test_init_log_scale_sets_the_temperatures() -> None:
     assert MerlotReserve(replace(CONFIG, init_log_scale=2.5)).contrastive_scales.tolist() == [2.5] * 3

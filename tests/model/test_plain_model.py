@@ -159,7 +159,7 @@ def test_gradient_of_every_parameter(case: Case) -> None:
     for name, expected in zip(weights, truth, strict=True):
         gradient = parameters[entries[name].torch].grad
         ours = (gradient.T if entries[name].kernel else gradient).reshape(expected.shape)
-        # Some are zero but for rounding, which is of the size of the largest.
+        # Some are zero up to rounding, which scales with the largest gradient.
         error = torch.linalg.vector_norm(ours - expected)
         assert error <= BOUND * torch.linalg.vector_norm(expected) + 1e-14 * largest, name
 
@@ -191,6 +191,6 @@ def test_cases_reach_what_the_golden_batch_does_not() -> None:
             "several videos": (sources != sources[:, :1]).any(),
             "PAD inside": ((matching[:, :-1] == 0) & (matching[:, 1:] != 0)).any(),
         }
-        seen |= {what for what, there in occurs.items() if there}
-        everything = set(occurs)
-    assert seen == everything
+        seen |= {what for what, occurred in occurs.items() if occurred}
+        every_condition = set(occurs)
+    assert seen == every_condition

@@ -1,4 +1,4 @@
-"""Pretrained folders: what is saved comes back, and what is damaged is named."""
+"""Pretrained folders: a saved model loads unchanged, and errors name what is damaged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(model: MerlotReserve, tmp_path: Path) -> Path:
     return tmp_path / "pretrained"
 
 
-def test_model_comes_back(model: MerlotReserve, folder: Path) -> None:
+def test_a_saved_model_loads_unchanged(model: MerlotReserve, folder: Path) -> None:
     loaded = MerlotReserve.from_pretrained(folder)
     assert loaded.config == CONFIG
     assert loaded.state_dict().keys() == model.state_dict().keys()
@@ -80,7 +80,7 @@ def test_hub_id_is_found_in_the_cache(model: MerlotReserve, tmp_path: Path) -> N
 
 
 def test_hub_id_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="someone/else is no folder, and the hub did not give it"):
+    with pytest.raises(CheckpointError, match="someone/else is not a folder and could not be fetched from the hub"):
         MerlotReserve.from_pretrained("someone/else", cache_dir=tmp_path, local_files_only=True)
 
 
@@ -200,7 +200,7 @@ def head_folder(tmp_path: Path) -> Path:
     return tmp_path / "head"
 
 
-def test_a_subclass_comes_back_whole(head_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_saved_subclass_loads_unchanged(head_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(1)
     expected = WithHead(HEAD_CONFIG)
     loaded = WithHead.from_pretrained(head_folder)
@@ -213,7 +213,7 @@ def test_a_subclass_comes_back_whole(head_folder: Path, caplog: pytest.LogCaptur
     assert pretrained_step(head_folder) == 3
 
 
-def test_a_subclass_of_a_base_folder_names_what_is_new(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_loading_a_base_folder_warns_of_the_weights_it_lacks(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     loaded = WithHead.from_pretrained(folder, classes=2)
     assert (type(loaded), loaded.classifier.weight.shape) == (WithHead, (2, 64))
     assert torch.equal(loaded.head.weight, MerlotReserve.from_pretrained(folder).head.weight)
@@ -222,7 +222,7 @@ def test_a_subclass_of_a_base_folder_names_what_is_new(folder: Path, caplog: pyt
     )
 
 
-def test_the_base_of_a_subclass_folder_names_what_it_leaves_out(
+def test_loading_a_subclass_folder_warns_of_the_weights_that_are_ignored(
     head_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     loaded = MerlotReserve.from_pretrained(head_folder)
@@ -356,7 +356,7 @@ def test_a_model_that_holds_another_comes_back_whole(tmp_path: Path) -> None:
     assert (loaded.seen.tolist(), loaded.table.tolist(), loaded.scale) == ([7] * 5, [0, 1, 2, 3], 8.0)
 
 
-def test_restoring_wants_the_very_class_and_settings(folder: Path, head_folder: Path) -> None:
+def test_restoring_requires_the_same_class_and_settings(folder: Path, head_folder: Path) -> None:
     torch.manual_seed(2)
     model = MerlotReserve(CONFIG)
     model.restore(folder)

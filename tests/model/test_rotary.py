@@ -1,4 +1,4 @@
-"""Coordinates and angles, by hand from SPEC 5."""
+"""Coordinates and angles against values computed by hand from SPEC 5."""
 
 from __future__ import annotations
 

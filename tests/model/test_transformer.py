@@ -1,4 +1,4 @@
-"""The transformer's parts against PyTorch's own, and packed sequences apart from each other."""
+"""The transformer's layers against PyTorch's, and the independence of packed sequences."""
 
 from __future__ import annotations
 

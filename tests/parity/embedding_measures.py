@@ -1,4 +1,4 @@
-"""embed_video on every grid and number of segments: against the float64 restatement, and against itself."""
+"""embed_video on every grid and number of segments, against the float64 restatement and against itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = tiny(vocab_size=50, output_grid=(12, 20))
 
 @torch.no_grad()
 def embeddings(_: Golden) -> list[Figure]:
-    """The worst of 1 to 8 segments on each grid; nothing of these is recorded from the reference."""
+    """The worst of 1 to 8 segments on each grid. The reference's recordings do not cover these."""
     weights = random_weights(CONFIG, np.random.default_rng(0))
     model = load_official(weights, CONFIG).double()
     figures = []
@@ -32,17 +32,17 @@ def embeddings(_: Golden) -> list[Figure]:
         plain = PlainModel({k: torch.from_numpy(v).double() for k, v in weights.items()}, config, DataConfig())
         worst = {"against the restatement": 0.0, "alone and among others": 0.0, "norm": 0.0, "padding": 0.0}
         for segments in SEGMENTS:
-            given = random_video(CONFIG, segments, grid, dtype=torch.float64)
-            ours = model.embed_video(**given)
+            arguments = random_video(CONFIG, segments, grid, dtype=torch.float64)
+            ours = model.embed_video(**arguments)
             vectors, padding = ours[:, :-PADDING], ours[:, -PADDING:]
-            alone = model.embed_video(**{name: value[:1] for name, value in given.items()})
-            now = {
-                "against the restatement": relative(vectors.numpy(), restated(plain, given)[:, :-PADDING].numpy()),
+            alone = model.embed_video(**{name: value[:1] for name, value in arguments.items()})
+            measured = {
+                "against the restatement": relative(vectors.numpy(), restated(plain, arguments)[:, :-PADDING].numpy()),
                 "alone and among others": relative(alone.numpy(), ours[:1].numpy()),
                 "norm": float((vectors.norm(dim=-1) - 1).abs().max()),
                 "padding": float(padding.abs().max()),
             }
-            worst = {name: max(value, now[name]) for name, value in worst.items()}
+            worst = {name: max(value, measured[name]) for name, value in worst.items()}
         place = f"grid {grid[0]} x {grid[1]}, 1 to 8 segments"
         figures += [
             Figure(f"{place}: against the restatement", "relative error", worst["against the restatement"], 1e-9),

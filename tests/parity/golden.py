@@ -1,4 +1,4 @@
-"""The reference's recorded tensors, as the arguments of this project's functions."""
+"""The reference's recorded tensors as arguments of this project's functions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Golden:
         return load_official(self.folder / "tiny.ckpt.msgpack", self.model)
 
     def batch(self) -> PretrainBatch:
-        """The batch of `tiny` with the random choices the reference made."""
+        """The batch of `tiny` with the reference's random choices."""
         return self.make_batch(self.arrays("tiny.batch.npz"), self.arrays("tiny.forward.npz"))
 
     def make_batch(self, raw: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> PretrainBatch:

@@ -1,4 +1,4 @@
-"""How far the masking's statistics are from the reference's, over as many draws of its two recorded examples."""
+"""Masking statistics against the reference's, over as many draws of its two recorded examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA, MODEL = DataConfig(), ModelConfig()
 RECORDS = ["dense", "sparse"]
 STREAMS = ["text2audio", "audio2text", "audio_text_matching", "random_text"]
 DRAWS = 400
-# The prefixes' ids in the released vocabulary.
+# Ids of the prefixes in the released vocabulary.
 PREFIXES = MetadataPrefixes(*(np.array(ids, np.int32) for ids in ([3388, 35], [2026, 35], [10884, 35])))
 
 
@@ -51,7 +51,7 @@ def statistics(masked: MaskedText) -> dict[str, float]:
 
 
 def masking(golden: Golden) -> list[Figure]:
-    """Every mean that the reference's statistics hold, of each recorded example."""
+    """Every mean in the reference's statistics, for each recorded example."""
     return [figure for name in RECORDS for figure in _of_record(golden.folder, name)]
 
 
@@ -69,7 +69,7 @@ def _of_record(folder: Path, name: str) -> list[Figure]:
     for statistic, theirs in stats.items():
         ours = np.array([draw[statistic] for draw in draws])
         difference = abs(float(ours.mean()) - theirs["mean"])
-        # Of the difference of two means.
+        # Standard error of the difference of two means.
         error = float(np.sqrt((ours.std() ** 2 + theirs["std"] ** 2) / DRAWS))
         if error == 0:
             figures.append(Figure(f"{name}: {statistic}", "difference of what never varies", difference, 1e-9))

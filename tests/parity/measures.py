@@ -1,16 +1,16 @@
-"""How far this project is from the reference: each function gives figures with the bound they must keep."""
+"""Distances from the reference: each function returns figures and their bounds."""
 
 from __future__ import annotations
 
 import copy
 import json
+import pickle
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from reserve.batch.packing import PackedSequences
 from reserve.batch.streams import TokenStream
@@ -29,10 +29,11 @@ from reserve_kernels import BF16AdamW, log_mel_spectrogram
 from reserve_kernels.adamw.reference import decode_second_moment
 from reserve_kernels.contrastive.reference import scaled
 from reserve_kernels.log_mel.reference import mel_filterbank
+from tests.helpers.ranks import run_ranks
 from tests.parity.figures import Figure, largest, relative
 from tests.parity.golden import STREAMS, Golden
 
-# Zero but for rounding noise, as the golden's README says: softmax ignores what is added to all scores of a query.
+# Zero up to rounding: softmax is invariant to a constant added to all scores of a query.
 ZERO_GRADIENTS = ("seq_attnpool/key/bias",)
 
 
@@ -90,16 +91,16 @@ def _token_rows(packed: PackedSequences) -> dict[str, np.ndarray]:
     images = len(packed.image_index)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    # Images come last in what `order` sorts: those of text2audio, then those of audio2text.
-    shown = dict(zip(("text2audio", "audio2text"), np.split(place[len(order) - images :], 2), strict=True))
+    # `order` has the images last: those of text2audio, then those of audio2text.
+    image_rows = dict(zip(("text2audio", "audio2text"), np.split(place[len(order) - images :], 2), strict=True))
     return {
-        name: np.concatenate((rows, shown[name].reshape(len(rows), -1)), axis=1) if name in shown else rows
+        name: np.concatenate((rows, image_rows[name].reshape(len(rows), -1)), axis=1) if name in image_rows else rows
         for name, rows in packed.rows.items()
     }
 
 
 def _mask_difference(packed: PackedSequences, rows: np.ndarray, theirs: dict[str, np.ndarray], name: str) -> float:
-    """Two tokens attend to each other if they are in one group: against the mask of the padded sequences."""
+    """Compares the packed groups, in which tokens attend to each other, with the mask of the padded sequences."""
     group = np.searchsorted(packed.cu_seqlens.numpy(), rows, side="right")
     ours = (group[:, :, None] == group[:, None]) & (rows >= 0)[:, :, None] & (rows >= 0)[:, None]
     return float((ours != theirs[f"mm_inputs/{name}/attention_mask"]).sum())
@@ -177,7 +178,7 @@ def _gradient_figures(model, theirs: dict[str, np.ndarray]) -> list[Figure]:
 def optimizer(golden: Golden, setting: str, *, exact_gradients: bool = False) -> list[Figure]:
     """Three steps of `bf16_adam` or `fp32_adam` on the golden batch.
 
-    `exact_gradients` computes them in float64: what then still differs is the recording's own rounding.
+    `exact_gradients` computes them in float64: remaining differences are due to the recording's rounding.
     """
     theirs = {k.removeprefix(f"{setting}/"): v for k, v in golden.arrays("tiny.optimizer.npz").items() if setting in k}
     model, batch = golden.load_model(), golden.batch()
@@ -262,14 +263,14 @@ def _moment_figures(adam, parameters, entries, theirs, name, moment, seen_gradie
 
 
 def _value(bits: np.ndarray, moment: str) -> np.ndarray:
-    """What stored bits stand for; of the second moment its root, which is on the scale of the gradient."""
+    """The value of stored bits; for the second moment its square root, which is on the scale of the gradient."""
     stored = torch.from_numpy(bits.view(np.int16).copy()).view(torch.bfloat16)
     value = stored.double() if moment == "m" else decode_second_moment(stored).double().sqrt()
     return value.numpy()
 
 
 def _step_number(bits: np.ndarray, moment: str) -> np.ndarray:
-    """Bit patterns as whole numbers whose neighbours are neighbouring stored values."""
+    """Maps bit patterns to integers so that neighbouring stored values have neighbouring integers."""
     magnitude, negative = (bits & 0x7FFF).astype(np.int64), bits >> 15 == 1
     if moment == "v":
         # The sign is the last bit of precision: a negative lies between its magnitude and the next. Zero is negative.
@@ -316,11 +317,11 @@ def log_mel(golden: Golden) -> list[Figure]:
     return figures
 
 
-def _device(rank: int, folder: str, address: str, results) -> None:
+def _device(rank: int, golden_folder: str, out: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=2)
     try:
-        golden = Golden(Path(folder))
+        golden = Golden(Path(golden_folder))
         recorded = golden.arrays("tiny.devices2.npz")
         raw = {k.removeprefix("batch/"): v[rank] for k, v in recorded.items() if k.startswith("batch/")}
         choices = {k: v[rank] for k, v in recorded.items() if k.startswith("activations/")}
@@ -335,13 +336,14 @@ def _device(rank: int, folder: str, address: str, results) -> None:
         for figure in figures:
             figure.what = f"device {rank}: {figure.what}"
         mean = {k.removeprefix("mean_grads/"): v for k, v in recorded.items() if k.startswith("mean_grads/")}
-        results.put(figures + (_gradient_figures(model, mean) if rank == 0 else []))
+        figures += _gradient_figures(model, mean) if rank == 0 else []
+        Path(out, str(rank)).write_bytes(pickle.dumps(figures))
     finally:
         dist.destroy_process_group()
 
 
 class PairsModule(torch.nn.Module):
-    """The forward pass as a module of its own, for DistributedDataParallel to average gradients of."""
+    """The forward pass as a module, so that DistributedDataParallel averages its gradients."""
 
     def __init__(self, model) -> None:
         super().__init__()
@@ -353,11 +355,7 @@ class PairsModule(torch.nn.Module):
 
 def two_devices(golden: Golden) -> list[Figure]:
     """Two processes over gloo."""
-    results = mp.get_context("spawn").SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
-        address = f"file://{folder}/rendezvous"
-        workers = mp.spawn(_device, (str(golden.folder), address, results), nprocs=2, join=False)
-        figures = results.get() + results.get()
-        while not workers.join():
-            pass
+    with tempfile.TemporaryDirectory() as out:
+        run_ranks(_device, str(golden.folder), out)
+        figures = [figure for rank in range(2) for figure in pickle.loads(Path(out, str(rank)).read_bytes())]
     return sorted(figures, key=lambda f: f.what)

@@ -1,4 +1,4 @@
-"""Writes docs/parity.md: every figure of the comparison with the reference, and its bound. `make parity` runs it."""
+"""Writes docs/parity.md, the figures of the comparison with the reference and their bounds. `make parity` runs it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def measure_all(golden: Golden) -> dict[str, list[Figure]]:
 
 
 def write_page(figures: dict[str, list[Figure]], version: str) -> str:
-    """The page as Markdown: the worst of each group and measure, then everything."""
+    """The page as Markdown: the worst figure of each group and measure, then all figures."""
     lines = [INTRODUCTION, f"Measured with PyTorch {version}.", "", "## The worst of each kind", ""]
     lines += _table(["group", "measure", "figures", "worst", "bound", "where"])
     for group, members in figures.items():
@@ -55,7 +55,7 @@ def write_page(figures: dict[str, list[Figure]], version: str) -> str:
 
 
 def read_page(text: str) -> dict[str, list[tuple[str, str, str]]]:
-    """What each group of a page compares: (compared, measure, bound) of its rows."""
+    """The rows of each group on a page, as (compared, measure, bound)."""
     groups: dict[str, list[tuple[str, str, str]]] = {}
     for part in text.split("<summary>")[1:]:
         name = part.split("</summary>")[0].rsplit(":", 1)[0]
@@ -65,7 +65,7 @@ def read_page(text: str) -> dict[str, list[tuple[str, str, str]]]:
 
 
 def row_keys(figures: dict[str, list[Figure]]) -> dict[str, list[tuple[str, str, str]]]:
-    """What `read_page` gives for a page of these figures."""
+    """The result of `read_page` for a page of these figures."""
     return {group: [(f.what, f.measure, _bound(f)) for f in members] for group, members in figures.items()}
 
 
@@ -88,7 +88,7 @@ def _bound(figure: Figure) -> str:
 def main() -> None:
     folder = ROOT.parent / "shared" / "golden"
     if not folder.is_dir():
-        sys.exit(f"{folder} is not here: there is nothing to compare with")
+        sys.exit(f"{folder} does not exist: there is nothing to compare with")
     torch.set_num_threads(1)
     figures = measure_all(Golden(folder))
     PAGE.parent.mkdir(exist_ok=True)

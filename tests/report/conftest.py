@@ -1,4 +1,4 @@
-"""A small data set and a ranking of it."""
+"""A small data set and a random evaluation of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page says of a segment is what the data set has there."""
+"""The page shows a segment as it is in the data set."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ A = DATA.num_audio_subsegments
 
 
 @pytest.fixture(scope="module")
-def held_out(dataset, evaluation) -> HeldOut:
+def held_out(dataset, evaluation) -> SegmentLookup:
     return SegmentLookup(dataset, evaluation)
 
 
 @pytest.fixture(scope="module")
-def shown(held_out, evaluation):
-    """All segments with a masked sound: {(example, segment): what is shown}."""
+def views(held_out, evaluation):
+    """Every segment with a masked sound, by (example, segment)."""
     chosen = choose_segments(evaluation, A, count=100)
     return {place: held_out.segment(*place) for place in chosen}
 
@@ -48,8 +48,8 @@ def test_without_masked_sounds_any_segment_is_shown(evaluation):
     assert len(choose_segments(silent, A)) == 6
 
 
-def test_a_segment_shows_its_own_frame_video_and_time(dataset, shown):
-    for (example, segment), view in shown.items():
+def test_a_segment_shows_its_own_frame_video_and_time(dataset, views):
+    for (example, segment), view in views.items():
         video, index = dataset.plans[example].segments[segment]
         assert (view.video, view.start, view.playback_speed) == (f"video-{video}.mp4", 5.0 * index, 1)
         assert view.frame == frame_uri(dataset[0, example].images[segment])
@@ -57,33 +57,33 @@ def test_a_segment_shows_its_own_frame_video_and_time(dataset, shown):
         assert view.frame_answer.truth.is_true
 
 
-def test_the_gaps_filled_with_the_true_words_give_the_transcript(shown):
-    """Of both streams: what is read, the masked words and, as a sound, what is heard follow each other as spoken."""
+def test_the_gaps_filled_with_the_true_words_give_the_transcript(views):
+    """In both streams, visible text and true words of the masks follow in spoken order."""
     place = {word: index for index, word in enumerate(vocabulary())}
-    for view in shown.values():
+    for view in views.values():
         for transcript in view.transcripts:
-            said = []
+            spoken = []
             for piece in transcript.pieces:
                 answer = transcript.answers.get(piece.number)
-                said += (answer.truth.text if answer else piece.text).split()
-            order = [place[word] for word in said]
+                spoken += (answer.truth.text if answer else piece.text).split()
+            order = [place[word] for word in spoken]
             assert order == sorted(order)
             if transcript.stream == "text2audio" and not any(p.kind == "mask" and p.outside for p in transcript.pieces):
                 assert order == list(range(order[0], order[0] + len(order)))
 
 
-def test_words_are_marked_as_before_or_after_the_segment(dataset, shown):
-    for (example, segment), view in shown.items():
+def test_words_are_marked_as_before_or_after_the_segment(dataset, views):
+    for (example, segment), view in views.items():
         own = set(segment_words(number(dataset, example, segment)))
         pieces = view.transcripts[0].pieces
         inside = " ".join(piece.text for piece in pieces if not piece.outside).split()
-        # text2audio moves single words over a segment's bounds.
+        # text2audio moves single words across segment bounds.
         assert len(set(inside) - own) <= 2
         assert len(" ".join(piece.text for piece in pieces if piece.outside).split()) <= 2 * WORDS_PER_SEGMENT
 
 
-def test_masks_are_numbered_and_answered(shown):
-    for view in shown.values():
+def test_masks_are_numbered_and_answered(views):
+    for view in views.values():
         assert view.transcripts[0].stream == "text2audio"
         assert view.sound_answers
         for transcript in view.transcripts:
@@ -94,8 +94,8 @@ def test_masks_are_numbered_and_answered(shown):
             assert not any(piece.number for piece in transcript.pieces if piece.kind != "mask" or piece.outside)
 
 
-def test_a_masked_sound_is_where_its_words_are(dataset, shown):
-    for (example, segment), view in shown.items():
+def test_a_masked_sound_is_where_its_words_are(dataset, views):
+    for (example, segment), view in views.items():
         texts = [answer.truth.text for answer in view.transcripts[0].answers.values()]
         assert [answer.truth.text for answer in view.sound_answers] == texts
         clips = dataset[0, example].audio_clips[segment * A : (segment + 1) * A, :, :-1]
@@ -103,7 +103,7 @@ def test_a_masked_sound_is_where_its_words_are(dataset, shown):
 
 
 def test_guesses_are_the_candidates_they_name(dataset, evaluation, held_out):
-    """A guess's words and picture are those of its place, its score and rank those of the ranking."""
+    """A guess has the words and picture of its place, and the score and rank of the ranking."""
     for ranking in evaluation.rankings:
         for query in range(0, len(ranking.truth), 5):
             answer = held_out.answer(ranking.name, *ranking.places[ranking.truth[query]].tolist())
@@ -123,14 +123,14 @@ def assert_is_at(guess, dataset, problem, example, place):
         assert guess.picture == frame_uri(item.images[place])
     elif problem == "text_to_audio":
         assert guess.picture == clip_uri(item.audio_clips[place, :, :-1])
-        said = guess.text.split()
+        spoken = guess.text.split()
         segment = place // A
         near = [
             word
             for s in range(max(segment - 1, 0), min(segment + 2, 4))
             for word in segment_words(number(dataset, example, s))
         ]
-        assert said == [word for word in near if word in said]
+        assert spoken == [word for word in near if word in spoken]
     else:
         ids = item.text.text_spans[place]
         assert guess.text == dataset.tokenizer.decode(ids[ids > 0]).strip()
@@ -145,9 +145,9 @@ def test_right_predictions_are_shown_as_right(dataset):
     assert not any(guess.is_true for answer in answers for guess in answer.guesses[1:])
 
 
-def test_an_audio_to_text_stream_shows_sounds(shown):
-    kinds = {p.kind for view in shown.values() for t in view.transcripts if t.stream == "audio2text" for p in t.pieces}
+def test_audio2text_contains_sounds(views):
+    kinds = {p.kind for view in views.values() for t in view.transcripts if t.stream == "audio2text" for p in t.pieces}
     assert kinds == {"sound", "mask", "text"}
-    for view in shown.values():
+    for view in views.values():
         sounds = [p for t in view.transcripts for p in t.pieces if p.kind == "sound"]
         assert np.all([not piece.text for piece in sounds])

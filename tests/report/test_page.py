@@ -1,4 +1,4 @@
-"""The page: whole, in one file, and safe whatever a video says."""
+"""The page is complete, self-contained, and safe against hostile text in videos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Elements of a page, checked to be closed in order."""
+    """Parses a page and checks that its elements are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -50,8 +50,8 @@ class Page(HTMLParser):
         self.text.append(data)
 
     def count(self, tag: str, **attributes: str) -> int:
-        wanted = {name.rstrip("_"): value for name, value in attributes.items()}
-        return sum(name == tag and wanted.items() <= found.items() for name, found in self.elements)
+        required = {name.rstrip("_"): value for name, value in attributes.items()}
+        return sum(name == tag and required.items() <= found.items() for name, found in self.elements)
 
 
 def metrics(run, steps=20):
@@ -70,7 +70,7 @@ def text(tmp_path_factory, dataset, evaluation) -> str:
     return path.read_text("utf-8")
 
 
-def test_the_page_needs_nothing_but_itself(text):
+def test_the_page_is_self_contained(text):
     assert "http:" not in text
     assert "https:" not in text
     assert "@import" not in text
@@ -83,24 +83,24 @@ def test_the_page_needs_nothing_but_itself(text):
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_every_section_is_there(text):
+def test_the_page_has_every_section(text):
     page = Page(text)
     assert [found["id"] for tag, found in page.elements if tag == "section"] == ["figures", "curves", "segments"]
     assert page.count("article", class_="segment") == 6
     assert page.count("svg") == 3 + 6
-    said = " ".join("".join(page.text).split())
-    assert "after 250 steps, on 6 held-out examples from 3 videos" in said
-    assert all(problem in said for problem in PretrainPairs._fields)
-    assert "Evenly spaced through all held-out segments" in said
+    text_content = " ".join("".join(page.text).split())
+    assert "after 250 steps, on 6 held-out examples from 3 videos" in text_content
+    assert all(problem in text_content for problem in PretrainPairs._fields)
+    assert "Evenly spaced through all held-out segments" in text_content
 
 
 def test_the_table_has_the_evaluations_figures(text, evaluation):
-    said = "".join(Page(text).text)
+    text_content = "".join(Page(text).text)
     for ranking in evaluation.rankings:
-        assert f"{len(ranking.truth)} queries, {ranking.candidates} candidates" in said
+        assert f"{len(ranking.truth)} queries, {ranking.candidates} candidates" in text_content
         recall = ranking.recall(5)
-        assert f"{100 * recall:.{2 if recall < 0.1 else 1}f}%" in said
-        assert f"{ranking.median_rank:g}" in said
+        assert f"{100 * recall:.{2 if recall < 0.1 else 1}f}%" in text_content
+        assert f"{ranking.median_rank:g}" in text_content
 
 
 def test_text_of_videos_is_escaped(tmp_path):
@@ -138,7 +138,7 @@ def test_a_run_without_metrics_says_so(tmp_path, dataset, evaluation, content):
     assert page.count("svg") == 6
 
 
-def test_metrics_of_a_run_that_diverged_are_drawn_as_far_as_they_go(tmp_path, dataset, evaluation):
+def test_metrics_of_a_diverged_run_are_drawn(tmp_path, dataset, evaluation):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n{"step": 2, "loss": null}\n')
     assert Page(write_report(tmp_path, CONFIG, evaluation).read_text("utf-8")).count("svg") == 9
 
@@ -152,9 +152,9 @@ def test_one_example_is_enough(tmp_path):
 
 def test_nan_scores_give_a_page_at_chance(tmp_path, dataset):
     evaluation = evaluate_at_random(dataset, value=math.nan)
-    said = "".join(Page(write_report(tmp_path, CONFIG, evaluation).read_text("utf-8")).text)
-    assert "cosine –" in said
-    assert not re.search(r"\bnan\b", said, flags=re.IGNORECASE)
+    text_content = "".join(Page(write_report(tmp_path, CONFIG, evaluation).read_text("utf-8")).text)
+    assert "cosine –" in text_content
+    assert not re.search(r"\bnan\b", text_content, flags=re.IGNORECASE)
 
 
 def test_problems_without_queries_are_dashes(tmp_path, dataset, evaluation):
@@ -167,7 +167,7 @@ def test_problems_without_queries_are_dashes(tmp_path, dataset, evaluation):
     path = write_report(tmp_path, CONFIG, Evaluation(1, dataset, [frames, *empty]))
     page = Page(path.read_text("utf-8"))
     assert "0 queries, 0 candidates" in "".join(page.text)
-    assert page.count("i", class_="recall") == 1 + 1  # that of the frames, and the key's
+    assert page.count("i", class_="recall") == 1 + 1  # one of the frames, one in the legend
     assert page.count("article") == 6
 
 
@@ -185,7 +185,7 @@ def test_chance_is_the_loss_of_a_constant_model():
     assert chance_losses(CONFIG) == pytest.approx({name: float(value) for name, value in loss.items()}, abs=1e-4)
 
 
-def test_bars_are_on_a_logarithmic_scale_that_chance_lies_on(evaluation):
+def test_the_scale_of_the_bars_is_logarithmic_and_includes_chance(evaluation):
     scale = bar_scale(evaluation.rankings)
     assert scale.low == 0.01
     assert (scale(0.01), scale(0.1), scale(1.0), scale(0.0)) == (0, 50, 100, 0)

@@ -1,4 +1,4 @@
-"""Pictures: true to their numbers, and whole within the page."""
+"""Pictures match their data and are self-contained."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_frequencies_lie_at_the_centres_of_the_frontends_bands():
 
 
 @pytest.mark.parametrize("speed", [1, 2])
-def test_a_spectrograms_axes_tell_seconds_and_hertz(speed):
+def test_a_spectrograms_axes_are_in_seconds_and_hertz(speed):
     svg = spectrogram_svg(np.zeros((188, 64)), speed, np.array([2, 64, 126]), 60, np.array([False, True, False]), DATA)
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     assert {"seconds", "Hz (mel scale)", "500", "1k", "2k", "4k", "8k", "0"} <= set(texts)

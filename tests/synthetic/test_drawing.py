@@ -25,7 +25,7 @@ def test_the_colour_covers_a_good_part_of_the_picture(colour, place):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_as_many_things_as_counted_stand_side_by_side(shape, count):
+def test_the_count_is_visible(shape, count):
     columns = pixels_of(frame(shape=shape, count=count), "red").any(axis=0)
     assert (np.diff(columns.astype(int)) == 1).sum() == count
 
@@ -33,7 +33,7 @@ def test_as_many_things_as_counted_stand_side_by_side(shape, count):
 @pytest.mark.parametrize(
     ("what", "values"), [("shape", SHAPES), ("motion", MOTIONS), ("place", ROUTE), ("colour", tuple(COLOURS))]
 )
-def test_a_single_frame_tells_each_from_each_other(what, values):
+def test_a_single_frame_distinguishes_all_values(what, values):
     frames = [frame(**{what: value}) for value in values]
     for one, other in combinations(frames, 2):
         assert (np.abs(one - other).max(axis=-1) > 40).mean() > 0.005

@@ -8,31 +8,31 @@ from reserve.synthetic.story import Scene, plan_story, story_rng
 
 
 def narrations(stories: int) -> list[tuple[Scene, list[str]]]:
-    said = []
+    spoken = []
     for index in range(stories):
         rng = story_rng(0, "train", index, "words")
-        said += [(scene, narrate(scene, rng)) for scene in plan_story(0, "train", index, 14)]
-    return said
+        spoken += [(scene, narrate(scene, rng)) for scene in plan_story(0, "train", index, 14)]
+    return spoken
 
 
 def words_of(text: str) -> list[str]:
     return text.replace(",", "").lower().split()
 
 
-def test_several_hundred_words_are_said():
-    said = {word for _, sentences in narrations(40) for sentence in sentences for word in words_of(sentence)}
-    assert len(said) >= 300
-    assert said <= vocabulary()
+def test_narrations_use_several_hundred_words():
+    spoken = {word for _, sentences in narrations(40) for sentence in sentences for word in words_of(sentence)}
+    assert len(spoken) >= 300
+    assert spoken <= vocabulary()
 
 
-def test_every_sentence_tells_colour_or_shape():
+def test_every_sentence_names_the_colour_or_the_shape():
     for scene, sentences in narrations(10):
         for sentence in sentences:
             words = words_of(sentence)
             assert {scene.colour, scene.shape, plural(scene.shape)} & set(words), sentence
 
 
-def test_every_scene_is_told_whole():
+def test_every_scene_is_described_in_full():
     for scene, sentences in narrations(10):
         words = words_of(" ".join(sentences))
         assert scene.colour in words
@@ -47,13 +47,13 @@ def test_sentences_take_about_two_seconds():
     assert max(lengths) <= 9
 
 
-def test_the_same_randomness_says_the_same():
+def test_a_narration_depends_only_on_the_generator():
     scene = Scene("red", "star", 2, "left", "beach")
     assert narrate(scene, random.Random(5)) == narrate(scene, random.Random(5))
     assert len({tuple(narrate(scene, random.Random(seed))) for seed in range(20)}) > 15
 
 
-def test_no_slot_stays_open():
+def test_every_slot_is_filled():
     assert not any("{" in sentence or "}" in sentence for _, sentences in narrations(20) for sentence in sentences)
 
 

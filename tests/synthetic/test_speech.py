@@ -50,13 +50,13 @@ def test_the_rate_changes_the_length(spoken):
 def test_the_same_text_always_sounds_the_same(spoken):
     breathy = Voice("en-us+f2")  # one of the voices that use random numbers
     before = speak(TEXT, breathy)
-    time.sleep(1.1)  # left alone, the engine seeds them with the time in seconds
+    time.sleep(1.1)  # by default the engine seeds them with the time in seconds
     np.testing.assert_array_equal(speak(TEXT, breathy).waveform, before.waveform)
     np.testing.assert_array_equal(speak(TEXT, Voice()).waveform, spoken.waveform)
 
 
 def test_the_engine_works_below_a_long_path(spoken, tmp_path, monkeypatch):
-    """The library itself ends in an error where its data's path has more than 159 characters."""
+    """The library itself fails if the path of its data has more than 159 characters."""
     import espeakng_loader
 
     deep = tmp_path / ("d" * 100) / ("e" * 100) / "espeak-ng-data"
@@ -72,7 +72,7 @@ def test_unknown_voices_are_named(spoken):
 
 
 def test_text_without_words_is_refused(spoken):
-    with pytest.raises(ValueError, match="no words to say in ' , '"):
+    with pytest.raises(ValueError, match="no words to speak in ' , '"):
         speak(" , ", Voice())
 
 

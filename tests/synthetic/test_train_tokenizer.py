@@ -5,24 +5,29 @@ import pytest
 from reserve.data.tokenizer import Tokenizer
 from reserve.synthetic.train_tokenizer import train_tokenizer
 
-WORDS = {"window": 5_000_000, "winter": 4_000_000, "water": 3_000_000, "wonderful": 2_000_000, "river": 1_000_000}
+WORDS = {"window": 250_000, "winter": 200_000, "water": 150_000, "wonderful": 100_000, "river": 50_000}
 SIZE = 900
 
 
-def test_trained_vocabulary_has_the_asked_size_and_knows_its_words(tmp_path):
-    train_tokenizer(tmp_path / "vocabulary.json", WORDS, SIZE)
-    tokenizer = Tokenizer.load(tmp_path / "vocabulary.json")
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "vocabulary.json"
+    train_tokenizer(path, WORDS, SIZE)
+    return path
+
+
+def test_trained_vocabulary_has_the_requested_size_and_its_words_as_tokens(vocabulary):
+    tokenizer = Tokenizer.load(vocabulary)
     assert tokenizer.vocab_size == SIZE
     assert [len(ids) for ids in tokenizer.encode_words(WORDS)] == [1] * len(WORDS)
 
 
-def test_same_words_give_the_same_file_in_any_order(tmp_path):
-    train_tokenizer(tmp_path / "a.json", WORDS, SIZE)
-    train_tokenizer(tmp_path / "b.json", dict(reversed(WORDS.items())), SIZE)
-    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+def test_same_words_give_the_same_file_in_any_order(vocabulary, tmp_path):
+    train_tokenizer(tmp_path / "again.json", dict(reversed(WORDS.items())), SIZE)
+    assert (tmp_path / "again.json").read_bytes() == vocabulary.read_bytes()
 
 
-def test_what_cannot_be_written_is_an_os_error(tmp_path):
+def test_an_unwritable_target_is_an_os_error(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         train_tokenizer(tmp_path / "folder", WORDS, SIZE)
@@ -33,13 +38,13 @@ def test_what_cannot_be_written_is_an_os_error(tmp_path):
 
 
 def test_too_few_words_are_refused_and_leave_no_file(tmp_path):
-    with pytest.raises(ValueError, match=r"the words give only \d+ tokens; a vocabulary of 30000 needs more"):
+    with pytest.raises(ValueError, match=r"the words yield only \d+ tokens; the vocabulary must have 30000"):
         train_tokenizer(tmp_path / "vocabulary.json", WORDS, 30_000)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_the_shipped_file_is_what_the_command_makes(tmp_path):
+def test_training_reproduces_the_shipped_file(tmp_path):
     pytest.importorskip("spellchecker", reason="pyspellchecker is not installed")
     train_tokenizer(tmp_path / "vocabulary.json")
     assert (tmp_path / "vocabulary.json").read_bytes() == files("reserve").joinpath(

@@ -20,7 +20,7 @@ def seconds(text: str) -> float:
 
 
 def cues(video: Path) -> list[Cue]:
-    """Start, end, and (start, word) of each caption beside `video`."""
+    """Start, end and (start, word) pairs of each caption of `video`."""
     found = []
     for block in video.with_suffix(".en.vtt").read_text().split("\n\n")[1:]:
         timing, text = block.strip().splitlines()
@@ -75,8 +75,8 @@ def test_held_out_pairs_are_in_held_out_videos_only(made_videos):
     heldout = {pair_of(chapter) for chapter in chapters(made_videos.heldout)}
     assert not any(is_held_out(*pair) for pair in train)
     assert sum(is_held_out(*pair) for pair in heldout) >= 5
-    said = made_videos.train.with_suffix(".en.vtt").read_text()
-    words = re.sub(r"<[^>]*>", "", said)
+    captions = made_videos.train.with_suffix(".en.vtt").read_text()
+    words = re.sub(r"<[^>]*>", "", captions)
     for colour, shape in re.findall(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})", words):
         assert not is_held_out(colour, shape)
 
@@ -94,7 +94,7 @@ def test_speech_sounds_where_the_captions_have_words(made_videos):
     captions = cues(made_videos.train)
     checked = [chapter for chapter in chapters(made_videos.train) if pitch_of(pair_of(chapter)[0]) > 1500]
     assert checked
-    for chapter in checked:  # only voices reach below 300 Hz there
+    for chapter in checked:  # only speech has energy below 300 Hz there
         first = round(chapter["start_time"] * rate)
         voice = low_part(audio[first : round(chapter["end_time"] * rate)], rate, 300) ** 2
         inside = np.zeros(len(voice), bool)
@@ -121,12 +121,13 @@ def test_each_scene_shows_its_colour(made_videos):
         share = {
             name: (np.abs(frame - np.array(rgb, np.int16)).max(axis=-1) < 40).mean()
             for name, rgb in COLOURS.items()
-            if name in (named, *COLOURS.keys() - {"white"})  # the marks that tell the motion are white
+            if name in (named, *COLOURS.keys() - {"white"})  # the motion marks are white
         }
         assert share[named] == max(share.values()) > 0.02, chapter
 
 
-def test_any_number_of_workers_writes_the_same_files(made_videos, tmp_path):
+def test_any_number_of_workers_and_videos_writes_the_same_files(made_videos, tmp_path):
+    """`made_videos` come from a larger set with the same seed."""
     calls = []
     train, heldout = make_videos(
         tmp_path, videos=2, seed=3, held_out=0.5, workers=2, progress=lambda done, of: calls.append((done, of))
@@ -138,11 +139,8 @@ def test_any_number_of_workers_writes_the_same_files(made_videos, tmp_path):
 
 
 def test_nothing_unfinished_is_left(made_videos):
-    assert sorted(path.name for path in made_videos.train.parent.iterdir()) == [
-        "story-0000.en.vtt",
-        "story-0000.info.json",
-        "story-0000.mp4",
-    ]
+    names = sorted(path.name for path in made_videos.train.parent.iterdir())
+    assert names == [f"story-000{index}{suffix}" for index in range(2) for suffix in (".en.vtt", ".info.json", ".mp4")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.model.merlot_reserve import MerlotReserve
@@ -24,6 +23,7 @@ from reserve.train.run_folder import read_run
 from reserve.train.state import list_checkpoints
 from tests.helpers import classifier_task
 from tests.helpers.classifier_task import Classifier, ClassifierConfig, Classify
+from tests.helpers.ranks import run_ranks
 from tests.helpers.tiny import tiny
 
 MODEL = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2), init_scale=5.0)))
@@ -177,7 +177,7 @@ def test_two_ranks_stop_together_resume_and_give_what_one_gives(run, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_two_ranks, args=(port, tmp_path), nprocs=2)
+    run_ranks(_two_ranks, port, tmp_path)
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, STEPS + 1))
     expected, both = weights(run), weights(tmp_path)
     for name in expected:

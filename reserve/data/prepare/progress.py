@@ -1,19 +1,18 @@
-"""Shows a preparation: a bar on a terminal, and a line for each file that is skipped or imperfect."""
+"""Shows the progress of a preparation: a bar on a terminal, and a line for each skipped file and each warning."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from reserve.data.prepare.videos import FileResult
+from reserve.data.prepare.results import FileResult
 
 
 @contextmanager
 def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
-    """Yields what to call with each result and the number of files in all.
+    """Yields a function to call with each result and the total number of files.
 
-    On a terminal there is a bar. Everywhere there is a line for each skipped file and for each warning about a used
-    one, and a summary at the end.
+    Prints to stderr: a bar if it is a terminal, a line for each skipped file and each warning, and a final summary.
     """
     from rich.console import Console
     from rich.progress import Progress

@@ -1,4 +1,4 @@
-"""What became of each file of a run, on disk: the run's `files.jsonl`, one line a file."""
+"""The outcome of each file of a run, on disk: `files.jsonl`, one line per file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reserve.config import DataConfig
-from reserve.data.prepare.videos import FileResult, PreparationReport, prepare_videos
+from reserve.data.prepare.results import FileResult, PreparationReport
+from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
 from reserve.errors import NothingPrepared
 from reserve.fs import write_text_atomic
@@ -23,12 +24,13 @@ def prepare_and_record(
     workers: int,
     seed: int,
     audio_track: int = 0,
+    decoder: str = "auto",
     on_result: Callable[[FileResult, int], None] | None = None,
 ) -> PreparationReport:
-    """Prepares every video below `videos` into `out`/prepared and writes `out`/files.jsonl, also where all fail.
+    """Prepares every video below `videos` into `out`/prepared and writes `out`/files.jsonl, even if all files fail.
 
-    `on_result` is called with each result as it comes and the number of files in all. Raises BadInput where there is
-    nothing to prepare and NothingPrepared where no file can be used.
+    Calls `on_result` with each result as it comes and the total number of files. `decoder` is as in prepare_videos.
+    Raises BadInput if there is nothing to prepare and NothingPrepared if no file can be used.
     """
     sources = discover_sources(videos)
     out.mkdir(parents=True, exist_ok=True)
@@ -41,6 +43,7 @@ def prepare_and_record(
             workers=min(workers, len(sources)),
             seed=seed,
             audio_track=audio_track,
+            decoder=decoder,
             on_result=None if on_result is None else lambda result: on_result(result, len(sources)),
         )
     except NothingPrepared as error:

@@ -1,4 +1,4 @@
-"""Cuts a video into the segments of SPEC 1, and gives each its frame, log-mel spectrogram and words."""
+"""Cuts a video into the segments of SPEC 1: windows of time, and the frame, log-mel spectrogram and words of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reserve.config import MAX_PLAYBACK_SPEED, SEGMENT_SECONDS, DataConfig
-from reserve.data.decode.sound import Soundtrack
+from reserve.data.decode.protocol import Soundtrack
 from reserve.data.images import (
     BLACK_BAR_LIMIT,
     STORED_LONGER_SIDE,
@@ -29,9 +29,9 @@ ENOUGH_WORDS_AHEAD = 16
 """Words in a window extended by SEGMENT_SECONDS that end the search before the extension."""
 _STOP_PROBABILITY = 0.1
 _UNUSED_END = 1.0
-"""Seconds at the end of a video that no segment reaches into."""
+"""Seconds at the end of a video that stay unused."""
 _MEL_BATCH = 32
-# Frames wait, large enough for whatever the trimming of black bars leaves, as nearly lossless JPEGs.
+# Until the black bars are known, frames wait as nearly lossless JPEGs, large enough for any trimming.
 _WAITING_QUALITY = 95
 
 
@@ -58,7 +58,7 @@ def video_rng(seed: int, video_id: str) -> np.random.Generator:
 def cut_windows(words: Sequence[Word], duration: float, rng: np.random.Generator) -> list[Window]:
     """The segments of a video of `duration` seconds with `words` in the order of their centres (SPEC 1).
 
-    Cutting also stops after the last word, as the reference does. Empty where the video is too short.
+    Like the reference, stops after the last word. Empty if the video is too short.
     """
     if not words:
         return []
@@ -77,7 +77,7 @@ def cut_windows(words: Sequence[Word], duration: float, rng: np.random.Generator
 def _search_speed(
     centres: np.ndarray, first: int, start: float, end: float, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Playback speed of the segment at `start`, and the index after its last word."""
+    """The playback speed of the segment at `start`, and the index after its last word."""
     for speed in range(1, MAX_PLAYBACK_SPEED + 1):
         stop = start + SEGMENT_SECONDS * speed
         last = max(int(np.searchsorted(centres, stop)), first)
@@ -95,7 +95,7 @@ def centre(word: Word) -> float:
 
 
 def window_words(words: Sequence[Word], window: Window) -> list[Word]:
-    """A window's words with times from its start, divided by its playback speed."""
+    """A window's words, with times counted from its start and divided by its playback speed."""
     speed = window.playback_speed
     return [
         Word(word.text, (word.start - window.start) / speed, (word.end - window.start) / speed)
@@ -106,12 +106,12 @@ def window_words(words: Sequence[Word], window: Window) -> list[Word]:
 def log_mels(soundtrack: Soundtrack, windows: Sequence[Window], config: DataConfig) -> np.ndarray:
     """Log-mel spectrograms of the windows: float16 [windows, spec_size, num_mels] (SPEC 2).
 
-    The whole track is divided by its peak; sound that ends before a window does is followed by silence.
+    Divides the whole track by its peak. If the sound ends before a window does, silence follows.
     """
     if soundtrack.sample_rate != config.sample_rate:
         raise ValueError(f"soundtrack must have {config.sample_rate} Hz; got {soundtrack.sample_rate}")
     waveform = soundtrack.waveform
-    # SPEC 2 divides int16 samples by at least 1: a silent track stays silent.
+    # SPEC 2 divides int16 samples by at least 1, so a silent track stays silent.
     peak = max(float(np.abs(waveform).max(initial=0.0)), 1 / 32768)
     mels = np.zeros((len(windows), config.spec_size, config.num_mels), dtype=np.float16)
     for speed in range(1, MAX_PLAYBACK_SPEED + 1):
@@ -153,7 +153,7 @@ def _log_mel(clips: np.ndarray, speed: int, config: DataConfig) -> np.ndarray:
 
 def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
     """The frames of one video, uint8 [h, w, 3], as JPEG files with the bars that are black in all of them trimmed and
-    the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE. Takes them one by one: they may be many and large."""
+    the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE. Holds one frame at a time, for long videos."""
     keep = 1 - 2 * BLACK_BAR_LIMIT
     bars = BlackBars()
     waiting: list[bytes] = []

@@ -1,21 +1,28 @@
-"""One video with its companions to Segments: the whole way of SPEC 1 "From video to segments"."""
+"""One video with its companions to Segments (SPEC 1, "From video to segments"), in three stages: plan it, decode its
+frames, assemble the segments. A decoder that takes batches of videos comes between the first two."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from reserve.config import SEGMENT_SECONDS, DataConfig
-from reserve.data.decode.deadline import Deadline
-from reserve.data.decode.pyav import MediaFile, MediaLimits
-from reserve.data.decode.sound import read_soundtrack
-from reserve.data.prepare.segments import centre, cut_windows, log_mels, stored_frames, video_rng, window_words
+from reserve.data.decode.protocol import Deadline, FileDecoder, Media, MediaLimits
+from reserve.data.prepare.segments import (
+    Window,
+    centre,
+    cut_windows,
+    log_mels,
+    stored_frames,
+    video_rng,
+    window_words,
+)
 from reserve.data.sources.discover import VideoSource
 from reserve.data.sources.metadata import load_metadata
 from reserve.data.sources.transcripts import load_embedded_transcripts, load_transcript
-from reserve.data.types import Segments, Word
+from reserve.data.types import Segments, VideoMetadata, Word
 from reserve.errors import BadInput
 
 _MIN_SHARE_INSIDE = 0.5
@@ -23,7 +30,7 @@ _MIN_SHARE_INSIDE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PreparationSettings:
-    """What decides how a video is prepared: the same settings, file and id give the same segments.
+    """What decides how a video is prepared: the same settings, decoder, file and id give the same segments.
 
     `audio_track` counts from 0.
     """
@@ -35,9 +42,29 @@ class PreparationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedVideo:
+    """All of a video's segments but their frames: `windows` in order of time, `log_mel` float16 [windows, frames, mels]
+    and `words` for each, `seconds` of the video, the `transcript` used, and the `warnings` so far."""
+
+    video_id: str
+    windows: list[Window]
+    log_mel: np.ndarray
+    words: list[list[Word]]
+    metadata: VideoMetadata
+    seconds: float
+    transcript: str
+    warnings: tuple[str, ...]
+
+    @property
+    def frame_times(self) -> tuple[float, ...]:
+        """The middle of each window in seconds: when its frame is on screen."""
+        return tuple((window.start + window.end) / 2 for window in self.windows)
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedVideo:
-    """Segments of a video, `seconds` of it there were, `transcript` that gave the words, and what went wrong on the
-    way without stopping it."""
+    """The segments of a video, its length in `seconds`, the `transcript` that gave the words, and `warnings` about what
+    went wrong without stopping the preparation."""
 
     segments: Segments
     seconds: float
@@ -45,41 +72,71 @@ class PreparedVideo:
     warnings: tuple[str, ...]
 
 
-def prepare_video(source: VideoSource, settings: PreparationSettings) -> PreparedVideo:
-    """Decodes `source` and cuts it into segments. Raises BadInput with the reason where that cannot be done."""
-    deadline = Deadline(settings.limits.max_decode_seconds)
-    with MediaFile(source.path, settings.limits, deadline) as media:
-        media.video_stream()
-        media.audio_stream(settings.audio_track)
-        if not source.transcripts and not media.container.streams.subtitles:
-            raise BadInput("no transcript beside it and no text track in it")
-        soundtrack = read_soundtrack(media, track=settings.audio_track, sample_rate=settings.data.sample_rate)
-        duration = soundtrack.media_end
-        words, transcript, warnings = _find_words(source, media, duration)
-        windows = cut_windows(words, duration, video_rng(settings.seed, source.video_id))
-        if not windows:
-            raise BadInput(
-                f"too short: {duration:.1f} s with the first word at {words[0].start:.1f} s; a segment takes "
-                f"{SEGMENT_SECONDS:g} s and the last second stays unused"
-            )
-        middles = [(window.start + window.end) / 2 for window in windows]
-        frames = stored_frames(media.frames(middles))
-    metadata, warning = load_metadata(source.info)
+def prepare_video(source: VideoSource, settings: PreparationSettings, decoder: FileDecoder) -> PreparedVideo:
+    """Decodes `source` and cuts it into segments. Raises BadInput with the reason if that cannot be done."""
+    with _open(source, settings, decoder) as media:
+        plan = _plan(source, media, settings)
+        return assemble_video(plan, media.frames(plan.frame_times))
+
+
+def plan_video(source: VideoSource, settings: PreparationSettings, decoder: FileDecoder) -> PlannedVideo:
+    """The first stage of prepare_video, for a decoder that takes the frames of several videos at once."""
+    with _open(source, settings, decoder) as media:
+        return _plan(source, media, settings)
+
+
+def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray]) -> PreparedVideo:
+    """The last stage. `frames` are uint8 RGB [height, width, 3], one for each of `plan.frame_times`."""
+    stored = stored_frames(frames)
+    if len(stored) != len(plan.windows):
+        raise ValueError(f"the decoder returned {len(stored)} frames for {len(plan.windows)} times")
     segments = Segments(
+        video_id=plan.video_id,
+        start=np.array([window.start for window in plan.windows], dtype=np.float64),
+        playback_speed=np.array([window.playback_speed for window in plan.windows], dtype=np.int32),
+        frames=stored,
+        log_mel=plan.log_mel,
+        words=plan.words,
+        metadata=plan.metadata,
+    )
+    return PreparedVideo(segments, plan.seconds, plan.transcript, plan.warnings)
+
+
+def _open(source: VideoSource, settings: PreparationSettings, decoder: FileDecoder) -> Media:
+    return decoder.open(source.path, settings.limits, Deadline(settings.limits.max_decode_seconds))
+
+
+def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> PlannedVideo:
+    # Fail fast: decoding the sound of a long file takes a while.
+    media.info.check_video(settings.limits)
+    media.info.check_audio(settings.audio_track)
+    if not source.transcripts and not media.info.text:
+        raise BadInput("no transcript beside it and no text track in it")
+    soundtrack = media.soundtrack(track=settings.audio_track, sample_rate=settings.data.sample_rate)
+    duration = soundtrack.media_end
+    words, transcript, warnings = _find_words(source, media, duration)
+    windows = cut_windows(words, duration, video_rng(settings.seed, source.video_id))
+    if not windows:
+        raise BadInput(
+            f"too short: {duration:.1f} s with the first word at {words[0].start:.1f} s; a segment takes "
+            f"{SEGMENT_SECONDS:g} s and the last second stays unused"
+        )
+    metadata, warning = load_metadata(source.info)
+    return PlannedVideo(
         video_id=source.video_id,
-        start=np.array([window.start for window in windows], dtype=np.float64),
-        playback_speed=np.array([window.playback_speed for window in windows], dtype=np.int32),
-        frames=frames,
+        windows=windows,
         log_mel=log_mels(soundtrack, windows, settings.data),
         words=[window_words(words, window) for window in windows],
         metadata=metadata,
+        seconds=duration,
+        transcript=transcript,
+        warnings=(*warnings, *([warning] if warning else [])),
     )
-    return PreparedVideo(segments, duration, transcript, (*warnings, *([warning] if warning else [])))
 
 
-def _find_words(source: VideoSource, media: MediaFile, duration: float) -> tuple[list[Word], str, list[str]]:
-    """Words of the first usable transcript in the order of their centres, its name, and why those before it were not
-    used."""
+def _find_words(source: VideoSource, media: Media, duration: float) -> tuple[list[Word], str, list[str]]:
+    """Words of the first usable transcript in the order of their centres, its name, and the reasons against the
+    transcripts before it."""
     refused: list[str] = []
     for path in source.transcripts:
         try:
@@ -97,7 +154,7 @@ def _find_words(source: VideoSource, media: MediaFile, duration: float) -> tuple
 
 
 def _words_inside(words: Sequence[Word], duration: float) -> list[Word]:
-    """The words spoken before the video ends, or BadInput where most come after: a transcript of something else."""
+    """The words spoken before the video ends. Raises BadInput if most come after: a transcript of something else."""
     inside = [word for word in words if centre(word) < duration]
     if len(inside) < _MIN_SHARE_INSIDE * len(words):
         raise BadInput(

@@ -1,7 +1,7 @@
-"""Runs a function over items in processes that may hang or die: each such item is lost alone, and with a reason.
+"""Runs a function over items in processes that may hang or die. Each costs its own item alone, with a reason.
 
-The standard executors cannot end a hung worker and give up altogether when one dies; a decoder fed with hostile
-files can do both.
+The standard executors cannot kill a worker that hangs, and stop altogether when one dies. Hostile files make a decoder
+do both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An item without a result, and why."""
+    """The result of an item that failed, with the reason."""
 
     reason: str
 
@@ -31,11 +31,11 @@ class Lost:
 def run_supervised(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, timeout: float
 ) -> Iterator[tuple[int, Result | Lost]]:
-    """Yields (index, result) of every item as it finishes; exactly one for each.
+    """Yields (index, result) of every item as it finishes, exactly one for each.
 
-    `function`, items and results must be picklable. An item that takes longer than `timeout` seconds, kills its
-    process or raises gives `Lost`. With `workers` 0 all runs in this process, where nothing can be ended from outside.
-    Raises RuntimeError where worker processes do not start.
+    `function`, items and results must be picklable. The result of an item that takes longer than `timeout` seconds,
+    kills its process or raises is `Lost`. With `workers` 0 everything runs in this process, and nothing is killed.
+    Raises RuntimeError if worker processes do not start.
     """
     if workers < 0 or timeout <= 0:
         raise ValueError(f"workers must be >= 0 and timeout > 0 seconds; got {workers} and {timeout}")
@@ -74,19 +74,19 @@ def _call(function: Callable[[Item], Result], item: Item) -> Result | Lost:
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
-    """What a worker process does: answers items until its connection closes."""
-    # Ctrl-C reaches the whole process group; ending the workers is the parent's job.
+    """Runs in a worker process: sends the result of each item it receives, until the connection closes."""
+    # Ctrl-C reaches the whole process group, but the parent ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection.send(None)
     while True:
         try:
             connection.send(_call(function, connection.recv()))
         except (EOFError, OSError):
-            return  # the parent is gone
+            return  # the parent has exited
 
 
 class _Worker(Generic[Item, Result]):
-    """A process and the item it is at. Not ready until its first message says that it has started."""
+    """A process and the item it works on. Its first message says that it has started; before that it is not ready."""
 
     def __init__(self, function: Callable[[Item], Result]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -114,7 +114,7 @@ class _Worker(Generic[Item, Result]):
             logger.debug("worker %s died before it got an item", self.process.pid)
 
     def poll(self, timeout: float) -> tuple[tuple[int, Result | Lost] | None, bool]:
-        """The item that ended since the last call, if one did, and whether the worker can take another."""
+        """The outcome of the item that ended since the last call, if any, and whether the worker can take another."""
         try:
             if self.connection.poll():
                 return self._receive(), True

@@ -1,4 +1,4 @@
-"""Finds videos with what lies beside them: transcripts and metadata, as yt-dlp and people name them."""
+"""Finds videos and their companion files: transcripts and metadata, under the names that yt-dlp and people use."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from reserve.errors import BadInput
 _VIDEO = "3g2 3gp asf avi divx f4v flv m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf nut ogv ts vob webm wmv y4m"
 _AUDIO = "aac ac3 aif aiff amr flac m4a m4b mka mp2 mp3 oga ogg opus wav weba wma"
 MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_VIDEO} {_AUDIO}".split())
-"""Endings of files taken for media when a folder is searched. Sound files are among them so that they are reported
-as having no video rather than passed over; .ogg can be either."""
+"""Endings that count as media when a folder is searched. Sound files count too, so that they are reported as having no
+video rather than ignored; .ogg can be either."""
 
 _INFO = ".info.json"
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z0-9]{1,12})*")
@@ -39,9 +39,9 @@ def discover_sources(paths: Iterable[str | Path], *, languages: Sequence[str] = 
 
     A companion's name is the media file's, with or without its ending, then optionally a language code or a label
     such as `words`: `talk.vtt`, `talk.en.vtt`, `talk.mp3.words.json`, `talk.info.json`. Transcripts in one of
-    `languages` or without a code come first, among them those with word times, then by format. A file named in
-    `paths` counts whatever its ending; links to folders are followed; a folder that cannot be read comes as a source,
-    so that it is reported as skipped. Raises BadInput where a path is absent or no media file is found.
+    `languages` or without a code come first, then those with word times, then by format. A file named in `paths` counts
+    whatever its ending. Links to folders are followed. A folder that cannot be read is returned as a source, so that it
+    is reported as skipped. Raises BadInput if a path does not exist or no media file is found.
     """
     found: dict[str, tuple[Path, str]] = {}
     searched: set[tuple[int, int]] = set()
@@ -74,8 +74,8 @@ def discover_sources(paths: Iterable[str | Path], *, languages: Sequence[str] = 
 
 
 def _media_below(folder: Path, searched: set[tuple[int, int]]) -> list[Path]:
-    """Media files below `folder`, and folders that cannot be read, in folders that are not in `searched`, which grows
-    by those looked into: so a link back up, or a folder named twice, adds nothing."""
+    """Media files and unreadable folders below `folder`. Skips folders in `searched` and adds those it visits, so
+    a link back up or a folder named twice adds nothing."""
     unreadable: list[Path] = []
     media: list[Path] = []
     walk = os.walk(folder, followlinks=True, onerror=lambda error: unreadable.append(Path(error.filename)))
@@ -85,7 +85,7 @@ def _media_below(folder: Path, searched: set[tuple[int, int]]) -> list[Path]:
             folders.clear()
             continue
         searched.add((status.st_dev, status.st_ino))
-        folders.sort()  # Of two ways to one folder, always the same is taken.
+        folders.sort()  # Always visit a folder with two paths by the same one.
         media += [
             Path(parent) / name
             for name in names
@@ -95,7 +95,7 @@ def _media_below(folder: Path, searched: set[tuple[int, int]]) -> list[Path]:
 
 
 class _Companions:
-    """The transcripts and metadata files of one folder, each given to the media whose name it extends furthest."""
+    """The transcripts and metadata of one folder. Each belongs to the media file whose name it extends furthest."""
 
     def __init__(self, folder: Path, media: Iterable[Path]) -> None:
         prefixes = {prefix for path in media for prefix in (path.name, path.stem)}

@@ -1,4 +1,4 @@
-"""What the publisher wrote about a video, from the `.info.json` that yt-dlp leaves beside it."""
+"""What the publisher wrote about a video, from the `.info.json` that yt-dlp writes beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reserve.data.sources.text_files import read_json
 from reserve.data.types import VideoMetadata
 from reserve.errors import BadInput
 
-# An example keeps some hundred tokens of all this; the platforms allow less than these many characters.
+# An example keeps a few hundred tokens of these; the platforms allow fewer characters.
 _MAX_TITLE = 1_000
 _MAX_DESCRIPTION = 10_000
 _MAX_TAG = 200
@@ -17,9 +17,9 @@ _MAX_TAGS = 500
 
 
 def load_metadata(path: str | Path | None) -> tuple[VideoMetadata, str | None]:
-    """Title, description and tags of an `.info.json`, and what is wrong with it, if anything.
+    """Title, description and tags of an `.info.json`, and a warning if it cannot be read.
 
-    Metadata is never worth losing a video for: without a file, or with a broken one, the fields are empty.
+    Broken metadata must not cost the video: without a usable file, the fields are empty.
     """
     if path is None:
         return VideoMetadata(), None
@@ -39,7 +39,7 @@ def load_metadata(path: str | Path | None) -> tuple[VideoMetadata, str | None]:
 
 
 def _text(value: Any, limit: int) -> str:
-    """A string that survives being written as UTF-8 again; JSON can hold halves of surrogate pairs."""
+    """A string that can be encoded as UTF-8: JSON can hold halves of surrogate pairs."""
     if not isinstance(value, str):
         return ""
     return value[:limit].encode("utf-8", errors="replace").decode("utf-8").strip()

@@ -1,4 +1,4 @@
-"""Where the random text of an example comes from (SPEC 7): a file the user names, or what other videos say."""
+"""Sources of an example's random text (SPEC 7): a file the user names, or the transcripts of other videos."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from reserve.errors import BadInput
 from reserve.fs import check_regular_file, replacing
 
 DRAW_CHARACTERS = 6400
-"""Least length of a drawn text where there is that much: about the 1280 tokens of a record."""
+"""Minimum length of a drawn text if the source has that much: about the 1280 tokens of a record."""
 _MAX_LINE = 2**20
-"""Bytes of a line that are looked at; what follows on the line counts as the next one."""
+"""Bytes after which a line is broken."""
 _PROBED_LINES = 1000
 _PROBED_BYTES = 2**20
 _MAX_STRAY = 0.005
-"""Share of bytes that may be no UTF-8: single ones are dropped, but Latin-1 has more, compressed data a third."""
+"""Share of bytes that may be invalid UTF-8. Single ones are dropped; Latin-1 text has more, compressed data a third."""
 _MAX_DECOMPRESSED = 2**36
-# Small, since one compressed byte can unpack to thousands.
+# Small, because one compressed byte can unpack to thousands.
 _ZSTD_CHUNK = 2**12
 
 
@@ -31,7 +31,7 @@ class TextSource(Protocol):
     """Draws random text."""
 
     def draw(self, rng: np.random.Generator, used: Sequence[tuple[int, int]]) -> str:
-        """About DRAW_CHARACTERS characters or more; less only where there is no more.
+        """At least about DRAW_CHARACTERS characters, unless the source has fewer.
 
         `used` are the (video, segment) pairs of the example that the text is for.
         """
@@ -40,8 +40,8 @@ class TextSource(Protocol):
 class FileTextSource:
     """Text from a plain text file, or from a JSONL file (`.jsonl`, `.ndjson`) with the key "text".
 
-    Nothing is held in memory: a draw jumps to a random byte and reads on from the next line, past the end from the
-    start. Lines of a JSONL file that are no JSON object with a text are passed over. Objects can be pickled.
+    Nothing is kept in memory: a draw seeks to a random byte, reads from the next line on and wraps around at the end.
+    Lines of a JSONL file without a JSON object that has a text are skipped. Objects can be pickled.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,7 +51,7 @@ class FileTextSource:
         self._probe()
 
     def _probe(self) -> None:
-        """BadInput where the beginning of the file does not look like text."""
+        """Raises BadInput if the beginning of the file does not look like text."""
         found, probed, stray = False, 0, 0
         with self.path.open("rb") as file:
             for line, _ in zip(_lines(file), range(_PROBED_LINES), strict=False):
@@ -61,13 +61,13 @@ class FileTextSource:
                 if found and probed > _PROBED_BYTES:
                     break
         if not found:
-            wanted = 'JSON object with a "text"' if self._is_jsonl else "text in UTF-8"
+            wanted = 'JSON object with a "text"' if self._is_jsonl else "UTF-8 text"
             raise BadInput(f"{self.path}: no {wanted} in its first {_PROBED_LINES} lines")
         if stray > _MAX_STRAY * probed:
-            raise BadInput(f"{self.path}: not text in UTF-8: {stray} of its first {probed} bytes are something else")
+            raise BadInput(f"{self.path}: not UTF-8 text: {stray} of its first {probed} bytes are invalid")
 
     def draw(self, rng: np.random.Generator, used: Sequence[tuple[int, int]]) -> str:
-        """Consecutive lines from a random place, white space collapsed. `used` makes no difference."""
+        """Consecutive lines from a random place, white space collapsed. Ignores `used`."""
         start = int(rng.integers(self._size))
         parts: list[str] = []
         length = 0
@@ -81,7 +81,7 @@ class FileTextSource:
         return " ".join(parts)
 
     def _text(self, line: bytes) -> str:
-        """The text of a line; empty where it has none."""
+        """The text of a line; empty if it has none."""
         if b"\0" in line:
             return ""
         if not self._is_jsonl:
@@ -91,7 +91,7 @@ class FileTextSource:
         except (ValueError, RecursionError):
             return ""
         text = record.get("text") if isinstance(record, dict) else None
-        # Halves of surrogate pairs, which JSON can spell, are no text.
+        # JSON can escape halves of surrogate pairs, which are not text.
         return " ".join(text.encode("utf-8", errors="ignore").decode("utf-8").split()) if isinstance(text, str) else ""
 
 
@@ -101,7 +101,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _lines_around(file: BinaryIO, start: int) -> Iterator[bytes]:
-    """Every line once, from the first that begins after byte `start` on, then those before."""
+    """Every line once: from the first that begins after byte `start`, then those before it."""
     file.seek(start)
     file.readline(_MAX_LINE)
     turn = file.tell()
@@ -112,17 +112,17 @@ def _lines_around(file: BinaryIO, start: int) -> Iterator[bytes]:
 
 
 class TranscriptTextSource:
-    """What is said in the other videos of the data set, never in the example's own.
+    """The transcripts of the other videos of the data set, never of the example's own.
 
-    Where an example shows every video there is, it is what is said outside the example's segments. `stores` are the
-    store files in the order of the examples' video indices. Objects can be pickled.
+    If an example shows every video, draws what is said outside the example's segments. `stores` are the store files in
+    the order of the examples' video indices. Objects can be pickled.
     """
 
     def __init__(self, stores: Sequence[str | Path]) -> None:
         self._stores = tuple(map(Path, stores))
 
     def draw(self, rng: np.random.Generator, used: Sequence[tuple[int, int]]) -> str:
-        """The transcript of a random video from a random segment on, then those of further ones. Raises BadInput where
+        """The transcript of a random video from a random segment on, then those of further videos. Raises BadInput if
         there is no word outside `used`."""
         parts: list[str] = []
         length = 0
@@ -134,11 +134,11 @@ class TranscriptTextSource:
             if length >= DRAW_CHARACTERS:
                 break
         if not parts:
-            raise BadInput("no other video says anything an example's random text could be: name a text file")
+            raise BadInput("no other video has words for an example's random text; name a text file")
         return " ".join(parts)
 
     def _texts(self, rng: np.random.Generator, used: Sequence[tuple[int, int]]) -> Iterator[list[str]]:
-        """Segments' texts of other videos in random order; without any, those of the same videos' unused segments."""
+        """Texts of the other videos' segments in random order; if they have none, of the example's unused segments."""
         videos = {video for video, _ in used}
         others = [video for video in rng.permutation(len(self._stores)).tolist() if video not in videos]
         found = False
@@ -155,10 +155,10 @@ class TranscriptTextSource:
 
 
 def open_text_source(path: str | Path, cache_dir: str | Path) -> FileTextSource:
-    """A text source from a text or JSONL file, as it is or compressed (`.zst`).
+    """Opens a text or JSONL file, plain or compressed (`.zst`).
 
-    A compressed file is unpacked once into `cache_dir`, since it cannot be read from the middle. Raises BadInput
-    where it is broken or unpacks to more than 64 GiB.
+    A compressed file is unpacked once into `cache_dir`, since it cannot be read from the middle. Raises BadInput if
+    it is broken or unpacks to more than 64 GiB.
     """
     path = Path(path)
     status = _checked(path)
@@ -194,11 +194,11 @@ def _unpack(packed: Path, target: Path) -> None:
                 if sink.tell() > _MAX_DECOMPRESSED:
                     raise BadInput(f"{packed}: unpacks to more than {_MAX_DECOMPRESSED} bytes")
     except zstandard.ZstdError as error:
-        raise BadInput(f"{packed}: not a whole zstd file: {error}") from error
+        raise BadInput(f"{packed}: not a complete zstd file: {error}") from error
 
 
 def _decompressed(decompressor: Any, source: BinaryIO) -> Iterator[bytes]:
-    """Content of all frames of a zstd file. The library's own readers take a cut file for a whole one."""
+    """Content of all frames of a zstd file. The library's own readers accept a truncated file as complete."""
     frame = None
     while chunk := source.read(_ZSTD_CHUNK):
         while chunk:
@@ -206,4 +206,4 @@ def _decompressed(decompressor: Any, source: BinaryIO) -> Iterator[bytes]:
             yield frame.decompress(chunk)
             chunk, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
     if frame is not None:
-        raise BadInput(f"{source.name}: a zstd file that is cut short")
+        raise BadInput(f"{source.name}: a truncated zstd file")

@@ -1,4 +1,4 @@
-"""Reading files of unknown origin: regular files only, of bounded size, whatever their names say."""
+"""Reads files of unknown origin: regular files only, of bounded size, whatever their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reserve.errors import BadInput
 from reserve.fs import check_regular_file
 
 MAX_TEXT_BYTES = 64 * 2**20
-"""Largest transcript or metadata file read, bytes: the captions of a day of speech have less than a tenth of it."""
+"""Largest transcript or metadata file in bytes. The captions of a day of speech take less than a tenth of it."""
 
 
 def read_bounded_bytes(path: Path) -> bytes:
@@ -46,7 +46,7 @@ _NOT_SPACE = re.compile(r"\S")
 
 
 def read_json_values(path: Path) -> list[Any]:
-    """The values of a JSON file: mostly one, but several, one after the other, where a program printed each result."""
+    """The values of a JSON file: usually one, but several in a row if a program printed each of its results."""
     text = read_text(path)
     decoder, values, place = json.JSONDecoder(), [], 0
     try:

@@ -1,4 +1,4 @@
-"""A pretraining batch as the model takes it: tensors, packed sequences, and where the targets are (SPEC 7, 8)."""
+"""A pretraining batch: tensors, packed sequences, and the positions of the targets (SPEC 7, 8)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reserve.config import DataConfig, ModelConfig
 from reserve.tasks.pretrain.text import MaskedText
 
 SPAN_SOURCES = ("text2audio", "audio2text", "random_text")
-"""The streams that text spans are masked in, in the order of an example's spans."""
+"""The streams in which text spans are masked, in the order of an example's spans."""
 
 _VALID_BONUS = 1e6
 _MULTIMODAL_BONUS = np.log(4.0)
@@ -24,10 +24,11 @@ _MULTIMODAL_BONUS = np.log(4.0)
 
 @dataclass
 class Targets(Movable):
-    """Rows of the packed joint sequence where predictions are made (-1: none), and what they predict.
+    """Rows of the packed joint sequence that make predictions (-1 for none), and their targets. All int64.
 
-    `pool_rows` [B S]; `audio_rows`, `audio_index` [B masked] and `audio_extra` [B rest], indices over all B * 48
-    subsegments; `span_rows`, `span_index` (example * spans + span) and `span_source` [kept spans]. int64.
+    `pool_rows` [B S] predict the frames. `audio_rows` [B masked] predict the clips `audio_index` [B masked];
+    `audio_extra` [B rest] are the other clips, both as indices over the B * 48 subsegments. `span_rows` [kept spans]
+    predict the spans `span_index` (example * spans + span), which come from the streams `span_source`.
     """
 
     pool_rows: torch.Tensor
@@ -41,7 +42,7 @@ class Targets(Movable):
 
 @dataclass
 class PretrainBatch(ModelInputs):
-    """`images` uint8 or floating [B, S, height, width, 3]; `audio_clips` [B, S * 3, 60, 65]; the rest is packed."""
+    """Inputs with `images` [B, S, height, width, 3] and `audio_clips` [B, S * 3, 60, 65], and the targets."""
 
     targets: Targets
 
@@ -60,7 +61,7 @@ class BatchChoices:
 
 
 def split_sources(video_src_index: np.ndarray, rng: np.random.Generator, probability: float = 0.1) -> np.ndarray:
-    """int [G, n] -> the same, each group with `probability` cut in two videos at a random inner boundary (SPEC 7)."""
+    """Splits each group of int [G, n] into two videos at a random inner boundary, with `probability` (SPEC 7)."""
     groups, n = video_src_index.shape
     if n == 1:
         return video_src_index
@@ -69,7 +70,7 @@ def split_sources(video_src_index: np.ndarray, rng: np.random.Generator, probabi
 
 
 def stack_streams(texts: list[MaskedText], name: str) -> TokenStream:
-    """One stream of all examples: arrays [B, sequences, length]."""
+    """One stream of all examples, as arrays [B, sequences, length]."""
     streams = [getattr(text, name) for text in texts]
     return TokenStream(*(np.stack([getattr(s, f) for s in streams]) for f in ("ids", "audio_ptr", "text_ptr")))
 
@@ -82,7 +83,10 @@ def pack_batch(
     data: DataConfig,
     model: ModelConfig,
 ) -> PretrainBatch:
-    """Packs B examples: images [B, S, h, w, 3], clips [B, S * 3, 60, 65], masked texts and the random choices."""
+    """Packs B examples: images [B, S, h, w, 3], clips [B, S * 3, 60, 65], masked texts and the random choices.
+
+    Raises ValueError if a stream's pointers are out of bounds or contradict each other.
+    """
     streams = span_streams(texts) | {"audio_text_matching": stack_streams(texts, "audio_text_matching")}
     spans = np.stack([text.text_spans for text in texts])
     sources = {"text2audio": choices.text2audio_source, "audio2text": choices.audio2text_source}
@@ -127,7 +131,7 @@ def _joint_stream(name: str, stream: TokenStream, source: np.ndarray | None, dat
 
 
 def span_sources(streams: dict[str, TokenStream], num_spans: int) -> np.ndarray:
-    """The index in SPAN_SOURCES of the stream that masks each span of each example, -1 for none: int [B, spans]."""
+    """For each span the stream that masks it: int [B, spans], an index in SPAN_SOURCES, -1 for none."""
     examples = len(streams["text2audio"].ids)
     source = np.full((examples, num_spans), -1)
     for index, name in enumerate(SPAN_SOURCES):
@@ -141,17 +145,17 @@ def span_sources(streams: dict[str, TokenStream], num_spans: int) -> np.ndarray:
 
 
 def span_streams(texts: list[MaskedText]) -> dict[str, TokenStream]:
-    """The streams that mask text spans, of all examples: arrays [B, sequences, length]."""
+    """The streams in which text spans are masked, of all examples: arrays [B, sequences, length]."""
     return {name: stack_streams(texts, name) for name in SPAN_SOURCES}
 
 
 def keep_spans(
     streams: dict[str, TokenStream], spans: np.ndarray, noise: np.ndarray, num_kept: int | None
 ) -> np.ndarray:
-    """Which spans of the batch are predicted (SPEC 8): `num_kept` an example, chosen over the whole batch.
+    """Chooses the spans of the batch to predict (SPEC 8): `num_kept` per example on average over the batch.
 
-    `spans` int [B, n, length]; `noise` [B, n] Gumbel noise. Returns int [B * num_kept], best first; with None for
-    `num_kept`, every span that is not empty and has its MASK, in order.
+    `spans` int [B, n, length]; `noise` [B, n] Gumbel noise. Returns int [B * num_kept], best first. If `num_kept` is
+    None, returns every span that is not empty and has its MASK, in order.
     """
     source = span_sources(streams, spans.shape[1])
     valid = (spans != PAD).any(-1) & (source >= 0)
@@ -163,7 +167,7 @@ def keep_spans(
 
 
 def _masks(stream: TokenStream, token: int, pointer: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(example, sequence, position, pointer) of every `token` of a stream."""
+    """(example, sequence, position, pointer) of every `token` in a stream."""
     where = np.nonzero(stream.ids == token)
     return *where, pointer[where]
 
@@ -172,14 +176,14 @@ def _targets(
     streams: dict[str, TokenStream], num_spans: int, rows: dict[str, np.ndarray], kept: np.ndarray, data: DataConfig
 ) -> Targets:
     examples = len(streams["text2audio"].ids)
-    sources = span_sources(streams, num_spans)  # first, since it checks the pointers
+    sources = span_sources(streams, num_spans)  # also checks the pointers, which are indices below
     packed = {name: rows[name].reshape(stream.ids.shape) for name, stream in streams.items()}
 
     matching = streams["audio_text_matching"]
     pool = np.full((examples, data.num_segments), -1)
     example, sequence, position, nth = _masks(matching, LTOVPOOL, pool_count(matching.ids) - 1)
     if nth.size and nth.max() >= data.num_segments:
-        raise ValueError(f"audio_text_matching: at most {data.num_segments} LTOVPOOL an example; got {nth.max() + 1}")
+        raise ValueError(f"audio_text_matching: at most {data.num_segments} LTOVPOOL per example; got {nth.max() + 1}")
     pool[example, nth] = packed["audio_text_matching"][example, sequence, position]
 
     audio = np.full((examples, data.num_subsegments), -1)
@@ -190,7 +194,8 @@ def _targets(
             f"got {subsegment.min()} to {subsegment.max()}"
         )
     audio[example, subsegment] = packed["text2audio"][example, sequence, position]
-    # Masked subsegments first, each part in order. Where there are too few, others fill up, without a prediction.
+    # Masked subsegments first, both parts in order. A truncated MASKAUDIO leaves its place to a subsegment that has no
+    # prediction.
     order = np.argsort(audio < 0, axis=1, kind="stable")
     over_batch = order + np.arange(examples)[:, None] * data.num_subsegments
     masked = data.num_masked_subsegments

@@ -14,7 +14,7 @@ from reserve.batch.vocabulary import PAD, SPECIAL_TOKENS
 from reserve.config import DataConfig, ModelConfig
 from reserve.data.images import decode_jpeg, inference_image, training_image
 from reserve.data.sources.random_text import TextSource
-from reserve.data.store import blamed_on, load_segments, read_summary
+from reserve.data.store import load_segments, naming_store, read_summary
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.types import Segments
 from reserve.tasks.pretrain.batch import (
@@ -25,7 +25,7 @@ from reserve.tasks.pretrain.batch import (
     span_streams,
     split_sources,
 )
-from reserve.tasks.pretrain.examples import ExamplePlan, SegmentRange, plan_examples
+from reserve.tasks.pretrain.example_plan import ExamplePlan, SegmentRange, plan_examples
 from reserve.tasks.pretrain.masking import draw_subsegment_starts, inference_subsegment_starts, mask_text
 from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
 
@@ -143,7 +143,7 @@ class PretrainDataset(Dataset[Example]):
         return ids[ids >= len(SPECIAL_TOKENS)]
 
     def _images(self, run: SegmentRange, segments: Segments, rng: np.random.Generator) -> list[np.ndarray]:
-        with blamed_on(self.stores[run.video]):
+        with naming_store(self.stores[run.video]):
             return [self._image(decode_jpeg(jpeg), rng) for jpeg in segments.frames]
 
     def _image(self, frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -154,7 +154,7 @@ class PretrainDataset(Dataset[Example]):
 
 
 def _num_segments(store: Path) -> int:
-    with blamed_on(store):
+    with naming_store(store):
         return read_summary(store).num_segments
 
 

@@ -21,14 +21,14 @@ MASKINGS = 4
 class _Problem:
     """Predictions and candidates of one problem, one list entry per batch.
 
-    `x` [queries, dim] with `wanted` int [queries], and `y` [candidates, dim] with `keys` int [candidates]: a key is
-    example * `per_example` + place, with examples counted over the data set.
+    `x` [queries, dim] with `target_keys` int [queries], and `y` [candidates, dim] with `keys` int [candidates]. A key
+    is example * `per_example` + place, with examples counted over the data set.
     """
 
     name: str
     per_example: int
     x: list[torch.Tensor] = field(default_factory=list)
-    wanted: list[torch.Tensor] = field(default_factory=list)
+    target_keys: list[torch.Tensor] = field(default_factory=list)
     y: list[torch.Tensor] = field(default_factory=list)
     keys: list[torch.Tensor] = field(default_factory=list)
 
@@ -40,7 +40,7 @@ class _Problem:
         """
         predicted = rows >= 0
         self.x.append(pairs.x[predicted].float())
-        self.wanted.append(first * self.per_example + y[predicted])
+        self.target_keys.append(first * self.per_example + y[predicted])
         self.y.append(pairs.y.float())
         self.keys.append(first * self.per_example + y)
         if pairs.y_extra is not None:
@@ -48,12 +48,12 @@ class _Problem:
             self.keys.append(first * self.per_example + extra)
 
     def ranking(self) -> Ranking:
-        """The ranking, with queries and candidates sorted by key, whatever the batching."""
-        wanted, x_order = torch.cat(self.wanted).sort()
+        """The ranking, with queries and candidates sorted by key, so that it does not depend on the batches."""
+        target_keys, x_order = torch.cat(self.target_keys).sort()
         keys, y_order = torch.cat(self.keys).sort()
         places = np.stack(np.divmod(keys.cpu().numpy(), self.per_example), axis=1)
         x, y = torch.cat(self.x)[x_order], torch.cat(self.y)[y_order]
-        return rank(self.name, x, y, torch.searchsorted(keys, wanted), places)
+        return rank(self.name, x, y, torch.searchsorted(keys, target_keys), places)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from reserve_kernels import ContrastiveLoss, contrastive_loss
 
 
 class ContrastPairs(NamedTuple):
-    """Predictions x and targets y of one problem, [pairs, hidden], not normalised; `y_extra` are only negatives."""
+    """Predictions x and targets y of one problem, [pairs, hidden], not normalised; `y_extra` are extra negatives."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -31,25 +31,25 @@ class PretrainPairs(NamedTuple):
 
 @dataclass
 class PretrainLoss:
-    """`total` is the sum of `parts`; `by_source` is the span loss of each stream, for reporting. All scalars."""
+    """Scalar losses: `total` is the sum of `parts`; `by_source` is the span loss of each stream, for logging."""
 
     total: torch.Tensor
     parts: dict[str, torch.Tensor]
     by_source: dict[str, torch.Tensor]
 
     def metrics(self) -> dict[str, torch.Tensor]:
-        """Everything worth logging, detached, by name."""
+        """All losses by name, detached."""
         named = {"loss": self.total, **self.parts} | {f"span_{k}": v for k, v in self.by_source.items()}
         return {k: v.detach() for k, v in named.items()}
 
 
 def pretrain_pairs(model: MerlotReserve, batch: PretrainBatch) -> PretrainPairs:
-    """Runs the model on a batch and pairs each prediction at a masked place with its target."""
+    """Runs the model on a batch and pairs each prediction with its target."""
     joint, frames, sounds, spans = model(batch)
     targets = batch.targets
 
     def predict(rows: torch.Tensor) -> torch.Tensor:
-        # Only the rows that are compared go through the head.
+        # The head runs only on the rows that make predictions.
         return torch.where((rows >= 0)[:, None], model.head(joint[rows.clamp_min(0)]), 0.0)
 
     return PretrainPairs(

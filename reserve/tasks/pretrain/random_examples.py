@@ -1,4 +1,4 @@
-"""Random examples with the sizes of real ones: training steps without videos, for benchmarks and tests."""
+"""Random examples with the sizes of real ones, for training steps without videos in benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from reserve.tasks.pretrain.masking import draw_subsegment_starts, mask_text
 from reserve.tasks.pretrain.text import MetadataPrefixes, UnmaskedText
 
 TOKENS_PER_SECOND = 3.2
-"""Of speech: 2.5 words a second, 1.3 tokens a word."""
+"""Speech: 2.5 words per second, 1.3 tokens per word."""
 METADATA_TOKENS = {"title": 10, "description": 60, "tags": 12}
 PREFIXES = MetadataPrefixes(*(np.array([len(SPECIAL_TOKENS) + i], np.int32) for i in range(3)))
 
 
 class RandomExamples(Dataset[Example]):
-    """`size` examples of noise: frames, sounds and words are random, lengths and masking as in pretraining (SPEC 7).
+    """`size` examples with random frames, sounds and words; lengths and masking are as in pretraining (SPEC 7).
 
     Indexed by (epoch, index). The content of an example depends on (seed, index), its masking also on the epoch, so a
-    model can memorise a few of them, which shows that training works.
+    model that trains correctly can memorise a few of them.
     """
 
     def __init__(self, size: int, data: DataConfig, model: ModelConfig, *, seed: int = 0) -> None:

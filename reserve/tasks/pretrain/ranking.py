@@ -1,4 +1,4 @@
-"""Rankings of the true candidate among all candidates, and the figures computed from them."""
+"""Ranks of the true candidates among all candidates, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from reserve.tasks.pretrain.dataset import PretrainDataset
 
 GUESSES = 5
 QUERIES_AT_ONCE = 1024
-"""Queries that are scored against all candidates at a time: bounds the memory of large held-out sets."""
+"""Queries scored at a time, which bounds the memory of large held-out sets."""
 NORMAL_95 = 1.959964
-"""Standard deviations either side of the mean that hold 95% of a normal distribution."""
+"""95% of a normal distribution is within this many standard deviations of the mean."""
 
 
 @dataclass
 class Ranking:
     """How the true candidate of each of n queries ranks among all candidates of a problem.
 
-    `places` int [candidates, 2] says what each candidate is: its example in the data set, and the segment
-    (imgs_to_audio), subsegment (text_to_audio) or text span (stuff_to_span) it is within that example. `truth` int [n]:
-    the candidate that is right; `true_score` float32 [n]: its cosine with the prediction; `above` int [n]: candidates
-    that score higher; `tied` int [n]: others that score the same. `guesses` int [n, 5]: the best candidates, best
-    first; `guess_scores` float32 [n, 5]: their cosines. `further` are the rankings of other maskings of the same data
-    set: all figures are over these queries and theirs, each ranked among the candidates of its own masking.
+    `places` int [candidates, 2] identifies each candidate: its example in the data set, and the segment
+    (imgs_to_audio), subsegment (text_to_audio) or text span (stuff_to_span) within that example. `truth` int [n]: the
+    true candidate; `true_score` float32 [n]: its cosine with the prediction; `above` int [n]: how many candidates score
+    higher; `tied` int [n]: how many others score the same. `guesses` int [n, 5]: the best candidates, best first;
+    `guess_scores` float32 [n, 5]: their cosines. `further` are the rankings under other maskings of the same data set:
+    the metrics pool the queries of all maskings, each ranked among the candidates of its own masking.
     """
 
     name: str
@@ -56,19 +56,19 @@ class Ranking:
         return [self, *self.further]
 
     def _pooled(self, figure: Callable[[Ranking], np.ndarray]) -> np.ndarray:
-        """A figure of every query, of all maskings."""
+        """A value per query, over the queries of all maskings."""
         return np.concatenate([figure(masking) for masking in self._maskings])
 
     def recall(self, k: int) -> float:
-        """Fraction of queries whose true candidate is among the best k, ties broken at random on average.
+        """Fraction of queries whose true candidate is among the best k, in expectation if ties are broken at random.
 
-        NaN without queries, like all other figures.
+        NaN without queries, like all metrics.
         """
         hits = self._pooled(lambda one: np.clip((k - one.above) / (one.tied + 1), 0, 1))
         return float(hits.mean()) if len(hits) else math.nan
 
     def interval(self, k: int) -> tuple[float, float]:
-        """Wilson's 95% interval of recall(k).
+        """The 95% Wilson interval of recall(k).
 
         A place queried under several maskings counts once: repeated queries are not independent.
         """
@@ -96,7 +96,7 @@ class Ranking:
         return float(np.median(ranks)) if len(ranks) else math.nan
 
     def figures(self) -> dict[str, Any]:
-        """The figures of the table by name, as JSON: None for NaN."""
+        """The metrics by name, as JSON values: None for NaN."""
         low, high = self.interval(1)
         figures = {
             "queries": self.queries,
@@ -116,7 +116,7 @@ class Ranking:
 
 @dataclass
 class Evaluation:
-    """Rankings of the three problems on a data set, by checkpoint step."""
+    """The rankings of the three problems on a data set, by a model trained for `step` steps."""
 
     step: int
     dataset: PretrainDataset
@@ -166,9 +166,9 @@ class Evaluation:
 
 
 def rank(name: str, x: torch.Tensor, y: torch.Tensor, truth: torch.Tensor, places: np.ndarray) -> Ranking:
-    """Ranks candidate y[truth[i]] for prediction x[i] by cosine among all of y: [n, dim], [candidates, dim], int [n].
+    """Ranks candidate y[truth[i]] among all of y by its cosine with prediction x[i].
 
-    NaN scores rank last, so that a diverged model does not beat chance.
+    x [n, dim], y [candidates, dim], truth int [n]. NaN scores rank last, so that a diverged model does not beat chance.
     """
     x, y = unit_normalize(x), unit_normalize(y)
     parts = [
@@ -181,7 +181,7 @@ def rank(name: str, x: torch.Tensor, y: torch.Tensor, truth: torch.Tensor, place
 
 
 def _rank_rows(scores: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """From scores [n, candidates] and the right candidates [n], the columns of Ranking from `true_score` on."""
+    """The fields of Ranking from `true_score` on, from scores [n, candidates] and true candidates [n]."""
     scores = scores.masked_fill(scores.isnan(), -math.inf)
     true_score = scores.gather(1, truth[:, None])
     best = scores.topk(min(GUESSES, scores.shape[1]), dim=1)

@@ -31,8 +31,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pretrain(Task[Example, PretrainBatch]):
-    """`videos` files and folders; `random_text` a text or JSONL file (also .zst), None for the transcripts of other
-    videos; `tokenizer` a `tokenizers` JSON in the released layout, None for the shipped one."""
+    """Pretraining on narrated videos.
+
+    `videos`: files and folders; `random_text`: a text or JSONL file (also .zst), or None for the transcripts of other
+    videos; `tokenizer`: a `tokenizers` JSON in the released layout, or None for the shipped one.
+    """
 
     name = "pretrain"
     uses_every_parameter = True
@@ -66,7 +69,7 @@ class Pretrain(Task[Example, PretrainBatch]):
         return MerlotReserve(self.model)
 
     def prepare(self, run: Path, config: TrainConfig) -> None:
-        """Prepares the videos in the run's folder. Bad inputs are found first: preparing can take hours."""
+        """Prepares the videos in the run's folder. Validates the other inputs first, since preparing can take hours."""
         Tokenizer.load(self.tokenizer)
         self._named_text(run)
         prepare_stores(
@@ -86,7 +89,7 @@ class Pretrain(Task[Example, PretrainBatch]):
 
     def loss(self, model: MerlotReserve, batch: PretrainBatch, group: dist.ProcessGroup | None) -> Loss:
         pairs = pretrain_pairs(model, batch)
-        # The loss is computed in float32 from the predictions as they are.
+        # In float32, from predictions in the precision of the model.
         with torch.autocast(batch.images.device.type, enabled=False):
             loss = pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source, group=group)
         return Loss(loss.total, loss.metrics())
@@ -108,17 +111,17 @@ class Pretrain(Task[Example, PretrainBatch]):
         return evaluate(model, dataset, step=step, maskings=MASKINGS)
 
     def _warn_of_training_videos(self, sources: Sequence[str]) -> None:
-        """Ranking well on videos that the model has seen says nothing about others."""
+        """Warns if held-out videos were trained on, which would make their ranks meaningless."""
         try:
             trained_on = {os.path.realpath(source.path) for source in discover_sources(self.videos)}
-        except BadInput:  # the training videos are gone, or were never files
+        except BadInput:  # the training videos no longer exist
             return
         shared = [s.path for s in discover_sources(sources) if os.path.realpath(s.path) in trained_on]
         if shared:
             logger.warning("%d of the videos to evaluate on were trained on, such as %s", len(shared), shared[0])
 
     def _named_text(self, cache: Path) -> TextSource | None:
-        """The random text that the user named, or None. A compressed file is unpacked into `cache`."""
+        """The user's random text, or None. A compressed file is decompressed into `cache`."""
         return None if self.random_text is None else open_text_source(self.random_text, cache)
 
     def _dataset(self, folder: Path, text: TextSource | None, *, seed: int, training: bool) -> PretrainDataset:

@@ -11,12 +11,12 @@ from reserve.batch.streams import TokenStream
 
 @dataclass(slots=True)
 class UnmaskedText:
-    """The text side of one example of S segments: what masking needs, and nothing else.
+    """The text of one example of S segments, as the input of masking.
 
     `token_ids` int32 [n]; `token_start`, `token_end` float32 [n] seconds from the start of the token's segment,
     divided by its playback speed; `token_segment` int32 [n], non-decreasing, in [0, S); `playback_speed` int32 [S];
-    `video_src_index` int32 [S], which source video each segment came from; `title`, `description`, `tags`
-    int32 [*], without their "title:" prefixes; `random_text` int32 [m]; `random_text_is_plain` bool [m], true where
+    `video_src_index` int32 [S], the source video of each segment; `title`, `description`, `tags`
+    int32 [*], without their "title:" prefixes; `random_text` int32 [m]; `random_text_is_plain` bool [m], true if
     the token's id exceeds 10 and its text matches [ A-Za-z0-9']*.
     """
 
@@ -35,7 +35,7 @@ class UnmaskedText:
 
 @dataclass(frozen=True, slots=True)
 class MetadataPrefixes:
-    """What "title:", "description:" and "tags:" are in the vocabulary in use: int32 [*] each (SPEC 7)."""
+    """Token ids of "title:", "description:" and "tags:", int32 [*] each (SPEC 7)."""
 
     title: np.ndarray
     description: np.ndarray
@@ -44,7 +44,7 @@ class MetadataPrefixes:
 
 @dataclass(slots=True)
 class MaskedText:
-    """One example after masking: the four streams of SPEC 7 and the spans they must predict.
+    """One example after masking: the four streams of SPEC 7 and the spans to predict.
 
     `text2audio`, `audio2text` [G, lang_seq_len]; `audio_text_matching`, `random_text` [1, seq_len];
     `text_spans` int32 [spans, text_span_length], padded with PAD, ordered text2audio, audio2text, random_text.

@@ -1,4 +1,4 @@
-"""What a run's files.jsonl says of every file."""
+"""The line of each file in a run's files.jsonl."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def videos(tmp_path):
 
 
 def record(videos, out):
-    prepare_and_record([videos], out, DataConfig(), workers=1, seed=0)
+    prepare_and_record([videos], out, DataConfig(), workers=0, seed=0)
     return [json.loads(line) for line in (out / "files.jsonl").read_text().splitlines()]
 
 
@@ -46,12 +46,12 @@ def test_each_file_has_its_line(videos, tmp_path):
     assert bad["reason"].startswith("not a media file")
 
 
-def test_a_second_run_says_the_same(videos, tmp_path):
+def test_second_run_records_the_same(videos, tmp_path):
     first = record(videos, tmp_path / "out")
     assert record(videos, tmp_path / "out") == [{**first[0], "status": "unchanged"}, first[1]]
 
 
-def test_it_is_written_where_every_file_fails(videos, tmp_path):
+def test_written_even_if_every_file_fails(videos, tmp_path):
     (videos / "a.mp4").write_bytes(b"x")
     with pytest.raises(NothingPrepared):
         record(videos, tmp_path / "out")

@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reserve.config import DataConfig
-from reserve.data.decode.sound import Soundtrack
+from reserve.data.decode.protocol import Soundtrack
 from reserve.data.images import decode_jpeg
 from reserve.data.prepare.segments import Window, cut_windows, log_mels, stored_frames, video_rng, window_words
 from reserve.data.types import Word
@@ -70,6 +70,7 @@ def test_too_short(words, duration):
     assert cut(words, duration) == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 200), st.floats(0, 2)), min_size=1, max_size=120),
     st.floats(0, 220),

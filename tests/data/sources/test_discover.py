@@ -56,7 +56,7 @@ def test_language_can_be_chosen(tmp_path):
     assert names(source.transcripts) == ["a.fr.srt", "a.en.srt"]
 
 
-def test_companions_go_to_the_closest_name(tmp_path):
+def test_companions_go_to_the_longest_matching_name(tmp_path):
     touch(tmp_path, "a.mp4", "a.fr.mp4", "a.fr.en.srt", "a.en.srt", "ab.srt", "a.part2.srt")
     short, long = sorted(discover_sources([tmp_path]), key=lambda source: len(source.path.name))
     assert names(short.transcripts) == ["a.en.srt"]
@@ -130,7 +130,7 @@ def test_folder_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
     assert [source.video_id for source in discover_sources([tmp_path])] == ["a.mp4", "locked"]
 
 
-def test_a_folder_a_video_is_no_slower_for_many(tmp_path, monkeypatch):
+def test_many_folders_of_one_video_take_linear_time(tmp_path, monkeypatch):
     """Each folder's companions are looked for among its own media: a comparison of all with all took minutes."""
     touch(tmp_path, *(f"{i}/a.mp4" for i in range(60)))
     looked_at = []
@@ -145,14 +145,14 @@ def test_hidden_files_and_unfinished_downloads_are_no_media(tmp_path):
     assert [source.video_id for source in discover_sources([tmp_path])] == ["c.mp4"]
 
 
-def test_pipe_among_the_transcripts_is_not_waited_on(tmp_path):
+def test_pipe_among_the_transcripts_does_not_block(tmp_path):
     touch(tmp_path, "a.mp4")
     os.mkfifo(tmp_path / "a.vtt")
     (source,) = discover_sources([tmp_path])
     assert names(source.transcripts) == ["a.vtt"]
 
 
-def test_nothing_there(tmp_path):
+def test_no_media_files(tmp_path):
     with pytest.raises(BadInput, match="no media files"):
         discover_sources([tmp_path])
     with pytest.raises(BadInput, match=r"absent: no such file"):

@@ -16,7 +16,7 @@ def test_title_description_tags(tmp_path):
     assert load_metadata(path) == (VideoMetadata("T", "D", ("x", "y")), None)
 
 
-def test_absent_is_fine():
+def test_no_metadata_file():
     assert load_metadata(None) == (VideoMetadata(), None)
 
 
@@ -41,7 +41,7 @@ def test_length_is_bounded(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\x00\x01", b"[" * 10**5])
-def test_broken_is_a_warning_naming_the_file(tmp_path, content):
+def test_broken_file_is_named_in_a_warning(tmp_path, content):
     path = tmp_path / "a.info.json"
     path.write_bytes(content)
     metadata, warning = load_metadata(path)

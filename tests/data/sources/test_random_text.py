@@ -49,7 +49,7 @@ def test_consecutive_whole_lines_from_anywhere(tmp_path, name, to_line):
     assert len(starts) == 10
 
 
-def test_short_file_is_given_whole_and_once(tmp_path):
+def test_short_file_is_drawn_whole_and_once(tmp_path):
     source = FileTextSource(numbered(tmp_path / "a.txt", 7))
     for seed in range(20):
         assert sorted(numbers(source.draw(rng(seed), EXAMPLE))) == list(range(7))
@@ -65,7 +65,7 @@ def test_one_line_without_end(tmp_path):
     assert FileTextSource(tmp_path / "a.txt").draw(rng(), EXAMPLE) == "just this"
 
 
-def test_bad_lines_of_jsonl_are_passed_over(tmp_path):
+def test_bad_lines_of_jsonl_are_skipped(tmp_path):
     lines = [
         "{",
         "[]",
@@ -84,15 +84,15 @@ def test_bad_lines_of_jsonl_are_passed_over(tmp_path):
     ("name", "content", "reason"),
     [
         ("a.txt", b"", "empty file"),
-        ("a.txt", bytes(10_000), "no text in UTF-8"),
-        ("a.txt", b" \n\n \n", "no text in UTF-8"),
+        ("a.txt", bytes(10_000), "no UTF-8 text"),
+        ("a.txt", b" \n\n \n", "no UTF-8 text"),
         ("a.jsonl", b"plain text\n" * 10, 'no JSON object with a "text"'),
         (
             "a.txt",
             "fermé à clé, très bientôt\n".encode("cp1252") * 50,
-            "not text in UTF-8: 250 of its first 1300 bytes",
+            "not UTF-8 text: 250 of its first 1300 bytes",
         ),
-        ("a.jsonl.gz", gzip.compress(np.random.default_rng(0).bytes(20_000)), "not text in UTF-8"),
+        ("a.jsonl.gz", gzip.compress(np.random.default_rng(0).bytes(20_000)), "not UTF-8 text"),
     ],
 )
 def test_useless_files(tmp_path, name, content, reason):
@@ -102,7 +102,7 @@ def test_useless_files(tmp_path, name, content, reason):
 
 
 @pytest.mark.parametrize(("name", "reason"), [("", "a folder, not a file"), ("absent.txt.zst", "cannot be opened")])
-def test_what_is_no_file_is_named(tmp_path, name, reason):
+def test_path_that_is_not_a_file_is_named(tmp_path, name, reason):
     with pytest.raises(BadInput, match=f"{re.escape(str(tmp_path / name))}: {reason}"):
         open_text_source(tmp_path / name, tmp_path / "cache")
 
@@ -159,7 +159,7 @@ def stores(folder, *videos):
     return paths
 
 
-def test_other_videos_never_the_own(tmp_path):
+def test_draws_from_other_videos_only(tmp_path):
     source = TranscriptTextSource(stores(tmp_path, ["own"] * 4, ["b1", "b2"], ["c1", "c2", "c3"]))
     draws = [source.draw(rng(seed), EXAMPLE) for seed in range(50)]
     assert not any("own" in draw for draw in draws)
@@ -167,23 +167,23 @@ def test_other_videos_never_the_own(tmp_path):
     assert all(draw.endswith(("b1 b2", "c1 c2 c3")) for draw in draws)
 
 
-def test_enough_text_is_enough(tmp_path):
+def test_stops_at_the_requested_length(tmp_path):
     source = TranscriptTextSource(stores(tmp_path, ["own"], *[["word " * 400]] * 8))
     assert DRAW_CHARACTERS <= len(source.draw(rng(), EXAMPLE)) < 2 * DRAW_CHARACTERS
 
 
-def test_example_of_all_videos_gets_what_it_does_not_show(tmp_path):
+def test_example_of_all_videos_draws_from_unused_segments(tmp_path):
     source = TranscriptTextSource(stores(tmp_path, ["shown", "shown", "left"], ["shown"]))
     assert source.draw(rng(), [(0, 0), (0, 1), (1, 0)]) == "left"
 
 
-def test_nothing_else_is_said(tmp_path):
+def test_nothing_to_draw_from(tmp_path):
     source = TranscriptTextSource(stores(tmp_path, ["all", "shown"], [""]))
     with pytest.raises(BadInput, match="name a text file"):
         source.draw(rng(), EXAMPLE)
 
 
-def test_sources_travel_to_other_processes(tmp_path):
+def test_sources_can_be_pickled(tmp_path):
     sources = [FileTextSource(numbered(tmp_path / "a.txt")), TranscriptTextSource(stores(tmp_path, ["a"], ["b"]))]
     for source in sources:
         assert pickle.loads(pickle.dumps(source)).draw(rng(5), EXAMPLE) == source.draw(rng(5), EXAMPLE)

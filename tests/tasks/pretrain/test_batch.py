@@ -1,4 +1,4 @@
-"""Choosing spans and sources, finding targets, and complaints about streams that contradict themselves."""
+"""Choosing spans and sources, finding targets, and errors for contradictory streams."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def texts() -> list[MaskedText]:
 
 
 def validity(texts: list[MaskedText]) -> np.ndarray:
-    """bool [B, spans]: not empty, and its MASK is in one of the streams."""
+    """bool [B, spans]: whether the span is not empty and one of the streams has its MASK."""
     valid = np.zeros((len(texts), DATA.num_text_spans), bool)
     for b, text in enumerate(texts):
         for stream in (text.text2audio, text.audio2text, text.random_text):
@@ -70,7 +70,7 @@ def test_valid_spans_are_kept_first_and_multimodal_ones_are_preferred(texts: lis
         assert len(kept) == 3
         assert valid[kept].all()
         counts[kept[0]] += 1
-    # The best of all is drawn with the weights 4 and 1: Gumbel's trick.
+    # By the Gumbel-max trick the best span is a sample with weights 4 and 1.
     weights = np.where(valid, np.where(multimodal, 4.0, 1.0), 0.0)
     expected = weights / weights.sum()
     assert (np.abs(counts / 4000 - expected) <= 5 * np.sqrt(expected * (1 - expected) / 4000)).all()
@@ -155,7 +155,7 @@ def too_many_pools(text: MaskedText) -> None:
         (set_first("text2audio", "audio_ptr", -1, MASKAUDIO), r"a MASKAUDIO's audio_ptr must be in \[0, 12\)"),
         (set_first("text2audio", "audio_ptr", 12, MASKAUDIO), r"a MASKAUDIO's audio_ptr must be in \[0, 12\)"),
         (two_masks_of_one_span, "random_text: two MASKs predict the same text span"),
-        (too_many_pools, r"at most 4 LTOVPOOL an example; got \d"),
+        (too_many_pools, r"at most 4 LTOVPOOL per example; got \d"),
     ],
 )
 def test_contradiction_is_named(change: Callable[[MaskedText], None], message: str) -> None:

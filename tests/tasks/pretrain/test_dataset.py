@@ -1,4 +1,4 @@
-"""Examples from store files: what an item holds, and that nothing but (seed, epoch, index) decides it."""
+"""Examples from store files: their contents, and that they are a function of (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def assert_same(left, right):
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
 
 
-def test_an_item_does_not_depend_on_what_was_asked_before(stores):
+def test_an_item_does_not_depend_on_earlier_ones(stores):
     keys = [(0, 0), (1, 3), (0, 5), (7, 2)]
     one, other = make_dataset(stores), make_dataset(stores)
     first = {key: one[key] for key in keys}
@@ -68,23 +68,23 @@ def test_a_damaged_store_is_named(tmp_path, read):
     dataset = make_dataset(stores)
     broken = {"words of the example": 0, "random text": 1, "counts": 0}[read]
     stores[broken].write_bytes(stores[broken].read_bytes()[:-10])
-    (mine,) = (index for index, example in enumerate(dataset.plans) if example.videos == {0})
+    (mine,) = (index for index, plan in enumerate(dataset.plans) if plan.videos == {0})
     with pytest.raises(BadInput, match=rf"^{stores[broken]}: not a store of segments.*; delete it"):
         make_dataset(stores) if read == "counts" else dataset[0, mine]
 
 
 def test_an_item_is_the_same_in_fresh_processes(stores):
-    """Two started from nothing, each with other hashes, get every other item."""
+    """Two fresh processes with different hash seeds load alternate items."""
     dataset = make_dataset(stores)
     keys = [(epoch, index) for epoch in range(2) for index in range(len(dataset))]
     loader = DataLoader(
-        dataset, sampler=keys, batch_size=None, num_workers=2, multiprocessing_context="spawn", collate_fn=_as_it_is
+        dataset, sampler=keys, batch_size=None, num_workers=2, multiprocessing_context="spawn", collate_fn=_identity
     )
     for key, item in zip(keys, loader, strict=True):
         assert_same(item, dataset[key])
 
 
-def _as_it_is(item):
+def _identity(item):
     return item
 
 
@@ -97,11 +97,11 @@ def test_seed_epoch_and_index_each_change_the_masking(stores, seed, key):
 
 def test_images_are_bytes_of_the_models_size_and_of_the_right_segments(stores):
     dataset = make_dataset(stores, training=False)
-    for index, example in enumerate(dataset.plans):
+    for index, plan in enumerate(dataset.plans):
         images = dataset[0, index].images
         assert images.dtype == np.uint8
         assert images.shape == (DATA.num_segments, *MODEL.image_size, 3)
-        for image, (video, segment) in zip(images, example.segments, strict=True):
+        for image, (video, segment) in zip(images, plan.segments, strict=True):
             np.testing.assert_allclose(image[:28, :32].mean((0, 1)), colour(video * 8 + segment), atol=4)
 
 
@@ -137,21 +137,21 @@ def test_clips_are_those_of_the_segments_and_windows(stores):
 
 def test_words_keep_their_segment_and_time(stores):
     dataset = make_dataset(stores)
-    example = dataset.plans[2]
-    runs = [make_segments(run.video, 8, first_number=run.video * 8) for run in example.ranges]
-    for run, segments in zip(example.ranges, runs, strict=True):
+    plan = dataset.plans[2]
+    runs = [make_segments(run.video, 8, first_number=run.video * 8) for run in plan.ranges]
+    for run, segments in zip(plan.ranges, runs, strict=True):
         segments.words = segments.words[run.start : run.stop]
         segments.playback_speed = segments.playback_speed[run.start : run.stop]
-    text = dataset.unmasked_text(example, runs, np.random.default_rng(0))
-    said = [word for video, segment in example.segments for word in segment_words(video * 8 + segment)]
-    assert tokenizer().decode(text.token_ids).split() == said
+    text = dataset.unmasked_text(plan, runs, np.random.default_rng(0))
+    spoken = [word for video, segment in plan.segments for word in segment_words(video * 8 + segment)]
+    assert tokenizer().decode(text.token_ids).split() == spoken
     np.testing.assert_array_equal(text.token_segment, np.repeat(np.arange(4), 9))
     np.testing.assert_allclose(text.token_start[:9], np.linspace(0.2, 4.6, 9), rtol=1e-6)
     np.testing.assert_allclose(text.token_end - text.token_start, 0.2, atol=1e-6)
 
 
 def test_special_tokens_spelt_in_text_are_dropped(tmp_path):
-    """Otherwise a transcript could place masks of its own."""
+    """Otherwise a transcript could insert masks of its own."""
     hostile = " ".join(SPECIAL_TOKENS)
     paths = []
     for video in range(2):
@@ -172,8 +172,8 @@ def test_special_tokens_spelt_in_text_are_dropped(tmp_path):
     assert not ((item.text.text_spans > 0) & (item.text.text_spans < 10)).any()
 
 
-def test_inference_takes_each_group_for_what_it_is(stores):
-    """In training some groups are cut in two videos; with inference's settings none is."""
+def test_inference_splits_no_group(stores):
+    """Training splits some groups into two videos; inference splits none."""
     dataset = make_dataset(stores, training=False)
     for epoch in range(20):
         np.testing.assert_array_equal(dataset[epoch, 0].text2audio_source, np.zeros((2, 2)))
@@ -181,7 +181,7 @@ def test_inference_takes_each_group_for_what_it_is(stores):
     assert any(training[epoch, 0].text2audio_source.any() for epoch in range(20))
 
 
-def test_the_two_directions_are_cut_in_two_videos_independently(stores):
+def test_the_two_directions_are_split_independently(stores):
     dataset = make_dataset(stores)
     items = [dataset[epoch, 0] for epoch in range(30)]
     assert any((item.text2audio_source != item.audio2text_source).any() for item in items)

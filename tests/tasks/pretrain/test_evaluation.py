@@ -1,4 +1,4 @@
-"""Held-out evaluation: every pair of a data set, ranked at its place."""
+"""Held-out evaluation: every pair of a data set is ranked and identified."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def model():
 
 
 def content_pairs(_model, batch) -> PretrainPairs:
-    """Vectors that say what they stand for, and predictions that are right."""
+    """Vectors that encode their content, and predictions that equal their targets."""
     frames = frame_content(batch.images.flatten(0, 1))
     sounds = sound_content(batch.audio_clips.flatten(0, 1))
     lengths = batch.spans.cu_seqlens.diff().tolist()
     spans = torch.stack([span_content(ids[1:].numpy()) for ids in batch.spans.token_ids.split(lengths)])
     at = batch.targets
-    wanted = sounds[at.audio_index]
+    targets = sounds[at.audio_index]
     return PretrainPairs(
         ContrastPairs(frames, frames),
-        ContrastPairs(wanted, wanted, sounds[at.audio_extra]),
+        ContrastPairs(targets, targets, sounds[at.audio_extra]),
         ContrastPairs(spans, spans),
     )
 
@@ -53,7 +53,7 @@ def span_content(ids: np.ndarray) -> torch.Tensor:
 
 
 def places_content(dataset, ranking: Ranking) -> torch.Tensor:
-    """What the data set has at the places of a ranking's candidates."""
+    """The content of the data set at the places of a ranking's candidates."""
     rows = []
     for example, place in ranking.places.tolist():
         item = dataset[0, example]
@@ -67,7 +67,7 @@ def places_content(dataset, ranking: Ranking) -> torch.Tensor:
 
 
 def test_planted_answers_are_all_found_and_every_candidate_is_at_its_place(dataset, model, monkeypatch):
-    """What is ranked as candidate c is what the data set has at places[c]: decoding a guess shows what was guessed."""
+    """Candidate c is the content of the data set at places[c], so that a page can show it."""
     seen = {}
 
     def recording_rank(name, x, y, truth, places):
@@ -85,7 +85,7 @@ def test_planted_answers_are_all_found_and_every_candidate_is_at_its_place(datas
         candidates = seen[ranking.name]
         torch.testing.assert_close(candidates, places_content(dataset, ranking))
         assert not ranking.above.any()
-        # The random text repeats a few spans of the transcripts word for word: those tie.
+        # The random text repeats a few spans of the transcripts verbatim: those tie.
         assert ranking.recall(1) == 1 or ranking.name == "stuff_to_span"
         assert torch.equal(candidates[ranking.guesses[:, 0]], candidates[ranking.truth])
 
@@ -93,14 +93,14 @@ def test_planted_answers_are_all_found_and_every_candidate_is_at_its_place(datas
 def test_queries_are_the_masked_things_and_nothing_else(dataset, model):
     frames, sounds, spans = evaluate(model, dataset).rankings
     assert frames.places[frames.truth].tolist() == [[e, s] for e in range(6) for s in range(DATA.num_segments)]
-    masked, said = [], []
+    masked, spoken = [], []
     for example in range(len(dataset)):
         text = dataset[0, example].text
         stream = text.text2audio
         masked += [[example, int(place)] for place in np.unique(stream.audio_ptr[stream.ids == MASKAUDIO])]
-        said += [[example, int(span)] for span in np.flatnonzero((text.text_spans != PAD).any(1))]
+        spoken += [[example, int(span)] for span in np.flatnonzero((text.text_spans != PAD).any(1))]
     assert sounds.places[sounds.truth].tolist() == masked
-    assert spans.places[spans.truth].tolist() == said
+    assert spans.places[spans.truth].tolist() == spoken
 
 
 def test_batch_size_does_not_matter(dataset, model):

@@ -1,4 +1,4 @@
-"""What the objective reports. Its values are held to the restatement in test_plain_model.py."""
+"""The metrics of the objective; tests/model/test_plain_model.py checks their values."""
 
 from __future__ import annotations
 

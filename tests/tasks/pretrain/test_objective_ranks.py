@@ -1,4 +1,4 @@
-"""The objective of two processes (gloo), each with its own pairs against everyone's candidates, as SPEC 8 states it."""
+"""The objective on two ranks (gloo), each with its own pairs against the candidates of both (SPEC 8)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from reserve.tasks.pretrain.objective import ContrastPairs, PretrainPairs, pretrain_loss
+from tests.helpers.ranks import run_ranks
 
 LOG_SCALES = [1.3, 2.1, 5.0]
-# Of each rank: pairs of the three problems, and the second's extra candidates.
+# Pairs per rank of the three problems, and extra candidates of the second.
 COUNTS = (4, 3, 6, 9)
 SOURCES = [[0, 0, 1, 2, 2, -1], [2, 1, 1, 1, 0, 2]]
 
@@ -47,7 +47,7 @@ def run_rank(rank: int, address: str, folder: str) -> None:
 
 
 def restated(pairs: list[PretrainPairs], scales: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-    """What each rank reports."""
+    """The losses of each rank."""
     losses: list[dict[str, torch.Tensor]] = [{}, {}]
     for number, name in enumerate(PretrainPairs._fields):
         factor = torch.exp(scales[number].clamp(max=torch.tensor(100.0).double().log()) / 2)
@@ -71,7 +71,7 @@ def restated(pairs: list[PretrainPairs], scales: torch.Tensor) -> list[dict[str,
 
 
 def test_losses_and_gradients_of_two_ranks(tmp_path: Path) -> None:
-    mp.spawn(run_rank, (f"file://{tmp_path}/rendezvous", str(tmp_path)), nprocs=2)
+    run_ranks(run_rank, f"file://{tmp_path}/rendezvous", str(tmp_path))
     metrics, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
     pairs, scales = [pairs_of(0), pairs_of(1)], torch.tensor(LOG_SCALES, dtype=torch.float64, requires_grad=True)
     truth = restated(pairs, scales)
@@ -84,5 +84,5 @@ def test_losses_and_gradients_of_two_ranks(tmp_path: Path) -> None:
     *of_vectors, of_scales = torch.autograd.grad(total, [*tensors_of(pairs[0]), *tensors_of(pairs[1]), scales])
     for ours, expected in zip([*gradients[0][:-1], *gradients[1][:-1]], of_vectors, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
-    # A shared parameter has a part of its gradient on each rank.
+    # Each rank has part of the gradient of a shared parameter.
     torch.testing.assert_close(gradients[0][-1] + gradients[1][-1], of_scales, rtol=1e-9, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Random examples: sizes as in pretraining, and the same ones for the same seed."""
+"""Random examples have the sizes of real ones and depend only on their seed."""
 
 from __future__ import annotations
 

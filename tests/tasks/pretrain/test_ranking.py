@@ -1,4 +1,4 @@
-"""Ranking and its figures, against brute force and planted answers."""
+"""Rankings and their metrics against brute force and planted answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ranked(x, y, truth) -> Ranking:
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_recall_is_the_share_of_orders_of_the_tied_that_put_the_true_one_among_the_best(k):
-    """Against every place that the true candidate can take among those that score the same."""
+    """Against all orders of the candidates that tie with the true one."""
     rng = np.random.default_rng(k)
     above, tied = rng.integers(0, 6, 50), rng.integers(0, 4, 50)
     expected = np.mean([np.mean([a + before < k for before in range(t + 1)]) for a, t in zip(above, tied, strict=True)])

@@ -22,7 +22,7 @@ DATA = DataConfig(
 )
 MODEL = tiny(vocab_size=VOCABULARY)
 RATE, WARMUP = 1e-3, 2
-# The first step of the warm-up has none, the third the whole.
+# The warm-up starts at zero and ends at the third step.
 RATES = [0.0, RATE / 2, RATE]
 CONFIG = Config(
     data=DATA,
@@ -66,6 +66,6 @@ def test_three_steps_move_every_weight_as_stated() -> None:
         parameters = dict(model.named_parameters())
         for entry in parameter_entries(MODEL):
             error = np.abs(entry.to_flax(parameters[entry.torch]) - plain.weights[entry.flax].detach().numpy())
-            # A gradient that is zero but for rounding moves its weight by anything up to the rate.
+            # A gradient that is zero up to rounding moves its weight by up to the learning rate.
             if not entry.flax.endswith("seq_attnpool/key/bias"):
                 assert error.max() < 1e-5, f"{entry.flax} after step {step + 1}: {error.max():.2e}"

@@ -1,4 +1,4 @@
-"""Transcripts: files and embedded text tracks in, timed words out."""
+"""Reads transcripts, from files and embedded text tracks, as timed words."""
 
 from reserve.data.sources.transcripts.embedded import load_embedded_transcripts
 from reserve.data.sources.transcripts.loading import TRANSCRIPT_SUFFIXES, is_word_timed, load_transcript

@@ -10,7 +10,7 @@ _SILENCES = frozenset({"sil", "sp"})
 
 
 def parse_align(text: str) -> list[Word]:
-    """Words of an alignment, silences left out."""
+    """The words of an alignment, without silences."""
     words = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():

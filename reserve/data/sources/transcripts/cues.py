@@ -1,31 +1,21 @@
-"""Captions (a text on screen from one time to another) to words: what was spoken, each word with its own times."""
+"""Turns captions into spoken words, each with its own times."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-from reserve.data.types import Word
+from reserve.data.types import Cue, Word
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
 _INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060\ufeff\u00ad]")
 _SOUND_DESCRIPTION = re.compile(r"\[[^\[\]]*\]|[♩-♯]+")
 _PARENTHESISED = re.compile(r"\([^()]*\)")
 _SPEAKER_CHANGE = re.compile(r"^(?:(?:>>+|[-–—])\s*)+")
-# Only in capitals, as captioners write it: a lower-case word before a colon is usually speech.
+# Captioners write names in capitals; a lower-case word before a colon is usually speech.
 _SPEAKER_NAME = re.compile(r"^[A-Z][A-Z0-9 .'&-]{1,30}:\s+(?=\S)")
-
-
-@dataclass(frozen=True, slots=True)
-class Cue:
-    """A caption: `lines` as written, shown from `start` to `end` seconds."""
-
-    start: float
-    end: float
-    lines: tuple[str, ...]
 
 
 def spoken_text(text: str) -> str:
@@ -39,7 +29,7 @@ def spoken_text(text: str) -> str:
 
 
 def spread_words(text: str, start: float, end: float) -> list[Word]:
-    """The words of `text`, already cleaned, dividing `start` to `end` seconds in proportion to their lengths."""
+    """The words of clean `text`, which divide the time from `start` to `end` in proportion to their lengths."""
     words = text.split()
     total = sum(map(len, words))
     spread, done = [], 0
@@ -52,36 +42,36 @@ def spread_words(text: str, start: float, end: float) -> list[Word]:
 
 
 def cue_words(cue: Cue) -> list[Word]:
-    """Words of a cue that has no word times."""
+    """The words of a cue without word times."""
     lines = [spoken_text(line) for line in cue.lines]
     return spread_words(spoken_text(" ".join(filter(None, lines))), cue.start, cue.end)
 
 
 def drop_repeated_lines(cues: Sequence[Cue], *, is_new: re.Pattern[str] | None = None) -> list[Cue]:
-    """`cues` without the lines that scroll on from the cue before, as rolling captions show them.
+    """`cues` without the lines that rolling captions repeat from the cue before.
 
-    A line is repeated where the last lines of one cue open the next; one that matches `is_new` never is. Cues left
-    without text are dropped.
+    A line is repeated if the last lines of one cue open the next; a line that matches `is_new` never is. Drops cues
+    that are left without text.
     """
     kept: list[Cue] = []
-    shown: list[str] = []
+    previous: list[str] = []
     for cue in cues:
         lines = [(line, spoken_text(line), bool(is_new and is_new.search(line))) for line in cue.lines]
         lines = [line for line in lines if line[1]]
         plain = [None if new else text for _, text, new in lines]
         overlap = next(
-            (size for size in range(min(len(shown), len(plain)), 0, -1) if shown[-size:] == plain[:size]),
+            (size for size in range(min(len(previous), len(plain)), 0, -1) if previous[-size:] == plain[:size]),
             0,
         )
         if len(lines) > overlap:
             kept.append(Cue(cue.start, cue.end, tuple(line for line, _, _ in lines[overlap:])))
         if lines:
-            shown = [text for _, text, _ in lines]
+            previous = [text for _, text, _ in lines]
     return kept
 
 
 def is_rolling(cues: Sequence[Cue]) -> bool:
-    """Whether most cues begin with the line that ended the one before: captions that scroll."""
+    """Whether most cues begin with the last line of the cue before: rolling captions."""
     texts = [[text for line in cue.lines if (text := spoken_text(line))] for cue in cues]
     texts = [lines for lines in texts if lines]
     repeats = sum(before[-1] == after[0] for before, after in pairwise(texts))
@@ -89,7 +79,7 @@ def is_rolling(cues: Sequence[Cue]) -> bool:
 
 
 def plain_cues_to_words(cues: Iterable[Cue]) -> list[Word]:
-    """Words of cues without word times, repeated lines removed where the captions scroll."""
+    """The words of cues without word times. Removes repeated lines from rolling captions."""
     cues = sorted(cues, key=lambda cue: cue.start)
     if is_rolling(cues):
         cues = drop_repeated_lines(cues)

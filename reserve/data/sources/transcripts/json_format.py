@@ -8,8 +8,8 @@ from reserve.data.sources.transcripts.cues import spoken_text, spread_words
 from reserve.data.types import Word
 from reserve.errors import BadInput
 
-# Where the parts of a transcript are (Whisper: segments, then words, or both side by side; Vosk: result, its command
-# line: monologues, then terms), the most exact first, and what names a part's text.
+# Keys that hold the parts of a transcript, most exact first (Whisper: segments, then words, or both side by side;
+# Vosk: result; its command line: monologues, then terms), and keys that hold the text of a part.
 _LISTS = ("words", "segments", "result", "results", "monologues", "terms")
 _TEXTS = ("word", "text", "content", "punctuated_word")
 _MAX_DEPTH = 8
@@ -17,11 +17,11 @@ _MAX_SECONDS = 1e9
 
 
 def parse_json(values: list[Any]) -> list[Word]:
-    """Words of the decoded values of a JSON transcript, one after the other.
+    """The words of the decoded values of a JSON transcript, in order.
 
-    Understood are lists of words (`word` or `text`, `start`, `end` in seconds) and objects or lists that hold such
-    lists under `words`, `segments`, `result` or `monologues`, also in the first of `alternatives`. A segment whose
-    words lack times spreads its text over its time.
+    Reads lists of words (`word` or `text`, `start`, `end` in seconds) and objects or lists that hold such lists under
+    `words`, `segments`, `result` or `monologues`, also in the first of `alternatives`. If the words of a segment lack
+    times, its text is spread over its time.
     """
     words = [word for value in values for word in _words(value, 0)]
     if not words:
@@ -50,7 +50,7 @@ def _all_timed(parts: list[Any]) -> bool:
 
 
 def _span(node: dict[str, Any]) -> tuple[float, float] | None:
-    """Start and end of a part in seconds; None where it does not have both."""
+    """Start and end of a part in seconds; None unless it has both."""
     start, end = _number(node.get("start")), _number(node.get("end"))
     return None if start is None or end is None else (start, end)
 

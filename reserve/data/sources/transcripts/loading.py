@@ -23,15 +23,15 @@ _LOADERS: dict[str, Callable[[Path], list[Word]]] = {
     ".srt": lambda path: parse_srt(_normalised(read_text(path))),
 }
 TRANSCRIPT_SUFFIXES = tuple(_LOADERS)
-"""File endings of the formats read."""
+"""Endings of the supported formats."""
 
 
 def load_transcript(path: str | Path) -> list[Word]:
     """Words of a transcript, times in seconds, in order of time.
 
-    The ending tells the format: `.vtt` WebVTT (plain, or YouTube's with word times), `.srt`, `.json` (Whisper, Vosk),
-    `.align` (GRID). Cues without word times spread them in proportion to the words' lengths. Raises BadInput where
-    the file cannot be read or its words are not plausible (plausible.py).
+    The ending decides the format: `.vtt` WebVTT (plain, or YouTube's with word times), `.srt`, `.json` (Whisper, Vosk),
+    `.align` (GRID). A cue without word times divides its time among its words by their lengths. Raises BadInput if the
+    file cannot be read or its words are not plausible (plausible.py).
     """
     path = Path(path)
     loader = _LOADERS.get(path.suffix.lower())
@@ -41,7 +41,7 @@ def load_transcript(path: str | Path) -> list[Word]:
 
 
 def is_word_timed(path: Path) -> bool:
-    """Whether a transcript gives times of words rather than of lines, as far as its ending and first part tell."""
+    """Whether a transcript has times of words rather than of lines, judged by its ending and first 64 KiB."""
     if path.suffix.lower() in (".json", ".align"):
         return True
     if path.suffix.lower() != ".vtt":
@@ -56,5 +56,5 @@ def is_word_timed(path: Path) -> bool:
 
 
 def _normalised(text: str) -> str:
-    """`text` with one kind of line end, as the caption parsers want it."""
+    """`text` with line ends as the caption parsers need them."""
     return re.sub(r"\r\n?", "\n", text)

@@ -1,4 +1,4 @@
-"""Which tracks of words are believable. Captions of the wrong kind teach worse than none (SPEC 1)."""
+"""Rejects implausible tracks of words: captions of the wrong kind teach worse than none (SPEC 1)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from reserve.data.types import Word
 from reserve.errors import BadInput
 
 MAX_WORDS_PER_SECOND = 10.0
-"""Over the whole track; the fastest talkers reach 7 or so."""
+"""Over the whole track; the fastest speakers reach about 7."""
 MIN_WORD_LIKE = 0.6
-"""Share of entries that must look like words, the reference's figure."""
+"""Minimum share of entries that look like words, from the reference."""
 MAX_LENGTH_VARIANCE = 25.0
-"""Of the words' lengths in characters. The reference allows 10 for English; languages with compounds need more."""
+"""Maximum variance of the words' lengths in characters. The reference allows 10 for English; languages with compounds
+need more."""
 MAX_BACKWARD = 0.1
-"""Share of words that may start more than BACKWARD_SECONDS before the one before them (two people at once do that)."""
+"""Maximum share of words that start more than BACKWARD_SECONDS before their predecessor, as when two people speak."""
 BACKWARD_SECONDS = 0.5
 MAX_WORD_LENGTH = 30
-"""Characters beyond which an entry is no word but unsplit text."""
+"""Characters beyond which an entry is unsplit text, not a word."""
 _MIN_WORDS_FOR_VARIANCE = 20
 
 
 def plausible_words(words: Sequence[Word]) -> list[Word]:
-    """`words` in order of time, or BadInput saying why they cannot be what was spoken.
+    """`words` in order of time. Raises BadInput with the reason if they cannot be what was spoken.
 
-    Refused are tracks without words, with times that are not numbers, run backwards or end before they start, faster
-    than MAX_WORDS_PER_SECOND, or whose entries do not look like words (MIN_WORD_LIKE, MAX_LENGTH_VARIANCE).
+    Rejects tracks without words, with times that are not finite, run backwards or end before they start, with more than
+    MAX_WORDS_PER_SECOND, or whose entries do not look like words (MIN_WORD_LIKE, MAX_LENGTH_VARIANCE).
     """
     if not words:
         raise BadInput("no words in it")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reserve.data.sources.transcripts.cues import Cue, plain_cues_to_words
-from reserve.data.types import Word
+from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.types import Cue, Word
 from reserve.errors import BadInput
 
 
 def parse_srt(text: str) -> list[Word]:
-    """Words of an SRT file's text, each cue's time spread over its words."""
+    """The words of an SRT text, spread over their cues."""
     import pysubs2
 
     try:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 
 from reserve.data.sources.transcripts.cues import (
-    Cue,
     drop_repeated_lines,
     plain_cues_to_words,
     spoken_text,
     spread_words,
 )
-from reserve.data.types import Word
+from reserve.data.types import Cue, Word
 from reserve.errors import BadInput
 
 WORD_TIME = re.compile(r"<((?:\d+:)?\d\d:\d\d\.\d{3})>")
 
 
 def parse_webvtt(text: str) -> list[Word]:
-    """Words of a WebVTT file's text. Cues with `<00:00:01.234>` tags time their words; the others spread them."""
+    """The words of a WebVTT text: timed by `<00:00:01.234>` tags, otherwise spread over their cue."""
     import webvtt
     from webvtt.errors import MalformedCaptionError, MalformedFileError
 
@@ -46,7 +45,7 @@ def parse_timestamp(timestamp: str) -> float:
 
 
 def _timed_words(cue: Cue) -> list[Word]:
-    """Words of a cue whose text is split by times: each piece lasts from its time to the next one or the cue's end."""
+    """The words of a cue with time tags: each piece lasts from its tag to the next one or the end of the cue."""
     text, *rest = WORD_TIME.split(" ".join(cue.lines))
     pieces = [(cue.start, text)]
     pieces += [(parse_timestamp(time), text) for time, text in zip(rest[::2], rest[1::2], strict=True)]

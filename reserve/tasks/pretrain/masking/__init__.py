@@ -1,7 +1,7 @@
-"""Masking: from the words of an example to the four token streams of pretraining and the spans to predict (SPEC 7)."""
+"""Masking: turns the words of an example into four token streams and the text spans to predict (SPEC 7)."""
 
 from reserve.tasks.pretrain.masking.choices import MaskingChoices, draw_masking_choices
-from reserve.tasks.pretrain.masking.example import apply_masking, mask_text
+from reserve.tasks.pretrain.masking.masked_text import apply_masking, mask_text
 from reserve.tasks.pretrain.masking.subsegments import draw_subsegment_starts, inference_subsegment_starts
 
 __all__ = [

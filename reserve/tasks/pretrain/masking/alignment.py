@@ -1,4 +1,4 @@
-"""Which audio subsegment a word belongs to, and text2audio's moves between neighbours (SPEC 7)."""
+"""Assigns words to audio subsegments, and moves words between neighbours for text2audio (SPEC 7)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from reserve.tasks.pretrain.masking.subsegments import subsegment_windows
 from reserve.tasks.pretrain.text import UnmaskedText
 
 REACH_SECONDS = 0.125
-"""How far beyond a target's audio the nearest word of a neighbour may be centred and still join the target."""
+"""A neighbour's word joins a target if its centre is less than this far from the target's audio."""
 
 RIGHT, LEFT = 1, -1
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """The n word tokens of an example laid on its N audio subsegments.
+    """The n word tokens of an example, assigned to its N audio subsegments.
 
-    `lengths` int64 [N], tokens of each subsegment, in order; `centers` float32 [n], the tokens' centres;
-    `window_start`, `window_end` float32 [N]. Times are seconds on one axis over the example, on which a segment starts
-    where the ones before end in real time, while times within it are divided by its playback speed (SPEC 7).
+    `lengths` int64 [N], the number of tokens of each subsegment, in order; `centers` float32 [n], the tokens' centres;
+    `window_start`, `window_end` float32 [N], the audio of each subsegment. Times are seconds on one axis over the
+    example: a segment starts where the previous one ends in real time, but times within a segment are divided by its
+    playback speed (SPEC 7).
     """
 
     lengths: np.ndarray
@@ -32,12 +33,12 @@ class Alignment:
 
 
 def align(text: UnmaskedText, subsegment_starts: np.ndarray, data: DataConfig, audio_seq_length: int) -> Alignment:
-    """Give every token to the nearest centre of its segment's audio windows, never backwards within a segment."""
+    """Assigns each token to the audio window of its segment with the nearest centre, never going backwards."""
     start, end = subsegment_windows(subsegment_starts, data, audio_seq_length)
     centers = (text.token_start.astype(np.float32) + text.token_end.astype(np.float32)) / np.float32(2)
     distance = np.abs(centers[:, None] - ((start + end) / np.float32(2))[text.token_segment])
     rows = distance.argmin(1) + text.token_segment * data.num_audio_subsegments
-    # Tokens come by segment and rows of a later segment are larger, so this is non-decreasing segment by segment.
+    # Tokens are in segment order and later segments have larger rows, so no token crosses a segment boundary.
     rows = np.maximum.accumulate(rows)
 
     durations = np.float32(SEGMENT_SECONDS) * text.playback_speed.astype(np.float32)
@@ -53,9 +54,9 @@ def align(text: UnmaskedText, subsegment_starts: np.ndarray, data: DataConfig, a
 def move_tokens(
     alignment: Alignment, targets: np.ndarray, *, fill_right_first: bool, grow_right_first: bool
 ) -> np.ndarray:
-    """The `lengths` of the subsegments, int64 [N], after text2audio's moves towards its `targets` (ascending).
+    """The `lengths` of the subsegments, int64 [N], after text2audio moves tokens into its `targets` (ascending).
 
-    Tokens keep their order, so a move is a change of two neighbouring lengths.
+    Tokens keep their order, so a move only changes two neighbouring lengths.
     """
     lengths = alignment.lengths.copy()
     for side in _sides(fill_right_first):
@@ -74,7 +75,7 @@ def _sides(right_first: bool) -> tuple[int, int]:
 
 
 def _receivers(targets: np.ndarray, num_rows: int, side: int) -> np.ndarray:
-    """The targets whose neighbour on that side exists and is no target."""
+    """The targets whose neighbour on that side exists and is not a target itself."""
     neighbors = targets + side
     return targets[(neighbors >= 0) & (neighbors < num_rows) & ~np.isin(neighbors, targets)]
 

@@ -15,22 +15,22 @@ from reserve.tasks.pretrain.text import MetadataPrefixes, UnmaskedText
 def matching_stream(
     text: UnmaskedText, prefixes: MetadataPrefixes, show_audio: bool, data: DataConfig, model: ModelConfig
 ) -> TokenStream:
-    """The metadata, then a segment at a time its LTOVPOOL and all its audio or all its words: the stream [1, seq_len].
+    """The stream [1, seq_len]: the metadata, then for each segment LTOVPOOL and its audio or its words.
 
-    The metadata is cut on the right to the room left. Words that alone are too many are cut on the right too, but
-    every segment keeps its LTOVPOOL, since the loss pairs it with the segment's frame.
+    The metadata is cut on the right to fit. If the words alone are too many, they are cut on the right too, but every
+    segment keeps its LTOVPOOL, since the loss pairs it with the segment's frame.
     """
     rows = np.arange(data.num_subsegments)
     segment_starts = rows[:: data.num_audio_subsegments]
     if show_audio:
         pointers = np.repeat(rows, model.audio_token_length)
         content = make_tokens(np.full(len(pointers), AUDIOSPAN), pointers)
-        places = segment_starts * model.audio_token_length
+        pool_positions = segment_starts * model.audio_token_length
     else:
         content = make_tokens(text.token_ids, text.token_segment * data.num_audio_subsegments)
-        places = np.searchsorted(text.token_segment, np.arange(data.num_segments))
+        pool_positions = np.searchsorted(text.token_segment, np.arange(data.num_segments))
     pools = make_tokens(np.full(data.num_segments, LTOVPOOL), segment_starts)
-    segments = cut_right(np.insert(content, places, pools, axis=0), data.seq_len, keep_id=LTOVPOOL)
+    segments = cut_right(np.insert(content, pool_positions, pools, axis=0), data.seq_len, keep_id=LTOVPOOL)
 
     metadata = np.concatenate(
         [

@@ -16,7 +16,7 @@ from reserve.tasks.pretrain.masking.truncation import truncate_group
 def text2audio_stream(
     token_ids: np.ndarray, alignment: Alignment, choices: MaskingChoices, data: DataConfig, model: ModelConfig
 ) -> tuple[TokenStream, np.ndarray]:
-    """The words with the targets' replaced by MASK, MASKAUDIO: the stream [G, lang_seq_len] and the spans [T, span]."""
+    """The stream [G, lang_seq_len], with MASK, MASKAUDIO for the words of each target, and the spans [T, span]."""
     targets = choices.text2audio_targets
     lengths = move_tokens(
         alignment,
@@ -32,9 +32,9 @@ def text2audio_stream(
 def audio2text_stream(
     token_ids: np.ndarray, lengths: np.ndarray, choices: MaskingChoices, data: DataConfig, model: ModelConfig
 ) -> tuple[TokenStream, np.ndarray]:
-    """The audio with the targets' words masked: the stream [G, lang_seq_len] and the spans [T, span].
+    """The stream [G, lang_seq_len], audio with a MASK for the words of each target, and the spans [T, span].
 
-    Neighbours of a target mostly stay text (`choices.keep_text`), so that sound shared with them gives less away.
+    Most neighbours of a target stay text (`choices.keep_text`), so that audio that overlaps the target gives less away.
     """
     targets = choices.audio2text_targets
     is_target = np.zeros(len(lengths), dtype=bool)
@@ -58,7 +58,7 @@ def audio2text_stream(
 def _group_streams(
     tokens: np.ndarray, subsegment_scores: np.ndarray, token_scores: np.ndarray, data: DataConfig
 ) -> TokenStream:
-    """The tokens of the whole example split into its groups of segments, each cut or padded to lang_seq_len."""
+    """Splits the tokens of an example into its segment groups, each truncated or padded to lang_seq_len."""
     rows_per_group = data.segments_per_group * data.num_audio_subsegments
     boundaries = rows_per_group * np.arange(1, data.num_segment_groups)
     groups = np.split(tokens, np.searchsorted(tokens[:, AUDIO_PTR], boundaries))

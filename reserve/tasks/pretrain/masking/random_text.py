@@ -16,9 +16,9 @@ from reserve.tasks.pretrain.text import UnmaskedText
 def random_text_stream(
     text: UnmaskedText, choices: MaskingChoices, data: DataConfig, model: ModelConfig
 ) -> tuple[TokenStream, np.ndarray]:
-    """Text from elsewhere with some of its fake spans masked: the stream [1, seq_len] and the spans [budget, span].
+    """The stream [1, seq_len], unrelated text with some fake spans masked, and the spans [budget, span].
 
-    Text too short to give text_span_budget spans leaves the last spans empty and without a MASK.
+    If the text is too short for text_span_budget spans, the last spans are empty and have no MASK.
     """
     ids, lengths = text.random_text, choices.span_lengths
     start, stop = choices.span_offset, choices.span_offset + lengths.sum()

@@ -1,8 +1,8 @@
-"""Token sequences with pointers, and masking whole rows of them.
+"""Token sequences with pointers, and masking of whole rows.
 
-Tokens are int32 [length, 3] arrays with the columns ID, AUDIO_PTR, TEXT_PTR of SPEC 7. A row is what is masked as a
-whole: an audio subsegment's words, or a span of the random text. Rows lie one after the other in a flat array of
-ids, `lengths` says how many ids each has.
+Tokens are int32 [length, 3] arrays with the columns ID, AUDIO_PTR, TEXT_PTR of SPEC 7. A row is masked as a whole: the
+words of an audio subsegment, or a span of the random text. Rows are consecutive in a flat array of ids; `lengths` are
+the numbers of ids in each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ID, AUDIO_PTR, TEXT_PTR = 0, 1, 2
 
 
 def make_tokens(ids: np.ndarray, audio_ptr: int | np.ndarray = -1) -> np.ndarray:
-    """Tokens [n, 3] of `ids` [n] that point to no text span."""
+    """Tokens [n, 3] from `ids` [n], without text pointers."""
     tokens = np.full((len(ids), 3), -1, dtype=np.int32)
     tokens[:, ID] = ids
     tokens[:, AUDIO_PTR] = audio_ptr
@@ -33,10 +33,10 @@ def mask_rows(
     audio_rows: np.ndarray | None = None,
     audio_token_length: int = 0,
 ) -> np.ndarray:
-    """Tokens [*, 3] of all rows, the `targets` (ascending) replaced by `mask_ids`, `audio_rows` by their audio.
+    """Tokens [*, 3] of all rows, with `mask_ids` in place of each of the `targets` (ascending).
 
-    Every token's AUDIO_PTR is its row. A mask's TEXT_PTR is its row's place among the targets plus `first_span`.
-    `audio_rows` bool [rows] (none of them a target) become `audio_token_length` AUDIOSPAN each.
+    The AUDIO_PTR of a token is its row. The TEXT_PTR of a mask is the index of its row among the targets plus
+    `first_span`. `audio_rows` bool [rows], which are not targets, become `audio_token_length` AUDIOSPAN each.
     """
     replaced = np.zeros(len(lengths), dtype=bool)
     replaced[targets] = True
@@ -55,7 +55,7 @@ def mask_rows(
 
 
 def pad_spans(ids: np.ndarray, lengths: np.ndarray, num_spans: int, span_length: int) -> np.ndarray:
-    """The rows as text spans int32 [num_spans, span_length], cut on the right, filled up with PAD and empty spans."""
+    """The rows as text spans int32 [num_spans, span_length], cut on the right and padded with PAD and empty spans."""
     rows = np.repeat(np.arange(len(lengths)), lengths)
     columns = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     kept = columns < span_length
@@ -65,12 +65,12 @@ def pad_spans(ids: np.ndarray, lengths: np.ndarray, num_spans: int, span_length:
 
 
 def select_rows(ids: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ids and the lengths of some rows (ascending)."""
+    """The ids and lengths of the given rows (ascending)."""
     return ids[np.isin(np.repeat(np.arange(len(lengths)), lengths), rows)], lengths[rows]
 
 
 def stack_streams(sequences: list[np.ndarray], length: int) -> TokenStream:
-    """Sequences of tokens [at most length, 3], each padded at its end, as the stream [sequences, length]."""
+    """Pads sequences of tokens [at most length, 3] on the right and stacks them to the stream [sequences, length]."""
     stream = np.full((len(sequences), length, 3), -1, dtype=np.int32)
     stream[..., ID] = PAD
     for row, tokens in zip(stream, sequences, strict=True):

@@ -1,4 +1,4 @@
-"""Where a segment's audio subsegments lie, in mel frames and in seconds (SPEC 1, 7)."""
+"""Positions of the audio subsegments in a segment, in mel frames and in seconds (SPEC 1, 7)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from reserve.config import DataConfig
 
 
 def draw_subsegment_starts(rng: np.random.Generator, data: DataConfig, audio_seq_length: int = 60) -> np.ndarray:
-    """Training's first mel frame of each audio subsegment, int32 [S, A] (SPEC 1).
+    """The first mel frame of each audio subsegment in training, int32 [S, A] (SPEC 1).
 
-    The frames a segment has beyond its A subsegments of `audio_seq_length` frames are spread at random before,
-    between and after them. Raises ValueError where the subsegments do not fit in a segment.
+    A segment's frames beyond its A subsegments of `audio_seq_length` frames are distributed at random before, between
+    and after them. Raises ValueError if the subsegments do not fit in a segment.
     """
     spare = _spare_frames(data, audio_seq_length)
     shares = rng.random((data.num_segments, data.num_audio_subsegments + 1))
@@ -20,9 +20,9 @@ def draw_subsegment_starts(rng: np.random.Generator, data: DataConfig, audio_seq
 
 
 def inference_subsegment_starts(data: DataConfig, audio_seq_length: int = 60) -> np.ndarray:
-    """Inference's first mel frame of each audio subsegment, int32 [S, A]: equal gaps, so 2, 64, 126 (SPEC 1).
+    """The first mel frame of each audio subsegment at inference, int32 [S, A]: equal gaps, so 2, 64, 126 (SPEC 1).
 
-    Raises ValueError where the subsegments do not fit in a segment.
+    Raises ValueError if the subsegments do not fit in a segment.
     """
     gap = _spare_frames(data, audio_seq_length) // (data.num_audio_subsegments + 1)
     starts = _packed_starts(data, audio_seq_length) + gap * np.arange(1, data.num_audio_subsegments + 1)
@@ -32,11 +32,11 @@ def inference_subsegment_starts(data: DataConfig, audio_seq_length: int = 60) ->
 def subsegment_windows(
     starts: np.ndarray, data: DataConfig, audio_seq_length: int = 60
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Start and end of the audio each subsegment hears, float32 of the shape of `starts`.
+    """Start and end of the audio in each subsegment, float32 in the shape of `starts`.
 
-    Seconds from the start of the segment divided by its playback speed. The first and last frames' analysis windows
-    reach half a window beyond their centres (SPEC 7). Computed in float32 in the reference's order, so that words at
-    equal distances from two subsegments fall as they do there.
+    In seconds from the start of the segment, divided by its playback speed. The analysis windows of the first and last
+    frames extend half a window beyond their centres (SPEC 7). Computed in float32 in the reference's order, so that
+    words at equal distances from two subsegments are assigned as in the reference.
     """
     hop = data.fft_hop_length / data.sample_rate
     window = data.fft_window_size / data.sample_rate

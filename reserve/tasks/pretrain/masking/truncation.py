@@ -1,4 +1,4 @@
-"""Cutting a sequence that is too long without losing what must be predicted (SPEC 7)."""
+"""Truncates sequences that are too long without losing what must be predicted (SPEC 7)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from reserve.tasks.pretrain.masking.rows import AUDIO_PTR, ID
 def truncate_group(
     tokens: np.ndarray, length: int, subsegment_scores: np.ndarray, token_scores: np.ndarray
 ) -> np.ndarray:
-    """The tokens [n, 3] of a segment group cut to at most `length`.
+    """Truncates the tokens [n, 3] of a segment group to at most `length`.
 
-    Both ends give, the left no further than its first MASK, MASKAUDIO or AUDIOSPAN, the right no further than its last
-    MASK or MASKAUDIO. So a cut on the left never splits a subsegment's AUDIOSPANs and the k-th AUDIOSPAN still is
-    pooled token k mod 6. Where that is not enough, MASK stays before all else, and the rest is kept subsegment by
-    subsegment in descending order of `subsegment_scores` [N], within one of `token_scores` [n].
+    Tokens are dropped from both ends: on the left up to the first MASK, MASKAUDIO or AUDIOSPAN, on the right down to
+    the last MASK or MASKAUDIO. The left end thus never splits a subsegment's AUDIOSPANs, and the k-th AUDIOSPAN remains
+    pooled token k mod 6. If that is not enough, MASK has priority, and other tokens are kept by subsegment in
+    descending order of `subsegment_scores` [N], and within a subsegment of `token_scores` [n].
     """
     excess = len(tokens) - length
     if excess <= 0:
@@ -40,9 +40,9 @@ def truncate_group(
 
 
 def cut_right(tokens: np.ndarray, length: int, keep_id: int) -> np.ndarray:
-    """The tokens [n, 3] without the last ones beyond `length`, stepping over those whose id is `keep_id`.
+    """Truncates tokens [n, 3] on the right to `length`, but skips tokens whose id is `keep_id`.
 
-    Differs from a plain cut only where that would lose a `keep_id`.
+    This differs from a plain cut only if that would lose a `keep_id`.
     """
     excess = len(tokens) - length
     if excess <= 0:

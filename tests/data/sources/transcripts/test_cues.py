@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.sources.transcripts.cues import Cue, cue_words, plain_cues_to_words, spoken_text, spread_words
+from reserve.data.sources.transcripts.cues import cue_words, plain_cues_to_words, spoken_text, spread_words
+from reserve.data.types import Cue
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.decode.pyav import MediaFile
+from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.sources.transcripts import load_embedded_transcripts
 from tests.helpers.media_files import write_media
 
@@ -12,7 +12,7 @@ TIMES = [index / 10 for index in range(40)]
 
 
 def embedded(path):
-    with MediaFile(path) as media:
+    with PyAVDecoder().open(path) as media:
         return load_embedded_transcripts(media)
 
 

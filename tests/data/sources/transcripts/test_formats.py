@@ -117,7 +117,7 @@ def test_json(tmp_path, value):
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_json_printed_result_by_result(tmp_path, indent):
+def test_json_values_without_a_list_around_them(tmp_path, indent):
     """As a loop leaves it that prints each of Vosk's results: no list around them."""
     results = [{"result": WORDS[:1], "text": "hello"}, {"text": ""}, {"result": WORDS[1:], "text": "you"}]
     words = load(tmp_path, "a.json", "\n".join(json.dumps(result, indent=indent) for result in results) + "\n")

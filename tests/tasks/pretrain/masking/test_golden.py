@@ -44,7 +44,7 @@ def test_recorded_draws_are_reproduced(record: dict[str, np.ndarray], draw: int,
             and np.array_equal(masked.text_spans[:12], record[f"draw{draw}/text_spans"][:12])
         )
     assert any(reproduced), "no outcome of text2audio's two coins gives the recorded text2audio stream and spans"
-    # The coins decide nothing but text2audio, so any of the four shows the rest.
+    # The coins affect text2audio only, so any of the four shows the other streams.
     np.testing.assert_array_equal(triples(masked.audio2text), recorded["audio2text"])
     np.testing.assert_array_equal(triples(masked.audio_text_matching), recorded["audio_text_matching"])
     np.testing.assert_array_equal(masked.text_spans[12:24], record[f"draw{draw}/text_spans"][12:24])

@@ -1,4 +1,4 @@
-"""Which segments go together."""
+"""Which segments form an example."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reserve.errors import TooFewSegments
-from reserve.tasks.pretrain.examples import ExamplePlan, SegmentRange, plan_examples
+from reserve.tasks.pretrain.example_plan import ExamplePlan, SegmentRange, plan_examples
 
 
 @given(st.lists(st.integers(0, 70), max_size=30), st.integers(1, 16), st.integers(0, 5))
@@ -17,13 +17,13 @@ def test_every_segment_at_most_once_and_as_many_examples_as_there_can_be(counts,
         with pytest.raises(TooFewSegments):
             plan_examples(counts, size, seed=seed)
         return
-    examples = plan_examples(counts, size, seed=seed)
-    used = [segment for example in examples for segment in example.segments]
+    plans = plan_examples(counts, size, seed=seed)
+    used = [segment for plan in plans for segment in plan.segments]
     assert len(used) == len(set(used)) == size * (sum(counts) // size)
     assert all(0 <= index < counts[video] for video, index in used)
-    assert all(len(example.segments) == size for example in examples)
+    assert all(len(plan.segments) == size for plan in plans)
     for video, count in enumerate(counts):
-        assert sum(example.videos == {video} for example in examples) >= count // size
+        assert sum(plan.videos == {video} for plan in plans) >= count // size
 
 
 def test_long_video_gives_consecutive_runs_mostly_from_its_front():
@@ -33,9 +33,9 @@ def test_long_video_gives_consecutive_runs_mostly_from_its_front():
 
 
 def test_leftovers_longest_first():
-    (example,) = plan_examples([2, 9, 5, 3])
-    assert [(run.video, len(run)) for run in example.ranges] == [(1, 9), (2, 5), (0, 2)]
-    assert example.video_src_index.tolist() == [0] * 9 + [1] * 5 + [2] * 2
+    (plan,) = plan_examples([2, 9, 5, 3])
+    assert [(run.video, len(run)) for run in plan.ranges] == [(1, 9), (2, 5), (0, 2)]
+    assert plan.video_src_index.tolist() == [0] * 9 + [1] * 5 + [2] * 2
 
 
 def test_part_of_a_leftover_fills_what_is_missing():
@@ -45,13 +45,13 @@ def test_part_of_a_leftover_fills_what_is_missing():
 
 
 def test_source_index_counts_videos_in_order_of_appearance():
-    example = ExamplePlan((SegmentRange(7, 3, 5), SegmentRange(2, 0, 1), SegmentRange(2, 8, 9)))
-    assert example.video_src_index.tolist() == [0, 0, 1, 1]
-    assert example.video_src_index.dtype == np.int32
-    assert example.segments == [(7, 3), (7, 4), (2, 0), (2, 8)]
+    plan = ExamplePlan((SegmentRange(7, 3, 5), SegmentRange(2, 0, 1), SegmentRange(2, 8, 9)))
+    assert plan.video_src_index.tolist() == [0, 0, 1, 1]
+    assert plan.video_src_index.dtype == np.int32
+    assert plan.segments == [(7, 3), (7, 4), (2, 0), (2, 8)]
 
 
-def test_same_seed_same_examples():
+def test_the_plan_is_a_function_of_the_seed():
     counts = list(range(60))
     assert plan_examples(counts, seed=3) == plan_examples(counts, seed=3)
     assert plan_examples(counts, seed=3) != plan_examples(counts, seed=4)

@@ -1,4 +1,4 @@
-"""Masking one example: UnmaskedText -> MaskedText (SPEC 7)."""
+"""Masks one example: UnmaskedText -> MaskedText (SPEC 7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reserve.tasks.pretrain.masking.random_text import random_text_stream
 from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
 
 RESERVED_IDS = (PAD, MASK, MASKAUDIO, AUDIOSPAN, LTOVPOOL)
-"""Ids that masking itself places; text with one of them would be read as a target."""
+"""Ids that masking inserts: in text they would be taken for masks or audio."""
 
 
 def mask_text(
@@ -25,12 +25,12 @@ def mask_text(
     model: ModelConfig,
     rng: np.random.Generator,
 ) -> MaskedText:
-    """Make the four token streams of an example and the text spans to predict (SPEC 7).
+    """Makes the four token streams of an example and the text spans to predict (SPEC 7).
 
-    `subsegment_starts` int [S, A]: first mel frame of each audio subsegment as the model hears it, from
-    `draw_subsegment_starts`. The state of `rng` alone decides what is random.
+    `subsegment_starts` int [S, A]: first mel frame of each audio subsegment that the model gets, from
+    `draw_subsegment_starts`. All randomness comes from `rng`.
 
-    Raises ValueError naming the field where the text does not fit the configuration or holds a reserved id.
+    Raises ValueError naming the field if the text does not fit the configuration or contains a reserved id.
     """
     _check(text, subsegment_starts, data)
     choices = draw_masking_choices(text, data, model, rng)
@@ -45,7 +45,7 @@ def apply_masking(
     data: DataConfig,
     model: ModelConfig,
 ) -> MaskedText:
-    """`mask_text` with its random choices given. Raises ValueError as `mask_text` does."""
+    """`mask_text` with fixed random choices. Raises ValueError like `mask_text`."""
     _check(text, subsegment_starts, data)
     return _build(text, subsegment_starts, prefixes, choices, data, model)
 
@@ -95,4 +95,4 @@ def _check(text: UnmaskedText, subsegment_starts: np.ndarray, data: DataConfig) 
     for name in ("token_ids", "title", "description", "tags", "random_text"):
         found = np.intersect1d(getattr(text, name), RESERVED_IDS)
         if len(found):
-            raise ValueError(f"{name} must hold text only; got the reserved token {SPECIAL_TOKENS[found[0]]}")
+            raise ValueError(f"{name} must contain text only; got the reserved token {SPECIAL_TOKENS[found[0]]}")

@@ -1,4 +1,4 @@
-"""Which segments make an example (SPEC 1): sixteen consecutive ones of a video, the leftovers of several together."""
+"""Which segments form an example (SPEC 1): 16 consecutive ones of a video, or the leftovers of several videos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from reserve.errors import TooFewSegments
 
 _FROM_FRONT = 0.8
-"""Probability that a part of a video is taken from its front rather than its end, the reference's figure."""
+"""Probability of taking part of a video from its front rather than its end, as in the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ExamplePlan:
 
     @property
     def videos(self) -> frozenset[int]:
-        """Indices of the videos it shows."""
+        """Indices of the videos it comes from."""
         return frozenset(part.video for part in self.ranges)
 
     @property
@@ -51,12 +51,12 @@ class ExamplePlan:
 
 
 def plan_examples(segment_counts: Sequence[int], num_segments: int = 16, *, seed: int = 0) -> list[ExamplePlan]:
-    """Examples of `num_segments` segments each, from videos that have `segment_counts` segments.
+    """Plans examples of `num_segments` segments each, from videos that have `segment_counts` segments.
 
-    Every video gives as many ranges of `num_segments` consecutive segments as it has. What is left over is joined,
-    longest first: each example takes the longest leftover, then the longest that still fit, and where none fits a part
-    of one drawn at random. No segment is in two examples; fewer than `num_segments` stay unused. The same arguments
-    give the same examples. Raises TooFewSegments where not even one example can be filled.
+    Every video gives as many ranges of `num_segments` consecutive segments as possible. Leftovers are joined, longest
+    first: each example takes the longest leftover, then the longest that still fit, and if none fits, part of a random
+    one. No segment is in two examples; fewer than `num_segments` segments stay unused. The result is a function of the
+    arguments. Raises TooFewSegments if the segments do not fill one example.
     """
     if num_segments < 1:
         raise ValueError(f"num_segments must be at least 1; got {num_segments}")
@@ -66,20 +66,20 @@ def plan_examples(segment_counts: Sequence[int], num_segments: int = 16, *, seed
             f"the {len(segment_counts)} videos have {total} segments in all; one example needs {num_segments}"
         )
     rng = np.random.default_rng(np.random.SeedSequence([seed, total, len(segment_counts)]))
-    examples, leftovers = [], _Leftovers(num_segments)
+    plans, leftovers = [], _Leftovers(num_segments)
     for video, count in enumerate(segment_counts):
         rest = SegmentRange(video, 0, count)
         while len(rest) >= num_segments:
             taken, rest = _take(rest, num_segments, rng)
-            examples.append(ExamplePlan((taken,)))
+            plans.append(ExamplePlan((taken,)))
         leftovers.add(rest)
     while leftovers.total >= num_segments:
-        examples.append(leftovers.join(num_segments, rng))
-    return examples
+        plans.append(leftovers.join(num_segments, rng))
+    return plans
 
 
 def _take(part: SegmentRange, size: int, rng: np.random.Generator) -> tuple[SegmentRange, SegmentRange]:
-    """`size` segments of a range from its front or its end, and the rest."""
+    """Splits off `size` segments from the front or the end of a range: those segments, and the rest."""
     if rng.uniform() < _FROM_FRONT:
         middle = part.start + size
         return SegmentRange(part.video, part.start, middle), SegmentRange(part.video, middle, part.stop)
@@ -88,7 +88,7 @@ def _take(part: SegmentRange, size: int, rng: np.random.Generator) -> tuple[Segm
 
 
 class _Leftovers:
-    """Ranges too short for an example, by length."""
+    """Ranges that are too short for an example, by length."""
 
     def __init__(self, num_segments: int) -> None:
         self._by_length: list[deque[SegmentRange]] = [deque() for _ in range(num_segments)]
@@ -100,7 +100,7 @@ class _Leftovers:
             self.total += len(part)
 
     def join(self, num_segments: int, rng: np.random.Generator) -> ExamplePlan:
-        """Takes `num_segments` segments out; `total` must be at least as many."""
+        """Removes `num_segments` segments and joins them; `total` must be at least as many."""
         parts: list[SegmentRange] = []
         missing = num_segments
         while missing:
@@ -110,7 +110,7 @@ class _Leftovers:
         return ExamplePlan(tuple(parts))
 
     def _pop_longest(self, at_most: int) -> SegmentRange | None:
-        """The longest range of at most `at_most` segments; of equal ones the first added."""
+        """Removes the longest range of at most `at_most` segments, the first added among equals."""
         for parts in self._by_length[at_most::-1]:
             if parts:
                 part = parts.popleft()
@@ -119,7 +119,7 @@ class _Leftovers:
         return None
 
     def _pop_part(self, size: int, rng: np.random.Generator) -> SegmentRange:
-        """`size` segments of a longer range drawn at random."""
+        """Removes `size` segments of a random longer range."""
         longer = [parts for parts in self._by_length if parts]
         lengths = np.array([len(parts) for parts in longer])
         parts = longer[rng.choice(len(longer), p=lengths / lengths.sum())]

@@ -1,4 +1,4 @@
-"""SPEC 7's invariants on random examples, and what real data brings."""
+"""SPEC 7's invariants on random examples, and edge cases of real data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STREAMS = ("text2audio", "audio2text", "audio_text_matching", "random_text")
 
 @dataclasses.dataclass
 class Case:
-    """An example, its masking, and what was drawn for it."""
+    """An example, its masking, and the random choices for it."""
 
     data: DataConfig
     text: UnmaskedText
@@ -48,7 +48,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn, make_text, prefixes) -> Case:
-    """Random examples of every configuration, from silent to twice as dense as fits, with words anywhere in time."""
+    """Random examples of every configuration, from silent to twice as many words as fit, at random times."""
     data = CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))]
     seed = draw(st.integers(0, 2**32 - 1))
     words_per_segment = draw(st.sampled_from([0, 1, 3, 8, 20, 60]))
@@ -202,10 +202,10 @@ def test_audiospans_come_in_whole_runs(any_case, drawn: st.DataObject) -> None:
     for name in ("audio2text", "audio_text_matching"):
         stream = getattr(masked, name)
         for sequence in range(len(stream.ids)):
-            shown = stream.audio_ptr[sequence][stream.ids[sequence] == AUDIOSPAN]
-            rows, counts = np.unique(shown, return_counts=True)
+            audio_rows = stream.audio_ptr[sequence][stream.ids[sequence] == AUDIOSPAN]
+            rows, counts = np.unique(audio_rows, return_counts=True)
             cut = (stream.ids[sequence] != PAD).all()
-            # Only a group that was cut can show a part of a subsegment.
+            # Only a truncated group can contain part of a subsegment.
             assert cut or (counts == MODEL.audio_token_length).all()
             assert set(rows.tolist()).isdisjoint(targets(masked.audio2text)) or name == "audio_text_matching"
     for name in ("text2audio", "random_text"):
@@ -226,7 +226,7 @@ def test_spans_hold_text_only(any_case, drawn: st.DataObject) -> None:
 @given(drawn=st.data())
 def test_every_word_is_shown_or_to_be_predicted(any_case, drawn: st.DataObject, prefixes) -> None:
     case = drawn.draw(any_case)
-    # Room enough that nothing is cut, neither a group nor a span.
+    # Large enough that no group and no span is cut.
     data = dataclasses.replace(case.data, lang_seq_len=3000)
     model = dataclasses.replace(MODEL, text_span_length=2000)
     masked = mask_text(case.text, case.starts, prefixes, data, model, np.random.default_rng(case.seed))
@@ -310,13 +310,19 @@ BAD = {
     "random_text_is_plain": ("random_text_is_plain must have shape \\(900,\\)", np.ones(3, bool)),
     "token_segment": ("token_segment must be non-decreasing within \\[0, 16\\)", np.array([3, 2], np.int32)),
     "token_start": ("token_start and token_end must be finite", np.array([0, np.nan], np.float32)),
-    "token_ids": ("token_ids must hold text only; got the reserved token <\\|MASK\\|>", np.array([50, MASK], np.int32)),
-    "description": ("description must hold text only; got the reserved token <\\|LTOVPOOL\\|>", np.array([LTOVPOOL])),
+    "token_ids": (
+        "token_ids must contain text only; got the reserved token <\\|MASK\\|>",
+        np.array([50, MASK], np.int32),
+    ),
+    "description": (
+        "description must contain text only; got the reserved token <\\|LTOVPOOL\\|>",
+        np.array([LTOVPOOL]),
+    ),
 }
 
 
 @pytest.mark.parametrize("field", BAD)
-def test_bad_text_is_refused_by_name(make_text, prefixes, field: str) -> None:
+def test_invalid_text_is_named(make_text, prefixes, field: str) -> None:
     message, value = BAD[field]
     text = dataclasses.replace(make_text(BASE, [(0, 1, 2), (1, 1, 2)], random_text=900), **{field: value})
     starts = draw_subsegment_starts(np.random.default_rng(0), BASE)

@@ -1,0 +1,230 @@
+"""The interface of a video decoder. It imports no decoding library.
+
+A decoder is a `FileDecoder`, which opens one file at a time, or a `BatchDecoder`, which decodes the frames of several
+files at once. Wherever a file is at fault, both raise BadInput with a reason that a user understands; preparation adds
+the file's name.
+
+All times are seconds on the file's presentation axis: 0 is where a player starts, the earliest timestamp of any stream
+(or 0 if that is negative, since encoders use negative timestamps for priming).
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from reserve.data.types import Cue
+from reserve.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """What decoding one file may cost: `max_pixels` per frame, `max_side` pixels, the first `max_duration` seconds (the
+    rest is ignored), and `max_decode_seconds` of wall-clock time."""
+
+    max_pixels: int = 8192 * 4608
+    max_side: int = 16384
+    max_duration: float = 2 * 3600.0
+    max_decode_seconds: float = 600.0
+
+    def check_frame_size(self, width: int, height: int) -> None:
+        """Raises BadInput if frames of this size, in pixels, are empty or too large."""
+        if min(width, height) < 1:
+            raise BadInput("its video has no picture size")
+        if width * height > self.max_pixels or max(width, height) > self.max_side:
+            raise BadInput(
+                f"frames of {width}x{height} pixels; at most {self.max_pixels} pixels and {self.max_side} a side "
+                "are allowed"
+            )
+
+
+class Deadline:
+    """A wall-clock limit of `seconds` from now, for long loops."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raises BadInput once the limit has passed."""
+        if time.monotonic() > self._end:
+            raise BadInput(f"decoding took more than {self.seconds:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A stream of a file. `decodable` is False if the decoder lacks its codec."""
+
+    decodable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTrack(Track):
+    """A video stream. `width` and `height` are pixels as stored, before any rotation; 0 if unknown."""
+
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """The streams of a file as its headers describe them. `video` is the first one that is not a cover picture; `audio`
+    and `text` tracks are in the container's order."""
+
+    video: VideoTrack | None
+    audio: tuple[Track, ...]
+    text: tuple[Track, ...]
+
+    def check_video(self, limits: MediaLimits) -> None:
+        """Raises BadInput if there is no video, or none that can be decoded within `limits`."""
+        if self.video is None:
+            raise BadInput("no video stream")
+        if not self.video.decodable:
+            raise BadInput("no decoder for its video stream")
+        limits.check_frame_size(self.video.width, self.video.height)
+
+    def check_audio(self, track: int) -> None:
+        """Raises BadInput if there is no audio track `track`, counted from 0, or none that can be decoded."""
+        if not self.audio:
+            raise BadInput("no audio track")
+        if not 0 <= track < len(self.audio):
+            raise BadInput(f"no audio track {track}: it has {len(self.audio)}, counted from 0")
+        if not self.audio[track].decodable:
+            raise BadInput("no decoder for its audio track")
+
+    def check_text(self, track: int) -> None:
+        """Raises BadInput if there is no text track `track`, counted from 0, or none that can be decoded."""
+        if not 0 <= track < len(self.text):
+            raise BadInput(f"no text track {track}: it has {len(self.text)}, counted from 0")
+        if not self.text[track].decodable:
+            raise BadInput("no decoder for it")
+
+
+@dataclass(frozen=True, slots=True)
+class Soundtrack:
+    """The sound of a whole file. `waveform` is float32 [samples] in about [-1, 1], sample i at i / `sample_rate`
+    seconds, 0 where there is no sound. `media_end` is where the last packet of sound or picture ends, in seconds,
+    whatever the container claims."""
+
+    waveform: np.ndarray
+    sample_rate: int
+    media_end: float
+
+
+class Media(ABC):
+    """An open file; a context manager. Methods may be called in any order and more than once, but an iterator of
+    `frames` is void once another method has been called."""
+
+    @property
+    @abstractmethod
+    def info(self) -> MediaInfo:
+        """The streams of the file. Decodes nothing."""
+
+    @abstractmethod
+    def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
+        """The frame on screen at each of `times` (seconds, finite, >= 0, non-decreasing): uint8 RGB [height, width, 3],
+        upright.
+
+        That is the last frame whose timestamp is at most the time, or the first frame if the time is before it.
+        Raises BadInput as `MediaInfo.check_video` does or if no frame can be decoded, and ValueError for bad times.
+        """
+
+    @abstractmethod
+    def soundtrack(self, *, track: int = 0, sample_rate: int = 22050) -> Soundtrack:
+        """Audio track `track` from the start of the file, mixed to mono and resampled to `sample_rate` Hz.
+
+        Sound before time 0 and after `MediaLimits.max_duration` is left out, gaps and late starts are silence, damaged
+        packets are skipped. Raises BadInput as `MediaInfo.check_audio` does or if nothing can be decoded.
+        """
+
+    @abstractmethod
+    def sound(self, start: float, stop: float, *, track: int = 0, sample_rate: int = 22050) -> np.ndarray:
+        """The span from `start` to `stop` seconds of an audio track: float32 [round((stop - start) * sample_rate)].
+
+        The samples are those of `soundtrack` up to the rounding of the file's timestamps, but only the span's
+        surroundings are decoded if the format can seek. It is 0 where there is no sound.
+        Raises BadInput as `MediaInfo.check_audio` does, and ValueError unless 0 <= start <= stop < inf.
+        """
+
+    @abstractmethod
+    def cues(self, track: int) -> list[Cue]:
+        """The captions of text track `track`, in the order of the file. Raises BadInput as `MediaInfo.check_text`
+        does."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Releases the file."""
+
+    def __enter__(self) -> Media:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Decoder(ABC):
+    """An implementation. `name` is what users choose it by."""
+
+    name: str
+
+    @abstractmethod
+    def unavailable(self) -> str | None:
+        """None if the decoder can run on this machine, otherwise the reason as a short phrase."""
+
+
+class FileDecoder(Decoder):
+    """Opens one file at a time. Preparation uses it in processes that can be killed, so objects must be picklable."""
+
+    @abstractmethod
+    def open(self, path: str | Path, limits: MediaLimits | None = None, deadline: Deadline | None = None) -> Media:
+        """Opens a file. `limits` default to MediaLimits(), `deadline` to its `max_decode_seconds` from now.
+
+        Raises BadInput if the file cannot be opened as media. It must not follow references to other files, devices or
+        URLs.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRequest:
+    """The frames of `path` at `times`, as in `Media.frames`, within `limits`."""
+
+    path: Path
+    times: tuple[float, ...]
+    limits: MediaLimits
+
+
+class BatchDecoder(Decoder):
+    """Decodes the frames of up to `batch_size` files at once, in the main process: a GPU. Sound and text of the files
+    come from a FileDecoder."""
+
+    batch_size: int
+
+    @abstractmethod
+    def frames_of(self, requests: Sequence[FrameRequest]) -> Iterator[Iterator[np.ndarray]]:
+        """One iterator of frames for each request, in order, with the frames that `Media.frames` describes.
+
+        The caller is done with an iterator before it asks for the next one, so frames need not be in memory all at
+        once. An iterator raises BadInput if its own file is at fault; the next one must still work. Any other exception
+        ends the batch, and the caller decodes its remaining files one by one.
+        """
+
+
+def check_times(times: Sequence[float]) -> None:
+    """Raises ValueError unless `times` are what `Media.frames` takes."""
+    for moment in times:
+        if not 0 <= moment < float("inf"):
+            raise ValueError(f"time must be finite and >= 0 seconds; got {moment}")
+    if any(later < earlier for earlier, later in pairwise(times)):
+        raise ValueError(f"times must not decrease; got {list(times)}")
+
+
+def check_span(start: float, stop: float) -> None:
+    """Raises ValueError unless `start` and `stop` are what `Media.sound` takes."""
+    if not 0 <= start <= stop < float("inf"):
+        raise ValueError(f"start and stop must be finite with 0 <= start <= stop, in seconds; got {start} and {stop}")

@@ -1,0 +1,165 @@
+"""An open container in PyAV: what may be opened, its streams, and reading past damage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, Track, VideoTrack
+from reserve.errors import BadInput
+from reserve.fs import check_regular_file
+
+if TYPE_CHECKING:
+    import av
+
+# Demuxers that open other files or devices named in their input, or render text: none of them is a video file.
+_REFUSED_FORMATS = (
+    "adf alias_pix alsa bin concat concatf dash data fbdev ffmetadata hls idf image2 imf kmsgrab lavfi rtp rtsp "
+    "sap sdp smoothstreaming tty txd vapoursynth video4linux2 v4l2 webm_dash_manifest x11grab xbin"
+)
+_MAX_READ_ERRORS = 1000
+
+
+def import_av() -> Any:
+    """The module `av`, or an ImportError that names the extra to install."""
+    try:
+        import av
+        import av.logging
+    except ImportError as error:
+        raise ImportError("decoding video needs PyAV: pip install 'merlot-reserve[video]'") from error
+    av.logging.set_level(None)
+    return av
+
+
+@cache
+def _accepted_formats() -> str:
+    names = {name for entry in import_av().formats_available for name in entry.split(",")}
+    return ",".join(sorted(names.difference(_REFUSED_FORMATS.split())))
+
+
+@cache
+def decoding_failures() -> tuple[type[Exception], ...]:
+    """What PyAV raises on bad files; it raises LookupError for streams that appear midway."""
+    own = import_av().FFmpegError
+    return (own, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError, EOFError)
+
+
+@contextmanager
+def decoding_errors(doing: str) -> Iterator[None]:
+    """Turns whatever PyAV raises on a bad file into BadInput that says what was being done."""
+    try:
+        yield
+    except decoding_failures() as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise BadInput(f"{doing}: {reason}") from error
+
+
+class Container:
+    """An open file. Every method raises BadInput if the file is at fault."""
+
+    def __init__(self, path: str | Path, limits: MediaLimits, deadline: Deadline) -> None:
+        self.path, self.limits, self.deadline = Path(path), limits, deadline
+        self._av = import_av()
+        check_regular_file(self.path)
+        self.raw = self._open()
+        """PyAV's container."""
+        self.info = self._read_info()
+
+    def _open(self) -> av.container.InputContainer:
+        self.deadline.check()
+        with decoding_errors("not a media file that can be decoded"):
+            # With a prefix, no file name is taken for a URL; the whitelists keep a playlist from reaching other files.
+            return self._av.open(
+                f"file:{self.path}",
+                container_options={"format_whitelist": _accepted_formats(), "protocol_whitelist": "file"},
+                # For codecs that FFmpeg runs while it opens the file.
+                options={"max_pixels": str(self.limits.max_pixels)},
+                metadata_errors="replace",
+                timeout=(self.limits.max_decode_seconds, self.limits.max_decode_seconds),
+            )
+
+    def _read_info(self) -> MediaInfo:
+        streams = self.raw.streams
+        first = self._first_video()
+        video = None
+        if first is not None:
+            context = first.codec_context
+            video = VideoTrack(False) if context is None else VideoTrack(True, context.width, context.height)
+        audio, text = (
+            tuple(Track(stream.codec_context is not None) for stream in group)
+            for group in (streams.audio, streams.subtitles)
+        )
+        return MediaInfo(video, audio, text)
+
+    def _first_video(self) -> av.VideoStream | None:
+        """The first video stream that is not a cover picture."""
+        pictures = self._av.stream.Disposition.attached_pic | self._av.stream.Disposition.timed_thumbnails
+        return next((stream for stream in self.raw.streams.video if not stream.disposition & pictures), None)
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def rewind(self) -> None:
+        """Goes back to the start, also in formats that cannot seek. Streams taken before are void."""
+        self.raw.close()
+        self.raw = self._open()
+
+    @property
+    def origin(self) -> float:
+        """The timestamp, in seconds, of time 0."""
+        start = self.raw.start_time
+        return 0.0 if start is None else max(start / 1_000_000, 0.0)
+
+    def video_stream(self) -> av.VideoStream:
+        """The video stream that `info` describes, checked against the limits."""
+        self.info.check_video(self.limits)
+        stream = self._first_video()
+        if stream is None or stream.codec_context is None:
+            raise BadInput("no video stream")
+        return stream
+
+    def audio_stream(self, track: int) -> av.AudioStream:
+        """Audio track `track`, counted from 0 in the container's order."""
+        self.info.check_audio(track)
+        return self.raw.streams.audio[track]
+
+    def text_stream(self, track: int) -> Any:
+        """Text track `track`, counted from 0 in the container's order."""
+        self.info.check_text(track)
+        return self.raw.streams.subtitles[track]
+
+    def demux(self, *streams: Any) -> Iterator[Any]:
+        """Packets of `streams` from the current position on. Skips damaged stretches; a damaged end is the end."""
+        packets = self.raw.demux(*streams)
+        errors = 0
+        while True:
+            self.deadline.check()
+            try:
+                packet = next(packets)
+            except (StopIteration, self._av.EOFError):
+                return
+            except decoding_failures():
+                errors += 1
+                if errors > _MAX_READ_ERRORS:
+                    return
+                packets = self.raw.demux(*streams)
+                continue
+            yield packet
+
+    def decode(self, packet: Any) -> list[Any]:
+        """The frames of one packet; none if it is damaged."""
+        self.deadline.check()
+        try:
+            return packet.decode()
+        except decoding_failures():
+            return []
+
+    def start_of(self, packet: Any) -> float | None:
+        """Presentation time of a packet in seconds, or None if it has none."""
+        timestamp = packet.pts if packet.pts is not None else packet.dts
+        if timestamp is None or packet.time_base is None:
+            return None
+        return float(timestamp * packet.time_base) - self.origin

@@ -1,0 +1,116 @@
+"""Frames at given times through PyAV, with a seek where that is shorter than decoding the frames between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reserve.data.decode.protocol import check_times
+from reserve.data.decode.pyav.container import Container, decoding_errors, decoding_failures
+from reserve.errors import BadInput
+
+if TYPE_CHECKING:
+    import av
+
+# If a seek lands after its target, try again this many seconds earlier; after the last one, decode from the start.
+_SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
+
+
+def read_frames(container: Container, times: Sequence[float]) -> Iterator[np.ndarray]:
+    """See `Media.frames`."""
+    check_times(times)
+    reader = _FrameReader(container)
+    for time in times:
+        yield _to_rgb(reader.frame_at(time), container)
+
+
+def _to_rgb(frame: av.VideoFrame, container: Container) -> np.ndarray:
+    container.limits.check_frame_size(frame.width, frame.height)
+    with decoding_errors("a frame cannot be converted to RGB"):
+        image = frame.to_ndarray(format="rgb24")
+        quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns))
+
+
+class _FrameReader:
+    """Walks a video stream forward; seeks where that is shorter than decoding the frames between."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._take_stream()
+        self._current: av.VideoFrame | None = None
+        self._next: av.VideoFrame | None = None
+        self._decoded: Iterator[av.VideoFrame] = iter(())
+        self._key_interval = 1.0
+
+    def _take_stream(self) -> None:
+        self._stream = self._container.video_stream()
+        if self._stream.time_base is None:
+            raise BadInput("its video has no time base")
+        self._tick = float(self._stream.time_base)
+        # FFmpeg's own limit, for streams that change their size midway.
+        self._stream.codec_context.options = {"max_pixels": str(self._container.limits.max_pixels)}
+
+    def frame_at(self, time: float) -> av.VideoFrame:
+        # Half a tick of slack, so that a time computed from a frame's own timestamp finds that frame.
+        target = time + self._container.origin + 0.5 * self._tick
+        if self._current is None or (
+            self._next_is_due(target) and target - self._seconds(self._current) > self._key_interval
+        ):
+            self._seek(target)
+        while self._next_is_due(target):
+            self._advance()
+        if self._current is None:
+            raise BadInput("no frame of its video can be decoded")
+        return self._current
+
+    def _seconds(self, frame: av.VideoFrame) -> float:
+        timestamp = frame.pts if frame.pts is not None else frame.dts
+        if timestamp is None:
+            raise BadInput("its video frames have no timestamps")
+        return timestamp * self._tick
+
+    def _next_is_due(self, target: float) -> bool:
+        return self._next is not None and self._seconds(self._next) <= target
+
+    def _has_reached(self, target: float) -> bool:
+        """Whether decoding has begun at or before the target."""
+        return self._current is not None and self._seconds(self._current) <= target
+
+    def _advance(self) -> None:
+        self._current, self._next = self._next, next(self._decoded, None)
+
+    def _seek(self, target: float) -> None:
+        """Sets `_current` to a frame at or before `target`, or to the first of the file."""
+        for back in _SEEK_BACK:
+            start = target - back
+            if start > self._container.origin and self._start_from(start) and self._has_reached(target):
+                break
+        else:
+            self._container.rewind()
+            self._take_stream()
+            self._start_decoding()
+        if self._current is not None:
+            # If key frames are further apart than the targets, decoding the frames between is shorter than a seek.
+            self._key_interval = max(self._key_interval, target - self._seconds(self._current))
+
+    def _start_from(self, start: float) -> bool:
+        """Decodes from the key frame before `start`. Returns False if the format cannot seek there."""
+        try:
+            self._container.raw.seek(math.floor(start / self._tick), stream=self._stream, backward=True)
+        except decoding_failures():
+            return False
+        self._start_decoding()
+        return True
+
+    def _start_decoding(self) -> None:
+        self._decoded = self._decode()
+        self._current = next(self._decoded, None)
+        self._next = next(self._decoded, None)
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        for packet in self._container.demux(self._stream):
+            yield from self._container.decode(packet)

@@ -1,0 +1,183 @@
+"""Sound through PyAV: mono float32 on the file's presentation axis, and where the file really ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from reserve.data.decode.protocol import Soundtrack, check_span
+from reserve.data.decode.pyav.container import Container, decoding_failures, import_av
+from reserve.errors import BadInput
+
+_MAX_SAMPLE_RATE = 768_000
+_MAX_CHANNELS = 64
+# Timestamps of a run of frames may disagree with their count of samples by this many seconds (containers round
+# them, some to 1 ms, and encoders drift); beyond it there is a real gap or overlap.
+_JITTER = 0.05
+# Decoding starts this many seconds before a span: decoders and resamplers need some sound to settle.
+_PREROLL = 0.5
+
+
+def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> Soundtrack:
+    """See `Media.soundtrack`."""
+    stream = _rewound(container, track)
+    pictures = container.raw.streams.video[:1]
+    limit = container.limits.max_duration
+    pieces = _Pieces(0, round(limit * sample_rate))
+    picture_end = 0.0
+    past_limit: set[int] = set()
+    runs = _Resampled(sample_rate, container.origin)
+    for packet in container.demux(stream, *pictures):
+        start = container.start_of(packet)
+        if start is not None and start >= limit:
+            past_limit.add(packet.stream_index)
+            if len(past_limit) == 1 + len(pictures):
+                break
+            continue
+        if packet.stream_index != stream.index:
+            picture_end = max(picture_end, _packet_end(packet, start))
+            continue
+        for frame in container.decode(packet):
+            pieces.extend(runs.push(frame))
+    pieces.extend(runs.flush())
+    if not pieces.parts:
+        raise BadInput("no sound can be decoded from its audio track")
+    waveform = pieces.joined(pieces.end)
+    return Soundtrack(waveform, sample_rate, min(max(picture_end, len(waveform) / sample_rate), limit))
+
+
+def read_sound(container: Container, start: float, stop: float, *, track: int, sample_rate: int) -> np.ndarray:
+    """See `Media.sound`."""
+    check_span(start, stop)
+    length = round((stop - start) * sample_rate)
+    first = round(start * sample_rate)
+    limit = container.limits.max_duration
+    pieces = _Pieces(first, min(first + length, round(limit * sample_rate)))
+    runs = _Resampled(sample_rate, container.origin)
+    for packet in _packets_from(container, track, start - _PREROLL):
+        begin = container.start_of(packet)
+        if begin is not None and begin >= min(stop, limit) + _PREROLL:
+            break
+        for frame in container.decode(packet):
+            pieces.extend(runs.push(frame))
+    pieces.extend(runs.flush())
+    return pieces.joined(length)
+
+
+def _rewound(container: Container, track: int) -> Any:
+    """Audio track `track` of the rewound container."""
+    container.rewind()
+    stream = container.audio_stream(track)
+    context = stream.codec_context
+    if not 0 < context.sample_rate <= _MAX_SAMPLE_RATE or not 0 < context.channels <= _MAX_CHANNELS:
+        raise BadInput(f"its audio claims {context.sample_rate} Hz and {context.channels} channels")
+    return stream
+
+
+def _packets_from(container: Container, track: int, start: float) -> Iterator[Any]:
+    """Packets of an audio track from `start` seconds or earlier on; from the first if the format cannot seek there."""
+    stream = _rewound(container, track)
+    if start > 0:
+        try:
+            container.raw.seek(math.floor((start + container.origin) * 1_000_000), backward=True)
+        except decoding_failures():
+            pass
+        else:
+            packets = container.demux(stream)
+            packet = next(packets, None)
+            landed = None if packet is None else container.start_of(packet)
+            if landed is not None and landed <= start:
+                return chain([packet], packets)
+        stream = _rewound(container, track)
+    return container.demux(stream)
+
+
+def _packet_end(packet: Any, start: float | None) -> float:
+    if start is None:
+        return 0.0
+    return start + float((packet.duration or 0) * packet.time_base)
+
+
+@dataclass(slots=True)
+class _Pieces:
+    """Stretches of samples between positions `first` and `stop`; later ones win where they overlap."""
+
+    first: int
+    stop: int
+    parts: list[tuple[int, np.ndarray]] = field(default_factory=list)
+
+    def extend(self, pieces: Iterator[tuple[int, np.ndarray]]) -> None:
+        """Adds (position, samples), cut to the range. Positions of `parts` count from `first`."""
+        for start, samples in pieces:
+            skip = max(self.first - start, 0)
+            samples = samples[skip : max(self.stop - start, 0)]
+            if len(samples):
+                self.parts.append((start + skip - self.first, samples))
+
+    @property
+    def end(self) -> int:
+        """Position after the last sample."""
+        return max(start + len(samples) for start, samples in self.parts)
+
+    def joined(self, length: int) -> np.ndarray:
+        """All samples: float32 [length], 0 between the parts."""
+        waveform = np.zeros(length, dtype=np.float32)
+        for start, samples in self.parts:
+            waveform[start : start + len(samples)] = samples
+        # A damaged float track can hold NaN and infinity.
+        np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return waveform
+
+
+class _Resampled:
+    """Resamples a stream of frames; starts afresh wherever the time or the format jumps."""
+
+    def __init__(self, sample_rate: int, origin: float) -> None:
+        self._av = import_av()
+        self._sample_rate = sample_rate
+        self._origin = origin
+        self._resampler: Any = None
+        self._format: tuple[str, str, int] | None = None
+        self._expected = 0.0
+        self._position = 0
+
+    def push(self, frame: Any) -> Iterator[tuple[int, np.ndarray]]:
+        """Stretches of samples that `frame` completes, each with its position."""
+        if not 0 < frame.sample_rate <= _MAX_SAMPLE_RATE:
+            return
+        time = self._expected if frame.time is None else frame.time - self._origin
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or form != self._format or abs(time - self._expected) > _JITTER:
+            yield from self.flush()
+            self._resampler = self._av.AudioResampler(format="flt", layout="mono", rate=self._sample_rate)
+            self._format = form
+            self._expected = time
+            self._position = round(time * self._sample_rate)
+        self._expected += frame.samples / frame.sample_rate
+        yield from self._resample(frame)
+
+    def flush(self) -> Iterator[tuple[int, np.ndarray]]:
+        """What the resampler still holds."""
+        if self._resampler is not None:
+            yield from self._resample(None)
+            self._resampler = None
+
+    def _resample(self, frame: Any) -> Iterator[tuple[int, np.ndarray]]:
+        if frame is not None:
+            # The position is counted here: timestamps that jitter would make the resampler stretch or fill.
+            frame.pts = None
+        try:
+            resampled = self._resampler.resample(frame)
+        except decoding_failures():
+            # A damaged frame decoded to something impossible. The next one starts afresh.
+            self._resampler = None
+            return
+        for part in resampled:
+            samples = part.to_ndarray().reshape(-1)
+            yield self._position, samples
+            self._position += len(samples)

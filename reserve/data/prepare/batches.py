@@ -1,0 +1,85 @@
+"""Prepares videos with a decoder that takes the frames of several files at once, such as one on a GPU.
+
+Worker processes do everything before the frames. This process decodes the frames of each full batch and stores the
+videos. Frames are not shared between processes, and the GPU belongs to one process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from reserve.data.decode.protocol import BatchDecoder, Deadline, FileDecoder, FrameRequest, MediaLimits
+from reserve.data.prepare.jobs import Job, finish_job, plan_job, skipped
+from reserve.data.prepare.results import FileResult
+from reserve.data.prepare.video import PlannedVideo, PreparationSettings
+from reserve.data.prepare.workers import Lost, run_supervised
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    index: int
+    job: Job
+    plan: PlannedVideo
+
+
+def prepare_in_batches(
+    jobs: Sequence[Job],
+    settings: PreparationSettings,
+    decoder: BatchDecoder,
+    file_decoder: FileDecoder,
+    *,
+    workers: int,
+    timeout: float,
+) -> Iterator[tuple[int, FileResult]]:
+    """Yields (index, result) of every job as it finishes.
+
+    `file_decoder` gives the sound and text, in `workers` processes of which each has `timeout` seconds per file;
+    `decoder` gives the frames. A file whose frames raise BadInput is skipped alone.
+    """
+    plans = run_supervised(
+        partial(plan_job, settings=settings, decoder=file_decoder), jobs, workers=workers, timeout=timeout
+    )
+    batch: list[_Planned] = []
+    for index, outcome in plans:
+        if isinstance(outcome, PlannedVideo):
+            batch.append(_Planned(index, jobs[index], outcome))
+            if len(batch) == decoder.batch_size:
+                yield from _finish(batch, decoder, settings.limits)
+                batch = []
+        else:
+            yield index, skipped(jobs[index], outcome.reason) if isinstance(outcome, Lost) else outcome
+    if batch:
+        yield from _finish(batch, decoder, settings.limits)
+
+
+def _finish(batch: Sequence[_Planned], decoder: BatchDecoder, limits: MediaLimits) -> Iterator[tuple[int, FileResult]]:
+    """Decodes the frames of a batch and stores its videos. If that fails midway, the rest goes file by file."""
+    requests = [FrameRequest(video.job.source.path, video.plan.frame_times, limits) for video in batch]
+    done = 0
+    try:
+        for video, frames in zip(batch, decoder.frames_of(requests), strict=False):
+            result = finish_job(video.job, video.plan, _within(Deadline(limits.max_decode_seconds), frames))
+            done += 1
+            yield video.index, result
+        if done < len(batch):
+            raise RuntimeError(f"decoder {decoder.name!r} returned frames for {done} of {len(batch)} files")
+    except Exception as error:
+        logger.debug("decoder %s failed on %d files", decoder.name, len(batch), exc_info=True)
+        if len(batch) == 1:
+            yield batch[0].index, skipped(batch[0].job, f"internal error: {type(error).__name__}: {error}")
+            return
+    for video in batch[done:]:
+        yield from _finish([video], decoder, limits)
+
+
+def _within(deadline: Deadline, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    for frame in frames:
+        deadline.check()
+        yield frame

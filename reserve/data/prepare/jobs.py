@@ -1,0 +1,137 @@
+"""The preparation of one file as a unit of work: its store file, and the key that tells whether that is up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reserve.data.decode.protocol import FileDecoder
+from reserve.data.prepare.results import FileResult
+from reserve.data.prepare.video import (
+    PlannedVideo,
+    PreparationSettings,
+    PreparedVideo,
+    assemble_video,
+    plan_video,
+    prepare_video,
+)
+from reserve.data.sources.discover import VideoSource
+from reserve.data.store import FORMAT, SUFFIX, read_summary, save_segments
+from reserve.errors import BadInput
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1  # Of what preparation computes. A higher one makes every store stale.
+# Not part of the key, so that the stores of releases without a choice of decoders stay valid.
+_FIRST_DECODER = "pyav"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A video to prepare into the file `store`; `key` identifies what the store is made from."""
+
+    source: VideoSource
+    store: Path
+    key: str
+
+
+def make_job(source: VideoSource, out_dir: Path, settings: PreparationSettings, decoder: str) -> Job:
+    """The job of preparing `source` into `out_dir` with the decoder of that name."""
+    return Job(source, out_dir / store_name(source.video_id), store_key(source, settings, decoder))
+
+
+def store_name(video_id: str) -> str:
+    """File name for a video's segments: readable, and different for different ids."""
+    digest = hashlib.sha256(video_id.encode("utf-8", errors="surrogateescape")).hexdigest()[:12]
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', video_id)[-80:].lstrip('.')}-{digest}{SUFFIX}"
+
+
+def store_key(source: VideoSource, settings: PreparationSettings, decoder: str) -> str:
+    """Digest of everything that decides the content of the store file."""
+    files = [source.path, *source.transcripts, *([source.info] if source.info else [])]
+    described = [FORMAT, _VERSION, source.video_id, asdict(settings), [_identity(path) for path in files]]
+    if decoder != _FIRST_DECODER:
+        described.append(decoder)
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def _identity(path: Path) -> list[str | int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return [path.name, -1, -1]
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def unchanged(job: Job) -> FileResult | None:
+    """The result of an earlier run if its store file exists, is readable and not stale."""
+    if not job.store.exists():
+        return None
+    try:
+        summary = read_summary(job.store)
+    except BadInput as error:
+        logger.warning("%s is prepared again: %s", job.source.video_id, error)
+        return None
+    if summary.key != job.key:
+        return None
+    return FileResult(
+        video_id=job.source.video_id,
+        path=job.source.path,
+        status="unchanged",
+        segments=summary.num_segments,
+        words=summary.num_words,
+        warnings=summary.warnings,
+        store=job.store,
+    )
+
+
+def skipped(job: Job, reason: str) -> FileResult:
+    """The result of a file that cannot be used. Removes the store of an earlier state of the file."""
+    job.store.unlink(missing_ok=True)
+    return FileResult(job.source.video_id, job.source.path, "skipped", reason=reason)
+
+
+def run_job(job: Job, settings: PreparationSettings, decoder: FileDecoder) -> FileResult:
+    """Prepares and stores a video."""
+    try:
+        return _stored(job, prepare_video(job.source, settings, decoder))
+    except BadInput as error:
+        return skipped(job, str(error))
+
+
+def plan_job(job: Job, settings: PreparationSettings, decoder: FileDecoder) -> PlannedVideo | FileResult:
+    """Everything of run_job before the frames."""
+    try:
+        return plan_video(job.source, settings, decoder)
+    except BadInput as error:
+        return skipped(job, str(error))
+
+
+def finish_job(job: Job, plan: PlannedVideo, frames: Iterable[np.ndarray]) -> FileResult:
+    """Everything of run_job from the frames on. Frames that raise BadInput skip the video."""
+    try:
+        return _stored(job, assemble_video(plan, frames))
+    except BadInput as error:
+        return skipped(job, str(error))
+
+
+def _stored(job: Job, prepared: PreparedVideo) -> FileResult:
+    save_segments(prepared.segments, job.store, key=job.key, warnings=prepared.warnings)
+    return FileResult(
+        video_id=job.source.video_id,
+        path=job.source.path,
+        status="prepared",
+        segments=len(prepared.segments),
+        words=sum(map(len, prepared.segments.words)),
+        seconds=prepared.seconds,
+        transcript=prepared.transcript,
+        warnings=prepared.warnings,
+        store=job.store,
+    )

@@ -1,0 +1,121 @@
+"""Sound through PyAV: codecs, gaps and damage beyond what every decoder must handle; spans without a full decode."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from reserve.data.decode.protocol import Deadline, MediaLimits
+from reserve.data.decode.pyav import PyAVDecoder
+from reserve.data.decode.pyav.container import Container
+from tests.helpers.media_files import Sound, click_track, find_clicks, write_media
+
+RATE = 22050
+CLICKS = [0.5, 2.0, 5.5]
+TIMES = [index / 10 for index in range(60)]
+
+
+def soundtrack(path, limits=None, **options):
+    with PyAVDecoder().open(path, limits) as media:
+        return media.soundtrack(**options)
+
+
+def opened(path):
+    return Container(path, MediaLimits(), Deadline(60))
+
+
+def assert_clicks(track, expected, tolerance=0.002):
+    assert track.waveform.dtype == np.float32
+    assert find_clicks(track.waveform, track.sample_rate) == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [("a.mp4", "aac", 8000), ("a.mkv", "pcm_s16le", 22050), ("a.mp4", "libmp3lame", 44100)],
+)
+def test_clicks_stay_in_place(tmp_path, name, codec, rate):
+    sounds = [Sound(click_track(6, CLICKS, rate), rate, codec=codec)]
+    assert_clicks(soundtrack(write_media(tmp_path / name, frame_times=TIMES, sounds=sounds)), CLICKS)
+
+
+def test_late_sound_in_matroska_follows_silence(tmp_path):
+    sounds = [Sound(click_track(4, [0.5]), start=1.5)]
+    track = soundtrack(write_media(tmp_path / "a.mkv", frame_times=TIMES, sounds=sounds))
+    assert_clicks(track, [2.0])
+    assert not track.waveform[: int(1.4 * RATE)].any()
+
+
+def test_both_streams_starting_late_start_at_zero(tmp_path):
+    sounds = [Sound(click_track(6, CLICKS), start=3.0, codec="flac")]
+    track = soundtrack(write_media(tmp_path / "a.mkv", frame_times=[3 + time for time in TIMES], sounds=sounds))
+    assert_clicks(track, CLICKS)
+
+
+def test_gap_is_silence_and_later_sound_keeps_its_time(tmp_path):
+    path = write_media(tmp_path / "a.ts", frame_times=TIMES, sounds=[Sound(click_track(6, CLICKS))])
+    content = path.read_bytes()
+    packets = [content[first : first + 188] for first in range(0, len(content), 188)]
+    kept = packets[: len(packets) * 45 // 100] + packets[len(packets) * 60 // 100 :]
+    path.write_bytes(b"".join(kept))
+    container = opened(path)
+    shift = container.raw.streams.audio[0].start_time / 90000 - container.origin
+    container.close()
+    # MPEG-TS cannot say that the encoder's first samples are priming, so they come as sound.
+    delay = 1024 / 44100
+    assert_clicks(soundtrack(path), [click + shift + delay for click in CLICKS])
+
+
+def test_media_end_ignores_what_the_header_claims(tmp_path):
+    path = write_media(
+        tmp_path / "a.mp4", frame_times=TIMES, sounds=[Sound(click_track(6, CLICKS))], options={"movflags": "faststart"}
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    container = opened(path)
+    assert container.raw.duration == pytest.approx(6_000_000, abs=50_000)
+    container.close()
+    assert 0.5 < soundtrack(path).media_end < 5
+
+
+def test_not_a_number_becomes_silence(tmp_path):
+    samples = click_track(2, [0.5, 1.5])
+    samples[44100:44200] = np.nan
+    track = soundtrack(
+        write_media(tmp_path / "a.mkv", frame_times=TIMES[:20], sounds=[Sound(samples, codec="pcm_f32le")])
+    )
+    assert np.isfinite(track.waveform).all()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_span_decodes_its_surroundings_alone(tmp_path, name, monkeypatch):
+    sounds = [Sound(click_track(60, [2.0, 50.5]))]
+    path = write_media(tmp_path / name, frame_times=[index / 2 for index in range(120)], sounds=sounds, gop=4)
+    whole = soundtrack(path).waveform
+    decoded = []
+    original = Container.decode
+    monkeypatch.setattr(Container, "decode", lambda self, packet: decoded.append(packet) or original(self, packet))
+    with PyAVDecoder().open(path) as media:
+        sound = media.sound(50, 51)
+    # 60 s have about 2600 packets, a span of 1 s with its margins and one group of pictures about 180.
+    assert len(decoded) < 400
+    np.testing.assert_allclose(find_clicks(sound, RATE), find_clicks(whole[50 * RATE :], RATE), atol=0.002)
+
+
+def test_span_begins_with_settled_sound(tmp_path):
+    tone = np.sin(2 * np.pi * 440 * np.arange(6 * 44100) / 44100).astype(np.float32) / 2
+    path = write_media(tmp_path / "a.mp4", sounds=[Sound(tone)])
+    whole = soundtrack(path).waveform
+    with PyAVDecoder().open(path) as media:
+        np.testing.assert_allclose(media.sound(3, 3.5), whole[3 * RATE : round(3.5 * RATE)], atol=0.01)
+
+
+def test_span_survives_a_seek_that_lands_late(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mp4", sounds=[Sound(click_track(6, CLICKS))])
+    with PyAVDecoder().open(path) as media:
+        expected = media.sound(5, 6)
+
+    # A seek that lands after the span's click.
+    monkeypatch.setattr("reserve.data.decode.pyav.sound.math", SimpleNamespace(floor=lambda _: 5_900_000))
+    with PyAVDecoder().open(path) as media:
+        assert find_clicks(media.sound(5, 6), RATE) == pytest.approx(find_clicks(expected, RATE), abs=0.002)

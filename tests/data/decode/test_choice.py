@@ -1,0 +1,73 @@
+"""The choice of a decoder, and the table that explains it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from reserve.data import decode
+from reserve.data.decode import choose_decoder, choose_file_decoder, decoder_table
+from reserve.data.decode.pyav import PyAVDecoder
+from tests.helpers.batch_decoder import PyAVInBatches
+
+
+class Absent(PyAVDecoder):
+    name = "absent"
+
+    def unavailable(self):
+        return "it needs a part that this machine lacks"
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """Three decoders: one that cannot run, one that takes batches, PyAV."""
+    decoders = (Absent(), PyAVInBatches(batch_size=8), PyAVDecoder())
+    monkeypatch.setattr(decode, "DECODERS", decoders)
+    return decoders
+
+
+def test_auto_is_the_first_that_can_run(table):
+    assert choose_decoder() is table[1]
+    assert choose_file_decoder() is table[2]
+
+
+def test_by_name(table):
+    assert choose_decoder("pyav") is table[2]
+
+
+def test_unknown_name(table):
+    names = "'absent', 'pyav-in-batches', 'pyav'"
+    with pytest.raises(ValueError, match=f"decoder must be 'auto' or one of {names}; got 'x'"):
+        choose_decoder("x")
+
+
+def test_named_one_that_cannot_run_gives_its_reason(table):
+    with pytest.raises(RuntimeError, match="decoder 'absent' cannot run: it needs a part that this machine lacks"):
+        choose_decoder("absent")
+
+
+def test_none_that_can_run_gives_every_reason(monkeypatch):
+    monkeypatch.setattr(decode, "DECODERS", (Absent(), Absent()))
+    for choose in (choose_decoder, choose_file_decoder):
+        with pytest.raises(RuntimeError, match=r"^(decoder 'absent' cannot run: [^;]*(; |$)){2}"):
+            choose()
+
+
+def test_table(table):
+    assert decoder_table().splitlines() == [
+        "decoder          decodes             status",
+        "absent           file by file        it needs a part that this machine lacks",
+        "pyav-in-batches  batches of 8 files  picked",
+        "pyav             file by file        available",
+    ]
+
+
+def test_pyav_can_run_and_is_picked():
+    assert choose_decoder().name == "pyav"
+
+
+def test_pyav_names_the_extra_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(RuntimeError, match=r"decoder 'pyav' cannot run: .*pip install 'merlot-reserve\[video\]'"):
+        choose_decoder()

@@ -1,0 +1,206 @@
+"""Preparation with a decoder that takes batches of files gives what a decoder of single files gives."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from reserve.config import DataConfig
+from reserve.data import decode
+from reserve.data.decode import protocol
+from reserve.data.decode.protocol import MediaLimits
+from reserve.data.prepare.videos import prepare_videos
+from reserve.data.sources.discover import discover_sources
+from reserve.data.store import load_segments
+from reserve.errors import BadInput, NothingPrepared
+from tests.helpers.batch_decoder import PyAVInBatches
+from tests.helpers.media_files import Sound, click_track, write_media
+
+SECONDS = 12
+NAMES = ["a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4"]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Five usable videos, and one that is none."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number, name in enumerate(NAMES):
+        sounds = [Sound(click_track(SECONDS, [1.0 + number, 6.0]))]
+        write_media(folder / name, frame_times=[i / 5 for i in range(5 * SECONDS)], sounds=sounds)
+        words = [{"word": f"word{number}", "start": i * 0.5, "end": i * 0.5 + 0.5} for i in range(2 * SECONDS)]
+        (folder / name).with_suffix(".json").write_text(json.dumps(words))
+    (folder / "bad.mp4").write_bytes(b"x")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(videos, tmp_path_factory):
+    """The report of preparing the videos file by file."""
+    return prepare(videos, tmp_path_factory.mktemp("expected"), workers=0)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Puts a decoder at the head of the table."""
+
+    def use(decoder):
+        monkeypatch.setattr(decode, "DECODERS", (decoder, *decode.DECODERS))
+        return decoder
+
+    return use
+
+
+def prepare(videos, out, **options):
+    return prepare_videos(discover_sources([videos]), out, DataConfig(), **options)
+
+
+def outcomes(report):
+    return {result.video_id: (result.status, result.reason, result.segments, result.words) for result in report.results}
+
+
+def assert_same_stores(report, expected, names=NAMES):
+    stores, others = (
+        {r.video_id: load_segments(r.store) for r in each.results if r.store} for each in (report, expected)
+    )
+    assert set(stores) == set(names)
+    for name in names:
+        ours, theirs = stores[name], others[name]
+        assert (ours.frames, ours.words, ours.metadata) == (theirs.frames, theirs.words, theirs.metadata)
+        for field in ("start", "playback_speed", "log_mel"):
+            np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_same_stores(videos, expected, tmp_path, use, workers):
+    decoder = use(PyAVInBatches(batch_size=2))
+    seen = []
+    report = prepare(videos, tmp_path, workers=workers, on_result=seen.append)
+    assert_same_stores(report, expected)
+    assert outcomes(report) == outcomes(expected)
+    assert sorted(result.video_id for result in seen) == [*NAMES[:2], "bad.mp4", *NAMES[2:]]
+    assert [len(batch) for batch in decoder.batches] == [2, 2, 1]
+    assert sorted(name for batch in decoder.batches for name in batch) == NAMES
+
+
+def test_second_run_decodes_nothing(videos, tmp_path, use):
+    decoder = use(PyAVInBatches())
+    prepare(videos, tmp_path, workers=0)
+    decoder.batches.clear()
+    report = prepare(videos, tmp_path, workers=0)
+    assert [result.status for result in report.results].count("unchanged") == 5
+    assert decoder.batches == []
+
+
+def test_stores_of_another_decoder_are_stale(videos, expected, tmp_path, use):
+    prepare(videos, tmp_path, workers=0)
+    use(PyAVInBatches())
+    report = prepare(videos, tmp_path, workers=0)
+    assert [result.status for result in report.results].count("prepared") == 5
+
+
+def test_decoder_by_name(videos, expected, tmp_path, use):
+    decoder = use(PyAVInBatches())
+    assert_same_stores(prepare(videos, tmp_path, workers=0, decoder="pyav"), expected)
+    assert decoder.batches == []
+    with pytest.raises(ValueError, match="decoder must be 'auto' or one of 'pyav-in-batches', 'pyav'; got 'x'"):
+        prepare(videos, tmp_path, workers=0, decoder="x")
+
+
+class Refuses(PyAVInBatches):
+    """Raises `error` after the first frame of b.mp4."""
+
+    def __init__(self, error):
+        super().__init__(batch_size=3)
+        self.error = error
+
+    def frames(self, request):
+        for frame in super().frames(request):
+            yield frame
+            if request.path.name == "b.mp4":
+                raise self.error
+
+
+def test_file_with_bad_frames_is_skipped_alone(videos, expected, tmp_path, use):
+    decoder = use(Refuses(BadInput("its frames are scrambled")))
+    report = prepare(videos, tmp_path, workers=0)
+    assert_same_stores(report, expected, ["a.mp4", "c.mp4", "d.mp4", "e.mp4"])
+    assert outcomes(report)["b.mp4"] == ("skipped", "its frames are scrambled", 0, 0)
+    assert decoder.batches == [["a.mp4", "b.mp4", "c.mp4"], ["d.mp4", "e.mp4"]]
+
+
+def test_batch_that_fails_is_decoded_file_by_file(videos, expected, tmp_path, use):
+    decoder = use(Refuses(MemoryError("out of device memory")))
+    report = prepare(videos, tmp_path, workers=0)
+    assert_same_stores(report, expected, ["a.mp4", "c.mp4", "d.mp4", "e.mp4"])
+    assert outcomes(report)["b.mp4"] == ("skipped", "internal error: MemoryError: out of device memory", 0, 0)
+    assert decoder.batches == [["a.mp4", "b.mp4", "c.mp4"], ["b.mp4"], ["c.mp4"], ["d.mp4", "e.mp4"]]
+
+
+class FailsOnBatches(PyAVInBatches):
+    """Fails before the first frame of any batch of more than one file."""
+
+    def frames_of(self, requests):
+        self.batches.append([request.path.name for request in requests])
+        if len(requests) > 1:
+            raise RuntimeError("too large a batch")
+        yield self.frames(requests[0])
+
+
+def test_decoder_that_fails_on_every_batch(videos, expected, tmp_path, use):
+    decoder = use(FailsOnBatches(batch_size=5))
+    assert_same_stores(prepare(videos, tmp_path, workers=0), expected)
+    assert decoder.batches == [NAMES, *([name] for name in NAMES)]
+
+
+class Forgets(PyAVInBatches):
+    """Returns neither the last file of a batch nor the last frame of c.mp4."""
+
+    def frames_of(self, requests):
+        for request in requests[: max(len(requests) - 1, 1)]:
+            frames = list(self.frames(request))
+            yield iter(frames[:-1] if request.path.name == "c.mp4" else frames)
+
+
+def test_decoder_that_loses_files_and_frames(videos, expected, tmp_path, use):
+    use(Forgets(batch_size=5))
+    report = prepare(videos, tmp_path, workers=0)
+    assert_same_stores(report, expected, ["a.mp4", "b.mp4", "d.mp4", "e.mp4"])
+    reason = "internal error: ValueError: the decoder returned 1 frames for 2 times"
+    assert outcomes(report)["c.mp4"] == ("skipped", reason, 0, 0)
+
+
+class ReturnsNothing(PyAVInBatches):
+    def frames_of(self, requests):
+        return iter(())
+
+
+def test_decoder_that_returns_nothing(videos, tmp_path, use):
+    use(ReturnsNothing())
+    reason = r"a\.mp4: internal error: RuntimeError: decoder 'pyav-in-batches' returned frames for 0 of 1 files"
+    with pytest.raises(NothingPrepared, match=reason):
+        prepare(videos, tmp_path, workers=0)
+
+
+class Slow(PyAVInBatches):
+    """Takes 100 s of `clock` between the first and the second frame of a file."""
+
+    def __init__(self, clock):
+        super().__init__(batch_size=5)
+        self.clock = clock
+
+    def frames(self, request):
+        first, *rest = super().frames(request)
+        yield first
+        self.clock[0] += 100
+        yield from rest
+
+
+def test_time_limit_of_a_file(videos, tmp_path, use, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(protocol, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    use(Slow(clock))
+    with pytest.raises(NothingPrepared, match=r"a\.mp4: decoding took more than 50 s"):
+        prepare(videos, tmp_path, workers=0, limits=MediaLimits(max_decode_seconds=50))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reserve.fs import replacing
+from reserve.fs import replacing, write_text_atomic
 
 
 def test_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
@@ -31,4 +32,17 @@ def test_file_stays_when_the_block_raises(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path, texts = tmp_path / "file", [str(number) * 1000 for number in range(4)]
+
+    def write(text: str) -> None:
+        for _ in range(20):
+            write_text_atomic(path, text)
+            assert path.read_text() in texts
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        list(pool.map(write, texts))
     assert list(tmp_path.iterdir()) == [path]

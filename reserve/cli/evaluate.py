@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reserve.errors import UsageError
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
@@ -31,6 +33,8 @@ def run(options: Namespace) -> int | None:
     from reserve.train.run_folder import read_run
 
     task, fit_config = read_run(options.run)
+    if options.times_chance is not None and not isinstance(task, Pretrain):
+        raise UsageError(f"--times_chance is for pretraining runs; {options.run} is of the task {task.name}")
     evaluation = evaluate_run(options.run, options.videos, workers=options.workers, seed=options.seed)
     print(evaluation)
     if not isinstance(task, Pretrain) or not isinstance(evaluation, Evaluation):

@@ -52,7 +52,7 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         if self.batches_per_epoch == 0:
             raise ValueError(
                 f"train.batch_size {batch_size} on {world_size} device(s) needs {batch_size * world_size} examples; "
-                f"the videos give {num_examples}"
+                f"the data set has {num_examples}"
             )
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
         self.rank, self.world_size, self.start_batch = rank, world_size, start_batch

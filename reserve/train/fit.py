@@ -61,9 +61,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     resuming = bool(list_checkpoints(run))
     if ranks.is_first and not resuming:
         write_run_settings(run, task, config)
-    if ranks.is_first:
-        task.prepare(run, config.train)
-    ranks.barrier()
+    _prepare(task, run, config, ranks)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
     model = task.build_model().to(ranks.device)
@@ -91,6 +89,18 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     )
     _warn_of_spinning_threads(config, ranks)
     return _Training(task, run, config, ranks, dataset, model, module, optimizer, step)
+
+
+def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> None:
+    """Prepares the data on the first rank; all ranks wait, and none goes on if it fails."""
+    failure: Exception | None = None
+    if ranks.is_first:
+        try:
+            task.prepare(run, config.train)
+        except Exception as error:
+            failure = error
+    if ranks.any(failure is not None):
+        raise failure or RuntimeError("the first rank could not prepare the data; its own message says why")
 
 
 def _batches(training: _Training) -> Iterator[Movable]:

@@ -51,7 +51,7 @@ def test_start_batch_resumes_the_order(start):
 
 
 def test_too_few_examples_say_how_many_are_needed():
-    with pytest.raises(ValueError, match=r"batch_size 4 on 2 device\(s\) needs 8 examples; the videos give 7"):
+    with pytest.raises(ValueError, match=r"batch_size 4 on 2 device\(s\) needs 8 examples; the data set has 7"):
         BatchSampler(7, 4, world_size=2)
 
 

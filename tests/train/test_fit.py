@@ -143,7 +143,7 @@ def test_the_seed_decides_the_run(run, narrated_videos, prepared, tmp_path):
 
 def test_too_few_examples_for_a_batch_is_an_error(narrated_videos, prepared, capsys):
     assert pretrain(narrated_videos / "train", prepared, "--train.batch_size=64") == 1
-    assert "train.batch_size 64 on 1 device(s) needs 64 examples; the videos give" in capsys.readouterr().err
+    assert "train.batch_size 64 on 1 device(s) needs 64 examples; the data set has" in capsys.readouterr().err
 
 
 def test_bad_videos_are_named_and_the_rest_is_used(narrated_videos, tmp_path, capsys):

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from reserve.cli.app import main
 from reserve.config import Config, OptimizerConfig, TrainConfig
+from reserve.errors import BadInput
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
+from reserve.train.distributed import Ranks
 from reserve.train.evaluate import evaluate_run
-from reserve.train.fit import fit
+from reserve.train.fit import _prepare, fit
 from reserve.train.metrics import read_metrics
 from reserve.train.run_folder import read_run
 from reserve.train.state import list_checkpoints
@@ -183,3 +186,21 @@ def test_two_ranks_stop_together_resume_and_give_what_one_gives(run, tmp_path):
     for name in expected:
         torch.testing.assert_close(both[name], expected[name], rtol=1e-3, atol=1e-4)
     assert evaluate_run(tmp_path, []).to_json()["step"] == STEPS
+
+
+@dataclass(frozen=True)
+class CannotPrepare(Classify):
+    def prepare(self, run, config):
+        raise BadInput("nothing here")
+
+
+@pytest.mark.parametrize(("rank", "error"), [(0, BadInput), (1, RuntimeError)])
+def test_every_rank_stops_when_the_first_cannot_prepare(rank, error, tmp_path, monkeypatch):
+    monkeypatch.setattr(Ranks, "any", lambda self, flag: True)
+    with pytest.raises(error, match=r"nothing here|the first rank could not prepare the data"):
+        _prepare(CannotPrepare(MODEL), tmp_path, config(), Ranks(rank, 2, torch.device("cpu")))
+
+
+def test_a_bar_of_pretraining_is_refused_for_another_task(run, capsys):
+    assert main(["evaluate", str(run), "--videos=x", "--times_chance=5"]) == 2
+    assert "--times_chance is for pretraining runs" in capsys.readouterr().err

@@ -202,12 +202,6 @@ def test_unused_time_goes_to_the_next(tmp_path, monkeypatch):
     assert early[1] > 1.3 * full[1]
 
 
-def test_a_step_leaves_few_files(tmp_path):
-    """Some machines return only a few files."""
-    of_benchmarks = [f"{benchmark.name}.json" for benchmark in GPU_BENCHMARKS]
-    assert len([*of_benchmarks, "bench.log", "summary.json"]) <= 8
-
-
 def test_the_build_step_requires_the_native_ops(tmp_path):
     (command,) = gpu_run.commands("build", tmp_path)
     assert command.extra == {"RESERVE_NATIVE": "1", "RESERVE_CUDA": "1"}

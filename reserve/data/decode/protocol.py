@@ -210,8 +210,10 @@ class BatchDecoder(Decoder):
         """One iterator of frames for each request, in order, with the frames that `Media.frames` describes.
 
         The caller is done with an iterator before it asks for the next one, so frames need not be in memory all at
-        once. An iterator raises BadInput if its own file is at fault; the next one must still work. Any other exception
-        ends the batch, and the caller decodes its remaining files one by one.
+        once. An iterator raises BadInput if its own file is at fault; the next one must still work. Any other
+        exception, and any that `frames_of` itself raises, ends the batch, and the caller decodes its remaining files
+        one by one. The caller checks `max_decode_seconds` between frames only, and the main process cannot be killed:
+        a call that may hang needs a limit of its own.
         """
 
 

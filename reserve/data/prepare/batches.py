@@ -18,6 +18,7 @@ from reserve.data.prepare.jobs import Job, finish_job, plan_job, skipped
 from reserve.data.prepare.results import FileResult
 from reserve.data.prepare.video import PlannedVideo, PreparationSettings
 from reserve.data.prepare.workers import Lost, run_supervised
+from reserve.errors import BadInput
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ def _finish(batch: Sequence[_Planned], decoder: BatchDecoder, limits: MediaLimit
     except Exception as error:
         logger.debug("decoder %s failed on %d files", decoder.name, len(batch), exc_info=True)
         if len(batch) == 1:
-            yield batch[0].index, skipped(batch[0].job, f"internal error: {type(error).__name__}: {error}")
+            at_fault = isinstance(error, BadInput)
+            reason = str(error) if at_fault else f"internal error: {type(error).__name__}: {error}"
+            yield batch[0].index, skipped(batch[0].job, reason)
             return
     for video in batch[done:]:
         yield from _finish([video], decoder, limits)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 1  # Of what preparation computes. A higher one makes every store stale.
 # Not part of the key, so that the stores of releases without a choice of decoders stay valid.
-_FIRST_DECODER = "pyav"
+_FIRST_DECODERS = ["pyav"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Job:
     key: str
 
 
-def make_job(source: VideoSource, out_dir: Path, settings: PreparationSettings, decoder: str) -> Job:
-    """The job of preparing `source` into `out_dir` with the decoder of that name."""
-    return Job(source, out_dir / store_name(source.video_id), store_key(source, settings, decoder))
+def make_job(source: VideoSource, out_dir: Path, settings: PreparationSettings, decoders: Sequence[str]) -> Job:
+    """The job of preparing `source` into `out_dir` with the decoders of these names."""
+    return Job(source, out_dir / store_name(source.video_id), store_key(source, settings, decoders))
 
 
 def store_name(video_id: str) -> str:
@@ -53,12 +53,12 @@ def store_name(video_id: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', video_id)[-80:].lstrip('.')}-{digest}{SUFFIX}"
 
 
-def store_key(source: VideoSource, settings: PreparationSettings, decoder: str) -> str:
+def store_key(source: VideoSource, settings: PreparationSettings, decoders: Sequence[str]) -> str:
     """Digest of everything that decides the content of the store file."""
     files = [source.path, *source.transcripts, *([source.info] if source.info else [])]
     described = [FORMAT, _VERSION, source.video_id, asdict(settings), [_identity(path) for path in files]]
-    if decoder != _FIRST_DECODER:
-        described.append(decoder)
+    if list(decoders) != _FIRST_DECODERS:
+        described.append(list(decoders))
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 

@@ -159,6 +159,7 @@ def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
     waiting: list[bytes] = []
     size: tuple[int, int] | None = None
     for frame in frames:
+        _check_frame(frame)
         if size is None:
             size = bounded_size(
                 frame.shape[0], frame.shape[1], round(STORED_SHORTER_SIDE / keep), round(STORED_LONGER_SIDE / keep)
@@ -170,6 +171,17 @@ def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
         raise BadInput("no frame of its video can be decoded")
     rows, columns = bars.content()
     return [_stored_frame(decode_jpeg(jpeg)[rows, columns]) for jpeg in waiting]
+
+
+def _check_frame(frame: object) -> None:
+    """Raises TypeError unless a decoder's frame is what `Media.frames` promises."""
+    if isinstance(frame, np.ndarray):
+        if frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size:
+            return
+        got = f"{frame.dtype} {list(frame.shape)}"
+    else:
+        got = type(frame).__name__
+    raise TypeError(f"a frame must be a uint8 array [height, width, 3]; the decoder returned {got}")
 
 
 def _stored_frame(image: np.ndarray) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -87,9 +88,11 @@ def plan_video(source: VideoSource, settings: PreparationSettings, decoder: File
 
 def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray]) -> PreparedVideo:
     """The last stage. `frames` are uint8 RGB [height, width, 3], one for each of `plan.frame_times`."""
-    stored = stored_frames(frames)
+    # One more than requested, so that too many are noticed and an endless iterator ends.
+    stored = stored_frames(islice(frames, len(plan.windows) + 1))
     if len(stored) != len(plan.windows):
-        raise ValueError(f"the decoder returned {len(stored)} frames for {len(plan.windows)} times")
+        least = "at least " if len(stored) > len(plan.windows) else ""
+        raise ValueError(f"the decoder returned {least}{len(stored)} frames for {len(plan.windows)} times")
     segments = Segments(
         video_id=plan.video_id,
         start=np.array([window.start for window in plan.windows], dtype=np.float64),

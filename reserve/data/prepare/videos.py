@@ -54,7 +54,10 @@ def prepare_videos(
     out_dir.mkdir(parents=True, exist_ok=True)
     settings = PreparationSettings(config, seed, audio_track, limits or MediaLimits())
     chosen = choose_decoder(decoder)
-    jobs = [make_job(source, out_dir, settings, chosen.name) for source in sources]
+    file_decoder = chosen if isinstance(chosen, FileDecoder) else choose_file_decoder()
+    # Both decide what a store holds: pictures come from one, sound and text from the other.
+    names = list(dict.fromkeys([chosen.name, file_decoder.name]))
+    jobs = [make_job(source, out_dir, settings, names) for source in sources]
     results: dict[int, FileResult] = {}
 
     def finish(index: int, result: FileResult) -> None:
@@ -67,7 +70,7 @@ def prepare_videos(
         if (kept := unchanged(job)) is not None:
             finish(index, kept)
     pending = [index for index in range(len(jobs)) if index not in results]
-    for place, result in _run([jobs[index] for index in pending], settings, chosen, workers):
+    for place, result in _run([jobs[index] for index in pending], settings, chosen, file_decoder, workers):
         finish(pending[place], result)
     report = PreparationReport(tuple(results[index] for index in range(len(jobs))))
     logger.info("%s", report.summary())
@@ -77,15 +80,14 @@ def prepare_videos(
 
 
 def _run(
-    jobs: Sequence[Job], settings: PreparationSettings, decoder: Decoder, workers: int
+    jobs: Sequence[Job], settings: PreparationSettings, decoder: Decoder, file_decoder: FileDecoder, workers: int
 ) -> Iterator[tuple[int, FileResult]]:
     """Yields (index, result) of every job as it finishes."""
     timeout = settings.limits.max_decode_seconds + _GRACE_SECONDS
     if isinstance(decoder, BatchDecoder):
-        yield from prepare_in_batches(jobs, settings, decoder, choose_file_decoder(), workers=workers, timeout=timeout)
+        yield from prepare_in_batches(jobs, settings, decoder, file_decoder, workers=workers, timeout=timeout)
         return
-    assert isinstance(decoder, FileDecoder)
-    function = partial(run_job, settings=settings, decoder=decoder)
+    function = partial(run_job, settings=settings, decoder=file_decoder)
     for index, outcome in run_supervised(function, jobs, workers=workers, timeout=timeout):
         yield index, skipped(jobs[index], outcome.reason) if isinstance(outcome, Lost) else outcome
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from reserve.config import DataConfig
 from reserve.data import decode
 from reserve.data.decode import protocol
 from reserve.data.decode.protocol import MediaLimits
+from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
 from reserve.data.store import load_segments
@@ -101,11 +104,23 @@ def test_stores_of_another_decoder_are_stale(videos, expected, tmp_path, use):
     assert [result.status for result in report.results].count("prepared") == 5
 
 
+class RenamedPyAV(PyAVDecoder):
+    name = "renamed"
+
+
+def test_stores_with_sound_of_another_decoder_are_stale(videos, tmp_path, use):
+    use(PyAVInBatches())
+    prepare(videos, tmp_path, workers=0)
+    use(RenamedPyAV())
+    report = prepare(videos, tmp_path, workers=0, decoder="pyav-in-batches")
+    assert [result.status for result in report.results].count("prepared") == 5
+
+
 def test_decoder_by_name(videos, expected, tmp_path, use):
     decoder = use(PyAVInBatches())
     assert_same_stores(prepare(videos, tmp_path, workers=0, decoder="pyav"), expected)
     assert decoder.batches == []
-    with pytest.raises(ValueError, match="decoder must be 'auto' or one of 'pyav-in-batches', 'pyav'; got 'x'"):
+    with pytest.raises(ValueError, match=r"decoder must be 'auto' or one of 'pyav-in-batches', .*'pyav'.*; got 'x'"):
         prepare(videos, tmp_path, workers=0, decoder="x")
 
 
@@ -170,6 +185,53 @@ def test_decoder_that_loses_files_and_frames(videos, expected, tmp_path, use):
     assert_same_stores(report, expected, ["a.mp4", "b.mp4", "d.mp4", "e.mp4"])
     reason = "internal error: ValueError: the decoder returned 1 frames for 2 times"
     assert outcomes(report)["c.mp4"] == ("skipped", reason, 0, 0)
+
+
+class OpensAtOnce(PyAVInBatches):
+    """Opens every file before it returns the first iterator; b.mp4 is bad."""
+
+    def frames_of(self, requests):
+        if any(request.path.name == "b.mp4" for request in requests):
+            raise BadInput("its frames are scrambled")
+        return map(self.frames, requests)
+
+
+def test_decoder_that_refuses_a_file_before_its_turn(videos, expected, tmp_path, use):
+    use(OpensAtOnce(batch_size=3))
+    report = prepare(videos, tmp_path, workers=0)
+    assert_same_stores(report, expected, ["a.mp4", "c.mp4", "d.mp4", "e.mp4"])
+    assert outcomes(report)["b.mp4"] == ("skipped", "its frames are scrambled", 0, 0)
+
+
+class Changes(PyAVInBatches):
+    """Passes on what `change` makes of each file's frames."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def frames(self, request):
+        return self.change(super().frames(request))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (itertools.cycle, "ValueError: the decoder returned at least 3 frames for 2 times"),
+        (
+            lambda frames: (frame / 255 for frame in frames),
+            "must be a uint8 array [height, width, 3]; the decoder returned float",
+        ),
+        (lambda frames: (frame[..., :1] for frame in frames), "the decoder returned uint8 [48, 64, 1]"),
+        (lambda frames: (frame[:0] for frame in frames), "the decoder returned uint8 [0, 64, 3]"),
+        (lambda frames: (frame.tolist() for frame in frames), "the decoder returned list"),
+    ],
+    ids=["endless", "float", "grey", "empty", "no array"],
+)
+def test_frames_that_break_the_protocol(videos, tmp_path, use, change, reason):
+    use(Changes(change))
+    with pytest.raises(NothingPrepared, match=re.escape(reason)):
+        prepare(videos, tmp_path, workers=0)
 
 
 class ReturnsNothing(PyAVInBatches):

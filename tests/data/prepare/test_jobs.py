@@ -27,16 +27,17 @@ SETTINGS = PreparationSettings(DataConfig(num_segments=8), 3, 1, MediaLimits(max
 
 def test_stores_of_earlier_releases_stay_valid(source):
     """Keys recorded before there was a choice of decoders. If one changes, every prepared video is prepared again."""
-    keys = [store_key(source, settings, "pyav") for settings in (PreparationSettings(), SETTINGS)]
+    keys = [store_key(source, settings, ["pyav"]) for settings in (PreparationSettings(), SETTINGS)]
     assert keys == [
         "cc537cfd16a55453b7bf73dd709d3173eaf11cd6815ef1d4800307dcded93612",
         "37f80b29f9a7559ff757ff16c7cb4deb2050d91eaa3dbcdb78c059109b60cdfb",
     ]
 
 
-def test_key_depends_on_the_decoder(source):
-    keys = {store_key(source, SETTINGS, decoder) for decoder in ("pyav", "other", "third")}
-    assert len(keys) == 3
+def test_key_depends_on_the_decoders(source):
+    """Of pictures, and of sound and text."""
+    decoders = [["pyav"], ["other"], ["batches", "pyav"], ["batches", "other"]]
+    assert len({store_key(source, SETTINGS, names) for names in decoders}) == 4
 
 
 def test_store_names_are_safe_and_distinct():

@@ -14,7 +14,7 @@ from reserve.data.prepare import video
 from reserve.data.prepare.video import PreparationSettings
 from reserve.data.sources.discover import discover_sources
 from reserve.errors import BadInput
-from tests.helpers.media_files import Sound, click_track, number_picture, read_number, write_media
+from tests.helpers.media_files import ExpiresAfter, Sound, click_track, number_picture, read_number, write_media
 
 SECONDS = 14
 TIMES = [index / 8 for index in range(8 * SECONDS)]
@@ -137,13 +137,14 @@ def test_duration_limit(tmp_path):
 @pytest.mark.parametrize(
     ("name", "codec", "video_codec"), [("a.mp4", "aac", "libx264"), ("a.webm", "libopus", "libvpx-vp9")]
 )
-def test_damaged_files_give_segments_or_a_reason(tmp_path, name, codec, video_codec):
-    """Cut anywhere, or with bytes flipped anywhere, a file ends in segments or BadInput, quickly."""
+def test_damaged_files_give_segments_or_a_reason(tmp_path, monkeypatch, name, codec, video_codec):
+    """Cut anywhere, or with bytes flipped anywhere, a file gives segments or BadInput, and no endless loop."""
+    # Decoding the whole file takes about 1500 checks.
+    monkeypatch.setattr(video, "Deadline", lambda _: ExpiresAfter(100_000))
     sounds = [Sound(click_track(SECONDS, CLICKS, 48000), 48000, codec=codec)]
     source = make(tmp_path, name=name, sounds=sounds, video_codec=video_codec)
     content = source.path.read_bytes()
     rng = np.random.default_rng(0)
-    settings = PreparationSettings(limits=MediaLimits(max_decode_seconds=120))
     outcomes = []
     for attempt in range(24):
         damaged = bytearray(content)
@@ -156,8 +157,8 @@ def test_damaged_files_give_segments_or_a_reason(tmp_path, name, codec, video_co
                 damaged[place] = rng.integers(256)
         source.path.write_bytes(damaged)
         try:
-            outcomes.append(len(prepare_video(source, settings).segments))
+            outcomes.append(len(prepare_video(source, PreparationSettings()).segments))
         except BadInput as error:
             outcomes.append(str(error))
     assert any(isinstance(outcome, str) for outcome in outcomes)
-    assert not any(isinstance(outcome, str) and "took more than" in outcome for outcome in outcomes)
+    assert "expired" not in outcomes

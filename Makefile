@@ -12,7 +12,7 @@ help:
 	@echo "make test      linters, type checker and all quick tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make bench     the benchmarks that need no GPU; SAVE=1 keeps the results of this machine, make bench-report shows them"
-	@echo "make docs      writes docs/api.md and docs/configuration.md again, after a change of what they are written from"
+	@echo "make docs      updates docs/api.md and docs/configuration.md from docstrings and settings"
 	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS (60) an op"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
 	@echo "               Its steps: make gpu-build gpu-test gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
@@ -76,7 +76,7 @@ fuzz:
 	cmake --build build/fuzz --parallel 2
 	for driver in build/fuzz/*_fuzz; do $$driver $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
 
-# The table of the CUDA kernels' registers and shared memory, after a change that means to change it.
+# Updates the table of the CUDA kernels' registers and shared memory, after an intended change of it.
 cuda-resources: $(INSTALLED)
 	$(BIN)/python -m tests.kernels.nvcc_report
 

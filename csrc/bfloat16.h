@@ -8,7 +8,7 @@
 
 namespace reserve {
 
-// A float's bits after rounding to bfloat16, of which the lower 16 are 0: to nearest, ties to even; NaN stays NaN.
+// The bits of a float rounded to bfloat16, to nearest, ties to even: the lower 16 are 0. NaN stays NaN.
 RESERVE_HD uint32_t bfloat16_bits(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);

@@ -14,12 +14,12 @@ from reserve_kernels.backends import Backends
 
 FURNITURE = ("__init__.py", "ops.py", "availability.py", "reference.py")
 """Files that every op's folder has: the contract and its checks, the registration with torch.library, the table of back
-ends, and the meaning of the op in plain PyTorch. The other back ends lie beside them."""
+ends, and the op's definition in plain PyTorch. Other back ends are further files of the folder."""
 
 
 @dataclass(frozen=True)
 class Op:
-    """One op, and where everything that belongs to it lies."""
+    """One op, and where its files are."""
 
     name: str
     """Public name in `reserve_kernels`."""

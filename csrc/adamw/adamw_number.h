@@ -12,7 +12,7 @@
 
 namespace reserve {
 
-// A stored second moment with a negative sign stands for its magnitude times this.
+// A second moment that is stored as a negative number decodes to its magnitude times this.
 constexpr float precision_bit = 1.0f + 1.0f / 512.0f;
 
 // The cube root of a normal number c > 0 to about one unit in the last place; of smaller ones anything finite. Without a

@@ -90,7 +90,7 @@ struct Block {
   RESERVE_HD float* staged() const { return shared + 2 * Layout::frames * Layout::spectrum; }
   // The finished row of a frame, where the samples were.
   RESERVE_HD float* row(int frame) const { return staged() + frame * Layout::row_stride(problem.n_mels); }
-  // Whether a frame of the block is to be computed: the clip's own. Not by clip.frames, which would cost a division.
+  // Whether a frame of the block belongs to the clip and must be computed. Avoids clip.frames, which costs a division.
   RESERVE_HD bool has(int frame) const {
     const int64_t index = first_frame + frame;
     return index < problem.frames && clip.length > 0 && index * problem.hop_length <= clip.length;

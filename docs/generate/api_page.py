@@ -36,7 +36,7 @@ MODULES = (
 
 HEAD = """# API reference
 
-Written by `make docs` from the docstrings; `make test` fails where it is not up to date.
+Written by `make docs` from the docstrings; `make test` fails if it is out of date.
 
 `reserve_kernels` and `reserve` export what users need. The other modules are those that contributors meet
 ([CONTRIBUTING.md](../CONTRIBUTING.md)). Names that begin with an underscore, and modules that are not listed, may

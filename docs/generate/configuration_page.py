@@ -17,8 +17,8 @@ from reserve.config.load import PRESETS, preset_names, read_settings
 
 HEAD = """# Configuration
 
-Written by `make docs` from [reserve/config/schema.py](../reserve/config/schema.py); `make test` fails where it is not
-up to date.
+Written by `make docs` from [reserve/config/schema.py](../reserve/config/schema.py); `make test` fails if it is out
+of date.
 
 A configuration is a YAML file of four sections. `--config` names a preset or a file, and `--SECTION.KEY VALUE` after it
 overrides one setting:

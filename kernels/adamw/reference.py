@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 PRECISION_BIT = 1.0 + 2.0**-9
-"""A negative stored second moment stands for its magnitude times this."""
+"""A second moment that is stored as a negative number decodes to its magnitude times this."""
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 LARGEST_GRADIENT = {torch.bfloat16: 2.0**21, torch.float32: 2.0**63, torch.float64: 2.0**511}
 """The clamp of finite gradients for each dtype of the moments. It keeps the second moment, a mean of squares, finite

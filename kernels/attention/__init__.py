@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 from reserve_kernels.attention.availability import BACKENDS
@@ -67,7 +68,7 @@ def rotary_attention(
     check_same_device("cu_seqlens", cu_seqlens, "qkv", qkv)
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
         raise ValueError(f"cu_seqlens must be [sequences + 1]; got shape {tuple(cu_seqlens.shape)}")
-    if isinstance(max_seqlen, bool | float | torch.Tensor):
+    if isinstance(max_seqlen, bool) or not isinstance(max_seqlen, (int, np.integer, torch.SymInt)):
         raise TypeError(f"max_seqlen must be an int; got {type(max_seqlen).__name__}")
     if max_seqlen < 0:
         raise ValueError(f"max_seqlen must be at least 0; got {max_seqlen}")
@@ -94,6 +95,8 @@ def _checked_scale(scale: float | None) -> float:
         return HEAD_SIZE**-0.5
     if isinstance(scale, torch.Tensor):
         raise TypeError("scale must be a number: a tensor could make the host wait for a GPU; got Tensor")
+    if not isinstance(scale, (int, float, np.number, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"scale must be a number; got {type(scale).__name__}")
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be positive and finite; got {scale}")
     return float(scale)

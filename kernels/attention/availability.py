@@ -1,6 +1,6 @@
 """The back ends of rotary_attention, where each can run, and why the others cannot.
 
-Another library is imported last, once everything else allows it: on a GPU, where it is installed.
+Importing another library is the last check: it happens only if the device and dtype fit and it is installed.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def _rotated(name: str, qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
 
 
 def attention_flash_attn(qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
-    """The flash-attn package; deterministic when PyTorch is to be."""
+    """The flash-attn package; deterministic under `torch.use_deterministic_algorithms`."""
     rotated = _rotated("flash_attn", qkv, packing)
     if qkv.shape[0] == 0:
         return qkv[:, 2]

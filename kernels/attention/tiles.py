@@ -29,8 +29,8 @@ INTERPRETED = Chip(90, "interpreter")
 class Tile(NamedTuple):
     """Queries and keys of a tile, warps that work on it, and pipeline stages of its loads.
 
-    `turned`: the position of what the kernel loops over is applied beforehand, once for all blocks; the rotated half is
-    written to memory. Otherwise each block applies the position again to what it reads.
+    `turned`: the position is applied once, before the kernel, to the queries or keys that it loops over, and the
+    rotated half is written to memory. Otherwise each block applies the position to everything it reads.
     """
 
     queries: int

@@ -71,9 +71,9 @@ class _Launch:
         return table
 
     def turned(self, table: torch.Tensor, kernels: dict[str, int]) -> dict[str, torch.Tensor]:
-        """For each of `kernels` what it loops over, QUERIES or KEYS: [tokens, heads, 32] with the position applied.
+        """For each of `kernels`, the queries or keys that it loops over: [tokens, heads, 32], position applied.
 
-        If its tile does not use that, a pointer that it does not read.
+        A kernel whose tile does not use them gets a pointer that it does not read.
         """
         parts = sorted({part for kernel, part in kernels.items() if self.turns(self.tiles[kernel])})
         if not parts:

@@ -56,7 +56,7 @@ def _tile(
 
 @triton.jit
 def _finite(x):
-    """`x` [B, n] with zeros for NaN and infinities, and for each row 0, or NaN where it had any."""
+    """`x` [B, n] with NaN and infinities set to 0, and [B]: NaN for rows that had any, 0 for the others."""
     zeros = x.to(tl.float32) * 0.0
     return tl.where(zeros == 0.0, x, tl.zeros_like(x)), tl.sum(zeros, 1)
 
@@ -98,7 +98,8 @@ def short_forward_kernel(
     k_rotated, k_other = load_rotated(q + heads * 64, table, rows, valid, heads, ROTARY, True)
     values = load_rows(q + heads * 128, rows, valid, stride, True)
     values, spoiled = _finite(values)
-    # A bad key may leave the output as it is, as -inf does among the scores: the backward pass is to know of it.
+    # A key that is not finite need not show in the output, as when its score is -inf. The backward pass needs to know
+    # about it, so it makes the statistics NaN.
     of_keys = tl.sum(k_rotated.to(tl.float32) * 0.0 + k_other.to(tl.float32) * 0.0, 1)
     p, total, top = _weights(q_rotated, q_other, k_rotated, k_other, spoiled, together, scale_log2)
     o = tl.dot(p.to(values.dtype), values, input_precision="ieee") / total[:, None]

@@ -194,10 +194,10 @@ def weights_kernel(
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """One tile a program of the gradient of logits a @ b.T, in units of grad_unit, to weights [n, m] in rows of
-    `stride` elements. Those from m on are filled too, with nothing of use: so that whole vectors can be stored.
+    """The gradient of the logits a @ b.T in units of grad_unit, written to weights [n, m] with rows of `stride`
+    elements, one tile per program. Elements from m on get meaningless values, so that stores can be whole vectors.
 
-    Row 0 of `a` is row `first` of all rows: where both directions are asked for, its diagonal is there.
+    Row 0 of `a` is row `first` of all rows, which places the diagonal if both directions are computed.
     """
     row_tile, column_tile = _tile_of_program(n, m, BLOCK_N, BLOCK_M, GROUP)
     rows = row_tile * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -37,7 +37,7 @@ def _rounded(handle: TensorHandle) -> TensorHandle:
 
 
 def _cast(cast_impl: Any) -> Any:
-    """`cast_impl` of the interpreter, through float32 where it is from or to bfloat16."""
+    """The interpreter's `cast_impl`, through float32 for casts from or to bfloat16."""
 
     def run(builder: InterpreterBuilder, source: TensorHandle, dtype: Any) -> TensorHandle:
         source = _widened(source)

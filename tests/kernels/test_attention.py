@@ -204,6 +204,7 @@ BAD = {
     "segments": (lambda a: a | {"segment_ids": torch.zeros(3).int()}, ValueError, "segment_ids must be"),
     "max_seqlen": (lambda a: a | {"max_seqlen": -1}, ValueError, "max_seqlen must be at least 0; got -1"),
     "max_seqlen tensor": (lambda a: a | {"max_seqlen": torch.tensor(9)}, TypeError, "max_seqlen must be an int; got T"),
+    "max_seqlen text": (lambda a: a | {"max_seqlen": "9"}, TypeError, "max_seqlen must be an int; got str"),
     "max_seqlen float": (lambda a: a | {"max_seqlen": 9.0}, TypeError, "max_seqlen must be an int; got float"),
     "max_seqlen too small": (lambda a: a | {"max_seqlen": 8}, ValueError, "max_seqlen .* sequence 1 has 9 .* got 8"),
     "max_seqlen by far": (lambda a: a | {"max_seqlen": 6}, ValueError, "max_seqlen .* 2 sequences.* 14 tokens.* got 6"),
@@ -221,6 +222,7 @@ BAD = {
     "no sequences": (lambda a: a | {"cu_seqlens": torch.zeros(1).int()}, ValueError, "longest of 0 sequences"),
     "scale": (lambda a: a | {"scale": -0.1}, ValueError, "scale must be positive and finite; got -0.1"),
     "scale infinite": (lambda a: a | {"scale": float("inf")}, ValueError, "scale must be positive and finite; got inf"),
+    "scale text": (lambda a: a | {"scale": "0.1"}, TypeError, "scale must be a number; got str"),
     "scale tensor": (lambda a: a | {"scale": torch.tensor(0.1)}, TypeError, "scale must be a number.* got Tensor"),
     "backend": (lambda a: a | {"backend": "cudnn9"}, ValueError, "backend must be 'auto' or one of 'triton'"),
 }

@@ -48,10 +48,10 @@ class Case:
     """One compilation of a kernel.
 
     `types` gives Triton's type of each argument that is not a constant ("*bf16", "i32"). Pointers are taken to be
-    multiples of 16 but for those in `unaligned`, and numbers to be anything but for those in `divisible`, which are
-    multiples of 16: as the launcher has them. `tensor_core` says which instruction is expected:
-    "best" for the architecture's own, "any" for either it or HMMA, "none" where nothing is said. `quick` cases are
-    compiled in every test run, the others by the slow tests.
+    multiples of 16 except those in `unaligned`, and numbers to be arbitrary except those in `divisible`, which are
+    multiples of 16, as the launcher passes them. `tensor_core` is the expected instruction: "best" for the
+    architecture's own, "any" for that or HMMA, "none" for no expectation. `quick` cases are compiled in every test run,
+    the others by the slow tests.
     """
 
     name: str

@@ -32,6 +32,9 @@ QUICK = [
     "--model.audio_num_layers=1",
 ]
 
+PATIENCE = 3600.0
+"""Seconds until a run counts as hanging: far more than the slowest machine takes."""
+
 
 def pretrain(videos: Path, out: Path, *arguments: str) -> int:
     return main(["pretrain", *QUICK, "--videos", str(videos), "--out", str(out), *arguments])
@@ -179,10 +182,10 @@ def _start(videos: Path, out: Path, *settings: str, launcher: tuple[str, ...] = 
 
 
 def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while not ((out / "metrics.jsonl").exists() and len(read_metrics(out / "metrics.jsonl")) >= 2):
         assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end, "no step in two minutes"
+        assert time.monotonic() < end, "no step"
         time.sleep(0.1)
 
 
@@ -196,7 +199,7 @@ def test_a_signal_saves_and_exits(narrated_videos, prepared, number, workers):
     try:
         _wait_for_metrics(prepared, process)
         os.killpg(process.pid, number) if workers else process.send_signal(number)
-        _, printed = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 0, printed
@@ -212,7 +215,7 @@ def test_two_processes_train_together(narrated_videos, tmp_path):
     try:
         _wait_for_metrics(tmp_path, process)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert len(list_checkpoints(tmp_path)) == 1

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"reserve: {_with_extra(error)}", file=sys.stderr)
         return 1
 
-    # Before torch is imported. Loading processes make more threads want to run than there are cores; OpenMP threads
-    # that spin at every barrier then keep each other from the core: a step took six times as long.
+    # Before torch is imported. With loading processes there are more runnable threads than cores, and OpenMP threads
+    # that spin at barriers then keep the others from running.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # The progress display shows what the preparation would log.

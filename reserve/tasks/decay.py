@@ -8,6 +8,7 @@ from reserve.checkpoint.official_layout import parameter_entries
 from reserve.model.pretrained import Pretrained
 
 FINETUNING_DECAY_SIZE = 4096
+"""Tensors of at most so many numbers do not decay in finetuning."""
 
 
 def parameter_groups(model: Pretrained, weight_decay: float, *, finetuning: bool = False) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ class Loss:
 class HeldOut:
     """What to evaluate on: `sources` are files and folders, `folder` is where prepared data may be kept.
 
-    `workers` processes may prepare it; `seed` decides whatever is random.
+    `workers` processes may prepare it; `seed` seeds the evaluation's random choices.
     """
 
     sources: Sequence[str]
@@ -70,13 +70,13 @@ class Task(ABC, Generic[Example, Batch]):
     """What a model is trained for. Subclasses are frozen dataclasses: their fields are the task's settings.
 
     A field is a config section (a dataclass) or an input (a path, a number, text). `config.yaml` of a run holds them,
-    and `from_settings` makes the same task of it again. The trainer (`reserve.train.fit`) knows nothing beyond this
+    and `from_settings` rebuilds the task from it. The trainer (`reserve.train.fit`) knows nothing beyond this
     class; it runs the forward pass and the loss in one call, under its autocast and inside whatever wraps the model.
     """
 
     name: ClassVar[str]
     finetuning: ClassVar[bool] = False
-    """Whether finetuning's rules hold (SPEC 9): after the warm-up the learning rate falls in a line to zero, and weight
+    """Whether finetuning's rules hold (SPEC 9): after the warm-up the learning rate decays linearly to zero, and weight
     decay pulls tensors of more than 4096 numbers toward their initial values, not toward zero."""
     uses_every_parameter: ClassVar[bool] = False
     """Whether the loss of every batch depends on every parameter, which saves a search on several ranks."""

@@ -19,8 +19,8 @@ HELD_OUT_FOLDER = "heldout"
 def evaluate_run(run: Path, sources: Sequence[str], *, workers: int = 2, seed: int = 0) -> Evaluation:
     """Evaluates a run's last checkpoint on `sources` and writes `run`/evaluation.json.
 
-    `workers` processes prepare the data; `seed` decides whatever is random. Raises ValueError where `run` is none, is
-    damaged or has no checkpoint, and what the task raises for sources that cannot be used.
+    `workers` processes prepare the data; `seed` seeds the evaluation's random choices. Raises ValueError if `run`
+    is not a run's folder, is damaged or has no checkpoint, and what the task raises for sources that cannot be used.
     """
     if seed < 0:
         raise ValueError(f"seed must be at least 0; got {seed}")

@@ -92,7 +92,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
 
 
 def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> None:
-    """Prepares the data on the first rank; all ranks wait, and none goes on if it fails."""
+    """Prepares the data on the first rank; all ranks wait, and all raise if it fails."""
     failure: Exception | None = None
     if ranks.is_first:
         try:
@@ -125,15 +125,13 @@ def _batches(training: _Training) -> Iterator[Movable]:
 
 def _train(training: _Training) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
-    task, run, config, ranks, optimizer = (
-        training.task, training.run, training.config, training.ranks, training.optimizer,
-    )  # fmt: skip
+    config, ranks, optimizer = training.config, training.ranks, training.optimizer
     total = config.optimizer.num_train_steps
     batches = _batches(training)
     stopped = False
     with StopRequest() as stop, _metrics(training) as metrics:
         while training.step < total and not stopped:
-            set_learning_rate(optimizer, training.step, config.optimizer, finetuning=task.finetuning)
+            set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
             values = train_step(training.module, optimizer, next(batches), config, ranks)
             training.step += 1
             metrics.advance()
@@ -143,10 +141,11 @@ def _train(training: _Training) -> None:
                 metrics.log(training.step, mean_over_ranks(values, ranks))
             if last or training.step % config.train.checkpoint_every == 0:
                 if ranks.is_first:
-                    save_checkpoint(run, training.step, training.model, optimizer, keep=config.train.keep_checkpoints)
+                    keep = config.train.keep_checkpoints
+                    save_checkpoint(training.run, training.step, training.model, optimizer, keep=keep)
                 ranks.barrier()
     if stopped:
-        logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, run)
+        logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
 
 
 def train_step(
@@ -202,9 +201,9 @@ def _metrics(training: _Training) -> Metrics | NoMetrics:
 
 
 def _warn_of_spinning_threads(config: FitConfig, ranks: Ranks) -> None:
-    """OpenMP threads that spin at barriers slow each other and the loading processes down, up to several times.
+    """Warns if OpenMP threads that spin at barriers will compete with loading processes or other ranks for cores.
 
-    Their policy is read when torch is loaded, so that only whoever starts the program can set it.
+    OpenMP reads its policy when torch is loaded, so only the environment of the program can set it.
     """
     shared = config.train.num_workers > 0 or ranks.world_size > 1
     if ranks.device.type == "cpu" and shared and torch.get_num_threads() > 1 and "OMP_WAIT_POLICY" not in os.environ:

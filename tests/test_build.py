@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -19,10 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ["CMakeLists.txt", "LICENSE", "README.md", "csrc", "kernels", "pyproject.toml", "reserve", "setup.py"]
 
 
-@pytest.fixture
-def source(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
     """A copy of the build's inputs, so that a build leaves nothing behind in the checkout."""
-    copy = tmp_path / "source"
+    copy = tmp_path_factory.mktemp("build") / "source"
     copy.mkdir()
     for part in PARTS:
         if (ROOT / part).is_dir():
@@ -37,9 +38,10 @@ def build_wheel(source: Path, **environment: str) -> tuple[list[str], str, Path]
     pytest.importorskip("setuptools", minversion="77")
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-index"]
     environ = os.environ | {"RESERVE_CUDA": "0"} | environment
-    done = subprocess.run([*command, "-w", source.parent, source], env=environ, capture_output=True, text=True)
+    folder = Path(tempfile.mkdtemp(dir=source.parent))
+    done = subprocess.run([*command, "-w", folder, source], env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = source.parent.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         return archive.namelist(), done.stdout + done.stderr, wheel
 
@@ -56,10 +58,28 @@ def test_a_wheel_holds_a_library_that_loads(source, tmp_path):
     assert not library.has_cuda
 
 
-def test_without_tools_a_wheel_says_so_in_one_line_and_holds_no_library(source, tmp_path):
-    empty = tmp_path / "bin"
-    empty.mkdir()
-    names, output, _ = build_wheel(source, PATH=str(empty))
+@pytest.fixture(scope="module")
+def wheel_without_tools(source, tmp_path_factory) -> tuple[list[str], str, Path]:
+    # As a clean checkout: a build leaves its library behind.
+    shutil.rmtree(source / "build", ignore_errors=True)
+    return build_wheel(source, PATH=str(tmp_path_factory.mktemp("bin")))
+
+
+def test_a_wheel_holds_every_file_of_both_packages_and_nothing_else(source, wheel_without_tools):
+    """A folder without __init__.py, or a kind of data file that nobody listed, would be left out without a word."""
+    folders = {"kernels": "reserve_kernels", "reserve": "reserve"}
+    wanted = {
+        (package / path.relative_to(source / folder)).as_posix()
+        for folder, package in ((name, Path(target)) for name, target in folders.items())
+        for path in (source / folder).rglob("*")
+        if path.is_file() and path.suffix != ".so"
+    }
+    names = {name for name in wheel_without_tools[0] if ".dist-info/" not in name}
+    assert names == wanted
+
+
+def test_without_tools_a_wheel_says_so_in_one_line_and_holds_no_library(wheel_without_tools):
+    names, output, _ = wheel_without_tools
     assert not [name for name in names if name.endswith(".so")]
     (line,) = [line for line in output.splitlines() if "native ops left out" in line]
     assert line.strip() == "reserve: native ops left out (CMake was not found); the ops run in PyTorch"

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: their options, the order of tests, skipping without a GPU, and the machine's description."""
+"""Shared by all benchmarks: options, the order of tests, skipping without a GPU, and the machine's description."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ def _figures_as_they_come(request):
 
 def _implementation(item):
     """The implementation that a test reports; ours for a test of another kind."""
-    return (
-        item.callspec.params.get("implementation", interleaved.OURS) if hasattr(item, "callspec") else interleaved.OURS
-    )
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return parameters.get("implementation", interleaved.OURS)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,11 +1,12 @@
-"""A pytest plugin for GPU sessions: a file with one line a finished test, complete even if the run is killed.
+"""A pytest plugin for GPU sessions: writes the outcome of each test when it is known, so that a killed run keeps them.
 
-`-p benchmarks.gpu.record --record FILE`. Each line is an outcome and a test's id. Tests without a line did not finish:
-the line "started" names those that had begun. It also runs the tests named in `parts.LAST` after all others.
+`-p benchmarks.gpu.record --record FILE`. A test that has started and has no outcome was running when the run ended. The
+plugin also moves the tests that `parts.LAST` names behind all others.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -31,13 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Record:
-    """Writes the file. A test is listed as started, then as passed, failed or skipped with its seconds."""
+    """Writes the file: all selected tests, a line when a test starts, and one with its outcome and seconds."""
 
     def __init__(self, path: Path) -> None:
         self.file: IO[str] = path.open("w", encoding="utf-8", buffering=1)
         self.selected: set[str] = set()
-        self.finished: set[str] = set()
-        self.worst: dict[str, tuple[str, float]] = {}
+        self.outcomes: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._select(item.nodeid for item in session.items)
@@ -49,23 +50,26 @@ class Record:
     def _select(self, ids: Iterable[str]) -> None:
         new = [test for test in ids if test not in self.selected]
         self.selected.update(new)
-        if new:
-            self.file.write(f"selected {len(self.selected)}\n")
+        self.file.writelines(f"selected {test}\n" for test in new)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.file.write(f"started {nodeid}\n")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        outcome, seconds = self.worst.get(report.nodeid, ("passed", 0.0))
-        outcome = report.outcome if outcome == "passed" else outcome
-        self.worst[report.nodeid] = (outcome, seconds + report.duration)
+        test = report.nodeid
+        self.seconds[test] = self.seconds.get(test, 0.0) + report.duration
+        if report.skipped:
+            self.outcomes[test] = "skipped"
+        if report.failed:
+            # Now rather than when it ends: a test whose process crashes does not end.
+            self.outcomes[test] = "failed"
+            reason = [line for line in report.longreprtext.splitlines() if line.strip()][-1:]
+            self.file.write(f"failed {test} {self.seconds[test]:.2f} {' '.join(reason)}\n")
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        outcome, seconds = self.worst.get(nodeid, ("lost", 0.0))
-        self.finished.add(nodeid)
-        self.file.write(f"{outcome} {nodeid} {seconds:.2f}\n")
+        if self.outcomes.setdefault(nodeid, "passed") != "failed":
+            self.file.write(f"{self.outcomes[nodeid]} {nodeid} {self.seconds.get(nodeid, 0.0):.2f}\n")
 
     def pytest_sessionfinish(self) -> None:
-        for test in sorted(self.selected - self.finished):
-            self.file.write(f"unfinished {test}\n")
-        self.file.write(f"finished {len(self.finished)} of {len(self.selected)}\n")
+        counts = Counter(self.outcomes.values())
+        self.file.write(f"of {len(self.selected)} tests: {', '.join(f'{n} {name}' for name, n in counts.items())}\n")

@@ -3,7 +3,8 @@
     python -m reserve_kernels.attention.tune [CLASS ...]
 
 It takes a few minutes, prints what it measured, and writes `tiles.tuned_file` after each length class; the op reads
-the file from then on. There is one for each kind of GPU and version of Triton. Remove it to return to the library's choices.
+the file from then on. There is one for each kind of GPU and version of Triton. Remove it to return to the library's
+choices.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.archive import pack
-from benchmarks.gpu.parts import FULL, PARTS, PATIENT_SECONDS, ROOT, SHORT
+from benchmarks.gpu.parts import FULL, PARTS, PATIENT_SECONDS, ROOT, SHORT, Session
 from benchmarks.gpu.run import entry, run_part
 
 PACKING_SECONDS = 3
@@ -42,12 +42,11 @@ def gpu() -> str:
     return found.stdout.strip()
 
 
-def run_parts(names: list[str], total: float | None, results: Path) -> Iterator[dict[str, Any]]:
-    """Runs the parts and yields the summary entry of each command. All end within `total` seconds, if given.
+def run_parts(names: list[str], session: Session, end: float | None) -> Iterator[dict[str, Any]]:
+    """Runs the parts and yields the summary entry of each command. All end by the monotonic clock's `end`, if given.
 
     A part starts if at least half of its time is left.
     """
-    end = None if total is None else time.monotonic() + total - PACKING_SECONDS
     for name in names:
         part = PARTS[name]
         seconds = float(PATIENT_SECONDS)
@@ -56,35 +55,34 @@ def run_parts(names: list[str], total: float | None, results: Path) -> Iterator[
             if seconds < part.seconds / 2:
                 yield entry(name, f"skipped: it needs {part.seconds / 2:.0f} s, {max(0.0, seconds):.0f} s are left")
                 continue
-        yield from run_part(name, part.commands(results, seconds), seconds, results)
+        yield from run_part(name, part.commands(session), seconds, session.out)
 
 
-def keep(new: dict[str, Any], device: str, summary: Path) -> list[dict[str, Any]]:
-    """Writes `new` to the summary, replacing an older entry of the same command, and returns all entries."""
+def keep(new: dict[str, Any], device: str, summary: Path) -> None:
+    """Writes `new` to the summary, replacing an older entry of the same command."""
     old = json.loads(summary.read_text("utf-8"))["parts"] if summary.exists() else []
-    entries = list(({other["part"]: other for other in old} | {new["part"]: new}).values())
-    found = {"gpu": device, "commit": os.environ.get("RESERVE_COMMIT"), "parts": entries}
+    entries = {other["part"]: other for other in old} | {new["part"]: new}
+    found = {"gpu": device, "commit": os.environ.get("RESERVE_COMMIT"), "parts": list(entries.values())}
     summary.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    return entries
 
 
 def table(entries: list[dict[str, Any]]) -> str:
     """One line for each entry: the command, its status, seconds, and the last line of its output."""
-    width = max(len(one["part"]) for one in entries)
+    width = max((len(one["part"]) for one in entries), default=0)
     return "\n".join(
         f"{one['part']:<{width}}  {one['status']}, {one['seconds']:.0f} s: {one['last_line'][:150]}" for one in entries
     )
 
 
-def pack_results(results: Path, out: Path, entries: list[dict[str, Any]], device: str) -> None:
-    """Replaces summary.txt and results.tar.gz in `out`."""
-    text = f"{device}\n{table(entries)}\n"
-    (results / "summary.txt").write_text(text, "utf-8")
+def pack_results(results: Path, out: Path) -> None:
+    """Replaces results.tar.gz and summary.txt in `out`."""
     left_out = pack(results, out / "results.tar.gz")
-    if left_out:
-        text += f"too large for the archive: {', '.join(left_out)}\n"
-    (out / "summary.txt.part").write_text(text, "utf-8")
-    os.replace(out / "summary.txt.part", out / "summary.txt")
+    summary = results / "summary.json"
+    found: dict[str, Any] = json.loads(summary.read_text("utf-8")) if summary.exists() else {"gpu": "", "parts": []}
+    lines = [found["gpu"], table(found["parts"]), *(f"too large for the archive: {name}" for name in left_out)]
+    unfinished = out / "summary.txt.part"
+    unfinished.write_text("\n".join(lines) + "\n", "utf-8")
+    os.replace(unfinished, out / "summary.txt")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,6 +95,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="what to run, in this order")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-results", metavar="FOLDER")
+    parser.add_argument(
+        "--tests", nargs="+", default=[], metavar="TEST", help="what the part tests runs, as for pytest"
+    )
     parser.add_argument("--seconds", type=float, metavar="TOTAL", help="end within this time, with short limits")
     return parser
 
@@ -125,13 +126,19 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(variable, str(ROOT / "build" / "gpu-cache" / name))
     folders = [str(path) for pattern in TOOLS for path in Path("/").glob(pattern[1:])]
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
+    session = Session(results, short, tuple(options.tests))
+    end = start + options.seconds - PACKING_SECONDS if short else None
     done = []
-    total = options.seconds - (time.monotonic() - start) if short else None
-    for new in run_parts(options.parts or list(SHORT if short else FULL), total, results):
-        done.append(new)
-        entries = keep(new, device, results / "summary.json")
+    try:
+        for new in run_parts(options.parts or list(SHORT if short else FULL), session, end):
+            done.append(new)
+            keep(new, device, results / "summary.json")
+            if short:
+                pack_results(results, out)
+    finally:
+        # Also what an interrupted part has written.
         if short:
-            pack_results(results, out, entries, device)
+            pack_results(results, out)
     print(f"\n{device}; logs and results in {out}\n{table(done)}")
     return int(any(one["status"] != "ok" for one in done))
 

@@ -1,6 +1,6 @@
 """The parts of a session on a GPU machine: what each runs and for how long.
 
-A part takes a folder for its results and the seconds that it has. Its commands share those seconds.
+The commands of a part share its time.
 """
 
 from __future__ import annotations
@@ -34,12 +34,21 @@ class Command(NamedTuple):
     extra: dict[str, str] = {}  # noqa: RUF012  # never changed
 
 
+class Session(NamedTuple):
+    """What a part is run with: the folder of its results, whether it has its short limit, and the tests to run."""
+
+    out: Path
+    short: bool = False
+    tests: tuple[str, ...] = ()
+    """pytest's arguments for the part `tests`; empty: all tests for a GPU."""
+
+
 class Part(NamedTuple):
     """What a part does, its limit in a short session (shutdown included), and its commands."""
 
     purpose: str
     seconds: int
-    commands: Callable[[Path, float], list[Command]]
+    commands: Callable[[Session], list[Command]]
 
 
 PYTHON = sys.executable
@@ -75,12 +84,12 @@ def pytest(*arguments: str) -> list[str]:
     return [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", *timeout, *arguments]
 
 
-def _tests(tests: list[str], name: str, out: Path) -> Command:
-    """Runs tests in 8 processes if it can. A test that hangs or crashes then costs its process only."""
+def _tests(session: Session) -> list[Command]:
+    """In 8 processes if pytest-xdist is installed: a test that hangs or crashes then costs its process only."""
     workers = ["-n", "8"] if _installed("xdist") else []
-    recorded = ["-p", "benchmarks.gpu.record", "--record", str(out / f"{name}.txt")]
-    recorded += ["--junitxml", str(out / f"{name}.xml")]
-    return Command(name, pytest("-q", *workers, *recorded, *tests))
+    recorded = ["-p", "benchmarks.gpu.record", "--record", str(session.out / "tests.txt")]
+    recorded += ["--junitxml", str(session.out / "tests.xml")]
+    return [Command("tests", pytest("-q", *workers, *recorded, *(session.tests or gpu_tests())))]
 
 
 def _benchmark(name: str, out: Path, tests: str | None = None, peers: str | None = None) -> list[str]:
@@ -93,52 +102,52 @@ MODEL_SHAPES = "test_cuda and not scaling and not grid and not span"
 EAGER_PEERS = "^(reserve|varlen|sdpa_cudnn|SDPA, padded)"
 
 
-def _attention(out: Path, _: float) -> list[Command]:
-    flex = _benchmark("attention", out / "flex", f"{MODEL_SHAPES} and joint", "FlexAttention")
+def _attention(session: Session) -> list[Command]:
+    flex = _benchmark("attention", session.out / "flex", f"{MODEL_SHAPES} and joint", "FlexAttention")
     return [
-        Command("attention", _benchmark("attention", out, MODEL_SHAPES, EAGER_PEERS), 2.0),
+        Command("attention", _benchmark("attention", session.out, MODEL_SHAPES, EAGER_PEERS), 2.0),
         # Compiling it takes about as long as everything else.
         Command("attention-flex", flex),
     ]
 
 
-def _every_benchmark(out: Path, _: float) -> list[Command]:
+def _every_benchmark(session: Session) -> list[Command]:
     from benchmarks.catalogue import GPU_BENCHMARKS
 
-    return [Command(f"bench-{name}", _benchmark(name, out), share) for name, _, share in GPU_BENCHMARKS]
+    return [Command(f"bench-{name}", _benchmark(name, session.out), share) for name, _, share in GPU_BENCHMARKS]
 
 
-def _contrastive(out: Path, _: float) -> list[Command]:
+def _contrastive(session: Session) -> list[Command]:
     shapes = "test_cuda and not scaling and 768 and (4096 or 49152)"
-    return [Command("contrastive", _benchmark("contrastive", out, shapes))]
+    return [Command("contrastive", _benchmark("contrastive", session.out, shapes))]
 
 
-def _small(out: Path, _: float) -> list[Command]:
+def _small(session: Session) -> list[Command]:
     return [
-        Command("log_mel", _benchmark("log_mel", out, "test_cuda and not scaling")),
-        Command("optimizer", _benchmark("optimizer", out)),
-        Command("small_ops", _benchmark("small_ops", out), 1.5),
+        Command("log_mel", _benchmark("log_mel", session.out, "test_cuda and not scaling")),
+        Command("optimizer", _benchmark("optimizer", session.out)),
+        Command("small_ops", _benchmark("small_ops", session.out), 1.5),
     ]
 
 
 PROFILED = "forward_kernel|dq_kernel|dkv_kernel|log_mel|adamw|weights_kernel"
 
 
-def _ncu(out: Path, _: float) -> list[Command]:
-    report = str(out / "kernels.ncu-rep")
+def _ncu(session: Session) -> list[Command]:
+    report = str(session.out / "kernels.ncu-rep")
     profile = ["ncu", "--set", "full", "--clock-control", "none", "--profile-from-start", "off"]
     profile += ["--kernel-name", f"regex:{PROFILED}", "--force-overwrite", "--export", report]
-    show = f"ncu --import {report} --page details >{out}/kernels.txt; "
-    show += f"ncu --import {report} --page source --csv >{out}/sass.csv"
+    show = f"ncu --import {report} --page details >{session.out}/kernels.txt; "
+    show += f"ncu --import {report} --page source --csv >{session.out}/sass.csv"
     return [
-        Command("ncu", [*profile, PYTHON, "-m", "benchmarks.gpu.profile"], 4.0),
+        Command("ncu", [*profile, PYTHON, "-m", "benchmarks.gpu.profile"], 6.0),
         Command("ncu-text", ["sh", "-c", show]),
     ]
 
 
-def _tune(out: Path, seconds: float) -> list[Command]:
-    classes = [] if seconds >= PATIENT_SECONDS else ["long", "medium"]
-    return [Command("tune", [PYTHON, "-m", "reserve_kernels.attention.tune", *classes], extra=_tuned(out))]
+def _tune(session: Session) -> list[Command]:
+    classes = ["long", "medium"] if session.short else []
+    return [Command("tune", [PYTHON, "-m", "reserve_kernels.attention.tune", *classes], extra=_tuned(session.out))]
 
 
 def _tuned(out: Path) -> dict[str, str]:
@@ -146,28 +155,27 @@ def _tuned(out: Path) -> dict[str, str]:
     return {"XDG_CACHE_HOME": str(out / "tuned")}
 
 
-def _attention_tuned(out: Path, _: float) -> list[Command]:
-    run = _benchmark("attention", out / "tuned", "test_cuda and forward+backward and not span")
-    return [Command("attention-tuned", run, extra=_tuned(out))]
+def _attention_tuned(session: Session) -> list[Command]:
+    run = _benchmark("attention", session.out / "tuned", "test_cuda and forward+backward and not span")
+    return [Command("attention-tuned", run, extra=_tuned(session.out))]
 
 
-def _train(out: Path, seconds: float) -> list[Command]:
-    # The rest is for imports, drawing the model and the first steps.
-    run = [PYTHON, "-m", "benchmarks.training_run", "--config", "base", "--minutes", f"{0.35 * seconds / 60:.2f}"]
-    return [Command("train", [*run, "--device", "cuda", "--out", str(out)])]
+def _train(session: Session) -> list[Command]:
+    minutes = "0.3" if session.short else "3"
+    run = [PYTHON, "-m", "benchmarks.training_run", "--config", "base", "--minutes", minutes]
+    return [Command("train", [*run, "--device", "cuda", "--out", str(session.out)])]
 
 
-def _sanitize(out: Path, seconds: float) -> list[Command]:
+def _sanitize(session: Session) -> list[Command]:
     from reserve_kernels.registry import OPS
 
-    patient = seconds >= PATIENT_SECONDS
     ops = " or ".join(f"test_{op.folder}_cuda" for op in OPS)
-    tests = f"({ops}) and not {' and not '.join(UNFIT)}" if patient else f"({') or ('.join(SMALL)})"
+    tests = f"({ops}) and not {' and not '.join(UNFIT)}" if not session.short else f"({') or ('.join(SMALL)})"
     checked = pytest("-q", "tests/kernels", "-k", tests)
     # Separate allocations: otherwise an out-of-bounds access could hit the allocator's next tensor unseen.
     uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     tool = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all", "--tool"]
-    tools = ("memcheck", "racecheck") if patient else ("memcheck",)
+    tools = ("memcheck",) if session.short else ("memcheck", "racecheck")
     return [Command(f"sanitize-{name}", [*tool, name, *checked], extra=uncached) for name in tools]
 
 
@@ -175,25 +183,25 @@ PARTS = {
     "library": Part(
         "the native library, built if none loads",
         60,
-        lambda out, _: [Command("library", [PYTHON, "-c", BUILD_IF_MISSING], extra=REQUIRED)],
+        lambda session: [Command("library", [PYTHON, "-c", BUILD_IF_MISSING], extra=REQUIRED)],
     ),
     "facts": Part(
         "versions, back ends, the machine's rates",
-        20,
-        lambda out, _: [Command("facts", [PYTHON, "-m", "benchmarks.gpu.facts", "--out", str(out)])],
+        30,
+        lambda session: [Command("facts", [PYTHON, "-m", "benchmarks.gpu.facts", "--out", str(session.out)])],
     ),
-    "tests": Part("the GPU's tests", 90, lambda out, _: [_tests(gpu_tests(), "tests", out)]),
+    "tests": Part("the GPU's tests", 90, _tests),
     "step": Part(
         "variants of the training step",
         90,
-        lambda out, _: [Command("step", [PYTHON, "-m", "benchmarks.step_lease", "--out", str(out)])],
+        lambda session: [Command("step", [PYTHON, "-m", "benchmarks.step_lease", "--out", str(session.out)])],
     ),
     "attention": Part("attention on the model's shapes", 70, _attention),
-    "ncu": Part("hardware counters of five kernels", 40, _ncu),
+    "ncu": Part("hardware counters of the main kernels", 60, _ncu),
     "contrastive": Part("the contrastive loss at two sizes", 60, _contrastive),
     "small": Part("log-mel, the optimizer, small ops", 45, _small),
     "tune": Part("the attention kernels' tiles", 60, _tune),
-    "build": Part("the native library, built anew", 120, lambda out, _: [Command("build", BUILD, extra=REQUIRED)]),
+    "build": Part("the native library, built anew", 120, lambda session: [Command("build", BUILD, extra=REQUIRED)]),
     "bench": Part("every benchmark in full", 480, _every_benchmark),
     "train": Part("a training run whose loss must fall", 45, _train),
     "tuned": Part("attention with the tuned tiles", 60, _attention_tuned),

@@ -6,6 +6,7 @@ plugin also moves the tests that `parts.LAST` names behind all others.
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,8 +64,7 @@ class Record:
         if report.failed:
             # Now rather than when it ends: a test whose process crashes does not end.
             self.outcomes[test] = "failed"
-            reason = [line for line in report.longreprtext.splitlines() if line.strip()][-1:]
-            self.file.write(f"failed {test} {self.seconds[test]:.2f} {' '.join(reason)}\n")
+            self.file.write(f"failed {test} {self.seconds[test]:.2f}\n{textwrap.indent(report.longreprtext, '    ')}\n")
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         if self.outcomes.setdefault(nodeid, "passed") != "failed":

@@ -92,6 +92,10 @@ def _tests(session: Session) -> list[Command]:
     return [Command("tests", pytest("-q", *workers, *recorded, *(session.tests or gpu_tests())))]
 
 
+def _step(session: Session) -> list[Command]:
+    return [Command("step", [PYTHON, "-m", "benchmarks.step_lease", "--seconds", "80", "--out", str(session.out)])]
+
+
 def _benchmark(name: str, out: Path, tests: str | None = None, peers: str | None = None) -> list[str]:
     chosen = (["--filter", tests] if tests else []) + (["--peers", peers] if peers else [])
     return [PYTHON, "-m", "benchmarks", "--device", "cuda", "--out", str(out), *chosen, name]
@@ -191,11 +195,7 @@ PARTS = {
         lambda session: [Command("facts", [PYTHON, "-m", "benchmarks.gpu.facts", "--out", str(session.out)])],
     ),
     "tests": Part("the GPU's tests", 90, _tests),
-    "step": Part(
-        "variants of the training step",
-        90,
-        lambda session: [Command("step", [PYTHON, "-m", "benchmarks.step_lease", "--out", str(session.out)])],
-    ),
+    "step": Part("variants of the training step", 100, _step),
     "attention": Part("attention on the model's shapes", 70, _attention),
     "ncu": Part("hardware counters of the main kernels", 60, _ncu),
     "contrastive": Part("the contrastive loss at two sizes", 60, _contrastive),

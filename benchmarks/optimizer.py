@@ -1,7 +1,8 @@
 """BF16AdamW against the same steps in plain PyTorch, and against PyTorch's AdamW, which does less.
 
-PyTorch's moments are float32 unless its fused kernel takes bfloat16 ones, and it does not filter NaN gradients. The first update of each
-optimizer is compared before it is timed. Bytes are the minimum: parameter and moments read and written, gradient read.
+PyTorch's moments are float32, twice the memory, unless its fused kernel takes bfloat16 ones, and it does not filter NaN
+gradients. The first update of each optimizer is compared before it is timed. Bytes are the minimum: parameter and
+moments read and written, gradient read.
 """
 
 from __future__ import annotations

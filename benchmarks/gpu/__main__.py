@@ -25,6 +25,8 @@ from benchmarks.gpu.archive import pack
 from benchmarks.gpu.parts import FULL, PARTS, PATIENT_SECONDS, ROOT, SHORT, Session
 from benchmarks.gpu.run import entry, run_part
 
+SESSION = ROOT / "build" / "gpu-session"
+"""Where a short session collects what it packs. A later session on the same machine adds to it."""
 PACKING_SECONDS = 3
 TOOLS = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*")
 """Where ncu and compute-sanitizer are if not on the PATH."""
@@ -119,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("benchmarks.gpu: PyTorch finds no CUDA device", file=sys.stderr)
         return 1
     short, out = options.seconds is not None, options.out.resolve()
-    results = ROOT / "build" / "gpu-session" if short else out
+    results = SESSION if short else out
     for folder in (out, results):
         folder.mkdir(parents=True, exist_ok=True)
     for variable, name in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):

@@ -73,9 +73,9 @@ def gpu_tests() -> list[str]:
 
     The others are not collected: they may import what a GPU machine does not have.
     """
-    files = (path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8"))
+    files = (path for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark.gpu" in path.read_text("utf-8"))
     named = sorted(files, key=lambda path: ("kernels" not in path.parts, path))
-    return [str(path.relative_to(ROOT)) for path in named if path.name != "test_gpu.py"]
+    return [str(path.relative_to(ROOT)) for path in named]
 
 
 def pytest(*arguments: str) -> list[str]:

@@ -17,6 +17,28 @@ def quick_gelu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+def computing_dtype(x: torch.Tensor) -> torch.dtype:
+    """The dtype that activations are computed and kept in: autocast's where it is on, else that of `x`."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm with statistics, weight and bias in float32 at least, rounded once, to the computing dtype.
+
+    So the residual stream has that dtype on every device, as in the reference. Autocast alone would keep it in float32
+    on a GPU and in bfloat16 on a CPU.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size, LAYER_NORM_EPS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).to(computing_dtype(x))
+
+
 class Attention(nn.Module):
     """Self-attention over packed tokens [tokens, hidden]. qkv has a bias, the projection does not."""
 
@@ -49,9 +71,9 @@ class Layer(nn.Module):
 
     def __init__(self, hidden_size: int, rotary: str) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.attention_norm = Norm(hidden_size)
         self.attention = Attention(hidden_size, rotary)
-        self.mlp_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.mlp_norm = Norm(hidden_size)
         self.mlp = Mlp(hidden_size)
 
     def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, angles: torch.Tensor) -> torch.Tensor:
@@ -64,9 +86,9 @@ class Transformer(nn.Module):
 
     def __init__(self, hidden_size: int, num_layers: int, rotary: str) -> None:
         super().__init__()
-        self.pre_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.pre_norm = Norm(hidden_size)
         self.layers = nn.ModuleList(Layer(hidden_size, rotary) for _ in range(num_layers))
-        self.final_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.final_norm = Norm(hidden_size)
 
     def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, angles: torch.Tensor) -> torch.Tensor:
         """x [tokens, hidden], cu_seqlens int32 [sequences + 1], angles [tokens, 16] -> [tokens, hidden]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from reserve_kernels import rotary_attention
 
@@ -82,19 +83,29 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A norm, `num_layers` layers and a final norm over packed sequences."""
+    """A norm, `num_layers` layers and a final norm over packed sequences.
+
+    With `recompute`, the backward pass runs each layer again, so that only its input is kept.
+    """
 
     def __init__(self, hidden_size: int, num_layers: int, rotary: str) -> None:
         super().__init__()
         self.pre_norm = Norm(hidden_size)
         self.layers = nn.ModuleList(Layer(hidden_size, rotary) for _ in range(num_layers))
         self.final_norm = Norm(hidden_size)
+        self.recompute = False
 
     def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, angles: torch.Tensor) -> torch.Tensor:
         """x [tokens, hidden], cu_seqlens int32 [sequences + 1], angles [tokens, 16] -> [tokens, hidden]."""
         x = self.pre_norm(x)
         for layer in self.layers:
-            x = layer(x, cu_seqlens, max_seqlen, angles)
+            if self.recompute and torch.is_grad_enabled():
+                # Layers draw no random numbers.
+                x = checkpoint(
+                    layer, x, cu_seqlens, max_seqlen, angles, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x = layer(x, cu_seqlens, max_seqlen, angles)
         return self.final_norm(x)
 
 

@@ -82,7 +82,7 @@ class Step:
         self.steps = 0
 
     def variant(self, loss: Callable[[Any], Loss], batch: Movable) -> Self:
-        """Steps of the same model and optimiser that compute the loss in another way, from another form of the batch."""
+        """Steps of the same model and optimiser that compute the loss in another way, from another batch."""
         other = copy.copy(self)
         other.loss, other.batch = loss, batch.to(self.ranks.device)
         return other

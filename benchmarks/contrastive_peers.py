@@ -63,8 +63,9 @@ def dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Te
     """matmul and cross_entropy over all logits."""
     unit_x, unit_y = normalised(x, y)
     logits = unit_x * _scale(log_scale).to(x.dtype) @ unit_y.T
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     target = torch.arange(len(x), device=x.device)
-    x_to_y, y_to_x = F.cross_entropy(logits.float(), target), F.cross_entropy(logits[:, : len(x)].T.float(), target)
+    x_to_y, y_to_x = F.cross_entropy(logits, target), F.cross_entropy(logits[:, : len(x)].T, target)
     return (x_to_y + y_to_x) / 2
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.gpu.archive import pack
 from benchmarks.gpu.parts import FULL, PARTS, PATIENT_SECONDS, ROOT, SHORT, Session
-from benchmarks.gpu.run import entry, run_part
+from benchmarks.gpu.run import entry, import_folder, run_part
 
 SESSION = ROOT / "build" / "gpu-session"
 """Where a short session collects what it packs. A later session on the same machine adds to it."""
@@ -114,6 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser().error(f"no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
     start = time.monotonic()
+    sys.path.append(str(import_folder()))
     # Whoever ends this program with SIGTERM ends the running command too.
     signal.signal(signal.SIGTERM, _end)
     device = gpu()

@@ -86,10 +86,12 @@ def pytest(*arguments: str) -> list[str]:
 
 def _tests(session: Session) -> list[Command]:
     """In 8 processes if pytest-xdist is installed: a test that hangs or crashes then costs its process only."""
-    workers = ["-n", "8"] if _installed("xdist") else []
+    options = ["-n", "8"] if _installed("xdist") else []
+    # A file that cannot be imported would otherwise keep all tests from running.
+    options.append("--continue-on-collection-errors")
     recorded = ["-p", "benchmarks.gpu.record", "--record", str(session.out / "tests.txt")]
     recorded += ["--junitxml", str(session.out / "tests.xml")]
-    return [Command("tests", pytest("-q", *workers, *recorded, *(session.tests or gpu_tests())))]
+    return [Command("tests", pytest("-q", *options, *recorded, *(session.tests or gpu_tests())))]
 
 
 def _step(session: Session) -> list[Command]:
@@ -171,16 +173,17 @@ def _train(session: Session) -> list[Command]:
 
 
 def _sanitize(session: Session) -> list[Command]:
-    from reserve_kernels.registry import OPS
+    tests, tools = f"({') or ('.join(SMALL)})", ["memcheck"]
+    if not session.short:
+        from reserve_kernels.registry import OPS
 
-    ops = " or ".join(f"test_{op.folder}_cuda" for op in OPS)
-    tests = f"({ops}) and not {' and not '.join(UNFIT)}" if not session.short else f"({') or ('.join(SMALL)})"
-    checked = pytest("-q", "tests/kernels", "-k", tests)
+        ops = " or ".join(f"test_{op.folder}_cuda" for op in OPS)
+        tests, tools = f"({ops}) and not {' and not '.join(UNFIT)}", ["memcheck", "racecheck"]
     # Separate allocations: otherwise an out-of-bounds access could hit the allocator's next tensor unseen.
     uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    tool = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all", "--tool"]
-    tools = ("memcheck",) if session.short else ("memcheck", "racecheck")
-    return [Command(f"sanitize-{name}", [*tool, name, *checked], extra=uncached) for name in tools]
+    checker = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all", "--tool"]
+    checked = pytest("-q", "tests/kernels", "-k", tests)
+    return [Command(f"sanitize-{tool}", [*checker, tool, *checked], extra=uncached) for tool in tools]
 
 
 PARTS = {

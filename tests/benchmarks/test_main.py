@@ -50,8 +50,6 @@ def test_a_quick_run_stores_both_sides_of_a_case(tmp_path, capfd):
     # Each figure is printed when it is known, also if the run ends before it stores them.
     figure = r"^rotary_attention, CPU, 1 thread, span, forward: (.+) [\d.]+ us, [\d.]+ of ours"
     printed = re.findall(figure, capfd.readouterr().out, re.MULTILINE)
-        r"^rotary_attention, CPU, 1 thread, span, forward: (.+) [\d.]+ us, [\d.]+ of ours", capfd.readouterr().out, re.M
-    )
     record = json.loads((tmp_path / "attention.json").read_text())
     stored = {b["extra_info"]["implementation"]: b for b in record["benchmarks"]}
     assert {"reserve", "SDPA, loop", "SDPA, padded and masked", "SDPA, block mask"} == stored.keys() == set(printed)

@@ -196,8 +196,9 @@ def publish(
 ) -> None:
     """Gives pytest-benchmark the times of the implementation `name`, the facts of the case, and its ratio to ours.
 
-    Implementations with the same `op`, `device` ("CUDA", or `machine.cpu_label`) and `label` share a table. Reports
-    look for `case`, which is the label unless stated. Skips what could not run and fails what computed something else.
+    Implementations with the same `op`, `device` (`cuda.cuda_label` or `machine.cpu_label`) and `label` share a table.
+    Reports look for `case`, which is the label unless stated. Skips what could not run; fails what computed something
+    else.
     """
     if name in measured.missing:
         pytest.skip(measured.missing[name])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.cuda import EventClock, cuda_limits
+from benchmarks.cuda import EventClock, cuda_label, cuda_limits
 from benchmarks.interleaved import (
     OURS,
     Contender,
@@ -135,4 +135,4 @@ def on_cuda() -> Measured:
 @pytest.mark.gpu
 @pytest.mark.parametrize("implementation", OPTIMIZERS)
 def test_cuda(benchmark, implementation):
-    publish(benchmark, on_cuda(), implementation, op=OP, device="CUDA", label="base")
+    publish(benchmark, on_cuda(), implementation, op=OP, device=cuda_label(), label="base")

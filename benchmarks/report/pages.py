@@ -31,7 +31,9 @@ before they are timed. On a GPU, times are by events, with inputs rotated or the
 minimum time for the FLOPs and bytes of the job, at the rates of a matrix product and a copy measured in the same run,
 divided by the median. Extra memory is the growth of the peak during the call, gradients included.
 
-`make bench SAVE=1` measures this machine, and `make gpu` a GPU machine; see `python -m benchmarks --help`.
+`make bench SAVE=1` measures this machine, and `make gpu` a GPU machine; see `python -m benchmarks --help`. A case on a
+GPU is named after the card. The targets on a GPU are for an H100; the pages of [kernels](kernels/attention.md#bars)
+derive them.
 """
 
 

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch.nn import functional as F
 
 from benchmarks.compiled import compiled
-from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets
+from benchmarks.cuda import EventClock, captured, cuda_label, cuda_limits, input_sets
 from benchmarks.interleaved import (
     OURS,
     Call,
@@ -152,4 +152,4 @@ def on_cuda(name: str) -> Measured:
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("implementation", [OURS, *PEERS])
 def test_cuda(benchmark, implementation, op):
-    publish(benchmark, on_cuda(op), implementation, op=OP, device="CUDA", label=op)
+    publish(benchmark, on_cuda(op), implementation, op=OP, device=cuda_label(), label=op)

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.cuda import EventClock, cuda_limits, peak_extra_bytes
+from benchmarks.cuda import EventClock, cuda_label, cuda_limits, peak_extra_bytes
 from benchmarks.interleaved import (
     OURS,
     Contender,
@@ -113,4 +113,4 @@ def on_cuda(case: str) -> Measured:
 @pytest.mark.parametrize("case", CUDA_CASES)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_OPS])
 def test_cuda(benchmark, implementation, case):
-    publish(benchmark, on_cuda(case), implementation, op=OP, device="CUDA", label=case)
+    publish(benchmark, on_cuda(case), implementation, op=OP, device=cuda_label(), label=case)

@@ -79,7 +79,7 @@ def _page(machines: list[Machine]) -> str:
             ]
             cases = [case for case in machine.cases if case.op == op]
             parts += ["<details><summary>Every figure</summary>\n", tables.op_table(cases), "\n</details>\n"]
-    if not any(case.on_cuda for machine in machines for case in machine.cases):
+    if not any(case.on_gpu for machine in machines for case in machine.cases):
         parts += ["## On a GPU\n", f"Speed on a GPU was {bars.NOT_MEASURED}.\n"]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -88,7 +88,7 @@ def _op_figures(machines: list[Machine], op: str) -> str:
     """The op's table on each machine."""
     found = [(machine.title, [case for case in machine.cases if case.op == op]) for machine in machines]
     parts = [f"{title}:\n\n{tables.op_table(cases)}" for title, cases in found if cases]
-    if not any(case.on_cuda for machine in machines for case in machine.cases if case.op == op):
+    if not any(case.on_gpu for machine in machines for case in machine.cases if case.op == op):
         parts.append(f"On a GPU: {bars.NOT_MEASURED}.")
     return "\n\n".join(parts)
 

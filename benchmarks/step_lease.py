@@ -236,7 +236,7 @@ def guarded(what: Callable[[], Any]) -> tuple[Any, str]:
         return None, "out of memory"
     except Exception as error:
         traceback.print_exc()
-        return None, f"{type(error).__name__}: {error}"[:300]
+        return None, f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def fitting_bench(config: Config, examples: int, device: str) -> Bench:
@@ -299,8 +299,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.seconds - end + time.monotonic():.0f} s: {results.row(name)}", flush=True)
     print(results.table())
     for name, found in results.variants.items():
-        kinds = sorted(found.get("kinds_ms", {}).items(), key=lambda kind: -kind[1])
-        print(f"{name}, ms: {', '.join(f'{kind} {ms:.1f}' for kind, ms in kinds)}")
+        if "kinds_ms" in found:
+            kinds = sorted(found["kinds_ms"].items(), key=lambda kind: -kind[1])
+            print(f"{name}, ms: {', '.join(f'{kind} {ms:.1f}' for kind, ms in kinds)}")
     waits = {name: found["host_waits"] for name, found in results.variants.items() if "host_waits" in found}
     print(f"the host waits at: {json.dumps(waits, indent=1)}")
     return int(ours is None)

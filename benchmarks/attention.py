@@ -116,14 +116,15 @@ def test_cpu_scaling(benchmark, implementation, length):
 FULL = [b.name for b in BACKENDS if b.name not in ("triton", "reference")]
 LESS = ["flash_attn", "varlen", "xformers"]
 PADDED = "SDPA, padded and masked"
-CUDA_PEERS = [*FULL, PADDED, "FlexAttention", *(f"{name}, less: no position" for name in LESS)]
+CUDA_PEERS = [*FULL, PADDED, "FlexAttention", *(f"{name}, less: no position" for name in (OURS, *LESS))]
 
 
 def _cuda_solver(name: str) -> Peer:
     others: dict[str, Peer] = {"FlexAttention": flex_attention, PADDED: padded_sdpa}
     if name in others:
         return others[name]
-    backend, _, less = ("triton", "", "") if name == OURS else name.partition(", less")
+    backend, _, less = name.partition(", less")
+    backend = "triton" if backend == OURS else backend
     reason = BACKENDS[backend].unavailable(torch.device("cuda"), torch.bfloat16)
     if reason is not None:
         raise Missing(reason)

@@ -22,6 +22,8 @@ Call = Callable[[], object]
 OURS = "reserve"
 """Name of this project's implementation."""
 
+only: Callable[[str], object] | None = None
+"""Builds only the peers for which it is true. `--peers` sets it."""
 QUICK_ROUNDS = 3
 quick = False
 """A few rounds, to see whether everything runs. `--quick` sets it."""
@@ -63,6 +65,11 @@ def largest_relative_difference(values: Sequence[torch.Tensor], ours: Sequence[t
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
 
+def selected(implementation: str) -> bool:
+    """Whether an implementation is built and timed: ours always, and the peers that `--peers` chose."""
+    return implementation == OURS or only is None or bool(only(implementation))
+
+
 class WallClock:
     """Seconds that a call takes, by the host's clock."""
 
@@ -91,6 +98,8 @@ def measure(
     measured, contenders = Measured(), {}
     ours: Any = None
     for name, build in builders.items():
+        if not selected(name):
+            continue
         try:
             contender = build()
             if contender.result is not None:

@@ -22,6 +22,7 @@ BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
         *(Benchmark(op.benchmark, op.name, op.gpu_share) for op in OPS),
+        # The file of bias_quick_gelu measures more than that op.
         Benchmark("small_ops", "the model's small ops", 1),
         Benchmark("decoding", "frames and sound of videos", 0),
         Benchmark("training_step", "a whole training step", 2),

@@ -1,6 +1,6 @@
-"""The model's small ops in plain PyTorch, as the model runs them, against torch.compile: is fusing them worth it?
+"""The model's small ops, as the model runs them: bias_quick_gelu, and ops in plain PyTorch that fusing might speed up.
 
-All are limited by memory bandwidth. The project ships an op of its own only if it beats both.
+All are limited by memory bandwidth. The project ships an op of its own only if it beats PyTorch and torch.compile.
 """
 
 from __future__ import annotations
@@ -28,19 +28,32 @@ from benchmarks.interleaved import (
 )
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve.model.transformer import LAYER_NORM_EPS, quick_gelu
+from reserve_kernels import bias_quick_gelu
 
-OP = "small ops"
 HIDDEN = 768
 CPU_TOKENS, CUDA_TOKENS = 4096, 65536
-PEERS = ("torch.compile",)
+PLAIN, COMPILED = "PyTorch", "torch.compile"
+PLAIN_OPS = "small ops"
 
 
 class SmallOp(NamedTuple):
-    """A function, its `inputs(tokens, device, dtype)`, and `bytes(tokens, itemsize)`: both passes' minimum traffic."""
+    """What the model runs, and what it is compared with."""
 
     function: Callable[..., torch.Tensor]
     inputs: Callable[[int, str, torch.dtype], list[torch.Tensor]]
+    """(tokens, device, dtype) -> the function's arguments"""
     bytes: Callable[[int, int], int]
+    """(tokens, item size) -> both passes' minimum traffic"""
+    op: str = PLAIN_OPS
+    """The op of `reserve_kernels` that the function is."""
+    plain: Callable[..., torch.Tensor] | None = None
+    """The same in plain PyTorch if the function is an op."""
+
+    @property
+    def implementations(self) -> dict[str, Callable[..., torch.Tensor]]:
+        if self.plain is None:
+            return {OURS: self.function, COMPILED: compiled(self.function)}
+        return {OURS: self.function, PLAIN: self.plain, COMPILED: compiled(self.plain)}
 
 
 def add_layer_norm(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -48,8 +61,9 @@ def add_layer_norm(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias:
     return total + F.layer_norm(total, (HIDDEN,), weight, bias, LAYER_NORM_EPS)
 
 
-def bias_quick_gelu(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return quick_gelu(x + bias)
+def plain_bias_quick_gelu(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    # As under autocast, which casts the parameter.
+    return quick_gelu(x + bias.to(x.dtype))
 
 
 def patchify(images: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -70,9 +84,13 @@ OPS = {
     ),
     "bias + quick GELU": SmallOp(
         bias_quick_gelu,
-        lambda n, device, dtype: _leaves(device, dtype, (n, 4 * HIDDEN), (4 * HIDDEN,)),
+        lambda n, device, dtype: (
+            _leaves(device, dtype, (n, 4 * HIDDEN)) + _leaves(device, torch.float32, (4 * HIDDEN,))
+        ),
         # Forward: one in, one out. Backward: the output's gradient and the input in, one gradient out.
         lambda n, size: 5 * n * 4 * HIDDEN * size,
+        op="bias_quick_gelu",
+        plain=plain_bias_quick_gelu,
     ),
     "patchify": SmallOp(
         patchify,
@@ -98,8 +116,7 @@ def _both_passes(function: Callable[..., torch.Tensor], inputs: list[torch.Tenso
     return run
 
 
-def _implementations(op: SmallOp) -> dict[str, Callable[..., torch.Tensor]]:
-    return {OURS: op.function, PEERS[0]: compiled(op.function)}
+CASES = [(case, name) for case, op in OPS.items() for name in op.implementations]
 
 
 @functools.cache
@@ -113,7 +130,7 @@ def on_cpu(name: str, threads: int) -> Measured:
             run = _both_passes(function, inputs)
             return Contender(run, run)
 
-        builders = {key: functools.partial(build, function) for key, function in _implementations(op).items()}
+        builders = {key: functools.partial(build, function) for key, function in op.implementations.items()}
         measured = measure(builders, rounds=15, difference=largest_relative_difference, tolerance=1e-4)
         measured.facts = {"flops": 0, "bytes": op.bytes(CPU_TOKENS, 4), **cpu_limits(threads), "threads": threads}
     return measured
@@ -121,10 +138,9 @@ def on_cpu(name: str, threads: int) -> Measured:
 
 @replayed
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("implementation", [OURS, *PEERS])
-def test_cpu(benchmark, implementation, op, threads):
-    publish(benchmark, on_cpu(op, threads), implementation, op=OP, device=cpu_label(threads), label=op)
+@pytest.mark.parametrize(("case", "implementation"), CASES)
+def test_cpu(benchmark, case, implementation, threads):
+    publish(benchmark, on_cpu(case, threads), implementation, op=OPS[case].op, device=cpu_label(threads), label=case)
 
 
 @functools.cache
@@ -139,7 +155,7 @@ def on_cuda(name: str) -> Measured:
         graph, times, in_graph = captured(calls)
         return Contender(graph, _both_passes(function, inputs[0]), times, {"in_graph": in_graph})
 
-    builders = {key: functools.partial(build, function) for key, function in _implementations(op).items()}
+    builders = {key: functools.partial(build, function) for key, function in op.implementations.items()}
     measured = measure(
         builders, rounds=15, difference=largest_relative_difference, tolerance=2e-2, clock=EventClock(flush=False)
     )
@@ -149,7 +165,6 @@ def on_cuda(name: str) -> Measured:
 
 @replayed
 @pytest.mark.gpu
-@pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("implementation", [OURS, *PEERS])
-def test_cuda(benchmark, implementation, op):
-    publish(benchmark, on_cuda(op), implementation, op=OP, device=cuda_label(), label=op)
+@pytest.mark.parametrize(("case", "implementation"), CASES)
+def test_cuda(benchmark, case, implementation):
+    publish(benchmark, on_cuda(case), implementation, op=OPS[case].op, device=cuda_label(), label=case)

@@ -17,8 +17,8 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from benchmarks.padded_model import PaddedModel, padded_batch
 from benchmarks.step_cases import BASE, LARGE, SMALL, Step, random_batch, step_flops
 from benchmarks.step_profile import host_wait_places, kernel_table
 from reserve.config import Config
-from reserve.model.transformer import Layer, Mlp
+from reserve.model.transformer import Mlp, Transformer
+from reserve.train.compilation import compile_layers
 
 CONFIGS = {"small": SMALL, "base": BASE, "large": LARGE}
 WARM_UP, ROUNDS, FEWEST_ROUNDS = 3, 8, 3
@@ -65,7 +66,7 @@ class Bench:
     def facts(self) -> dict[str, Any]:
         limits = cuda_limits() if self.on_cuda else cpu_limits(torch.get_num_threads())
         half = self.config.train.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half), torch.no_grad():
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             flops = step_flops(self.step.model, self.step.batch)
         return {
             "machine": describe(),
@@ -105,16 +106,23 @@ def _compiled(make: Callable[[Bench, ExitStack], list[Step]], bench: Bench, stac
     return steps
 
 
+def _recomputed(bench: Bench, stack: ExitStack) -> list[Step]:
+    """`_compiled` steps whose backward pass runs the layers again: train.recompute_layers."""
+    for module in bench.step.model.modules():
+        if isinstance(module, Transformer):
+            stack.enter_context(mock.patch.object(module, "recompute", True))
+    return _compiled(_plain_gelu, bench, stack)
+
+
 @contextmanager
 def _compiled_layers(model: torch.nn.Module) -> Iterator[None]:
-    layers = [module for module in model.modules() if isinstance(module, Layer)]
-    for layer in layers:
-        layer.compile(dynamic=True)
+    """The trainer's train.compile, undone at the end."""
+    compile_layers(model, "layers", next(model.parameters()).device)
     try:
         yield
     finally:
-        for layer in layers:
-            layer._compiled_call_impl = None
+        for module in model.modules():
+            module._compiled_call_impl = None
 
 
 def _padded(bench: Bench, _: ExitStack, *, compiled: bool = False) -> list[Step]:
@@ -133,6 +141,7 @@ VARIANTS: dict[str, Make] = {
     "padded": _padded,
     "padded, compiled layers": functools.partial(_padded, compiled=True),
     "ours, compiled layers, fused GELU": functools.partial(_compiled, _ours),
+    "ours, compiled and recomputed": _recomputed,
 }
 """In order of value."""
 BASELINE = "ours, three-op GELU"
@@ -225,6 +234,16 @@ class Results:
         head += f"{'graphs':>6} {'again':>6} {'other ms':>8} {'differs':>8}"
         return "\n".join([head, *(self.row(name) for name in self.variants)])
 
+    def summary(self) -> str:
+        """The table, the milliseconds of each kind of kernel, and where the host waits."""
+        lines = [self.table()]
+        for name, found in self.variants.items():
+            kinds = sorted(found.get("kinds_ms", {}).items(), key=lambda kind: -kind[1])
+            if kinds:
+                lines.append(f"{name}, ms: {', '.join(f'{kind} {ms:.1f}' for kind, ms in kinds)}")
+            lines += [f"{name}: the host waits {place}" for place in found.get("host_waits", ())]
+        return "\n".join(lines)
+
 
 def guarded(what: Callable[[], Any]) -> tuple[Any, str]:
     """The result of `what`, or None and why there is none."""
@@ -236,7 +255,7 @@ def guarded(what: Callable[[], Any]) -> tuple[Any, str]:
         return None, "out of memory"
     except Exception as error:
         traceback.print_exc()
-        return None, f"{type(error).__name__}: {error}"[:300]
+        return None, f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def fitting_bench(config: Config, examples: int, device: str) -> Bench:
@@ -268,6 +287,23 @@ def inspect(bench: Bench, step: Step, table: Path) -> dict[str, Any]:
     return {"kinds_ms": kinds, "host_waits": host_wait_places(pinned)}
 
 
+def measure_all(bench: Bench, names: Iterable[str], results: Results, end: float) -> None:
+    """Measures the variants while there is time, and stores each."""
+    ours: list[torch.Tensor] | None = None
+    start = time.monotonic()
+    for name in names:
+        if time.monotonic() + SECONDS_FOR_A_VARIANT > end:
+            results.variants[name] = {"missing": "no time left"}
+        else:
+            table = results.out / f"profile-{name.replace(',', '').replace(' ', '-')}.txt"
+            measured, problem = guarded(functools.partial(measure, bench, VARIANTS[name], ours, end, table))
+            results.variants[name] = {"missing": problem} if measured is None else measured[0]
+            if ours is None and measured is not None:
+                ours = measured[1]
+        results.write()
+        print(f"after {time.monotonic() - start:.0f} s: {results.row(name)}", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step_lease", description=__doc__)
     parser.add_argument("--config", choices=CONFIGS, default="base")
@@ -285,25 +321,11 @@ def main(arguments: list[str] | None = None) -> int:
     results = Results(options.out, bench.facts())
     results.write()
     print(json.dumps(results.facts), flush=True)
-    ours: list[torch.Tensor] | None = None
-    for name in options.only or VARIANTS:
-        if time.monotonic() + SECONDS_FOR_A_VARIANT > end:
-            results.variants[name] = {"missing": "no time left"}
-        else:
-            table = options.out / f"profile-{name.replace(',', '').replace(' ', '-')}.txt"
-            measured, problem = guarded(functools.partial(measure, bench, VARIANTS[name], ours, end, table))
-            results.variants[name] = {"missing": problem} if measured is None else measured[0]
-            if ours is None and measured is not None:
-                ours = measured[1]
-        results.write()
-        print(f"{options.seconds - end + time.monotonic():.0f} s: {results.row(name)}", flush=True)
-    print(results.table())
-    for name, found in results.variants.items():
-        kinds = sorted(found.get("kinds_ms", {}).items(), key=lambda kind: -kind[1])
-        print(f"{name}, ms: {', '.join(f'{kind} {ms:.1f}' for kind, ms in kinds)}")
-    waits = {name: found["host_waits"] for name, found in results.variants.items() if "host_waits" in found}
-    print(f"the host waits at: {json.dumps(waits, indent=1)}")
-    return int(ours is None)
+    # An interrupt, as at the end of a lease, ends the measuring and not the summary.
+    with suppress(KeyboardInterrupt):
+        measure_all(bench, options.only or VARIANTS, results, end)
+    print(results.summary())
+    return int(all("missing" in found for found in results.variants.values()))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ UNFIT = ("every_tile", "to_the_31", "graph", "tuner", "opcheck", "memory_stays",
 turns off."""
 LAST = ("to_the_31", "tuner", "every_tile")
 """Parts of the names of tests that start last: they take long, and other tests cover most of their code."""
-SMALL = ("without_position", "unaligned_tensors", "37-11-31 and triton", "runs_in_the_current_stream")
+SMALL = ("without_position", "unaligned_tensors", "37-11-31 and triton", "runs_in_the_current_stream", "without_a_bias")
 """Parts of the names of a few small tests, at least one an op, for a short run under the sanitizer."""
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from reserve_kernels import rotary_attention
+from reserve_kernels import bias_quick_gelu, rotary_attention
 
 HEAD_SIZE = 64
 LAYER_NORM_EPS = 1e-5
@@ -64,7 +64,9 @@ class Mlp(nn.Module):
         self.out = nn.Linear(4 * hidden_size, hidden_size, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(quick_gelu(self.intermediate(x)))
+        # The activation adds the bias, and keeps only what the product gave it.
+        hidden = F.linear(x, self.intermediate.weight)
+        return self.out(bias_quick_gelu(hidden, self.intermediate.bias))
 
 
 class Layer(nn.Module):
@@ -101,7 +103,9 @@ class Transformer(nn.Module):
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
                 # Layers draw no random numbers.
-                x = checkpoint(layer, x, cu_seqlens, max_seqlen, angles, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(
+                    layer, x, cu_seqlens, max_seqlen, angles, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 x = layer(x, cu_seqlens, max_seqlen, angles)
         return self.final_norm(x)

@@ -1,0 +1,62 @@
+"""The back ends of bias_quick_gelu, where each can run, and why the others cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from reserve_kernels.backends import Backend, Backends, runs_anywhere
+from reserve_kernels.quick_gelu.reference import quick_gelu_reference, quick_gelu_reference_backward
+
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+"""Looked up once, since a compiled call cannot look."""
+
+
+@dataclass(frozen=True)
+class QuickGeluBackend(Backend):
+    """A back end of bias_quick_gelu: both passes. x, bias and gradients may have any strides."""
+
+    forward: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+    """(x, bias) -> the result, contiguous, as `quick_gelu_reference`"""
+    backward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor]]
+    """(grad, x, bias) -> the gradients of x and bias, as `quick_gelu_reference_backward`"""
+
+
+def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """None if the Triton kernels run: on CUDA, and anywhere when Triton interprets (TRITON_INTERPRET=1)."""
+    if dtype == torch.float64:
+        return "it computes in float32"
+    if not TRITON_INSTALLED:
+        return "triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    if device.type != "cuda":
+        return "it needs a CUDA device"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "it needs compute capability 8.0"
+    return None
+
+
+def _triton_forward(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    from reserve_kernels.quick_gelu.triton import quick_gelu_triton
+
+    return quick_gelu_triton(x, bias)
+
+
+def _triton_backward(
+    grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from reserve_kernels.quick_gelu.triton import quick_gelu_triton_backward
+
+    return quick_gelu_triton_backward(grad, x, bias)
+
+
+BACKENDS = Backends(
+    "bias_quick_gelu",
+    QuickGeluBackend("triton", triton_unavailable, _triton_forward, _triton_backward),
+    QuickGeluBackend("reference", runs_anywhere, quick_gelu_reference, quick_gelu_reference_backward),
+)

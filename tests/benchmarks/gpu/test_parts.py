@@ -124,7 +124,7 @@ def test_the_small_part_measures_each_op(tmp_path):
     log_mel, optimizer, small_ops = benchmarks_of("small", tmp_path)
     assert "torchaudio" in log_mel
     assert "AdamW fused, bfloat16 moments" in optimizer
-    assert "reserve-bias + quick GELU" in small_ops
+    assert "bias + quick GELU-reserve" in small_ops
 
 
 def names(tests: list[str]) -> list[str]:

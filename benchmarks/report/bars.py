@@ -126,7 +126,13 @@ def _optimizer() -> list[Bar]:
     ]
 
 
-BARS = [*_attention(), *_contrastive(), *_log_mel(), *_optimizer()]
+def _training_step() -> list[Bar]:
+    op = "training step"
+    # A step's limit is that of its products.
+    return [Bar(op, "MFU", f"{op}, {GPU}, base, 16 examples", OURS, fraction_of_limit, 0.5)]
+
+
+BARS = [*_attention(), *_contrastive(), *_log_mel(), *_optimizer(), *_training_step()]
 
 
 def table(machines: list[Machine], op: str | None = None) -> str:

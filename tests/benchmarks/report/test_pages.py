@@ -159,7 +159,8 @@ def test_results_of_another_card_do_not_count(tmp_path):
 @pytest.mark.parametrize("bar", [bar for bar in bars.BARS if f", {bars.GPU}, " in bar.group], ids=lambda bar: bar.what)
 def test_a_bar_on_a_gpu_names_a_case_and_implementations_that_are_measured(bar, monkeypatch):
     """A bar that names another case would stay "not measured" for ever."""
-    benchmark = importlib.import_module(f"benchmarks.{next(op.benchmark for op in OPS if op.name == bar.op)}")
+    files = {op.name: op.benchmark for op in OPS} | {"training step": "training_step"}
+    benchmark = importlib.import_module(f"benchmarks.{files[bar.op]}")
     case = bar.group.removeprefix(f"{bar.op}, {bars.GPU}, ")
     named: set[tuple[str, str]] = set()
     monkeypatch.setattr(benchmark, "cuda_label", lambda: bars.GPU)
@@ -170,10 +171,12 @@ def test_a_bar_on_a_gpu_names_a_case_and_implementations_that_are_measured(bar, 
 
 
 def run_with_all_parameters(test) -> None:
-    names = [mark.args[0] for mark in test.pytestmark if mark.name == "parametrize"]
-    values = [mark.args[1] for mark in test.pytestmark if mark.name == "parametrize"]
-    for chosen in itertools.product(*values):
-        test(None, **dict(zip(names, chosen, strict=True)))
+    marks = [mark.args for mark in test.pytestmark if mark.name == "parametrize"]
+    for chosen in itertools.product(*(values for _, values in marks)):
+        arguments: dict[str, object] = {}
+        for (names, _), values in zip(marks, chosen, strict=True):
+            arguments |= {names: values} if isinstance(names, str) else dict(zip(names, values, strict=True))
+        test(None, **arguments)
 
 
 def test_a_folder_without_results_is_no_machine(tmp_path):

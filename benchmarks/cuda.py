@@ -76,7 +76,12 @@ def captured(calls: Sequence[Call]) -> tuple[Call, int, bool]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    return graph.replay, turns * len(calls), True
+
+    def replay(held: Sequence[Call] = tuple(calls)) -> None:
+        # `held`: the graph reads the tensors that the calls own, and does not keep them alive.
+        graph.replay()
+
+    return replay, turns * len(calls), True
 
 
 def host_waits(call: Call) -> bool:

@@ -108,13 +108,3 @@ def test_qkv_is_not_copied(launched):
     qkv = launch([31, 17], 2)
     read = next(x for x in launched if x.kernel == "short_forward_kernel")
     assert read.arguments[0] is qkv
-
-
-def test_position_is_applied_beforehand_once_a_pass(launched, monkeypatch):
-    for kernel in ("forward", "dq", "dkv"):
-        tile = next(tile for tile in tiles.CANDIDATES[90][kernel] if tile.turned)
-        monkeypatch.setitem(tiles.CHOSEN[90]["long"], kernel, tile)
-    launch([303], 2)
-    kernels = [x.kernel for x in launched]
-    assert [kernel for kernel in kernels if kernel != "turn_kernel"] == LONG
-    assert kernels.count("turn_kernel") == 2

@@ -16,7 +16,7 @@ from reserve.batch.movable import Movable
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve.model import transformer
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.transformer import HEAD_SIZE, Attention
+from reserve.model.transformer import HEAD_SIZE, Attention, Mlp
 from reserve.tasks.pretrain import objective
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.dataset import collate
@@ -39,10 +39,27 @@ SMALL = Config(
         audio_patch_size=5,
         span_num_layers=1,
         joint_num_layers=2,
+        init_scale=5.0,
+        init_log_scale=1.5,
     ),
     train=TrainConfig(precision="float32"),
 )
 """The model of `make demo`; a copy, because reading its file needs a package that a GPU machine may not have."""
+GOLDEN = Config(
+    data=DataConfig(num_segments=4, lang_seq_len=40, seq_len=52, text_span_budget=6, num_text_spans_to_include=8),
+    model=ModelConfig(
+        hidden_size=128,
+        vit_num_layers=2,
+        output_grid=(4, 6),
+        audio_num_layers=2,
+        span_num_layers=2,
+        joint_num_layers=2,
+        init_scale=5.0,
+    ),
+    train=TrainConfig(precision="float32"),
+)
+"""The shapes of the smallest model that the released code was run with, for docs/parity.md. With initial kernels of its
+scale, gradients would be so small that bfloat16 rounds them away."""
 BASE, LARGE = Config(), Config(model=ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24))
 
 
@@ -112,11 +129,21 @@ class ForwardCounter:
 
     def __init__(self, model: nn.Module) -> None:
         self.flops = 0
+        hooks: dict[type[nn.Module], Callable[..., None]] = {
+            nn.Linear: self._linear,
+            Attention: self._attention,
+            Mlp: self._mlp,
+        }
         self._handles = [
-            module.register_forward_pre_hook(self._attention if isinstance(module, Attention) else self._linear)
+            module.register_forward_pre_hook(hook)
             for module in model.modules()
-            if isinstance(module, nn.Linear | Attention)
+            for kind, hook in hooks.items()
+            if isinstance(module, kind)
         ]
+
+    def _mlp(self, module: Mlp, args: tuple[torch.Tensor]) -> None:
+        # Its first layer is no call of a module, since the activation adds the bias.
+        self._linear(module.intermediate, args)
 
     def _linear(self, module: nn.Linear, args: tuple[torch.Tensor]) -> None:
         rows = args[0].numel() // module.in_features

@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-test gpu-bench gpu-train gpu-tune gpu-sanitize fuzz parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -15,7 +15,7 @@ help:
 	@echo "make docs      updates docs/api.md and docs/configuration.md from docstrings and settings"
 	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS (60) an op"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
-	@echo "               Its steps: make gpu-build gpu-test gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
+	@echo "               Its steps: make gpu-build gpu-tests gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
 	@echo "make clean     removes .venv, builds and runs/demo"
 
 setup: $(INSTALLED)
@@ -61,11 +61,13 @@ bench-report: $(INSTALLED)
 	$(BIN)/python -m benchmarks.report
 
 # No .venv: a GPU machine has its own torch, and perhaps no network.
-GPU_RUN = $(PYTHON) -m benchmarks.gpu_run --out $(or $(OUT),build/gpu-results)
+GPU_RUN = $(PYTHON) -m benchmarks.gpu --out $(or $(OUT),build/gpu-results)
 gpu:
 	$(GPU_RUN)
-gpu-build gpu-test gpu-bench gpu-train gpu-tune gpu-sanitize: gpu-%:
+gpu-build gpu-tests gpu-bench gpu-train gpu-sanitize: gpu-%:
 	$(GPU_RUN) $*
+gpu-tune:
+	$(GPU_RUN) tune tuned
 
 # docs/parity.md: every figure of the comparison with the reference; needs ../shared/golden.
 parity: $(INSTALLED)

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.catalogue import BENCHMARKS
 
 ROOT = Path(__file__).parent.parent
-INTERRUPTED, PATIENCE_SECONDS = 130, 12
+INTERRUPTED, PATIENCE_SECONDS = 130, 8
 NOTHING_COLLECTED = 5
 """pytest's exit status."""
 RESULTS = Path(__file__).parent / "results"
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all)")
     parser.add_argument("--device", choices=("cpu", "cuda", "all"), default="cpu", help="default: cpu")
     parser.add_argument("--filter", metavar="EXPRESSION", help="run only tests that match, as pytest -k")
+    parser.add_argument("--peers", metavar="REGEX", help="run only ours and the peers whose names match")
     parser.add_argument("--list", action="store_true", help="list the tests that would run, and stop")
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see whether it runs; cannot be saved")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write NAME.json of each benchmark there")
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", f"benchmarks/{name}.py", *pytest_arguments]
         command += {"cpu": ["-m", "not gpu"], "cuda": ["-m", "gpu"], "all": []}[options.device]
         command += ["-k", options.filter] if options.filter else []
+        command += ["--peers", options.peers] if options.peers else []
         command += ["--collect-only"] if options.list else ["--quick"] if options.quick else []
         command += ["--benchmark-columns=median,iqr,min,rounds", "--benchmark-sort=mean"]
         if folder is not None and not options.list:

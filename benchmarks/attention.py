@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.attention_peers import CPU_PEERS, Peer, Problem, Solution, flex_attention, make_problem, padded_sdpa
-from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets, peak_extra_bytes
+from benchmarks.cuda import EventClock, captured, cuda_label, cuda_limits, input_sets, peak_extra_bytes
 from benchmarks.interleaved import (
     OURS,
     Contender,
@@ -116,14 +116,15 @@ def test_cpu_scaling(benchmark, implementation, length):
 FULL = [b.name for b in BACKENDS if b.name not in ("triton", "reference")]
 LESS = ["flash_attn", "varlen", "xformers"]
 PADDED = "SDPA, padded and masked"
-CUDA_PEERS = [*FULL, PADDED, "FlexAttention", *(f"{name}, less: no position" for name in LESS)]
+CUDA_PEERS = [*FULL, PADDED, "FlexAttention", *(f"{name}, less: no position" for name in (OURS, *LESS))]
 
 
 def _cuda_solver(name: str) -> Peer:
     others: dict[str, Peer] = {"FlexAttention": flex_attention, PADDED: padded_sdpa}
     if name in others:
         return others[name]
-    backend, _, less = ("triton", "", "") if name == OURS else name.partition(", less")
+    backend, _, less = name.partition(", less")
+    backend = "triton" if backend == OURS else backend
     reason = BACKENDS[backend].unavailable(torch.device("cuda"), torch.bfloat16)
     if reason is not None:
         raise Missing(reason)
@@ -162,7 +163,7 @@ def on_cuda(lengths: tuple[int, ...], passes: str, peers: tuple[str, ...]) -> Me
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation, shape, passes):
     measured = on_cuda(tuple(CUDA_SHAPES[shape]), passes, tuple(CUDA_PEERS))
-    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=f"{shape}, {passes}")
+    publish(benchmark, measured, implementation, op=OP, device=cuda_label(), label=f"{shape}, {passes}")
 
 
 @replayed
@@ -172,4 +173,4 @@ def test_cuda(benchmark, implementation, shape, passes):
 def test_cuda_scaling(benchmark, implementation, length):
     measured = on_cuda((length,) * (CUDA_SCALING_TOKENS // length), PASSES[1], (*FULL, PADDED))
     label = f"{CUDA_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
-    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=label, case="scaling", length=length)
+    publish(benchmark, measured, implementation, op=OP, device=cuda_label(), label=label, case="scaling", length=length)

@@ -23,7 +23,7 @@ from benchmarks.contrastive_peers import (
     cpu_step,
     ours,
 )
-from benchmarks.cuda import EventClock, cuda_limits
+from benchmarks.cuda import EventClock, cuda_label, cuda_limits
 from benchmarks.cuda import peak_extra_bytes as cuda_peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_difference, measure, publish, replayed
 from benchmarks.machine import cpu_label, cpu_limits, peak_extra_bytes, torch_threads
@@ -111,7 +111,7 @@ def on_cuda(shape: Shape) -> Measured:
 @pytest.mark.parametrize("shape", CUDA_SHAPES, ids=str)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation, shape):
-    publish(benchmark, on_cuda(shape), implementation, op=OP, device="CUDA", label=_label(shape))
+    publish(benchmark, on_cuda(shape), implementation, op=OP, device=cuda_label(), label=_label(shape))
 
 
 @replayed
@@ -119,4 +119,4 @@ def test_cuda(benchmark, implementation, shape):
 @pytest.mark.parametrize("shape", CUDA_SCALING, ids=str)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda_scaling(benchmark, implementation, shape):
-    publish(benchmark, on_cuda(shape), implementation, op=OP, device="CUDA", label=_label(shape), case="scaling")
+    publish(benchmark, on_cuda(shape), implementation, op=OP, device=cuda_label(), label=_label(shape), case="scaling")

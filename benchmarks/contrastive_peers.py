@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.compiled import compiled
 from benchmarks.interleaved import OURS, Missing
 from reserve_kernels import contrastive_loss
+from reserve_kernels.contrastive.availability import BACKENDS
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Shape = tuple[int, int, int]
@@ -30,12 +31,24 @@ def _module(name: str) -> ModuleType:
         raise Missing(f"{name} is not installed") from error
 
 
-def ours(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+def ours(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, backend: str = "auto") -> torch.Tensor:
     if len(x) == len(y):
-        return contrastive_loss(x, y, log_scale).loss
+        return contrastive_loss(x, y, log_scale, backend=backend).loss
     # split, because the gradients of slices are padded to full size and added.
     pairs, extra = y.split((len(x), len(y) - len(x)))
-    return contrastive_loss(x, pairs, log_scale, y_extra=extra).loss
+    return contrastive_loss(x, pairs, log_scale, y_extra=extra, backend=backend).loss
+
+
+def ours_by(backend: str) -> Loss:
+    """contrastive_loss by one of its back ends."""
+
+    def loss(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+        reason = BACKENDS[backend].unavailable(x.device, x.dtype)
+        if reason is not None:
+            raise Missing(reason)
+        return ours(x, y, log_scale, backend)
+
+    return loss
 
 
 def normalised(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,8 +63,9 @@ def dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Te
     """matmul and cross_entropy over all logits."""
     unit_x, unit_y = normalised(x, y)
     logits = unit_x * _scale(log_scale).to(x.dtype) @ unit_y.T
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     target = torch.arange(len(x), device=x.device)
-    x_to_y, y_to_x = F.cross_entropy(logits.float(), target), F.cross_entropy(logits[:, : len(x)].T.float(), target)
+    x_to_y, y_to_x = F.cross_entropy(logits, target), F.cross_entropy(logits[:, : len(x)].T, target)
     return (x_to_y + y_to_x) / 2
 
 
@@ -100,7 +114,11 @@ CPU_PEERS: dict[str, Loss] = {
 }
 TWO_THREADS = ("dense PyTorch", "dense PyTorch, compiled")
 """CPU peers that are timed with two threads too; the others take too long."""
-CUDA_PEERS: dict[str, Loss] = CPU_PEERS | {"Inf-CL": inf_cl}
+CUDA_PEERS: dict[str, Loss] = {
+    **{f"reserve, {b.name} only": ours_by(b.name) for b in BACKENDS if b.name != "reference"},
+    **CPU_PEERS,
+    "Inf-CL": inf_cl,
+}
 
 
 class Step:

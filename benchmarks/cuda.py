@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +12,17 @@ from benchmarks.interleaved import Call, median_seconds
 
 GRAPH_SECONDS = 2e-3
 """A graph runs about this long or longer, so that launching it costs little."""
+
+
+def card(name: str) -> str:
+    """The short form of a GPU's name, by which results are told apart: "H100" for "NVIDIA H100 80GB HBM3"."""
+    found = re.search(r"\b[A-Z]{1,2}\d{2,3}S?\b", name)
+    return found.group() if found else name.removeprefix("NVIDIA ")
+
+
+def cuda_label() -> str:
+    """The device of a result on the current GPU; see `machine.cpu_label` for the CPU."""
+    return card(torch.cuda.get_device_name())
 
 
 class EventClock:
@@ -64,7 +76,12 @@ def captured(calls: Sequence[Call]) -> tuple[Call, int, bool]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    return graph.replay, turns * len(calls), True
+
+    def replay(held: Sequence[Call] = tuple(calls)) -> None:
+        # `held`: the graph reads the tensors that the calls own, and does not keep them alive.
+        graph.replay()
+
+    return replay, turns * len(calls), True
 
 
 def host_waits(call: Call) -> bool:

@@ -22,6 +22,8 @@ Call = Callable[[], object]
 OURS = "reserve"
 """Name of this project's implementation."""
 
+only: Callable[[str], object] | None = None
+"""Builds only the peers for which it is true. `--peers` sets it."""
 QUICK_ROUNDS = 3
 quick = False
 """A few rounds, to see whether everything runs. `--quick` sets it."""
@@ -63,6 +65,11 @@ def largest_relative_difference(values: Sequence[torch.Tensor], ours: Sequence[t
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
 
+def selected(implementation: str) -> bool:
+    """Whether an implementation is built and timed: ours always, and the peers that `--peers` chose."""
+    return implementation == OURS or only is None or bool(only(implementation))
+
+
 class WallClock:
     """Seconds that a call takes, by the host's clock."""
 
@@ -91,6 +98,8 @@ def measure(
     measured, contenders = Measured(), {}
     ours: Any = None
     for name, build in builders.items():
+        if not selected(name):
+            continue
         try:
             contender = build()
             if contender.result is not None:
@@ -187,8 +196,9 @@ def publish(
 ) -> None:
     """Gives pytest-benchmark the times of the implementation `name`, the facts of the case, and its ratio to ours.
 
-    Implementations with the same `op`, `device` ("CUDA", or `machine.cpu_label`) and `label` share a table. Reports
-    look for `case`, which is the label unless stated. Skips what could not run and fails what computed something else.
+    Implementations with the same `op`, `device` (`cuda.cuda_label` or `machine.cpu_label`) and `label` share a table.
+    Reports look for `case`, which is the label unless stated. Skips what could not run; fails what computed something
+    else.
     """
     if name in measured.missing:
         pytest.skip(measured.missing[name])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.cuda import EventClock, cuda_limits, peak_extra_bytes
+from benchmarks.cuda import EventClock, cuda_label, cuda_limits, peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
 from benchmarks.log_mel_peers import CPU_PEERS, CUDA_PEERS, SETTINGS, Peer
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
@@ -143,7 +143,7 @@ def on_cuda(clips: int) -> Measured:
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda(benchmark, implementation):
     measured = on_cuda(CUDA_CLIPS)
-    publish(benchmark, measured, implementation, op=OP, device="CUDA", label=f"{CUDA_CLIPS} clips of 5 s")
+    publish(benchmark, measured, implementation, op=OP, device=cuda_label(), label=f"{CUDA_CLIPS} clips of 5 s")
 
 
 @replayed
@@ -152,4 +152,4 @@ def test_cuda(benchmark, implementation):
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_PEERS])
 def test_cuda_scaling(benchmark, implementation, clips):
     label = f"{clips} clips of 5 s"
-    publish(benchmark, on_cuda(clips), implementation, op=OP, device="CUDA", label=label, case="scaling")
+    publish(benchmark, on_cuda(clips), implementation, op=OP, device=cuda_label(), label=label, case="scaling")

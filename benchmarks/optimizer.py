@@ -1,7 +1,8 @@
 """BF16AdamW against the same steps in plain PyTorch, and against PyTorch's AdamW, which does less.
 
-PyTorch's moments are float32, twice the memory, and it does not filter NaN gradients. The first update of each
-optimizer is compared before it is timed. Bytes are the minimum: parameter and moments read and written, gradient read.
+PyTorch's moments are float32, twice the memory, unless its fused kernel takes bfloat16 ones, and it does not filter NaN
+gradients. The first update of each optimizer is compared before it is timed. Bytes are the minimum: parameter and
+moments read and written, gradient read.
 """
 
 from __future__ import annotations
@@ -13,8 +14,17 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.cuda import EventClock, cuda_limits
-from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_difference, measure, publish, replayed
+from benchmarks.cuda import EventClock, cuda_label, cuda_limits
+from benchmarks.interleaved import (
+    OURS,
+    Contender,
+    Measured,
+    Missing,
+    largest_relative_difference,
+    measure,
+    publish,
+    replayed,
+)
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from reserve.config import ModelConfig
 from reserve.model.merlot_reserve import MerlotReserve
@@ -30,9 +40,31 @@ GRADIENT = 0.1
 """Scale of the gradients. With small ones eps would matter: ours adds it to an uncorrected second moment."""
 TOLERANCE = 1e-2
 SETTINGS: dict[str, Any] = {"betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1}
+
+
+def fused_with_bfloat16_moments(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """PyTorch's fused AdamW, given bfloat16 moments to start with. Raises Missing where it does not take them."""
+
+    def make(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, fused=True, **SETTINGS)
+        for parameter in parameters:
+            moments = {name: torch.zeros_like(parameter, dtype=torch.bfloat16) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
+        return optimizer
+
+    tried = torch.nn.Parameter(torch.ones(8, device=parameters[0].device))
+    tried.grad = torch.ones_like(tried)
+    try:
+        make([tried]).step()
+    except RuntimeError as error:
+        raise Missing(str(error).splitlines()[0]) from error
+    return make(parameters)
+
+
 OPTIMIZERS: dict[str, Make] = {
     OURS: lambda parameters: BF16AdamW(parameters, LEARNING_RATE, **SETTINGS),
     "the same in PyTorch": lambda parameters: BF16AdamW(parameters, LEARNING_RATE, backend="reference", **SETTINGS),
+    "AdamW fused, bfloat16 moments": fused_with_bfloat16_moments,
     "reserve, less: float32 moments": lambda parameters: BF16AdamW(
         parameters, LEARNING_RATE, moments="float32", **SETTINGS
     ),
@@ -103,4 +135,4 @@ def on_cuda() -> Measured:
 @pytest.mark.gpu
 @pytest.mark.parametrize("implementation", OPTIMIZERS)
 def test_cuda(benchmark, implementation):
-    publish(benchmark, on_cuda(), implementation, op=OP, device="CUDA", label="base")
+    publish(benchmark, on_cuda(), implementation, op=OP, device=cuda_label(), label="base")

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch.nn import functional as F
 
 from benchmarks.compiled import compiled
-from benchmarks.cuda import EventClock, captured, cuda_limits, input_sets
+from benchmarks.cuda import EventClock, captured, cuda_label, cuda_limits, input_sets
 from benchmarks.interleaved import (
     OURS,
     Call,
@@ -167,4 +167,4 @@ def on_cuda(name: str) -> Measured:
 @pytest.mark.gpu
 @pytest.mark.parametrize(("case", "implementation"), CASES)
 def test_cuda(benchmark, case, implementation):
-    publish(benchmark, on_cuda(case), implementation, op=OPS[case].op, device="CUDA", label=case)
+    publish(benchmark, on_cuda(case), implementation, op=OPS[case].op, device=cuda_label(), label=case)

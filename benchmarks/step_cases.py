@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Self
 from unittest import mock
 
 import torch
 from torch import nn
 
-from reserve.config import Config
+from reserve.batch.movable import Movable
+from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve.model import transformer
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.transformer import HEAD_SIZE, Attention
@@ -26,9 +29,25 @@ from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
 from reserve_kernels import contrastive_loss, rotary_attention
 
+SMALL = Config(
+    data=DataConfig(num_segments=8, lang_seq_len=160, seq_len=240, text_span_budget=8, num_text_spans_to_include=18),
+    model=ModelConfig(
+        hidden_size=128,
+        vit_num_layers=2,
+        output_grid=(4, 6),
+        audio_num_layers=2,
+        audio_patch_size=5,
+        span_num_layers=1,
+        joint_num_layers=2,
+    ),
+    train=TrainConfig(precision="float32"),
+)
+"""The model of `make demo`; a copy, because reading its file needs a package that a GPU machine may not have."""
+BASE, LARGE = Config(), Config(model=ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24))
 
-def random_batch(config: Config, examples: int) -> PretrainBatch:
-    dataset = RandomExamples(examples, config.data, config.model)
+
+def random_batch(config: Config, examples: int, *, seed: int = 0) -> PretrainBatch:
+    dataset = RandomExamples(examples, config.data, config.model, seed=seed)
     return collate([dataset[0, index] for index in range(examples)], config.data, config.model)
 
 
@@ -53,25 +72,33 @@ class Step:
     """Whole training steps on one batch, as the trainer runs them: forward, backward, optimiser."""
 
     def __init__(self, config: Config, batch: PretrainBatch, device: torch.device) -> None:
-        self.config, self.batch = config, batch.to(device)
+        self.config = config
+        self.batch: Any = batch.to(device)
         self.model = made_on(device, config)
         self.task, self.ranks = Pretrain.of(config), Ranks(0, 1, device)
         groups = self.task.parameter_groups(self.model, config.optimizer)
         self.optimizer = make_optimizer(self.model, groups, config.optimizer)
+        self.loss: Callable[[Any], Loss] = self._own_loss
         self.steps = 0
+
+    def variant(self, loss: Callable[[Any], Loss], batch: Movable) -> Self:
+        """Steps of the same model and optimiser that compute the loss in another way, from another batch."""
+        other = copy.copy(self)
+        other.loss, other.batch = loss, batch.to(self.ranks.device)
+        return other
 
     def __call__(self) -> dict[str, torch.Tensor]:
         set_learning_rate(self.optimizer, self.steps, self.config.optimizer)
         self.steps += 1
-        return train_step(self._loss, self.optimizer, self.batch, self.config, self.ranks)
+        return train_step(self.loss, self.optimizer, self.batch, self.config, self.ranks)
 
-    def _loss(self, batch: PretrainBatch) -> Loss:
+    def _own_loss(self, batch: PretrainBatch) -> Loss:
         return self.task.loss(self.model, batch, None)
 
     def loss_and_gradient(self) -> list[torch.Tensor]:
         """The loss and the norm of its gradient for each parameter; it does not change the weights."""
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16"):
-            loss = self._loss(self.batch).total
+            loss = self.loss(self.batch).total
         gradients = torch.autograd.grad(loss, list(self.model.parameters()))
         return [loss.detach(), torch.stack([gradient.norm() for gradient in gradients])]
 

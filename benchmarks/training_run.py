@@ -21,8 +21,7 @@ import torch
 
 from benchmarks.cuda import cuda_limits
 from benchmarks.machine import cpu_limits, describe
-from benchmarks.step_cases import made_on, step_flops
-from benchmarks.training_step import BASE, LARGE, SMALL
+from benchmarks.step_cases import BASE, LARGE, SMALL, made_on, step_flops
 from reserve.config import Config, OptimizerConfig
 from reserve.data.loader import BatchSampler, training_loader
 from reserve.model.merlot_reserve import MerlotReserve

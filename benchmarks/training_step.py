@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.cuda import EventClock, cuda_limits, peak_extra_bytes
+from benchmarks.cuda import EventClock, cuda_label, cuda_limits, peak_extra_bytes
 from benchmarks.interleaved import (
     OURS,
     Contender,
@@ -27,26 +27,11 @@ from benchmarks.interleaved import (
     replayed,
 )
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
-from benchmarks.step_cases import Step, random_batch, replaced_ops, step_flops
-from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
+from benchmarks.step_cases import BASE, LARGE, SMALL, Step, random_batch, replaced_ops, step_flops
+from reserve.config import Config
 from reserve_kernels import backends
 
 OP = "training step"
-SMALL = Config(
-    data=DataConfig(num_segments=8, lang_seq_len=160, seq_len=240, text_span_budget=8, num_text_spans_to_include=18),
-    model=ModelConfig(
-        hidden_size=128,
-        vit_num_layers=2,
-        output_grid=(4, 6),
-        audio_num_layers=2,
-        audio_patch_size=5,
-        span_num_layers=1,
-        joint_num_layers=2,
-    ),
-    train=TrainConfig(precision="float32"),
-)
-"""The model of `make demo`; a copy, because reading its file needs a package that a GPU machine may not have."""
-BASE, LARGE = Config(), Config(model=ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24))
 CPU_EXAMPLES = 8
 CUDA_CASES = {"base, 16 examples": (BASE, 16), "base, 24 examples": (BASE, 24), "large, 6 examples": (LARGE, 6)}
 """Sized for a GPU of 141 GB: an example of the base model saves 3.3 GB for the backward pass, counted on a CPU with
@@ -128,4 +113,4 @@ def on_cuda(case: str) -> Measured:
 @pytest.mark.parametrize("case", CUDA_CASES)
 @pytest.mark.parametrize("implementation", [OURS, *CUDA_OPS])
 def test_cuda(benchmark, implementation, case):
-    publish(benchmark, on_cuda(case), implementation, op=OP, device="CUDA", label=case)
+    publish(benchmark, on_cuda(case), implementation, op=OP, device=cuda_label(), label=case)

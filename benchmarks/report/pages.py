@@ -31,7 +31,9 @@ before they are timed. On a GPU, times are by events, with inputs rotated or the
 minimum time for the FLOPs and bytes of the job, at the rates of a matrix product and a copy measured in the same run,
 divided by the median. Extra memory is the growth of the peak during the call, gradients included.
 
-`make bench SAVE=1` measures this machine, and `make gpu` a GPU machine; see `python -m benchmarks --help`.
+`make bench SAVE=1` measures this machine, and `make gpu` a GPU machine; see `python -m benchmarks --help`. A case on a
+GPU is named after the card. The targets on a GPU are for an H100; the pages of [kernels](kernels/attention.md#bars)
+derive them.
 """
 
 
@@ -79,7 +81,7 @@ def _page(machines: list[Machine]) -> str:
             ]
             cases = [case for case in machine.cases if case.op == op]
             parts += ["<details><summary>Every figure</summary>\n", tables.op_table(cases), "\n</details>\n"]
-    if not any(case.on_cuda for machine in machines for case in machine.cases):
+    if not any(case.on_gpu for machine in machines for case in machine.cases):
         parts += ["## On a GPU\n", f"Speed on a GPU was {bars.NOT_MEASURED}.\n"]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -88,7 +90,7 @@ def _op_figures(machines: list[Machine], op: str) -> str:
     """The op's table on each machine."""
     found = [(machine.title, [case for case in machine.cases if case.op == op]) for machine in machines]
     parts = [f"{title}:\n\n{tables.op_table(cases)}" for title, cases in found if cases]
-    if not any(case.on_cuda for machine in machines for case in machine.cases if case.op == op):
+    if not any(case.on_gpu for machine in machines for case in machine.cases if case.op == op):
         parts.append(f"On a GPU: {bars.NOT_MEASURED}.")
     return "\n\n".join(parts)
 

@@ -36,8 +36,8 @@ class Case:
     timings: dict[str, Timing]
 
     @property
-    def on_cuda(self) -> bool:
-        return ", CUDA, " in self.group
+    def on_gpu(self) -> bool:
+        return not self.label.startswith("CPU")
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -48,13 +48,13 @@ class Case:
         """The group without the op, for tables."""
         return self.group.removeprefix(f"{self.op}, ")
 
-    def faster_than(self, peer: str) -> float:
-        """The peer's median over ours."""
-        return self.timings[peer].median / self.timings[OURS].median
+    def faster_than(self, peer: str, implementation: str = OURS) -> float:
+        """The peer's median over that of `implementation`."""
+        return self.timings[peer].median / self.timings[implementation].median
 
-    def memory_ratio(self, peer: str) -> float | None:
-        """The peer's extra memory over ours; None unless both were measured."""
-        theirs, ours = (self.timings[name].info.get("peak_extra_bytes") for name in (peer, OURS))
+    def memory_ratio(self, peer: str, implementation: str = OURS) -> float | None:
+        """The peer's extra memory over that of `implementation`; None unless both were measured."""
+        theirs, ours = (self.timings[name].info.get("peak_extra_bytes") for name in (peer, implementation))
         return theirs / ours if theirs and ours else None
 
 
@@ -79,7 +79,7 @@ def load(folder: Path = RESULTS) -> list[Machine]:
     """Every machine, GPUs first."""
     machines = [_machine(path) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
     machines = [machine for machine in machines if machine.runs]
-    return sorted(machines, key=lambda machine: not any(case.on_cuda for case in machine.cases))
+    return sorted(machines, key=lambda machine: not any(case.on_gpu for case in machine.cases))
 
 
 def _machine(folder: Path) -> Machine:

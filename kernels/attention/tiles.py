@@ -27,17 +27,12 @@ INTERPRETED = Chip(90, "interpreter")
 
 
 class Tile(NamedTuple):
-    """Queries and keys of a tile, warps that work on it, and pipeline stages of its loads.
-
-    `turned`: the position is applied once, before the kernel, to the queries or keys that it loops over, and the
-    rotated half is written to memory. Otherwise each block applies the position to everything it reads.
-    """
+    """Queries and keys of a tile, warps that work on it, and pipeline stages of its loads."""
 
     queries: int
     keys: int
     warps: int
     stages: int
-    turned: bool = False
 
 
 LENGTH_CLASSES = {"tiny": 32, "short": 64, "medium": 256, "long": None}
@@ -62,30 +57,29 @@ CANDIDATES: dict[int, dict[str, tuple[Tile, ...]]] = {
         "forward": (
             Tile(64, 64, 4, 2),
             Tile(64, 64, 4, 3),
+            Tile(64, 128, 4, 2),
+            Tile(128, 64, 4, 2),
+            Tile(128, 64, 4, 3),
             Tile(128, 64, 8, 2),
             Tile(128, 64, 8, 3),
             Tile(128, 128, 8, 2),
-            Tile(64, 64, 4, 2, turned=True),
-            Tile(128, 64, 4, 2, turned=True),
-            Tile(128, 64, 4, 3, turned=True),
         ),
         "dq": (
             Tile(64, 64, 4, 2),
+            Tile(64, 64, 4, 3),
             Tile(128, 64, 8, 2),
-            Tile(128, 64, 8, 1),
-            Tile(64, 64, 4, 2, turned=True),
+            Tile(128, 64, 8, 3),
         ),
         "dkv": (
             Tile(64, 64, 4, 2),
+            Tile(64, 64, 4, 3),
+            Tile(64, 64, 8, 2),
             Tile(64, 128, 8, 2),
-            Tile(64, 128, 8, 1),
-            Tile(64, 64, 4, 2, turned=True),
-            Tile(64, 128, 8, 2, turned=True),
+            Tile(64, 128, 8, 3),
         ),
     },
 }
-CANDIDATES[100] = {kernel: tuple(t for t in tiles if not t.turned) for kernel, tiles in CANDIDATES[90].items()}
-CANDIDATES[100]["dkv"] = (Tile(64, 64, 8, 2), Tile(64, 128, 8, 2))
+CANDIDATES[100] = CANDIDATES[90]
 """Every tile that can be picked, by family of chips. The tests compile each of them for its family."""
 
 _SHORT = {"short_forward": Tile(64, 64, 4, 1), "short_backward": Tile(64, 64, 4, 1)}
@@ -99,7 +93,7 @@ CHOSEN: dict[int, dict[str, dict[str, Tile]]] = {
         "medium": _MEDIUM_80,
         "long": {"forward": Tile(128, 64, 8, 2), "dq": Tile(128, 32, 8, 2), "dkv": Tile(32, 64, 8, 2)},
     },
-    90: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM, "long": _LONG},
+    90: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM, "long": _MEDIUM},
     100: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM | {"dkv": Tile(64, 64, 8, 2)}, "long": _LONG},
 }
 """The choice of each family of chips, by length class and kernel. A class uses SHARED kernels or WALKING ones."""

@@ -15,15 +15,14 @@ import triton
 
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.tiles import INTERPRETED, Chip, Tile, pick
-from reserve_kernels.attention.triton_blocks import ROTARY, TURNED, rotary_table_kernel, turn_kernel
+from reserve_kernels.attention.triton_blocks import ROTARY, place_kernel, rotary_table_kernel
 from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward_kernel
 from reserve_kernels.attention.triton_short import MOST_IN_A_TILE, short_backward_kernel, short_forward_kernel
 
 LARGEST_OFFSET = 2**31 - 1
 """Most elements of one sequence in qkv: within a sequence the kernels use 32-bit offsets."""
 TABLE_BLOCK = 64
-"""Tokens a program of rotary_table_kernel or turn_kernel works on."""
-QUERIES, KEYS = 0, 1
+"""Tokens a program of rotary_table_kernel or place_kernel works on."""
 
 
 class _Launch:
@@ -44,8 +43,8 @@ class _Launch:
         self.cu_seqlens = cu_seqlens.contiguous()
         # Without segment ids the kernels take some pointer that they do not read.
         self.segment_ids = self.cu_seqlens if segment_ids is None else segment_ids.contiguous()
-        self.rotary = None if self.angles is None else rotary
-        self.constants = {"ROTARY": ROTARY[self.rotary], "SEGMENTS": segment_ids is not None}
+        position = None if self.angles is None else rotary
+        self.constants = {"ROTARY": ROTARY[position], "SEGMENTS": segment_ids is not None}
         self.scale = scale
         self.scale_log2 = scale * math.log2(math.e)
         if tiles is None:
@@ -70,64 +69,65 @@ class _Launch:
         )
         return table
 
-    def turned(self, table: torch.Tensor, kernels: dict[str, int]) -> dict[str, torch.Tensor]:
-        """For each of `kernels`, the queries or keys that it loops over: [tokens, heads, 32], position applied.
-
-        A kernel whose tile does not use them gets a pointer that it does not read.
-        """
-        parts = sorted({part for kernel, part in kernels.items() if self.turns(self.tiles[kernel])})
-        if not parts:
-            return dict.fromkeys(kernels, self.qkv)
-        turned = self.qkv.new_empty(len(parts), self.tokens, self.heads, 32)
-        turn_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK), len(parts) * self.heads)](
-            self.qkv, table, turned, self.tokens, self.heads, parts[0],
+    def placed(self, table: torch.Tensor) -> torch.Tensor:
+        """qkv with the position applied to queries and keys, for the kernels of triton_long.py."""
+        if self.angles is None:
+            return self.qkv
+        placed = torch.empty_like(self.qkv)
+        place_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK), 3 * self.heads)](
+            self.qkv, table, placed, self.tokens, self.heads,
             ROTARY=self.constants["ROTARY"], BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip
-        return {kernel: turned[parts.index(part)] if part in parts else self.qkv for kernel, part in kernels.items()}
-
-    def turns(self, tile: Tile) -> bool:
-        return tile.turned and self.rotary is not None
+        return placed
 
     def short(self, kernel, tile: Tile, *arguments) -> None:
         """Launches a kernel of triton_short.py, a program for each head of as many sequences as fit a tile."""
         group = min(tile.queries // self.max_seqlen, MOST_IN_A_TILE)
         kernel[(triton.cdiv(self.sequences, group) * self.heads,)](
-            *arguments, self.heads, self.sequences, group,
+            *arguments, self.heads, self.tokens, self.sequences, group,
             B=tile.queries, MOST=MOST_IN_A_TILE, **self.constants, **_options(tile),
         )  # fmt: skip
 
-    def long(self, kernel, tile: Tile, block: int, *arguments) -> None:
+    def long(self, kernel, tile: Tile, block: int, *arguments, **constants: int) -> None:
         """Launches a kernel of triton_long.py, a program for each block of `block` tokens a sequence can have."""
         blocks = triton.cdiv(self.max_seqlen, block)
-        loop = TURNED.value if self.turns(tile) else self.constants["ROTARY"]
         kernel[(blocks * self.heads * self.sequences,)](
-            *arguments, self.heads, blocks,
-            BM=tile.queries, BN=tile.keys, LOOP=loop, **self.constants, **_options(tile),
+            *arguments, self.heads, self.tokens, blocks,
+            BM=tile.queries, BN=tile.keys, SEGMENTS=self.constants["SEGMENTS"], **constants, **_options(tile),
         )  # fmt: skip
 
 
 def attention_triton(
     qkv: torch.Tensor, packing: Packing, tiles: dict[str, Tile] | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads] in float32).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """qkv [tokens, 3, heads, 64] -> out [tokens, heads, 64], lse [heads, tokens] in float32, and `placed`.
 
-    `tiles`, which the tuner passes, overrides the tiles that `tiles.pick` chooses.
+    `placed` is what the backward pass reads in place of qkv: qkv with the position applied to queries and keys, or None
+    for qkv itself. `tiles`, which the tuner passes, overrides the tiles that `tiles.pick` chooses.
     """
     launch = _Launch(qkv, packing, tiles)
     out = qkv.new_empty(launch.tokens, launch.heads, 64)
-    lse = qkv.new_empty(launch.tokens, launch.heads, dtype=torch.float32)
+    lse = qkv.new_empty(launch.heads, launch.tokens, dtype=torch.float32)
+    placed = None
     if launch.nothing:
-        return out, lse
+        return out, lse, torch.empty_like(launch.qkv) if places_first(qkv, packing) else None
     with launch.device:
         table = launch.table()
         arguments = (launch.cu_seqlens, launch.segment_ids, out, lse, launch.scale_log2)
         tile = launch.tiles.get("forward")
         if tile is not None:
-            turned = launch.turned(table, {"forward": KEYS})["forward"]
-            launch.long(forward_kernel, tile, tile.queries, launch.qkv, table, turned, *arguments)
+            placed = launch.placed(table)
+            launch.long(forward_kernel, tile, tile.queries, placed, *arguments)
         else:
             launch.short(short_forward_kernel, launch.tiles["short_forward"], launch.qkv, table, *arguments)
-    return out, lse
+    return out, lse, None if placed is launch.qkv else placed
+
+
+def places_first(qkv: torch.Tensor, packing: Packing) -> bool:
+    """Whether the forward pass returns `placed`: for sequences so long that a program does not hold a whole one."""
+    if packing.angles is None:
+        return False
+    return "forward" in pick(_chip(qkv.device), torch.sym_min(packing.max_seqlen, qkv.shape[0]), segments=True)
 
 
 def attention_triton_backward(
@@ -138,7 +138,10 @@ def attention_triton_backward(
     packing: Packing,
     tiles: dict[str, Tile] | None = None,
 ) -> torch.Tensor:
-    """The gradient of `qkv` from that of `out` and what the forward returned; `tiles` as in `attention_triton`."""
+    """The gradient of `qkv` from that of `out` and what the forward returned; `tiles` as in `attention_triton`.
+
+    `qkv` is `placed` where the forward pass returned it.
+    """
     launch = _Launch(qkv, packing, tiles)
     grad_qkv = torch.empty_like(launch.qkv)
     if launch.nothing:
@@ -151,12 +154,11 @@ def attention_triton_backward(
         tiles = launch.tiles
         if "dq" in tiles:
             delta = torch.empty_like(lse)
-            dq, dkv = tiles["dq"], tiles["dkv"]
-            turned = launch.turned(table, {"dq": KEYS, "dkv": QUERIES})
-            first = (grad, launch.qkv, out, lse, table, turned["dq"])
-            launch.long(dq_kernel, dq, dq.queries, *first, *inputs, delta, *scales)
-            second = (grad, launch.qkv, lse, delta, table, turned["dkv"])
-            launch.long(dkv_kernel, dkv, dkv.keys, *second, *inputs, *scales)
+            dq, dkv, rotary = tiles["dq"], tiles["dkv"], launch.constants["ROTARY"]
+            first = (grad, launch.qkv, out, lse, table)
+            launch.long(dq_kernel, dq, dq.queries, *first, *inputs, delta, *scales, ROTARY=rotary)
+            second = (grad, launch.qkv, lse, delta, table)
+            launch.long(dkv_kernel, dkv, dkv.keys, *second, *inputs, *scales, ROTARY=rotary)
         else:
             tile = tiles["short_backward"]
             launch.short(short_backward_kernel, tile, grad, launch.qkv, lse, table, *inputs, *scales)

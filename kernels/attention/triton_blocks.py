@@ -1,7 +1,9 @@
-"""Shared by the attention kernels: reading rows, the rotary position, scores, the mask.
+"""Shared by the attention kernels: reading rows, the rotary position, scores.
 
-A query or key of 64 numbers is split into two halves of 32, one that rotates and one that passes through, and scores
-are the sum of two products. Then only half of a tile goes through registers on its way to the tensor cores.
+For long sequences place_kernel applies the position once, before the kernels. For short ones a program reads each query
+and key once anyway, and applies it there: it splits their 64 numbers into two halves of 32, one that rotates and one
+that passes through, and scores are the sum of two products. Then only half of a tile goes through registers on its way
+to the tensor cores.
 """
 
 from __future__ import annotations
@@ -11,20 +13,17 @@ import triton.language as tl
 
 ROTARY = {None: 0, "reserve": 1, "standard": 2}
 """Values of the kernels' constant ROTARY."""
-TURNED = tl.constexpr(3)
-"""ROTARY of rows to which turn_kernel has already applied the position."""
 
-UNSPECIALIZED = ["heads", "sequences", "blocks", "group", "tokens", "part"]
+UNSPECIALIZED = ["heads", "sequences", "blocks", "group", "tokens"]
 """Arguments that change between calls; Triton must not specialise kernels for their values."""
 UNALIGNED = ["cu_seqlens", "segment_ids"]
 """Pointers read one number at a time; Triton must not specialise kernels for their alignment."""
 
 
 @triton.jit
-def load_half(base, rows, valid, stride, MASKED: tl.constexpr):
+def load_half(base, rows, valid, stride):
     """32 numbers of each row; zeros where a row is not valid."""
-    place = base + rows[:, None] * stride + tl.arange(0, 32)[None, :]
-    return tl.load(place, mask=valid[:, None], other=0.0) if MASKED else tl.load(place)
+    return tl.load(base + rows[:, None] * stride + tl.arange(0, 32)[None, :], mask=valid[:, None], other=0.0)
 
 
 @triton.jit
@@ -35,15 +34,15 @@ def load_rows(base, rows, valid, stride, MASKED: tl.constexpr):
 
 
 @triton.jit
-def rotate(x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr, MASKED: tl.constexpr):
+def rotate(x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr):
     """The position applied to x [rows, 32], in float32; `table` is what rotary_table_kernel wrote."""
     x = x.to(tl.float32)
     if ROTARY == 1:
-        return x * load_half(table, rows, valid, 32, MASKED)
+        return x * load_half(table, rows, valid, 32)
     if ROTARY == 2:
         place = table + rows[:, None] * 32 + tl.arange(0, 16)[None, :]
-        cos = tl.load(place, mask=valid[:, None], other=0.0) if MASKED else tl.load(place)
-        sin = tl.load(place + 16, mask=valid[:, None], other=0.0) if MASKED else tl.load(place + 16)
+        cos = tl.load(place, mask=valid[:, None], other=0.0)
+        sin = tl.load(place + 16, mask=valid[:, None], other=0.0)
         sin = -sin if TRANSPOSE else sin
         even, odd = tl.split(tl.reshape(x, (x.shape[0], 16, 2)))
         return tl.reshape(tl.join(even * cos - odd * sin, odd * cos + even * sin), (x.shape[0], 32))
@@ -51,19 +50,32 @@ def rotate(x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr,
 
 
 @triton.jit
-def load_rotated(base, table, rows, valid, heads, ROTARY: tl.constexpr, MASKED: tl.constexpr):
+def load_rotated(base, table, rows, valid, heads, ROTARY: tl.constexpr):
     """The rotated and the other half of queries or keys of one head, in their dtype.
 
-    `base` is theirs in qkv. `table` is what rotary_table_kernel wrote, or with TURNED this head's part of what
-    turn_kernel wrote.
+    `base` is theirs in qkv, `table` what rotary_table_kernel wrote.
     """
-    if ROTARY == TURNED:
-        half = load_half(table, rows, valid, heads * 32, MASKED)
-    else:
-        half = load_half(base, rows, valid, heads * 192, MASKED)
-        if ROTARY != 0:
-            half = rotate(half, table, rows, valid, ROTARY, False, MASKED).to(half.dtype)
-    return half, load_half(base + 32, rows, valid, heads * 192, MASKED)
+    half = load_half(base, rows, valid, heads * 192)
+    if ROTARY != 0:
+        half = rotate(half, table, rows, valid, ROTARY, False).to(half.dtype)
+    return half, load_half(base + 32, rows, valid, heads * 192)
+
+
+@triton.jit
+def apply_position(x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr):
+    """The position applied to float32 x [rows, 64], of which the first 32 dimensions rotate."""
+    if ROTARY == 1:
+        i = tl.arange(0, 64)[None, :]
+        x *= tl.load(table + rows[:, None] * 32 + i, mask=valid[:, None] & (i < 32), other=1.0)
+    if ROTARY == 2:
+        i = tl.arange(0, 32)[None, :]
+        factors = table + rows[:, None] * 32 + i
+        cos = tl.load(factors, mask=valid[:, None] & (i < 16), other=1.0)
+        sin = tl.load(factors + 16, mask=valid[:, None] & (i < 16), other=0.0)
+        sin = -sin if TRANSPOSE else sin
+        even, odd = tl.split(tl.reshape(x, (x.shape[0], 32, 2)))
+        x = tl.reshape(tl.join(even * cos - odd * sin, odd * cos + even * sin), (x.shape[0], 64))
+    return x
 
 
 @triton.jit
@@ -76,7 +88,7 @@ def scores(a_rotated, a_other, b_rotated, b_other):
 @triton.jit
 def store_gradient(base, table, rows, valid, stride, rotated, other, ROTARY: tl.constexpr):
     """Takes the gradient of rotated queries or keys back through the position, and writes it."""
-    rotated = rotate(rotated, table, rows, valid, ROTARY, True, True)
+    rotated = rotate(rotated, table, rows, valid, ROTARY, True)
     place = base + rows[:, None] * stride + tl.arange(0, 32)[None, :]
     tl.store(place, rotated.to(base.dtype.element_ty), mask=valid[:, None])
     tl.store(place + 32, other.to(base.dtype.element_ty), mask=valid[:, None])
@@ -142,14 +154,12 @@ def rotary_table_kernel(angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.c
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
-def turn_kernel(qkv, table, turned, tokens, heads, part, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
-    """turned [parts, tokens, heads, 32]: the rotated halves of queries (0) and keys (1), from number `part` on."""
+def place_kernel(qkv, table, placed, tokens, heads, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
+    """placed [tokens, 3, heads, 64]: qkv with the position applied to queries and keys, and a copy of the values."""
     rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     valid = rows < tokens
-    head = tl.program_id(1) % heads
-    nth = tl.program_id(1) // heads
-    half = load_half(qkv + ((part + nth) * heads + head) * 64, rows, valid, heads * 192, True)
-    half = rotate(half, table, rows, valid, ROTARY, False, True)
-    base = turned + (nth * tokens.to(tl.int64) * heads + head) * 32
-    place = base + rows[:, None] * (heads * 32) + tl.arange(0, 32)[None, :]
-    tl.store(place, half.to(turned.dtype.element_ty), mask=valid[:, None])
+    first = tl.program_id(1) * 64
+    x = load_rows(qkv + first, rows, valid, heads * 192, True)
+    if tl.program_id(1) < 2 * heads:
+        x = apply_position(x.to(tl.float32), table, rows, valid, ROTARY, False).to(x.dtype)
+    store_rows(placed + first, rows, valid, heads * 192, x)

@@ -83,10 +83,10 @@ def _weights(q_rotated, q_other, k_rotated, k_other, spoiled, together, scale_lo
 
 @triton.jit(do_not_specialize=UNSPECIALIZED, do_not_specialize_on_alignment=UNALIGNED)
 def short_forward_kernel(
-    qkv, table, cu_seqlens, segment_ids, out, lse, scale_log2, heads, sequences, group,
+    qkv, table, cu_seqlens, segment_ids, out, lse, scale_log2, heads, tokens, sequences, group,
     B: tl.constexpr, MOST: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
-    """out [tokens, heads, 64] and lse [tokens, heads] of `group` sequences, B tokens together at most, and one head.
+    """out [tokens, heads, 64] and lse [heads, tokens] of `group` sequences, B tokens together at most, and one head.
 
     lse is not finite where the row's query, key or value is not.
     """
@@ -94,8 +94,8 @@ def short_forward_kernel(
     stride = heads * 192
     q = qkv + start * stride + head * 64
     table += start * 32
-    q_rotated, q_other = load_rotated(q, table, rows, valid, heads, ROTARY, True)
-    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, valid, heads, ROTARY, True)
+    q_rotated, q_other = load_rotated(q, table, rows, valid, heads, ROTARY)
+    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, valid, heads, ROTARY)
     values = load_rows(q + heads * 128, rows, valid, stride, True)
     values, spoiled = _finite(values)
     # A key that is not finite need not show in the output, as when its score is -inf. The backward pass needs to know
@@ -104,12 +104,12 @@ def short_forward_kernel(
     p, total, top = _weights(q_rotated, q_other, k_rotated, k_other, spoiled, together, scale_log2)
     o = tl.dot(p.to(values.dtype), values, input_precision="ieee") / total[:, None]
     store_rows(out + (start * heads + head) * 64, rows, valid, heads * 64, o)
-    tl.store(lse + start * heads + head + rows * heads, (top + tl.log2(total)) * LN_2 + of_keys, mask=valid)
+    tl.store(lse + head.to(tl.int64) * tokens + start + rows, (top + tl.log2(total)) * LN_2 + of_keys, mask=valid)
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED, do_not_specialize_on_alignment=UNALIGNED)
 def short_backward_kernel(
-    grad, qkv, lse, table, cu_seqlens, segment_ids, grad_qkv, scale_log2, scale, heads, sequences, group,
+    grad, qkv, lse, table, cu_seqlens, segment_ids, grad_qkv, scale_log2, scale, heads, tokens, sequences, group,
     B: tl.constexpr, MOST: tl.constexpr, ROTARY: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
     """The whole gradient of `group` sequences and one head."""
@@ -118,10 +118,10 @@ def short_backward_kernel(
     q = qkv + start * stride + head * 64
     dq = grad_qkv + start * stride + head * 64
     table += start * 32
-    of_forward = tl.load(lse + start * heads + head + rows * heads, mask=valid, other=0.0) * 0.0
+    of_forward = tl.load(lse + head.to(tl.int64) * tokens + start + rows, mask=valid, other=0.0) * 0.0
     good = valid & (of_forward == 0.0)
-    q_rotated, q_other = load_rotated(q, table, rows, good, heads, ROTARY, True)
-    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, good, heads, ROTARY, True)
+    q_rotated, q_other = load_rotated(q, table, rows, good, heads, ROTARY)
+    k_rotated, k_other = load_rotated(q + heads * 64, table, rows, good, heads, ROTARY)
     g, of_g = _finite(load_rows(grad + (start * heads + head) * 64, rows, valid, heads * 64, True))
     p, total, _ = _weights(q_rotated, q_other, k_rotated, k_other, of_forward + of_g, together, scale_log2)
     p = p / _or_else(total, 1.0)[:, None]

@@ -1,13 +1,15 @@
 """Measures every candidate tile of the Triton kernels on the current GPU and stores the fastest of each length class.
 
-    python -m reserve_kernels.attention.tune
+    python -m reserve_kernels.attention.tune [CLASS ...]
 
-It takes a few minutes, prints what it measured, and writes `tiles.tuned_file`, which the op reads from then on: one
-file for each kind of GPU and version of Triton. Remove the file to return to the library's choices.
+It takes a few minutes, prints what it measured, and writes `tiles.tuned_file` after each length class; the op reads
+the file from then on. There is one for each kind of GPU and version of Triton. Remove it to return to the library's
+choices.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import statistics
 from collections.abc import Callable, Sequence
@@ -72,10 +74,11 @@ def make_passes(lengths: Sequence[int], device: torch.device) -> dict[str, Pass]
     angles = torch.randn(tokens, 16, generator=generator, device=device)
     cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
     packing = Packing(cu_seqlens, max(lengths), angles, None, "reserve", 0.125)
-    out, lse = attention_triton(qkv, packing)
+    out, lse, placed = attention_triton(qkv, packing)
+    read = qkv if placed is None else placed
     return {
         "forward": lambda chosen: attention_triton(qkv, packing, chosen),
-        "backward": lambda chosen: attention_triton_backward(grad, qkv, out, lse, packing, chosen),
+        "backward": lambda chosen: attention_triton_backward(grad, read, out, lse, packing, chosen),
     }
 
 
@@ -118,18 +121,31 @@ def tune_class(name: str, chips: int, passes: dict[str, Pass], timer: Timer) -> 
     return chosen
 
 
-def tune(chip: Chip, device: torch.device, timer: Timer) -> None:
-    """Tunes every length class on `device`, a `chip`, and writes the choices to its `tiles.tuned_file`."""
-    chips = tiles.family(chip.architecture)
-    choices = {name: tune_class(name, chips, make_passes(lengths, device), timer) for name, lengths in BATCHES.items()}
-    file = tiles.tuned_file(chip)
-    tiles.write_choices(choices, file)
+def tune(chip: Chip, device: torch.device, timer: Timer, classes: Sequence[str] = tuple(BATCHES)) -> None:
+    """Tunes length classes on `device`, a `chip`. Writes the choices to its `tiles.tuned_file` after each class.
+
+    Classes that are not tuned keep what the file has for them.
+    """
+    chips, file = tiles.family(chip.architecture), tiles.tuned_file(chip)
     tiles.tuned.cache_clear()
-    print(f"wrote {file}")
+    choices = dict(tiles.tuned(chip))
+    for name in classes:
+        choices[name] = tune_class(name, chips, make_passes(BATCHES[name], device), timer)
+        tiles.write_choices(choices, file)
+        print(f"wrote {name} to {file}", flush=True)
+    tiles.tuned.cache_clear()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Tunes for the current CUDA device. Raises RuntimeError if the Triton kernels cannot run on it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reserve_kernels.attention.tune", description="Tunes rotary_attention for this GPU."
+    )
+    parser.add_argument("classes", nargs="*", metavar="CLASS", help=f"{', '.join(BATCHES)} (default: all)")
+    classes = parser.parse_args(arguments).classes
+    unknown = [name for name in classes if name not in BATCHES]
+    if unknown:
+        parser.error(f"no length class {unknown[0]!r}; choose from {', '.join(BATCHES)}")
     from reserve_kernels.attention.availability import triton_unavailable
 
     if not torch.cuda.is_available():
@@ -139,7 +155,8 @@ def main() -> None:
     if reason is not None:
         raise RuntimeError(f"tuning: the Triton kernels cannot run: {reason}")
     properties = torch.cuda.get_device_properties(device)
-    tune(Chip(10 * properties.major + properties.minor, properties.name), device, milliseconds)
+    chip = Chip(10 * properties.major + properties.minor, properties.name)
+    tune(chip, device, milliseconds, classes or tuple(BATCHES))
 
 
 if __name__ == "__main__":

@@ -100,13 +100,18 @@ def check_member(group: object) -> None:
 
 
 def exchange_counts(candidates: Sequence[torch.Tensor], group: dist.ProcessGroup) -> list[list[int]]:
-    """For each of `candidates` [rows, dim], its number of rows on each rank. The host waits for it.
+    """For each of `candidates` [rows, dim], its number of rows on each rank.
+
+    The numbers are known to the hosts and travel between them if the group has a backend for CPU tensors, as one made
+    with "cpu:gloo,cuda:nccl" does. Otherwise they go through the GPUs, and the host waits for all that these have to do.
 
     Raises ValueError on every rank if dimensions or dtypes differ between ranks.
     """
     first = candidates[0]
+    on_host = "cpu:" in dist.get_backend_config(group)
     mine = torch.tensor(
-        [first.shape[1], FLOATING.index(first.dtype), *(len(rows) for rows in candidates)], device=first.device
+        [first.shape[1], FLOATING.index(first.dtype), *(len(rows) for rows in candidates)],
+        device="cpu" if on_host else first.device,
     )
     everyone = mine.new_empty(dist.get_world_size(group) * len(mine))
     _all_gather(everyone, mine, group=group)

@@ -198,9 +198,10 @@ def log_mel_reference_backward(
     grad_power = (grad / (mel + settings.offset)) @ filters
     # The transpose of rfft: the inverse transform without its 1/n, with half weight for bins that have a mirror image.
     weight = torch.full((filters.shape[1],), 0.5, dtype=waveform.dtype, device=waveform.device)
-    weight[0] = 1.0
+    # `weight[0] = 1.0` would make the host wait for a GPU.
+    weight[:1].fill_(1.0)
     if settings.n_fft % 2 == 0:
-        weight[-1] = 1.0
+        weight[-1:].fill_(1.0)
     grad_frames = 2 * spectrum * (grad_power * weight)
     grad_frames = torch.fft.irfft(grad_frames, n=settings.n_fft, norm="forward") * settings.window(waveform)
     index = index.unfold(-1, settings.n_fft, settings.hop_length)

@@ -8,15 +8,16 @@ MAX_SEGMENT = 16.0
 MAX_TOKEN = 1024.0
 
 
-def centred_coordinates(length: int) -> torch.Tensor:
+def centred_coordinates(length: int, device: torch.device | None = None) -> torch.Tensor:
     """float32 [length]: -(length // 2) to -1, then 1 to length - length // 2. There is no 0."""
     half = length // 2
-    return torch.cat((torch.arange(-half, 0), torch.arange(1, length - half + 1))).float()
+    below, above = torch.arange(-half, 0, device=device), torch.arange(1, length - half + 1, device=device)
+    return torch.cat((below, above)).float()
 
 
-def grid_coordinates(height: int, width: int) -> torch.Tensor:
+def grid_coordinates(height: int, width: int, device: torch.device | None = None) -> torch.Tensor:
     """float32 [height * width, 2]: centred (h, w) in row-major order, divided by max(height, width) + 1."""
-    h, w = (centred_coordinates(length) / (max(height, width) + 1) for length in (height, width))
+    h, w = (centred_coordinates(length, device) / (max(height, width) + 1) for length in (height, width))
     return torch.stack(torch.meshgrid(h, w, indexing="ij"), dim=-1).reshape(height * width, 2)
 
 

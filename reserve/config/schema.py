@@ -246,6 +246,11 @@ class TrainConfig:
     """Where to train; auto takes CUDA where PyTorch sees a device."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of activations; parameters stay in float32."""
+    compile: Literal["auto", "layers", "none"] = "auto"
+    """Compile each layer with torch.compile; auto does so on a GPU where there is a compiler."""
+    recompute_layers: bool = False
+    """Keep only the inputs of each layer and run it again in the backward pass: a third more time, a fraction of the
+    memory."""
     num_workers: int = 4
     """Processes that load examples, a device; 0 loads in the trainer itself."""
     prepare_workers: int = 4

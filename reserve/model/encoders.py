@@ -12,7 +12,7 @@ from reserve.batch.coordinates import centred_coordinates, grid_coordinates, wit
 from reserve.batch.packing import PackedSpans
 from reserve.config import MEL_CHANNELS, ModelConfig
 from reserve.model.rotary import rotary_angles
-from reserve.model.transformer import AttentionPool, Transformer
+from reserve.model.transformer import AttentionPool, Transformer, computing_dtype
 
 
 class Encoded(NamedTuple):
@@ -33,11 +33,11 @@ class ClsTransformer(nn.Module):
         self.cls_projection = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: torch.Tensor, coordinates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x [n, L, hidden] at coordinates [L, axes] -> cls [n, hidden], seq [n, L, hidden]."""
+        """x [n, L, hidden] at coordinates [L, axes], on its device -> cls [n, hidden], seq [n, L, hidden]."""
         n, length, hidden = x.shape
         x = torch.cat((self.cls.to(x.dtype).expand(n, 1, hidden), x), dim=1)
         cu_seqlens = torch.arange(n + 1, dtype=torch.int32, device=x.device) * (length + 1)
-        angles = rotary_angles(with_cls(coordinates), x.dtype).to(x.device).repeat(n, 1)
+        angles = rotary_angles(with_cls(coordinates), x.dtype).repeat(n, 1)
         out = self.transformer(x.flatten(0, 1), cu_seqlens, length + 1, angles).view(n, length + 1, hidden)
         return self.cls_projection(out[:, 0]), out[:, 1:]
 
@@ -59,9 +59,10 @@ class VisionEncoder(nn.Module):
         """
         patches = rearrange(images, "n (h p) (w q) c -> n h w (p q c)", p=self.patch, q=self.patch)
         _, h, w, _ = patches.shape
-        pixels = patches.to(self.embedding.weight.dtype)
+        # Bytes are exact in bfloat16, and a quotient is rounded once: as if computed in float32, with half the traffic.
+        pixels = patches.to(computing_dtype(self.embedding.weight))
         patches = pixels if patches.is_floating_point() else pixels / 255
-        cls, seq = self.encoder(self.embedding(patches.flatten(1, 2)), grid_coordinates(h, w))
+        cls, seq = self.encoder(self.embedding(patches.flatten(1, 2)), grid_coordinates(h, w, images.device))
         windows = rearrange(
             seq, "n (h i w j) d -> n (h w) (i j) d", h=h // self.ratio, i=self.ratio, j=self.ratio, d=seq.shape[-1]
         )
@@ -84,7 +85,7 @@ class AudioEncoder(nn.Module):
         """[n, 60, 65] log-mels and playback speed -> 1 CLS and 6 joint tokens each."""
         x = self.embedding(rearrange(clips.to(self.embedding.weight.dtype), "n (t p) c -> n t (p c)", p=self.patch))
         length = x.shape[1]
-        cls, seq = self.encoder(x, centred_coordinates(length)[:, None] / length)
+        cls, seq = self.encoder(x, centred_coordinates(length, x.device)[:, None] / length)
         return Encoded(cls, self.pool(seq.unflatten(1, (-1, self.window))), seq)
 
 
@@ -99,6 +100,7 @@ class SpanEncoder(nn.Module):
         """n packed spans -> [n, hidden]."""
         encoder = self.encoder
         x = embed(spans.token_ids)
+        x = x.to(computing_dtype(x))
         x = torch.where(spans.is_cls[:, None], encoder.cls.to(x.dtype), x)
         out = encoder.transformer(x, spans.cu_seqlens, spans.max_seqlen, rotary_angles(spans.coordinates, x.dtype))
         return encoder.cls_projection(out[spans.cu_seqlens[:-1]])

@@ -100,7 +100,11 @@ class MerlotReserve(Pretrained):
         """Embeddings of the packed tokens [tokens, hidden]: words, pooled audio and pooled image tokens."""
         text = self.token_embedding(packed.text_ids).to(images.dtype)
         stacked = torch.cat((text, audio.flatten(0, 1)[packed.audio_index], images.flatten(0, 1)[packed.image_index]))
-        return stacked[packed.order]
+        # Written to its place rather than read from it: the gradient is then a plain read, where that of indexing sorts
+        # the indices first, since it cannot know that they are a permutation.
+        place = torch.empty_like(packed.order)
+        place[packed.order] = torch.arange(len(place), device=place.device)
+        return torch.empty_like(stacked).index_copy_(0, place, stacked)
 
     def encode_spans(self, spans: PackedSpans) -> torch.Tensor:
         """Encodes packed text spans: [spans, hidden]."""

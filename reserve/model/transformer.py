@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from reserve_kernels import rotary_attention
+from reserve_kernels import bias_quick_gelu, rotary_attention
 
 HEAD_SIZE = 64
 LAYER_NORM_EPS = 1e-5
@@ -15,6 +16,28 @@ LAYER_NORM_EPS = 1e-5
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
     """x sigmoid(1.702 x)."""
     return x * torch.sigmoid(1.702 * x)
+
+
+def computing_dtype(x: torch.Tensor) -> torch.dtype:
+    """The dtype that activations are computed and kept in: autocast's where it is on, else that of `x`."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm with statistics, weight and bias in float32 at least, rounded once, to the computing dtype.
+
+    So the residual stream has that dtype on every device, as in the reference. Autocast alone would keep it in float32
+    on a GPU and in bfloat16 on a CPU.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size, LAYER_NORM_EPS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).to(computing_dtype(x))
 
 
 class Attention(nn.Module):
@@ -41,7 +64,9 @@ class Mlp(nn.Module):
         self.out = nn.Linear(4 * hidden_size, hidden_size, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(quick_gelu(self.intermediate(x)))
+        # The activation adds the bias, and keeps only what the product gave it.
+        hidden = F.linear(x, self.intermediate.weight)
+        return self.out(bias_quick_gelu(hidden, self.intermediate.bias))
 
 
 class Layer(nn.Module):
@@ -49,9 +74,9 @@ class Layer(nn.Module):
 
     def __init__(self, hidden_size: int, rotary: str) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.attention_norm = Norm(hidden_size)
         self.attention = Attention(hidden_size, rotary)
-        self.mlp_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.mlp_norm = Norm(hidden_size)
         self.mlp = Mlp(hidden_size)
 
     def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, angles: torch.Tensor) -> torch.Tensor:
@@ -60,19 +85,29 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A norm, `num_layers` layers and a final norm over packed sequences."""
+    """A norm, `num_layers` layers and a final norm over packed sequences.
+
+    With `recompute`, the backward pass runs each layer again, so that only its input is kept.
+    """
 
     def __init__(self, hidden_size: int, num_layers: int, rotary: str) -> None:
         super().__init__()
-        self.pre_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.pre_norm = Norm(hidden_size)
         self.layers = nn.ModuleList(Layer(hidden_size, rotary) for _ in range(num_layers))
-        self.final_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPS)
+        self.final_norm = Norm(hidden_size)
+        self.recompute = False
 
     def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, angles: torch.Tensor) -> torch.Tensor:
         """x [tokens, hidden], cu_seqlens int32 [sequences + 1], angles [tokens, 16] -> [tokens, hidden]."""
         x = self.pre_norm(x)
         for layer in self.layers:
-            x = layer(x, cu_seqlens, max_seqlen, angles)
+            if self.recompute and torch.is_grad_enabled():
+                # Layers draw no random numbers.
+                x = checkpoint(
+                    layer, x, cu_seqlens, max_seqlen, angles, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x = layer(x, cu_seqlens, max_seqlen, angles)
         return self.final_norm(x)
 
 

@@ -74,7 +74,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     here = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if here.type == "cuda":
         torch.cuda.set_device(here)
-    dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    # With gloo beside NCCL, ranks exchange what their hosts know without waiting for their GPUs.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
     try:
         control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         yield Ranks(dist.get_rank(), world_size, here, dist.group.WORLD, control)

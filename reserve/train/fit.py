@@ -16,7 +16,9 @@ from reserve.batch.movable import Movable
 from reserve.config import FitConfig, OptimizerConfig
 from reserve.data.loader import BatchSampler, TrainingSet, training_loader
 from reserve.model.pretrained import Pretrained
+from reserve.model.transformer import Transformer
 from reserve.tasks.task import Loss, Task
+from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import make_optimizer
@@ -65,6 +67,10 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
     model = task.build_model().to(ranks.device)
+    compile_layers(model, config.train.compile, ranks.device)
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            module.recompute = config.train.recompute_layers
     # Before the optimiser, since a mode that shards replaces the parameters.
     module = parallelize(
         model,

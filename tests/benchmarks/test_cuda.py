@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.cuda import host_waits
+from benchmarks.cuda import card, host_waits
 
 
 @pytest.fixture
@@ -35,3 +35,17 @@ def test_another_error_is_raised_and_the_mode_put_back(modes):
     with pytest.raises(RuntimeError, match="illegal"):
         host_waits(raises("illegal memory access"))
     assert modes == ["error", "default"]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA GeForce RTX 4090", "GeForce RTX 4090"),
+    ],
+)
+def test_cards_are_told_apart_by_a_short_name(name, label):
+    assert card(name) == label

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -39,6 +41,14 @@ def test_every_round_runs_each_once_in_an_order_that_turns():
 def test_times_are_of_one_call():
     many = {OURS: lambda: contender(1.0), "peer": lambda: Contender(lambda: 6.0, lambda: 1.0, calls=3)}
     assert measured_with(many).seconds["peer"] == [2.0] * 4
+
+
+def test_only_chosen_peers_are_built(monkeypatch):
+    monkeypatch.setattr(interleaved, "only", re.compile("^b").search)
+    builders = {OURS: lambda: contender(1.0), "a": broken, "b": lambda: contender(2.0)}
+    measured = measured_with(builders)
+    assert list(measured.seconds) == [OURS, "b"]
+    assert not measured.wrong
 
 
 def unavailable() -> Contender:

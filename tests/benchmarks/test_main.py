@@ -28,6 +28,12 @@ def test_listing_filters_and_runs_nothing(capfd):
     assert "test_cuda" not in listed
 
 
+def test_peers_are_chosen_by_a_pattern(capfd):
+    assert command_module.main(["attention", "--list", "--filter", "joint", "--peers", "loop$"]) == 0
+    listed = re.findall(r"test_cpu\[(.+?)-joint", capfd.readouterr().out)
+    assert set(listed) == {"reserve", "SDPA, loop"}
+
+
 def test_the_implementations_of_a_case_follow_one_another(capfd):
     """An interrupted run then has the peers of every case but the last."""
     assert command_module.main(["contrastive", "--list", "--device", "cuda"]) == 0
@@ -38,12 +44,15 @@ def test_the_implementations_of_a_case_follow_one_another(capfd):
     assert listed[0][0] == "reserve"
 
 
-def test_a_quick_run_stores_both_sides_of_a_case(tmp_path):
+def test_a_quick_run_stores_both_sides_of_a_case(tmp_path, capfd):
     span = "span and forward and not backward and -1]"
     assert command_module.main(["attention", "--quick", "--filter", span, "--out", str(tmp_path)]) == 0
+    # Each figure is printed when it is known, also if the run ends before it stores them.
+    figure = r"^rotary_attention, CPU, 1 thread, span, forward: (.+) [\d.]+ us, [\d.]+ of ours"
+    printed = re.findall(figure, capfd.readouterr().out, re.MULTILINE)
     record = json.loads((tmp_path / "attention.json").read_text())
     stored = {b["extra_info"]["implementation"]: b for b in record["benchmarks"]}
-    assert {"reserve", "SDPA, loop", "SDPA, padded and masked", "SDPA, block mask"} == stored.keys()
+    assert {"reserve", "SDPA, loop", "SDPA, padded and masked", "SDPA, block mask"} == stored.keys() == set(printed)
     ours = stored["reserve"]
     assert ours["stats"]["rounds"] == 3
     assert ours["extra_info"]["flops"] > 0

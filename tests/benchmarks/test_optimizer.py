@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.interleaved import OURS, largest_relative_difference
+from benchmarks.interleaved import OURS, Missing, largest_relative_difference
 from benchmarks.optimizer import GRADIENT, OPTIMIZERS, TOLERANCE, first_update
 
 
@@ -19,7 +19,11 @@ def update_by(make) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_first_updates_agree(name):
-    assert largest_relative_difference(update_by(OPTIMIZERS[name]), update_by(OPTIMIZERS[OURS])) < TOLERANCE
+    try:
+        update = update_by(OPTIMIZERS[name])
+    except Missing as reason:
+        pytest.skip(str(reason))
+    assert largest_relative_difference(update, update_by(OPTIMIZERS[OURS])) < TOLERANCE
 
 
 def test_another_rule_is_found():

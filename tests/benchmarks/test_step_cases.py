@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.step_cases import ForwardCounter, Step, random_batch, replaced_ops, step_flops
-from benchmarks.training_step import SMALL
+from benchmarks.step_cases import SMALL, ForwardCounter, Step, random_batch, replaced_ops, step_flops
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.transformer import Transformer
 from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs

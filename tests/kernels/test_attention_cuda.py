@@ -184,7 +184,7 @@ def test_a_cuda_graph_follows_new_values_and_new_lengths(shape):
 def test_the_tuner_runs_and_its_choices_are_read(monkeypatch):
     lengths = {"tiny": [31] * 8, "short": [64] * 8, "medium": [241] * 8, "long": [640] * 8}
     monkeypatch.setattr(tune, "BATCHES", lengths)
-    tune.main()
+    tune.main([])
     (file,) = tiles.tuned_file(tiles.Chip(0, "")).parent.iterdir()
     assert json.loads(file.read_text()).keys() == lengths.keys()
     check(LENGTHS["joint"], torch.bfloat16)

@@ -86,13 +86,13 @@ def launch(lengths, heads):
     qkv = torch.randn(tokens, 3, heads, 64).bfloat16()
     cu = torch.tensor([0, *lengths]).cumsum(0).int()
     packing = Packing(cu, max(lengths), torch.randn(tokens, 16), None, "reserve", 0.125)
-    out, lse = attention_triton(qkv, packing)
-    attention_triton_backward(torch.randn_like(out), qkv, out, lse, packing)
+    out, lse, placed = attention_triton(qkv, packing)
+    attention_triton_backward(torch.randn_like(out), qkv if placed is None else placed, out, lse, packing)
     return qkv
 
 
 SHORT = ["rotary_table_kernel", "short_forward_kernel", "rotary_table_kernel", "short_backward_kernel"]
-LONG = ["rotary_table_kernel", "forward_kernel", "rotary_table_kernel", "dq_kernel", "dkv_kernel"]
+LONG = ["rotary_table_kernel", "place_kernel", "forward_kernel", "rotary_table_kernel", "dq_kernel", "dkv_kernel"]
 
 
 @pytest.mark.parametrize(("lengths", "expected"), [([31, 17], SHORT), ([303, 417], LONG)], ids=["short", "long"])
@@ -108,13 +108,3 @@ def test_qkv_is_not_copied(launched):
     qkv = launch([31, 17], 2)
     read = next(x for x in launched if x.kernel == "short_forward_kernel")
     assert read.arguments[0] is qkv
-
-
-def test_position_is_applied_beforehand_once_a_pass(launched, monkeypatch):
-    for kernel in ("forward", "dq", "dkv"):
-        tile = next(tile for tile in tiles.CANDIDATES[90][kernel] if tile.turned)
-        monkeypatch.setitem(tiles.CHOSEN[90]["long"], kernel, tile)
-    launch([303], 2)
-    kernels = [x.kernel for x in launched]
-    assert [kernel for kernel in kernels if kernel != "turn_kernel"] == LONG
-    assert kernels.count("turn_kernel") == 2

@@ -66,6 +66,31 @@ def test_the_batches_are_of_their_class(name):
     assert tiles.length_class(max(tune.BATCHES[name])) == name
 
 
+def test_each_class_is_stored_when_it_is_tuned_and_others_are_kept(tmp_path, monkeypatch):
+    """A run that ends early, or tunes a few classes, loses nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "3.6.0")
+    chip, device = tiles.Chip(90, "NVIDIA H100"), torch.device("cpu")
+
+    def passes(lengths, device):
+        if lengths == tune.BATCHES["tiny"]:
+            raise KeyboardInterrupt
+        return PASSES
+
+    monkeypatch.setattr(tune, "make_passes", passes)
+    tune.tune(chip, device, timer({}, "forward"), ["long"])
+    with pytest.raises(KeyboardInterrupt):
+        tune.tune(chip, device, timer({}, "forward"), ["medium", "tiny"])
+    assert tiles.read_choices(tiles.tuned_file(chip).read_text(), 90).keys() == {"long", "medium"}
+    tiles.tuned.cache_clear()
+
+
+def test_an_unknown_class_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        tune.main(["huge"])
+    assert "no length class 'huge'; choose from tiny, short, medium, long" in capsys.readouterr().err
+
+
 def test_tuned_tiles_are_picked_from_then_on(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "3.6.0")
@@ -83,4 +108,4 @@ def test_tuned_tiles_are_picked_from_then_on(tmp_path, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_it_says_so():
     with pytest.raises(RuntimeError, match="tuning needs a CUDA device"):
-        tune.main()
+        tune.main([])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 
 import pytest
 
 from benchmarks.report import bars, pages, tables
 from benchmarks.report.results import load
+from reserve_kernels.registry import OPS
 
 JOINT = "rotary_attention, CPU, 1 thread, joint, forward+backward"
 PEER = "SDPA, padded and masked"
@@ -102,8 +105,8 @@ def test_bars_that_were_not_measured_are_named_below_the_table(results):
     table, line = bars.measured_table(results).split("\n\n")
     assert [row for row in table.splitlines()[2:] if "| at least 1.3 | 2 | met |" not in row] == []
     assert len(table.splitlines()) == 3
-    assert line.startswith("Not measured: rotary_attention (CPU, 2 threads, joint, forward+backward; H200, joint")
-    assert line.count("H200, joint, forward+backward") == 1
+    assert line.startswith("Not measured: rotary_attention (CPU, 2 threads, joint, forward+backward; H100, joint")
+    assert line.count("H100, joint, forward+backward") == 1
     assert line.endswith(").")
 
 
@@ -114,23 +117,66 @@ def test_nothing_is_named_where_all_bars_were_measured(results, monkeypatch):
 
 def test_a_bar_that_is_missed_says_so(results):
     case = results[0].cases[0]
-    bar = bars.Bar("rotary_attention", "speed", JOINT, PEER, bars.speed, least=2.5)
+    bar = bars.faster("rotary_attention", JOINT, PEER, 2.5)
     assert not bar.met(case.faster_than(PEER))
 
 
-@pytest.mark.parametrize(
-    ("peer", "expected"), [(bars.BEST_PEER, "fast"), (bars.BEST_LESSER_PEER, "quick, less: no mask")]
-)
-def test_the_best_peer_is_of_its_kind(tmp_path, peer, expected):
-    folder = tmp_path / "results" / "m"
+def stored(tmp_path, *benchmarks: dict):
+    folder = tmp_path / "stored" / "m"
     folder.mkdir(parents=True)
-    times = {"reserve": 1.0, "slow": 3.0, "fast": 2.0, "quick, less: no mask": 1.5}
-    found = [benchmark(name, seconds) for name, seconds in times.items()]
-    (folder / "x.json").write_text(json.dumps(record(found)))
-    (machine,) = load(tmp_path / "results")
-    value = bars.Bar("rotary_attention", "", JOINT, peer, bars.speed).value([machine])
-    assert value is not None
-    assert value[1] == times[expected]
+    (folder / "x.json").write_text(json.dumps(record(list(benchmarks))))
+    return load(tmp_path / "stored")
+
+
+def test_a_bar_may_be_for_another_of_our_implementations(tmp_path):
+    times = {"reserve": 1.0, "reserve, triton only": 2.0, PEER: 3.0}
+    machines = stored(
+        tmp_path, *(benchmark(name, seconds, peak_extra_bytes=1 / seconds) for name, seconds in times.items())
+    )
+    (machine,) = machines
+    assert bars.faster("", JOINT, PEER, 1.0).value(machines) == (machine, 3.0)
+    assert bars.faster("", JOINT, PEER, 1.0, "reserve, triton only").value(machines) == (machine, 1.5)
+    bar = bars.Bar("", "", JOINT, PEER, bars.memory, implementation="reserve, triton only")
+    assert bar.value(machines) == (machine, pytest.approx(2 / 3))
+
+
+def test_a_bar_may_be_a_fraction_of_the_machines_limit(tmp_path):
+    machines = stored(tmp_path, benchmark("reserve", 0.1))
+    bar = bars.Bar("", "", JOINT, "reserve", bars.fraction_of_limit, 0.5)
+    # 4 GFLOP at 100 GFLOP/s take 0.04 s.
+    assert bar.value(machines) == (machines[0], pytest.approx(0.4))
+
+
+def test_results_of_another_card_do_not_count(tmp_path):
+    joint = "rotary_attention, {}, joint, forward+backward"
+    found = [benchmark(name, 1.0) | {"group": joint.format("H200")} for name in ("reserve", "varlen")]
+    machines = stored(tmp_path, *found)
+    assert machines[0].cases[0].on_gpu
+    assert bars.faster("", joint.format("H200"), "varlen", 1.5).value(machines) is not None
+    assert all(bar.value(machines) is None for bar in bars.BARS)
+
+
+@pytest.mark.parametrize("bar", [bar for bar in bars.BARS if f", {bars.GPU}, " in bar.group], ids=lambda bar: bar.what)
+def test_a_bar_on_a_gpu_names_a_case_and_implementations_that_are_measured(bar, monkeypatch):
+    """A bar that names another case would stay "not measured" for ever."""
+    files = {op.name: op.benchmark for op in OPS} | {"training step": "training_step"}
+    benchmark = importlib.import_module(f"benchmarks.{files[bar.op]}")
+    case = bar.group.removeprefix(f"{bar.op}, {bars.GPU}, ")
+    named: set[tuple[str, str]] = set()
+    monkeypatch.setattr(benchmark, "cuda_label", lambda: bars.GPU)
+    monkeypatch.setattr(benchmark, "on_cuda", lambda *_: None)
+    monkeypatch.setattr(benchmark, "publish", lambda _, __, name, *, label, **___: named.add((label, name)))
+    run_with_all_parameters(benchmark.test_cuda)
+    assert {(case, bar.peer), (case, bar.implementation)} <= named
+
+
+def run_with_all_parameters(test) -> None:
+    marks = [mark.args for mark in test.pytestmark if mark.name == "parametrize"]
+    for chosen in itertools.product(*(values for _, values in marks)):
+        arguments: dict[str, object] = {}
+        for (names, _), values in zip(marks, chosen, strict=True):
+            arguments |= {names: values} if isinstance(names, str) else dict(zip(names, values, strict=True))
+        test(None, **arguments)
 
 
 def test_a_folder_without_results_is_no_machine(tmp_path):

@@ -100,23 +100,9 @@ def test_every_backward_tile(kernel, monkeypatch):
         check([135, 70], torch.float16, heads=1)
 
 
-TURNED = {
-    kernel: next(tile for tile in tiles.CANDIDATES[90][kernel] if tile.turned) for kernel in ("forward", "dq", "dkv")
-}
-
-
-@pytest.mark.parametrize("kernels", [["forward"], ["dq"], ["dkv"], ["forward", "dq", "dkv"]], ids="-".join)
 @pytest.mark.parametrize(("rotary", "segments"), [("reserve", False), ("standard", True)])
-def test_position_applied_beforehand(kernels, rotary, segments, monkeypatch):
-    for kernel in kernels:
-        monkeypatch.setitem(tiles.CHOSEN[90]["medium"], kernel, TURNED[kernel])
+def test_long_kernels_with_three_heads_and_an_empty_sequence(rotary, segments):
     check([70, 0, 33], torch.float16, heads=3, rotary=rotary, segments=segments)
-
-
-def test_a_tile_for_turned_keys_without_a_position(monkeypatch):
-    for kernel, tile in TURNED.items():
-        monkeypatch.setitem(tiles.CHOSEN[90]["medium"], kernel, tile)
-    check([70, 33], torch.float16, with_angles=False)
 
 
 def test_scores_far_below_zero_do_not_overflow():

@@ -23,38 +23,39 @@ def cases(architecture: int) -> Iterator[Case]:
         types = {"angles": "*fp32", "table": "*fp32", "tokens": "i32"}
         name = f"rotary_table, {rotary}"
         yield Case(name, triton_blocks.rotary_table_kernel, types, constants, 4, 1, tensor_core="none", quick=True)
-        types = dict.fromkeys(("qkv", "turned"), "*bf16") | {"table": "*fp32"}
-        types |= dict.fromkeys(("tokens", "heads", "part"), "i32")
-        yield Case(f"turn, {rotary}", triton_blocks.turn_kernel, types, constants, 4, 1, tensor_core="none")
+        types = dict.fromkeys(("qkv", "placed"), "*bf16") | {"table": "*fp32"}
+        types |= dict.fromkeys(("tokens", "heads"), "i32")
+        yield Case(f"place, {rotary}", triton_blocks.place_kernel, types, constants, 4, 1, tensor_core="none")
     chips = tiles.family(architecture)
     picked = {choice for chosen in tiles.CHOSEN[chips].values() for choice in chosen.items()}
     for kernel, candidates in tiles.CANDIDATES[chips].items():
         for tile in candidates:
-            for rotary in POSITIONS:
+            # The forward kernel gets queries and keys to which the position has been applied.
+            for rotary in ("no position",) if kernel == "forward" else POSITIONS:
                 # With segment ids the tuner's choices do not count.
                 for segments in (False, True) if (kernel, tile) in picked else (False,):
-                    quick = (kernel, tile) in picked and rotary == "reserve" and not segments
+                    quick = (kernel, tile) in picked and (kernel == "forward" or rotary == "reserve") and not segments
                     yield _case(kernel, tile, "bf16", rotary, segments, quick)
-            yield _case(kernel, tile, "fp16", "reserve", False, False)
+            yield _case(kernel, tile, "fp16", "no position" if kernel == "forward" else "reserve", False, False)
 
 
 def _case(kernel: str, tile: tiles.Tile, dtype: str, rotary: str, segments: bool, quick: bool) -> Case:
-    constants = {"ROTARY": POSITIONS[rotary], "SEGMENTS": segments}
+    constants = {"SEGMENTS": segments} | ({} if kernel == "forward" else {"ROTARY": POSITIONS[rotary]})
     if kernel in tiles.SHARED:
         constants |= {"B": tile.queries, "MOST": triton_short.MOST_IN_A_TILE}
     else:
-        loop = triton_blocks.TURNED.value if tile.turned and POSITIONS[rotary] else POSITIONS[rotary]
-        constants |= {"BM": tile.queries, "BN": tile.keys, "LOOP": loop}
+        constants |= {"BM": tile.queries, "BN": tile.keys}
     types = {
-        **dict.fromkeys(("grad", "qkv", "turned", "out", "grad_qkv"), f"*{dtype}"),
+        **dict.fromkeys(("grad", "qkv", "placed", "out", "grad_qkv"), f"*{dtype}"),
         **dict.fromkeys(("lse", "delta"), "*fp32"),
         # Without a position the table is a pointer that is not read: that of qkv.
         "table": "*fp32" if POSITIONS[rotary] else f"*{dtype}",
         **dict.fromkeys(("cu_seqlens", "segment_ids"), "*i32"),
         **dict.fromkeys(("scale", "scale_log2"), "fp32"),
-        **dict.fromkeys(("heads", "blocks", "sequences", "group"), "i32"),
+        **dict.fromkeys(("heads", "tokens", "blocks", "sequences", "group"), "i32"),
     }
-    shape = f"{tile.queries}x{tile.keys}, {tile.warps} warps, {tile.stages} stages{', turned' if tile.turned else ''}"
-    name = f"{kernel}, {shape}, {dtype}, {rotary}{', segments' if segments else ''}"
+    shape = f"{tile.queries}x{tile.keys}, {tile.warps} warps, {tile.stages} stages"
+    position = "" if kernel == "forward" else f", {rotary}"
+    name = f"{kernel}, {shape}, {dtype}{position}{', segments' if segments else ''}"
     unaligned = frozenset(triton_blocks.UNALIGNED)
     return Case(name, KERNELS[kernel], types, constants, tile.warps, tile.stages, unaligned, quick=quick)

@@ -1,0 +1,150 @@
+"""What the parts of a GPU session run: their selections of tests and benchmarks exist and need only the core."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from benchmarks.catalogue import GPU_BENCHMARKS
+from benchmarks.gpu.parts import FULL, LAST, PARTS, PROFILED, ROOT, SHORT, SMALL, UNFIT, Session, gpu_tests
+from benchmarks.gpu.run import GRACE_SECONDS
+from reserve_kernels.registry import OPS
+
+COLLECT = """
+import sys
+for name in {absent!r}:
+    sys.modules[name] = None
+import pytest
+options = ["-q", "--collect-only", "-p", "pytest_benchmark.plugin", "-m", "gpu"]
+sys.exit(pytest.main([*options, *{files!r}]))
+"""
+ABSENT = ["PIL", "av", "jinja2", "jsonargparse", "librosa", "matplotlib", "rich", "safetensors", "tokenizers", "yaml"]
+ABSENT += ["huggingface_hub", "msgpack", "tensorboard", "threadpoolctl"]
+
+
+@pytest.fixture(scope="module")
+def collected() -> str:
+    """What pytest collects of the GPU's tests and benchmarks where nothing but the core is installed."""
+    files = [*gpu_tests(), *(f"benchmarks/{benchmark.name}.py" for benchmark in GPU_BENCHMARKS)]
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECT.format(absent=ABSENT, files=files)],
+        cwd=ROOT,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("file", [*gpu_tests(), *(f"benchmarks/{benchmark.name}.py" for benchmark in GPU_BENCHMARKS)])
+def test_tests_and_benchmarks_need_nothing_but_the_core(collected, file):
+    assert re.search(rf"^{re.escape(file)}::", collected, re.MULTILINE)
+
+
+def test_the_tests_of_every_op_run_on_a_gpu():
+    assert {f"tests/kernels/test_{op.folder}_cuda.py" for op in OPS} <= set(gpu_tests())
+
+
+def commands(part: str, tmp_path, short: bool):
+    return PARTS[part].commands(Session(tmp_path, short))
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_every_command_has_its_own_name(tmp_path, short):
+    names = Counter(command.name for part in PARTS for command in commands(part, tmp_path, short))
+    assert max(names.values()) == 1
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_has_time_for_each_command(part, tmp_path):
+    shares = [command.share for command in commands(part, tmp_path, True)]
+    assert (PARTS[part].seconds - GRACE_SECONDS) * min(shares) / sum(shares) >= 7
+
+
+def test_the_parts_of_a_session_exist():
+    assert {*SHORT, *FULL} <= PARTS.keys()
+
+
+@pytest.mark.parametrize("part", ["library", "build"])
+def test_the_build_requires_the_native_ops(part, tmp_path):
+    (command,) = commands(part, tmp_path, True)
+    assert command.extra == {"RESERVE_NATIVE": "1", "RESERVE_CUDA": "1"}
+
+
+def test_chosen_tests_replace_all_tests(tmp_path):
+    (command,) = PARTS["tests"].commands(Session(tmp_path, True, ("a.py::test_b", "@failed.txt")))
+    assert command.command[-2:] == ["a.py::test_b", "@failed.txt"]
+    assert not set(gpu_tests()) & set(command.command)
+
+
+def listed(command: list[str], *options: str) -> list[str]:
+    """The ids of the tests that a command would run."""
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def benchmarks_of(part: str, tmp_path) -> list[list[str]]:
+    """The parameters of the tests that each command of a part would run, as pytest shows them."""
+    found = []
+    for command in commands(part, tmp_path, True):
+        tests = listed(command.command, "--list")
+        assert {test.rpartition("::")[2].partition("[")[0] for test in tests} == {"test_cuda"}
+        found.append([test.partition("[")[2][:-1] for test in tests])
+    return found
+
+
+def test_the_attention_part_measures_the_models_shapes(tmp_path):
+    eager, flex = benchmarks_of("attention", tmp_path)
+    shapes = ("joint", "vision", "audio")
+    passes = ("forward", "forward+backward")
+    cases = {f"{shape}-{one}" for shape in shapes for one in passes}
+    peers = {"reserve", "varlen", "varlen, less: no position", "SDPA, padded and masked", "sdpa_cudnn"}
+    peers.add("reserve, less: no position")
+    assert set(eager) == {f"{peer}-{case}" for peer in peers for case in cases}
+    assert set(flex) == {
+        f"{peer}-joint-{p}" for peer in ("reserve", "FlexAttention") for p in ("forward", "forward+backward")
+    }
+
+
+def test_the_contrastive_part_measures_two_sizes(tmp_path):
+    (tests,) = benchmarks_of("contrastive", tmp_path)
+    assert {test.partition("-(")[2] for test in tests} == {"4096, 4096, 768)", "6144, 49152, 768)"}
+    implementations = {test.partition("-(")[0] for test in tests}
+    assert {"reserve", "reserve, triton only", "reserve, chunked only", "dense PyTorch, compiled"} <= implementations
+
+
+def test_the_small_part_measures_each_op(tmp_path):
+    log_mel, optimizer, small_ops = benchmarks_of("small", tmp_path)
+    assert "torchaudio" in log_mel
+    assert "AdamW fused, bfloat16 moments" in optimizer
+    assert "bias + quick GELU-reserve" in small_ops
+
+
+def names(tests: list[str]) -> list[str]:
+    return [test.rpartition("/")[2] for test in tests]
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_the_sanitizer_runs_tests_of_every_op_and_skips_what_it_cannot_run(collected, tmp_path, short):
+    """It skips huge tensors, tilings one by one, graphs and compilation, by the names of their tests."""
+    command = commands("sanitize", tmp_path, short)[0].command
+    found = names(listed(command[command.index(sys.executable) :], "--collect-only"))
+    assert {name.partition("::")[0] for name in found} == {f"test_{op.folder}_cuda.py" for op in OPS}
+    for part in (*UNFIT, *LAST):
+        assert part in collected, f"no test's name contains {part!r}"
+        assert not [name for name in found if part in name]
+    if short:
+        assert len(found) <= 4 * len(SMALL)
+
+
+def test_the_profiled_kernels_exist():
+    sources = "".join(path.read_text() for folder in ("kernels", "csrc") for path in (ROOT / folder).rglob("*.[pc]*"))
+    for name in PROFILED.split("|"):
+        assert re.search(rf"(def |void .*|\s){name}\w*\(", sources), name

@@ -90,7 +90,7 @@ class Step:
     def __call__(self) -> dict[str, torch.Tensor]:
         set_learning_rate(self.optimizer, self.steps, self.config.optimizer)
         self.steps += 1
-        return train_step(self.loss, self.optimizer, self.batch, self.config, self.ranks)
+        return train_step(self.loss, self.optimizer, [self.batch], self.config, self.ranks)
 
     def _own_loss(self, batch: PretrainBatch) -> Loss:
         return self.task.loss(self.model, batch, None)

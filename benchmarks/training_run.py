@@ -74,7 +74,7 @@ def timed_steps(
         batch = next(batches)
         waited = time.perf_counter() - start
         set_learning_rate(optimizer, step, config.optimizer)
-        values = train_step(loss, optimizer, batch, config, ranks)
+        values = train_step(loss, optimizer, [batch], config, ranks)
         losses = {name: float(value) for name, value in values.items()}  # waits for the device
         step += 1
         yield {"step": step, **losses, "seconds": time.perf_counter() - start, "waited": waited}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 from reserve.batch.movable import Movable
-from reserve.config import FitConfig, OptimizerConfig
+from reserve.config import FitConfig, OptimizerConfig, TrainConfig
 from reserve.data.loader import BatchSampler, TrainingSet, training_loader
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
@@ -21,8 +23,8 @@ from reserve.tasks.task import Loss, Task
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
-from reserve.train.optimizer import make_optimizer
-from reserve.train.parallel import parallelize
+from reserve.train.optimizer import clip_gradients, make_optimizer
+from reserve.train.parallel import parallelize, without_gradient_sync
 from reserve.train.run_folder import write_run_settings
 from reserve.train.schedule import learning_rate_scale
 from reserve.train.state import list_checkpoints, restore_checkpoint, save_checkpoint
@@ -110,14 +112,15 @@ def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -
 
 
 def _batches(training: _Training) -> Iterator[Movable]:
-    """This rank's batches from the current step on."""
+    """This rank's micro-batches from the current step on."""
     config, ranks = training.config.train, training.ranks
     sampler = BatchSampler(
         len(training.dataset),
-        _per_device(config.batch_size, ranks.world_size),
+        _per_device(config, ranks.world_size),
         seed=config.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        accumulate=config.accumulate,
         start_batch=training.step,
     )
     return training_loader(
@@ -138,7 +141,8 @@ def _train(training: _Training) -> None:
     with StopRequest() as stop, _metrics(training) as metrics:
         while training.step < total and not stopped:
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
-            values = train_step(training.module, optimizer, next(batches), config, ranks)
+            micro_batches = list(islice(batches, config.train.accumulate))
+            values = train_step(training.module, optimizer, micro_batches, config, ranks)
             training.step += 1
             metrics.advance()
             stopped = ranks.any(stop.name is not None)
@@ -157,21 +161,29 @@ def _train(training: _Training) -> None:
 def train_step(
     module: Callable[[Any], Loss] | nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Movable,
+    micro_batches: Sequence[Movable],
     config: FitConfig,
     ranks: Ranks,
 ) -> dict[str, torch.Tensor]:
-    """One step of one rank; returns its metrics, the loss among them, still on the device.
+    """One step of one rank: the mean gradient of its micro-batches, then an update.
 
-    `module(batch)` is the loss.
+    `module(batch)` is the loss of a micro-batch. Returns the metrics, still on the device: the loss and the loss's own
+    metrics, averaged over the micro-batches, and `gradient_norm`, the norm of all gradients before they are clipped.
     """
-    batch = batch.to(ranks.device, non_blocking=True)
-    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
-        loss = module(batch)
     optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
+    reported = []
+    for number, batch in enumerate(micro_batches, 1):
+        # Ranks average their gradients once, in the last backward pass.
+        with nullcontext() if number == len(micro_batches) else without_gradient_sync(module):
+            batch = batch.to(ranks.device, non_blocking=True)
+            with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
+                loss = module(batch)
+            (loss.total / len(micro_batches)).backward()
+        reported.append({"loss": loss.total.detach()} | loss.metrics)
+    norm = clip_gradients(optimizer, config.optimizer.max_grad_norm)
     optimizer.step()
-    return {"loss": loss.total.detach()} | loss.metrics
+    means = {name: torch.stack([values[name].float() for values in reported]).mean() for name in reported[0]}
+    return means | {"gradient_norm": norm}
 
 
 def set_learning_rate(
@@ -219,7 +231,11 @@ def _warn_of_spinning_threads(config: FitConfig, ranks: Ranks) -> None:
         )
 
 
-def _per_device(batch_size: int, world_size: int) -> int:
-    if batch_size % world_size:
-        raise ValueError(f"train.batch_size must be a multiple of the {world_size} devices; got {batch_size}")
-    return batch_size // world_size
+def _per_device(config: TrainConfig, world_size: int) -> int:
+    """The examples of each device in a step."""
+    if config.batch_size % (world_size * config.accumulate):
+        parts = f" times train.accumulate {config.accumulate}" if config.accumulate > 1 else ""
+        raise ValueError(
+            f"train.batch_size must be a multiple of the {world_size} devices{parts}; got {config.batch_size}"
+        )
+    return config.batch_size // world_size

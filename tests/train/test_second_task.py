@@ -20,7 +20,7 @@ from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
 from reserve.train.evaluate import evaluate_run
-from reserve.train.fit import _prepare, fit
+from reserve.train.fit import _per_device, _prepare, fit
 from reserve.train.metrics import read_metrics
 from reserve.train.run_folder import read_run
 from reserve.train.state import list_checkpoints
@@ -113,6 +113,20 @@ def test_stopped_and_resumed_it_is_the_run_that_was_never_interrupted(run, tmp_p
     fit(read_run(tmp_path)[0], tmp_path, config())
     expected, resumed = weights(run), weights(tmp_path)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_accumulating_gives_what_whole_batches_give(run, tmp_path):
+    fit(Classify(MODEL), tmp_path, config(accumulate=2))
+    expected, ours = weights(run), weights(tmp_path)
+    for name in expected:
+        torch.testing.assert_close(ours[name], expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_that_does_not_divide_is_named_with_what_divides_it(tmp_path):
+    with pytest.raises(ValueError, match="train.batch_size must be a multiple of train.accumulate 3; got 8"):
+        config(accumulate=3)
+    with pytest.raises(ValueError, match="a multiple of the 3 devices times train.accumulate 4; got 8"):
+        _per_device(config(accumulate=4).train, 3)
 
 
 class Dropping(Classifier):

@@ -68,9 +68,11 @@ def _run(transformer: Transformer, dtype: torch.dtype) -> tuple[list[torch.Tenso
             saved[storage.data_ptr()] = storage
         return tensor
 
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = transformer(x, cu_seqlens, 23, angles)
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        out = transformer(x, cu_seqlens, 23, angles)
     gradients = torch.autograd.grad(out.float().square().sum(), [x, *transformer.parameters()])
     return [out.detach(), *gradients], sum(storage.nbytes() for storage in saved.values())
 

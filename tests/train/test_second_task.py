@@ -123,9 +123,9 @@ def test_accumulating_gives_what_whole_batches_give(run, tmp_path):
 
 
 def test_a_batch_that_does_not_divide_is_named_with_what_divides_it(tmp_path):
-    with pytest.raises(ValueError, match="train.batch_size must be a multiple of train.accumulate 3; got 8"):
+    with pytest.raises(ValueError, match=r"train.batch_size must be a multiple of train.accumulate 3; got 8"):
         config(accumulate=3)
-    with pytest.raises(ValueError, match="a multiple of the 3 devices times train.accumulate 4; got 8"):
+    with pytest.raises(ValueError, match=r"a multiple of the 3 devices times train.accumulate 4; got 8"):
         _per_device(config(accumulate=4).train, 3)
 
 

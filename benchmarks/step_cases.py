@@ -1,4 +1,4 @@
-"""Training steps on random batches, with our ops or other back ends, and the FLOPs that a step needs."""
+"""Training steps on random batches, with our ops or other back ends."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from typing import Any, Self
 from unittest import mock
 
 import torch
-from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve.model import transformer
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.transformer import HEAD_SIZE, Attention
 from reserve.tasks.pretrain import objective
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.dataset import collate
-from reserve.tasks.pretrain.objective import pretrain_pairs
 from reserve.tasks.pretrain.random_examples import RandomExamples
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.tasks.task import Loss
@@ -92,6 +89,11 @@ class Step:
         self.steps += 1
         return train_step(self.loss, self.optimizer, [self.batch], self.config, self.ranks)
 
+    @property
+    def flops(self) -> int:
+        """FLOPs of the step, see `reserve.model.flops`."""
+        return self.task.workload(self.batch).flops
+
     def _own_loss(self, batch: PretrainBatch) -> Loss:
         return self.task.loss(self.model, batch, None)
 
@@ -101,45 +103,3 @@ class Step:
             loss = self.loss(self.batch).total
         gradients = torch.autograd.grad(loss, list(self.model.parameters()))
         return [loss.detach(), torch.stack([gradient.norm() for gradient in gradients])]
-
-
-class ForwardCounter:
-    """FLOPs of the matrix products of a forward and backward pass, counted while the forward pass runs.
-
-    It counts linear layers, and attention between tokens that attend to each other. It does not count norms,
-    activations, pooling, the optimiser, recomputation or padding.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.flops = 0
-        self._handles = [
-            module.register_forward_pre_hook(self._attention if isinstance(module, Attention) else self._linear)
-            for module in model.modules()
-            if isinstance(module, nn.Linear | Attention)
-        ]
-
-    def _linear(self, module: nn.Linear, args: tuple[torch.Tensor]) -> None:
-        rows = args[0].numel() // module.in_features
-        # Forward, the weights' gradient, and the input's if it has one.
-        passes = 2 + args[0].requires_grad
-        self.flops += passes * 2 * rows * module.in_features * module.out_features
-
-    def _attention(self, module: Attention, args: tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]) -> None:
-        lengths = args[1].diff().double()
-        heads = module.projection.in_features // HEAD_SIZE
-        self.flops += int(14 * HEAD_SIZE * heads * lengths.square().sum())
-
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-def step_flops(model: MerlotReserve, batch: PretrainBatch) -> int:
-    """FLOPs that a training step on `batch` needs, the loss's logits included; see `ForwardCounter`."""
-    counter = ForwardCounter(model)
-    try:
-        pairs = pretrain_pairs(model, batch)
-    finally:
-        counter.remove()
-    losses = sum(6 * len(p.x) * (len(p.y) + (0 if p.y_extra is None else len(p.y_extra))) * p.x.shape[1] for p in pairs)
-    return counter.flops + losses

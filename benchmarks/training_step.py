@@ -2,7 +2,7 @@
 
 All share one model, since several would not fit a GPU. The learning rate is 0, which does not change the optimiser's
 cost, so that loss and gradients are compared at the same weights. Loading the batch is not part of the step. FLOPs are
-the necessary ones, see `step_cases.ForwardCounter`; divided by the rate of a matrix product in the same run they give
+the necessary ones, see `reserve.model.flops`; divided by the rate of a matrix product in the same run they give
 the utilisation.
 """
 
@@ -27,7 +27,7 @@ from benchmarks.interleaved import (
     replayed,
 )
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
-from benchmarks.step_cases import BASE, LARGE, SMALL, Step, random_batch, replaced_ops, step_flops
+from benchmarks.step_cases import BASE, LARGE, SMALL, Step, random_batch, replaced_ops
 from reserve.config import Config
 from reserve_kernels import backends
 
@@ -82,10 +82,8 @@ def _compare(config: Config, examples: int, device: str, others: dict[str, tuple
         warm_up=1,
     )
     limits = cuda_limits() if on_cuda else cpu_limits(torch.get_num_threads())
-    with torch.autocast(device, torch.bfloat16, enabled=on_cuda):
-        flops = step_flops(step.model, step.batch)
     # The traffic of weights, gradients and moments is small beside the products.
-    measured.facts = {"examples": examples, "flops": flops, "bytes": 0, **limits}
+    measured.facts = {"examples": examples, "flops": step.flops, "bytes": 0, **limits}
     return measured
 
 

@@ -29,6 +29,7 @@ from reserve.train.run_folder import write_run_settings
 from reserve.train.schedule import learning_rate_scale
 from reserve.train.state import list_checkpoints, restore_checkpoint, save_checkpoint
 from reserve.train.stopping import StopRequest
+from reserve.train.throughput import Throughput
 from reserve_kernels import BF16AdamW
 
 logger = logging.getLogger(__name__)
@@ -136,19 +137,21 @@ def _train(training: _Training) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
     config, ranks, optimizer = training.config, training.ranks, training.optimizer
     total = config.optimizer.num_train_steps
-    batches = _batches(training)
+    batches, throughput = _batches(training), Throughput(ranks, half=config.train.precision == "bfloat16")
     stopped = False
     with StopRequest() as stop, _metrics(training) as metrics:
         while training.step < total and not stopped:
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
-            micro_batches = list(islice(batches, config.train.accumulate))
+            with throughput.waiting():
+                micro_batches = list(islice(batches, config.train.accumulate))
+            throughput.add(map(training.task.workload, micro_batches))
             values = train_step(training.module, optimizer, micro_batches, config, ranks)
             training.step += 1
             metrics.advance()
             stopped = ranks.any(stop.name is not None)
             last = stopped or training.step == total
             if last or training.step % config.train.log_every == 0:
-                metrics.log(training.step, mean_over_ranks(values, ranks))
+                metrics.log(training.step, _line(training, values, throughput))
             if last or training.step % config.train.checkpoint_every == 0:
                 if ranks.is_first:
                     keep = config.train.keep_checkpoints
@@ -156,6 +159,15 @@ def _train(training: _Training) -> None:
                 ranks.barrier()
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
+
+
+def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Throughput) -> dict[str, float]:
+    """What is logged after a step. It waits for the device, so that the throughput counts finished work."""
+    return {
+        **mean_over_ranks(values, training.ranks),
+        "learning_rate": training.optimizer.param_groups[0]["lr"],
+        **throughput.since_last(),
+    }
 
 
 def train_step(

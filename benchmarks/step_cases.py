@@ -59,7 +59,7 @@ def replaced_ops(attention: str, contrastive: str) -> Iterator[None]:
 
 
 def made_on(device: torch.device, config: Config) -> MerlotReserve:
-    """The model, its weights drawn on the device: on the host that takes a minute, and more for the large model."""
+    """The model, its weights drawn on the device: on the host that takes several seconds."""
     torch.manual_seed(0)
     with device:
         return MerlotReserve(config.model)

@@ -33,7 +33,7 @@ def test_the_encoders_count_as_pytorch_counts_them(config, without):
     torch.manual_seed(0)
     model = MerlotReserve(config)
     inputs = tiny_batch()
-    inputs = replace(inputs, **{name: None for name in without})
+    inputs = replace(inputs, **dict.fromkeys(without))
     if "audio_clips" in without:
         joint = inputs.joint
         # Words in place of sounds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 import signal
 import socket
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ import torch
 from reserve.cli.app import main
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput
+from reserve.model import initialization
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
@@ -127,6 +129,19 @@ def test_a_batch_that_does_not_divide_is_named_with_what_divides_it(tmp_path):
         config(accumulate=3)
     with pytest.raises(ValueError, match=r"a multiple of the 3 devices times train.accumulate 4; got 8"):
         _per_device(config(accumulate=4).train, 3)
+
+
+def test_weights_that_are_loaded_are_not_drawn_first(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    base = tmp_path / "base"
+    MerlotReserve(MODEL).save_pretrained(base)
+    monkeypatch.setattr(initialization, "truncated_normal_", lambda *_: pytest.fail("drew weights"))
+    fit(read_run(tmp_path)[0], tmp_path, config(STEPS + 1))
+    evaluate_run(tmp_path, [])
+    Classifier.from_pretrained(base, num_classes=3)
+    Classifier.from_pretrained(list_checkpoints(tmp_path)[-1].path)
+    with pytest.raises(pytest.fail.Exception, match="drew weights"):
+        Classifier(MODEL)
 
 
 class Dropping(Classifier):

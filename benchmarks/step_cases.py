@@ -24,6 +24,7 @@ from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
 from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
+from reserve.train.precision import autocast
 from reserve_kernels import contrastive_loss, rotary_attention
 
 SMALL = Config(
@@ -99,7 +100,7 @@ class Step:
 
     def loss_and_gradient(self) -> list[torch.Tensor]:
         """The loss and the norm of its gradient for each parameter; it does not change the weights."""
-        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16"):
+        with autocast(self.config.train, self.ranks.device):
             loss = self.loss(self.batch).total
         gradients = torch.autograd.grad(loss, list(self.model.parameters()))
         return [loss.detach(), torch.stack([gradient.norm() for gradient in gradients])]

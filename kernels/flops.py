@@ -1,6 +1,12 @@
 """Importing this module makes PyTorch's FlopCounterMode count the ops of this package.
 
-    import reserve_kernels.flops
+    >>> import torch
+    >>> import reserve_kernels.flops
+    >>> from torch.utils.flop_counter import FlopCounterMode
+    >>> with FlopCounterMode(display=False) as counter:
+    ...     loss = reserve_kernels.contrastive_loss(torch.ones(2, 8), torch.ones(2, 8), 1.0)
+    >>> counter.get_total_flops()
+    64
 
 It is not imported by `reserve_kernels`, since PyTorch's counter imports Triton. Import it before the counter is made,
 which copies the table of formulas.

@@ -250,8 +250,8 @@ class TrainConfig:
     """Decides the weights, the order of the examples, the masking and the preparation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes CUDA where PyTorch sees a device."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of activations; parameters stay in float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations; parameters stay in float32. auto is bfloat16 on a GPU and on CPUs with instructions for it."""
     compile: Literal["auto", "layers", "none"] = "auto"
     """Compile each layer with torch.compile; auto does so on a GPU where there is a compiler."""
     recompute_layers: bool = False

@@ -26,6 +26,7 @@ from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import clip_gradients, make_optimizer
 from reserve.train.parallel import parallelize, without_gradient_sync
+from reserve.train.precision import autocast, training_dtype
 from reserve.train.run_folder import write_run_settings
 from reserve.train.schedule import learning_rate_scale
 from reserve.train.state import list_checkpoints, restore_checkpoint, save_checkpoint
@@ -90,11 +91,12 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     if ranks.is_first and resuming:
         write_run_settings(run, task, config)
     logger.info(
-        "%d examples, %.1f M parameters, %d device(s) of type %s, steps %d to %d",
+        "%d examples, %.1f M parameters, %d device(s) of type %s in %s, steps %d to %d",
         len(dataset),
         sum(p.numel() for p in model.parameters()) / 1e6,
         ranks.world_size,
         ranks.device.type,
+        str(training_dtype(config.train, ranks.device)).removeprefix("torch."),
         step,
         config.optimizer.num_train_steps,
     )
@@ -139,7 +141,7 @@ def _train(training: _Training) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
     config, ranks, optimizer = training.config, training.ranks, training.optimizer
     total = config.optimizer.num_train_steps
-    batches, throughput = _batches(training), Throughput(ranks, half=config.train.precision == "bfloat16")
+    batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
     stopped = False
     with StopRequest() as stop, _metrics(training) as metrics:
         while training.step < total and not stopped:
@@ -190,7 +192,7 @@ def train_step(
         # Ranks average their gradients once, in the last backward pass.
         with nullcontext() if number == len(micro_batches) else without_gradient_sync(module):
             batch = batch.to(ranks.device, non_blocking=True)
-            with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
+            with autocast(config.train, ranks.device):
                 loss = module(batch)
             (loss.total / len(micro_batches)).backward()
         reported.append({"loss": loss.total.detach()} | loss.metrics)

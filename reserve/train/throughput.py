@@ -52,13 +52,13 @@ def peak_memory_gb(device: torch.device) -> float:
 class Throughput:
     """Counts the work of all ranks between two lines of metrics.
 
-    `half` says that products are in bfloat16; only then there is an `mfu`, a share of the bfloat16 peak.
+    `dtype` is that of matrix products: `mfu`, a share of the bfloat16 peak, is for torch.bfloat16 only.
     """
 
-    def __init__(self, ranks: Ranks, *, half: bool) -> None:
+    def __init__(self, ranks: Ranks, dtype: torch.dtype) -> None:
         self.ranks = ranks
-        on_gpu = ranks.device.type == "cuda"
-        self.peak = bf16_peak(torch.cuda.get_device_name(ranks.device)) if on_gpu and half else None
+        has_peak = ranks.device.type == "cuda" and dtype == torch.bfloat16
+        self.peak = bf16_peak(torch.cuda.get_device_name(ranks.device)) if has_peak else None
         self._work: Workload | None
         self._start_line()
 

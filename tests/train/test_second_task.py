@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from reserve.model import initialization
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
+from reserve.train import precision
 from reserve.train.distributed import Ranks
 from reserve.train.evaluate import evaluate_run
 from reserve.train.fit import _per_device, _prepare, fit
@@ -142,6 +143,16 @@ def test_weights_that_are_loaded_are_not_drawn_first(run, tmp_path, monkeypatch)
     Classifier.from_pretrained(list_checkpoints(tmp_path)[-1].path)
     with pytest.raises(pytest.fail.Exception, match="drew weights"):
         Classifier(MODEL)
+
+
+@pytest.mark.parametrize(("has_bf16", "name"), [(True, "bfloat16"), (False, "float32")])
+def test_the_log_says_which_precision_auto_is(tmp_path, monkeypatch, caplog, has_bf16, name):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has_bf16)
+    caplog.set_level("INFO")
+    settings = config(1)
+    fit(Classify(MODEL), tmp_path, replace(settings, train=replace(settings.train, precision="auto")))
+    assert f"1 device(s) of type cpu in {name}, steps 0 to 1" in caplog.text
+    assert read_run(tmp_path)[1].train.precision == "auto"
 
 
 class Dropping(Classifier):

@@ -29,7 +29,7 @@ def wait(counted: Throughput, clock: list[float], seconds: float) -> None:
 
 
 def test_rates_are_over_the_time_since_the_last_line(clock):
-    counted = Throughput(CPU, half=False)
+    counted = Throughput(CPU, torch.float32)
     for _ in range(2):
         wait(counted, clock, 1.0)
         counted.add([Workload(100, 3 * 10**12), Workload(50, 10**12)])
@@ -45,7 +45,7 @@ def test_rates_are_over_the_time_since_the_last_line(clock):
 
 
 def test_waiting_counts_although_loading_fails(clock):
-    counted = Throughput(CPU, half=False)
+    counted = Throughput(CPU, torch.float32)
     with pytest.raises(StopIteration), counted.waiting():
         clock[0] += 2.0
         next(iter(()))
@@ -54,7 +54,7 @@ def test_waiting_counts_although_loading_fails(clock):
 
 
 def test_work_that_is_not_known_is_left_out(clock):
-    counted = Throughput(CPU, half=True)
+    counted = Throughput(CPU, torch.bfloat16)
     counted.add([None, Workload(1, 1)])
     clock[0] += 1.0
     assert counted.since_last().keys() == {"peak_memory_gb", "seconds_waiting", "share_waiting"}
@@ -63,7 +63,7 @@ def test_work_that_is_not_known_is_left_out(clock):
 def test_several_ranks_give_totals_and_means(clock, monkeypatch):
     """As if another rank had twice the work and did not wait."""
     monkeypatch.setattr(Ranks, "sum", lambda self, values: [values[0], *(3 * value for value in values[1:])])
-    counted = Throughput(Ranks(0, 2, torch.device("cpu")), half=True)
+    counted = Throughput(Ranks(0, 2, torch.device("cpu")), torch.bfloat16)
     wait(counted, clock, 1.0)
     counted.add([Workload(10, 2 * 10**12)])
     clock[0] += 1.0
@@ -90,11 +90,11 @@ def test_a_peak_is_known_by_the_whole_name(name, peak):
     assert bf16_peak(name) == peak
 
 
-@pytest.mark.parametrize(("half", "mfu"), [(True, 0.5), (False, None)])
-def test_mfu_is_the_share_of_the_bfloat16_peak(clock, monkeypatch, half, mfu):
+@pytest.mark.parametrize(("dtype", "mfu"), [(torch.bfloat16, 0.5), (torch.float32, None)])
+def test_mfu_is_the_share_of_the_bfloat16_peak(clock, monkeypatch, dtype, mfu):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 10**9)
-    counted = Throughput(Ranks(0, 1, torch.device("cuda")), half=half)
+    counted = Throughput(Ranks(0, 1, torch.device("cuda")), dtype)
     counted.add([Workload(1, 312 * 10**12)])
     clock[0] += 2.0
     line = counted.since_last()

@@ -2,7 +2,7 @@
 
 All share one model and optimiser (BF16AdamW), since several would not fit a GPU. The learning rate is 0, which does not
 change the optimiser's cost, so that loss and gradients are compared at the same weights. Loading the batch, and padding
-it for the padded model, is not part of the step. FLOPs are the necessary ones, see `step_cases.ForwardCounter`; divided
+it for the padded model, is not part of the step. FLOPs are the necessary ones, see `reserve.model.flops`; divided
 by the rate of a matrix product in the same run they give the utilisation.
 """
 
@@ -31,7 +31,7 @@ from benchmarks.interleaved import (
 )
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from benchmarks.padded_model import PaddedModel, padded_batch
-from benchmarks.step_cases import BASE, GOLDEN, LARGE, SMALL, Step, random_batch, replaced_ops, step_flops
+from benchmarks.step_cases import BASE, GOLDEN, LARGE, SMALL, Step, random_batch, replaced_ops
 from reserve.config import Config
 from reserve.tasks.task import Loss
 from reserve.train.compilation import compile_layers, compiler_fault
@@ -181,8 +181,7 @@ def _measured(case: Case, device: str, peaks: dict[str, int], limits: Callable[[
     measured.facts = {"examples": case.examples}
     # The CPU's limit is that of float32. The traffic of weights, gradients and moments is small beside the products.
     if device == "cuda" or not half:
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            measured.facts |= {"flops": step_flops(step.model, step.batch), "bytes": 0, **limits()}
+        measured.facts |= {"flops": step.flops, "bytes": 0, **limits()}
     return measured
 
 

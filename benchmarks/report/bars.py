@@ -126,13 +126,34 @@ def _optimizer() -> list[Bar]:
     ]
 
 
+def _quick_gelu() -> list[Bar]:
+    op, peer = "bias_quick_gelu", "torch.compile"
+    cpu = (f"{op}, CPU, {threads_label(threads)}, bias + quick GELU" for threads in (1, 2))
+    gpu = f"{op}, {GPU}, bias + quick GELU"
+    return [
+        *(faster(op, case, peer, 1.0) for case in cpu),
+        faster(op, gpu, peer, 1.0),
+        Bar(op, "fraction of the copy rate", gpu, OURS, fraction_of_limit, 0.85),
+    ]
+
+
 def _training_step() -> list[Bar]:
-    op = "training step"
-    # A step's limit is that of its products.
-    return [Bar(op, "MFU", f"{op}, {GPU}, base, 16 examples", OURS, fraction_of_limit, 0.5)]
+    op, compiled = "training step", "padded, compiled"
+    on_gpu = f"{op}, {GPU}, base, 16 examples"
+    on_cpu = [
+        f"{op}, CPU, {threads_label(threads)}, {case}"
+        for case in ("demo, 8 examples", "golden model, 2 examples", "four base layers, 1 example", "base, 1 example")
+        for threads in (1, 2)
+    ]
+    return [
+        *(faster(op, case, peer, least) for case in on_cpu for peer, least in (("padded", 1.3), (compiled, 1.15))),
+        faster(op, on_gpu, "padded, compiled layers", 1.15),
+        # A step's limit is that of its products.
+        Bar(op, "MFU", on_gpu, OURS, fraction_of_limit, 0.5),
+    ]
 
 
-BARS = [*_attention(), *_contrastive(), *_log_mel(), *_optimizer(), *_training_step()]
+BARS = [*_attention(), *_contrastive(), *_log_mel(), *_optimizer(), *_quick_gelu(), *_training_step()]
 
 
 def table(machines: list[Machine], op: str | None = None) -> str:

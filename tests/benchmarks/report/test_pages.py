@@ -174,7 +174,8 @@ def run_with_all_parameters(test) -> None:
     marks = [mark.args for mark in test.pytestmark if mark.name == "parametrize"]
     for chosen in itertools.product(*(values for _, values in marks)):
         arguments: dict[str, object] = {}
-        for (names, _), values in zip(marks, chosen, strict=True):
+        for (names, _), value in zip(marks, chosen, strict=True):
+            values = value.values if isinstance(value, type(pytest.param())) else value
             arguments |= {names: values} if isinstance(names, str) else dict(zip(names, values, strict=True))
         test(None, **arguments)
 

@@ -44,16 +44,16 @@ class PaddedSequences(Movable):
 class PaddedBatch(Movable):
     """A `PretrainBatch` padded: joint sequences to data.seq_len, text spans to their longest length and CLS.
 
-    `joint_ids` int64 [sequences, L]: words, PAD elsewhere. Token `pooled_slots` int64 [pooled] of the flattened
-    sequences is row `pooled_rows` int64 [pooled] of the pooled audio and image tokens. `span_ids` int64 [spans, 1 + length]. `targets` count rows
+    `joint_ids` int64 [sequences, L]: words, PAD elsewhere. Where `joint_is_pooled` bool [sequences, L], the token is
+    row `joint_pooled` of the pooled audio and image tokens. `span_ids` int64 [spans, 1 + length]. `targets` count rows
     of the flattened joint sequences.
     """
 
     images: torch.Tensor
     audio_clips: torch.Tensor
     joint_ids: torch.Tensor
-    pooled_slots: torch.Tensor
-    pooled_rows: torch.Tensor
+    joint_is_pooled: torch.Tensor
+    joint_pooled: torch.Tensor
     span_ids: torch.Tensor
     vision: PaddedSequences
     audio: PaddedSequences
@@ -78,6 +78,10 @@ def padded_batch(batch: PretrainBatch, config: Config, dtype: torch.dtype = torc
     is_text = packed.order < num_text
     ids = _scattered(packed.text_ids[packed.order[is_text]], slot[is_text], shape)
     pooled = torch.cat((packed.audio_index, num_audio + packed.image_index))[packed.order[~is_text] - num_text]
+    # The other tokens read different rows too: a GPU would sum the gradients of one row, all zero, one after another.
+    num_images = batch.images.flatten(0, -4).shape[0] * model.pooled_grid[0] * model.pooled_grid[1]
+    joint_pooled = torch.arange(shape[0] * shape[1]) % (num_audio + num_images)
+    joint_pooled[slot[~is_text]] = pooled
     groups = packed.cu_seqlens.diff().long()
     group = _scattered(1 + torch.arange(len(groups)).repeat_interleave(groups), slot, shape)
     coordinates = _scattered(packed.coordinates, slot, shape)
@@ -95,8 +99,8 @@ def padded_batch(batch: PretrainBatch, config: Config, dtype: torch.dtype = torc
         images=batch.images,
         audio_clips=batch.audio_clips,
         joint_ids=ids,
-        pooled_slots=slot[~is_text],
-        pooled_rows=pooled,
+        joint_is_pooled=_scattered(~is_text, slot, shape),
+        joint_pooled=joint_pooled.view(shape),
         span_ids=_scattered(spans.token_ids, span_slot, span_shape),
         vision=PaddedSequences(_scale(with_cls(grid_coordinates(*model.output_grid)), dtype)[None], None),
         audio=PaddedSequences(_scale(with_cls(centred_coordinates(patches)[:, None] / patches), dtype)[None], None),
@@ -228,10 +232,12 @@ class PaddedModel(nn.Module):
                 module.compile(dynamic=False)
 
     def loss(self, batch: PaddedBatch) -> Loss:
-        """The loss that the trainer lowers, from float32 logits: rounded to bfloat16 they differ by more than they are."""
+        """The loss that the trainer lowers, from dense logits in float32 at least."""
         vectors = self(batch)
         with torch.autocast(batch.images.device.type, enabled=False):
-            losses = [dense(_wide(x), _wide(y), scale) for (x, y), scale in zip(vectors, self.contrastive_scales, strict=True)]
+            losses = [
+                dense(_wide(x), _wide(y), scale) for (x, y), scale in zip(vectors, self.contrastive_scales, strict=True)
+            ]
         return Loss(torch.stack(losses).sum())
 
     def forward(self, batch: PaddedBatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -240,8 +246,7 @@ class PaddedModel(nn.Module):
         sounds, pooled_audio = self._sounds(batch)
         pooled = torch.cat((pooled_audio.flatten(0, 1), windows.flatten(0, 1)))
         words = self.token_embedding(batch.joint_ids).to(pooled.dtype)
-        # Only rows that are used are read: for padding, they would all be row 0, whose gradient a GPU sums one by one.
-        x = words.flatten(0, 1).index_copy(0, batch.pooled_slots, pooled[batch.pooled_rows]).view_as(words)
+        x = torch.where(batch.joint_is_pooled[..., None], pooled[batch.joint_pooled], words)
         joint = self.joint(x, batch.joint).flatten(0, 1)
         spans, _ = self.span(self.token_embedding(batch.span_ids[:, 1:]), batch.spans)
         targets = batch.targets

@@ -37,10 +37,27 @@ SMALL = Config(
         audio_patch_size=5,
         span_num_layers=1,
         joint_num_layers=2,
+        init_scale=5.0,
+        init_log_scale=1.5,
     ),
     train=TrainConfig(precision="float32"),
 )
 """The model of `make demo`; a copy, because reading its file needs a package that a GPU machine may not have."""
+GOLDEN = Config(
+    data=DataConfig(num_segments=4, lang_seq_len=40, seq_len=52, text_span_budget=6, num_text_spans_to_include=8),
+    model=ModelConfig(
+        hidden_size=128,
+        vit_num_layers=2,
+        output_grid=(4, 6),
+        audio_num_layers=2,
+        span_num_layers=2,
+        joint_num_layers=2,
+        init_scale=5.0,
+    ),
+    train=TrainConfig(precision="float32"),
+)
+"""The shapes of the smallest model that the released code was run with, for docs/parity.md. With initial kernels of its
+scale, gradients would be so small that bfloat16 rounds them away."""
 BASE, LARGE = Config(), Config(model=ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24))
 
 

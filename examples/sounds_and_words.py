@@ -16,7 +16,7 @@ import math
 import torch
 from torch import nn
 
-from reserve_kernels import BF16AdamW, contrastive_loss, log_mel_spectrogram, rotary_attention
+from reserve_kernels import BF16AdamW, bias_quick_gelu, contrastive_loss, log_mel_spectrogram, rotary_attention
 
 SAMPLE_RATE, HOP = 22050, 588
 PITCHES = {"low": 220.0, "middle": 660.0, "high": 1980.0, "shrill": 4400.0}
@@ -45,13 +45,15 @@ class Block(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor, cu_seqlens: torch.Tensor, longest: int, angles: torch.Tensor) -> torch.Tensor:
         qkv = self.qkv(self.norms[0](x)).unflatten(-1, (3, -1, 64))
         attended = rotary_attention(qkv, cu_seqlens, longest, angles=angles, rotary="standard")
         x = x + self.projection(attended.flatten(1))
-        return x + self.mlp(self.norms[1](x))
+        # The activation adds the bias of the product.
+        wide = nn.functional.linear(self.norms[1](x), self.wide.weight)
+        return x + self.narrow(bias_quick_gelu(wide, self.wide.bias))
 
 
 class Matcher(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 LIBRARY = "libreserve_native.so"
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, CUDA_ERROR = range(5)
@@ -79,6 +79,21 @@ class AdamwSettings(ctypes.Structure):
     )
 
 
+class QuickGelu(ctypes.Structure):
+    """`reserve_quick_gelu` of reserve_native.h, which documents the fields."""
+
+    _fields_ = (
+        ("grad", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("grad_bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("features", ctypes.c_int64),
+        ("dtype", ctypes.c_int32),
+    )
+
+
 _ADAMW: list[Any] = [ctypes.POINTER(AdamwSettings), ctypes.POINTER(AdamwTensor), ctypes.c_int64]
 
 
@@ -135,6 +150,12 @@ class NativeLibrary:
         run = self._c.reserve_adamw_emulated
         run.argtypes = _ADAMW
         self._check("adamw_emulated", run(ctypes.byref(settings), tensors, len(tensors)))
+
+    def quick_gelu_cpu(self, problem: QuickGelu, threads: int, isa: str = "auto") -> None:
+        """Fills `problem.out` and `problem.grad_bias`; all pointers are to CPU memory. Releases the GIL."""
+        run = self._c.reserve_quick_gelu_cpu
+        run.argtypes = [ctypes.POINTER(QuickGelu), ctypes.c_int32, ctypes.c_int32]
+        self._check("quick_gelu_cpu", run(ctypes.byref(problem), threads, ISA[isa]))
 
     def log_mel_tables(self, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tables of the CUDA code for an `n_fft` that has a plan, on the CPU: the twiddles (float32), and where each

@@ -30,7 +30,9 @@ class Op:
     gpu_share: int
     """The benchmark's share of the time that `make gpu` has for benchmarks, relative to the others'."""
     native: bool = False
-    """Whether csrc/<folder> has a CPU and a CUDA back end, with the fuzz driver csrc/fuzz/<folder>_fuzz.cpp."""
+    """Whether csrc/<folder> has a CPU back end, with the fuzz driver csrc/fuzz/<folder>_fuzz.cpp."""
+    native_cuda: bool = False
+    """Whether it also has a CUDA back end, whose code the tests run on the CPU."""
     triton: bool = False
     """Whether there are Triton kernels; tests/kernels/triton_cases/<folder>.py lists what their launchers can pick."""
 
@@ -43,7 +45,7 @@ class Op:
 OPS = (
     Op("rotary_attention", "attention", benchmark="attention", gpu_share=6, triton=True),
     Op("contrastive_loss", "contrastive", benchmark="contrastive", gpu_share=3, triton=True),
-    Op("bias_quick_gelu", "quick_gelu", benchmark="small_ops", gpu_share=1, triton=True),
-    Op("log_mel_spectrogram", "log_mel", benchmark="log_mel", gpu_share=1, native=True),
-    Op("BF16AdamW", "adamw", benchmark="optimizer", gpu_share=1, native=True),
+    Op("bias_quick_gelu", "quick_gelu", benchmark="small_ops", gpu_share=1, native=True, triton=True),
+    Op("log_mel_spectrogram", "log_mel", benchmark="log_mel", gpu_share=1, native=True, native_cuda=True),
+    Op("BF16AdamW", "adamw", benchmark="optimizer", gpu_share=1, native=True, native_cuda=True),
 )

@@ -13,7 +13,7 @@
 #endif
 
 // Increase it whenever a struct or a signature below changes, together with ABI_VERSION in kernels/native.py.
-#define RESERVE_ABI_VERSION 3
+#define RESERVE_ABI_VERSION 4
 
 #ifdef __cplusplus
 extern "C" {
@@ -138,6 +138,23 @@ RESERVE_API int32_t reserve_adamw_cuda(const reserve_adamw_settings* settings, c
 // Runs the block code of reserve_adamw_cuda thread by thread on the CPU, with pointers to CPU memory.
 RESERVE_API int32_t reserve_adamw_emulated(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
                                            int64_t count);
+
+// Bias + quick GELU of `rows` rows of `features` numbers, contiguous: out = z sigmoid(1.702 z), z = x + bias. With a
+// gradient of that: out is the gradient of x, and grad_bias that of the bias. Arrays of dtype are float or bfloat16; the
+// arithmetic is float. x, grad and out must not overlap.
+typedef struct {
+  const void* grad;   // of dtype; null: compute the value
+  const void* x;      // of dtype
+  const float* bias;  // [features]; null: 0
+  void* out;          // of dtype
+  float* grad_bias;   // [features] if there are a gradient and a bias, else null
+  int64_t rows;
+  int64_t features;
+  int32_t dtype;
+} reserve_quick_gelu;
+
+// Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
+RESERVE_API int32_t reserve_quick_gelu_cpu(const reserve_quick_gelu* problem, int32_t threads, int32_t isa);
 
 #ifdef __cplusplus
 }

@@ -86,7 +86,7 @@ def rotary_attention(
     packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
     if chosen.composed is not None and (chosen.forward is None or qkv.device.type != "cpu"):
         return chosen.composed(qkv, packing)
-    out, _, _ = attention(qkv, *packing, chosen.name)
+    out, _ = attention(qkv, *packing, chosen.name)
     return out
 
 

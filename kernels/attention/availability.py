@@ -43,12 +43,10 @@ class AttentionBackend(Backend):
     One that has both runs `composed` on a GPU, and the passes on the CPU.
     """
 
-    forward: Callable[[torch.Tensor, Packing], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] | None = None
-    """(qkv, packing) -> (out [tokens, heads, 64], lse [tokens, heads], what the backward pass reads in place of qkv)"""
+    forward: Callable[[torch.Tensor, Packing], tuple[torch.Tensor, torch.Tensor]] | None = None
+    """(qkv, packing) -> (out [tokens, heads, 64], lse [tokens, heads])"""
     statistics_by_head: bool = False
     """Whether `lse` is [heads, tokens]."""
-    places_first: Callable[[torch.Tensor, Packing], bool] | None = None
-    """Whether the third output of `forward` is a tensor like qkv and not None; never, if this is None."""
     backward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Packing], torch.Tensor] | None = None
     """(grad, qkv, out, lse, packing) -> the gradient of qkv"""
     composed: Callable[[torch.Tensor, Packing], torch.Tensor] | None = None
@@ -108,9 +106,7 @@ def _library_unavailable(library: str) -> Callable[[torch.device, torch.dtype], 
     return unavailable
 
 
-def _triton_forward(
-    qkv: torch.Tensor, packing: Packing
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def _triton_forward(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
     from reserve_kernels.attention.triton import attention_triton
 
     return attention_triton(qkv, packing)
@@ -124,29 +120,10 @@ def _triton_backward(
     return attention_triton_backward(grad, qkv, out, lse, packing)
 
 
-def _reference_forward(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor, None]:
-    return *attention_reference(qkv, packing), None
-
-
-def _has_position(_: torch.Tensor, packing: Packing) -> bool:
-    return packing.angles is not None
-
-
-def _triton_places_first(qkv: torch.Tensor, packing: Packing) -> bool:
-    from reserve_kernels.attention.triton import places_first
-
-    return places_first(qkv, packing)
-
-
 BACKENDS = Backends(
     "rotary_attention",
     AttentionBackend(
-        "triton",
-        triton_unavailable,
-        forward=_triton_forward,
-        backward=_triton_backward,
-        statistics_by_head=True,
-        places_first=_triton_places_first,
+        "triton", triton_unavailable, forward=_triton_forward, backward=_triton_backward, statistics_by_head=True
     ),
     AttentionBackend("flash_attn", _library_unavailable("flash-attn"), composed=attention_flash_attn),
     AttentionBackend("varlen", _library_unavailable("torch.nn.attention.varlen"), composed=attention_varlen),
@@ -156,10 +133,9 @@ BACKENDS = Backends(
         runs_anywhere,
         forward=attention_sdpa_cpu,
         backward=attention_sdpa_cpu_backward,
-        places_first=_has_position,
         composed=attention_sdpa,
     ),
     AttentionBackend("sdpa_cudnn", _needs_ampere_and_half, composed=attention_sdpa_cudnn),
     AttentionBackend("sdpa_efficient", _needs_ampere_and_half, composed=attention_sdpa_efficient),
-    AttentionBackend("reference", runs_anywhere, forward=_reference_forward, backward=attention_reference_backward),
+    AttentionBackend("reference", runs_anywhere, forward=attention_reference, backward=attention_reference_backward),
 )

@@ -20,30 +20,20 @@ def attention(
     rotary: str,
     scale: float,
     backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The output, and two tensors for the backward pass: statistics of the rows, and what it reads in place of qkv.
-
-    The latter is empty where it reads qkv itself.
-    """
+) -> tuple[torch.Tensor, torch.Tensor]:
     packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
     check_packing(qkv, packing)
     forward = BACKENDS[backend].forward
     assert forward is not None, backend
-    out, lse, placed = forward(qkv, packing)
-    return out, lse.to(_statistics_dtype(qkv.dtype)), qkv.new_empty(0) if placed is None else placed
+    out, lse = forward(qkv, packing)
+    return out, lse.to(_statistics_dtype(qkv.dtype))
 
 
 @attention.register_fake
-def _(qkv, cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale, backend):
+def _(qkv, *settings):
     tokens, _, heads, size = qkv.shape
-    chosen, packing = BACKENDS[backend], Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
-    statistics = (heads, tokens) if chosen.statistics_by_head else (tokens, heads)
-    placed = chosen.places_first is not None and chosen.places_first(qkv, packing)
-    return (
-        qkv.new_empty(tokens, heads, size),
-        qkv.new_empty(statistics, dtype=_statistics_dtype(qkv.dtype)),
-        qkv.new_empty(qkv.shape if placed else 0),
-    )
+    statistics = (heads, tokens) if BACKENDS[settings[-1]].statistics_by_head else (tokens, heads)
+    return qkv.new_empty(tokens, heads, size), qkv.new_empty(statistics, dtype=_statistics_dtype(qkv.dtype))
 
 
 @torch.library.custom_op("reserve_kernels::rotary_attention_backward", mutates_args=())
@@ -78,12 +68,12 @@ def _statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _setup_context(ctx, inputs, output):
     qkv, cu_seqlens, ctx.max_seqlen, angles, segment_ids, *ctx.settings = inputs
-    out, lse, placed = output
-    ctx.save_for_backward(placed if placed.dim() > 1 else qkv, out, lse, cu_seqlens, angles, segment_ids)
-    ctx.mark_non_differentiable(lse, placed)
+    out, lse = output
+    ctx.save_for_backward(qkv, out, lse, cu_seqlens, angles, segment_ids)
+    ctx.mark_non_differentiable(lse)
 
 
-def _backward(ctx, grad, _grad_lse, _grad_placed):
+def _backward(ctx, grad, _grad_lse):
     qkv, out, lse, cu_seqlens, angles, segment_ids = ctx.saved_tensors
     grad_qkv = torch.ops.reserve_kernels.rotary_attention_backward(
         grad, qkv, out, lse, cu_seqlens, ctx.max_seqlen, angles, segment_ids, *ctx.settings

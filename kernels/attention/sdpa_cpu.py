@@ -60,13 +60,8 @@ def _mask(group: _Group, segment_ids: torch.Tensor | None, like: torch.Tensor) -
     return torch.zeros(apart.shape, dtype=like.dtype).masked_fill_(apart, -torch.inf)
 
 
-def attention_sdpa_cpu(
-    qkv: torch.Tensor, packing: Packing
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """qkv [tokens, 3, heads, 64] -> out [tokens, heads, 64], lse [tokens, heads] in float32 at least, and `placed`.
-
-    `placed` is qkv with the position applied, which the backward pass reads in place of qkv; None without a position.
-    """
+def attention_sdpa_cpu(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
+    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [tokens, heads], float32 at least)."""
     cu_seqlens, _, angles, segment_ids, rotary, scale = packing
     rotated = rotate_qk(qkv, angles, rotary)
     tokens, _, heads, size = qkv.shape
@@ -77,17 +72,18 @@ def attention_sdpa_cpu(
         o, statistics = _forward(q, k, v, 0.0, False, attn_mask=_mask(group, segment_ids, q), scale=scale)
         out[group.rows] = o.transpose(1, 2).flatten(0, 1)
         lse[group.rows] = statistics.transpose(1, 2).flatten(0, 1)
-    return out, lse, None if angles is None else rotated
+    return out, lse
 
 
 def attention_sdpa_cpu_backward(
     grad: torch.Tensor, qkv: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, packing: Packing
 ) -> torch.Tensor:
-    """The gradient of `qkv`, given that of `out` and what the forward returned; `qkv` is `placed` if that is a tensor."""
+    """The gradient of `qkv`, given that of `out` and what the forward returned."""
     cu_seqlens, _, angles, segment_ids, rotary, scale = packing
-    grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
+    rotated = rotate_qk(qkv, angles, rotary)
+    grad_qkv = torch.empty_like(rotated, memory_format=torch.contiguous_format)
     for group in _groups(cu_seqlens):
-        q, k, v = group.take(qkv).permute(2, 0, 3, 1, 4)
+        q, k, v = group.take(rotated).permute(2, 0, 3, 1, 4)
         g, o, statistics = (group.take(t).transpose(1, 2) for t in (grad, out, lse))
         grads = _backward(g, q, k, v, o, statistics, 0.0, False, attn_mask=_mask(group, segment_ids, q), scale=scale)
         for part, grad_part in enumerate(grads):

@@ -85,6 +85,8 @@ CANDIDATES[100] = CANDIDATES[90]
 _SHORT = {"short_forward": Tile(64, 64, 4, 1), "short_backward": Tile(64, 64, 4, 1)}
 _MEDIUM = {"forward": Tile(64, 64, 4, 2), "dq": Tile(64, 64, 4, 2), "dkv": Tile(64, 64, 4, 2)}
 _LONG = {"forward": Tile(128, 64, 8, 2), "dq": Tile(128, 64, 8, 2), "dkv": Tile(64, 128, 8, 2)}
+# Measured on an H100 (docs/kernels/attention.md).
+_HOPPER = {"forward": Tile(64, 64, 4, 3), "dq": Tile(128, 64, 8, 3), "dkv": Tile(64, 64, 4, 3)}
 _MEDIUM_80 = {"forward": Tile(64, 64, 4, 2), "dq": Tile(64, 32, 4, 2), "dkv": Tile(32, 64, 8, 2)}
 CHOSEN: dict[int, dict[str, dict[str, Tile]]] = {
     80: {
@@ -93,7 +95,7 @@ CHOSEN: dict[int, dict[str, dict[str, Tile]]] = {
         "medium": _MEDIUM_80,
         "long": {"forward": Tile(128, 64, 8, 2), "dq": Tile(128, 32, 8, 2), "dkv": Tile(32, 64, 8, 2)},
     },
-    90: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM, "long": _MEDIUM},
+    90: {"tiny": _SHORT, "short": _SHORT, "medium": _HOPPER, "long": _HOPPER},
     100: {"tiny": _SHORT, "short": _SHORT, "medium": _MEDIUM | {"dkv": Tile(64, 64, 8, 2)}, "long": _LONG},
 }
 """The choice of each family of chips, by length class and kernel. A class uses SHARED kernels or WALKING ones."""

@@ -69,16 +69,20 @@ class _Launch:
         )
         return table
 
-    def placed(self, table: torch.Tensor) -> torch.Tensor:
-        """qkv with the position applied to queries and keys, for the kernels of triton_long.py."""
+    def placed(self, table: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Queries and keys with the position applied, and the number of parts of a row: [tokens, 2, heads, 64], 2.
+
+        Without a position they are those of qkv, of 3 parts. The backward pass makes them again: for long sequences
+        that costs a tenth of it, and keeping them would take two thirds of qkv's memory.
+        """
         if self.angles is None:
-            return self.qkv
-        placed = torch.empty_like(self.qkv)
-        place_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK), 3 * self.heads)](
+            return self.qkv, 3
+        placed = self.qkv.new_empty(self.tokens, 2, self.heads, 64)
+        place_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK), 2 * self.heads)](
             self.qkv, table, placed, self.tokens, self.heads,
             ROTARY=self.constants["ROTARY"], BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip
-        return placed
+        return placed, 2
 
     def short(self, kernel, tile: Tile, *arguments) -> None:
         """Launches a kernel of triton_short.py, a program for each head of as many sequences as fit a tile."""
@@ -88,46 +92,38 @@ class _Launch:
             B=tile.queries, MOST=MOST_IN_A_TILE, **self.constants, **_options(tile),
         )  # fmt: skip
 
-    def long(self, kernel, tile: Tile, block: int, *arguments, **constants: int) -> None:
+    def long(self, kernel, tile: Tile, block: int, parts: int, *arguments, **constants: int) -> None:
         """Launches a kernel of triton_long.py, a program for each block of `block` tokens a sequence can have."""
         blocks = triton.cdiv(self.max_seqlen, block)
         kernel[(blocks * self.heads * self.sequences,)](
             *arguments, self.heads, self.tokens, blocks,
-            BM=tile.queries, BN=tile.keys, SEGMENTS=self.constants["SEGMENTS"], **constants, **_options(tile),
+            BM=tile.queries, BN=tile.keys, PARTS=parts, SEGMENTS=self.constants["SEGMENTS"], **constants,
+            **_options(tile),
         )  # fmt: skip
 
 
 def attention_triton(
     qkv: torch.Tensor, packing: Packing, tiles: dict[str, Tile] | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """qkv [tokens, 3, heads, 64] -> out [tokens, heads, 64], lse [heads, tokens] in float32, and `placed`.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [heads, tokens] in float32).
 
-    `placed` is what the backward pass reads in place of qkv: qkv with the position applied to queries and keys, or None
-    for qkv itself. `tiles`, which the tuner passes, overrides the tiles that `tiles.pick` chooses.
+    `tiles`, which the tuner passes, overrides the tiles that `tiles.pick` chooses.
     """
     launch = _Launch(qkv, packing, tiles)
     out = qkv.new_empty(launch.tokens, launch.heads, 64)
     lse = qkv.new_empty(launch.heads, launch.tokens, dtype=torch.float32)
-    placed = None
     if launch.nothing:
-        return out, lse, torch.empty_like(launch.qkv) if places_first(qkv, packing) else None
+        return out, lse
     with launch.device:
         table = launch.table()
         arguments = (launch.cu_seqlens, launch.segment_ids, out, lse, launch.scale_log2)
         tile = launch.tiles.get("forward")
         if tile is not None:
-            placed = launch.placed(table)
-            launch.long(forward_kernel, tile, tile.queries, placed, *arguments)
+            placed, parts = launch.placed(table)
+            launch.long(forward_kernel, tile, tile.queries, parts, placed, launch.qkv, *arguments)
         else:
             launch.short(short_forward_kernel, launch.tiles["short_forward"], launch.qkv, table, *arguments)
-    return out, lse, None if placed is launch.qkv else placed
-
-
-def places_first(qkv: torch.Tensor, packing: Packing) -> bool:
-    """Whether the forward pass returns `placed`: for sequences so long that a program does not hold a whole one."""
-    if packing.angles is None:
-        return False
-    return "forward" in pick(_chip(qkv.device), torch.sym_min(packing.max_seqlen, qkv.shape[0]), segments=True)
+    return out, lse
 
 
 def attention_triton_backward(
@@ -138,10 +134,7 @@ def attention_triton_backward(
     packing: Packing,
     tiles: dict[str, Tile] | None = None,
 ) -> torch.Tensor:
-    """The gradient of `qkv` from that of `out` and what the forward returned; `tiles` as in `attention_triton`.
-
-    `qkv` is `placed` where the forward pass returned it.
-    """
+    """The gradient of `qkv` from that of `out` and what the forward returned; `tiles` as in `attention_triton`."""
     launch = _Launch(qkv, packing, tiles)
     grad_qkv = torch.empty_like(launch.qkv)
     if launch.nothing:
@@ -155,10 +148,11 @@ def attention_triton_backward(
         if "dq" in tiles:
             delta = torch.empty_like(lse)
             dq, dkv, rotary = tiles["dq"], tiles["dkv"], launch.constants["ROTARY"]
-            first = (grad, launch.qkv, out, lse, table)
-            launch.long(dq_kernel, dq, dq.queries, *first, *inputs, delta, *scales, ROTARY=rotary)
-            second = (grad, launch.qkv, lse, delta, table)
-            launch.long(dkv_kernel, dkv, dkv.keys, *second, *inputs, *scales, ROTARY=rotary)
+            placed, parts = launch.placed(table)
+            first = (grad, placed, launch.qkv, out, lse, table)
+            launch.long(dq_kernel, dq, dq.queries, parts, *first, *inputs, delta, *scales, ROTARY=rotary)
+            second = (grad, placed, launch.qkv, lse, delta, table)
+            launch.long(dkv_kernel, dkv, dkv.keys, parts, *second, *inputs, *scales, ROTARY=rotary)
         else:
             tile = tiles["short_backward"]
             launch.short(short_backward_kernel, tile, grad, launch.qkv, lse, table, *inputs, *scales)

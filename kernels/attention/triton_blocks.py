@@ -155,11 +155,10 @@ def rotary_table_kernel(angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.c
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def place_kernel(qkv, table, placed, tokens, heads, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
-    """placed [tokens, 3, heads, 64]: qkv with the position applied to queries and keys, and a copy of the values."""
+    """placed [tokens, 2, heads, 64]: the queries and keys of qkv, with the position applied."""
     rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     valid = rows < tokens
     first = tl.program_id(1) * 64
     x = load_rows(qkv + first, rows, valid, heads * 192, True)
-    if tl.program_id(1) < 2 * heads:
-        x = apply_position(x.to(tl.float32), table, rows, valid, ROTARY, False).to(x.dtype)
-    store_rows(placed + first, rows, valid, heads * 192, x)
+    x = apply_position(x.to(tl.float32), table, rows, valid, ROTARY, False)
+    store_rows(placed + first, rows, valid, heads * 128, x)

@@ -102,8 +102,8 @@ def check_member(group: object) -> None:
 def exchange_counts(candidates: Sequence[torch.Tensor], group: dist.ProcessGroup) -> list[list[int]]:
     """For each of `candidates` [rows, dim], its number of rows on each rank.
 
-    The numbers are known to the hosts and travel between them if the group has a backend for CPU tensors, as one made
-    with "cpu:gloo,cuda:nccl" does. Otherwise they go through the GPUs, and the host waits for all that these have to do.
+    The hosts know the numbers, and exchange them directly if the group has a backend for CPU tensors, as one made with
+    "cpu:gloo,cuda:nccl" does. Otherwise they go through the GPUs, and the host waits for all that these have to do.
 
     Raises ValueError on every rank if dimensions or dtypes differ between ranks.
     """

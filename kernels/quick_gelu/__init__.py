@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.quick_gelu.availability import BACKENDS
 from reserve_kernels.quick_gelu.ops import quick_gelu
 
 __all__ = ["bias_quick_gelu"]
@@ -38,7 +37,7 @@ def bias_quick_gelu(x: torch.Tensor, bias: torch.Tensor | None = None, *, backen
         check_tensor("bias", bias, tuple(dict.fromkeys((x.dtype, torch.float32))))
         check_same_device("bias", bias, "x", x)
         if x.dim() == 0:
-            raise ValueError("x must be [..., features] to add a bias to; got a scalar")
+            raise ValueError("x must be [..., features] with a bias; got a scalar")
         if tuple(bias.shape) != (x.shape[-1],):
-            raise ValueError(f"bias must be [features] with x's {x.shape[-1]} features; got {tuple(bias.shape)}")
-    return quick_gelu(x, bias, BACKENDS.choose(backend, x.device, x.dtype).name)
+            raise ValueError(f"bias must be [features] with x's {x.shape[-1]} features; got shape {tuple(bias.shape)}")
+    return quick_gelu(x, bias, backend)

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 
 import torch
 
+from reserve_kernels import native
 from reserve_kernels.backends import Backend, Backends, runs_anywhere
+from reserve_kernels.quick_gelu.native import DTYPES, quick_gelu_native, quick_gelu_native_backward
 from reserve_kernels.quick_gelu.reference import quick_gelu_reference, quick_gelu_reference_backward
 
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
-"""Looked up once, since a compiled call cannot look."""
+"""Looked up once: a look at the file system costs more than a small call."""
 
 
 @dataclass(frozen=True)
 class QuickGeluBackend(Backend):
-    """A back end of bias_quick_gelu: both passes. x, bias and gradients may have any strides."""
+    """A back end of bias_quick_gelu: both passes, of tensors that are not empty and have any strides."""
 
     forward: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
     """(x, bias) -> the result, contiguous, as `quick_gelu_reference`"""
@@ -41,6 +43,15 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+def native_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """None if the native CPU passes run."""
+    if device.type != "cpu":
+        return "it runs on the CPU only"
+    if dtype not in DTYPES:
+        return "it takes float32 and bfloat16 only"
+    return native.cpu_unavailable()
+
+
 def _triton_forward(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     from reserve_kernels.quick_gelu.triton import quick_gelu_triton
 
@@ -58,5 +69,6 @@ def _triton_backward(
 BACKENDS = Backends(
     "bias_quick_gelu",
     QuickGeluBackend("triton", triton_unavailable, _triton_forward, _triton_backward),
+    QuickGeluBackend("native", native_unavailable, quick_gelu_native, quick_gelu_native_backward),
     QuickGeluBackend("reference", runs_anywhere, quick_gelu_reference, quick_gelu_reference_backward),
 )

@@ -7,9 +7,11 @@ import torch
 from reserve_kernels.quick_gelu.availability import BACKENDS
 
 
+# The back end is chosen inside, where no compiler traces the choice.
 @torch.library.custom_op("reserve_kernels::bias_quick_gelu", mutates_args=())
 def quick_gelu(x: torch.Tensor, bias: torch.Tensor | None, backend: str) -> torch.Tensor:
-    return BACKENDS[backend].forward(x, bias)
+    chosen = BACKENDS.choose(backend, x.device, x.dtype)
+    return chosen.forward(x, bias) if x.numel() else x.new_empty(x.shape)
 
 
 @quick_gelu.register_fake
@@ -22,7 +24,9 @@ def quick_gelu_backward(
     grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None, backend: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of x and bias; without a bias an empty tensor stands for its gradient."""
-    grad_x, grad_bias = BACKENDS[backend].backward(grad, x, bias)
+    if not x.numel():
+        return x.new_empty(x.shape), x.new_empty(0) if bias is None else bias.new_zeros(bias.shape)
+    grad_x, grad_bias = BACKENDS.choose(backend, x.device, x.dtype).backward(grad, x, bias)
     return grad_x, x.new_empty(0) if bias is None else grad_bias.to(bias.dtype)
 
 

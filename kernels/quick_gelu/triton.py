@@ -48,11 +48,10 @@ def quick_gelu_triton(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tenso
     """As `quick_gelu_reference`."""
     x = x.contiguous()
     out = torch.empty_like(x)
-    if x.numel():
-        rows, features = _rows_and_features(x)
-        tile = FORWARD.for_features(features)
-        length = tile.rows_of_a_strip(rows, features)
-        _launch(forward_kernel, (x, _bias_or(x, bias), out), (rows, features, length), tile, bias is not None)
+    rows, features = _rows_and_features(x)
+    tile = FORWARD.for_features(features)
+    length = tile.rows_of_a_strip(rows, features)
+    _launch(forward_kernel, (x, _bias_or(x, bias), out), (rows, features, length), tile, bias is not None)
     return out
 
 
@@ -62,8 +61,6 @@ def quick_gelu_triton_backward(
     """As `quick_gelu_reference_backward`."""
     x = x.contiguous()
     grad_x = torch.empty_like(x)
-    if not x.numel():
-        return grad_x, x.new_zeros(0 if bias is None else bias.shape[0], dtype=torch.float32)
     rows, features = _rows_and_features(x)
     tile = BACKWARD.for_features(features)
     length = tile.rows_of_a_strip(rows, features)

@@ -18,7 +18,7 @@ from reserve_kernels.registry import OPS
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("cuda_resources.json")
 ARCHITECTURES = ("80", "90a", "100")
-SOURCES = {op.folder: ROOT / "csrc" / op.folder / f"{op.folder}_cuda.cu" for op in OPS if op.native}
+SOURCES = {op.folder: ROOT / "csrc" / op.folder / f"{op.folder}_cuda.cu" for op in OPS if op.native_cuda}
 # The part of the mangled name by which to recognise each instantiation of a kernel, and its name in the table. Points,
 # hop length and bands determine log-mel's shared memory, which the library computes.
 LOG_MEL = {

@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
-from reserve_kernels.attention import tiles, triton_blocks, triton_long, triton_short
+from reserve_kernels.attention import triton_blocks, triton_long, triton_short
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.triton import attention_triton, attention_triton_backward
 
@@ -86,13 +86,14 @@ def launch(lengths, heads):
     qkv = torch.randn(tokens, 3, heads, 64).bfloat16()
     cu = torch.tensor([0, *lengths]).cumsum(0).int()
     packing = Packing(cu, max(lengths), torch.randn(tokens, 16), None, "reserve", 0.125)
-    out, lse, placed = attention_triton(qkv, packing)
-    attention_triton_backward(torch.randn_like(out), qkv if placed is None else placed, out, lse, packing)
+    out, lse = attention_triton(qkv, packing)
+    attention_triton_backward(torch.randn_like(out), qkv, out, lse, packing)
     return qkv
 
 
 SHORT = ["rotary_table_kernel", "short_forward_kernel", "rotary_table_kernel", "short_backward_kernel"]
-LONG = ["rotary_table_kernel", "place_kernel", "forward_kernel", "rotary_table_kernel", "dq_kernel", "dkv_kernel"]
+PLACE = ["rotary_table_kernel", "place_kernel"]
+LONG = [*PLACE, "forward_kernel", *PLACE, "dq_kernel", "dkv_kernel"]
 
 
 @pytest.mark.parametrize(("lengths", "expected"), [([31, 17], SHORT), ([303, 417], LONG)], ids=["short", "long"])

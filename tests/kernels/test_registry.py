@@ -26,8 +26,10 @@ def missing(op: Op, root: Path) -> list[str]:
     wanted += [f"docs/kernels/{op.folder}.md", f"benchmarks/{op.benchmark}.py"]
     wanted += [f"tests/kernels/test_{op.folder}.py", f"tests/kernels/test_{op.folder}_cuda.py"]
     if op.native:
-        wanted += [f"csrc/{op.folder}/{op.folder}_{kind}" for kind in ("cpu.cpp", "cuda.cu", "emulated.cpp")]
-        wanted += [f"csrc/fuzz/{op.folder}_fuzz.cpp", f"kernels/{op.folder}/native.py"]
+        wanted += [f"csrc/{op.folder}/{op.folder}_cpu.cpp", f"csrc/fuzz/{op.folder}_fuzz.cpp"]
+        wanted += [f"kernels/{op.folder}/native.py"]
+    if op.native_cuda:
+        wanted += [f"csrc/{op.folder}/{op.folder}_{kind}" for kind in ("cuda.cu", "emulated.cpp")]
     if op.triton:
         wanted += [f"kernels/{op.folder}/triton.py", f"tests/kernels/triton_cases/{op.folder}.py"]
         wanted += [f"tests/kernels/interpreted/test_{op.folder}.py"]
@@ -42,14 +44,19 @@ def test_what_the_table_points_to_exists(op):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    op = Op("an_op", "op", benchmark="op", gpu_share=1, native=True, triton=True)
+    op = Op("an_op", "op", benchmark="op", gpu_share=1, native=True, native_cuda=True, triton=True)
     (tmp_path / "kernels" / "op").mkdir(parents=True)
     for name in FURNITURE[1:]:
         (tmp_path / "kernels" / "op" / name).touch()
     found = missing(op, tmp_path)
     assert found[0] == "kernels/op/__init__.py"
     assert "kernels/op/ops.py" not in found
-    assert {"benchmarks/op.py", "csrc/fuzz/op_fuzz.cpp", "tests/kernels/triton_cases/op.py"} <= set(found)
+    assert {
+        "benchmarks/op.py",
+        "csrc/fuzz/op_fuzz.cpp",
+        "csrc/op/op_cuda.cu",
+        "tests/kernels/triton_cases/op.py",
+    } <= set(found)
 
 
 def test_every_folder_is_an_op_of_the_table():
@@ -61,6 +68,7 @@ def test_every_folder_is_an_op_of_the_table():
     ("place", "pattern", "kind"),
     [
         ("csrc/fuzz", "(.*)_fuzz.cpp", "native"),
+        ("csrc", r"(.*)/\1_cuda.cu", "native_cuda"),
         ("kernels", "(.*)/native.py", "native"),
         ("kernels", "(.*)/triton.py", "triton"),
         ("tests/kernels/triton_cases", "(?!__init__)(.*).py", "triton"),
@@ -74,7 +82,7 @@ def test_what_exists_is_in_the_table(place, pattern, kind):
 
 
 def test_resource_tables_have_every_op():
-    kinds = {"cuda": "native", "triton": "triton"}
+    kinds = {"cuda": "native_cuda", "triton": "triton"}
     for name, kind in kinds.items():
         table = json.loads((TABLES / f"{name}_resources.json").read_text("utf-8"))
         assert table["kernels"].keys() == {op.folder for op in OPS if getattr(op, kind)}

@@ -30,13 +30,13 @@ def cases(architecture: int) -> Iterator[Case]:
     picked = {choice for chosen in tiles.CHOSEN[chips].values() for choice in chosen.items()}
     for kernel, candidates in tiles.CANDIDATES[chips].items():
         for tile in candidates:
-            # The forward kernel gets queries and keys to which the position has been applied.
-            for rotary in ("no position",) if kernel == "forward" else POSITIONS:
+            # The forward kernel reads queries and keys to which either position has been applied.
+            for rotary in ("no position", "reserve") if kernel == "forward" else POSITIONS:
                 # With segment ids the tuner's choices do not count.
                 for segments in (False, True) if (kernel, tile) in picked else (False,):
-                    quick = (kernel, tile) in picked and (kernel == "forward" or rotary == "reserve") and not segments
+                    quick = (kernel, tile) in picked and rotary == "reserve" and not segments
                     yield _case(kernel, tile, "bf16", rotary, segments, quick)
-            yield _case(kernel, tile, "fp16", "no position" if kernel == "forward" else "reserve", False, False)
+            yield _case(kernel, tile, "fp16", "reserve", False, False)
 
 
 def _case(kernel: str, tile: tiles.Tile, dtype: str, rotary: str, segments: bool, quick: bool) -> Case:
@@ -44,7 +44,7 @@ def _case(kernel: str, tile: tiles.Tile, dtype: str, rotary: str, segments: bool
     if kernel in tiles.SHARED:
         constants |= {"B": tile.queries, "MOST": triton_short.MOST_IN_A_TILE}
     else:
-        constants |= {"BM": tile.queries, "BN": tile.keys}
+        constants |= {"BM": tile.queries, "BN": tile.keys, "PARTS": 3 if rotary == "no position" else 2}
     types = {
         **dict.fromkeys(("grad", "qkv", "placed", "out", "grad_qkv"), f"*{dtype}"),
         **dict.fromkeys(("lse", "delta"), "*fp32"),
@@ -55,7 +55,6 @@ def _case(kernel: str, tile: tiles.Tile, dtype: str, rotary: str, segments: bool
         **dict.fromkeys(("heads", "tokens", "blocks", "sequences", "group"), "i32"),
     }
     shape = f"{tile.queries}x{tile.keys}, {tile.warps} warps, {tile.stages} stages"
-    position = "" if kernel == "forward" else f", {rotary}"
-    name = f"{kernel}, {shape}, {dtype}{position}{', segments' if segments else ''}"
+    name = f"{kernel}, {shape}, {dtype}, {rotary}{', segments' if segments else ''}"
     unaligned = frozenset(triton_blocks.UNALIGNED)
     return Case(name, KERNELS[kernel], types, constants, tile.warps, tile.stages, unaligned, quick=quick)

@@ -24,7 +24,7 @@ from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
 from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
-from reserve.train.precision import autocast
+from reserve.train.precision import autocast, training_dtype
 from reserve_kernels import contrastive_loss, rotary_attention
 
 SMALL = Config(
@@ -106,6 +106,11 @@ class Step:
         set_learning_rate(self.optimizer, self.steps, self.config.optimizer)
         self.steps += 1
         return train_step(self.loss, self.optimizer, [self.batch], self.config, self.ranks)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the step computes in."""
+        return training_dtype(self.config.train, self.ranks.device)
 
     @property
     def flops(self) -> int:

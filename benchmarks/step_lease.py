@@ -38,7 +38,6 @@ from benchmarks.step_profile import host_wait_places, kernel_table
 from reserve.config import Config
 from reserve.model.transformer import Mlp, Transformer
 from reserve.train.compilation import compile_layers
-from reserve.train.precision import training_dtype
 
 CONFIGS = {"small": SMALL, "base": BASE, "large": LARGE}
 WARM_UP, ROUNDS, FEWEST_ROUNDS = 3, 8, 3
@@ -127,8 +126,9 @@ def _padded(bench: Bench, _: ExitStack, *, compiled: bool = False) -> list[Step]
     model = PaddedModel(bench.step.model)
     if compiled:
         model.compile_layers()
-    dtype = training_dtype(bench.config.train, bench.device)
-    return [bench.step.variant(model.loss, padded_batch(batch, bench.config, dtype)) for batch in bench.batches]
+    return [
+        bench.step.variant(model.loss, padded_batch(batch, bench.config, bench.step.dtype)) for batch in bench.batches
+    ]
 
 
 Make = Callable[[Bench, ExitStack], list[Step]]

@@ -62,8 +62,8 @@ def _as_the_trainer(step: Step) -> Step:
 
 
 def _padded(step: Step, compilation: str = "") -> Step:
-    model, half = PaddedModel(step.model), step.config.train.precision == "bfloat16"
-    batch = padded_batch(step.batch.to("cpu"), step.config, torch.bfloat16 if half else torch.float32)
+    model = PaddedModel(step.model)
+    batch = padded_batch(step.batch.to("cpu"), step.config, step.dtype)
     if not compilation:
         return step.variant(model.loss, batch)
     _need_compiler(step)
@@ -81,10 +81,9 @@ def _need_compiler(step: Step) -> None:
 
 def _with_ops(step: Step, *, attention: str, contrastive: str = "reference") -> Step:
     """Our model, not compiled, with other back ends."""
-    dtype = torch.bfloat16 if step.config.train.precision == "bfloat16" else torch.float32
     for op, backend in (("rotary_attention", attention), ("contrastive_loss", contrastive)):
         chosen = (op, backend, step.ranks.device.type)
-        reasons = [s.reason for s in backends(dtype) if (s.op, s.backend, s.device) == chosen and s.reason]
+        reasons = [s.reason for s in backends(step.dtype) if (s.op, s.backend, s.device) == chosen and s.reason]
         if reasons:
             raise Missing(reasons[0])
 
@@ -166,7 +165,8 @@ def _contender(step: Step, name: str, details: dict[str, Any]) -> Contender:
 
 
 def _measured(case: Case, device: str, peaks: dict[str, int], limits: Callable[[], dict[str, float]]) -> Measured:
-    step, half = case.step(device), case.config.train.precision == "bfloat16"
+    step = case.step(device)
+    half = step.dtype == torch.bfloat16
     measured = measure(
         {
             name: functools.partial(_contender, step, name, {"peak_extra_bytes": peaks[name]} if name in peaks else {})

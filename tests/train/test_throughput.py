@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+from reserve.errors import BadInput
 from reserve.model.flops import Workload
 from reserve.train import throughput
 from reserve.train.distributed import Ranks
@@ -46,9 +47,13 @@ def test_rates_are_over_the_time_since_the_last_line(clock):
 
 def test_waiting_counts_although_loading_fails(clock):
     counted = Throughput(CPU, torch.float32)
-    with pytest.raises(StopIteration), counted.waiting():
+
+    def load() -> None:
         clock[0] += 2.0
-        next(iter(()))
+        raise BadInput("damaged")
+
+    with pytest.raises(BadInput), counted.waiting():
+        load()
     clock[0] += 2.0
     assert counted.since_last()["seconds_waiting"] == 2.0
 

@@ -165,7 +165,9 @@ def step_flops(model: MerlotReserve, batch: PretrainBatch) -> int:
     """FLOPs that a training step on `batch` needs, the loss's logits included; see `ForwardCounter`."""
     counter = ForwardCounter(model)
     try:
-        pairs = pretrain_pairs(model, batch)
+        # Layers that were compiled before do not call the counter's hooks.
+        with torch.compiler.set_stance("force_eager"):
+            pairs = pretrain_pairs(model, batch)
     finally:
         counter.remove()
     losses = sum(6 * len(p.x) * (len(p.y) + (0 if p.y_extra is None else len(p.y_extra))) * p.x.shape[1] for p in pairs)

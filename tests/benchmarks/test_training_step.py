@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from benchmarks.interleaved import Missing
-from benchmarks.step_cases import SMALL, Step, random_batch
+from benchmarks.step_cases import SMALL, Step, random_batch, step_flops
 from benchmarks.training_step import CPU_CASES, CUDA_CASES, WAYS
 from reserve.model.transformer import Layer
 
@@ -29,6 +29,15 @@ def test_compiled_layers_do_not_reach_ways_without_compilation(step, name):
     assert counter.frame_count > 0
     for a, b in zip(uncompiled, compiled, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_compiled_layers_count_their_flops(step):
+    before = step_flops(step.model, step.batch)
+    for module in step.model.modules():
+        if isinstance(module, Layer):
+            module.compile(backend="eager", dynamic=True)
+    step()
+    assert step_flops(step.model, step.batch) == before
 
 
 def test_ways_that_cannot_run_say_why(step):

@@ -8,7 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from benchmarks.report import bars, resources, tables
+from benchmarks.report import bars, resources, steps, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
 from reserve_kernels.registry import OPS
@@ -40,7 +40,11 @@ derive them.
 def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every generated page, by path."""
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
-    places = {"measured bars": bars.measured_table(machines)}
+    places = {
+        "measured bars": bars.measured_table(machines),
+        f"bars of {steps.OP}": bars.table(machines, steps.OP),
+        f"variants of {steps.OP}": tables.step_variants(machines),
+    }
     for op in (op.name for op in OPS):
         places[f"bars of {op}"] = bars.table(machines, op)
         places[f"figures of {op}"] = _op_figures(machines, op)

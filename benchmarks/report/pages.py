@@ -33,7 +33,7 @@ divided by the median. Extra memory is the growth of the peak during the call, g
 
 `make bench SAVE=1` measures this machine, and `make gpu` a GPU machine; see `python -m benchmarks --help`. A case on a
 GPU is named after the card. The targets on a GPU are for an H100; the pages of [kernels](kernels/attention.md#bars)
-derive them.
+derive them. [The training step](kernels/step.md) says where its time and memory go.
 """
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.interleaved import OURS, limit_seconds
 from benchmarks.machine import threads_label
+from benchmarks.report import steps
 from benchmarks.report.results import Case, Machine
 
 NOT_MEASURED = "not measured"
@@ -138,7 +139,7 @@ def _quick_gelu() -> list[Bar]:
 
 
 def _training_step() -> list[Bar]:
-    op, compiled = "training step", "padded, compiled"
+    op, compiled = steps.OP, "padded, compiled"
     on_gpu = f"{op}, {GPU}, base, 16 examples"
     on_cpu = [
         f"{op}, CPU, {threads_label(threads)}, {case}"
@@ -162,14 +163,24 @@ def table(machines: list[Machine], op: str | None = None) -> str:
 
 
 def measured_table(machines: list[Machine]) -> str:
-    """The targets that were measured, and a line that names the others."""
-    measured = [bar for bar in BARS if bar.value(machines) is not None]
-    cases: dict[str, list[str]] = {}
+    """The measured targets, a row for each case, and a line that names the others."""
+    rows = ["| op | case | measured, and the bar |", "| --- | --- | --- |"]
+    measured = {bar.group: bar for bar in BARS if bar.value(machines) is not None}
+    others: dict[str, list[str]] = {}
     for bar in BARS:
-        if bar not in measured and _case(bar) not in cases.setdefault(bar.op, []):
-            cases[bar.op].append(_case(bar))
-    others = ", ".join(f"{op} ({'; '.join(named)})" for op, named in cases.items() if named)
-    return _rows(measured, machines) + (f"\n\nNot measured: {others}." if others else "")
+        if bar.value(machines) is None:
+            name = f"{_case(bar)}: {bar.what}" if bar.group in measured else _case(bar)
+            if name not in others.setdefault(bar.op, []):
+                others[bar.op].append(name)
+    for group, first in measured.items():
+        figures = [
+            f"{bar.what} {found[1]:.3g} ({bar.bound}: {_verdict(bar, found[1])})"
+            for bar in BARS
+            if bar.group == group and (found := bar.value(machines)) is not None
+        ]
+        rows.append(f"| {first.op} | {_case(first)} | {', '.join(figures)} |")
+    rest = ", ".join(f"{op} ({'; '.join(named)})" for op, named in others.items())
+    return "\n".join(rows) + (f"\n\nNot measured: {rest}." if rest else "")
 
 
 def _rows(bars: list[Bar], machines: list[Machine]) -> str:
@@ -177,9 +188,13 @@ def _rows(bars: list[Bar], machines: list[Machine]) -> str:
     for bar in bars:
         found = bar.value(machines)
         measured = NOT_MEASURED if found is None else f"{found[1]:.3g}"
-        verdict = "" if found is None else "met" if bar.met(found[1]) else "**missed**"
+        verdict = "" if found is None else _verdict(bar, found[1])
         rows.append(f"| {bar.op} | {_case(bar)} | {bar.what} | {bar.bound} | {measured} | {verdict} |")
     return "\n".join(rows)
+
+
+def _verdict(bar: Bar, value: float) -> str:
+    return "met" if bar.met(value) else "**missed**"
 
 
 def _case(bar: Bar) -> str:

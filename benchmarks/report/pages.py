@@ -8,7 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from benchmarks.report import bars, resources, tables
+from benchmarks.report import bars, resources, steps, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
 from reserve_kernels.registry import OPS
@@ -33,14 +33,18 @@ divided by the median. Extra memory is the growth of the peak during the call, g
 
 `make bench SAVE=1` measures this machine, and `make gpu` a GPU machine; see `python -m benchmarks --help`. A case on a
 GPU is named after the card. The targets on a GPU are for an H100; the pages of [kernels](kernels/attention.md#bars)
-derive them.
+derive them. [The training step](kernels/step.md) says where its time and memory go.
 """
 
 
 def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every generated page, by path."""
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
-    places = {"measured bars": bars.measured_table(machines)}
+    places = {
+        "measured bars": bars.measured_table(machines),
+        f"bars of {steps.OP}": bars.table(machines, steps.OP),
+        f"variants of {steps.OP}": tables.step_variants(machines),
+    }
     for op in (op.name for op in OPS):
         places[f"bars of {op}"] = bars.table(machines, op)
         places[f"figures of {op}"] = _op_figures(machines, op)

@@ -1,4 +1,4 @@
-"""Loads the results of pytest-benchmark as cases with their implementations."""
+"""Loads the results of pytest-benchmark and step_lease as cases with their implementations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.interleaved import OURS
+from benchmarks.report import steps
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -86,6 +87,8 @@ def _machine(folder: Path) -> Machine:
     runs, cases = {}, []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text("utf-8"))
+        if "variants" in record:
+            record = steps.as_record(record)
         if "benchmarks" not in record:
             continue
         found = list(_cases(folder.name, record.pop("benchmarks")))

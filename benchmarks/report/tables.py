@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.interleaved import OURS, limit_seconds
+from benchmarks.report import steps
 from benchmarks.report.results import Case, Machine
 
 
@@ -71,4 +72,28 @@ def op_table(cases: list[Case]) -> str:
                 f"| {seconds(timing.median)} | {seconds(timing.low)} – {seconds(timing.high)} | {faster} | {share} "
                 f"| {'' if peak is None else size(peak)} |"
             )
+    return "\n".join(rows)
+
+
+def step_variants(machines: list[Machine]) -> str:
+    """The variants of each training step that was profiled: time by the clock, time of the kernels, memory."""
+    profiled = [(machine, case) for machine in machines for case in machine.cases if "gpu_seconds" in case.facts]
+    return "\n\n".join(
+        f"{machine.title}, {case.label.partition(', ')[2]}:\n\n{_step_table(case)}" for machine, case in profiled
+    )
+
+
+def _step_table(case: Case) -> str:
+    rows = [
+        "| variant | step, median | quartiles | fastest | kernels | MFU by step | MFU by kernels | peak memory |",
+        "| --- " * 8 + "|",
+    ]
+    least = limit_seconds(case.facts) or 0.0
+    for name, timing in case.timings.items():
+        kernels = timing.info["gpu_seconds"]
+        rows.append(
+            f"| {f'**{steps.SHIPPED}**' if name == OURS else name} | {seconds(timing.median)} "
+            f"| {seconds(timing.low)} – {seconds(timing.high)} | {seconds(timing.fastest)} | {seconds(kernels)} "
+            f"| {least / timing.median:.0%} | {least / kernels:.0%} | {size(timing.info['peak_bytes'])} |"
+        )
     return "\n".join(rows)

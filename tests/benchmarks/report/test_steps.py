@@ -55,9 +55,9 @@ def test_the_shipped_variant_is_ours_and_a_variant_without_times_is_left_out(mac
 
 def test_the_bars_take_the_session_without_a_note(machines):
     rows = bars.table(machines, steps.OP).splitlines()[2:]
-    assert [row.split(" | ")[2:] for row in rows] == [
-        ["MFU", "at least 0.5", "0.455", "**missed** |"],
+    assert [row.split(" | ")[2:] for row in rows if bars.GPU in row] == [
         ["speed against padded, compiled layers", "at least 1.15", "1", "**missed** |"],
+        ["MFU", "at least 0.5", "0.455", "**missed** |"],
     ]
 
 

@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda", "all"), default="cpu", help="default: cpu")
     parser.add_argument("--filter", metavar="EXPRESSION", help="run only tests that match, as pytest -k")
     parser.add_argument("--peers", metavar="REGEX", help="run only ours and the peers whose names match")
+    parser.add_argument("--slow", action="store_true", help="also the cases that take many minutes each")
     parser.add_argument("--list", action="store_true", help="list the tests that would run, and stop")
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see whether it runs; cannot be saved")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write NAME.json of each benchmark there")
@@ -81,7 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
     statuses = []
     for name in options.names or BENCHMARKS:
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", f"benchmarks/{name}.py", *pytest_arguments]
-        command += {"cpu": ["-m", "not gpu"], "cuda": ["-m", "gpu"], "all": []}[options.device]
+        chosen = {"cpu": ["not gpu"], "cuda": ["gpu"], "all": []}[options.device]
+        chosen += [] if options.slow else ["not slow"]
+        command += ["-m", " and ".join(chosen)] if chosen else []
         command += ["-k", options.filter] if options.filter else []
         command += ["--peers", options.peers] if options.peers else []
         command += ["--collect-only"] if options.list else ["--quick"] if options.quick else []

@@ -1,4 +1,4 @@
-"""Training steps on random batches, with our ops or other back ends, and the FLOPs that a step needs."""
+"""Training steps on random batches, with our ops or other back ends."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from typing import Any, Self
 from unittest import mock
 
 import torch
-from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve.model import transformer
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.transformer import HEAD_SIZE, Attention, Mlp
 from reserve.tasks.pretrain import objective
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.dataset import collate
-from reserve.tasks.pretrain.objective import pretrain_pairs
 from reserve.tasks.pretrain.random_examples import RandomExamples
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
 from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
+from reserve.train.precision import autocast, training_dtype
 from reserve_kernels import contrastive_loss, rotary_attention
 
 SMALL = Config(
@@ -79,7 +77,7 @@ def replaced_ops(attention: str, contrastive: str) -> Iterator[None]:
 
 
 def made_on(device: torch.device, config: Config) -> MerlotReserve:
-    """The model, its weights drawn on the device: on the host that takes a minute, and more for the large model."""
+    """The model, its weights drawn on the device: on the host that takes several seconds."""
     torch.manual_seed(0)
     with device:
         return MerlotReserve(config.model)
@@ -107,66 +105,24 @@ class Step:
     def __call__(self) -> dict[str, torch.Tensor]:
         set_learning_rate(self.optimizer, self.steps, self.config.optimizer)
         self.steps += 1
-        return train_step(self.loss, self.optimizer, self.batch, self.config, self.ranks)
+        return train_step(self.loss, self.optimizer, [self.batch], self.config, self.ranks)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the step computes in."""
+        return training_dtype(self.config.train, self.ranks.device)
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of the step, see `reserve.model.flops`."""
+        return self.task.workload(self.batch).flops
 
     def _own_loss(self, batch: PretrainBatch) -> Loss:
         return self.task.loss(self.model, batch, None)
 
     def loss_and_gradient(self) -> list[torch.Tensor]:
         """The loss and the norm of its gradient for each parameter; it does not change the weights."""
-        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16"):
+        with autocast(self.config.train, self.ranks.device):
             loss = self.loss(self.batch).total
         gradients = torch.autograd.grad(loss, list(self.model.parameters()))
         return [loss.detach(), torch.stack([gradient.norm() for gradient in gradients])]
-
-
-class ForwardCounter:
-    """FLOPs of the matrix products of a forward and backward pass, counted while the forward pass runs.
-
-    It counts linear layers, and attention between tokens that attend to each other. It does not count norms,
-    activations, pooling, the optimiser, recomputation or padding.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.flops = 0
-        hooks: dict[type[nn.Module], Callable[..., None]] = {
-            nn.Linear: self._linear,
-            Attention: self._attention,
-            Mlp: self._mlp,
-        }
-        self._handles = [
-            module.register_forward_pre_hook(hook)
-            for module in model.modules()
-            for kind, hook in hooks.items()
-            if isinstance(module, kind)
-        ]
-
-    def _mlp(self, module: Mlp, args: tuple[torch.Tensor]) -> None:
-        # Its first layer is no call of a module, since the activation adds the bias.
-        self._linear(module.intermediate, args)
-
-    def _linear(self, module: nn.Linear, args: tuple[torch.Tensor]) -> None:
-        rows = args[0].numel() // module.in_features
-        # Forward, the weights' gradient, and the input's if it has one.
-        passes = 2 + args[0].requires_grad
-        self.flops += passes * 2 * rows * module.in_features * module.out_features
-
-    def _attention(self, module: Attention, args: tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]) -> None:
-        lengths = args[1].diff().double()
-        heads = module.projection.in_features // HEAD_SIZE
-        self.flops += int(14 * HEAD_SIZE * heads * lengths.square().sum())
-
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-def step_flops(model: MerlotReserve, batch: PretrainBatch) -> int:
-    """FLOPs that a training step on `batch` needs, the loss's logits included; see `ForwardCounter`."""
-    counter = ForwardCounter(model)
-    try:
-        pairs = pretrain_pairs(model, batch)
-    finally:
-        counter.remove()
-    losses = sum(6 * len(p.x) * (len(p.y) + (0 if p.y_extra is None else len(p.y_extra))) * p.x.shape[1] for p in pairs)
-    return counter.flops + losses

@@ -33,7 +33,7 @@ from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.interleaved import Missing, WallClock, largest_relative_difference
 from benchmarks.machine import cpu_limits, describe
 from benchmarks.padded_model import PaddedModel, padded_batch
-from benchmarks.step_cases import BASE, LARGE, SMALL, Step, random_batch, step_flops
+from benchmarks.step_cases import BASE, LARGE, SMALL, Step, random_batch
 from benchmarks.step_profile import host_wait_places, kernel_table
 from reserve.config import Config
 from reserve.model.transformer import Mlp, Transformer
@@ -65,14 +65,11 @@ class Bench:
 
     def facts(self) -> dict[str, Any]:
         limits = cuda_limits() if self.on_cuda else cpu_limits(torch.get_num_threads())
-        half = self.config.train.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            flops = step_flops(self.step.model, self.step.batch)
         return {
             "machine": describe(),
             "examples": self.examples,
             "tokens": [_tokens(batch) for batch in self.batches],
-            "flops": flops,
+            "flops": self.step.flops,
             **limits,
         }
 
@@ -129,8 +126,9 @@ def _padded(bench: Bench, _: ExitStack, *, compiled: bool = False) -> list[Step]
     model = PaddedModel(bench.step.model)
     if compiled:
         model.compile_layers()
-    dtype = torch.bfloat16 if bench.config.train.precision == "bfloat16" else torch.float32
-    return [bench.step.variant(model.loss, padded_batch(batch, bench.config, dtype)) for batch in bench.batches]
+    return [
+        bench.step.variant(model.loss, padded_batch(batch, bench.config, bench.step.dtype)) for batch in bench.batches
+    ]
 
 
 Make = Callable[[Bench, ExitStack], list[Step]]

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.cuda import cuda_limits
 from benchmarks.machine import cpu_limits, describe
-from benchmarks.step_cases import BASE, LARGE, SMALL, made_on, step_flops
+from benchmarks.step_cases import BASE, LARGE, SMALL, made_on
 from reserve.config import Config, OptimizerConfig
 from reserve.data.loader import BatchSampler, training_loader
 from reserve.model.merlot_reserve import MerlotReserve
@@ -74,7 +74,7 @@ def timed_steps(
         batch = next(batches)
         waited = time.perf_counter() - start
         set_learning_rate(optimizer, step, config.optimizer)
-        values = train_step(loss, optimizer, batch, config, ranks)
+        values = train_step(loss, optimizer, [batch], config, ranks)
         losses = {name: float(value) for name, value in values.items()}  # waits for the device
         step += 1
         yield {"step": step, **losses, "seconds": time.perf_counter() - start, "waited": waited}
@@ -118,8 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     collate = Pretrain.of(config).collate
     loader = training_loader(examples, sampler, collate, num_workers=options.workers, pin_memory=device.type == "cuda")
     batches = iter(loader)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
-        flops = step_flops(model, next(batches).to(device))
+    flops = Pretrain.of(config).workload(next(batches)).flops
     lines = []
     with (options.out / "training.jsonl").open("w", encoding="utf-8") as log:
         for line in timed_steps(model, batches, config, device, time.perf_counter() + 60 * options.minutes):

@@ -1,20 +1,22 @@
-"""A whole training step on random batches: the model with our ops, and with other back ends.
+"""A whole training step on random batches: the model as the trainer runs it, with other back ends, and padded.
 
-All share one model, since several would not fit a GPU. The learning rate is 0, which does not change the optimiser's
-cost, so that loss and gradients are compared at the same weights. Loading the batch is not part of the step. FLOPs are
-the necessary ones, see `step_cases.ForwardCounter`; divided by the rate of a matrix product in the same run they give
-the utilisation.
+All share one model and optimiser (BF16AdamW), since several would not fit a GPU. The learning rate is 0, which does not
+change the optimiser's cost, so that loss and gradients are compared at the same weights. Loading the batch, and padding
+it for the padded model, is not part of the step. FLOPs are the necessary ones, see `reserve.model.flops`; divided
+by the rate of a matrix product in the same run they give the utilisation.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 
+from benchmarks import machine
 from benchmarks.cuda import EventClock, cuda_label, cuda_limits, peak_extra_bytes
 from benchmarks.interleaved import (
     OURS,
@@ -25,92 +27,205 @@ from benchmarks.interleaved import (
     measure,
     publish,
     replayed,
+    selected,
 )
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
-from benchmarks.step_cases import BASE, LARGE, SMALL, Step, random_batch, replaced_ops, step_flops
+from benchmarks.padded_model import PaddedModel, padded_batch
+from benchmarks.step_cases import BASE, GOLDEN, LARGE, SMALL, Step, random_batch, replaced_ops
 from reserve.config import Config
+from reserve.tasks.task import Loss
+from reserve.train.compilation import compile_layers, compiler_fault
 from reserve_kernels import backends
 
 OP = "training step"
-CPU_EXAMPLES = 8
-CUDA_CASES = {"base, 16 examples": (BASE, 16), "base, 24 examples": (BASE, 24), "large, 6 examples": (LARGE, 6)}
-"""Sized for a GPU of 141 GB: an example of the base model saves 3.3 GB for the backward pass, counted on a CPU with
-autocast to bfloat16, and one of the large model about 2.5 times that, by its sizes."""
-# Attention, loss.
-CPU_OPS = {
-    "SDPA, dense loss": ("sdpa", "reference"),
-    "plain PyTorch ops (reference)": ("reference", "reference"),
+
+
+def _eager(step: Step) -> Step:
+    """Without compilation, although another way may have compiled the model's layers."""
+
+    def loss(batch: Any) -> Loss:
+        with torch.compiler.set_stance("force_eager"):
+            return step.loss(batch)
+
+    return step.variant(loss, step.batch)
+
+
+def _compiled_layers(step: Step) -> Step:
+    _need_compiler(step)
+    compile_layers(step.model, "layers", step.ranks.device)
+    return step
+
+
+def _as_the_trainer(step: Step) -> Step:
+    """With the default of `train.compile`."""
+    return step if compile_layers(step.model, "auto", step.ranks.device) else _eager(step)
+
+
+def _padded(step: Step, compilation: str = "") -> Step:
+    model = PaddedModel(step.model)
+    batch = padded_batch(step.batch.to("cpu"), step.config, step.dtype)
+    if not compilation:
+        return step.variant(model.loss, batch)
+    _need_compiler(step)
+    if compilation == "whole":
+        return step.variant(torch.compile(model.loss, dynamic=False), batch)
+    model.compile_layers()
+    return step.variant(model.loss, batch)
+
+
+def _need_compiler(step: Step) -> None:
+    fault = compiler_fault(step.ranks.device.type)
+    if fault is not None:
+        raise Missing(f"torch.compile does not work here: {fault}")
+
+
+def _with_ops(step: Step, *, attention: str, contrastive: str = "reference") -> Step:
+    """Our model, not compiled, with other back ends."""
+    for op, backend in (("rotary_attention", attention), ("contrastive_loss", contrastive)):
+        chosen = (op, backend, step.ranks.device.type)
+        reasons = [s.reason for s in backends(step.dtype) if (s.op, s.backend, s.device) == chosen and s.reason]
+        if reasons:
+            raise Missing(reasons[0])
+
+    def loss(batch: Any) -> Loss:
+        with replaced_ops(attention, contrastive):
+            return step.loss(batch)
+
+    return _eager(step.variant(loss, step.batch))
+
+
+COMPILED, PADDED, PADDED_COMPILED = "reserve, compiled layers", "padded", "padded, compiled"
+WAYS: dict[str, Callable[[Step], Step]] = {
+    OURS: _as_the_trainer,
+    COMPILED: _compiled_layers,
+    "reserve, not compiled": _eager,
+    PADDED: _padded,
+    PADDED_COMPILED: functools.partial(_padded, compilation="whole"),
+    "padded, compiled layers": functools.partial(_padded, compilation="layers"),
+    "varlen attention, dense loss": functools.partial(_with_ops, attention="varlen"),
+    "flash-attn, dense loss": functools.partial(_with_ops, attention="flash_attn"),
+    "SDPA, dense loss": functools.partial(_with_ops, attention="sdpa"),
+    "plain PyTorch ops (reference)": functools.partial(_with_ops, attention="reference"),
 }
-CUDA_OPS = {
-    "varlen attention, dense loss": ("varlen", "reference"),
-    "flash-attn, dense loss": ("flash_attn", "reference"),
-    "SDPA, dense loss": ("sdpa", "reference"),
+"""How to turn a step of our model into that of an implementation. The padded model as a whole compiles to a faster step
+on a CPU than its layers do, but takes minutes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch of `examples`, the peers of its steps, and for how many rounds they are timed."""
+
+    config: Config
+    examples: int
+    peers: tuple[str, ...] = (COMPILED, PADDED, PADDED_COMPILED)
+    rounds: int = 9
+    slow: bool = False
+    memory: bool = False
+    """Whether the peak is measured on a CPU, which takes a process for each implementation."""
+
+    def step(self, device: str) -> Step:
+        """Its step after the first one, which allocates the optimiser's moments."""
+        still = replace(self.config, optimizer=replace(self.config.optimizer, learning_rate=0.0))
+        step = Step(still, random_batch(still, self.examples), torch.device(device))
+        step()
+        return step
+
+
+FLOAT32_BASE = replace(BASE, train=replace(BASE.train, precision="float32"))
+FOUR_LAYERS = replace(BASE.model, vit_num_layers=4, audio_num_layers=4, joint_num_layers=4)
+HALF_GOLDEN = replace(GOLDEN, train=replace(GOLDEN.train, precision="bfloat16"))
+CPU_THREADS = (1, 2)
+DEMO_PEERS = (COMPILED, PADDED, PADDED_COMPILED, "SDPA, dense loss", "plain PyTorch ops (reference)")
+CPU_CASES = {
+    "demo, 8 examples": Case(SMALL, 8, DEMO_PEERS, memory=True),
+    "golden model, 2 examples": Case(GOLDEN, 2),
+    "golden model, 2 examples, bfloat16": Case(HALF_GOLDEN, 2),
+    "four base layers, 1 example": Case(replace(FLOAT32_BASE, model=FOUR_LAYERS), 1, rounds=3, memory=True),
+    "base, 1 example": Case(FLOAT32_BASE, 1, (PADDED, PADDED_COMPILED), rounds=3, slow=True),
 }
+CUDA_PEERS = (
+    "reserve, not compiled",
+    PADDED,
+    "padded, compiled layers",
+    PADDED_COMPILED,
+    "varlen attention, dense loss",
+    "flash-attn, dense loss",
+    "SDPA, dense loss",
+)
+CUDA_CASES = {"base, 16 examples": Case(BASE, 16, CUDA_PEERS), "large, 5 examples": Case(LARGE, 5, CUDA_PEERS)}
+"""Sized for a GPU of 80 GB: without compilation, an example of the base model saves 3.3 to 3.6 GB for the backward
+pass, counted on a CPU with autocast to bfloat16, and one of the large model about 2.5 times that, by its sizes."""
 
 
-def _contender(step: Step, ops: tuple[str, str], on_cuda: bool) -> Contender:
-    for op, backend in zip(("rotary_attention", "contrastive_loss"), ops, strict=True):
-        status = [
-            s for s in backends(torch.bfloat16 if on_cuda else torch.float32) if (s.op, s.backend) == (op, backend)
-        ]
-        reason = next((s.reason for s in status if s.device == ("cuda" if on_cuda else "cpu")), "")
-        if reason:
-            raise Missing(reason)
-
-    def run(what: Callable[[], object]) -> object:
-        with replaced_ops(*ops):
-            return what()
-
-    call = functools.partial(run, step)
-    details = {"peak_extra_bytes": peak_extra_bytes(call)} if on_cuda else {}
-    return Contender(call, functools.partial(run, step.loss_and_gradient), details=details)
+def _contender(step: Step, name: str, details: dict[str, Any]) -> Contender:
+    made = WAYS[name](step)
+    if step.ranks.device.type == "cuda":
+        details = details | {"peak_extra_bytes": peak_extra_bytes(made)}
+    return Contender(made, made.loss_and_gradient, details=details)
 
 
-def _compare(config: Config, examples: int, device: str, others: dict[str, tuple[str, str]], rounds: int) -> Measured:
-    on_cuda = device == "cuda"
-    still = replace(config, optimizer=replace(config.optimizer, learning_rate=0.0))
-    step = Step(still, random_batch(config, examples), torch.device(device))
-    # The first step allocates the optimiser's moments.
-    step()
-    ours = {OURS: ("auto", "auto")}
+def _measured(case: Case, device: str, peaks: dict[str, int], limits: Callable[[], dict[str, float]]) -> Measured:
+    step = case.step(device)
+    half = step.dtype == torch.bfloat16
     measured = measure(
-        {name: functools.partial(_contender, step, ops, on_cuda) for name, ops in (ours | others).items()},
-        rounds=rounds,
+        {
+            name: functools.partial(_contender, step, name, {"peak_extra_bytes": peaks[name]} if name in peaks else {})
+            for name in (OURS, *case.peers)
+        },
+        rounds=case.rounds,
         difference=largest_relative_difference,
-        tolerance=5e-2 if on_cuda else 1e-3,
-        clock=EventClock(flush=False) if on_cuda else None,
+        tolerance=5e-2 if half else 1e-3,
+        clock=EventClock(flush=False) if device == "cuda" else None,
         warm_up=1,
     )
-    limits = cuda_limits() if on_cuda else cpu_limits(torch.get_num_threads())
-    with torch.autocast(device, torch.bfloat16, enabled=on_cuda):
-        flops = step_flops(step.model, step.batch)
-    # The traffic of weights, gradients and moments is small beside the products.
-    measured.facts = {"examples": examples, "flops": flops, "bytes": 0, **limits}
+    measured.facts = {"examples": case.examples}
+    # The CPU's limit is that of float32. The traffic of weights, gradients and moments is small beside the products.
+    if device == "cuda" or not half:
+        measured.facts |= {"flops": step.flops, "bytes": 0, **limits()}
     return measured
 
 
+def _step_of(label: str, name: str) -> Step:
+    """A step of a case on the CPU by an implementation that has compiled and filled its caches."""
+    made = WAYS[name](CPU_CASES[label].step("cpu"))
+    made()
+    return made
+
+
 @functools.cache
-def on_cpu(threads: int) -> Measured:
+def on_cpu(label: str, threads: int) -> Measured:
+    case, peaks = CPU_CASES[label], {}
+    if case.memory and threads == max(CPU_THREADS):
+        names = (name for name in (OURS, *case.peers) if selected(name))
+        peaks = {name: machine.peak_extra_bytes(_step_of, (label, name), threads) for name in names}
     with torch_threads(threads):
-        return _compare(SMALL, CPU_EXAMPLES, "cpu", CPU_OPS, rounds=5)
+        return _measured(case, "cpu", peaks, functools.partial(cpu_limits, threads))
+
+
+def _tests(cases: dict[str, Case]) -> list[Any]:
+    """The parameters (label, implementation) of tests."""
+    return [
+        pytest.param(label, name, marks=[pytest.mark.slow] if case.slow else [])
+        for label, case in cases.items()
+        for name in (OURS, *case.peers)
+    ]
 
 
 @replayed
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("implementation", [OURS, *CPU_OPS])
-def test_cpu(benchmark, implementation, threads):
-    label = f"small model, {CPU_EXAMPLES} examples"
-    publish(benchmark, on_cpu(threads), implementation, op=OP, device=cpu_label(threads), label=label, threads=threads)
+@pytest.mark.parametrize("threads", CPU_THREADS)
+@pytest.mark.parametrize(("case", "implementation"), _tests(CPU_CASES))
+def test_cpu(benchmark, case, implementation, threads):
+    measured = on_cpu(case, threads)
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=case, threads=threads)
 
 
 @functools.cache
-def on_cuda(case: str) -> Measured:
-    return _compare(*CUDA_CASES[case], "cuda", CUDA_OPS, rounds=9)
+def on_cuda(label: str) -> Measured:
+    return _measured(CUDA_CASES[label], "cuda", {}, cuda_limits)
 
 
 @replayed
 @pytest.mark.gpu
-@pytest.mark.parametrize("case", CUDA_CASES)
-@pytest.mark.parametrize("implementation", [OURS, *CUDA_OPS])
-def test_cuda(benchmark, implementation, case):
+@pytest.mark.parametrize(("case", "implementation"), _tests(CUDA_CASES))
+def test_cuda(benchmark, case, implementation):
     publish(benchmark, on_cuda(case), implementation, op=OP, device=cuda_label(), label=case)

@@ -190,7 +190,7 @@ def _sanitize(session: Session) -> list[Command]:
 PARTS = {
     "library": Part(
         "the native library, built if none loads",
-        60,
+        45,
         lambda session: [Command("library", [PYTHON, "-c", BUILD_IF_MISSING], extra=REQUIRED)],
     ),
     "facts": Part(

@@ -127,17 +127,34 @@ def _optimizer() -> list[Bar]:
     ]
 
 
-def _training_step() -> list[Bar]:
-    op = steps.OP
-    base = f"{op}, {GPU}, base, 16 examples"
-    # A step's limit is that of its products.
+def _quick_gelu() -> list[Bar]:
+    op, peer = "bias_quick_gelu", "torch.compile"
+    cpu = (f"{op}, CPU, {threads_label(threads)}, bias + quick GELU" for threads in (1, 2))
+    gpu = f"{op}, {GPU}, bias + quick GELU"
     return [
-        Bar(op, "MFU", base, OURS, fraction_of_limit, 0.5),
-        faster(op, base, "padded, compiled layers", 1.15),
+        *(faster(op, case, peer, 1.0) for case in cpu),
+        faster(op, gpu, peer, 1.0),
+        Bar(op, "fraction of the copy rate", gpu, OURS, fraction_of_limit, 0.85),
     ]
 
 
-BARS = [*_attention(), *_contrastive(), *_log_mel(), *_optimizer(), *_training_step()]
+def _training_step() -> list[Bar]:
+    op, compiled = steps.OP, "padded, compiled"
+    on_gpu = f"{op}, {GPU}, base, 16 examples"
+    on_cpu = [
+        f"{op}, CPU, {threads_label(threads)}, {case}"
+        for case in ("demo, 8 examples", "golden model, 2 examples", "four base layers, 1 example", "base, 1 example")
+        for threads in (1, 2)
+    ]
+    return [
+        *(faster(op, case, peer, least) for case in on_cpu for peer, least in (("padded", 1.3), (compiled, 1.15))),
+        faster(op, on_gpu, "padded, compiled layers", 1.15),
+        # A step's limit is that of its products.
+        Bar(op, "MFU", on_gpu, OURS, fraction_of_limit, 0.5),
+    ]
+
+
+BARS = [*_attention(), *_contrastive(), *_log_mel(), *_optimizer(), *_quick_gelu(), *_training_step()]
 
 
 def table(machines: list[Machine], op: str | None = None) -> str:
@@ -146,22 +163,23 @@ def table(machines: list[Machine], op: str | None = None) -> str:
 
 
 def measured_table(machines: list[Machine]) -> str:
-    """The measured targets, a row for each case, and a line that names the others."""
-    rows = ["| op | case | measured, and the bar |", "| --- | --- | --- |"]
-    measured = {bar.group: bar for bar in BARS if bar.value(machines) is not None}
-    others: dict[str, list[str]] = {}
+    """The measured targets, a row for each op and device, and a line that names the others."""
+    found = {bar: value[1] for bar in BARS if (value := bar.value(machines)) is not None}
+    measured: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for bar, figure in found.items():
+        device, _, label = _case(bar).partition(", ")
+        figure_and_bar = f"{bar.what} {figure:.3g} ({bar.bound}: {_verdict(bar, figure)})"
+        measured.setdefault((bar.op, device), {}).setdefault(label, []).append(figure_and_bar)
+    rows = ["| op | device | measured, and the bar |", "| --- | --- | --- |"]
+    for (op, device), cases in measured.items():
+        figures = "<br>".join(f"{label}: {', '.join(figures)}" for label, figures in cases.items())
+        rows.append(f"| {op} | {device} | {figures} |")
+    others: dict[str, dict[str, None]] = {}
+    groups = {bar.group for bar in found}
     for bar in BARS:
-        if bar.value(machines) is None:
-            name = f"{_case(bar)}: {bar.what}" if bar.group in measured else _case(bar)
-            if name not in others.setdefault(bar.op, []):
-                others[bar.op].append(name)
-    for group, first in measured.items():
-        figures = [
-            f"{bar.what} {found[1]:.3g} ({bar.bound}: {_verdict(bar, found[1])})"
-            for bar in BARS
-            if bar.group == group and (found := bar.value(machines)) is not None
-        ]
-        rows.append(f"| {first.op} | {_case(first)} | {', '.join(figures)} |")
+        if bar not in found:
+            name = f"{_case(bar)}: {bar.what}" if bar.group in groups else _case(bar)
+            others.setdefault(bar.op, {})[name] = None
     rest = ", ".join(f"{op} ({'; '.join(named)})" for op, named in others.items())
     return "\n".join(rows) + (f"\n\nNot measured: {rest}." if rest else "")
 

@@ -21,6 +21,7 @@ _LEFT_OUT = {"data": {"train_fns", "num_train_files"}, "model": {"use_bfloat16"}
 def load_official_config(path: str | os.PathLike[str]) -> Config:
     """Converts the reference's YAML to a Config; `device.batch_size` and `model.use_bfloat16` go to the section train.
 
+    With `use_bfloat16` the precision is auto: bfloat16 wherever it is fast.
     Other settings of the section device (paths of data and outputs, TPUs) are ignored. Raises ValueError naming the
     file and the setting if one is unknown, of a wrong type or not supported, and OSError if the file cannot be read.
     """
@@ -33,7 +34,7 @@ def load_official_config(path: str | os.PathLike[str]) -> Config:
     model = settings.get("model")
     if isinstance(model, Mapping) and "use_bfloat16" in model:
         half = convert_value(model["use_bfloat16"], bool, f"{path}: model.use_bfloat16")
-        train["precision"] = "bfloat16" if half else "float32"
+        train["precision"] = "auto" if half else "float32"
     device = settings.get("device")
     if isinstance(device, Mapping) and "batch_size" in device:
         train["batch_size"] = device["batch_size"]

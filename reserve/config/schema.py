@@ -219,9 +219,12 @@ class OptimizerConfig:
     """Keep the moments in bfloat16, as the reference does, rather than in float32."""
     do_bias_correction: bool = False
     """Divide the moments by 1 - beta^step, as Adam does; the reference does not."""
+    max_grad_norm: float = 0.0
+    """Scale a step's gradients so that their joint norm is at most this; 0 leaves them as they are, as the reference
+    does."""
 
     def __post_init__(self) -> None:
-        _check_range(self, "optimizer", 0, math.inf, "learning_rate", "weight_decay_rate")
+        _check_range(self, "optimizer", 0, math.inf, "learning_rate", "weight_decay_rate", "max_grad_norm")
         for name in ("beta_1", "beta_2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name} must be in [0, 1); got {getattr(self, name)}")
@@ -240,12 +243,15 @@ class TrainConfig:
 
     batch_size: int = 1024
     """Examples of a step, over all devices."""
+    accumulate: int = 1
+    """Micro-batches that a device computes one after another in a step, to save memory. Candidates of the contrastive
+    losses are those of one micro-batch."""
     seed: int = 0
     """Decides the weights, the order of the examples, the masking and the preparation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes CUDA where PyTorch sees a device."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of activations; parameters stay in float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations; parameters stay in float32. auto is bfloat16 on a GPU and on CPUs with instructions for it."""
     compile: Literal["auto", "layers", "none"] = "auto"
     """Compile each layer with torch.compile; auto does so on a GPU where there is a compiler."""
     recompute_layers: bool = False
@@ -265,8 +271,12 @@ class TrainConfig:
     """Latest checkpoints that are kept."""
 
     def __post_init__(self) -> None:
-        positive = ("batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
+        positive = ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
         _check_range(self, "train", 1, math.inf, *positive)
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"train.batch_size must be a multiple of train.accumulate {self.accumulate}; got {self.batch_size}"
+            )
         _check_range(self, "train", 0, math.inf, "num_workers", "seed", "audio_track")
         if self.seed > MAX_SEED:
             raise ValueError(f"train.seed must be at most 2^63 - 1; got {self.seed}")

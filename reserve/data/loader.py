@@ -31,9 +31,10 @@ class TrainingSet(Protocol[Example_co]):
 class BatchSampler(Sampler[list[tuple[int, int]]]):
     """Endless batches of (epoch, index) for one of `world_size` ranks.
 
-    Every epoch is a new permutation of the examples, cut into batches of `batch_size` a rank. Examples that do not fill
-    a batch on every rank are left for another epoch, so no batch holds an example twice. `start_batch` skips ahead at
-    no cost.
+    Every epoch is a new permutation of the examples, cut into batches of `batch_size` a rank, each yielded in
+    `accumulate` parts of equal size. Examples that do not fill a batch on every rank are left for another epoch, so no
+    batch holds an example twice. All ranks together get the same batches, however many ranks and parts there are.
+    `start_batch` skips ahead at no cost.
     """
 
     def __init__(
@@ -44,10 +45,13 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
         start_batch: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"train.batch_size must be at least 1; got {batch_size}")
+        if accumulate < 1 or batch_size % accumulate:
+            raise ValueError(f"train.accumulate must divide the {batch_size} examples of a device; got {accumulate}")
         self.batches_per_epoch = num_examples // (batch_size * world_size)
         if self.batches_per_epoch == 0:
             raise ValueError(
@@ -55,15 +59,16 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
                 f"the data set has {num_examples}"
             )
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
-        self.rank, self.world_size, self.start_batch = rank, world_size, start_batch
+        self.rank, self.world_size, self.accumulate, self.start_batch = rank, world_size, accumulate, start_batch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, first = divmod(self.start_batch, self.batches_per_epoch)
+        size = self.batch_size // self.accumulate
         while True:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
-            for batch in range(first, self.batches_per_epoch):
-                start = (batch * self.world_size + self.rank) * self.batch_size
-                yield [(epoch, int(index)) for index in order[start : start + self.batch_size]]
+            for part in range(first * self.accumulate, self.batches_per_epoch * self.accumulate):
+                start = (part * self.world_size + self.rank) * size
+                yield [(epoch, int(index)) for index in order[start : start + size]]
             epoch, first = epoch + 1, 0
 
 

@@ -57,13 +57,17 @@ class MerlotReserve(Pretrained):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.vision_encoder = VisionEncoder(config)
-        self.audio_encoder = AudioEncoder(config)
-        self.span_encoder = SpanEncoder(config)
-        self.joint_transformer = Transformer(config.hidden_size, config.joint_num_layers, config.rotary)
-        self.head = nn.Linear(config.hidden_size, config.hidden_size)
-        self.contrastive_scales = nn.Parameter(torch.ones(3))
+        device = torch.get_default_device()
+        # Without values, since PyTorch would draw some that reset_parameters replaces.
+        with torch.device("meta"):
+            self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.vision_encoder = VisionEncoder(config)
+            self.audio_encoder = AudioEncoder(config)
+            self.span_encoder = SpanEncoder(config)
+            self.joint_transformer = Transformer(config.hidden_size, config.joint_num_layers, config.rotary)
+            self.head = nn.Linear(config.hidden_size, config.hidden_size)
+            self.contrastive_scales = nn.Parameter(torch.ones(3))
+        self.to_empty(device=device)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

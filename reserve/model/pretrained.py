@@ -22,6 +22,7 @@ from reserve.config import ModelConfig
 from reserve.config.load import build_section, convert_section
 from reserve.errors import BadInput, CheckpointError
 from reserve.fs import check_regular_file, replacing, write_text_atomic
+from reserve.model.initialization import undrawn
 from reserve.model.weights import compare_shapes, copy_weight, empty_model, fill_model, listed
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ class Pretrained(nn.Module):
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
     only_parameters: ClassVar[bool] = False
-    """Whether this very class, subclasses aside, is made of nothing but parameters: it then loads without drawing
-    initial weights."""
+    """Whether this very class, subclasses aside, is made of nothing but parameters: it is then loaded without being
+    filled first."""
     config: ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
@@ -87,7 +88,8 @@ class Pretrained(nn.Module):
         if same_class and _holds_only_parameters(cls):
             return _load_all(empty_model(lambda: cls(config)), folder / WEIGHTS)
         # Not as an empty model: the class may compute buffers when it is constructed.
-        model = cls(config)
+        with undrawn():
+            model = cls(config)
         _load_into(model, folder / WEIGHTS, needed=None if same_class else _trunk_names(cls, config))
         return model
 
@@ -191,7 +193,8 @@ def _trunk_names(cls: type[Pretrained], config: ModelConfig) -> frozenset[str]:
     """Names of the trunk's parameters, which every folder must contain."""
     trunk = _trunk(cls)
     own = trunk.config_class(**{field.name: getattr(config, field.name) for field in fields(trunk.config_class)})
-    model = empty_model(lambda: trunk(own)) if _holds_only_parameters(trunk) else trunk(own)
+    with undrawn():
+        model = empty_model(lambda: trunk(own)) if _holds_only_parameters(trunk) else trunk(own)
     return frozenset(name for name, _ in model.named_parameters())
 
 

@@ -103,9 +103,7 @@ class Transformer(nn.Module):
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
                 # Layers draw no random numbers.
-                x = checkpoint(
-                    layer, x, cu_seqlens, max_seqlen, angles, use_reentrant=False, preserve_rng_state=False
-                )
+                x = checkpoint(layer, x, cu_seqlens, max_seqlen, angles, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x, cu_seqlens, max_seqlen, angles)
         return self.final_norm(x)

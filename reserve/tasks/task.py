@@ -15,6 +15,7 @@ from reserve.batch.movable import Movable
 from reserve.config import OptimizerConfig, TrainConfig
 from reserve.config.load import build_section, plain_values
 from reserve.data.loader import TrainingSet
+from reserve.model.flops import Workload
 from reserve.model.pretrained import Pretrained
 from reserve.tasks.decay import parameter_groups
 
@@ -101,6 +102,13 @@ class Task(ABC, Generic[Example, Batch]):
     @abstractmethod
     def loss(self, model: Any, batch: Batch, group: dist.ProcessGroup | None) -> Loss:
         """The loss of this rank's batch. `group` are the ranks whose candidates count, None for this one alone."""
+
+    def workload(self, batch: Batch) -> Workload | None:
+        """What a training step on `batch`, still on the CPU, computes; see `reserve.model.flops`.
+
+        None, the default, leaves tokens per second and FLOPs out of the metrics.
+        """
+        return None
 
     def parameter_groups(self, model: Pretrained, config: OptimizerConfig) -> list[dict[str, Any]]:
         """Which parameters decay, as the optimiser's groups; together they must hold every trainable parameter."""

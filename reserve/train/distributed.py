@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +45,14 @@ class Ranks:
         flags = torch.tensor([flag], dtype=torch.int32)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
         return bool(flags)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sum over ranks of each of some host-side numbers, exchanged through host memory."""
+        if self.control is None:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(sums, group=self.control)
+        return sums.tolist()
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over ranks of a tensor of float32 numbers on `device`."""

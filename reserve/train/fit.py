@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,23 @@ import torch
 from torch import nn
 
 from reserve.batch.movable import Movable
-from reserve.config import FitConfig, OptimizerConfig
+from reserve.config import FitConfig, OptimizerConfig, TrainConfig
 from reserve.data.loader import BatchSampler, TrainingSet, training_loader
+from reserve.model.initialization import undrawn
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
 from reserve.tasks.task import Loss, Task
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
-from reserve.train.optimizer import make_optimizer
-from reserve.train.parallel import parallelize
+from reserve.train.optimizer import clip_gradients, make_optimizer
+from reserve.train.parallel import parallelize, without_gradient_sync
+from reserve.train.precision import autocast, training_dtype
 from reserve.train.run_folder import write_run_settings
 from reserve.train.schedule import learning_rate_scale
 from reserve.train.state import list_checkpoints, restore_checkpoint, save_checkpoint
 from reserve.train.stopping import StopRequest
+from reserve.train.throughput import Throughput
 from reserve_kernels import BF16AdamW
 
 logger = logging.getLogger(__name__)
@@ -66,7 +71,8 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     _prepare(task, run, config, ranks)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
-    model = task.build_model().to(ranks.device)
+    with undrawn() if resuming else nullcontext():
+        model = task.build_model().to(ranks.device)
     compile_layers(model, config.train.compile, ranks.device)
     for module in model.modules():
         if isinstance(module, Transformer):
@@ -85,11 +91,12 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     if ranks.is_first and resuming:
         write_run_settings(run, task, config)
     logger.info(
-        "%d examples, %.1f M parameters, %d device(s) of type %s, steps %d to %d",
+        "%d examples, %.1f M parameters, %d device(s) of type %s in %s, steps %d to %d",
         len(dataset),
         sum(p.numel() for p in model.parameters()) / 1e6,
         ranks.world_size,
         ranks.device.type,
+        str(training_dtype(config.train, ranks.device)).removeprefix("torch."),
         step,
         config.optimizer.num_train_steps,
     )
@@ -110,14 +117,15 @@ def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -
 
 
 def _batches(training: _Training) -> Iterator[Movable]:
-    """This rank's batches from the current step on."""
+    """This rank's micro-batches from the current step on."""
     config, ranks = training.config.train, training.ranks
     sampler = BatchSampler(
         len(training.dataset),
-        _per_device(config.batch_size, ranks.world_size),
+        _per_device(config, ranks.world_size),
         seed=config.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        accumulate=config.accumulate,
         start_batch=training.step,
     )
     return training_loader(
@@ -133,18 +141,21 @@ def _train(training: _Training) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
     config, ranks, optimizer = training.config, training.ranks, training.optimizer
     total = config.optimizer.num_train_steps
-    batches = _batches(training)
+    batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
     stopped = False
     with StopRequest() as stop, _metrics(training) as metrics:
         while training.step < total and not stopped:
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
-            values = train_step(training.module, optimizer, next(batches), config, ranks)
+            with throughput.waiting():
+                micro_batches = list(islice(batches, config.train.accumulate))
+            throughput.add(map(training.task.workload, micro_batches))
+            values = train_step(training.module, optimizer, micro_batches, config, ranks)
             training.step += 1
             metrics.advance()
             stopped = ranks.any(stop.name is not None)
             last = stopped or training.step == total
             if last or training.step % config.train.log_every == 0:
-                metrics.log(training.step, mean_over_ranks(values, ranks))
+                metrics.log(training.step, _line(training, values, throughput))
             if last or training.step % config.train.checkpoint_every == 0:
                 if ranks.is_first:
                     keep = config.train.keep_checkpoints
@@ -154,24 +165,41 @@ def _train(training: _Training) -> None:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
 
 
+def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Throughput) -> dict[str, float]:
+    """What is logged after a step. It waits for the device, so that the throughput counts finished work."""
+    return {
+        **mean_over_ranks(values, training.ranks),
+        "learning_rate": training.optimizer.param_groups[0]["lr"],
+        **throughput.since_last(),
+    }
+
+
 def train_step(
     module: Callable[[Any], Loss] | nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Movable,
+    micro_batches: Sequence[Movable],
     config: FitConfig,
     ranks: Ranks,
 ) -> dict[str, torch.Tensor]:
-    """One step of one rank; returns its metrics, the loss among them, still on the device.
+    """One step of one rank: the mean gradient of its micro-batches, then an update.
 
-    `module(batch)` is the loss.
+    `module(batch)` is the loss of a micro-batch. Returns the metrics, still on the device: the loss and the loss's own
+    metrics, averaged over the micro-batches, and `gradient_norm`, the norm of all gradients before they are clipped.
     """
-    batch = batch.to(ranks.device, non_blocking=True)
-    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16"):
-        loss = module(batch)
     optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
+    reported = []
+    for number, batch in enumerate(micro_batches, 1):
+        # Ranks average their gradients once, in the last backward pass.
+        with nullcontext() if number == len(micro_batches) else without_gradient_sync(module):
+            batch = batch.to(ranks.device, non_blocking=True)
+            with autocast(config.train, ranks.device):
+                loss = module(batch)
+            (loss.total / len(micro_batches)).backward()
+        reported.append({"loss": loss.total.detach()} | loss.metrics)
+    norm = clip_gradients(optimizer, config.optimizer.max_grad_norm)
     optimizer.step()
-    return {"loss": loss.total.detach()} | loss.metrics
+    means = {name: torch.stack([values[name].float() for values in reported]).mean() for name in reported[0]}
+    return means | {"gradient_norm": norm}
 
 
 def set_learning_rate(
@@ -219,7 +247,11 @@ def _warn_of_spinning_threads(config: FitConfig, ranks: Ranks) -> None:
         )
 
 
-def _per_device(batch_size: int, world_size: int) -> int:
-    if batch_size % world_size:
-        raise ValueError(f"train.batch_size must be a multiple of the {world_size} devices; got {batch_size}")
-    return batch_size // world_size
+def _per_device(config: TrainConfig, world_size: int) -> int:
+    """The examples of each device in a step."""
+    if config.batch_size % (world_size * config.accumulate):
+        parts = f" times train.accumulate {config.accumulate}" if config.accumulate > 1 else ""
+        raise ValueError(
+            f"train.batch_size must be a multiple of the {world_size} devices{parts}; got {config.batch_size}"
+        )
+    return config.batch_size // world_size

@@ -118,7 +118,8 @@ def _numbers(text: str) -> dict[str, float] | None:
 
 def _json_line(values: Mapping[str, float]) -> str:
     """A line of metrics.jsonl. Strict JSON has no NaN, and a run that diverged must not make its log unreadable."""
-    rounded = {k: (v if k == "step" else round(v, 6)) if math.isfinite(v) else None for k, v in values.items()}
+    # To seven digits wherever the point is: a learning rate can be tiny.
+    rounded = {k: (v if k == "step" else float(f"{v:.7g}")) if math.isfinite(v) else None for k, v in values.items()}
     return json.dumps(rounded, allow_nan=False) + "\n"
 
 

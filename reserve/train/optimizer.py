@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from reserve.config import OptimizerConfig
@@ -25,6 +26,19 @@ def make_optimizer(
         bias_correction=config.do_bias_correction,
         decay_to_start=decay_to_start,
     )
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> torch.Tensor:
+    """The joint norm of all gradients of `optimizer`, which are scaled down to `max_norm` unless it is 0.
+
+    The norm stays on the device: the host does not wait for it. If it is not finite, clipping leaves zeros and NaNs;
+    BF16AdamW takes both for zeros.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters])
+    if max_norm:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
 
 
 def _check_covered(model: nn.Module, groups: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -42,6 +43,14 @@ def _ddp(module: nn.Module, ranks: Ranks, uses_every_parameter: bool) -> nn.Modu
 
 MODES: dict[str, Callable[[nn.Module, Ranks, bool], nn.Module]] = {"none": _unwrapped, "ddp": _ddp}
 """The ways to wrap a module for the ranks that train it, by name."""
+
+
+def without_gradient_sync(module: Any) -> AbstractContextManager[None]:
+    """A context whose forward and backward passes leave each rank its own gradients.
+
+    The next backward pass outside of it averages what has accumulated.
+    """
+    return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
 def parallelize(

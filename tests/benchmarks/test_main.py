@@ -28,6 +28,16 @@ def test_listing_filters_and_runs_nothing(capfd):
     assert "test_cuda" not in listed
 
 
+def test_slow_cases_run_on_request(capfd):
+    step = ["training_step", "--list", "--filter", "test_cpu"]
+    assert command_module.main(step) == 0
+    assert "base, 1 example-" not in capfd.readouterr().out
+    assert command_module.main([*step, "--slow"]) == 0
+    listed = capfd.readouterr().out
+    assert "test_cpu[base, 1 example-padded, compiled-2]" in listed
+    assert "test_cpu[demo, 8 examples-reserve-1]" in listed
+
+
 def test_peers_are_chosen_by_a_pattern(capfd):
     assert command_module.main(["attention", "--list", "--filter", "joint", "--peers", "loop$"]) == 0
     listed = re.findall(r"test_cpu\[(.+?)-joint", capfd.readouterr().out)

@@ -45,6 +45,21 @@ def test_ranks_divide_the_batch_of_a_single_rank():
     assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == alone
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_parts_of_all_ranks_are_the_batch_of_a_single_device(world_size):
+    """In another order within the batch, across the end of an epoch too."""
+    alone = batches(6, 26, 12)
+    size = 12 // world_size
+    ranks = [batches(18, 26, size, rank=rank, world_size=world_size, accumulate=3) for rank in range(world_size)]
+    assert {len(part) for parts in ranks for part in parts} == {size // 3}
+    together = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
+    assert [list(chain(*together[i : i + 3])) for i in range(0, 18, 3)] == alone
+
+
+def test_start_batch_counts_whole_batches():
+    assert batches(4, 23, 4, start_batch=3, accumulate=2) == batches(10, 23, 4, accumulate=2)[6:]
+
+
 @pytest.mark.parametrize("start", [0, 1, 4, 5, 6, 13])
 def test_start_batch_resumes_the_order(start):
     assert batches(4, 23, 4, start_batch=start) == batches(start + 4, 23, 4)[start:]
@@ -58,6 +73,11 @@ def test_too_few_examples_say_how_many_are_needed():
 def test_a_batch_size_below_one_is_refused():
     with pytest.raises(ValueError, match=r"train.batch_size must be at least 1; got 0"):
         BatchSampler(7, 0)
+
+
+def test_parts_of_unequal_size_are_refused():
+    with pytest.raises(ValueError, match=r"train.accumulate must divide the 4 examples of a device; got 3"):
+        BatchSampler(7, 4, accumulate=3)
 
 
 def load(dataset, workers):

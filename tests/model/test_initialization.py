@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from reserve.model.initialization import initialize
+from reserve.model.initialization import initialize, truncated_normal_, undrawn
 from reserve.model.merlot_reserve import MerlotReserve
 from tests.helpers.tiny import tiny
 
@@ -44,6 +44,45 @@ def test_every_parameter_is_initialised() -> None:
             assert parameter.abs().max() <= 2 * std / TRUNCATED_STD * (1 + 1e-6), name
         else:
             assert abs(parameter.std() / 0.02 - 1) < 5 / math.sqrt(2 * parameter.numel()), name
+
+
+def test_truncated_normals_have_the_quantiles_of_the_distribution() -> None:
+    torch.manual_seed(0)
+    weight = torch.empty(300, 1000)
+    truncated_normal_(weight, 0.5)
+    values = weight.flatten().sort().values.double() / 0.5
+    assert values.abs().max() <= 2
+    normal = torch.distributions.Normal(torch.tensor(0.0).double(), torch.tensor(1.0).double())
+    cdf = (normal.cdf(values) - normal.cdf(torch.tensor(-2.0).double())) / math.erf(math.sqrt(2))
+    # Kolmogorov and Smirnov: a distance above 1.95 / sqrt(n) has a probability of 0.1 %.
+    rank = torch.arange(len(values)).double() / len(values)
+    assert (cdf - rank).abs().max() < 1.95 / math.sqrt(len(values))
+
+
+def test_truncated_normals_depend_on_the_generator_alone() -> None:
+    torch.manual_seed(0)
+    one, other = torch.empty(37, 1001), torch.empty(37, 1001)
+    truncated_normal_(one, 1.0)
+    truncated_normal_(other, 1.0)
+    assert not torch.equal(one, other)
+    torch.manual_seed(0)
+    truncated_normal_(other, 1.0)
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("context", [undrawn, lambda: torch.device("meta")])
+def test_nothing_is_drawn_for_weights_that_are_loaded(context) -> None:
+    before = torch.get_rng_state()
+    with context():
+        MerlotReserve(CONFIG)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_model_is_made_in_float32_on_the_default_device() -> None:
+    model = MerlotReserve(CONFIG)
+    assert {(p.dtype, p.device.type) for p in model.parameters()} == {(torch.float32, "cpu")}
+    with torch.device("meta"):
+        assert all(p.is_meta for p in MerlotReserve(CONFIG).parameters())
 
 
 def test_wide_embeddings_are_xavier_uniform() -> None:

@@ -64,9 +64,12 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def test_run_folder_explains_itself(run):
     assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4]
-    assert {"loss", "imgs_to_audio", "text_to_audio", "stuff_to_span", "examples_per_second"} <= read_metrics(
-        run / "metrics.jsonl"
-    )[0].keys()
+    losses = {"loss", "imgs_to_audio", "text_to_audio", "stuff_to_span"}
+    speed = {"examples_per_second", "tokens_per_second", "tflops", "seconds_waiting", "share_waiting"}
+    for line in read_metrics(run / "metrics.jsonl"):
+        assert losses | speed | {"learning_rate", "gradient_norm", "peak_memory_gb"} <= line.keys()
+        assert line["gradient_norm"] > 0
+        assert 0 <= line["share_waiting"] <= 1
     assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [2, 4]
     assert (run / "config.yaml").is_file()
     assert list((run / "tensorboard").glob("events*"))

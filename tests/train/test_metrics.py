@@ -64,6 +64,11 @@ def test_restarting_drops_every_line(tmp_path):
     assert steps(tmp_path) == [1]
 
 
+def test_small_numbers_keep_their_digits(tmp_path):
+    log(tmp_path, [1], learning_rate=1.06666666e-7)
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["learning_rate"] == 1.066667e-7
+
+
 @pytest.mark.parametrize("cut", [1, 10, 60])
 def test_a_truncated_last_line_is_skipped_and_overwritten(tmp_path, cut):
     log(tmp_path, [1, 2])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 import signal
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ import torch
 from reserve.cli.app import main
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput
+from reserve.model import initialization
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
+from reserve.train import precision
 from reserve.train.distributed import Ranks
 from reserve.train.evaluate import evaluate_run
-from reserve.train.fit import _prepare, fit
+from reserve.train.fit import _per_device, _prepare, fit
 from reserve.train.metrics import read_metrics
 from reserve.train.run_folder import read_run
 from reserve.train.state import list_checkpoints
@@ -113,6 +116,43 @@ def test_stopped_and_resumed_it_is_the_run_that_was_never_interrupted(run, tmp_p
     fit(read_run(tmp_path)[0], tmp_path, config())
     expected, resumed = weights(run), weights(tmp_path)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_accumulating_gives_what_whole_batches_give(run, tmp_path):
+    fit(Classify(MODEL), tmp_path, config(accumulate=2))
+    expected, ours = weights(run), weights(tmp_path)
+    for name in expected:
+        torch.testing.assert_close(ours[name], expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_that_does_not_divide_is_named_with_what_divides_it(tmp_path):
+    with pytest.raises(ValueError, match=r"train.batch_size must be a multiple of train.accumulate 3; got 8"):
+        config(accumulate=3)
+    with pytest.raises(ValueError, match=r"a multiple of the 3 devices times train.accumulate 4; got 8"):
+        _per_device(config(accumulate=4).train, 3)
+
+
+def test_weights_that_are_loaded_are_not_drawn_first(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    base = tmp_path / "base"
+    MerlotReserve(MODEL).save_pretrained(base)
+    monkeypatch.setattr(initialization, "truncated_normal_", lambda *_: pytest.fail("drew weights"))
+    fit(read_run(tmp_path)[0], tmp_path, config(STEPS + 1))
+    evaluate_run(tmp_path, [])
+    Classifier.from_pretrained(base, num_classes=3)
+    Classifier.from_pretrained(list_checkpoints(tmp_path)[-1].path)
+    with pytest.raises(pytest.fail.Exception, match="drew weights"):
+        Classifier(MODEL)
+
+
+@pytest.mark.parametrize(("has_bf16", "name"), [(True, "bfloat16"), (False, "float32")])
+def test_the_log_says_which_precision_auto_is(tmp_path, monkeypatch, caplog, has_bf16, name):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has_bf16)
+    caplog.set_level("INFO")
+    settings = config(1)
+    fit(Classify(MODEL), tmp_path, replace(settings, train=replace(settings.train, precision="auto")))
+    assert f"1 device(s) of type cpu in {name}, steps 0 to 1" in caplog.text
+    assert read_run(tmp_path)[1].train.precision == "auto"
 
 
 class Dropping(Classifier):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from reserve.config import ModelConfig
+from reserve.model.flops import Workload, encoding_workload, linear_flops
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.batch import SPAN_SOURCES, PretrainBatch
 from reserve_kernels import ContrastiveLoss, contrastive_loss
@@ -83,3 +85,17 @@ def pretrain_loss(
         by_source[source] = (both * chosen).sum() / (chosen.sum() + 1e-5)
     parts = {name: loss.loss for name, loss in losses.items()}
     return PretrainLoss(torch.stack(list(parts.values())).sum(), parts, by_source)
+
+
+def pretrain_workload(config: ModelConfig, batch: PretrainBatch) -> Workload:
+    """The work of a training step on one device's batch, on the CPU. Candidates of other devices do not count."""
+    targets, hidden = batch.targets, config.hidden_size
+    problems = [
+        (len(targets.pool_rows), len(targets.pool_rows)),
+        (len(targets.audio_rows), len(targets.audio_index) + len(targets.audio_extra)),
+        (len(targets.span_rows), len(targets.span_index)),
+    ]
+    head = linear_flops(sum(pairs for pairs, _ in problems), hidden, hidden)
+    # Logits, and the gradients of both sides.
+    logits = sum(6 * pairs * candidates * hidden for pairs, candidates in problems)
+    return encoding_workload(config, batch) + Workload(0, head + logits)

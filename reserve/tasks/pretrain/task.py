@@ -18,11 +18,12 @@ from reserve.data.sources.discover import discover_sources
 from reserve.data.sources.random_text import TextSource, TranscriptTextSource, open_text_source
 from reserve.data.tokenizer import Tokenizer
 from reserve.errors import BadInput
+from reserve.model.flops import Workload
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.dataset import Example, PretrainDataset, collate
 from reserve.tasks.pretrain.evaluation import MASKINGS, evaluate
-from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs
+from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs, pretrain_workload
 from reserve.tasks.pretrain.ranking import Evaluation
 from reserve.tasks.task import HeldOut, Loss, Task
 
@@ -93,6 +94,9 @@ class Pretrain(Task[Example, PretrainBatch]):
         with torch.autocast(batch.images.device.type, enabled=False):
             loss = pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source, group=group)
         return Loss(loss.total, loss.metrics())
+
+    def workload(self, batch: PretrainBatch) -> Workload:
+        return pretrain_workload(self.model, batch)
 
     def evaluate(self, model: MerlotReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> Evaluation:
         """Ranks the true span, sound and frame of held-out videos among all candidates."""

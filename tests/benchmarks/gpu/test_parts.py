@@ -101,7 +101,7 @@ def benchmarks_of(part: str, tmp_path) -> list[list[str]]:
 
 
 def test_the_attention_part_measures_the_models_shapes(tmp_path):
-    eager, flex = benchmarks_of("attention", tmp_path)
+    (eager,), (flex,) = benchmarks_of("attention", tmp_path), benchmarks_of("flex", tmp_path)
     shapes = ("joint", "vision", "audio")
     passes = ("forward", "forward+backward")
     cases = {f"{shape}-{one}" for shape in shapes for one in passes}
@@ -121,7 +121,7 @@ def test_the_contrastive_part_measures_two_sizes(tmp_path):
 
 
 def test_the_small_part_measures_each_op(tmp_path):
-    log_mel, optimizer, small_ops = benchmarks_of("small", tmp_path)
+    small_ops, optimizer, log_mel = benchmarks_of("small", tmp_path)
     assert "torchaudio" in log_mel
     assert "AdamW fused, bfloat16 moments" in optimizer
     assert "bias + quick GELU-reserve" in small_ops

@@ -1,10 +1,14 @@
-"""The metrics of the objective; tests/model/test_plain_model.py checks their values."""
+"""The metrics of the objective, and its work; tests/model/test_plain_model.py checks the values of the losses."""
 
 from __future__ import annotations
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+import reserve_kernels.flops  # noqa: F401
 from reserve.tasks.pretrain.objective import ContrastPairs, PretrainPairs, pretrain_loss
+from reserve.tasks.pretrain.task import Pretrain
+from tests.helpers.tiny_steps import TINY_RUN, tiny_batch
 
 
 def random_pairs(spans: int) -> PretrainPairs:
@@ -36,3 +40,12 @@ def test_source_without_spans_reports_zero() -> None:
     loss = pretrain_loss(random_pairs(2), torch.ones(3, dtype=torch.float64), torch.tensor([0, 0]))
     assert loss.by_source["audio2text"] == 0
     assert loss.by_source["text2audio"] > 0
+
+
+def test_a_step_counts_the_flops_that_pytorch_counts() -> None:
+    torch.manual_seed(0)
+    task = Pretrain.of(TINY_RUN)
+    model, batch = task.build_model(), tiny_batch(3)
+    with FlopCounterMode(display=False) as mode:
+        task.loss(model, batch, None).total.backward()
+    assert task.workload(batch).flops == mode.get_total_flops()

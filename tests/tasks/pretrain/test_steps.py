@@ -52,7 +52,7 @@ def test_three_steps_move_every_weight_as_stated() -> None:
 
     for step, rate in enumerate(RATES):
         set_learning_rate(optimizer, step, CONFIG.optimizer)
-        reported = train_step(lambda b: task.loss(model, b, None), optimizer, batch, CONFIG, ranks)
+        reported = train_step(lambda b: task.loss(model, b, None), optimizer, [batch], CONFIG, ranks)
         outputs = plain.pretrain(raw.images, raw.clips, raw.texts, raw.choices, tail=0)
         loss = sum(outputs.losses.values())
         assert abs(float(reported["loss"]) - float(loss.detach())) < 1e-5 * float(loss.detach())

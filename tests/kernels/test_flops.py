@@ -1,0 +1,67 @@
+"""FlopCounterMode counts the ops: their products, and no padding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import reserve_kernels.flops  # noqa: F401
+from reserve_kernels import contrastive_loss, rotary_attention
+
+HEADS, LENGTHS = 2, [3, 0, 5, 1]
+SQUARES = sum(length**2 for length in LENGTHS)
+
+
+def packed() -> tuple[torch.Tensor, torch.Tensor, int]:
+    qkv = torch.randn(sum(LENGTHS), 3, HEADS, 64, requires_grad=True)
+    return qkv, torch.tensor([0, *LENGTHS]).cumsum(0).int(), max(LENGTHS)
+
+
+def test_attention_counts_pairs_that_attend():
+    with FlopCounterMode(display=False) as forward:
+        out = rotary_attention(*packed())
+    with FlopCounterMode(display=False) as backward:
+        out.sum().backward()
+    assert forward.get_total_flops() == 4 * 64 * HEADS * SQUARES
+    assert backward.get_total_flops() == 10 * 64 * HEADS * SQUARES
+
+
+def test_attention_counts_as_pytorch_counts_its_own():
+    """One sequence without padding is what scaled_dot_product_attention computes."""
+    length = 7
+    qkv = torch.randn(length, 3, HEADS, 64)
+    with FlopCounterMode(display=False) as ours:
+        rotary_attention(qkv, torch.tensor([0, length], dtype=torch.int32), length)
+    q, k, v = (part.transpose(0, 1) for part in qkv.unbind(1))
+    with FlopCounterMode(display=False) as theirs:
+        torch.softmax(q @ k.mT, -1) @ v
+    assert ours.get_total_flops() == theirs.get_total_flops()
+
+
+def test_tokens_of_other_segments_do_not_count():
+    segments = torch.tensor([1, 0, 1, 4, 4, 0, 4, 4, 0], dtype=torch.int32)
+    with FlopCounterMode(display=False) as mode:
+        rotary_attention(*packed(), segment_ids=segments)
+    # [1, 0, 1], then [4, 4, 0, 4, 4], then [0].
+    assert mode.get_total_flops() == 4 * 64 * HEADS * ((2**2 + 1) + (4**2 + 1) + 1)
+
+
+def test_lengths_that_are_not_known_count_as_the_longest():
+    with FakeTensorMode():
+        qkv, cu_seqlens, longest = torch.empty(9, 3, HEADS, 64), torch.empty(5, dtype=torch.int32), 5
+        with FlopCounterMode(display=False) as mode:
+            torch.ops.reserve_kernels.rotary_attention(
+                qkv, cu_seqlens, longest, None, None, "reserve", 0.125, "reference"
+            )
+    assert mode.get_total_flops() == 4 * 64 * HEADS * 9 * 5
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_the_contrastive_loss_counts_three_products_of_each_problem(backend):
+    pairs, extra, dim = 6, 4, 16
+    x, y, more = (torch.randn(n, dim, requires_grad=True) for n in (pairs, pairs, extra))
+    with FlopCounterMode(display=False) as mode:
+        contrastive_loss(x, y, 1.0, y_extra=more, backend=backend).loss.backward()
+    assert mode.get_total_flops() == 6 * pairs * (pairs + extra) * dim

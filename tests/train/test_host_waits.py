@@ -1,0 +1,99 @@
+"""No call in a training step makes the host wait for a GPU: every suspicious one is listed with its reason.
+
+What runs on a GPU is checked there by test_fit_cuda.py.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = [
+    *(f"reserve/model/{name}.py" for name in ("encoders", "merlot_reserve", "rotary", "transformer")),
+    *("reserve/tasks/pretrain/objective.py", "reserve/tasks/pretrain/task.py"),
+    *(f"reserve/train/{name}.py" for name in ("fit", "optimizer", "parallel", "precision", "throughput")),
+]
+"""What a training step runs, besides the ops."""
+OPS = ("adamw", "attention", "contrastive", "quick_gelu")
+NOT_IN_A_STEP = {"kernels/attention/tune.py"}
+
+METHODS = {"item", "tolist", "cpu", "numpy", "nonzero", "unique", "masked_select", "repeat_interleave", "synchronize"}
+"""Methods that read a tensor's values, or whose result's size depends on them."""
+CASTS = {"bool", "float", "int"}
+
+ALLOWED = {
+    ("kernels/adamw/__init__.py", "BF16AdamW._prepare", "int(state['step'])"): "a Python number",
+    ("kernels/adamw/__init__.py", "BF16AdamW._update", "float(group['lr'])"): "a Python number",
+    ("kernels/adamw/__init__.py", "BF16AdamW._update", "float(beta1)"): "a Python number",
+    ("kernels/adamw/__init__.py", "BF16AdamW._update", "float(beta2)"): "a Python number",
+    ("kernels/adamw/__init__.py", "BF16AdamW._update", "float(group['eps'])"): "a Python number",
+    ("kernels/adamw/__init__.py", "BF16AdamW._update", "float(group['weight_decay'])"): "a Python number",
+    ("kernels/attention/__init__.py", "_checked_scale", "float(scale)"): "a Python number",
+    ("kernels/attention/packing.py", "check_packing", "cu_seqlens.tolist()"): "on the CPU only",
+    ("kernels/attention/reference.py", "attention_reference", "cu_seqlens.tolist()"): "never chosen on a GPU",
+    ("kernels/attention/reference.py", "attention_reference_backward", "cu_seqlens.tolist()"): "never chosen on a GPU",
+    ("kernels/attention/sdpa_cpu.py", "_groups", "cu_seqlens.tolist()"): "on the CPU only",
+    ("kernels/contrastive/__init__.py", "_checked_log_scale", "float(log_scale)"): "a Python number",
+    ("kernels/contrastive/chunked.py", "_logits_are_small", "bool(log_scale.exp() < SAFE_EXPONENT)"): "on the CPU only",
+    ("kernels/contrastive/gather.py", "exchange_counts", "everyone.view(-1, len(mine)).T.tolist()"): (
+        "counts that travel between hosts; only a group without gloo sends them through GPUs"
+    ),
+    ("reserve/model/merlot_reserve.py", "MerlotReserve.embed_text_spans", "spans.cpu()"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve.embed_text_spans", "spans.cpu().numpy()"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "tokens.cpu()"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "tokens.cpu().numpy()"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "subsegments.cpu()"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "subsegments.cpu().numpy()"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._check_ids", "int(ids.min())"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._check_ids", "int(ids.max())"): "inference",
+    ("reserve/train/fit.py", "_set_up", "bool(list_checkpoints(run))"): "before the first step",
+    ("reserve/train/fit.py", "mean_over_ranks", "mean.tolist()"): "once a line of metrics",
+}
+"""Calls that do not wait, or not in every step: file, function, code, and why."""
+
+
+def audited() -> list[str]:
+    ops = [path.relative_to(ROOT).as_posix() for op in OPS for path in (ROOT / "kernels" / op).glob("*.py")]
+    return sorted({*FILES, *ops} - NOT_IN_A_STEP)
+
+
+def suspicious_calls(tree: ast.AST, scope: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Calls that may wait for a GPU, as the name of their function and their code."""
+    for node in ast.iter_child_nodes(tree):
+        inside = (*scope, node.name) if isinstance(node, ast.FunctionDef | ast.ClassDef) else scope
+        if isinstance(node, ast.Call):
+            called = node.func
+            method = isinstance(called, ast.Attribute) and called.attr in METHODS
+            values = [argument for argument in node.args if not isinstance(argument, ast.Constant)]
+            cast = isinstance(called, ast.Name) and called.id in CASTS and bool(values)
+            if method or cast:
+                yield ".".join(scope), ast.unparse(node)
+        yield from suspicious_calls(node, inside)
+
+
+@pytest.mark.parametrize("file", audited())
+def test_every_suspicious_call_has_its_reason(file):
+    found = {(file, *call) for call in suspicious_calls(ast.parse((ROOT / file).read_text("utf-8")))}
+    assert found == {call for call in ALLOWED if call[0] == file}
+
+
+def test_the_list_names_no_other_file():
+    assert {file for file, _, _ in ALLOWED} <= set(audited())
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("x.item()", [("", "x.item()")]),
+        ("def f(x):\n    return bool((x > 0).any())", [("f", "bool((x > 0).any())")]),
+        ("class A:\n    def f(self):\n        return x.max().tolist()", [("A.f", "x.max().tolist()")]),
+        ("torch.cuda.synchronize()", [("", "torch.cuda.synchronize()")]),
+        ("float('-inf'), x.float(), len(x)", []),
+    ],
+)
+def test_calls_are_found(code, found):
+    assert list(suspicious_calls(ast.parse(code))) == found

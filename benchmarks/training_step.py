@@ -8,7 +8,9 @@ by the rate of a matrix product in the same run they give the utilisation.
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -186,9 +188,12 @@ def _measured(case: Case, device: str, peaks: dict[str, int], limits: Callable[[
 
 
 def _step_of(label: str, name: str) -> Step:
-    """A step of a case on the CPU by an implementation that has compiled and filled its caches."""
+    """A step of a case on the CPU by an implementation that has compiled. Memory that it does not need is returned."""
     made = WAYS[name](CPU_CASES[label].step("cpu"))
     made()
+    made.optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     return made
 
 

@@ -29,17 +29,21 @@ class ContrastiveBackend(Backend):
     """(gradients of the three outputs, x, y, log_scale, row_lse, column_lse, both) -> those of x, y and log_scale"""
 
 
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+"""Looked up once, since a call that is being compiled cannot look."""
+
+
 def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     """None if the Triton kernels run: on CUDA, and anywhere when Triton interprets (TRITON_INTERPRET=1)."""
     if dtype == torch.float64:
         return "it computes in float32"
-    if importlib.util.find_spec("triton") is None:
+    if not TRITON_INSTALLED:
         return "triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
         return None
     if device.type != "cuda":
         return "it needs a CUDA device"
-    if torch.cuda.get_device_capability(device) < (8, 0):
+    if torch.cuda.get_device_properties(device).major < 8:
         return "it needs compute capability 8.0"
     return None
 

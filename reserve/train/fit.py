@@ -43,6 +43,9 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
     Returns the last checkpoint's folder, which is also a pretrained model. Raises what the task raises for its inputs
     (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint.
     """
+    # Token counts differ from step to step, which fragments a GPU's memory without this. PyTorch reads it when it
+    # first uses a GPU.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     with joined_ranks(config.train.device) as ranks:
         _train(_set_up(task, run, config, ranks))
     return list_checkpoints(run)[-1].path

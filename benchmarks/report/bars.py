@@ -163,22 +163,23 @@ def table(machines: list[Machine], op: str | None = None) -> str:
 
 
 def measured_table(machines: list[Machine]) -> str:
-    """The measured targets, a row for each case, and a line that names the others."""
-    rows = ["| op | case | measured, and the bar |", "| --- | --- | --- |"]
-    measured = {bar.group: bar for bar in BARS if bar.value(machines) is not None}
-    others: dict[str, list[str]] = {}
+    """The measured targets, a row for each op and device, and a line that names the others."""
+    found = {bar: value[1] for bar in BARS if (value := bar.value(machines)) is not None}
+    measured: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for bar, figure in found.items():
+        device, _, label = _case(bar).partition(", ")
+        figure_and_bar = f"{bar.what} {figure:.3g} ({bar.bound}: {_verdict(bar, figure)})"
+        measured.setdefault((bar.op, device), {}).setdefault(label, []).append(figure_and_bar)
+    rows = ["| op | device | measured, and the bar |", "| --- | --- | --- |"]
+    for (op, device), cases in measured.items():
+        figures = "<br>".join(f"{label}: {', '.join(figures)}" for label, figures in cases.items())
+        rows.append(f"| {op} | {device} | {figures} |")
+    others: dict[str, dict[str, None]] = {}
+    groups = {bar.group for bar in found}
     for bar in BARS:
-        if bar.value(machines) is None:
-            name = f"{_case(bar)}: {bar.what}" if bar.group in measured else _case(bar)
-            if name not in others.setdefault(bar.op, []):
-                others[bar.op].append(name)
-    for group, first in measured.items():
-        figures = [
-            f"{bar.what} {found[1]:.3g} ({bar.bound}: {_verdict(bar, found[1])})"
-            for bar in BARS
-            if bar.group == group and (found := bar.value(machines)) is not None
-        ]
-        rows.append(f"| {first.op} | {_case(first)} | {', '.join(figures)} |")
+        if bar not in found:
+            name = f"{_case(bar)}: {bar.what}" if bar.group in groups else _case(bar)
+            others.setdefault(bar.op, {})[name] = None
     rest = ", ".join(f"{op} ({'; '.join(named)})" for op, named in others.items())
     return "\n".join(rows) + (f"\n\nNot measured: {rest}." if rest else "")
 

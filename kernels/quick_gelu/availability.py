@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -40,6 +42,16 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return "it needs a CUDA device"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "it needs compute capability 8.0"
+    return _import_error()
+
+
+@functools.cache
+def _import_error() -> str | None:
+    """Why the installed Triton cannot be imported, or None; the choice is made inside the op, never while compiling."""
+    try:
+        importlib.import_module("triton")
+    except Exception as error:  # a library built for another PyTorch fails in many ways
+        return f"triton is installed and cannot be imported: {type(error).__name__}: {error}".partition("\n")[0]
     return None
 
 

@@ -16,6 +16,7 @@ import torch
 
 from reserve.config import ModelConfig
 from reserve.errors import CheckpointError
+from reserve.model.initialization import initialize
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.pretrained import Pretrained, pretrained_step
 from tests.helpers.tiny import tiny
@@ -271,6 +272,20 @@ class RichConfig(ModelConfig):
     limit: int | None = None
     answers: tuple[str, ...] = ("yes", "no")
     weights: tuple[float, ...] = ()
+
+
+class WithDrawnHead(MerlotReserve):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.answers = torch.nn.Linear(config.hidden_size, 5)
+        initialize(self.answers, 1.0)
+
+
+def test_what_another_classs_folder_lacks_is_drawn_as_the_class_draws_it(folder: Path) -> None:
+    answers = WithDrawnHead.from_pretrained(folder).answers
+    assert answers.bias.abs().max() == 0
+    # PyTorch's own initial weights are twelve times as large.
+    assert 0 < answers.weight.std() < 0.02
 
 
 class Rich(MerlotReserve):

@@ -41,6 +41,7 @@ from reserve.train.compilation import compile_layers
 
 CONFIGS = {"small": SMALL, "base": BASE, "large": LARGE}
 WARM_UP, ROUNDS, FEWEST_ROUNDS = 3, 8, 3
+QUEUED_STEPS = 5
 SECONDS_FOR_A_VARIANT = 8.0
 """With less time left, the remaining variants are skipped."""
 
@@ -174,6 +175,7 @@ def measure(
         while len(times) < ROUNDS and (len(times) < FEWEST_ROUNDS or time.monotonic() < end):
             times.append(bench.clock(step))
         found["seconds"] = times
+        found |= _without_waiting(bench, step)
         if bench.on_cuda:
             found["peak_bytes"] = torch.cuda.max_memory_allocated()
             found["reserved_bytes"] = torch.cuda.max_memory_reserved()
@@ -187,6 +189,27 @@ def measure(
     return found, result
 
 
+def _without_waiting(bench: Bench, step: Step) -> dict[str, float]:
+    """Seconds of a step among steps that the host queues without waiting, as in a run, and of the host alone.
+
+    The host's time is that until the call returns, the device idle before. A host that is faster than the device can
+    still wait for room in the queue of launches, so that it is an upper bound.
+    """
+    host = []
+    for _ in range(QUEUED_STEPS):
+        bench.synchronize()
+        start = time.perf_counter()
+        step()
+        host.append(time.perf_counter() - start)
+    bench.synchronize()
+    start = time.perf_counter()
+    for _ in range(QUEUED_STEPS):
+        step()
+    bench.synchronize()
+    queued = (time.perf_counter() - start) / QUEUED_STEPS
+    return {"queued_seconds": queued, "host_seconds": statistics.median(host)}
+
+
 def _seconds(bench: Bench, step: Step) -> float:
     """Wall time of a step, compilation included."""
     bench.synchronize()
@@ -194,6 +217,23 @@ def _seconds(bench: Bench, step: Step) -> float:
     step()
     bench.synchronize()
     return time.perf_counter() - start
+
+
+COLUMNS = [
+    "median",
+    "min",
+    "queued",
+    "host",
+    "ex/s",
+    "MFU",
+    "ratio",
+    "GB",
+    "first s",
+    "graphs",
+    "again",
+    "other batch",
+    "differs",
+]
 
 
 class Results:
@@ -214,23 +254,31 @@ class Results:
         found = self.variants[name]
         if "seconds" not in found:
             return f"{name:<34} {found['missing']}"
+        cells = self._cells(found)
+        return f"{name:<34} " + " ".join(f"{cells[column]:>{max(7, len(column))}}" for column in COLUMNS)
+
+    def _cells(self, found: dict[str, Any]) -> dict[str, str]:
         median, best, examples = statistics.median(found["seconds"]), min(found["seconds"]), self.facts["examples"]
-        mfu = self.facts["flops"] / median / self.facts["matmul_flops_per_s"]
         base = self.variants.get(BASELINE, {}).get("seconds")
-        ratio = f"{statistics.median(base) / median:.2f}x" if base else "-"
-        peak = f"{found['peak_bytes'] / 1e9:.1f}" if "peak_bytes" in found else "-"
-        return (
-            f"{name:<34} {1e3 * median:8.1f} {1e3 * best:8.1f} {examples / median:8.1f} {mfu:5.1%} {ratio:>6} "
-            f"{peak:>6} {found['first_step_seconds']:7.1f} {found['graphs']:6} {found['recompiled']:6} "
-            f"{1e3 * found['other_batch_seconds'][-1]:8.1f} {found.get('difference_from_ours', 0.0):8.1e}"
-        )
+        return {
+            "median": f"{1e3 * median:.1f}",
+            "min": f"{1e3 * best:.1f}",
+            "queued": f"{1e3 * found['queued_seconds']:.1f}",
+            "host": f"{1e3 * found['host_seconds']:.1f}",
+            "ex/s": f"{examples / median:.1f}",
+            "MFU": f"{self.facts['flops'] / median / self.facts['matmul_flops_per_s']:.1%}",
+            "ratio": f"{statistics.median(base) / median:.2f}x" if base else "-",
+            "GB": f"{found['peak_bytes'] / 1e9:.1f}" if "peak_bytes" in found else "-",
+            "first s": f"{found['first_step_seconds']:.1f}",
+            "graphs": f"{found['graphs']}",
+            "again": f"{found['recompiled']}",
+            "other batch": f"{1e3 * found['other_batch_seconds'][-1]:.1f}",
+            "differs": f"{found.get('difference_from_ours', 0.0):.1e}",
+        }
 
     def table(self) -> str:
-        head = (
-            f"{'variant':<34} {'median':>8} {'min ms':>8} {'ex/s':>8} {'MFU':>5} {'ratio':>6} {'GB':>6} {'first s':>7} "
-        )
-        head += f"{'graphs':>6} {'again':>6} {'other ms':>8} {'differs':>8}"
-        return "\n".join([head, *(self.row(name) for name in self.variants)])
+        head = " ".join(f"{column:>{max(7, len(column))}}" for column in COLUMNS)
+        return "\n".join([f"{'milliseconds a step':<34} {head}", *(self.row(name) for name in self.variants)])
 
     def summary(self) -> str:
         """The table, the milliseconds of each kind of kernel, and where the host waits."""

@@ -17,7 +17,8 @@ from torch.profiler import ProfilerActivity, profile
 ROOT = Path(__file__).parent.parent
 KINDS = {
     "compiled": r"^triton_(poi|red|per|tem)|^graph_.*kernel",
-    "attention": r"attention|attn|sdpa|flash|fmha|rotary|^(forward|dq|dkv|turn)_kernel|^short_(forward|backward)",
+    "GELU": r"gelu",
+    "attention": r"attention|attn|sdpa|flash|fmha|rotary|^(forward|dq|dkv|place)_kernel|^short_(forward|backward)",
     "optimiser": r"adam|multi_tensor",
     "loss": r"contrastive|logsumexp|cross_entropy|nll_loss|^(scale|scale_backward|weights)_kernel",
     "GEMM": r"gemm|nvjet|cutlass|cublas|splitk|aten::(add)?b?mm$|aten::addmm|mkl|wgmma",
@@ -25,7 +26,7 @@ KINDS = {
     "copy": r"memcpy|memset|copy|\bcat|CatArray|aten::(fill_|zero_)",
     "index": r"index|gather|scatter|embedding|sort|radix",
     "reduction": r"reduce|aten::sum|aten::mean|softmax",
-    "elementwise": r"elementwise|gelu|vectorized|aten::(add|sub|mul|div|sigmoid|where|silu|pow|sqrt|rsqrt)",
+    "elementwise": r"elementwise|vectorized|aten::(add|sub|mul|div|sigmoid|where|silu|pow|sqrt|rsqrt)",
 }
 """Kernels by what their names contain, the first that fits; for the CPU, PyTorch's operators."""
 LONGEST_NAME = 110

@@ -34,7 +34,7 @@ def test_slow_cases_run_on_request(capfd):
     assert "base, 1 example-" not in capfd.readouterr().out
     assert command_module.main([*step, "--slow"]) == 0
     listed = capfd.readouterr().out
-    assert "test_cpu[base, 1 example-padded, compiled-2]" in listed
+    assert "test_cpu[base, 1 example-padded, compiled layers-2]" in listed
     assert "test_cpu[demo, 8 examples-reserve-1]" in listed
 
 

@@ -21,6 +21,8 @@ def test_each_variant_is_timed_compared_and_profiled(tmp_path, capsys):
     status, variants = run(tmp_path, "--only", "ours, three-op GELU", "ours, fused GELU", "padded")
     assert status == 0
     assert len(variants["padded"]["seconds"]) >= step_lease.FEWEST_ROUNDS
+    assert variants["padded"]["queued_seconds"] > 0
+    assert variants["padded"]["host_seconds"] > 0
     assert variants["ours, fused GELU"]["difference_from_ours"] < 1e-3
     assert variants["padded"]["difference_from_ours"] < 1e-3
     assert "aten::mm" in (tmp_path / "profile-padded.txt").read_text()

@@ -16,6 +16,8 @@ from benchmarks.step_profile import host_wait_places, kernel_table, kind_of
     [
         ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_bias_TNT", "GEMM"),
         ("forward_kernel", "attention"),
+        ("place_kernel", "attention"),
+        ("reserve_kernels::bias_quick_gelu_backward", "GELU"),
         ("short_backward_kernel", "attention"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_6", "attention"),
         ("void fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel)", "attention"),

@@ -167,7 +167,20 @@ def _contender(step: Step, name: str, details: dict[str, Any]) -> Contender:
     return Contender(made, made.loss_and_gradient, details=details)
 
 
+def _tolerance(name: str, half: bool) -> float:
+    """The allowed difference of loss and gradient norms.
+
+    In bfloat16 the padded model's gradients differ by their roundings: at the initial weights they are small
+    differences of large numbers (docs/kernels/step.md). Its equality is tested in float64.
+    """
+    if half and name.startswith("padded"):
+        return 0.3
+    return 5e-2 if half else 1e-3
+
+
 def _measured(case: Case, device: str, peaks: dict[str, int], limits: Callable[[], dict[str, float]]) -> Measured:
+    # Each case counts anew: beyond Dynamo's limit of graphs a function would silently run uncompiled.
+    torch._dynamo.reset()
     step = case.step(device)
     half = step.dtype == torch.bfloat16
     measured = measure(
@@ -177,7 +190,7 @@ def _measured(case: Case, device: str, peaks: dict[str, int], limits: Callable[[
         },
         rounds=case.rounds,
         difference=largest_relative_difference,
-        tolerance=5e-2 if half else 1e-3,
+        tolerance={name: _tolerance(name, half) for name in (OURS, *case.peers)},
         clock=EventClock(flush=False) if device == "cuda" else None,
         warm_up=1,
     )

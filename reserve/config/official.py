@@ -21,7 +21,7 @@ _LEFT_OUT = {"data": {"train_fns", "num_train_files"}, "model": {"use_bfloat16"}
 def load_official_config(path: str | os.PathLike[str]) -> Config:
     """Converts the reference's YAML to a Config; `device.batch_size` and `model.use_bfloat16` go to the section train.
 
-    With `use_bfloat16` the precision is auto: bfloat16 wherever it is fast.
+    With `use_bfloat16` the precision is auto: bfloat16 on a GPU and on a CPU with instructions for it.
     Other settings of the section device (paths of data and outputs, TPUs) are ignored. Raises ValueError naming the
     file and the setting if one is unknown, of a wrong type or not supported, and OSError if the file cannot be read.
     """

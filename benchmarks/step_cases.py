@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 from unittest import mock
 
@@ -52,13 +53,25 @@ GOLDEN = Config(
         audio_num_layers=2,
         span_num_layers=2,
         joint_num_layers=2,
-        init_scale=5.0,
     ),
     train=TrainConfig(precision="float32"),
 )
-"""The shapes of the smallest model that the released code was run with, for docs/parity.md. With initial kernels of its
-scale, gradients would be so small that bfloat16 rounds them away."""
+"""The shapes of the smallest model that the released code was run with, for docs/parity.md."""
 BASE, LARGE = Config(), Config(model=ModelConfig(hidden_size=1024, vit_num_layers=24, joint_num_layers=24))
+
+
+def comparable(config: Config) -> Config:
+    """`config` for steps whose loss and gradients are compared.
+
+    The learning rate is 0, so that all see the same weights. Initial kernels are five times as large as the
+    reference's, with which all candidates are nearly alike at first: gradients are then small differences of large
+    numbers, which bfloat16 rounds away.
+    """
+    return replace(
+        config,
+        model=replace(config.model, init_scale=5.0),
+        optimizer=replace(config.optimizer, learning_rate=0.0),
+    )
 
 
 def random_batch(config: Config, examples: int, *, seed: int = 0) -> PretrainBatch:

@@ -2,7 +2,7 @@
 
 Each variant has its own guard: one that fails or runs out of memory is recorded, and the next one runs. The results go
 to FOLDER/step.json after each variant, so that a run that is killed keeps what it has measured; tables of kernels go to
-FOLDER/profile-*.txt. The learning rate is 0, so that all variants see the same weights. It needs torch, triton, numpy,
+FOLDER/profile-*.txt. All variants see the same weights. It needs torch, triton, numpy,
 einops and pytest only.
 """
 
@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,7 +32,7 @@ from benchmarks.cuda import EventClock, cuda_limits
 from benchmarks.interleaved import Missing, WallClock, largest_relative_difference
 from benchmarks.machine import cpu_limits, describe
 from benchmarks.padded_model import PaddedModel, padded_batch
-from benchmarks.step_cases import BASE, LARGE, SMALL, Step, random_batch
+from benchmarks.step_cases import BASE, LARGE, SMALL, Step, comparable, random_batch
 from benchmarks.step_profile import host_wait_places, kernel_table
 from reserve.config import Config
 from reserve.model.transformer import Mlp, Transformer
@@ -50,10 +49,9 @@ class Bench:
     """The model and two random batches, which differ in their token counts."""
 
     def __init__(self, config: Config, examples: int, device: str) -> None:
-        still = replace(config, optimizer=replace(config.optimizer, learning_rate=0.0))
-        self.config, self.examples, self.device = still, examples, torch.device(device)
-        self.batches = [random_batch(still, examples, seed=seed) for seed in (0, 1)]
-        self.step = Step(still, self.batches[0], self.device)
+        self.config, self.examples, self.device = comparable(config), examples, torch.device(device)
+        self.batches = [random_batch(self.config, examples, seed=seed) for seed in (0, 1)]
+        self.step = Step(self.config, self.batches[0], self.device)
         self.clock = EventClock(flush=False) if self.on_cuda else WallClock()
 
     @property

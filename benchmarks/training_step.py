@@ -1,9 +1,9 @@
 """A whole training step on random batches: the model as the trainer runs it, with other back ends, and padded.
 
-All share one model and optimiser (BF16AdamW), since several would not fit a GPU. The learning rate is 0, which does not
-change the optimiser's cost, so that loss and gradients are compared at the same weights. Loading the batch, and padding
-it for the padded model, is not part of the step. FLOPs are the necessary ones, see `reserve.model.flops`; divided
-by the rate of a matrix product in the same run they give the utilisation.
+All share one model and optimiser (BF16AdamW), since several would not fit a GPU, and the weights do not change (see
+`step_cases.comparable`), which costs the optimiser the same. Loading the batch, and padding it for the padded model, is
+not part of the step. FLOPs are the necessary ones, see `reserve.model.flops`; divided by the rate of a matrix product
+in the same run they give the utilisation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.interleaved import (
 )
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
 from benchmarks.padded_model import PaddedModel, padded_batch
-from benchmarks.step_cases import BASE, GOLDEN, LARGE, SMALL, Step, random_batch, replaced_ops
+from benchmarks.step_cases import BASE, GOLDEN, LARGE, SMALL, Step, comparable, random_batch, replaced_ops
 from reserve.config import Config
 from reserve.tasks.task import Loss
 from reserve.train.compilation import compile_layers, compiler_fault
@@ -128,8 +128,8 @@ class Case:
 
     def step(self, device: str) -> Step:
         """Its step after the first one, which allocates the optimiser's moments."""
-        still = replace(self.config, optimizer=replace(self.config.optimizer, learning_rate=0.0))
-        step = Step(still, random_batch(still, self.examples), torch.device(device))
+        config = comparable(self.config)
+        step = Step(config, random_batch(config, self.examples), torch.device(device))
         step()
         return step
 
@@ -167,17 +167,6 @@ def _contender(step: Step, name: str, details: dict[str, Any]) -> Contender:
     return Contender(made, made.loss_and_gradient, details=details)
 
 
-def _tolerance(name: str, half: bool) -> float:
-    """The allowed difference of loss and gradient norms.
-
-    In bfloat16 the padded model's gradients differ by their roundings: at the initial weights they are small
-    differences of large numbers (docs/kernels/step.md). Its equality is tested in float64.
-    """
-    if half and name.startswith("padded"):
-        return 0.3
-    return 5e-2 if half else 1e-3
-
-
 def _measured(case: Case, device: str, peaks: dict[str, int], limits: Callable[[], dict[str, float]]) -> Measured:
     # Each case counts anew: beyond Dynamo's limit of graphs a function would silently run uncompiled.
     torch._dynamo.reset()
@@ -190,7 +179,7 @@ def _measured(case: Case, device: str, peaks: dict[str, int], limits: Callable[[
         },
         rounds=case.rounds,
         difference=largest_relative_difference,
-        tolerance={name: _tolerance(name, half) for name in (OURS, *case.peers)},
+        tolerance=5e-2 if half else 1e-3,
         clock=EventClock(flush=False) if device == "cuda" else None,
         warm_up=1,
     )

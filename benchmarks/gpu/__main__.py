@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from typing import Any
 from benchmarks.gpu.archive import pack
 from benchmarks.gpu.parts import FULL, PARTS, PATIENT_SECONDS, ROOT, SHORT, Session
 from benchmarks.gpu.run import entry, import_folder, run_part
+from reserve.fs import write_text_atomic
 
 SESSION = ROOT / "build" / "gpu-session"
 """Where a short session collects what it packs. A later session on the same machine adds to it."""
@@ -64,8 +66,17 @@ def keep(new: dict[str, Any], device: str, summary: Path) -> None:
     """Writes `new` to the summary, replacing an older entry of the same command."""
     old = json.loads(summary.read_text("utf-8"))["parts"] if summary.exists() else []
     entries = {other["part"]: other for other in old} | {new["part"]: new}
-    found = {"gpu": device, "commit": os.environ.get("RESERVE_COMMIT"), "parts": list(entries.values())}
-    summary.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    found = {"gpu": device, "commit": commit(), "parts": list(entries.values())}
+    write_text_atomic(summary, json.dumps(found, indent=1) + "\n")
+
+
+def commit() -> str | None:
+    """RESERVE_COMMIT or what git says; None on a machine without either."""
+    named = os.environ.get("RESERVE_COMMIT")
+    if named or shutil.which("git") is None:
+        return named
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None
 
 
 def table(entries: list[dict[str, Any]]) -> str:
@@ -82,9 +93,7 @@ def pack_results(results: Path, out: Path) -> None:
     summary = results / "summary.json"
     found: dict[str, Any] = json.loads(summary.read_text("utf-8")) if summary.exists() else {"gpu": "", "parts": []}
     lines = [found["gpu"], table(found["parts"]), *(f"too large for the archive: {name}" for name in left_out)]
-    unfinished = out / "summary.txt.part"
-    unfinished.write_text("\n".join(lines) + "\n", "utf-8")
-    os.replace(unfinished, out / "summary.txt")
+    write_text_atomic(out / "summary.txt", "\n".join(lines) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,9 +11,7 @@ from reserve_kernels import native
 from reserve_kernels.backends import Backend, Backends, runs_anywhere
 from reserve_kernels.quick_gelu.native import DTYPES, quick_gelu_native, quick_gelu_native_backward
 from reserve_kernels.quick_gelu.reference import quick_gelu_reference, quick_gelu_reference_backward
-
-TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
-"""Looked up once: a look at the file system costs more than a small call."""
+from reserve_kernels.triton_support import triton_unavailable
 
 
 @dataclass(frozen=True)
@@ -28,31 +22,6 @@ class QuickGeluBackend(Backend):
     """(x, bias) -> the result, contiguous, as `quick_gelu_reference`"""
     backward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor]]
     """(grad, x, bias) -> the gradients of x and bias, as `quick_gelu_reference_backward`"""
-
-
-def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """None if the Triton kernels run: on CUDA, and anywhere when Triton interprets (TRITON_INTERPRET=1)."""
-    if dtype == torch.float64:
-        return "it computes in float32"
-    if not TRITON_INSTALLED:
-        return "triton is not installed"
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    if device.type != "cuda":
-        return "it needs a CUDA device"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return "it needs compute capability 8.0"
-    return _import_error()
-
-
-@functools.cache
-def _import_error() -> str | None:
-    """Why the installed Triton cannot be imported, or None; the choice is made inside the op, never while compiling."""
-    try:
-        importlib.import_module("triton")
-    except Exception as error:  # a library built for another PyTorch fails in many ways
-        return f"triton is installed and cannot be imported: {type(error).__name__}: {error}".partition("\n")[0]
-    return None
 
 
 def native_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -29,12 +29,20 @@ _undrawn: ContextVar[bool] = ContextVar("undrawn", default=False)
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """A context in which `initialize` does nothing, for models whose weights are loaded next."""
+    """A context in which trunks are constructed without initial weights, for models whose weights are loaded next.
+
+    What a subclass initialises itself is drawn all the same: the folder that is loaded may lack it.
+    """
     token = _undrawn.set(True)
     try:
         yield
     finally:
         _undrawn.reset(token)
+
+
+def is_undrawn() -> bool:
+    """Whether an `undrawn` context is active."""
+    return _undrawn.get()
 
 
 @torch.no_grad()
@@ -57,10 +65,10 @@ def truncated_normal_(weight: torch.Tensor, std: float) -> None:
 def initialize(model: nn.Module, init_scale: float) -> None:
     """Initialises all weights but the temperatures from torch's default generator, in place.
 
-    `init_scale` multiplies the kernels outside the attention pools. It does nothing within `undrawn` and on the meta
-    device, where weights have no values.
+    `init_scale` multiplies the kernels outside the attention pools. It does nothing on the meta device, where weights
+    have no values.
     """
-    if _undrawn.get() or any(parameter.is_meta for parameter in model.parameters()):
+    if any(parameter.is_meta for parameter in model.parameters()):
         return
     pooling = {m for pool in model.modules() if isinstance(pool, AttentionPool) for m in pool.children()}
     for name, module in model.named_modules():

@@ -15,7 +15,7 @@ from reserve.batch.streams import JointStream
 from reserve.batch.vocabulary import PAD
 from reserve.config import MEL_CHANNELS, ModelConfig
 from reserve.model.encoders import AudioEncoder, Encoded, SpanEncoder, VisionEncoder
-from reserve.model.initialization import initialize
+from reserve.model.initialization import initialize, is_undrawn
 from reserve.model.pretrained import Pretrained
 from reserve.model.rotary import rotary_angles
 from reserve.model.transformer import Transformer
@@ -68,7 +68,8 @@ class MerlotReserve(Pretrained):
             self.head = nn.Linear(config.hidden_size, config.hidden_size)
             self.contrastive_scales = nn.Parameter(torch.ones(3))
         self.to_empty(device=device)
-        self.reset_parameters()
+        if not is_undrawn():
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialises every parameter from torch's default generator, in place."""

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -88,9 +87,8 @@ class Pretrained(nn.Module):
         config = replace(config, **convert_section(cls.config_class, settings, cls.__name__))
         if same_class and _holds_only_parameters(cls):
             return _load_all(empty_model(lambda: cls(config)), folder / WEIGHTS)
-        # Not as an empty model: the class may compute buffers when it is constructed. What the folder of another class
-        # lacks keeps the initial values.
-        with undrawn() if same_class else nullcontext():
+        # Not as an empty model: the class may compute buffers, and draw what the folder of another class lacks.
+        with undrawn():
             model = cls(config)
         _load_into(model, folder / WEIGHTS, needed=None if same_class else _trunk_names(cls, config))
         return model

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.step_cases import SMALL, Step, random_batch, replaced_ops
+from benchmarks.padded_model import PaddedModel, padded_batch
+from benchmarks.step_cases import SMALL, Step, comparable, random_batch, replaced_ops
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs
 
@@ -21,6 +22,19 @@ def test_steps_without_a_learning_rate_do_not_change_weights():
     assert after == loss
     assert torch.equal(norms, norms_after)
     assert len(norms) == len(list(step.model.parameters()))
+
+
+def test_comparable_steps_in_bfloat16_are_close_to_float32():
+    """With the reference's initial kernels both models' gradient norms are half of them off."""
+    plain = comparable(SMALL)
+    half = replace(plain, train=replace(plain.train, precision="bfloat16"))
+    batch = random_batch(plain, 2)
+    exact, ours = (Step(config, batch, torch.device("cpu")) for config in (plain, half))
+    padded = ours.variant(PaddedModel(ours.model).loss, padded_batch(batch, half, torch.bfloat16))
+    _, norms = exact.loss_and_gradient()
+    for step in (ours, padded):
+        _, rounded = step.loss_and_gradient()
+        assert 1e-5 < (rounded - norms).norm() / norms.norm() < 0.02
 
 
 def test_replaced_ops_give_the_same_loss():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from reserve_kernels import bias_quick_gelu, native
+from reserve_kernels import bias_quick_gelu, native, triton_support
 from reserve_kernels.quick_gelu import availability, reference
 from tests.helpers.ranks import run_ranks
 from tests.kernels.quick_gelu_cases import compare, make_inputs, output_and_gradients, rounded
@@ -283,20 +284,23 @@ def test_wrong_arguments_are_named(arguments, error, message):
     ],
 )
 def test_a_backend_that_cannot_run_says_why(monkeypatch, name, dtype, reason):
-    monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
+    monkeypatch.setattr(triton_support, "TRITON_INSTALLED", True)
     with pytest.raises(RuntimeError, match=f"backend '{name}' cannot run on cpu with {dtype}: {reason}"):
         bias_quick_gelu(X.to(dtype), backend=name)
 
 
 def test_reasons_on_other_devices(monkeypatch):
     cuda = torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    monkeypatch.setattr(availability, "TRITON_INSTALLED", True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7))
+    monkeypatch.setattr(triton_support, "TRITON_INSTALLED", True)
     assert availability.triton_unavailable(cuda, torch.float16) == "it needs compute capability 8.0"
     assert availability.native_unavailable(cuda, torch.float32) == "it runs on the CPU only"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8))
+    monkeypatch.setattr(triton_support, "_import_error", lambda: None)
     assert availability.triton_unavailable(cuda, torch.float16) is None
-    monkeypatch.setattr(availability, "TRITON_INSTALLED", False)
+    monkeypatch.setattr(triton_support, "_import_error", lambda: "broken")
+    assert availability.triton_unavailable(cuda, torch.float16) == "broken"
+    monkeypatch.setattr(triton_support, "TRITON_INSTALLED", False)
     assert availability.triton_unavailable(cuda, torch.float16) == "triton is not installed"
 
 

@@ -120,3 +120,14 @@ def test_no_gpu_is_said(capfd):
     printed = capfd.readouterr().err
     assert "no CUDA device" in printed
     assert f"'torch': '{torch.__version__.partition('+')[0]}" in printed
+
+
+def test_the_summary_names_the_commit(tmp_path, monkeypatch):
+    summary = tmp_path / "summary.json"
+    monkeypatch.setenv("RESERVE_COMMIT", "abc")
+    command_module.keep({"part": "facts"}, "a card", summary)
+    assert json.loads(summary.read_text())["commit"] == "abc"
+    monkeypatch.delenv("RESERVE_COMMIT")
+    monkeypatch.setattr(command_module.shutil, "which", lambda name: None)
+    command_module.keep({"part": "facts"}, "a card", summary)
+    assert json.loads(summary.read_text())["commit"] is None

@@ -72,8 +72,8 @@ class _Launch:
     def placed(self, table: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Queries and keys with the position applied, and the number of parts of a row: [tokens, 2, heads, 64], 2.
 
-        Without a position they are those of qkv, of 3 parts. The backward pass makes them again: for long sequences
-        that costs a tenth of it, and keeping them would take two thirds of qkv's memory.
+        Without a position they are those of qkv, of 3 parts. The backward pass makes them again: that takes a seventh
+        of it on an H100, and keeping them would take two thirds of qkv's memory (docs/kernels/step.md).
         """
         if self.angles is None:
             return self.qkv, 3

@@ -19,9 +19,9 @@ Compile = Literal["auto", "layers", "none"]
 def compile_layers(model: nn.Module, mode: Compile, device: torch.device) -> bool:
     """Compiles each `Layer` of `model` in place and says whether it did; names and weights stay as they are.
 
-    All layers share one graph whose numbers of tokens and sequences are symbolic, so that batches of other sizes
-    compile nothing anew. The attention and the other ops of `reserve_kernels` are calls in it. "auto" compiles on a GPU
-    and falls back to eager mode, with a warning, where there is no compiler; "layers" raises RuntimeError there.
+    The layers of all encoders share graphs, whose numbers of tokens and sequences are symbolic, so that batches of
+    other sizes compile nothing anew. The ops of `reserve_kernels` are calls in them. "auto" compiles on a GPU and falls
+    back to eager mode, with a warning, where there is no compiler; "layers" raises RuntimeError there.
     """
     if mode == "none" or (mode == "auto" and device.type == "cpu"):
         return False

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,21 +231,27 @@ def check_as_one_process(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    with contextlib.closing(contextlib.ExitStack()) as stack:
-        stack.callback(dist.destroy_process_group)
-        torch.manual_seed(0)
-        x = torch.randn(2, 5, 6)
-        whole = Layer()
-        sharded, replicated = Layer(), Layer()
-        for model in (sharded, replicated):
-            model.load_state_dict(whole.state_dict())
-        fully_shard(sharded, mesh=init_device_mesh("cpu", (2,)))
-        (sum(whole(part).square().sum() for part in x) / 2).backward()
-        for model in (sharded, DistributedDataParallel(replicated)):
-            model(x[rank]).square().sum().backward()
-        for expected, one, other in zip(whole.parameters(), sharded.parameters(), replicated.parameters(), strict=True):
-            torch.testing.assert_close(one.grad.full_tensor(), expected.grad)
-            torch.testing.assert_close(other.grad, expected.grad)
+    try:
+        check_gradients(rank)
+    finally:
+        dist.destroy_process_group()
+
+
+def check_gradients(rank: int) -> None:
+    """A function of its own, so that no wrapped model outlives the process group: see tests/train/test_train_step.py."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 6)
+    whole = Layer()
+    sharded, replicated = Layer(), Layer()
+    for model in (sharded, replicated):
+        model.load_state_dict(whole.state_dict())
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (2,)))
+    (sum(whole(part).square().sum() for part in x) / 2).backward()
+    for model in (sharded, DistributedDataParallel(replicated)):
+        model(x[rank]).square().sum().backward()
+    for expected, one, other in zip(whole.parameters(), sharded.parameters(), replicated.parameters(), strict=True):
+        torch.testing.assert_close(one.grad.full_tensor(), expected.grad)
+        torch.testing.assert_close(other.grad, expected.grad)
 
 
 def test_sharded_and_replicated_parameters_get_the_gradients_of_one_process(tmp_path):

@@ -95,18 +95,26 @@ def _rank(rank: int, address: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     try:
-        ranks = Ranks(rank, 2, torch.device("cpu"), dist.group.WORLD)
-        torch.manual_seed(1)
-        model = nn.Linear(3, 1)
-        module = parallelize(model, squared_error, ranks, uses_every_parameter=True)
-        reduces = []
-        module.register_forward_pre_hook(lambda wrapped, _: reduces.append(wrapped.require_backward_grad_sync))
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        mine = parts(points(12), 6)[rank::2]
-        values = train_step(module, optimizer, mine, config(accumulate=3), ranks)
-        torch.save((model.state_dict(), values, reduces), f"{folder}/{rank}.pt")
+        _step_of_rank(rank, folder)
     finally:
         dist.destroy_process_group()
+
+
+def _step_of_rank(rank: int, folder: str) -> None:
+    """A function of its own, so that the wrapped model does not outlive the process group.
+
+    Its reducer would then end gloo's threads while it holds the interpreter's lock, which one of them may wait for.
+    """
+    ranks = Ranks(rank, 2, torch.device("cpu"), dist.group.WORLD)
+    torch.manual_seed(1)
+    model = nn.Linear(3, 1)
+    module = parallelize(model, squared_error, ranks, uses_every_parameter=True)
+    reduces = []
+    module.register_forward_pre_hook(lambda wrapped, _: reduces.append(wrapped.require_backward_grad_sync))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    mine = parts(points(12), 6)[rank::2]
+    values = train_step(module, optimizer, mine, config(accumulate=3), ranks)
+    torch.save((model.state_dict(), values, reduces), f"{folder}/{rank}.pt")
 
 
 def test_two_ranks_average_their_gradients_once_a_step(tmp_path: Path):

@@ -238,7 +238,7 @@ def check_as_one_process(rank: int, folder: Path) -> None:
 
 
 def check_gradients(rank: int) -> None:
-    """A function of its own, so that no wrapped model outlives the process group: see tests/train/test_train_step.py."""
+    """Its own function, so that no wrapped model outlives the process group; see tests/train/test_train_step.py."""
     torch.manual_seed(0)
     x = torch.randn(2, 5, 6)
     whole = Layer()

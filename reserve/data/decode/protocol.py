@@ -66,7 +66,8 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class VideoTrack(Track):
-    """A video stream. `width` and `height` are pixels as stored, before any rotation; 0 if unknown."""
+    """A video stream. `width` and `height` are pixels as stored, before they are turned and made square; 0
+    if unknown."""
 
     width: int = 0
     height: int = 0
@@ -129,7 +130,7 @@ class Media(ABC):
     @abstractmethod
     def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
         """The frame on screen at each of `times` (seconds, finite, >= 0, non-decreasing): uint8 RGB [height, width, 3],
-        upright.
+        upright and with square pixels.
 
         That is the last frame whose timestamp is at most the time, or the first frame if the time is before it.
         Raises BadInput as `MediaInfo.check_video` does or if no frame can be decoded, and ValueError for bad times.

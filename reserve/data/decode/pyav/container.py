@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, Track, VideoTrack
+from reserve.data.decode.pyav.clock import ContinuousClock
 from reserve.errors import BadInput
 from reserve.fs import check_regular_file
 
@@ -21,6 +22,8 @@ _REFUSED_FORMATS = (
     "sap sdp smoothstreaming tty txd vapoursynth video4linux2 v4l2 webm_dash_manifest x11grab xbin"
 )
 _MAX_READ_ERRORS = 1000
+# Their clock has 33 bits without a sign. FFmpeg gives negative times before the point where it overflows.
+_UNSIGNED_CLOCKS = ("mpegts", "mpeg")
 
 
 def import_av() -> Any:
@@ -67,6 +70,8 @@ class Container:
         self.raw = self._open()
         """PyAV's container."""
         self.info = self._read_info()
+        self.has_clock_breaks = self._find_clock_breaks()
+        """Whether timestamps are not those in the file, but moved to a continuous axis. Then a seek by time is void."""
 
     def _open(self) -> av.container.InputContainer:
         self.deadline.check()
@@ -110,8 +115,10 @@ class Container:
     @property
     def origin(self) -> float:
         """The timestamp, in seconds, of time 0."""
-        start = self.raw.start_time
-        return 0.0 if start is None else max(start / 1_000_000, 0.0)
+        if self.raw.start_time is None:
+            return 0.0
+        start = self.raw.start_time / 1_000_000
+        return start if self.raw.format.name in _UNSIGNED_CLOCKS else max(start, 0.0)
 
     def video_stream(self) -> av.VideoStream:
         """The video stream that `info` describes, checked against the limits."""
@@ -132,7 +139,49 @@ class Container:
         return self.raw.streams.subtitles[track]
 
     def demux(self, *streams: Any) -> Iterator[Any]:
-        """Packets of `streams` from the current position on. Skips damaged stretches; a damaged end is the end."""
+        """Packets of `streams` from the current position on, on a continuous time axis.
+
+        Skips damaged stretches; a damaged end is the end.
+        """
+        if not self.has_clock_breaks:
+            return self._read(streams)
+        wanted = {stream.index for stream in streams}
+        return (packet for packet, _ in self._read_continuously(streams) if packet.stream_index in wanted)
+
+    def _find_clock_breaks(self) -> bool:
+        """Reads the whole file if its format can have breaks in its clock; rewinds it."""
+        if not self.raw.format.flags & self._av.format.Flags.ts_discont.value:
+            return False
+        found = False
+        for packet, clock in self._read_continuously(()):
+            start = self.start_of(packet)
+            found = clock.has_breaks
+            if found or (start is not None and start > self.limits.max_duration):
+                break
+        self.rewind()
+        return found
+
+    def _read_continuously(self, streams: tuple[Any, ...]) -> Iterator[tuple[Any, ContinuousClock]]:
+        """Packets of all sound and pictures and of `streams`, moved to a continuous axis, with its clock so far."""
+        clock = ContinuousClock()
+        steady = [*self.raw.streams.audio, *([video] if (video := self._first_video()) is not None else [])]
+        indices = {stream.index for stream in steady}
+        for packet in self._read((*steady, *(stream for stream in streams if stream.index not in indices))):
+            time = packet.dts if packet.dts is not None else packet.pts
+            if time is not None and packet.time_base:
+                tick = float(packet.time_base)
+                is_sparse = packet.stream_index not in indices
+                shift = clock.shift(
+                    packet.stream_index, time * tick, (packet.duration or 0) * tick, is_sparse=is_sparse
+                )
+                ticks = round(shift / tick)
+                if ticks and packet.pts is not None:
+                    packet.pts += ticks
+                if ticks and packet.dts is not None:
+                    packet.dts += ticks
+            yield packet, clock
+
+    def _read(self, streams: tuple[Any, ...]) -> Iterator[Any]:
         packets = self.raw.demux(*streams)
         errors = 0
         while True:

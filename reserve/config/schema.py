@@ -61,6 +61,9 @@ class DataConfig:
     """Smallest factor on the size that a training image is resized to, before it is cropped at random."""
     random_scale_max: float = 1.1
     """Largest such factor."""
+    languages: tuple[str, ...] = ("en",)
+    """Languages of the transcripts and text tracks to prefer, in order: codes or names such as en, pt-BR, deu, German.
+    Those in other languages are used only where there is none in these."""
 
     def __post_init__(self) -> None:
         whole = [name for name, value in vars(self).items() if type(value) is int and name != "text_span_budget"]

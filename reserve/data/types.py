@@ -26,6 +26,22 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A transcript that was not used, by name, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptChoice:
+    """The name of the transcript whose words a video has, and the others, best first."""
+
+    used: str = ""
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VideoMetadata:
     """What the publisher wrote about a video."""
 

@@ -15,6 +15,7 @@ from reserve.data.decode.protocol import (
     MediaInfo,
     MediaLimits,
     Soundtrack,
+    TextTrack,
     Track,
     VideoTrack,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "MediaInfo",
     "MediaLimits",
     "Soundtrack",
+    "TextTrack",
     "Track",
     "VideoTrack",
     "choose_decoder",

@@ -65,6 +65,21 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class TextTrack(Track):
+    """A text stream and what the container says about it: its `language` code and `title` (empty if none), whether
+    players show it by default, shows forced text only, comments on the film, describes sounds, and whether it holds
+    pictures of text instead of text."""
+
+    language: str = ""
+    title: str = ""
+    is_default: bool = False
+    is_forced: bool = False
+    is_comment: bool = False
+    is_hearing_impaired: bool = False
+    is_pictures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VideoTrack(Track):
     """A video stream. `width` and `height` are pixels as stored, before they are turned and made square; 0
     if unknown."""
@@ -80,7 +95,7 @@ class MediaInfo:
 
     video: VideoTrack | None
     audio: tuple[Track, ...]
-    text: tuple[Track, ...]
+    text: tuple[TextTrack, ...]
 
     def check_video(self, limits: MediaLimits) -> None:
         """Raises BadInput if there is no video, or none that can be decoded within `limits`."""
@@ -103,6 +118,8 @@ class MediaInfo:
         """Raises BadInput if there is no text track `track`, counted from 0, or none that can be decoded."""
         if not 0 <= track < len(self.text):
             raise BadInput(f"no text track {track}: it has {len(self.text)}, counted from 0")
+        if self.text[track].is_pictures:
+            raise BadInput("it holds pictures of text, which are not read")
         if not self.text[track].decodable:
             raise BadInput("no decoder for it")
 
@@ -155,8 +172,12 @@ class Media(ABC):
 
     @abstractmethod
     def cues(self, track: int) -> list[Cue]:
-        """The captions of text track `track`, in the order of the file. Raises BadInput as `MediaInfo.check_text`
-        does."""
+        """The captions of text track `track`, in the order of the file, with ASS markup as it is but without drawings.
+        Raises BadInput as `MediaInfo.check_text` does."""
+
+    @abstractmethod
+    def has_closed_captions(self) -> bool:
+        """Whether the first pictures carry closed captions (CEA-608 or 708), which no decoder reads as text."""
 
     @abstractmethod
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from reserve.config import DataConfig
@@ -30,9 +31,10 @@ def prepare_and_record(
     """Prepares every video below `videos` into `out`/prepared and writes `out`/files.jsonl, even if all files fail.
 
     Calls `on_result` with each result as it comes and the total number of files. `decoder` is as in prepare_videos.
-    Raises BadInput if there is nothing to prepare and NothingPrepared if no file can be used.
+    Raises BadInput if there is nothing to prepare, NothingPrepared if no file can be used, and EnvironmentFailure if
+    the machine fails midway (a full disk): then nothing is recorded, and what was prepared is kept for the next try.
     """
-    sources = discover_sources(videos)
+    sources = discover_sources(videos, languages=data.languages)
     out.mkdir(parents=True, exist_ok=True)
     report = None
     try:
@@ -69,6 +71,8 @@ def _write(report: PreparationReport, path: Path) -> None:
             "segments": result.segments,
             "words": result.words,
             "reason": result.reason,
+            "transcript": result.transcript.used or None,
+            "passed_over": [asdict(other) for other in result.transcript.passed_over],
             "warnings": list(result.warnings),
             "store": result.store.name if result.store else None,
         }

@@ -3,7 +3,7 @@ frames, assemble the segments. A decoder that takes batches of videos comes betw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -13,20 +13,17 @@ from reserve.config import SEGMENT_SECONDS, DataConfig
 from reserve.data.decode.protocol import Deadline, FileDecoder, Media, MediaLimits
 from reserve.data.prepare.segments import (
     Window,
-    centre,
     cut_windows,
     log_mels,
     stored_frames,
     video_rng,
     window_words,
 )
+from reserve.data.prepare.words import find_words, none_usable
 from reserve.data.sources.discover import VideoSource
 from reserve.data.sources.metadata import load_metadata
-from reserve.data.sources.transcripts import load_embedded_transcripts, load_transcript
-from reserve.data.types import Segments, VideoMetadata, Word
+from reserve.data.types import Segments, TranscriptChoice, VideoMetadata, Word
 from reserve.errors import BadInput
-
-_MIN_SHARE_INSIDE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class PlannedVideo:
     words: list[list[Word]]
     metadata: VideoMetadata
     seconds: float
-    transcript: str
+    transcript: TranscriptChoice
     warnings: tuple[str, ...]
 
     @property
@@ -69,7 +66,7 @@ class PreparedVideo:
 
     segments: Segments
     seconds: float
-    transcript: str
+    transcript: TranscriptChoice
     warnings: tuple[str, ...]
 
 
@@ -113,11 +110,11 @@ def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> P
     # Fail fast: decoding the sound of a long file takes a while.
     media.info.check_video(settings.limits)
     media.info.check_audio(settings.audio_track)
-    if not source.transcripts and not media.info.text:
-        raise BadInput("no transcript beside it and no text track in it")
+    if not source.candidates and not media.info.text:
+        raise BadInput(none_usable(source.passed_over, media))
     soundtrack = media.soundtrack(track=settings.audio_track, sample_rate=settings.data.sample_rate)
     duration = soundtrack.media_end
-    words, transcript, warnings = _find_words(source, media, duration)
+    words, transcript, warnings = find_words(source, media, duration, settings.data.languages)
     windows = cut_windows(words, duration, video_rng(settings.seed, source.video_id))
     if not windows:
         raise BadInput(
@@ -135,32 +132,3 @@ def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> P
         transcript=transcript,
         warnings=(*warnings, *([warning] if warning else [])),
     )
-
-
-def _find_words(source: VideoSource, media: Media, duration: float) -> tuple[list[Word], str, list[str]]:
-    """Words of the first usable transcript in the order of their centres, its name, and the reasons against the
-    transcripts before it."""
-    refused: list[str] = []
-    for path in source.transcripts:
-        try:
-            return _words_inside(load_transcript(path), duration), path.name, refused
-        except BadInput as error:
-            refused.append(f"{path.name}: {error}")
-    words, reasons = load_embedded_transcripts(media)
-    refused += reasons
-    if words is not None:
-        try:
-            return _words_inside(words, duration), "embedded", refused
-        except BadInput as error:
-            refused.append(f"embedded text: {error}")
-    raise BadInput(f"no usable transcript ({'; '.join(refused)})" if refused else "no transcript with words")
-
-
-def _words_inside(words: Sequence[Word], duration: float) -> list[Word]:
-    """The words spoken before the video ends. Raises BadInput if most come after: a transcript of something else."""
-    inside = [word for word in words if centre(word) < duration]
-    if len(inside) < _MIN_SHARE_INSIDE * len(words):
-        raise BadInput(
-            f"{len(words) - len(inside)} of its {len(words)} words come after the end of the video at {duration:.1f} s"
-        )
-    return sorted(inside, key=centre)

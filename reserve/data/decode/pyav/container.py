@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, Track, VideoTrack
+from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, TextTrack, Track, VideoTrack
 from reserve.data.decode.pyav.clock import ContinuousClock
-from reserve.errors import BadInput
-from reserve.fs import check_regular_file
+from reserve.errors import BadInput, EnvironmentFailure
+from reserve.fs import check_regular_file, is_environment_failure
 
 if TYPE_CHECKING:
     import av
@@ -22,6 +22,7 @@ _REFUSED_FORMATS = (
     "sap sdp smoothstreaming tty txd vapoursynth video4linux2 v4l2 webm_dash_manifest x11grab xbin"
 )
 _MAX_READ_ERRORS = 1000
+_PICTURES_OF_TEXT = ("dvbsub", "dvdsub", "pgssub", "xsub")
 # Their clock has 33 bits without a sign. FFmpeg gives negative times before the point where it overflows.
 _UNSIGNED_CLOCKS = ("mpegts", "mpeg")
 
@@ -56,6 +57,8 @@ def decoding_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except decoding_failures() as error:
+        if is_environment_failure(error):
+            raise EnvironmentFailure(f"{doing}: {error}") from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BadInput(f"{doing}: {reason}") from error
 
@@ -93,11 +96,22 @@ class Container:
         if first is not None:
             context = first.codec_context
             video = VideoTrack(False) if context is None else VideoTrack(True, context.width, context.height)
-        audio, text = (
-            tuple(Track(stream.codec_context is not None) for stream in group)
-            for group in (streams.audio, streams.subtitles)
+        audio = tuple(Track(stream.codec_context is not None) for stream in streams.audio)
+        return MediaInfo(video, audio, tuple(map(self._text_track, streams.subtitles)))
+
+    def _text_track(self, stream: Any) -> TextTrack:
+        kinds, disposition = self._av.stream.Disposition, stream.disposition
+        context = stream.codec_context
+        return TextTrack(
+            context is not None,
+            language=stream.language or "",
+            title=stream.metadata.get("title", ""),
+            is_default=bool(disposition & kinds.default),
+            is_forced=bool(disposition & kinds.forced),
+            is_comment=bool(disposition & kinds.comment),
+            is_hearing_impaired=bool(disposition & kinds.hearing_impaired),
+            is_pictures=context is not None and context.name in _PICTURES_OF_TEXT,
         )
-        return MediaInfo(video, audio, text)
 
     def _first_video(self) -> av.VideoStream | None:
         """The first video stream that is not a cover picture."""

@@ -19,7 +19,7 @@ formats stay below 2.4; half-width stereo pairs have 2."""
 
 
 def to_picture(frame: av.VideoFrame, pixel_aspect: Fraction | None, limits: MediaLimits) -> np.ndarray:
-    """uint8 RGB [height, width, 3]. `pixel_aspect` is width : height of a pixel of the stored frame, None if unknown."""
+    """uint8 RGB [height, width, 3]. `pixel_aspect` is width : height of a pixel as stored, None if unknown."""
     limits.check_frame_size(frame.width, frame.height)
     width, height = square_size(frame.width, frame.height, pixel_aspect)
     limits.check_frame_size(width, height)
@@ -39,7 +39,7 @@ def square_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple
 
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
-    """int32 [3, 3]: the position (x, y, 1) of a stored pixel, times this, is where it is shown. None if there is none."""
+    """int32 [3, 3]: the position (x, y, 1) of a stored pixel, times this, is where it is shown. None without one."""
     side_data: Any = frame.side_data  # PyAV's stubs lack its methods.
     data = side_data.get(import_av().sidedata.sidedata.Type.DISPLAYMATRIX)
     return None if data is None else np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)

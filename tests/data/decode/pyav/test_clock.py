@@ -114,7 +114,7 @@ def test_one_damaged_timestamp_shifts_nothing_else(damaged):
 def test_pictures_that_stand_still_are_no_break():
     """One picture a minute while the sound goes on."""
     clock = ContinuousClock()
-    for second in range(0, 600):
+    for second in range(600):
         assert clock.shift(1, second, 1.0) == 0
         if second % 60 == 0:
             assert clock.shift(0, second, 0.1) == 0

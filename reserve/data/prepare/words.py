@@ -1,0 +1,99 @@
+"""The words of a video: which of its transcripts is used, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from reserve.data.decode.protocol import Media
+from reserve.data.prepare.segments import centre
+from reserve.data.sources.discover import VideoSource
+from reserve.data.sources.labels import Labels
+from reserve.data.sources.transcripts import (
+    load_embedded_transcript,
+    load_transcript,
+    rank_text_tracks,
+    track_labels,
+    track_name,
+)
+from reserve.data.types import PassedOver, TranscriptChoice, Word
+from reserve.errors import BadInput
+
+_MIN_SHARE_INSIDE = 0.5
+MIN_WORDS_PER_MINUTE = 30
+"""Of a transcript that is labelled forced, signs or the like. Speech has 100 to 160; signs have a few, and labels are
+often wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Transcript:
+    """A transcript that could be used: its name, what is known about it, and how to read it."""
+
+    name: str
+    labels: Labels
+    load: Callable[[], list[Word]]
+
+
+def find_words(
+    source: VideoSource, media: Media, duration: float, languages: Sequence[str]
+) -> tuple[list[Word], TranscriptChoice, list[str]]:
+    """Words of the first usable transcript of a video of `duration` seconds in the order of their centres, with
+    warnings: the reasons against the transcripts before it.
+
+    Raises BadInput with all reasons if there is none.
+    """
+    refused: list[PassedOver] = []
+    transcripts = _in_order(source, media, languages)
+    for transcript in transcripts:
+        try:
+            words = _words_inside(transcript.load(), duration, transcript.labels)
+        except BadInput as error:
+            refused.append(PassedOver(transcript.name, str(error)))
+            continue
+        others = [PassedOver(other.name, _not_tried(other.labels)) for other in transcripts]
+        choice = TranscriptChoice(transcript.name, (*refused, *others, *source.passed_over))
+        return words, choice, [f"{other.name}: {other.reason}" for other in refused]
+    raise BadInput(none_usable([*refused, *source.passed_over], media))
+
+
+def _in_order(source: VideoSource, media: Media, languages: Sequence[str]) -> Iterator[_Transcript]:
+    for candidate in source.candidates:
+        yield _Transcript(candidate.path.name, candidate.labels, partial(load_transcript, candidate.path))
+    for track in rank_text_tracks(media.info.text, languages):
+        header = media.info.text[track]
+        yield _Transcript(
+            track_name(track, header), track_labels(header), partial(load_embedded_transcript, media, track)
+        )
+
+
+def _not_tried(labels: Labels) -> str:
+    return f"not tried: {known}" if (known := labels.describe()) else "not tried"
+
+
+def none_usable(refused: Sequence[PassedOver], media: Media) -> str:
+    """Why a video has no words."""
+    reason = "no transcript beside it and no text track in it"
+    if refused:
+        reason = f"no usable transcript ({'; '.join(f'{other.name}: {other.reason}' for other in refused)})"
+    if media.has_closed_captions():
+        reason += (
+            "; its pictures carry closed captions (CEA-608 or 708), which are not read: extract them into an .srt file "
+            "beside it"
+        )
+    return reason
+
+
+def _words_inside(words: Sequence[Word], duration: float, labels: Labels) -> list[Word]:
+    """The words spoken before the video ends. Raises BadInput if most come after, as in a transcript of something else,
+    or if a transcript labelled as partial is."""
+    inside = [word for word in words if centre(word) < duration]
+    if len(inside) < _MIN_SHARE_INSIDE * len(words):
+        raise BadInput(
+            f"{len(words) - len(inside)} of its {len(words)} words come after the end of the video at {duration:.1f} s"
+        )
+    if labels.is_partial and len(inside) < MIN_WORDS_PER_MINUTE * duration / 60:
+        raise BadInput(
+            f"forced or other partial text: {len(inside)} words in {duration:.0f} s are not all that is said"
+        )
+    return sorted(inside, key=centre)

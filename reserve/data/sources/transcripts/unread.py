@@ -1,0 +1,1 @@
+UNREAD_FORMATS: dict[str, str] = {}

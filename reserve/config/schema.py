@@ -264,8 +264,8 @@ class TrainConfig:
     """Processes that load examples, a device; 0 loads in the trainer itself."""
     prepare_workers: int = 4
     """Processes that prepare videos."""
-    audio_track: int = 0
-    """Which audio track of a video is heard, counted from 0."""
+    audio_track: int | None = None
+    """Which audio track of a video is heard, counted from 0; null chooses by data.languages and the tracks' labels."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_every: int = 1000
@@ -280,7 +280,9 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_size must be a multiple of train.accumulate {self.accumulate}; got {self.batch_size}"
             )
-        _check_range(self, "train", 0, math.inf, "num_workers", "seed", "audio_track")
+        _check_range(self, "train", 0, math.inf, "num_workers", "seed")
+        if self.audio_track is not None:
+            _check_range(self, "train", 0, math.inf, "audio_track")
         if self.seed > MAX_SEED:
             raise ValueError(f"train.seed must be at most 2^63 - 1; got {self.seed}")
 

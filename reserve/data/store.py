@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from reserve.config import MAX_PLAYBACK_SPEED
-from reserve.data.types import PassedOver, Segments, TranscriptChoice, VideoMetadata, Word
+from reserve.data.types import Choice, PassedOver, Segments, VideoMetadata, Word
 from reserve.errors import BadInput
 from reserve.fs import replacing
 
@@ -46,7 +46,7 @@ class StoreSummary:
     num_segments: int
     num_words: int
     warnings: tuple[str, ...]
-    transcript: TranscriptChoice = field(default_factory=TranscriptChoice)
+    choice: Choice = field(default_factory=Choice)
 
 
 def save_segments(
@@ -55,11 +55,11 @@ def save_segments(
     *,
     key: str = "",
     warnings: Sequence[str] = (),
-    transcript: TranscriptChoice | None = None,
+    choice: Choice | None = None,
 ) -> None:
     """Writes `segments` atomically: a crash leaves the old file or none.
 
-    `key` identifies the inputs they were made from; `warnings` and `transcript` are those of the preparation.
+    `key` identifies the inputs they were made from; `warnings` and `choice` are those of the preparation.
     """
     from safetensors.numpy import save
 
@@ -83,7 +83,7 @@ def save_segments(
         "num_segments": str(len(segments)),
         "num_words": str(sum(map(len, segments.words))),
         "warnings": json.dumps(list(warnings)),
-        "transcript": json.dumps(asdict(transcript or TranscriptChoice())),
+        "choice": json.dumps(asdict(choice or Choice())),
     }
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
@@ -158,11 +158,13 @@ def _summary(file: Any, path: Path) -> StoreSummary:
     try:
         segments, words = int(header["num_segments"]), int(header["num_words"])
         warnings = tuple(map(str, json.loads(header["warnings"])))
-        # Earlier releases recorded no transcript.
-        choice = json.loads(header.get("transcript", "{}"))
-        passed_over = tuple(PassedOver(str(o["name"]), str(o["reason"])) for o in choice.get("passed_over", []))
-        transcript = TranscriptChoice(str(choice.get("used", "")), passed_over)
-        return StoreSummary(path, header["key"], segments, words, warnings, transcript)
+        # Earlier releases recorded no choice.
+        made = json.loads(header.get("choice", "{}"))
+        passed_over = tuple(
+            PassedOver(str(other["name"]), str(other["reason"])) for other in made.get("passed_over", [])
+        )
+        choice = Choice(str(made.get("transcript", "")), str(made.get("audio", "")), passed_over)
+        return StoreSummary(path, header["key"], segments, words, warnings, choice)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"not a store of segments: bad or missing header field: {error}") from error
 

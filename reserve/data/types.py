@@ -34,10 +34,12 @@ class PassedOver:
 
 
 @dataclass(frozen=True, slots=True)
-class TranscriptChoice:
-    """The name of the transcript whose words a video has, and the others, best first."""
+class Choice:
+    """What was taken of a video: the name of the `transcript` with its words and of the `audio` track, and the
+    transcripts passed over, best first."""
 
-    used: str = ""
+    transcript: str = ""
+    audio: str = ""
     passed_over: tuple[PassedOver, ...] = ()
 
 

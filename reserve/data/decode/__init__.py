@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from reserve.data.decode.protocol import (
+    AudioTrack,
     BatchDecoder,
     Deadline,
     Decoder,
@@ -23,6 +24,7 @@ from reserve.data.decode.pyav import PyAVDecoder
 
 __all__ = [
     "DECODERS",
+    "AudioTrack",
     "BatchDecoder",
     "Deadline",
     "Decoder",

@@ -65,6 +65,18 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioTrack(Track):
+    """An audio stream and what the container says about it: its `language` code and `title` (empty if none), whether
+    players choose it by default, comments on the film, or describes the pictures."""
+
+    language: str = ""
+    title: str = ""
+    is_default: bool = False
+    is_comment: bool = False
+    is_description: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TextTrack(Track):
     """A text stream and what the container says about it: its `language` code and `title` (empty if none), whether
     players show it by default, shows forced text only, comments on the film, describes sounds, and whether it holds
@@ -94,7 +106,7 @@ class MediaInfo:
     and `text` tracks are in the container's order."""
 
     video: VideoTrack | None
-    audio: tuple[Track, ...]
+    audio: tuple[AudioTrack, ...]
     text: tuple[TextTrack, ...]
 
     def check_video(self, limits: MediaLimits) -> None:

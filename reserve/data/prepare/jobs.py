@@ -87,7 +87,7 @@ def unchanged(job: Job) -> FileResult | None:
         status="unchanged",
         segments=summary.num_segments,
         words=summary.num_words,
-        transcript=summary.transcript,
+        choice=summary.choice,
         warnings=summary.warnings,
         store=job.store,
     )
@@ -130,9 +130,7 @@ def finish_job(job: Job, plan: PlannedVideo, frames: Iterable[np.ndarray]) -> Fi
 
 def _stored(job: Job, prepared: PreparedVideo) -> FileResult:
     try:
-        save_segments(
-            prepared.segments, job.store, key=job.key, warnings=prepared.warnings, transcript=prepared.transcript
-        )
+        save_segments(prepared.segments, job.store, key=job.key, warnings=prepared.warnings, choice=prepared.choice)
     except OSError as error:
         raise EnvironmentFailure(f"{job.store} cannot be written: {error.strerror or error}") from error
     return FileResult(
@@ -142,7 +140,7 @@ def _stored(job: Job, prepared: PreparedVideo) -> FileResult:
         segments=len(prepared.segments),
         words=sum(map(len, prepared.segments.words)),
         seconds=prepared.seconds,
-        transcript=prepared.transcript,
+        choice=prepared.choice,
         warnings=prepared.warnings,
         store=job.store,
     )

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from reserve.data.types import TranscriptChoice
+from reserve.data.types import Choice
 
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
     """The outcome for one file.
 
-    `segments`, `words`, `transcript`, `warnings` and `store` are set if it was prepared now or is `unchanged` since an
+    `segments`, `words`, `choice`, `warnings` and `store` are set if it was prepared now or is `unchanged` since an
     earlier run; `seconds` if it was prepared now; `reason` if it was skipped.
     """
 
@@ -23,7 +23,7 @@ class FileResult:
     segments: int = 0
     words: int = 0
     seconds: float = 0.0
-    transcript: TranscriptChoice = field(default_factory=TranscriptChoice)
+    choice: Choice = field(default_factory=Choice)
     reason: str = ""
     warnings: tuple[str, ...] = ()
     store: Path | None = None

@@ -22,7 +22,8 @@ from reserve.data.prepare.segments import (
 from reserve.data.prepare.words import find_words, none_usable
 from reserve.data.sources.discover import VideoSource
 from reserve.data.sources.metadata import load_metadata
-from reserve.data.types import Segments, TranscriptChoice, VideoMetadata, Word
+from reserve.data.sources.tracks import choose_audio_track
+from reserve.data.types import Choice, Segments, VideoMetadata, Word
 from reserve.errors import BadInput
 
 
@@ -30,19 +31,19 @@ from reserve.errors import BadInput
 class PreparationSettings:
     """What decides how a video is prepared: the same settings, decoder, file and id give the same segments.
 
-    `audio_track` counts from 0.
+    `audio_track` counts from 0; None chooses by the languages of `data`.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
-    audio_track: int = 0
+    audio_track: int | None = None
     limits: MediaLimits = field(default_factory=MediaLimits)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
     """All of a video's segments but their frames: `windows` in order of time, `log_mel` float16 [windows, frames, mels]
-    and `words` for each, `seconds` of the video, the `transcript` used, and the `warnings` so far."""
+    and `words` for each, `seconds` of the video, the `choice` of its tracks, and the `warnings` so far."""
 
     video_id: str
     windows: list[Window]
@@ -50,7 +51,7 @@ class PlannedVideo:
     words: list[list[Word]]
     metadata: VideoMetadata
     seconds: float
-    transcript: TranscriptChoice
+    choice: Choice
     warnings: tuple[str, ...]
 
     @property
@@ -61,12 +62,12 @@ class PlannedVideo:
 
 @dataclass(frozen=True, slots=True)
 class PreparedVideo:
-    """The segments of a video, its length in `seconds`, the `transcript` that gave the words, and `warnings` about what
+    """The segments of a video, its length in `seconds`, the `choice` of its tracks, and `warnings` about what
     went wrong without stopping the preparation."""
 
     segments: Segments
     seconds: float
-    transcript: TranscriptChoice
+    choice: Choice
     warnings: tuple[str, ...]
 
 
@@ -99,7 +100,7 @@ def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray]) -> Prepared
         words=plan.words,
         metadata=plan.metadata,
     )
-    return PreparedVideo(segments, plan.seconds, plan.transcript, plan.warnings)
+    return PreparedVideo(segments, plan.seconds, plan.choice, plan.warnings)
 
 
 def _open(source: VideoSource, settings: PreparationSettings, decoder: FileDecoder) -> Media:
@@ -109,12 +110,15 @@ def _open(source: VideoSource, settings: PreparationSettings, decoder: FileDecod
 def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> PlannedVideo:
     # Fail fast: decoding the sound of a long file takes a while.
     media.info.check_video(settings.limits)
-    media.info.check_audio(settings.audio_track)
+    track = settings.audio_track
+    if track is None:
+        track = choose_audio_track(media.info.audio, settings.data.languages)
+    media.info.check_audio(track)
     if not source.candidates and not media.info.text:
         raise BadInput(none_usable(source.passed_over, media))
-    soundtrack = media.soundtrack(track=settings.audio_track, sample_rate=settings.data.sample_rate)
+    soundtrack = media.soundtrack(track=track, sample_rate=settings.data.sample_rate)
     duration = soundtrack.media_end
-    words, transcript, warnings = find_words(source, media, duration, settings.data.languages)
+    words, choice, warnings = find_words(source, media, track, duration, settings.data.languages)
     windows = cut_windows(words, duration, video_rng(settings.seed, source.video_id))
     if not windows:
         raise BadInput(
@@ -129,6 +133,6 @@ def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> P
         words=[window_words(words, window) for window in windows],
         metadata=metadata,
         seconds=duration,
-        transcript=transcript,
+        choice=choice,
         warnings=(*warnings, *([warning] if warning else [])),
     )

@@ -31,7 +31,7 @@ def prepare_videos(
     *,
     workers: int = 1,
     seed: int = 0,
-    audio_track: int = 0,
+    audio_track: int | None = None,
     limits: MediaLimits | None = None,
     decoder: str = "auto",
     on_result: Callable[[FileResult], None] | None = None,

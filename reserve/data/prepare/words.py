@@ -10,14 +10,9 @@ from reserve.data.decode.protocol import Media
 from reserve.data.prepare.segments import centre
 from reserve.data.sources.discover import VideoSource
 from reserve.data.sources.labels import Labels
-from reserve.data.sources.transcripts import (
-    load_embedded_transcript,
-    load_transcript,
-    rank_text_tracks,
-    track_labels,
-    track_name,
-)
-from reserve.data.types import PassedOver, TranscriptChoice, Word
+from reserve.data.sources.tracks import audio_labels, rank_text_tracks, text_labels, track_name
+from reserve.data.sources.transcripts import load_embedded_transcript, load_transcript
+from reserve.data.types import Choice, PassedOver, Word
 from reserve.errors import BadInput
 
 _MIN_SHARE_INSIDE = 0.5
@@ -36,10 +31,10 @@ class _Transcript:
 
 
 def find_words(
-    source: VideoSource, media: Media, duration: float, languages: Sequence[str]
-) -> tuple[list[Word], TranscriptChoice, list[str]]:
+    source: VideoSource, media: Media, audio_track: int, duration: float, languages: Sequence[str]
+) -> tuple[list[Word], Choice, list[str]]:
     """Words of the first usable transcript of a video of `duration` seconds in the order of their centres, with
-    warnings: the reasons against the transcripts before it.
+    warnings: the reasons against the transcripts before it, and another language than that of the sound.
 
     Raises BadInput with all reasons if there is none.
     """
@@ -52,8 +47,15 @@ def find_words(
             refused.append(PassedOver(transcript.name, str(error)))
             continue
         others = [PassedOver(other.name, _not_tried(other.labels)) for other in transcripts]
-        choice = TranscriptChoice(transcript.name, (*refused, *others, *source.passed_over))
-        return words, choice, [f"{other.name}: {other.reason}" for other in refused]
+        audio = media.info.audio[audio_track]
+        choice = Choice(
+            transcript.name, track_name("audio", audio_track, audio), (*refused, *others, *source.passed_over)
+        )
+        warnings = [f"{other.name}: {other.reason}" for other in refused]
+        spoken, written = audio_labels(audio).language, transcript.labels.language
+        if spoken and written and spoken != written:
+            warnings.append(f"{transcript.name} is in language {written}, the sound in {spoken}")
+        return words, choice, warnings
     raise BadInput(none_usable([*refused, *source.passed_over], media))
 
 
@@ -63,7 +65,7 @@ def _in_order(source: VideoSource, media: Media, languages: Sequence[str]) -> It
     for track in rank_text_tracks(media.info.text, languages):
         header = media.info.text[track]
         yield _Transcript(
-            track_name(track, header), track_labels(header), partial(load_embedded_transcript, media, track)
+            track_name("text", track, header), text_labels(header), partial(load_embedded_transcript, media, track)
         )
 
 

@@ -93,12 +93,20 @@ def language_rank(labels: Labels, languages: Sequence[str]) -> tuple[int, bool]:
     return len(languages), False
 
 
+def check_languages(languages: Sequence[str]) -> None:
+    """Raises ValueError for the first of data.languages that is no language."""
+    for text in languages:
+        wanted_language(text)
+
+
 @cache
 def wanted_language(text: str) -> Labels:
     """A language as a user writes it in the configuration. Raises ValueError if it is none."""
     labels = parse_labels([text])
     if labels is None or not labels.language:
-        raise ValueError(f"not a language: {text!r}; use codes or names such as 'en', 'pt-BR', 'deu' or 'German'")
+        raise ValueError(
+            f"data.languages must hold languages: codes or names such as 'en', 'pt-BR', 'deu' or 'German'; got {text!r}"
+        )
     return labels
 
 

@@ -9,11 +9,12 @@ import os
 import struct
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from reserve.data.decode import DECODERS
-from reserve.data.decode.protocol import BatchDecoder, FileDecoder, FrameRequest, MediaLimits, Track, VideoTrack
+from reserve.data.decode.protocol import BatchDecoder, FileDecoder, FrameRequest, MediaLimits, VideoTrack
 from reserve.data.images import encode_jpeg
 from reserve.errors import BadInput
 from tests.helpers.batch_decoder import PyAVInBatches
@@ -166,6 +167,31 @@ class TestFrames:
         assert frame.shape == (128, 48, 3)
         assert read_number(np.rot90(frame)) == 3
 
+    @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+    def test_container_without_presentation_times(self, decoder, tmp_path, codec):
+        """AVI knows the order of decoding alone, which B-frames change."""
+        path = write_media(
+            tmp_path / "a.avi",
+            frame_times=[index / 10 for index in range(60)],
+            tick=Fraction(1, 10),
+            video_codec=codec,
+        )
+        times = [0.05, 0.15, 0.25, 0.35, 2.05, 4.55, 4.65, 5.85]
+        assert [read_number(frame) for frame in frames(decoder, path, times)] == [0, 1, 2, 3, 20, 45, 46, 58]
+
+    def test_start_cut_off_by_an_edit_list(self, decoder, tmp_path):
+        """What an editor trimmed is in the file, since the rest needs its key frame, but is not shown."""
+        path = write_media(tmp_path / "a.mp4", frame_times=TIMES, gop=50)
+        content = bytearray(path.read_bytes())
+        place = content.index(b"elst") + 12
+        duration, start, rate = struct.unpack(">IiI", content[place : place + 12])
+        with av.open(str(path)) as container:
+            start += round(2.3 / container.streams.video[0].time_base)
+        content[place : place + 12] = struct.pack(">IiI", duration - 2300, start, rate)
+        path.write_bytes(content)
+        times = [0.05, 1.05, 2.65, 2.75, 3.55]
+        assert [read_number(frame) for frame in frames(decoder, path, times)] == [23, 33, 49, 50, 58]
+
     def test_a_tick_as_long_as_a_frame(self, decoder, tmp_path):
         """No slack beyond rounding: half a tick would be half a picture here."""
         path = write_media(
@@ -259,7 +285,7 @@ class TestInfo:
     def test_tracks(self, file_decoder, video):
         with file_decoder.open(video) as media:
             assert media.info.video == VideoTrack(True, SIZE[1], SIZE[0])
-            assert media.info.audio == (Track(),)
+            assert [track.decodable for track in media.info.audio] == [True]
             (text,) = media.info.text
             assert (text.decodable, text.is_forced, text.is_pictures) == (True, False, False)
 

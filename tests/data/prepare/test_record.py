@@ -41,6 +41,7 @@ def test_each_file_has_its_line(videos, tmp_path):
         "words": 20,
         "reason": "",
         "transcript": "a.json",
+        "audio": "audio track 0",
         "passed_over": [{"name": "a.de.srt", "reason": "not tried: language de"}],
         "warnings": ["metadata ignored: a.info.json: not a JSON object"],
         "store": store.name,

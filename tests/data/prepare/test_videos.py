@@ -172,7 +172,7 @@ REAL = {
 def test_real_clips(shared_dir, tmp_path):
     folders = [shared_dir / "realdata" / name for name in ("video_open", "video_local_only")]
     report = prepare_videos(discover_sources(folders), tmp_path, DataConfig(), workers=1)
-    assert {result.video_id: result.transcript.used for result in report.results if result.store} == REAL
+    assert {result.video_id: result.choice.transcript for result in report.results if result.store} == REAL
     assert len(report.results) == 33
     reasons = {result.video_id: result.reason for result in report.skipped}
     assert reasons["codec/av1_video.mkv"] == "no audio track"

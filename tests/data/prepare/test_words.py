@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.decode.protocol import MediaInfo, TextTrack, VideoTrack
+from reserve.data.decode.protocol import AudioTrack, MediaInfo, TextTrack, VideoTrack
 from reserve.data.prepare.words import find_words
 from reserve.data.sources.discover import discover_sources
 from reserve.data.types import Cue
@@ -16,8 +16,9 @@ SECONDS = 60.0
 class Tracks:
     """A file with text tracks: pairs of a header and the words it shows, one every half a second."""
 
-    def __init__(self, *tracks, closed_captions=False):
-        self.info = MediaInfo(VideoTrack(), (), tuple(header for header, _ in tracks))
+    def __init__(self, *tracks, closed_captions=False, spoken=""):
+        audio = AudioTrack(language=spoken)
+        self.info = MediaInfo(VideoTrack(), (audio,), tuple(header for header, _ in tracks))
         self._words = [words for _, words in tracks]
         self._closed_captions = closed_captions
 
@@ -55,8 +56,8 @@ def beside(tmp_path):
 
 
 def find(source, media, languages=("en",)):
-    words, choice, warnings = find_words(source, media, SECONDS, languages)
-    return words[0].text, choice.used, {other.name: other.reason for other in choice.passed_over}, warnings
+    words, choice, warnings = find_words(source, media, 0, SECONDS, languages)
+    return words[0].text, choice.transcript, {other.name: other.reason for other in choice.passed_over}, warnings
 
 
 def test_first_usable_transcript_and_why_not_the_others(beside):
@@ -109,3 +110,9 @@ def test_pictures_of_text_are_passed_over(beside):
 def test_closed_captions_are_named(beside):
     with pytest.raises(BadInput, match=r"no text track in it; its pictures carry closed captions \(CEA-608 or 708\)"):
         find(beside(), Tracks(closed_captions=True))
+
+
+def test_words_in_another_language_than_the_sound_are_a_warning(beside):
+    media = Tracks((TextTrack(language="eng"), named("word")), spoken="jpn")
+    assert find(beside(), media)[3] == ["text track 0 (eng) is in language en, the sound in ja"]
+    assert find(beside(), Tracks((TextTrack(language="eng"), named("word")), spoken="eng"))[3] == []

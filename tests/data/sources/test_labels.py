@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.sources.labels import Labels, language_rank, parse_labels, title_labels, wanted_language
+from reserve.data.sources.labels import Labels, check_languages, language_rank, parse_labels, title_labels
 
 
 def parse(middle):
@@ -109,5 +109,5 @@ def test_wanted_languages():
 
 @pytest.mark.parametrize("text", ["", "forced", "klingonish", "words", "e"])
 def test_what_is_no_language_cannot_be_wanted(text):
-    with pytest.raises(ValueError, match="not a language"):
-        wanted_language(text)
+    with pytest.raises(ValueError, match="data.languages must hold languages"):
+        check_languages(["en", text])

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, TextTrack, Track, VideoTrack
+from reserve.data.decode.protocol import AudioTrack, Deadline, MediaInfo, MediaLimits, TextTrack, VideoTrack
 from reserve.data.decode.pyav.clock import ContinuousClock
 from reserve.errors import BadInput, EnvironmentFailure
 from reserve.fs import check_regular_file, is_environment_failure
@@ -96,8 +96,19 @@ class Container:
         if first is not None:
             context = first.codec_context
             video = VideoTrack(False) if context is None else VideoTrack(True, context.width, context.height)
-        audio = tuple(Track(stream.codec_context is not None) for stream in streams.audio)
-        return MediaInfo(video, audio, tuple(map(self._text_track, streams.subtitles)))
+        audio, text = map(self._audio_track, streams.audio), map(self._text_track, streams.subtitles)
+        return MediaInfo(video, tuple(audio), tuple(text))
+
+    def _audio_track(self, stream: Any) -> AudioTrack:
+        kinds, disposition = self._av.stream.Disposition, stream.disposition
+        return AudioTrack(
+            stream.codec_context is not None,
+            language=stream.language or "",
+            title=stream.metadata.get("title", ""),
+            is_default=bool(disposition & kinds.default),
+            is_comment=bool(disposition & kinds.comment),
+            is_description=bool(disposition & (kinds.visual_impaired | kinds.descriptions)),
+        )
 
     def _text_track(self, stream: Any) -> TextTrack:
         kinds, disposition = self._av.stream.Disposition, stream.disposition

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +87,7 @@ class _FrameReader:
 
     def _seek(self, target: float) -> None:
         """Sets `_current` to a frame at or before `target`, or to the first of the file."""
-        for back in () if self._container.has_clock_breaks else _SEEK_BACK:
+        for back in _SEEK_BACK if self._can_seek else ():
             start = target - back
             if start > self._container.origin and self._start_from(start) and self._has_reached(target):
                 break
@@ -113,5 +114,22 @@ class _FrameReader:
         self._next = next(self._decoded, None)
 
     def _decode(self) -> Iterator[av.VideoFrame]:
+        times: list[int] = []
         for packet in self._container.demux(self._stream):
-            yield from self._container.decode(packet)
+            if self._lacks_presentation_times and packet.size and packet.dts is not None:
+                heappush(times, packet.dts)
+            for frame in self._container.decode(packet):
+                if times:
+                    # Frames leave the decoder in the order of presentation, so each has the earliest time left.
+                    frame.pts = heappop(times)
+                yield frame
+
+    @property
+    def _lacks_presentation_times(self) -> bool:
+        """Whether the container has decoding times alone, in a codec for which FFmpeg guesses the others wrongly."""
+        codec = self._stream.codec_context
+        return self._container.raw.format.name == "avi" and codec.name in ("h264", "hevc") and bool(codec.has_b_frames)
+
+    @property
+    def _can_seek(self) -> bool:
+        return not (self._container.has_clock_breaks or self._lacks_presentation_times)

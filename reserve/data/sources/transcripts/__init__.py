@@ -1,11 +1,6 @@
 """Reads transcripts, from files and embedded text tracks, as timed words."""
 
-from reserve.data.sources.transcripts.embedded import (
-    load_embedded_transcript,
-    rank_text_tracks,
-    track_labels,
-    track_name,
-)
+from reserve.data.sources.transcripts.embedded import load_embedded_transcript
 from reserve.data.sources.transcripts.loading import TRANSCRIPT_SUFFIXES, is_word_timed, load_transcript
 from reserve.data.sources.transcripts.recognised import is_recognised
 from reserve.data.sources.transcripts.unread import UNREAD_FORMATS
@@ -17,7 +12,4 @@ __all__ = [
     "is_word_timed",
     "load_embedded_transcript",
     "load_transcript",
-    "rank_text_tracks",
-    "track_labels",
-    "track_name",
 ]

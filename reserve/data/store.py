@@ -160,10 +160,8 @@ def _summary(file: Any, path: Path) -> StoreSummary:
         warnings = tuple(map(str, json.loads(header["warnings"])))
         # Earlier releases recorded no choice.
         made = json.loads(header.get("choice", "{}"))
-        passed_over = tuple(
-            PassedOver(str(other["name"]), str(other["reason"])) for other in made.get("passed_over", [])
-        )
-        choice = Choice(str(made.get("transcript", "")), str(made.get("audio", "")), passed_over)
+        others = tuple(PassedOver(str(other["name"]), str(other["reason"])) for other in made.get("passed_over", []))
+        choice = Choice(str(made.get("transcript", "")), str(made.get("audio", "")), others)
         return StoreSummary(path, header["key"], segments, words, warnings, choice)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"not a store of segments: bad or missing header field: {error}") from error

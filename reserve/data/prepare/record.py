@@ -32,8 +32,8 @@ def prepare_and_record(
     """Prepares every video below `videos` into `out`/prepared and writes `out`/files.jsonl, even if all files fail.
 
     Calls `on_result` with each result as it comes and the total number of files. `decoder` is as in prepare_videos.
-    Raises ValueError for an unknown language, BadInput if there is nothing to prepare, NothingPrepared if no file can be
-    used, and EnvironmentFailure if the machine fails midway (a full disk): then nothing is recorded, and what was
+    Raises ValueError for an unknown language, BadInput if there is nothing to prepare, NothingPrepared if no file can
+    be used, and EnvironmentFailure if the machine fails midway (a full disk): then nothing is recorded, and what was
     prepared is kept for the next try.
     """
     check_languages(data.languages)

@@ -14,9 +14,9 @@ from reserve.data.decode.protocol import AudioTrack, Deadline, MediaInfo, MediaL
 from reserve.errors import BadInput
 
 DATA = Path(reserve.data.__file__).parent
-GOOD = MediaInfo(
-    VideoTrack(True, 64, 48), (AudioTrack(), AudioTrack(False)), (TextTrack(False), TextTrack(is_pictures=True))
-)
+AUDIO = (AudioTrack(), AudioTrack(False))
+TEXT = (TextTrack(False), TextTrack(is_pictures=True))
+GOOD = MediaInfo(VideoTrack(True, 64, 48), AUDIO, TEXT)
 
 
 def test_streams_that_can_be_decoded():

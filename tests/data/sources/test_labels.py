@@ -109,5 +109,5 @@ def test_wanted_languages():
 
 @pytest.mark.parametrize("text", ["", "forced", "klingonish", "words", "e"])
 def test_what_is_no_language_cannot_be_wanted(text):
-    with pytest.raises(ValueError, match="data.languages must hold languages"):
+    with pytest.raises(ValueError, match=r"data\.languages must hold languages"):
         check_languages(["en", text])

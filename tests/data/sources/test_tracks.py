@@ -44,11 +44,9 @@ def test_wanted_languages_come_in_their_order():
 
 
 def test_names():
-    assert (
-        track_name("text", 2, TextTrack(language="ger", title=" Signs\n& Songs "))
-        == "text track 2 (ger, Signs & Songs)"
-    )
-    assert track_name("audio", 0, AudioTrack()) == "text track 0"
+    track = TextTrack(language="ger", title=" Signs\n& Songs ")
+    assert track_name("text", 2, track) == "text track 2 (ger, Signs & Songs)"
+    assert track_name("audio", 0, AudioTrack(language="und")) == "audio track 0"
 
 
 @pytest.mark.parametrize(

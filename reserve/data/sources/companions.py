@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,14 +26,15 @@ class Candidate:
 class Companions:
     """The transcripts and metadata of one folder. Each belongs to the media file whose name it extends furthest.
 
-    Names must agree to the letter; failing that, case does not matter if only one media file then fits.
+    Names must agree to the letter; failing that, case and the composition of accents (which macOS changes) do not matter
+    if only one media file then fits.
     """
 
     def __init__(self, folder: Path, media: Iterable[Path]) -> None:
         exact = {prefix for path in media for prefix in (path.name, path.stem)}
         folded: dict[str, str | None] = {}
         for own in exact:
-            folded[own.casefold()] = None if own.casefold() in folded else own
+            folded[_folded(own)] = None if _folded(own) in folded else own
         self._by_prefix: dict[str, list[tuple[list[str], Path]]] = {}
         for path in sorted(folder.iterdir()):
             ending = _INFO if path.name.endswith(_INFO) else path.suffix
@@ -41,7 +43,7 @@ class Companions:
             parts = path.name.removesuffix(ending).split(".")
             for size in range(len(parts), 0, -1):
                 name = ".".join(parts[:size])
-                if (prefix := name if name in exact else folded.get(name.casefold())) is not None:
+                if (prefix := name if name in exact else folded.get(_folded(name))) is not None:
                     self._by_prefix.setdefault(prefix, []).append((parts[size:], path))
                     break
 
@@ -71,6 +73,10 @@ class Companions:
                 ranked.append((_rank(candidate, languages), candidate))
         ranked.sort(key=lambda pair: pair[0])
         return tuple(candidate for _, candidate in ranked), tuple(passed_over)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _rank(candidate: Candidate, languages: Sequence[str]) -> tuple[Any, ...]:

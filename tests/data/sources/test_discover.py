@@ -93,6 +93,13 @@ def test_case_of_names_does_not_matter_where_only_one_fits(tmp_path):
     assert found == {"one/Talk.MP4": ["talk.EN.SRT"], "two/TALK.mp4": ["TALK.srt"], "two/talk.mp4": []}
 
 
+def test_composition_of_accents_does_not_matter(tmp_path):
+    """macOS takes letters and accents apart in one name and not in the other."""
+    touch(tmp_path, "caf\u00e9.mp4", "cafe\u0301.en.srt")
+    (source,) = discover_sources([tmp_path])
+    assert names(source.transcripts) == ["cafe\u0301.en.srt"]
+
+
 def test_what_is_not_read_is_named(tmp_path):
     touch(tmp_path, "a.mp4", "a.en.srt", "a.part2.srt", "a.live_chat.json", "a.txt.bak")
     (source,) = discover_sources([tmp_path])

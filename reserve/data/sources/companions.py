@@ -26,8 +26,8 @@ class Candidate:
 class Companions:
     """The transcripts and metadata of one folder. Each belongs to the media file whose name it extends furthest.
 
-    Names must agree to the letter; failing that, case and the composition of accents (which macOS changes) do not matter
-    if only one media file then fits.
+    Names must agree to the letter; failing that, case and the composition of accents (which macOS changes) do not
+    matter if only one media file then fits.
     """
 
     def __init__(self, folder: Path, media: Iterable[Path]) -> None:

@@ -16,6 +16,8 @@ from reserve.data.types import Choice, PassedOver, Word
 from reserve.errors import BadInput
 
 _MIN_SHARE_INSIDE = 0.5
+# A video may fade out a little before its last words end.
+_MAX_SHARE_UNMENTIONED = 0.02
 MIN_WORDS_PER_MINUTE = 30
 """Of a transcript that is labelled forced, signs or the like. Speech has 100 to 160; signs have a few, and labels are
 often wrong."""
@@ -42,7 +44,7 @@ def find_words(
     transcripts = _in_order(source, media, languages)
     for transcript in transcripts:
         try:
-            words = _words_inside(transcript.load(), duration, transcript.labels)
+            words, late = _words_inside(transcript.load(), duration, transcript.labels)
         except BadInput as error:
             refused.append(PassedOver(transcript.name, str(error)))
             continue
@@ -52,6 +54,8 @@ def find_words(
             transcript.name, track_name("audio", audio_track, audio), (*refused, *others, *source.passed_over)
         )
         warnings = [f"{other.name}: {other.reason}" for other in refused]
+        if late:
+            warnings.append(f"{transcript.name}: {late}, and are left out")
         spoken, written = audio_labels(audio).language, transcript.labels.language
         if spoken and written and spoken != written:
             warnings.append(f"{transcript.name} is in language {written}, the sound in {spoken}")
@@ -86,16 +90,16 @@ def none_usable(refused: Sequence[PassedOver], media: Media) -> str:
     return reason
 
 
-def _words_inside(words: Sequence[Word], duration: float, labels: Labels) -> list[Word]:
-    """The words spoken before the video ends. Raises BadInput if most come after, as in a transcript of something else,
-    or if a transcript labelled as partial is."""
+def _words_inside(words: Sequence[Word], duration: float, labels: Labels) -> tuple[list[Word], str]:
+    """The words spoken before the video ends, and what to say if many come after. Raises BadInput if most do, as in a
+    transcript of something else, or if a transcript labelled as partial is."""
     inside = [word for word in words if centre(word) < duration]
+    outside = len(words) - len(inside)
+    late = f"{outside} of its {len(words)} words come after the end of the video at {duration:.1f} s"
     if len(inside) < _MIN_SHARE_INSIDE * len(words):
-        raise BadInput(
-            f"{len(words) - len(inside)} of its {len(words)} words come after the end of the video at {duration:.1f} s"
-        )
+        raise BadInput(late)
     if labels.is_partial and len(inside) < MIN_WORDS_PER_MINUTE * duration / 60:
         raise BadInput(
             f"forced or other partial text: {len(inside)} words in {duration:.0f} s are not all that is said"
         )
-    return sorted(inside, key=centre)
+    return sorted(inside, key=centre), late if outside > _MAX_SHARE_UNMENTIONED * len(words) else ""

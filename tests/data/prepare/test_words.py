@@ -116,3 +116,11 @@ def test_words_in_another_language_than_the_sound_are_a_warning(beside):
     media = Tracks((TextTrack(language="eng"), named("word")), spoken="jpn")
     assert find(beside(), media)[3] == ["text track 0 (eng) is in language en, the sound in ja"]
     assert find(beside(), Tracks((TextTrack(language="eng"), named("word")), spoken="eng"))[3] == []
+
+
+def test_words_after_the_end_are_a_warning(beside):
+    """A cut-off download."""
+    words = [*named("word", 110), *named("late", 90)]
+    media = Tracks((TextTrack(language="eng"), [*words]))
+    warning = "text track 0 (eng): 80 of its 200 words come after the end of the video at 60.0 s, and are left out"
+    assert find(beside(), media)[3] == [warning]

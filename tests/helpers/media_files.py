@@ -104,7 +104,7 @@ def write_media(
             packets += _video_packets(container, frame_times, picture, video_codec, gop, tick, pixel_aspect)
         tracks = [container.add_stream(sound.codec, rate=sound.rate, layout=sound.layout) for sound in sounds]
         for sound, stream in zip(sounds, tracks, strict=True):
-            packets += _audio_packets(sound, stream)
+            packets += audio_packets(sound, stream)
         if cues:
             packets += _text_packets(container, cues)
         for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
@@ -143,7 +143,8 @@ def _video_packets(container, times, picture, codec, gop, tick, pixel_aspect):
     return packets + stream.encode(None)
 
 
-def _audio_packets(sound, stream):
+def audio_packets(sound, stream):
+    """A sound encoded as packets of `stream`."""
     resampler = av.AudioResampler(format=stream.codec_context.format, layout=sound.layout, rate=sound.rate)
     size = stream.codec_context.frame_size or 960
     packets = []

@@ -102,8 +102,8 @@ class VideoTrack(Track):
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """The streams of a file as its headers describe them. `video` is the first one that is not a cover picture; `audio`
-    and `text` tracks are in the container's order."""
+    """The streams of a file as its headers describe them. `video` is the first one that is not a cover picture, the
+    default one before others; `audio` and `text` tracks are in the container's order."""
 
     video: VideoTrack | None
     audio: tuple[AudioTrack, ...]

@@ -91,7 +91,7 @@ class Container:
 
     def _read_info(self) -> MediaInfo:
         streams = self.raw.streams
-        first = self._first_video()
+        first = self.main_video()
         video = None
         if first is not None:
             context = first.codec_context
@@ -124,10 +124,13 @@ class Container:
             is_pictures=context is not None and context.name in _PICTURES_OF_TEXT,
         )
 
-    def _first_video(self) -> av.VideoStream | None:
-        """The first video stream that is not a cover picture."""
-        pictures = self._av.stream.Disposition.attached_pic | self._av.stream.Disposition.timed_thumbnails
-        return next((stream for stream in self.raw.streams.video if not stream.disposition & pictures), None)
+    def main_video(self) -> av.VideoStream | None:
+        """The first video stream that is not a cover picture, one that players choose by default before others."""
+        kinds = self._av.stream.Disposition
+        streams = [
+            s for s in self.raw.streams.video if not s.disposition & (kinds.attached_pic | kinds.timed_thumbnails)
+        ]
+        return min(streams, key=lambda stream: not stream.disposition & kinds.default, default=None)
 
     def close(self) -> None:
         self.raw.close()
@@ -148,7 +151,7 @@ class Container:
     def video_stream(self) -> av.VideoStream:
         """The video stream that `info` describes, checked against the limits."""
         self.info.check_video(self.limits)
-        stream = self._first_video()
+        stream = self.main_video()
         if stream is None or stream.codec_context is None:
             raise BadInput("no video stream")
         return stream
@@ -189,7 +192,7 @@ class Container:
     def _read_continuously(self, streams: tuple[Any, ...]) -> Iterator[tuple[Any, ContinuousClock]]:
         """Packets of all sound and pictures and of `streams`, moved to a continuous axis, with its clock so far."""
         clock = ContinuousClock()
-        steady = [*self.raw.streams.audio, *([video] if (video := self._first_video()) is not None else [])]
+        steady = [*self.raw.streams.audio, *([video] if (video := self.main_video()) is not None else [])]
         indices = {stream.index for stream in steady}
         for packet in self._read((*steady, *(stream for stream in streams if stream.index not in indices))):
             time = packet.dts if packet.dts is not None else packet.pts

@@ -27,7 +27,7 @@ _PREROLL = 0.5
 def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> Soundtrack:
     """See `Media.soundtrack`."""
     stream = _rewound(container, track)
-    pictures = container.raw.streams.video[:1]
+    pictures = [] if (video := container.main_video()) is None else [video]
     limit = container.limits.max_duration
     pieces = _Pieces(0, round(limit * sample_rate))
     picture_end = 0.0

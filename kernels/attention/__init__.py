@@ -11,6 +11,7 @@ from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.ops import attention
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
+from reserve_kernels.precision import computing_dtype
 
 __all__ = ["rotary_attention"]
 
@@ -79,12 +80,11 @@ def rotary_attention(
         angles = angles.detach()
     if segment_ids is not None:
         _check_per_token("segment_ids", segment_ids, qkv, (torch.int32,), ())
-    if torch.is_autocast_enabled(qkv.device.type) and qkv.dtype != torch.float64:
-        qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
+    qkv = qkv.to(computing_dtype(qkv.dtype, qkv.device))
     scale = _checked_scale(scale)
     chosen = BACKENDS.choose(backend, qkv.device, qkv.dtype)
     packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
-    if chosen.composed is not None and (chosen.forward is None or qkv.device.type != "cpu"):
+    if chosen.composed is not None and (chosen.forward is None or qkv.device.type not in ("cpu", "meta")):
         return chosen.composed(qkv, packing)
     out, _ = attention(qkv, *packing, chosen.name)
     return out

@@ -31,7 +31,7 @@ class OfficialCheckpoint(NamedTuple):
 
 
 def load_official(source: Source, config: ModelConfig) -> MerlotReserve:
-    """A model in float32 with the weights of an official checkpoint.
+    """A model in float32 on the CPU with the weights of an official checkpoint, whatever torch's defaults are.
 
     `source` is the path of a msgpack file, its bytes, or its decoded dict (with or without the outer `params`), whose
     arrays may be numpy's, torch's or anything that numpy converts. Every parameter is used exactly once. Raises

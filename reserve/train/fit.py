@@ -17,7 +17,7 @@ from torch import nn
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, OptimizerConfig, TrainConfig
 from reserve.data.loader import BatchSampler, TrainingSet, training_loader
-from reserve.model.initialization import undrawn
+from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
 from reserve.tasks.task import Loss, Task
@@ -74,8 +74,9 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     _prepare(task, run, config, ranks)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
-    with undrawn() if resuming else nullcontext():
-        model = task.build_model().to(ranks.device)
+    with undrawn() if resuming else nullcontext(), float32_on_cpu():
+        model = task.build_model()
+    model.to(ranks.device)
     compile_layers(model, config.train.compile, ranks.device)
     for module in model.modules():
         if isinstance(module, Transformer):

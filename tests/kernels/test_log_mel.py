@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reserve_kernels import backends, log_mel_spectrogram
+from tests.helpers.torch_defaults import torch_defaults
 from tests.kernels.numerics import assert_as_good_as_reference
 
 # Every implementation that runs here; "auto" is one of them.
@@ -284,9 +285,6 @@ def test_the_default_dtype_does_not_matter():
     """Parameters that no other test uses: constants are cached."""
     waveform = torch.randn(4000)
     expected = log_mel_spectrogram(waveform, f_min=33.0, backend="reference")
-    torch.set_default_dtype(torch.float64)
-    try:
+    with torch_defaults(torch.float64):
         out = log_mel_spectrogram(waveform, f_min=33.0)
-    finally:
-        torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)

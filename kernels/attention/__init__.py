@@ -12,6 +12,7 @@ from reserve_kernels.attention.ops import attention
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
 from reserve_kernels.precision import computing_dtype
+from reserve_kernels.transforms import refuse_transforms
 
 __all__ = ["rotary_attention"]
 
@@ -57,6 +58,7 @@ def rotary_attention(
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
         RuntimeError: the named backend cannot run here; or a double backward, which is not implemented.
+        NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
     The gradient of `qkv` is packed like `qkv`. "triton" and "reference" are deterministic, and "sdpa" is on the CPU;
     the other libraries are under `torch.use_deterministic_algorithms`. A NaN or infinity stays in its own sequence, and
@@ -77,9 +79,10 @@ def rotary_attention(
         raise ValueError(f"rotary must be 'reserve' or 'standard'; got {rotary!r}")
     if angles is not None:
         _check_per_token("angles", angles, qkv, (torch.float32, torch.float64), (ANGLES,))
-        angles = angles.detach()
     if segment_ids is not None:
         _check_per_token("segment_ids", segment_ids, qkv, (torch.int32,), ())
+    refuse_transforms("rotary_attention", qkv, cu_seqlens, angles, segment_ids)
+    angles = None if angles is None else angles.detach()
     qkv = qkv.to(computing_dtype(qkv.dtype, qkv.device))
     scale = _checked_scale(scale)
     chosen = BACKENDS.choose(backend, qkv.device, qkv.dtype)

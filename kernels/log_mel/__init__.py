@@ -9,6 +9,7 @@ import torch
 from reserve_kernels.checks import FLOATING, check_integer, check_real, check_same_device, check_tensor
 from reserve_kernels.log_mel.ops import log_mel
 from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.transforms import refuse_transforms
 
 __all__ = ["log_mel_spectrogram"]
 
@@ -71,10 +72,12 @@ def log_mel_spectrogram(
     Raises:
         TypeError: an argument has the wrong type; a float is not an integer.
         ValueError: an argument is out of range; the message names it and what is allowed.
-        RuntimeError: the named backend cannot run here, or a CUDA graph is being captured at the first call.
+        RuntimeError: the named backend cannot run here; a CUDA graph is being captured at the first call; or a double
+            backward, which is not implemented.
+        NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
     Before a CUDA graph can capture it, it must have run once with the same parameters, with a backward pass if the
-    graph has one. The backward pass computes the spectrum again. There is no double backward.
+    graph has one. The backward pass computes the spectrum again.
     """
     check_tensor("waveform", waveform, FLOATING)
     if waveform.dim() == 0 or (waveform.shape[-1] == 0 and offsets is None):
@@ -106,6 +109,7 @@ def log_mel_spectrogram(
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
     _check_offsets(waveform, offsets, max_samples)
+    refuse_transforms("log_mel_spectrogram", waveform, offsets)
     settings = LogMelSettings(
         pad_mode,
         float(sample_rate),

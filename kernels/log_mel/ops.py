@@ -7,6 +7,7 @@ import torch
 from reserve_kernels.log_mel.availability import BACKENDS
 from reserve_kernels.log_mel.reference import LogMelSettings, compute_dtype, log_mel_reference_backward
 from reserve_kernels.precision import without_autocast
+from reserve_kernels.transforms import refuse_double_backward
 
 
 def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -> None:
@@ -108,3 +109,4 @@ def _backward(ctx, grad):
 
 
 log_mel.register_autograd(_backward, setup_context=_setup_context)
+log_mel_backward.register_autograd(refuse_double_backward("log_mel_spectrogram"))

@@ -53,7 +53,8 @@ def rotary_attention(
             position first and then call that library's attention; they take no segment_ids. "sdpa" pads on a GPU.
 
     Returns:
-        [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least.
+        [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least. In float16 a position can
+        take queries and keys of more than 46,000 beyond the largest number in every back end but "reference".
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.

@@ -46,11 +46,13 @@ def log_mel_spectrogram(
             strides; at least one sample, or with `offsets` any number.
         playback_speed: multiplies `n_fft` and `hop_length`: a clip s times as long has as many frames, as if it were
             played s times as fast.
-        pad_mode: "reflect" (librosa < 0.10 and the released checkpoints) or "constant" (zeros; librosa >= 0.10).
+        pad_mode: half a window is padded at both ends: "reflect" (librosa < 0.10 and the released checkpoints), to and
+            fro where a clip is shorter, or "constant" (zeros; librosa >= 0.10).
         sample_rate: Hz.
         n_fft: samples of the window and of the Fourier transform, before `playback_speed`.
-        hop_length: samples between frames, before `playback_speed`.
-        n_mels: mel bands between `f_min` and `f_max`, Hz.
+        hop_length: samples between frames, before `playback_speed`; with more than `n_fft`, frames skip samples.
+        n_mels: mel bands between `f_min` and `f_max`, Hz. Bands that lie between two frequencies of the transform are
+            always 0; a UserWarning counts them.
         offset: added to the mel power before the logarithm; from 1e-30 to 1e30.
         offsets: int32 or int64 [clips + 1]. `waveform` is then [samples], clips of any length one after another; clip c
             is samples offsets[c] to offsets[c + 1]. Values must not decrease and must lie within the waveform. A GPU

@@ -43,6 +43,13 @@ def mel_filterbank(sample_rate: float, n_fft: int, n_mels: int, f_min: float, f_
     return triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]
 
 
+@functools.lru_cache(maxsize=32)
+def count_empty_bands(sample_rate: float, n_fft: int, n_mels: int, f_min: float, f_max: float) -> int:
+    """How many filters lie between two bins of the transform and so are zero."""
+    filters = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
+    return int((filters == 0).all(1).sum())
+
+
 def reflect_index(samples: int, pad: int, device: torch.device) -> torch.Tensor:
     """Indices [samples + 2 pad] that pad by reflecting about the end samples, repeatedly if the padding is long."""
     position = torch.arange(-pad, samples + pad, device=device)

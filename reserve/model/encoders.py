@@ -44,6 +44,16 @@ class ClsTransformer(nn.Module):
         return self.cls_projection(out[:, 0]), out[:, 1:]
 
 
+class PackedClsTransformer(ClsTransformer):
+    """A transformer of sequences that are packed with their CLS tokens."""
+
+    def forward(self, x: torch.Tensor, spans: PackedSpans) -> torch.Tensor:  # type: ignore[override]
+        """x [tokens, hidden], whose rows at CLS tokens do not count -> cls [n, hidden]."""
+        x = torch.where(spans.is_cls[:, None], self.cls.to(x.dtype), x)
+        out = self.transformer(x, spans.cu_seqlens, spans.max_seqlen, rotary_angles(spans.coordinates, x.dtype))
+        return self.cls_projection(out[spans.cu_seqlens[:-1]])
+
+
 class VisionEncoder(nn.Module):
     """A ViT on 16-pixel patches, then attention pooling of 2x2 windows."""
 
@@ -96,13 +106,9 @@ class SpanEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder = ClsTransformer(config.hidden_size, config.span_num_layers, config.rotary)
+        self.encoder = PackedClsTransformer(config.hidden_size, config.span_num_layers, config.rotary)
 
     def forward(self, spans: PackedSpans, embed: nn.Embedding) -> torch.Tensor:
         """n packed spans -> [n, hidden]."""
-        encoder = self.encoder
         x = embed(spans.token_ids)
-        x = x.to(computing_dtype(x.dtype, x.device))
-        x = torch.where(spans.is_cls[:, None], encoder.cls.to(x.dtype), x)
-        out = encoder.transformer(x, spans.cu_seqlens, spans.max_seqlen, rotary_angles(spans.coordinates, x.dtype))
-        return encoder.cls_projection(out[spans.cu_seqlens[:-1]])
+        return self.encoder(x.to(computing_dtype(x.dtype, x.device)), spans)

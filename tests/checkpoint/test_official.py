@@ -281,3 +281,10 @@ def test_weights_beyond_float16_are_not_saved_and_the_old_file_stays(model: Merl
 def test_unknown_dtype_is_refused(model: MerlotReserve, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dtype must be 'float16' or 'float32'; got 'int8'"):
         save_official(model, tmp_path / "a", dtype="int8")
+
+
+def test_a_model_with_replaced_layers_is_refused(model: MerlotReserve) -> None:
+    other = copy.deepcopy(model)
+    other.head = torch.nn.Sequential(other.head)
+    with pytest.raises(ValueError, match=r"lacks 2 weights of the official format: head.bias, head.weight. Merge"):
+        official_tree(other)

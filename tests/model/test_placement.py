@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
+from reserve.model.encoders import AudioEncoder, ClsTransformer, SpanEncoder, VisionEncoder
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.placement import is_plain_linear, module_device, module_dtype
+from reserve.model.transformer import Attention, AttentionPool, Layer, Mlp, Norm, Transformer
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.task import Pretrain
 from tests.helpers.tiny_steps import TINY_RUN, tiny_batch
@@ -96,6 +99,33 @@ def test_adapters_train_and_compute_what_merged_weights_compute(model: MerlotRes
     assert all(adapter.up.grad is not None and adapter.down.grad is not None for adapter in adapters)
     for ours, expected in zip(embeddings(model), embeddings(merged), strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+class Wrapped(nn.Module):
+    """Calls a module, and passes on none of its attributes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.module(*arguments)
+
+
+KINDS = [VisionEncoder, AudioEncoder, SpanEncoder, ClsTransformer, Transformer, Layer, Attention, Mlp, Norm]
+KINDS += [AttentionPool, nn.Linear, nn.Embedding]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_part_is_used_by_calling_it(kind: type[nn.Module], model: MerlotReserve, batch: PretrainBatch) -> None:
+    """A wrapper, such as one that shards, gathers parameters in its call and nowhere else."""
+    expected = TASK.loss(model, batch, None).total, *embeddings(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, kind):
+                setattr(module, name, Wrapped(child))
+    for ours, before in zip((TASK.loss(model, batch, None).total, *embeddings(model)), expected, strict=True):
+        torch.testing.assert_close(ours, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)

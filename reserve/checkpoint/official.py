@@ -130,8 +130,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 def official_tree(model: MerlotReserve, dtype: str = "float16") -> dict[str, Any]:
     """The model's parameters as the nested dict of the official format, in flax's order.
 
-    Raises ValueError if a weight overflows `dtype`, "float16" or "float32", or if the model lacks one, since a layer was
-    replaced.
+    Raises ValueError if a weight overflows `dtype`, "float16" or "float32", or is missing since its layer was replaced.
     """
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be 'float16' or 'float32'; got {dtype!r}")

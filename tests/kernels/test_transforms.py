@@ -100,7 +100,6 @@ def test_a_call_that_was_compiled_before_refuses_too(name):
 
 def test_a_back_end_made_of_pytorchs_functions_refuses_too(monkeypatch):
     """On a GPU some are; PyTorch would give forward derivatives in some kernels and not in others."""
-    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: False)
     function, x = _function_of("rotary_attention", "qkv", "composed")
     backend = availability.AttentionBackend(
         "composed", availability.runs_anywhere, composed=lambda qkv, packing: qkv[:, 2]

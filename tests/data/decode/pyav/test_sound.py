@@ -10,6 +10,7 @@ import pytest
 from reserve.data.decode.protocol import Deadline, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.decode.pyav.container import Container
+from reserve.errors import BadInput
 from tests.helpers.media_files import Sound, click_track, find_clicks, write_media
 
 RATE = 22050
@@ -51,6 +52,21 @@ def test_both_streams_starting_late_start_at_zero(tmp_path):
     sounds = [Sound(click_track(6, CLICKS), start=3.0, codec="flac")]
     track = soundtrack(write_media(tmp_path / "a.mkv", frame_times=[3 + time for time in TIMES], sounds=sounds))
     assert_clicks(track, CLICKS)
+
+
+def test_late_sound_in_a_transport_stream_follows_silence(tmp_path):
+    """FFmpeg opens the file before it has seen any sound, so it knows neither rate nor channels."""
+    sounds = [Sound(click_track(4, [0.5]), start=8.0, codec="mp2")]
+    times = [index / 10 for index in range(120)]
+    assert_clicks(soundtrack(write_media(tmp_path / "a.ts", frame_times=times, sounds=sounds)), [8.5], tolerance=0.02)
+
+
+def test_timestamps_that_start_again_are_refused(tmp_path):
+    """Matroska has no clock to go on with, and the sound of one part must not lie under the pictures of another."""
+    path = write_media(tmp_path / "a.mkv", frame_times=TIMES, sounds=[Sound(click_track(6, CLICKS))])
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(BadInput, match=r"its timestamps start again: 6\.\d s of its sound lie over earlier sound"):
+        soundtrack(path)
 
 
 def test_gap_is_silence_and_later_sound_keeps_its_time(tmp_path):

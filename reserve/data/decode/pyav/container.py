@@ -198,9 +198,13 @@ class Container:
             time = packet.dts if packet.dts is not None else packet.pts
             if time is not None and packet.time_base:
                 tick = float(packet.time_base)
-                is_sparse = packet.stream_index not in indices
+                delay = 0 if packet.pts is None else packet.pts - time
                 shift = clock.shift(
-                    packet.stream_index, time * tick, (packet.duration or 0) * tick, is_sparse=is_sparse
+                    packet.stream_index,
+                    time * tick,
+                    (packet.duration or 0) * tick,
+                    delay=delay * tick,
+                    is_sparse=packet.stream_index not in indices,
                 )
                 ticks = round(shift / tick)
                 if ticks and packet.pts is not None:

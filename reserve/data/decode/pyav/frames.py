@@ -34,6 +34,7 @@ class _FrameReader:
 
     def __init__(self, container: Container) -> None:
         self._container = container
+        container.rewind()  # A codec that has decoded before may be at another pixel aspect than the file begins with.
         self._take_stream()
         self._current: StoredFrame | None = None
         self._next: StoredFrame | None = None

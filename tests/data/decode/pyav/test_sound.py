@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
 from reserve.data.decode.protocol import Deadline, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.decode.pyav.container import Container
+from reserve.data.prepare.workers import run_supervised
 from reserve.errors import BadInput
 from tests.helpers.media_files import Sound, click_track, find_clicks, write_media
 
@@ -101,6 +104,28 @@ def test_not_a_number_becomes_silence(tmp_path):
         write_media(tmp_path / "a.mkv", frame_times=TIMES[:20], sounds=[Sound(samples, codec="pcm_f32le")])
     )
     assert np.isfinite(track.waveform).all()
+
+
+@pytest.mark.parametrize(
+    "tag", [122 << 16 | 6, 123 << 16 | 6, 124 << 16 | 6], ids=["L R Ls Rs C", "L C R Ls Rs", "C L R Ls Rs"]
+)
+def test_order_of_channels_that_is_not_that_of_ffmpeg(tmp_path, tag):
+    """PyAV frees the memory of such a layout twice, so this test runs in a process that may die."""
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("pcm_s16le", rate=RATE, layout="5.1")
+        samples = np.repeat(click_track(2, [0.5], RATE), 6)[None] * 32767
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.int16), format="s16", layout="5.1")
+        frame.rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            file.mux(packet)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"chan") + 8
+    content[place : place + 4] = struct.pack(">I", tag)
+    path.write_bytes(content)
+    ((_, track),) = run_supervised(soundtrack, [path], workers=1, timeout=60)
+    assert_clicks(track, [0.5])
+    assert np.abs(track.waveform).max() == pytest.approx(0.8, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])

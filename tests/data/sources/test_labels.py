@@ -44,7 +44,19 @@ def parse(middle):
         ("en-_-_-_-_-_-_", "en"),
         ("en-US-eEY6OEpapPo", "en-US"),
         ("en-fr_abcdefgh", "en"),
+        ("en-forced-abcd", "en"),
+        ("zh-Hans-de-abcdefgh", "zh-Hans"),
+        ("es-419-US_abcdefgh", "es-419"),
         ("en-en", "en"),
+        ("pt-PT", "pt-PT"),
+        ("de-de", "de-DE"),
+        ("en-ca", "en-CA"),
+        ("zh-tw", "zh-TW"),
+        ("Spanish (Latin America)", "es-419"),
+        ("English_(UK)", "en-GB"),
+        ("English & German", "en"),
+        ("2_English", "en"),
+        ("wav", ""),  # what whisper.cpp adds to the name of the sound
         ("en.2", "en"),
         ("und", ""),
     ],
@@ -76,6 +88,19 @@ def test_languages(middle, tag):
         ("en-orig", {"is_automatic", "is_original"}),
         ("en-de", {"is_automatic"}),  # translated from German
         ("de-en", {"is_automatic"}),
+        ("en-ja", {"is_automatic"}),
+        ("en-vi", {"is_automatic"}),
+        ("en-fil", {"is_automatic"}),
+        ("en-zh-Hans", {"is_automatic"}),
+        ("zh-Hans-en", {"is_automatic"}),
+        ("en-de-j7Rz_kQ1-9A", {"is_automatic"}),
+        ("pt-BR-orig", {"is_automatic", "is_original"}),
+        ("en.whisper-large-v3", {"is_automatic"}),
+        ("subgen.medium.en", {"is_automatic"}),
+        ("English-SDH", {"is_hearing_impaired"}),
+        ("en.closed captions", {"is_hearing_impaired"}),
+        ("English - Forced", {"is_partial"}),
+        ("en.Forced Narrative", {"is_partial"}),
         ("en.sdh.forced", {"is_partial", "is_hearing_impaired"}),
         ("words", set()),
         ("en.full", set()),
@@ -99,12 +124,30 @@ def test_titles_of_tracks():
     assert title_labels("English (SDH)").is_hearing_impaired
     assert title_labels("Signs & Songs").is_partial
     assert title_labels("Enforced law and forcedness") == Labels()
+    assert not title_labels("Full with signs & songs").is_partial
+    for title in ("Fran\u00e7ais (Forc\u00e9s)", "Deutsch erzwungen", "Audiokommentar", "Espa\u00f1ol forzados"):
+        assert title_labels(title).is_partial, title
+    assert title_labels("f\u00fcr H\u00f6rgesch\u00e4digte").is_hearing_impaired
 
 
 def test_wanted_languages():
     wanted = ["pt-BR", "eng"]
     ranks = [language_rank(parse(middle), wanted) for middle in ("pt-BR", "pt-PT", "pt", "en", "en-GB", "de", "words")]
-    assert ranks == [(0, False), (0, True), (0, True), (1, False), (1, False), (2, False), (0, False)]
+    assert ranks == [(0, False), (0, True), (0, False), (1, False), (1, False), (2, False), (0, False)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "same", "other"),
+    [
+        ("pt-PT", "pt-PT", "pt-BR"),
+        ("pt-PT", "pt-PT", "pt"),
+        ("es-ES", "es-ES", "es-419"),
+        ("zh-Hant", "zh-TW", "zh-CN"),
+        ("zh-Hans", "zh", "zh-HK"),
+    ],
+)
+def test_wanted_region_or_script(wanted, same, other):
+    assert [language_rank(parse(middle), [wanted]) for middle in (same, other)] == [(0, False), (0, True)]
 
 
 @pytest.mark.parametrize("text", ["", "forced", "klingonish", "words", "e"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from reserve.data.decode.protocol import Media
 from reserve.data.prepare.segments import centre
 from reserve.data.sources.discover import VideoSource
-from reserve.data.sources.labels import Labels
+from reserve.data.sources.labels import Labels, language_rank
 from reserve.data.sources.tracks import audio_labels, rank_text_tracks, text_labels, track_name
 from reserve.data.sources.transcripts import load_embedded_transcript, load_transcript
 from reserve.data.types import Choice, PassedOver, Word
@@ -42,13 +42,13 @@ def find_words(
     """
     refused: list[PassedOver] = []
     transcripts = _in_order(source, media, languages)
-    for transcript in transcripts:
+    for number, transcript in enumerate(transcripts):
         try:
             words, late = _words_inside(transcript.load(), duration, transcript.labels)
         except BadInput as error:
             refused.append(PassedOver(transcript.name, str(error)))
             continue
-        others = [PassedOver(other.name, _not_tried(other.labels)) for other in transcripts]
+        others = [PassedOver(other.name, _not_tried(other.labels)) for other in transcripts[number + 1 :]]
         audio = media.info.audio[audio_track]
         choice = Choice(
             transcript.name, track_name("audio", audio_track, audio), (*refused, *others, *source.passed_over)
@@ -63,14 +63,26 @@ def find_words(
     raise BadInput(none_usable([*refused, *source.passed_over], media))
 
 
-def _in_order(source: VideoSource, media: Media, languages: Sequence[str]) -> Iterator[_Transcript]:
-    for candidate in source.candidates:
-        yield _Transcript(candidate.path.name, candidate.labels, partial(load_transcript, candidate.path))
-    for track in rank_text_tracks(media.info.text, languages):
-        header = media.info.text[track]
-        yield _Transcript(
+def _in_order(source: VideoSource, media: Media, languages: Sequence[str]) -> list[_Transcript]:
+    """All transcripts, best first: files before tracks, but not text in another language, forced or automatic text
+    before what is better in that respect."""
+    files = [
+        _Transcript(candidate.path.name, candidate.labels, partial(load_transcript, candidate.path))
+        for candidate in source.candidates
+    ]
+    headers = [(track, media.info.text[track]) for track in rank_text_tracks(media.info.text, languages)]
+    tracks = [
+        _Transcript(
             track_name("text", track, header), text_labels(header), partial(load_embedded_transcript, media, track)
         )
+        for track, header in headers
+    ]
+
+    def rank(transcript: _Transcript) -> tuple[bool, int, bool]:
+        labels = transcript.labels
+        return labels.is_partial, language_rank(labels, languages)[0], labels.is_automatic
+
+    return sorted([*files, *tracks], key=rank)
 
 
 def _not_tried(labels: Labels) -> str:

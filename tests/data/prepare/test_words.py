@@ -85,6 +85,13 @@ def test_wanted_language_of_embedded_tracks(beside):
     assert find(beside(), media, languages=["de"])[1] == "text track 0 (ger)"
 
 
+@pytest.mark.parametrize("worse", ["_de_srt", "_en_forced_srt", "_en_auto_srt"])
+def test_better_track_before_a_file(beside, worse):
+    media = Tracks((TextTrack(language="eng"), named("word")))
+    assert find(beside(**{worse: named("wort")}), media)[:2] == ("word0", "text track 0 (eng)")
+    assert find(beside(_en_sdh_srt=named("file")), media)[:2] == ("file0", "a.en.sdh.srt")
+
+
 def test_full_track_before_the_forced_one(beside):
     signs = TextTrack(language="eng", is_forced=True, is_default=True)
     media = Tracks((signs, ["CITY", "HALL"]), (TextTrack(language="eng"), named("word")))

@@ -185,7 +185,7 @@ class Media(ABC):
 
     @abstractmethod
     def cues(self, track: int) -> list[Cue]:
-        """The captions of text track `track`, in the order of the file, with ASS markup as it is but without drawings.
+        """The captions of text track `track`, in the order of the file, without ASS overrides, comments and drawings.
         Raises BadInput as `MediaInfo.check_text` does."""
 
     @abstractmethod

@@ -92,14 +92,13 @@ def parse_labels(parts: Sequence[str]) -> Labels | None:
     return labels
 
 
-def title_labels(title: str) -> Labels:
-    """What the title of a text track says about its kind: "English (SDH)", "Signs & Songs", "Director's commentary"."""
-    return _with_kinds(Labels(), re.findall(r"\w+", folded(title)))
-
-
-def parse_language(code: str) -> Labels:
-    """The language of a container's code, such as `ger`; unknown if it is none."""
-    return _parse_tag(code, Labels()) or Labels()
+def track_labels(code: str, title: str) -> Labels:
+    """What a container says about a track: its language by `code`, such as `ger`, or else by `title`; its kind by
+    `title`, such as "English (SDH)", "Signs & Songs", "Director's commentary"."""
+    coded, titled = _parse_tag(code, Labels()) or Labels(), _title_language(title)
+    # A title may add a region to the code.
+    known = titled if coded.language in ("", titled.language) else coded
+    return _with_kinds(Labels(known.language, known.tag), re.findall(r"\w+", folded(title)))
 
 
 def language_rank(labels: Labels, languages: Sequence[str]) -> tuple[int, bool]:
@@ -197,6 +196,12 @@ def _parse_name(part: str, labels: Labels) -> Labels | None:
     if (tag := tag_of_name(part)) is None:
         return None
     return replace(labels, language=standard_code(tag.partition("-")[0]) or "", tag=tag)
+
+
+def _title_language(title: str) -> Labels:
+    """The language that a title names: "Full English subtitles"."""
+    parts = [title, *re.findall(r"\w+", title)]
+    return next((found for part in parts if (found := _parse_name(part, Labels())) is not None), Labels())
 
 
 def _parse_tokens(part: str, labels: Labels) -> Labels | None:

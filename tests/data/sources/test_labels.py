@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.sources.labels import Labels, check_languages, language_rank, parse_labels, title_labels
+from reserve.data.sources.labels import Labels, check_languages, language_rank, parse_labels, track_labels
 
 
 def parse(middle):
     return parse_labels(middle.split("."))
+
+
+def kinds_of(labels):
+    names = ("is_partial", "is_automatic", "is_hearing_impaired", "is_original")
+    return {name for name in names if getattr(labels, name)}
 
 
 @pytest.mark.parametrize(
@@ -108,9 +113,7 @@ def test_languages(middle, tag):
     ],
 )
 def test_kinds(middle, kinds):
-    labels = parse(middle)
-    names = ("is_partial", "is_automatic", "is_hearing_impaired", "is_original")
-    assert {name for name in names if getattr(labels, name)} == kinds
+    assert kinds_of(parse(middle)) == kinds
 
 
 @pytest.mark.parametrize(
@@ -120,14 +123,38 @@ def test_anything_else_is_no_label(middle):
     assert parse(middle) is None
 
 
-def test_titles_of_tracks():
-    assert title_labels("English (SDH)").is_hearing_impaired
-    assert title_labels("Signs & Songs").is_partial
-    assert title_labels("Enforced law and forcedness") == Labels()
-    assert not title_labels("Full with signs & songs").is_partial
-    for title in ("Fran\u00e7ais (Forc\u00e9s)", "Deutsch erzwungen", "Audiokommentar", "Espa\u00f1ol forzados"):
-        assert title_labels(title).is_partial, title
-    assert title_labels("f\u00fcr H\u00f6rgesch\u00e4digte").is_hearing_impaired
+@pytest.mark.parametrize(
+    ("title", "kinds"),
+    [
+        ("English (SDH)", {"is_hearing_impaired"}),
+        ("f\u00fcr H\u00f6rgesch\u00e4digte", {"is_hearing_impaired"}),
+        ("Signs & Songs", {"is_partial"}),
+        ("Fran\u00e7ais (Forc\u00e9s)", {"is_partial"}),
+        ("Deutsch erzwungen", {"is_partial"}),
+        ("Audiokommentar", {"is_partial"}),
+        ("Espa\u00f1ol forzados", {"is_partial"}),
+        ("Full with signs & songs", set()),
+        ("Enforced law and forcedness", set()),
+    ],
+)
+def test_kinds_of_tracks(title, kinds):
+    assert kinds_of(track_labels("", title)) == kinds
+
+
+@pytest.mark.parametrize(
+    ("code", "title", "tag"),
+    [
+        ("ger", "", "de"),
+        ("und", "", ""),
+        ("", "Deutsch", "de"),
+        ("und", "Full English subtitles", "en"),
+        ("por", "Brazilian Portuguese", "pt-BR"),
+        ("ger", "English", "de"),
+        ("", "By John", ""),
+    ],
+)
+def test_languages_of_tracks(code, title, tag):
+    assert track_labels(code, title).tag == tag
 
 
 def test_wanted_languages():

@@ -98,6 +98,27 @@ def test_full_track_before_the_forced_one(beside):
     assert find(beside(), media)[1] == "text track 1 (eng)"
 
 
+def test_forced_text_without_a_label_gives_way_to_the_full(beside):
+    few, full = (TextTrack(language="eng"), ["CITY", "HALL"]), (TextTrack(language="eng"), named("word"))
+    german = (TextTrack(language="ger"), named("wort"))
+    word, used, passed_over, (warning,) = find(beside(), Tracks(few, german, full))
+    assert (word, used) == ("word0", "text track 2 (eng)")
+    assert warning == "text track 0 (eng): 2 words in 60 s, where text track 2 (eng) has 40"
+    assert passed_over == {
+        "text track 0 (eng)": "2 words in 60 s, where text track 2 (eng) has 40",
+        "text track 1 (ger)": "not tried: language de",
+    }
+
+
+def test_video_in_which_little_is_said(beside):
+    german = (TextTrack(language="ger"), named("wort"))
+    few, more = (TextTrack(language="eng"), named("word", 12)), (TextTrack(language="eng"), named("more", 14))
+    assert find(beside(), Tracks(few, german))[1] == "text track 0 (eng)"
+    word, _, passed_over, warnings = find(beside(), Tracks(few, more))
+    assert (word, warnings) == ("word0", [])
+    assert passed_over == {"text track 1 (eng)": "14 words in 60 s, where text track 0 (eng) has 12"}
+
+
 def test_forced_text_alone_is_refused(beside):
     media = Tracks((TextTrack(language="eng", is_forced=True), ["CITY", "HALL"]))
     with pytest.raises(BadInput, match=r"text track 0 \(eng\): forced or other partial text: 2 words in 60 s"):

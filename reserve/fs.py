@@ -27,6 +27,7 @@ _ENVIRONMENT = frozenset(
         errno.ETIMEDOUT,
     }
 )
+_PARTIAL = ".partial"
 
 
 def is_environment_failure(error: BaseException) -> bool:
@@ -40,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is flushed to disk first, so that a crash leaves the old file, the new one or none, never a part.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_PARTIAL}")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -48,6 +49,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Removes what killed processes left of files that they were writing with `replacing` in `folder`."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text_atomic(path: Path, text: str, *, errors: str = "strict") -> None:

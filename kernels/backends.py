@@ -75,6 +75,19 @@ class Backends(Generic[AnyBackend]):
         raise AssertionError(f"{self.op}: no back end runs on {device.type} with {dtype}")
 
 
+def below_ampere(device: torch.device) -> str | None:
+    """None if `device` is a GPU of compute capability 8.0 or more; otherwise the reason."""
+    if device.type != "cuda":
+        return "it needs a CUDA device"
+    # Tensors under FakeTensorMode can be on a GPU that the machine lacks.
+    if not torch.cuda.is_available():
+        return "PyTorch sees no CUDA device"
+    properties = torch.cuda.get_device_properties(device)
+    if properties.major >= 8:
+        return None
+    return f"it needs compute capability 8.0; this device has {properties.major}.{properties.minor}"
+
+
 def runs_anywhere(device: torch.device, dtype: torch.dtype) -> str | None:
     """The `unavailable` of a back end without requirements."""
     return None

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -18,6 +20,11 @@ def check_tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...]) -> t
         allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
         raise TypeError(f"{name} must have dtype {allowed}; got {str(value.dtype).removeprefix('torch.')}")
     return value
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` has numbers: not on the meta device, under FakeTensorMode, nor while a compiler traces."""
+    return not (tensor.is_meta or isinstance(tensor, FakeTensor | FunctionalTensor))
 
 
 def check_same_device(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:

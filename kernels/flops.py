@@ -1,33 +1,82 @@
-"""Importing this module makes PyTorch's FlopCounterMode count the ops of this package.
+"""Makes PyTorch's FlopCounterMode count the ops of this package.
 
     >>> import torch
-    >>> import reserve_kernels.flops
+    >>> import reserve_kernels
     >>> from torch.utils.flop_counter import FlopCounterMode
     >>> with FlopCounterMode(display=False) as counter:
     ...     loss = reserve_kernels.contrastive_loss(torch.ones(2, 8), torch.ones(2, 8), 1.0)
     >>> counter.get_total_flops()
     64
 
-It is not imported by `reserve_kernels`, since PyTorch's counter imports Triton. Import it before the counter is made,
-which copies the table of formulas.
-
-Only matrix products count, as in PyTorch's own formulas. So bias_quick_gelu, log_mel_spectrogram (a Fourier transform)
-and BF16AdamW have no formula.
+Only matrix products count, as in PyTorch's own formulas. So bias_quick_gelu and BF16AdamW count as 0, like PyTorch's
+activations and optimisers, and log_mel_spectrogram counts the product with its filters, not the Fourier transform.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
-from torch.utils.flop_counter import register_flop_formula
 
 import reserve_kernels.attention.ops
-import reserve_kernels.contrastive.ops  # noqa: F401  (both define the ops)
+import reserve_kernels.contrastive.ops
+import reserve_kernels.log_mel.ops  # noqa: F401  (the three define the ops)
+from reserve_kernels.checks import has_values
 
-ops = torch.ops.reserve_kernels
+COUNTER = "torch.utils.flop_counter"
+
+
+def register_when_counting() -> None:
+    """Registers the formulas now if PyTorch's counter is loaded, otherwise once it is.
+
+    Loading it imports Triton, which takes longer than all of this package. A counter copies the table of formulas when
+    it is made, so it is too late to register them when an op is called.
+    """
+    if COUNTER in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _RegisterAfterImport())
+
+
+class _RegisterAfterImport(MetaPathFinder):
+    """Lets the import of PyTorch's counter be followed by the registration. Finds nothing else, and that only once."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != COUNTER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                _register()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _register() -> None:
+    from torch.utils.flop_counter import register_flop_formula
+
+    ops = torch.ops.reserve_kernels
+    formulas: dict[Any, Callable[..., Any]] = {
+        ops.rotary_attention: _attention,
+        ops.rotary_attention_backward: _attention_backward,
+        ops.contrastive_logsumexp: _logsumexp,
+        ops.contrastive_logsumexp_backward: _logsumexp_backward,
+        ops.log_mel_spectrogram: _log_mel,
+        ops.log_mel_spectrogram_backward: _log_mel_backward,
+    }
+    for op, formula in formulas.items():
+        register_flop_formula(op, get_raw=True)(formula)
 
 
 def _pairs(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, segment_ids: torch.Tensor | None) -> Any:
@@ -35,7 +84,7 @@ def _pairs(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, segment
 
     On a GPU the host waits for the values.
     """
-    if isinstance(cu_seqlens, FakeTensor | FunctionalTensor) or cu_seqlens.is_meta:
+    if not has_values(cu_seqlens):
         return qkv.shape[0] * max_seqlen
     lengths = cu_seqlens.diff().long()
     if segment_ids is not None:
@@ -44,8 +93,7 @@ def _pairs(qkv: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, segment
     return int(lengths.square().sum())
 
 
-@register_flop_formula(ops.rotary_attention, get_raw=True)
-def rotary_attention_flops(
+def _attention(
     qkv: Any, cu_seqlens: Any, max_seqlen: int, angles: Any, segment_ids: Any, *_settings: Any, **_out: Any
 ) -> Any:
     """Two products: the scores, and their weights times the values."""
@@ -53,8 +101,7 @@ def rotary_attention_flops(
     return 2 * 2 * heads * size * _pairs(qkv, cu_seqlens, max_seqlen, segment_ids)
 
 
-@register_flop_formula(ops.rotary_attention_backward, get_raw=True)
-def rotary_attention_backward_flops(
+def _attention_backward(
     grad: Any,
     qkv: Any,
     out: Any,
@@ -71,19 +118,44 @@ def rotary_attention_backward_flops(
     return 5 * 2 * heads * size * _pairs(qkv, cu_seqlens, max_seqlen, segment_ids)
 
 
-def _logits(x_shape: Any, y_shape: Any) -> Any:
-    return 2 * x_shape[0] * y_shape[0] * x_shape[1]
+def _logits(x: Any, y: Any) -> Any:
+    return 2 * x.shape[0] * y.shape[0] * x.shape[1]
 
 
-@register_flop_formula(ops.contrastive_logsumexp)
-def contrastive_logsumexp_flops(x_shape: Any, y_shape: Any, *_settings: Any, **_out: Any) -> Any:
+def _logsumexp(x: Any, y: Any, *_settings: Any, **_out: Any) -> Any:
     """One product: the logits."""
-    return _logits(x_shape, y_shape)
+    return _logits(x, y)
 
 
-@register_flop_formula(ops.contrastive_logsumexp_backward)
-def contrastive_logsumexp_backward_flops(
-    grad_rows: Any, grad_columns: Any, grad_diagonal: Any, x_shape: Any, y_shape: Any, *_rest: Any, **_out: Any
+def _logsumexp_backward(
+    grad_rows: Any, grad_columns: Any, grad_diagonal: Any, x: Any, y: Any, *_rest: Any, **_out: Any
 ) -> Any:
     """Two products, the gradients of x and y. The logits, which a dense loss keeps, are not counted again."""
-    return 2 * _logits(x_shape, y_shape)
+    return 2 * _logits(x, y)
+
+
+def _filtered(frames: Any, n_fft: int, n_mels: int) -> Any:
+    return 2 * frames * (n_fft // 2 + 1) * n_mels
+
+
+def _log_mel(
+    waveform: Any, pad_mode: str, sample_rate: float, n_fft: int, hop: int, n_mels: int, *_rest: Any, out_val: Any
+) -> Any:
+    """One product: the power spectrum of each frame times the filters."""
+    return _filtered(out_val.shape[:-1].numel(), n_fft, n_mels)
+
+
+def _log_mel_backward(
+    grad: Any,
+    waveform: Any,
+    offsets: Any,
+    pad_mode: str,
+    sample_rate: float,
+    n_fft: int,
+    hop: int,
+    n_mels: int,
+    *_rest: Any,
+    **_out: Any,
+) -> Any:
+    """One product, the gradient of the power spectrum."""
+    return _filtered(grad.shape[:-1].numel(), n_fft, n_mels)

@@ -164,8 +164,9 @@ class NativeLibrary:
         floats, bins = ctypes.c_int32(), ctypes.c_int32()
         sizes = self._c.reserve_log_mel_table_sizes
         self._check("log_mel_table_sizes", sizes(n_fft, ctypes.byref(floats), ctypes.byref(bins)))
-        twiddles = torch.empty(floats.value, dtype=torch.float32)
-        places = torch.empty(bins.value, dtype=torch.int32)
+        # The library writes to them, whatever the default device.
+        twiddles = torch.empty(floats.value, dtype=torch.float32, device="cpu")
+        places = torch.empty(bins.value, dtype=torch.int32, device="cpu")
         fill = self._c.reserve_log_mel_tables
         fill.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
         self._check("log_mel_tables", fill(n_fft, twiddles.data_ptr(), places.data_ptr()))

@@ -9,6 +9,8 @@ import os
 
 import torch
 
+from reserve_kernels.backends import below_ampere
+
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 """Looked up once: a call that is being compiled cannot look, and a look costs more than a small call."""
 
@@ -24,11 +26,7 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return "triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
         return None
-    if device.type != "cuda":
-        return "it needs a CUDA device"
-    if torch.cuda.get_device_properties(device).major < 8:
-        return "it needs compute capability 8.0"
-    return None if torch.compiler.is_compiling() else _import_error()
+    return below_ampere(device) or (None if torch.compiler.is_compiling() else _import_error())
 
 
 @functools.cache

@@ -9,6 +9,13 @@ class BadInput(Exception):
     """A file that cannot be used. The message is the reason; the caller adds the file's name."""
 
 
+class EnvironmentFailure(RuntimeError):
+    """The machine is at fault, not a file: a full disk, a lost mount, too many open files.
+
+    Work on many files must stop at it, since the next one would fail too.
+    """
+
+
 class TooFewSegments(BadInput):
     """A data set that cannot fill a single example."""
 

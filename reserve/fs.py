@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -9,7 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from reserve.errors import BadInput
+from reserve.errors import BadInput, EnvironmentFailure
+
+_ENVIRONMENT = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.EHOSTDOWN,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+def is_environment_failure(error: BaseException) -> bool:
+    """Whether an error is the machine's fault, whatever file it met: no space, too many open files, a lost mount."""
+    return isinstance(error, EnvironmentFailure) or getattr(error, "errno", None) in _ENVIRONMENT
 
 
 @contextmanager
@@ -37,11 +59,14 @@ def write_text_atomic(path: Path, text: str, *, errors: str = "strict") -> None:
 def check_regular_file(path: Path) -> os.stat_result:
     """Stat of a non-empty regular file.
 
-    Raises BadInput where `path` is absent, empty, a folder, or a pipe or device that could block a read for ever.
+    Raises BadInput where `path` is absent, empty, a folder, or a pipe or device that could block a read for ever, and
+    EnvironmentFailure where its file system is out of reach.
     """
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
+        if is_environment_failure(error):
+            raise EnvironmentFailure(f"{path}: {error}") from error
         raise BadInput(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(status.st_mode):
         raise BadInput("a folder, not a file" if os.access(path, os.R_OK | os.X_OK) else "a folder that cannot be read")

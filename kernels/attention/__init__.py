@@ -11,6 +11,8 @@ from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.ops import attention
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
+from reserve_kernels.precision import computing_dtype
+from reserve_kernels.transforms import refuse_transforms
 
 __all__ = ["rotary_attention"]
 
@@ -51,11 +53,13 @@ def rotary_attention(
             position first and then call that library's attention; they take no segment_ids. "sdpa" pads on a GPU.
 
     Returns:
-        [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least.
+        [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least. In float16 a position can
+        take queries and keys of more than 46,000 beyond the largest number in every back end but "reference".
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
         RuntimeError: the named backend cannot run here; or a double backward, which is not implemented.
+        NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
     The gradient of `qkv` is packed like `qkv`. "triton" and "reference" are deterministic, and "sdpa" is on the CPU;
     the other libraries are under `torch.use_deterministic_algorithms`. A NaN or infinity stays in its own sequence, and
@@ -76,15 +80,15 @@ def rotary_attention(
         raise ValueError(f"rotary must be 'reserve' or 'standard'; got {rotary!r}")
     if angles is not None:
         _check_per_token("angles", angles, qkv, (torch.float32, torch.float64), (ANGLES,))
-        angles = angles.detach()
     if segment_ids is not None:
         _check_per_token("segment_ids", segment_ids, qkv, (torch.int32,), ())
-    if torch.is_autocast_enabled(qkv.device.type) and qkv.dtype != torch.float64:
-        qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
+    refuse_transforms("rotary_attention", qkv, cu_seqlens, angles, segment_ids)
+    angles = None if angles is None else angles.detach()
+    qkv = qkv.to(computing_dtype(qkv.dtype, qkv.device))
     scale = _checked_scale(scale)
     chosen = BACKENDS.choose(backend, qkv.device, qkv.dtype)
     packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
-    if chosen.composed is not None and (chosen.forward is None or qkv.device.type != "cpu"):
+    if chosen.composed is not None and (chosen.forward is None or qkv.device.type not in ("cpu", "meta")):
         return chosen.composed(qkv, packing)
     out, _ = attention(qkv, *packing, chosen.name)
     return out

@@ -19,7 +19,7 @@ from reserve_kernels.attention.peers import attention_flash_attn, attention_varl
 from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
 from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
 from reserve_kernels.attention.sdpa_padded import attention_sdpa, attention_sdpa_cudnn, attention_sdpa_efficient
-from reserve_kernels.backends import Backend, Backends, runs_anywhere
+from reserve_kernels.backends import Backend, Backends, below_ampere, runs_anywhere
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -73,14 +73,9 @@ def _unusable(library: str) -> str | None:
 
 
 def _needs_ampere(device: torch.device) -> str | None:
-    if device.type != "cuda":
-        return "it needs a CUDA device"
-    if torch.version.hip is not None:
+    if device.type == "cuda" and torch.version.hip is not None:
         return "it was made for NVIDIA's GPUs; this PyTorch is for AMD's"
-    properties = torch.cuda.get_device_properties(device)
-    if properties.major >= 8:
-        return None
-    return f"it needs compute capability 8.0; this device has {properties.major}.{properties.minor}"
+    return below_ampere(device)
 
 
 def _needs_ampere_and_half(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -7,6 +7,7 @@ import torch
 from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing, check_packing
 from reserve_kernels.precision import without_autocast
+from reserve_kernels.transforms import refuse_double_backward
 
 
 @torch.library.custom_op("reserve_kernels::rotary_attention", mutates_args=())
@@ -84,8 +85,4 @@ def _backward(ctx, grad, _grad_lse):
 attention.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _refuse_double_backward(ctx, grad):
-    raise RuntimeError("rotary_attention has no double backward")
-
-
-attention_backward.register_autograd(_refuse_double_backward)
+attention_backward.register_autograd(refuse_double_backward("rotary_attention"))

@@ -48,22 +48,20 @@ def rotate_qk(qkv: torch.Tensor, angles: torch.Tensor | None, rotary: str) -> to
 def attention_reference(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention within each sequence and segment id: qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse).
 
-    `lse` [tokens, heads] is the logsumexp of each row's scores. Differentiable by autograd.
+    `lse` [tokens, heads], float32 at least, is the logsumexp of each row's scores. Everything is computed in the dtype
+    of `lse`, since scores of float16 queries overflow, and `out` is rounded once. Differentiable by autograd.
     """
     cu_seqlens, _, angles, segment_ids, rotary, scale = packing
-    q, k, v = rotate_qk(qkv, angles, rotary).unbind(1)
+    q, k, v = rotate_qk(qkv.to(_wide(qkv)), angles, rotary).unbind(1)
     # Empty starts, so that no sequences at all give an empty result with a gradient.
     outputs = [v[:0]]
     statistics = [v[:0, :, 0]]
     for start, end in pairwise(cu_seqlens.tolist()):
-        scores = torch.einsum("qhd,khd->hqk", q[start:end], k[start:end]) * scale
-        if segment_ids is not None:
-            ids = segment_ids[start:end]
-            scores = scores.masked_fill(ids[:, None] != ids[None, :], -torch.inf)
+        scores = _scores(q[start:end], k[start:end], segment_ids, slice(start, end), scale)
         lse = scores.logsumexp(-1)
         outputs.append(torch.einsum("hqk,khd->qhd", (scores - lse[..., None]).exp(), v[start:end]))
         statistics.append(lse.T)
-    return torch.cat(outputs), torch.cat(statistics)
+    return torch.cat(outputs).to(qkv.dtype), torch.cat(statistics)
 
 
 def attention_reference_backward(
@@ -71,15 +69,11 @@ def attention_reference_backward(
 ) -> torch.Tensor:
     """The gradient of `qkv`, given that of `out` [tokens, heads, 64]. It computes the scores again."""
     cu_seqlens, _, angles, segment_ids, rotary, scale = packing
-    rotated = rotate_qk(qkv, angles, rotary)
+    rotated, grad = rotate_qk(qkv.to(_wide(qkv)), angles, rotary), grad.to(_wide(qkv))
     grad_qkv = torch.empty_like(rotated, memory_format=torch.contiguous_format)
     for start, end in pairwise(cu_seqlens.tolist()):
         q, k, v = rotated[start:end].unbind(1)
-        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
-        if segment_ids is not None:
-            ids = segment_ids[start:end]
-            scores = scores.masked_fill(ids[:, None] != ids[None, :], -torch.inf)
-        probabilities = scores.softmax(-1)
+        probabilities = _scores(q, k, segment_ids, slice(start, end), scale).softmax(-1)
         grad_p = torch.einsum("qhd,khd->hqk", grad[start:end], v)
         grad_s = probabilities * (grad_p - (grad_p * probabilities).sum(-1, keepdim=True)) * scale
         grad_qkv[start:end, 0] = torch.einsum("hqk,khd->qhd", grad_s, k)
@@ -87,4 +81,19 @@ def attention_reference_backward(
         grad_qkv[start:end, 2] = torch.einsum("hqk,qhd->khd", probabilities, grad[start:end])
     if angles is not None:
         apply_rotary_(grad_qkv[:, :2], angles, rotary, transpose=True)
-    return grad_qkv
+    return grad_qkv.to(qkv.dtype)
+
+
+def _wide(qkv: torch.Tensor) -> torch.dtype:
+    return torch.float64 if qkv.dtype == torch.float64 else torch.float32
+
+
+def _scores(
+    q: torch.Tensor, k: torch.Tensor, segment_ids: torch.Tensor | None, part: slice, scale: float
+) -> torch.Tensor:
+    """The scaled scores of a sequence, the rows `part` of the packed tokens: [heads, queries, keys]."""
+    scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+    if segment_ids is None:
+        return scores
+    ids = segment_ids[part]
+    return scores.masked_fill(ids[:, None] != ids[None, :], -torch.inf)

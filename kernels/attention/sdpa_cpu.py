@@ -46,7 +46,8 @@ def _groups(cu_seqlens: torch.Tensor) -> Iterator[_Group]:
         if starts[-1] - starts[0] == length * (len(starts) - 1):
             yield _Group(slice(starts[0], starts[-1] + length), len(starts), length)
         elif length < WORTH_GATHERING:
-            yield _Group((torch.tensor(starts)[:, None] + torch.arange(length)).flatten(), len(starts), length)
+            first, place = torch.tensor(starts, device="cpu"), torch.arange(length, device="cpu")
+            yield _Group((first[:, None] + place).flatten(), len(starts), length)
         else:
             yield from (_Group(slice(start, start + length), 1, length) for start in starts)
 
@@ -57,7 +58,7 @@ def _mask(group: _Group, segment_ids: torch.Tensor | None, like: torch.Tensor) -
         return None
     ids = group.take(segment_ids)
     apart = ids[:, None, :, None] != ids[:, None, None, :]
-    return torch.zeros(apart.shape, dtype=like.dtype).masked_fill_(apart, -torch.inf)
+    return like.new_zeros(apart.shape).masked_fill_(apart, -torch.inf)
 
 
 def attention_sdpa_cpu(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:

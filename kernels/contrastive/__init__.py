@@ -15,6 +15,7 @@ from reserve_kernels.contrastive.availability import BACKENDS
 from reserve_kernels.contrastive.gather import Gathering, check_member, exchange_counts
 from reserve_kernels.contrastive.ops import contrastive_logsumexp
 from reserve_kernels.contrastive.reference import statistics_dtype
+from reserve_kernels.transforms import refuse_transforms
 
 __all__ = ["ContrastiveLoss", "contrastive_loss"]
 
@@ -61,9 +62,10 @@ def contrastive_loss(
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
-        RuntimeError: the named backend cannot run here.
+        RuntimeError: the named backend cannot run here; or a double backward, which is not implemented.
+        NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
-    There is no double backward. NaN inputs give NaN losses. Rows whose squares would overflow are scaled down first.
+    NaN inputs give NaN losses. Rows whose squares would overflow are scaled down first.
     It is deterministic. Without a group it compiles with fullgraph=True.
     """
     _check("x", x, None)
@@ -72,6 +74,8 @@ def contrastive_loss(
             _check(name, value, x)
     if y.shape != x.shape:
         raise ValueError(f"y must pair with x's shape {tuple(x.shape)}; got {tuple(y.shape)}")
+    of_scale = log_scale if isinstance(log_scale, torch.Tensor) else None
+    refuse_transforms("contrastive_loss", x, y, x_extra, y_extra, of_scale)
     log_scale = _checked_log_scale(log_scale, x)
     chosen = BACKENDS.choose(backend, x.device, x.dtype)
 

@@ -7,6 +7,7 @@ import torch
 from reserve_kernels.contrastive.availability import BACKENDS
 from reserve_kernels.contrastive.reference import statistics_dtype
 from reserve_kernels.precision import without_autocast
+from reserve_kernels.transforms import refuse_double_backward
 
 
 @torch.library.custom_op("reserve_kernels::contrastive_logsumexp", mutates_args=())
@@ -67,3 +68,4 @@ def _backward(ctx, *grads):
 
 
 contrastive_logsumexp.register_autograd(_backward, setup_context=_setup)
+contrastive_logsumexp_backward.register_autograd(refuse_double_backward("contrastive_loss"))

@@ -83,6 +83,7 @@ def logsumexp_reference_backward(
     if both:
         weights += torch.softmax(logits, 0) * grads[1]
         weights.diagonal().add_(grads[2])
-    grad_x, of_x = scaled_backward((weights @ y_wide).to(x.dtype), x, log_scale)
-    grad_y, of_y = scaled_backward((weights.T @ x_wide).to(y.dtype), y, log_scale)
+    # Not rounded to float16 before they are normalised: gradients that normalising makes fit can overflow it.
+    grad_x, of_x = scaled_backward(weights @ y_wide, x, log_scale)
+    grad_y, of_y = scaled_backward(weights.T @ x_wide, y, log_scale)
     return grad_x.contiguous(), grad_y.contiguous(), of_x.sum() + of_y.sum()

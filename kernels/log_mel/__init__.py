@@ -9,6 +9,7 @@ import torch
 from reserve_kernels.checks import FLOATING, check_integer, check_real, check_same_device, check_tensor
 from reserve_kernels.log_mel.ops import log_mel
 from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.transforms import refuse_transforms
 
 __all__ = ["log_mel_spectrogram"]
 
@@ -45,11 +46,13 @@ def log_mel_spectrogram(
             strides; at least one sample, or with `offsets` any number.
         playback_speed: multiplies `n_fft` and `hop_length`: a clip s times as long has as many frames, as if it were
             played s times as fast.
-        pad_mode: "reflect" (librosa < 0.10 and the released checkpoints) or "constant" (zeros; librosa >= 0.10).
+        pad_mode: half a window is padded at both ends: "reflect" (librosa < 0.10 and the released checkpoints), to and
+            fro where a clip is shorter, or "constant" (zeros; librosa >= 0.10).
         sample_rate: Hz.
         n_fft: samples of the window and of the Fourier transform, before `playback_speed`.
-        hop_length: samples between frames, before `playback_speed`.
-        n_mels: mel bands between `f_min` and `f_max`, Hz.
+        hop_length: samples between frames, before `playback_speed`; with more than `n_fft`, frames skip samples.
+        n_mels: mel bands between `f_min` and `f_max`, Hz. Bands that lie between two frequencies of the transform are
+            always 0; a UserWarning counts them.
         offset: added to the mel power before the logarithm; from 1e-30 to 1e30.
         offsets: int32 or int64 [clips + 1]. `waveform` is then [samples], clips of any length one after another; clip c
             is samples offsets[c] to offsets[c + 1]. Values must not decrease and must lie within the waveform. A GPU
@@ -71,10 +74,12 @@ def log_mel_spectrogram(
     Raises:
         TypeError: an argument has the wrong type; a float is not an integer.
         ValueError: an argument is out of range; the message names it and what is allowed.
-        RuntimeError: the named backend cannot run here, or a CUDA graph is being captured at the first call.
+        RuntimeError: the named backend cannot run here; a CUDA graph is being captured at the first call; or a double
+            backward, which is not implemented.
+        NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
     Before a CUDA graph can capture it, it must have run once with the same parameters, with a backward pass if the
-    graph has one. The backward pass computes the spectrum again. There is no double backward.
+    graph has one. The backward pass computes the spectrum again.
     """
     check_tensor("waveform", waveform, FLOATING)
     if waveform.dim() == 0 or (waveform.shape[-1] == 0 and offsets is None):
@@ -106,6 +111,7 @@ def log_mel_spectrogram(
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
     _check_offsets(waveform, offsets, max_samples)
+    refuse_transforms("log_mel_spectrogram", waveform, offsets)
     settings = LogMelSettings(
         pad_mode,
         float(sample_rate),

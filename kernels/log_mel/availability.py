@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from reserve_kernels import native
-from reserve_kernels.backends import Backend, Backends, runs_anywhere
+from reserve_kernels.backends import Backend, Backends, below_ampere, runs_anywhere
 from reserve_kernels.log_mel.native import log_mel_native
 from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_rows
 
@@ -64,10 +64,7 @@ def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     missing = native.cuda_unavailable()
     if missing is not None:
         return missing
-    properties = torch.cuda.get_device_properties(device)
-    if properties.major >= 8:
-        return None
-    return f"it needs compute capability 8.0; this device has {properties.major}.{properties.minor}"
+    return below_ampere(device)
 
 
 def cpu_unsupported(settings: LogMelSettings, device: torch.device) -> str | None:

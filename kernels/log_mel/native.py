@@ -54,9 +54,10 @@ def _constants(settings: LogMelSettings) -> Constants:
     covered = bank > 0
     start = covered.int().argmax(1)
     end = torch.where(covered.any(1), bank.shape[1] - covered.flip(1).int().argmax(1), start)
-    inside = (torch.arange(bank.shape[1]) >= start[:, None]) & (torch.arange(bank.shape[1]) < end[:, None])
+    bins = torch.arange(bank.shape[1], device="cpu")
+    inside = (bins >= start[:, None]) & (bins < end[:, None])
     twiddles, places = native.library().log_mel_tables(settings.n_fft)
-    row = torch.cat([torch.zeros(1, dtype=torch.int64), (end - start).cumsum(0)])
+    row = _starts(end - start)
     # One extra weight: all bands may be empty, and an empty array has no address.
     weight = torch.cat([bank[inside], bank.new_zeros(1)]).float()
     place = torch.cat([places.expand(len(bank), -1)[inside], places[:1]])
@@ -75,14 +76,19 @@ def _placed(weight: torch.Tensor, place: torch.Tensor, row: torch.Tensor) -> tup
 
     Padding to a multiple of 4 repeats a band's last bin with weight 0, which does not change its sum, nor spread NaN.
     """
-    count = torch.cat([row.diff(), torch.ones(1, dtype=torch.int64)])
+    count = torch.cat([row.diff(), row.new_ones(1)])
     row = torch.cat([row, row[-1:] + 1])
-    padded = torch.cat([torch.zeros(1, dtype=torch.int64), ((count + 3) // 4 * 4).cumsum(0)])
-    band = torch.repeat_interleave(torch.arange(len(count)), padded.diff())
-    position = torch.arange(int(padded[-1])) - padded[band]
+    padded = _starts((count + 3) // 4 * 4)
+    band = torch.repeat_interleave(padded.diff())
+    position = torch.arange(int(padded[-1]), device="cpu") - padded[band]
     source = row[band] + torch.minimum(position, count[band] - 1)
     bits = torch.where(position < count[band], weight[source], 0.0).view(torch.int32)
     return padded[:-1].int(), torch.stack([place[source], bits], dim=1)
+
+
+def _starts(lengths: torch.Tensor) -> torch.Tensor:
+    """Where each of int64 `lengths` [n] starts if they lie one after another, and where the last one ends: [n + 1]."""
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
 def problem_of(

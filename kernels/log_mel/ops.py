@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
+from pathlib import Path
+
 import torch
 
 from reserve_kernels.log_mel.availability import BACKENDS
-from reserve_kernels.log_mel.reference import LogMelSettings, compute_dtype, log_mel_reference_backward
+from reserve_kernels.log_mel.reference import (
+    LogMelSettings,
+    compute_dtype,
+    count_empty_bands,
+    log_mel_reference_backward,
+)
 from reserve_kernels.precision import without_autocast
+from reserve_kernels.transforms import refuse_double_backward
+
+_NOT_THE_CALLER = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
+"""Where the frames between a user's call and the op are."""
 
 
 def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -> None:
@@ -17,6 +30,23 @@ def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -
         raise ValueError(
             f"offsets must not decrease and lie from 0 to the {waveform.shape[-1]} samples of waveform; got {offsets}"
         )
+
+
+def _warn_of_empty_bands(settings: LogMelSettings) -> None:
+    """Called by the op, since torch.compile traces no warnings. The warning points to the first line outside of it."""
+    empty = count_empty_bands(settings.sample_rate, settings.n_fft, settings.n_mels, settings.f_min, settings.f_max)
+    if not empty:
+        return
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_CALLER):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(
+        f"log_mel_spectrogram: {empty} of the n_mels={settings.n_mels} bands from {settings.f_min} to "
+        f"{settings.f_max} Hz hold no frequency of the transform and are always 0, with n_fft * playback_speed = "
+        f"{settings.n_fft} at sample_rate={settings.sample_rate}; use fewer bands or a longer window",
+        UserWarning,
+        stacklevel=level,
+    )
 
 
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
@@ -39,6 +69,7 @@ def log_mel(
 ) -> torch.Tensor:
     _check_offset_values(waveform, offsets)
     settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
+    _warn_of_empty_bands(settings)
     # Here rather than in the caller, because a compiler does not trace this.
     chosen = BACKENDS.choose(
         backend, waveform.device, waveform.dtype, lambda other: other.unsupported(settings, waveform.device)
@@ -108,3 +139,4 @@ def _backward(ctx, grad):
 
 
 log_mel.register_autograd(_backward, setup_context=_setup_context)
+log_mel_backward.register_autograd(refuse_double_backward("log_mel_spectrogram"))

@@ -32,13 +32,22 @@ def mel_to_hz(mel: torch.Tensor) -> torch.Tensor:
 @functools.lru_cache(maxsize=32)
 def mel_filterbank(sample_rate: float, n_fft: int, n_mels: int, f_min: float, f_max: float) -> torch.Tensor:
     """Triangular, area-normalised Slaney filters (SPEC 2), float64 [n_mels, n_fft // 2 + 1], on the CPU."""
-    edges = mel_to_hz(torch.linspace(hz_to_mel(f_min), hz_to_mel(f_max), n_mels + 2, dtype=torch.float64))
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (sample_rate / n_fft)
+    # The result is cached: it must not depend on the default device of the first call.
+    mels = torch.linspace(hz_to_mel(f_min), hz_to_mel(f_max), n_mels + 2, dtype=torch.float64, device="cpu")
+    edges = mel_to_hz(mels)
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu") * (sample_rate / n_fft)
     width = edges.diff()
     rising = (bins - edges[:-2, None]) / width[:-1, None]
     falling = (edges[2:, None] - bins) / width[1:, None]
     triangles = torch.minimum(rising, falling).clamp_min(0.0)
     return triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]
+
+
+@functools.lru_cache(maxsize=32)
+def count_empty_bands(sample_rate: float, n_fft: int, n_mels: int, f_min: float, f_max: float) -> int:
+    """How many filters lie between two bins of the transform and so are zero."""
+    filters = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max)
+    return int((filters == 0).all(1).sum())
 
 
 def reflect_index(samples: int, pad: int, device: torch.device) -> torch.Tensor:
@@ -80,7 +89,8 @@ class LogMelSettings:
         """Symmetric Hann window [n_fft] in the dtype and on the device of `like`, computed in float64."""
 
         def make() -> torch.Tensor:
-            return torch.hann_window(self.n_fft, periodic=False, dtype=torch.float64).to(like.device, like.dtype)
+            window = torch.hann_window(self.n_fft, periodic=False, dtype=torch.float64, device="cpu")
+            return window.to(like.device, like.dtype)
 
         return kept_on(like.device, ("window", self.n_fft, like.dtype), make)
 

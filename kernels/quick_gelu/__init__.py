@@ -6,6 +6,7 @@ import torch
 
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
 from reserve_kernels.quick_gelu.ops import quick_gelu
+from reserve_kernels.transforms import refuse_transforms
 
 __all__ = ["bias_quick_gelu"]
 
@@ -28,6 +29,7 @@ def bias_quick_gelu(x: torch.Tensor, bias: torch.Tensor | None = None, *, backen
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape or device; the message names it.
         RuntimeError: the named backend cannot run here; or a double backward, which is not implemented.
+        NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
     The gradient of x has x's dtype. That of bias has bias's dtype and is summed over rows in float32. It is
     deterministic. With infinite z the gradient is NaN, as it is in PyTorch.
@@ -40,4 +42,5 @@ def bias_quick_gelu(x: torch.Tensor, bias: torch.Tensor | None = None, *, backen
             raise ValueError("x must be [..., features] with a bias; got a scalar")
         if tuple(bias.shape) != (x.shape[-1],):
             raise ValueError(f"bias must be [features] with x's {x.shape[-1]} features; got shape {tuple(bias.shape)}")
+    refuse_transforms("bias_quick_gelu", x, bias)
     return quick_gelu(x, bias, backend)

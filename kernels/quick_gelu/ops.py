@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from reserve_kernels.quick_gelu.availability import BACKENDS
+from reserve_kernels.transforms import refuse_double_backward
 
 
 # The back end is chosen inside, where no compiler traces the choice.
@@ -47,10 +48,4 @@ def _backward(ctx, grad):
 
 
 quick_gelu.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _refuse_double_backward(ctx, grad_x, grad_bias):
-    raise RuntimeError("bias_quick_gelu has no double backward")
-
-
-quick_gelu_backward.register_autograd(_refuse_double_backward)
+quick_gelu_backward.register_autograd(refuse_double_backward("bias_quick_gelu"))

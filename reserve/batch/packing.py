@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from reserve.batch.coordinates import MAX_SEGMENT, MAX_TOKEN, grid_coordinates
+from reserve.batch.coordinates import MAX_SEGMENT, MAX_TOKEN, grid_coordinates_array
 from reserve.batch.movable import Movable
 from reserve.batch.streams import JointStream
 from reserve.batch.vocabulary import AUDIOSPAN, PAD
@@ -167,7 +167,7 @@ def _add_images(collected: _Collector, stream: JointStream, first_sequence: int,
     cells = grid[0] * grid[1]
     shape = (n, segments, cells)
     coordinates = np.zeros((*shape, 4), np.float32)
-    coordinates[..., :2] = grid_coordinates(*grid).numpy()
+    coordinates[..., :2] = grid_coordinates_array(*grid)
     coordinates[..., 2] = (np.arange(segments, dtype=np.float32) / np.float32(MAX_SEGMENT))[:, None]
     source = np.zeros((n, segments), np.int64) if stream.source is None else stream.source
     collected.add(

@@ -16,7 +16,7 @@ from reserve.config import ModelConfig
 from reserve.errors import BadInput, CheckpointError
 from reserve.fs import check_regular_file, replacing
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.weights import compare_shapes, empty_model, fill_model
+from reserve.model.weights import compare_shapes, empty_model, fill_model, listed
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Mapping[str, Any]
 
@@ -31,7 +31,7 @@ class OfficialCheckpoint(NamedTuple):
 
 
 def load_official(source: Source, config: ModelConfig) -> MerlotReserve:
-    """A model in float32 with the weights of an official checkpoint.
+    """A model in float32 on the CPU with the weights of an official checkpoint, whatever torch's defaults are.
 
     `source` is the path of a msgpack file, its bytes, or its decoded dict (with or without the outer `params`), whose
     arrays may be numpy's, torch's or anything that numpy converts. Every parameter is used exactly once. Raises
@@ -130,13 +130,19 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 def official_tree(model: MerlotReserve, dtype: str = "float16") -> dict[str, Any]:
     """The model's parameters as the nested dict of the official format, in flax's order.
 
-    Raises ValueError if a weight overflows `dtype`, "float16" or "float32".
+    Raises ValueError if a weight overflows `dtype`, "float16" or "float32", or is missing since its layer was replaced.
     """
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be 'float16' or 'float32'; got {dtype!r}")
-    parameters = dict(model.named_parameters())
+    parameters, entries = dict(model.named_parameters()), parameter_entries(model.config)
+    replaced = sorted(entry.torch for entry in entries if entry.torch not in parameters)
+    if replaced:
+        raise ValueError(
+            f"the model lacks {len(replaced)} weights of the official format: {listed(replaced)}. Merge adapters into "
+            "its layers, and save it before it is quantised"
+        )
     tree: dict[str, Any] = {}
-    for entry in sorted(parameter_entries(model.config), key=lambda e: e.flax.split("/")):
+    for entry in sorted(entries, key=lambda e: e.flax.split("/")):
         *folders, leaf = entry.flax.split("/")
         node = tree
         for folder in folders:
@@ -152,7 +158,8 @@ def official_tree(model: MerlotReserve, dtype: str = "float16") -> dict[str, Any
 def save_official(model: MerlotReserve, path: str | os.PathLike[str], *, step: int = 0, dtype: str = "float16") -> None:
     """Writes the official format, `{opt_state: None, params, step}`, with the arrays in float16 as released.
 
-    The write is atomic. Raises ValueError if a weight overflows `dtype`, "float16" or "float32", or is not finite.
+    The write is atomic. Raises ValueError if a weight overflows `dtype`, "float16" or "float32", is not finite, or is
+    missing, since its layer was replaced.
     """
     content = encode_tree({"opt_state": None, "params": official_tree(model, dtype), "step": np.int32(step)})
     with replacing(Path(path)) as temporary:

@@ -61,6 +61,9 @@ class DataConfig:
     """Smallest factor on the size that a training image is resized to, before it is cropped at random."""
     random_scale_max: float = 1.1
     """Largest such factor."""
+    languages: tuple[str, ...] = ("en",)
+    """Languages of the transcripts and text tracks to prefer, in order: codes or names such as en, pt-BR, deu, German.
+    Those in other languages are used only where there is none in these."""
 
     def __post_init__(self) -> None:
         whole = [name for name, value in vars(self).items() if type(value) is int and name != "text_span_budget"]
@@ -261,8 +264,8 @@ class TrainConfig:
     """Processes that load examples, a device; 0 loads in the trainer itself."""
     prepare_workers: int = 4
     """Processes that prepare videos."""
-    audio_track: int = 0
-    """Which audio track of a video is heard, counted from 0."""
+    audio_track: int | None = None
+    """Which audio track of a video is heard, counted from 0; null chooses by data.languages and the tracks' labels."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_every: int = 1000
@@ -277,7 +280,9 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_size must be a multiple of train.accumulate {self.accumulate}; got {self.batch_size}"
             )
-        _check_range(self, "train", 0, math.inf, "num_workers", "seed", "audio_track")
+        _check_range(self, "train", 0, math.inf, "num_workers", "seed")
+        if self.audio_track is not None:
+            _check_range(self, "train", 0, math.inf, "audio_track")
         if self.seed > MAX_SEED:
             raise ValueError(f"train.seed must be at most 2^63 - 1; got {self.seed}")
 

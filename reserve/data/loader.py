@@ -28,13 +28,23 @@ class TrainingSet(Protocol[Example_co]):
     def __getitem__(self, key: tuple[int, int], /) -> Example_co: ...
 
 
+def batch_start(place: int, num_examples: int, batch: int) -> int:
+    """Where a batch of `batch` examples starts that comes next at `place`.
+
+    Places count examples: `num_examples` for each epoch that is over, and those of the current epoch that have been
+    used. If fewer than `batch` are left in it, the batch is the first of the next epoch.
+    """
+    left = num_examples - place % num_examples
+    return place if batch <= left else place + left
+
+
 class BatchSampler(Sampler[list[tuple[int, int]]]):
     """Endless batches of (epoch, index) for one of `world_size` ranks.
 
     Every epoch is a new permutation of the examples, cut into batches of `batch_size` a rank, each yielded in
     `accumulate` parts of equal size. Examples that do not fill a batch on every rank are left for another epoch, so no
     batch holds an example twice. All ranks together get the same batches, however many ranks and parts there are.
-    `start_batch` skips ahead at no cost.
+    The first batch starts at `place` (see `batch_start`), at no cost and whatever the size of the batches before it.
     """
 
     def __init__(
@@ -46,30 +56,33 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
-        start_batch: int = 0,
+        place: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"train.batch_size must be at least 1; got {batch_size}")
         if accumulate < 1 or batch_size % accumulate:
             raise ValueError(f"train.accumulate must divide the {batch_size} examples of a device; got {accumulate}")
-        self.batches_per_epoch = num_examples // (batch_size * world_size)
-        if self.batches_per_epoch == 0:
+        if num_examples < batch_size * world_size:
             raise ValueError(
                 f"train.batch_size {batch_size} on {world_size} device(s) needs {batch_size * world_size} examples; "
                 f"the data set has {num_examples}"
             )
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
-        self.rank, self.world_size, self.accumulate, self.start_batch = rank, world_size, accumulate, start_batch
+        self.rank, self.world_size, self.accumulate, self.place = rank, world_size, accumulate, place
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, first = divmod(self.start_batch, self.batches_per_epoch)
-        size = self.batch_size // self.accumulate
+        size, batch = self.batch_size // self.accumulate, self.batch_size * self.world_size
+        place, permuted = self.place, None
         while True:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
-            for part in range(first * self.accumulate, self.batches_per_epoch * self.accumulate):
-                start = (part * self.world_size + self.rank) * size
+            place = batch_start(place, self.num_examples, batch)
+            epoch, first = divmod(place, self.num_examples)
+            if epoch != permuted:
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
+                permuted = epoch
+            for part in range(self.accumulate):
+                start = first + (part * self.world_size + self.rank) * size
                 yield [(epoch, int(index)) for index in order[start : start + size]]
-            epoch, first = epoch + 1, 0
+            place += batch
 
 
 def training_loader(

@@ -2,7 +2,8 @@
 
 Tensors: `start` float64 [n], `playback_speed` int32 [n], `log_mel` float16 [n, frames, mels], `frame_bytes` uint8 [*]
 (the JPEG files one after another), `frame_offsets` int64 [n + 1], `text` uint8 [*] (JSON: video_id, metadata, words).
-The header holds the name of the format, the counts, the key of the inputs, and the warnings of the preparation.
+The header holds the name of the format, the counts, the key of the inputs, the transcript used and those passed over,
+and the warnings of the preparation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from reserve.config import MAX_PLAYBACK_SPEED
-from reserve.data.types import Segments, VideoMetadata, Word
+from reserve.data.types import Choice, PassedOver, Segments, VideoMetadata, Word
 from reserve.errors import BadInput
 from reserve.fs import replacing
 
@@ -45,12 +46,20 @@ class StoreSummary:
     num_segments: int
     num_words: int
     warnings: tuple[str, ...]
+    choice: Choice = field(default_factory=Choice)
 
 
-def save_segments(segments: Segments, path: str | Path, *, key: str = "", warnings: Sequence[str] = ()) -> None:
+def save_segments(
+    segments: Segments,
+    path: str | Path,
+    *,
+    key: str = "",
+    warnings: Sequence[str] = (),
+    choice: Choice | None = None,
+) -> None:
     """Writes `segments` atomically: a crash leaves the old file or none.
 
-    `key` identifies the inputs they were made from; `warnings` are those of the preparation.
+    `key` identifies the inputs they were made from; `warnings` and `choice` are those of the preparation.
     """
     from safetensors.numpy import save
 
@@ -74,6 +83,7 @@ def save_segments(segments: Segments, path: str | Path, *, key: str = "", warnin
         "num_segments": str(len(segments)),
         "num_words": str(sum(map(len, segments.words))),
         "warnings": json.dumps(list(warnings)),
+        "choice": json.dumps(asdict(choice or Choice())),
     }
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
@@ -148,8 +158,12 @@ def _summary(file: Any, path: Path) -> StoreSummary:
     try:
         segments, words = int(header["num_segments"]), int(header["num_words"])
         warnings = tuple(map(str, json.loads(header["warnings"])))
-        return StoreSummary(path, header["key"], segments, words, warnings)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        # Earlier releases recorded no choice.
+        made = json.loads(header.get("choice", "{}"))
+        others = tuple(PassedOver(str(other["name"]), str(other["reason"])) for other in made.get("passed_over", []))
+        choice = Choice(str(made.get("transcript", "")), str(made.get("audio", "")), others)
+        return StoreSummary(path, header["key"], segments, words, warnings, choice)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"not a store of segments: bad or missing header field: {error}") from error
 
 

@@ -26,6 +26,24 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A transcript that was not used, by name, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was taken of a video: the name of the `transcript` with its words and of the `audio` track, and the
+    transcripts passed over, best first."""
+
+    transcript: str = ""
+    audio: str = ""
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VideoMetadata:
     """What the publisher wrote about a video."""
 

@@ -11,8 +11,10 @@ from torch import nn
 from reserve.batch.coordinates import centred_coordinates, grid_coordinates, with_cls
 from reserve.batch.packing import PackedSpans
 from reserve.config import MEL_CHANNELS, ModelConfig
+from reserve.model.placement import module_dtype
 from reserve.model.rotary import rotary_angles
-from reserve.model.transformer import AttentionPool, Transformer, computing_dtype
+from reserve.model.transformer import AttentionPool, Transformer
+from reserve_kernels.precision import computing_dtype
 
 
 class Encoded(NamedTuple):
@@ -42,6 +44,16 @@ class ClsTransformer(nn.Module):
         return self.cls_projection(out[:, 0]), out[:, 1:]
 
 
+class PackedClsTransformer(ClsTransformer):
+    """A transformer of sequences that are packed with their CLS tokens."""
+
+    def forward(self, x: torch.Tensor, spans: PackedSpans) -> torch.Tensor:  # type: ignore[override]
+        """x [tokens, hidden], whose rows at CLS tokens do not count -> cls [n, hidden]."""
+        x = torch.where(spans.is_cls[:, None], self.cls.to(x.dtype), x)
+        out = self.transformer(x, spans.cu_seqlens, spans.max_seqlen, rotary_angles(spans.coordinates, x.dtype))
+        return self.cls_projection(out[spans.cu_seqlens[:-1]])
+
+
 class VisionEncoder(nn.Module):
     """A ViT on 16-pixel patches, then attention pooling of 2x2 windows."""
 
@@ -60,7 +72,7 @@ class VisionEncoder(nn.Module):
         patches = rearrange(images, "n (h p) (w q) c -> n h w (p q c)", p=self.patch, q=self.patch)
         _, h, w, _ = patches.shape
         # Bytes are exact in bfloat16, and a quotient is rounded once: as if computed in float32, with half the traffic.
-        pixels = patches.to(computing_dtype(self.embedding.weight))
+        pixels = patches.to(computing_dtype(module_dtype(self), patches.device))
         patches = pixels if patches.is_floating_point() else pixels / 255
         cls, seq = self.encoder(self.embedding(patches.flatten(1, 2)), grid_coordinates(h, w, images.device))
         windows = rearrange(
@@ -83,7 +95,7 @@ class AudioEncoder(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> Encoded:
         """[n, 60, 65] log-mels and playback speed -> 1 CLS and 6 joint tokens each."""
-        x = self.embedding(rearrange(clips.to(self.embedding.weight.dtype), "n (t p) c -> n t (p c)", p=self.patch))
+        x = self.embedding(rearrange(clips.to(module_dtype(self)), "n (t p) c -> n t (p c)", p=self.patch))
         length = x.shape[1]
         cls, seq = self.encoder(x, centred_coordinates(length, x.device)[:, None] / length)
         return Encoded(cls, self.pool(seq.unflatten(1, (-1, self.window))), seq)
@@ -94,13 +106,9 @@ class SpanEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder = ClsTransformer(config.hidden_size, config.span_num_layers, config.rotary)
+        self.encoder = PackedClsTransformer(config.hidden_size, config.span_num_layers, config.rotary)
 
     def forward(self, spans: PackedSpans, embed: nn.Embedding) -> torch.Tensor:
         """n packed spans -> [n, hidden]."""
-        encoder = self.encoder
         x = embed(spans.token_ids)
-        x = x.to(computing_dtype(x))
-        x = torch.where(spans.is_cls[:, None], encoder.cls.to(x.dtype), x)
-        out = encoder.transformer(x, spans.cu_seqlens, spans.max_seqlen, rotary_angles(spans.coordinates, x.dtype))
-        return encoder.cls_projection(out[spans.cu_seqlens[:-1]])
+        return self.encoder(x.to(computing_dtype(x.dtype, x.device)), spans)

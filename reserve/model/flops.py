@@ -84,5 +84,5 @@ def _with_cls_and_pool(
     projection = linear_flops(sequences, hidden, hidden)
     # Query and output of each window, key and value of each token; then scores and weighted sum over a window's tokens.
     pooling = linear_flops(2 * pooled + 2 * tokens, hidden, hidden) + 2 * linear_flops(tokens, hidden, 1)
-    transformer = transformer_workload(hidden, layers, torch.full((sequences,), length + 1))
+    transformer = transformer_workload(hidden, layers, torch.full((sequences,), length + 1, device="cpu"))
     return transformer + Workload(0, embedding + projection + pooling)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from reserve.model.transformer import AttentionPool
+from reserve_kernels.checks import has_values
 
 # Standard deviation of a unit normal truncated at two sigma; flax divides by it to keep LeCun's variance.
 _TRUNCATED_STD = 0.87962566103423978
@@ -25,6 +26,22 @@ _CPU_BLOCK = 1 << 14
 for each other at every block, which takes ten times as long on busy cores."""
 
 _undrawn: ContextVar[bool] = ContextVar("undrawn", default=False)
+
+
+@contextmanager
+def float32_on_cpu() -> Iterator[None]:
+    """A context in which modules are constructed in float32 on the CPU, whatever torch's default dtype and device are.
+
+    Weights that are loaded or trained must not be rounded because of what the program around us set. The default dtype
+    is one for the whole process: other threads see float32 as long.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager
@@ -43,6 +60,16 @@ def undrawn() -> Iterator[None]:
 def is_undrawn() -> bool:
     """Whether an `undrawn` context is active."""
     return _undrawn.get()
+
+
+def allocate(model: nn.Module, device: torch.device) -> None:
+    """Replaces each parameter of a model on the meta device by an uninitialised one on `device`.
+
+    `nn.Module.to_empty` does the same, but not under FakeTensorMode.
+    """
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty_like(parameter, device=device)))
 
 
 @torch.no_grad()
@@ -65,10 +92,10 @@ def truncated_normal_(weight: torch.Tensor, std: float) -> None:
 def initialize(model: nn.Module, init_scale: float) -> None:
     """Initialises all weights but the temperatures from torch's default generator, in place.
 
-    `init_scale` multiplies the kernels outside the attention pools. It does nothing on the meta device, where weights
-    have no values.
+    `init_scale` multiplies the kernels outside the attention pools. It does nothing where weights have no values: on
+    the meta device and under FakeTensorMode.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if not all(map(has_values, model.parameters())):
         return
     pooling = {m for pool in model.modules() if isinstance(pool, AttentionPool) for m in pool.children()}
     for name, module in model.named_modules():

@@ -12,13 +12,15 @@ from torch import nn
 from reserve.batch.inputs import ModelInputs
 from reserve.batch.packing import PackedSequences, PackedSpans, pack_joint, pack_spans
 from reserve.batch.streams import JointStream
-from reserve.batch.vocabulary import PAD
+from reserve.batch.vocabulary import PAD, SPECIAL_TOKENS
 from reserve.config import MEL_CHANNELS, ModelConfig
 from reserve.model.encoders import AudioEncoder, Encoded, SpanEncoder, VisionEncoder
-from reserve.model.initialization import initialize, is_undrawn
+from reserve.model.initialization import allocate, initialize, is_undrawn
+from reserve.model.placement import module_device
 from reserve.model.pretrained import Pretrained
 from reserve.model.rotary import rotary_angles
 from reserve.model.transformer import Transformer
+from reserve_kernels.checks import has_values
 
 NORM_EPS = 1e-5
 SUBSEGMENTS = 3
@@ -51,6 +53,9 @@ class MerlotReserve(Pretrained):
 
     `forward` encodes a batch for training. `embed_video`, `embed_text_spans` and `embed_audio` return unit vectors to
     compare by dot product. `from_pretrained` and `save_pretrained` read and write a folder.
+
+    A new model has torch's default dtype and device, as every module has; a loaded one is in float32 on the CPU. On the
+    meta device and under FakeTensorMode everything runs without numbers, to plan memory or pipelines.
     """
 
     only_parameters = True
@@ -67,7 +72,7 @@ class MerlotReserve(Pretrained):
             self.joint_transformer = Transformer(config.hidden_size, config.joint_num_layers, config.rotary)
             self.head = nn.Linear(config.hidden_size, config.hidden_size)
             self.contrastive_scales = nn.Parameter(torch.ones(3))
-        self.to_empty(device=device)
+        allocate(self, device)
         if not is_undrawn():
             self.reset_parameters()
 
@@ -82,7 +87,7 @@ class MerlotReserve(Pretrained):
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
-        return self.head.weight.device
+        return module_device(self)
 
     def forward(self, inputs: ModelInputs) -> Outputs:
         """Encodes frames, sounds and text spans, and the joint sequences over them."""
@@ -124,8 +129,8 @@ class MerlotReserve(Pretrained):
         _check_tensor("spans", spans)
         if spans.dim() != 2 or spans.shape[1] > limit:
             raise ValueError(f"spans must be [n, length] with length at most {limit}; got {tuple(spans.shape)}")
-        self._check_ids("spans", spans)
-        return unit_normalize(self.encode_spans(pack_spans(spans.cpu().numpy()).to(self.device)))
+        packed = pack_spans(self._read_ids("spans", spans))
+        return unit_normalize(self.encode_spans(packed.to(self.device)))
 
     def embed_audio(self, clips: torch.Tensor) -> torch.Tensor:
         """Log-mels [..., 60, 65], the last channel the playback speed -> unit vectors [..., hidden].
@@ -166,9 +171,8 @@ class MerlotReserve(Pretrained):
                 f"tokens and subsegments must both be [{videos}, L]; "
                 f"got {tuple(tokens.shape)} and {tuple(subsegments.shape)}"
             )
-        self._check_ids("tokens", tokens)
         _check_whole("subsegments", subsegments)
-        packed = self._pack_videos(tokens, subsegments, segments, (height, width))
+        packed = self._pack_videos(self._read_ids("tokens", tokens), subsegments, segments, (height, width))
         pooled_frames = self.vision_encoder(images.flatten(0, 1)).pooled
         pooled_audio = self._pooled_clips(audio_clips, packed, videos, segments, like=pooled_frames)
         joint = unit_normalize(self.head(self.encode_joint(packed.to(self.device), pooled_frames, pooled_audio)))
@@ -176,9 +180,9 @@ class MerlotReserve(Pretrained):
         return torch.where((rows >= 0)[..., None], joint[rows.clamp_min(0)], 0.0)
 
     def _pack_videos(
-        self, tokens: torch.Tensor, subsegments: torch.Tensor, segments: int, size: tuple[int, int]
+        self, ids: np.ndarray, subsegments: torch.Tensor, segments: int, size: tuple[int, int]
     ) -> PackedSequences:
-        ids, pointers = tokens.cpu().numpy(), subsegments.cpu().numpy()
+        pointers = subsegments.cpu().numpy() if has_values(subsegments) else np.zeros(ids.shape, np.int64)
         videos = len(ids)
         used = pointers[ids != PAD]
         if used.size and not 0 <= used.min() <= used.max() < SUBSEGMENTS * segments:
@@ -234,12 +238,16 @@ class MerlotReserve(Pretrained):
         if not height or not width or height % cell or width % cell:
             raise ValueError(f"images must have sides that are multiples of {cell} pixels; got {height} x {width}")
 
-    def _check_ids(self, name: str, ids: torch.Tensor) -> None:
+    def _read_ids(self, name: str, ids: torch.Tensor) -> np.ndarray:
+        """Checked token ids. Without values, on the meta device, every place counts as a word: no result is larger."""
         _check_whole(name, ids)
+        if not has_values(ids):
+            return np.full(ids.shape, len(SPECIAL_TOKENS))
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocab_size:
             raise ValueError(
                 f"{name} must be token ids in [0, {self.config.vocab_size}); got {int(ids.min())} to {int(ids.max())}"
             )
+        return ids.cpu().numpy()
 
     def _check_clips(self, name: str, clips: torch.Tensor) -> None:
         _check_tensor(name, clips)

@@ -22,7 +22,7 @@ from reserve.config import ModelConfig
 from reserve.config.load import build_section, convert_section
 from reserve.errors import BadInput, CheckpointError
 from reserve.fs import check_regular_file, replacing, write_text_atomic
-from reserve.model.initialization import undrawn
+from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.weights import compare_shapes, copy_weight, empty_model, fill_model, listed
 
 logger = logging.getLogger(__name__)
@@ -67,8 +67,9 @@ class Pretrained(nn.Module):
         local_files_only: bool = False,
         **settings: Any,
     ) -> Self:
-        """Loads a float32 model on the CPU from a folder of `save_pretrained` or a Hugging Face hub id.
+        """Loads a model from a folder of `save_pretrained` or a Hugging Face hub id.
 
+        It is in float32 and on the CPU, whatever torch's default dtype and device are; a subclass's own dtypes stay.
         A checkpoint of a run is such a folder. `settings` override fields of the stored configuration. The folder may
         be from another class with the same trunk: weights that it lacks keep their initial values, weights that this
         class does not have are ignored, and a warning names both. `revision`, `cache_dir` and `local_files_only` are
@@ -88,7 +89,7 @@ class Pretrained(nn.Module):
         if same_class and _holds_only_parameters(cls):
             return _load_all(empty_model(lambda: cls(config)), folder / WEIGHTS)
         # Not as an empty model: the class may compute buffers, and draw what the folder of another class lacks.
-        with undrawn():
+        with undrawn(), float32_on_cpu():
             model = cls(config)
         _load_into(model, folder / WEIGHTS, needed=None if same_class else _trunk_names(cls, config))
         return model
@@ -193,7 +194,7 @@ def _trunk_names(cls: type[Pretrained], config: ModelConfig) -> frozenset[str]:
     """Names of the trunk's parameters, which every folder must contain."""
     trunk = _trunk(cls)
     own = trunk.config_class(**{field.name: getattr(config, field.name) for field in fields(trunk.config_class)})
-    with undrawn():
+    with undrawn(), float32_on_cpu():
         model = empty_model(lambda: trunk(own)) if _holds_only_parameters(trunk) else trunk(own)
     return frozenset(name for name, _ in model.named_parameters())
 

@@ -7,7 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from reserve.model.placement import is_plain_linear
 from reserve_kernels import bias_quick_gelu, rotary_attention
+from reserve_kernels.precision import computing_dtype
 
 HEAD_SIZE = 64
 LAYER_NORM_EPS = 1e-5
@@ -16,14 +18,6 @@ LAYER_NORM_EPS = 1e-5
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
     """x sigmoid(1.702 x)."""
     return x * torch.sigmoid(1.702 * x)
-
-
-def computing_dtype(x: torch.Tensor) -> torch.dtype:
-    """The dtype that activations are computed and kept in: autocast's where it is on, else that of `x`."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(kind)
-    return x.dtype
 
 
 class Norm(nn.LayerNorm):
@@ -37,7 +31,7 @@ class Norm(nn.LayerNorm):
         super().__init__(hidden_size, LAYER_NORM_EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x).to(computing_dtype(x))
+        return super().forward(x).to(computing_dtype(x.dtype, x.device))
 
 
 class Attention(nn.Module):
@@ -64,9 +58,11 @@ class Mlp(nn.Module):
         self.out = nn.Linear(4 * hidden_size, hidden_size, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer = self.intermediate
+        if not is_plain_linear(layer):
+            return self.out(bias_quick_gelu(layer(x)))
         # The activation adds the bias, and keeps only what the product gave it.
-        hidden = F.linear(x, self.intermediate.weight)
-        return self.out(bias_quick_gelu(hidden, self.intermediate.bias))
+        return self.out(bias_quick_gelu(F.linear(x, layer.weight), layer.bias))
 
 
 class Layer(nn.Module):
@@ -125,6 +121,7 @@ class AttentionPool(nn.Module):
         key = self.key(windows).unflatten(-1, (-1, HEAD_SIZE))
         value = self.value(windows).unflatten(-1, (-1, HEAD_SIZE))
         # With one query per window, two small contractions do it; attention kernels would pad four keys to a tile.
-        scores = torch.einsum("...hd,...thd->...ht", query, key) * HEAD_SIZE**-0.5
+        # The query is scaled, not the scores, which would overflow in float16; 1/8 is exact in every dtype.
+        scores = torch.einsum("...hd,...thd->...ht", query * HEAD_SIZE**-0.5, key)
         pooled = torch.einsum("...ht,...thd->...hd", F.softmax(scores, dim=-1), value)
         return self.out(pooled.flatten(-2))

@@ -9,18 +9,19 @@ import torch
 from torch import nn
 
 from reserve.errors import CheckpointError
+from reserve.model.initialization import float32_on_cpu
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def empty_model(make: Callable[[], Model]) -> Model:
-    """A model on the meta device, which skips the initialisation of weights that a checkpoint replaces."""
-    with torch.device("meta"):
+    """A float32 model on the meta device, which skips the initialisation of weights that a checkpoint replaces."""
+    with float32_on_cpu(), torch.device("meta"):
         return make()
 
 
 def fill_model(model: Model, read: Callable[[str, torch.Size], tuple[str, torch.Tensor]]) -> Model:
-    """Allocates an empty model on the CPU and sets its parameters, in float32.
+    """Allocates an empty model on the CPU and sets its parameters.
 
     `read(parameter, size)` returns the parameter's name in the checkpoint and its value with the shape `size`. Raises
     CheckpointError if a number is not finite.

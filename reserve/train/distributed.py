@@ -42,7 +42,7 @@ class Ranks:
         """True on every rank if `flag` is true on any; exchanged through host memory, without synchronising a GPU."""
         if self.control is None:
             return flag
-        flags = torch.tensor([flag], dtype=torch.int32)
+        flags = torch.tensor([flag], dtype=torch.int32, device="cpu")
         dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
         return bool(flags)
 
@@ -50,7 +50,7 @@ class Ranks:
         """The sum over ranks of each of some host-side numbers, exchanged through host memory."""
         if self.control is None:
             return list(values)
-        sums = torch.tensor(values, dtype=torch.float64)
+        sums = torch.tensor(values, dtype=torch.float64, device="cpu")
         dist.all_reduce(sums, group=self.control)
         return sums.tolist()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reserve.fs import write_text_atomic
-from reserve.model.initialization import undrawn
+from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.tasks.task import Evaluation, HeldOut
 from reserve.train.distributed import pick_device
 from reserve.train.run_folder import read_run
@@ -29,7 +29,7 @@ def evaluate_run(run: Path, sources: Sequence[str], *, workers: int = 2, seed: i
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         raise ValueError(f"{run} has no checkpoint yet")
-    with undrawn():
+    with undrawn(), float32_on_cpu():
         model = task.build_model()
     model.restore(checkpoints[-1].path)
     evaluation = task.evaluate(

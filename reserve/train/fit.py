@@ -16,8 +16,8 @@ from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, OptimizerConfig, TrainConfig
-from reserve.data.loader import BatchSampler, TrainingSet, training_loader
-from reserve.model.initialization import undrawn
+from reserve.data.loader import BatchSampler, TrainingSet, batch_start, training_loader
+from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
 from reserve.tasks.task import Loss, Task
@@ -27,9 +27,10 @@ from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import clip_gradients, make_optimizer
 from reserve.train.parallel import parallelize, without_gradient_sync
 from reserve.train.precision import autocast, training_dtype
+from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import write_run_settings
 from reserve.train.schedule import learning_rate_scale
-from reserve.train.state import list_checkpoints, restore_checkpoint, save_checkpoint
+from reserve.train.state import Progress, list_checkpoints, restore_checkpoint, save_checkpoint
 from reserve.train.stopping import StopRequest
 from reserve.train.throughput import Throughput
 from reserve_kernels import BF16AdamW
@@ -53,7 +54,7 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
 
 @dataclass
 class _Training:
-    """A run at step `step`, counted from 0: what each step needs."""
+    """A run at step `step`, counted from 0: what each step needs. `place` is where its batch starts in the data."""
 
     task: Task[Any, Any]
     run: Path
@@ -64,18 +65,26 @@ class _Training:
     module: nn.Module
     optimizer: BF16AdamW
     step: int
+    place: int
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.step, self.place, len(self.dataset))
 
 
 def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> _Training:
     """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
     resuming = bool(list_checkpoints(run))
+    # Read before the first rank replaces them.
+    stored = stored_settings(run) if resuming else {}
     if ranks.is_first and not resuming:
         write_run_settings(run, task, config)
     _prepare(task, run, config, ranks)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
-    with undrawn() if resuming else nullcontext():
-        model = task.build_model().to(ranks.device)
+    with undrawn() if resuming else nullcontext(), float32_on_cpu():
+        model = task.build_model()
+    model.to(ranks.device)
     compile_layers(model, config.train.compile, ranks.device)
     for module in model.modules():
         if isinstance(module, Transformer):
@@ -89,7 +98,9 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     )
     groups = task.parameter_groups(model, config.optimizer)
     optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
-    step = restore_checkpoint(run, model, optimizer)
+    progress = restore_checkpoint(run, model, optimizer)
+    place = place_in_data(progress, stored, len(dataset), config)
+    warn_of_other_data(stored, task, config)
     # Only now, so that settings that do not fit the checkpoint do not replace those that do.
     if ranks.is_first and resuming:
         write_run_settings(run, task, config)
@@ -100,11 +111,11 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         ranks.world_size,
         ranks.device.type,
         str(training_dtype(config.train, ranks.device)).removeprefix("torch."),
-        step,
+        progress.step,
         config.optimizer.num_train_steps,
     )
     _warn_of_spinning_threads(config, ranks)
-    return _Training(task, run, config, ranks, dataset, model, module, optimizer, step)
+    return _Training(task, run, config, ranks, dataset, model, module, optimizer, progress.step, place)
 
 
 def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> None:
@@ -120,7 +131,7 @@ def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -
 
 
 def _batches(training: _Training) -> Iterator[Movable]:
-    """This rank's micro-batches from the current step on."""
+    """This rank's micro-batches from the current place on."""
     config, ranks = training.config.train, training.ranks
     sampler = BatchSampler(
         len(training.dataset),
@@ -129,7 +140,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
         rank=ranks.rank,
         world_size=ranks.world_size,
         accumulate=config.accumulate,
-        start_batch=training.step,
+        place=training.place,
     )
     return training_loader(
         training.dataset,
@@ -154,6 +165,8 @@ def _train(training: _Training) -> None:
             throughput.add(map(training.task.workload, micro_batches))
             values = train_step(training.module, optimizer, micro_batches, config, ranks)
             training.step += 1
+            batch = config.train.batch_size
+            training.place = batch_start(training.place, len(training.dataset), batch) + batch
             metrics.advance()
             stopped = ranks.any(stop.name is not None)
             last = stopped or training.step == total
@@ -162,7 +175,7 @@ def _train(training: _Training) -> None:
             if last or training.step % config.train.checkpoint_every == 0:
                 if ranks.is_first:
                     keep = config.train.keep_checkpoints
-                    save_checkpoint(training.run, training.step, training.model, optimizer, keep=keep)
+                    save_checkpoint(training.run, training.progress, training.model, optimizer, keep=keep)
                 ranks.barrier()
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)

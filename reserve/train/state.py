@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -28,6 +28,19 @@ class Checkpoint:
     step: int
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: `step` steps, and where the next batch starts in its data set of `examples`.
+
+    `place` counts examples (`reserve.data.loader.batch_start`), so that batches of another size go on at the right one.
+    Both are None in checkpoints of older versions.
+    """
+
+    step: int
+    place: int | None = None
+    examples: int | None = None
+
+
 def list_checkpoints(run: Path) -> list[Checkpoint]:
     """The complete checkpoints of a run, oldest first."""
     found = [(path, _NAME.fullmatch(path.name)) for path in (run / "checkpoints").glob("step_*")]
@@ -35,14 +48,15 @@ def list_checkpoints(run: Path) -> list[Checkpoint]:
 
 
 def save_checkpoint(
-    run: Path, step: int, model: Pretrained, optimizer: torch.optim.Optimizer, *, keep: int
+    run: Path, progress: Progress, model: Pretrained, optimizer: torch.optim.Optimizer, *, keep: int
 ) -> Checkpoint:
-    """Writes the state after `step` steps, then removes all but the `keep` latest checkpoints.
+    """Writes a run's state, then removes all but the `keep` latest checkpoints.
 
     It is written under another name and renamed when it is whole, so that a crash leaves no half checkpoint. Remains
     of an earlier crash are removed first. Raises ValueError where the model has diverged to weights that are not
     finite, which could not be loaded again; OSError where a file cannot be written.
     """
+    step = progress.step
     folder = run / "checkpoints" / f"step_{step:08d}"
     for left in folder.parent.glob(f"step_*{_PARTIAL}"):
         shutil.rmtree(left, ignore_errors=True)
@@ -55,7 +69,7 @@ def save_checkpoint(
             f"the model has diverged and is not saved: after step {step} {error}. Resume from the last checkpoint, or "
             "start again, with a smaller optimizer.learning_rate"
         ) from error
-    state = {"step": step, "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    state = {**asdict(progress), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
     with replacing(partial / _STATE) as temporary:
         try:
             torch.save(state, temporary)
@@ -68,8 +82,8 @@ def save_checkpoint(
     return Checkpoint(folder, step)
 
 
-def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Restores the moments and torch's generator. Nothing in the file is executed.
+def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> Progress:
+    """Restores the moments and torch's generator, and returns the run's progress. Nothing in the file is executed.
 
     The optimiser keeps the settings it was made with, so that a run can be resumed with others. Raises CheckpointError
     where the file is missing or damaged, ValueError where it is of another kind of optimiser.
@@ -78,6 +92,7 @@ def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         moments, generator = state["optimizer"], state["rng"]
+        progress = _checked(Progress(checkpoint.step, state.get("place"), state.get("examples")))
     except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path} is missing or damaged; without {checkpoint.path} the run resumes from the checkpoint before it"
@@ -87,16 +102,24 @@ def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer)
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
     torch.set_rng_state(generator)
+    return progress
 
 
-def restore_checkpoint(run: Path, model: Pretrained, optimizer: torch.optim.Optimizer) -> int:
-    """Loads the run's last checkpoint, if any, into model and optimiser; returns the steps done.
+def _checked(progress: Progress) -> Progress:
+    """Raises TypeError unless the numbers of a state that was read are whole and possible."""
+    numbers = (progress.place, progress.examples)
+    if numbers != (None, None) and not (all(type(n) is int and n >= 0 for n in numbers) and progress.examples):
+        raise TypeError(f"the place in the data must be two whole numbers; got {numbers}")
+    return progress
+
+
+def restore_checkpoint(run: Path, model: Pretrained, optimizer: torch.optim.Optimizer) -> Progress:
+    """Loads the run's last checkpoint, if any, into model and optimiser; returns the run's progress.
 
     Raises ValueError where it is damaged or of other settings.
     """
     checkpoints = list_checkpoints(run)
     if not checkpoints:
-        return 0
+        return Progress(0)
     model.restore(checkpoints[-1].path)
-    load_trainer_state(checkpoints[-1], optimizer)
-    return checkpoints[-1].step
+    return load_trainer_state(checkpoints[-1], optimizer)

@@ -18,6 +18,7 @@ from reserve.checkpoint.official import load_official, official_tree, read_offic
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
 from tests.helpers.tiny import tiny
+from tests.helpers.torch_defaults import OTHER_DTYPES, torch_defaults
 
 CONFIG = tiny(output_grid=(2, 2))
 
@@ -43,6 +44,21 @@ def assert_same_weights(ours: MerlotReserve, theirs: MerlotReserve) -> None:
 def test_the_top_package_has_both() -> None:
     assert reserve.load_official is load_official
     assert reserve.save_official is save_official
+
+
+@pytest.mark.parametrize("device", [None, "meta"])
+@pytest.mark.parametrize("dtype", OTHER_DTYPES, ids=str)
+def test_torchs_defaults_change_nothing(
+    dtype: torch.dtype, device: str | None, model: MerlotReserve, tmp_path: Path
+) -> None:
+    save_official(model, tmp_path / "before")
+    expected = load_official(tmp_path / "before", CONFIG)
+    with torch_defaults(dtype, device):
+        loaded = load_official(tmp_path / "before", CONFIG)
+        save_official(loaded, tmp_path / "after")
+    assert_same_weights(loaded, expected)
+    assert loaded.head.weight.dtype == torch.float32
+    assert (tmp_path / "after").read_bytes() == (tmp_path / "before").read_bytes()
 
 
 @pytest.mark.parametrize("form", ["path", "text path", "bytes", "bytearray", "memoryview", "dict", "dict with params"])
@@ -265,3 +281,10 @@ def test_weights_beyond_float16_are_not_saved_and_the_old_file_stays(model: Merl
 def test_unknown_dtype_is_refused(model: MerlotReserve, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dtype must be 'float16' or 'float32'; got 'int8'"):
         save_official(model, tmp_path / "a", dtype="int8")
+
+
+def test_a_model_with_replaced_layers_is_refused(model: MerlotReserve) -> None:
+    other = copy.deepcopy(model)
+    other.head = torch.nn.Sequential(other.head)
+    with pytest.raises(ValueError, match=r"lacks 2 weights of the official format: head.bias, head.weight. Merge"):
+        official_tree(other)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reserve.data.loader import BatchSampler, training_loader
+from reserve.data.loader import BatchSampler, batch_start, training_loader
 from reserve.errors import BadInput
 from tests.helpers.worker_functions import Keys
 
@@ -56,13 +56,45 @@ def test_the_parts_of_all_ranks_are_the_batch_of_a_single_device(world_size):
     assert [list(chain(*together[i : i + 3])) for i in range(0, 18, 3)] == alone
 
 
-def test_start_batch_counts_whole_batches():
-    assert batches(4, 23, 4, start_batch=3, accumulate=2) == batches(10, 23, 4, accumulate=2)[6:]
+def place_after(count: int, num_examples: int, batch: int, place: int = 0) -> int:
+    """The place after `count` batches."""
+    for _ in range(count):
+        place = batch_start(place, num_examples, batch) + batch
+    return place
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("start", [0, 1, 4, 5, 6, 13])
-def test_start_batch_resumes_the_order(start):
-    assert batches(4, 23, 4, start_batch=start) == batches(start + 4, 23, 4)[start:]
+def test_a_place_resumes_the_order(start, parts):
+    """Epochs of 23 examples have five batches; the sixth batch is the first of the next."""
+    resumed = batches(4 * parts, 23, 4, place=place_after(start, 23, 4), accumulate=parts)
+    assert resumed == batches((start + 4) * parts, 23, 4, accumulate=parts)[start * parts :]
+
+
+@pytest.mark.parametrize(
+    ("world_size", "other"), [*((1, other) for other in (1, 3, 5, 8, 12, 23)), *((2, other) for other in (1, 3, 11))]
+)
+@pytest.mark.parametrize("before", range(1, 9))
+def test_batches_of_another_size_go_on_at_the_next_example(before, world_size, other):
+    """No example of an epoch comes twice, and none is left out before too few are left for a batch."""
+    first = list(chain(*batches(before, 23, 4)))
+    ranks = [
+        batches(30, 23, other, place=place_after(before, 23, 4), rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    then = list(chain(*(chain(*parts) for parts in zip(*ranks, strict=True))))
+    epoch = first[-1][0]
+    kept = [index for e, index in first + then if e == epoch]
+    order = [index for _, index in batches(1, 23, 23, place=23 * epoch)[0]]
+    assert kept == order[: len(kept)]
+    assert 23 - len(kept) < other * world_size
+    assert {e for e, _ in then} >= {epoch + 1}
+
+
+def test_a_place_in_the_last_examples_of_an_epoch():
+    assert batch_start(20, 23, 3) == 20
+    assert batch_start(20, 23, 4) == 23
+    assert batch_start(46, 23, 4) == 46
 
 
 def test_too_few_examples_say_how_many_are_needed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -87,18 +88,23 @@ def write_media(
     picture: Callable[[int], np.ndarray] = number_picture,
     video_codec: str = "libx264",
     gop: int = 12,
+    tick: Fraction = Fraction(1, 1000),
+    pixel_aspect: Fraction = Fraction(1),
     sounds: Sequence[Sound] = (),
     cues: Sequence[tuple[float, float, str]] = (),
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Writes a file with frame i showing `picture(i)` from `frame_times[i]` seconds on, with audio and text tracks."""
+    """Writes a file with frame i showing `picture(i)` from `frame_times[i]` seconds on, with audio and text tracks.
+
+    `tick` is the time base of the video in seconds, `pixel_aspect` the width : height of its pixels.
+    """
     with av.open(str(path), "w", options=options or {}) as container:
         packets = []
         if frame_times:
-            packets += _video_packets(container, frame_times, picture, video_codec, gop)
+            packets += _video_packets(container, frame_times, picture, video_codec, gop, tick, pixel_aspect)
         tracks = [container.add_stream(sound.codec, rate=sound.rate, layout=sound.layout) for sound in sounds]
         for sound, stream in zip(sounds, tracks, strict=True):
-            packets += _audio_packets(sound, stream)
+            packets += audio_packets(sound, stream)
         if cues:
             packets += _text_packets(container, cues)
         for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
@@ -106,11 +112,24 @@ def write_media(
     return path
 
 
-def _video_packets(container, times, picture, codec, gop):
+def write_wave(path: Path, samples: np.ndarray, rate: int, channel_mask: int) -> Path:
+    """Writes [samples, channels] in [-1, 1] as 16-bit PCM. A bit of `channel_mask` is a loudspeaker; 0 names none."""
+    channels = samples.shape[1]
+    data = (samples * 32767).astype("<i2").tobytes()
+    pcm = bytes.fromhex("0100000000001000800000aa00389b71")
+    header = struct.pack("<HHIIHH", 0xFFFE, channels, rate, rate * 2 * channels, 2 * channels, 16)
+    header += struct.pack("<HHI", 22, 16, channel_mask) + pcm
+    chunks = b"WAVE" + b"fmt " + struct.pack("<I", len(header)) + header + b"data" + struct.pack("<I", len(data)) + data
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
+    return path
+
+
+def _video_packets(container, times, picture, codec, gop, tick, pixel_aspect):
     first = picture(0)
-    stream = container.add_stream(codec, rate=25)
+    stream = container.add_stream(codec, rate=1 / tick if tick > Fraction(1, 100) else 25)
     stream.width, stream.height, stream.pix_fmt = first.shape[1], first.shape[0], "yuv420p"
-    stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+    stream.time_base = stream.codec_context.time_base = tick
+    stream.codec_context.sample_aspect_ratio = pixel_aspect
     stream.codec_context.gop_size = gop
     if codec == "libx264":
         stream.options = {"preset": "ultrafast", "crf": "18", "bf": "2"}
@@ -119,12 +138,13 @@ def _video_packets(container, times, picture, codec, gop):
     packets = []
     for index, time in enumerate(times):
         frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24").reformat(format="yuv420p")
-        frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+        frame.pts, frame.time_base = round(time / tick), tick
         packets += stream.encode(frame)
     return packets + stream.encode(None)
 
 
-def _audio_packets(sound, stream):
+def audio_packets(sound, stream):
+    """A sound encoded as packets of `stream`."""
     resampler = av.AudioResampler(format=stream.codec_context.format, layout=sound.layout, rate=sound.rate)
     size = stream.codec_context.frame_size or 960
     packets = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -17,6 +18,8 @@ def work(item):
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "exit":
         os._exit(3)
+    if item == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if item == "raise":
         raise KeyError("x")
     return item * 2

@@ -8,7 +8,8 @@ import torch
 def assert_as_good_as_reference(out: torch.Tensor, truth: torch.Tensor, reference: torch.Tensor) -> None:
     """max|out - truth| <= 2 max|reference - truth| + rounding, all over the elements.
 
-    `truth` is the reference in float64, `reference` the same reference in the dtype of `out`.
+    `truth` is the reference in float64, `reference` what PyTorch gives in the dtype of `out`: the op's reference where
+    that rounds as plain PyTorch does, otherwise an implementation of the tests.
     """
     assert out.dtype == reference.dtype
     assert out.shape == truth.shape

@@ -7,6 +7,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import apply_rotary, attention_reference
+from tests.kernels.attention_plain import plain_attention
 from tests.kernels.numerics import assert_as_good_as_reference
 
 # Odd and tiny lengths, empty sequences, one sequence, all lengths different, the model's own 31 and 241.
@@ -40,18 +41,38 @@ def reference(qkv, cu_seqlens, angles, segment_ids, rotary="reserve", scale=0.12
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_forward_and_gradient_match_float64(lengths, dtype):
     qkv, cu, longest, extras = make_inputs(lengths, dtype)
-    grad = torch.randn(qkv.shape[0], *qkv.shape[2:], dtype=torch.float64).to(dtype)
+    generator = torch.Generator().manual_seed(1)
+    grad = torch.randn(qkv.shape[0], *qkv.shape[2:], generator=generator, dtype=torch.float64).to(dtype)
     results = []
     for inputs, run in [
         (qkv.clone(), lambda x: rotary_attention(x, cu, longest, **extras)),
         (qkv.double(), lambda x: reference(x, cu, **extras)),
-        (qkv.clone(), lambda x: reference(x, cu, **extras)),
+        (qkv.clone(), lambda x: plain_attention(x, Packing(cu, longest, *extras.values(), "reserve", 0.125))),
     ]:
         out = run(inputs.requires_grad_())
         (gradient,) = torch.autograd.grad(out, inputs, grad.to(out.dtype), allow_unused=True)
         results.append((out.detach(), torch.zeros_like(inputs) if gradient is None else gradient))
     for out, truth, plain in zip(*results, strict=True):
         assert_as_good_as_reference(out, truth, plain)
+
+
+@pytest.mark.parametrize("largest", [1, 100, 3000, 60_000])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("with_angles", [True, False])
+def test_the_reference_holds_the_largest_numbers_of_half_precision(largest, dtype, with_angles):
+    """Scores of a few hundred overflow float16 before they are scaled, and bfloat16 has two digits of them."""
+    qkv, cu, longest, extras = make_inputs([7, 33], torch.float64, with_angles=with_angles)
+    qkv = (qkv.clamp(-3, 3) / 3 * largest).to(dtype)
+    grad = torch.randn(qkv.shape[0], *qkv.shape[2:]).to(dtype)
+    results = []
+    for cast in (dtype, torch.float64):
+        x = qkv.to(cast).requires_grad_()
+        out = rotary_attention(x, cu, longest, **extras, backend="reference")
+        results.append((out.detach(), torch.autograd.grad(out, x, grad.to(cast))[0]))
+    for out, truth in zip(*results, strict=True):
+        fits = truth.abs() < torch.finfo(dtype).max
+        error = (out[fits].double() - truth[fits]).abs().max()
+        assert error <= torch.finfo(dtype).eps * truth[fits].abs().max()
 
 
 @pytest.mark.parametrize("rotary", ["reserve", "standard"])

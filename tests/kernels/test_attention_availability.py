@@ -26,6 +26,7 @@ def capability(monkeypatch):
     def have(major: int) -> None:
         properties = SimpleNamespace(major=major, minor=0)
         monkeypatch.setattr(availability, "_import_error", lambda module: None)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
         monkeypatch.setattr(availability, "INSTALLED", dict.fromkeys(availability.INSTALLED, True))
 
@@ -40,6 +41,15 @@ def test_on_the_cpu_only_sdpa_and_the_reference_run():
 def test_on_a_gpu_all_run_in_half_precision(capability):
     capability(9)
     assert set(reasons(CUDA, torch.bfloat16).values()) == {None}
+
+
+def test_without_a_gpu_the_other_kernels_say_so(monkeypatch):
+    """Tensors under FakeTensorMode can be on a GPU that the machine does not have."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(availability, "INSTALLED", dict.fromkeys(availability.INSTALLED, True))
+    found = reasons(CUDA, torch.bfloat16)
+    assert {name for name, reason in found.items() if reason is None} == {"sdpa", "reference"}
+    assert found["triton"] == "PyTorch sees no CUDA device"
 
 
 def test_an_old_gpu_is_named(capability):

@@ -12,6 +12,7 @@ from reserve_kernels.attention import tiles, tune
 from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import attention_reference
+from tests.kernels.attention_plain import plain_attention
 from tests.kernels.numerics import assert_as_good_as_reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -64,10 +65,9 @@ def check(lengths, dtype, backend="triton", *, segments=False, rotary="reserve",
     extras = {"angles": angles, "segment_ids": ids, "rotary": rotary, "scale": scale}
     results = run(lambda x: rotary_attention(x, cu, longest, backend=backend, **extras), qkv, grad)
 
-    def reference(x):
-        return attention_reference(x, Packing(cu, longest, angles, ids, rotary, scale))[0]
-
-    truths, plain = run(reference, qkv.double(), grad), run(reference, qkv, grad)
+    packing = Packing(cu, longest, angles, ids, rotary, scale)
+    truths = run(lambda x: attention_reference(x, packing)[0], qkv.double(), grad)
+    plain = run(lambda x: plain_attention(x, packing), qkv, grad)
     for result, truth, in_dtype in zip(results, truths, plain, strict=True):
         assert_as_good_as_reference(result, truth, in_dtype)
 

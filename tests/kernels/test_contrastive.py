@@ -144,6 +144,21 @@ def compare_with_float64(inputs, dtype, log_scale=1.3, backend="chunked"):
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize(("largest", "loss_scale"), [(1e-3, 1e-4), (1.0, 1e-4), (60_000.0, 1.0), (60_000.0, 2.0**31)])
+def test_float16_holds_gradients_of_scaled_losses(backend, largest, loss_scale):
+    """A gradient may overflow or underflow float16 before it is normalised, and fit afterwards."""
+    inputs = {k: (v.clamp(-3, 3) / 3 * largest).half() for k, v in make_inputs().items()}
+    gradients = []
+    for dtype in (torch.float16, torch.float64):
+        leaves = {k: v.to(dtype).requires_grad_() for k, v in inputs.items()}
+        loss = contrastive_loss(**leaves, log_scale=1.3, backend=backend).loss
+        gradients.append(torch.autograd.grad(loss * loss_scale, leaves.values()))
+    for ours, truth in zip(*gradients, strict=True):
+        # The vectors are rounded to float16 after they are normalised; the smallest numbers of float16 are 6e-8 apart.
+        torch.testing.assert_close(ours.double(), truth, rtol=0, atol=0.01 * truth.abs().max().item() + 6e-8)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e15, 1e25, 1e38])
 def test_extreme_norms_match_float64(backend, scale):
     compare_with_float64({k: v.clamp(-3, 3) * scale for k, v in make_inputs().items()}, torch.float32, backend=backend)

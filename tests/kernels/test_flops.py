@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-import reserve_kernels.flops  # noqa: F401
-from reserve_kernels import contrastive_loss, rotary_attention
+from reserve_kernels import contrastive_loss, log_mel_spectrogram, rotary_attention
+from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference
 
 HEADS, LENGTHS = 2, [3, 0, 5, 1]
 SQUARES = sum(length**2 for length in LENGTHS)
@@ -65,3 +69,36 @@ def test_the_contrastive_loss_counts_three_products_of_each_problem(backend):
     with FlopCounterMode(display=False) as mode:
         contrastive_loss(x, y, 1.0, y_extra=more, backend=backend).loss.backward()
     assert mode.get_total_flops() == 6 * pairs * (pairs + extra) * dim
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_log_mel_counts_as_pytorch_counts_its_definition(backend):
+    waveform, settings = torch.randn(2, 3, 4000, requires_grad=True), {"n_fft": 512, "hop_length": 100, "n_mels": 40}
+    with FlopCounterMode(display=False) as ours:
+        log_mel_spectrogram(waveform, **settings, append_speed=True, backend=backend).sum().backward()
+    definition = LogMelSettings("reflect", 22050.0, 512, 100, 40, 20.0, 11025.0, 0.1)
+    with FlopCounterMode(display=False) as theirs:
+        log_mel_reference(waveform, definition).sum().backward()
+    assert ours.get_total_flops() == theirs.get_total_flops() == 2 * 2 * (6 * 41) * 257 * 40
+
+
+COUNT = """
+with FlopCounterMode(display=False) as counter:
+    reserve_kernels.contrastive_loss(torch.ones(2, 8), torch.ones(2, 8), 1.0)
+print(counter.get_total_flops())
+"""
+IMPORTS = {
+    "the counter first": "from torch.utils.flop_counter import FlopCounterMode\nimport reserve_kernels",
+    "the counter last": (
+        "import reserve_kernels, sys\nassert 'triton' not in sys.modules\n"
+        "from torch.utils.flop_counter import FlopCounterMode"
+    ),
+}
+
+
+@pytest.mark.parametrize("imports", IMPORTS.values(), ids=IMPORTS.keys())
+def test_the_ops_count_whatever_is_imported_first(imports):
+    code = f"import torch\n{imports}\n{COUNT}"
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert result.stdout == "64\n", result.stderr

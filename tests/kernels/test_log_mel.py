@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from reserve_kernels import backends, log_mel_spectrogram
+from reserve_kernels.log_mel.reference import mel_filterbank
+from tests.helpers.torch_defaults import torch_defaults
 from tests.kernels.numerics import assert_as_good_as_reference
 
 # Every implementation that runs here; "auto" is one of them.
@@ -284,9 +286,59 @@ def test_the_default_dtype_does_not_matter():
     """Parameters that no other test uses: constants are cached."""
     waveform = torch.randn(4000)
     expected = log_mel_spectrogram(waveform, f_min=33.0, backend="reference")
-    torch.set_default_dtype(torch.float64)
-    try:
+    with torch_defaults(torch.float64):
         out = log_mel_spectrogram(waveform, f_min=33.0)
-    finally:
-        torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
+EMPTY_BANDS = {"sample_rate": 16000, "n_fft": 256, "hop_length": 64, "n_mels": 128, "f_min": 0.0, "f_max": 8000.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "empty"),
+    [
+        (EMPTY_BANDS, 13),  # librosa counts as many
+        (EMPTY_BANDS | {"n_fft": 128, "playback_speed": 2}, 13),
+        (EMPTY_BANDS | {"f_min": 7990.0, "n_mels": 1}, 1),
+        ({"n_mels": 1024}, 237),
+    ],
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bands_without_a_bin_are_zero_with_a_warning(settings, empty, compiled):
+    def run(waveform):
+        return log_mel_spectrogram(waveform * 1, **settings)
+
+    waveform = torch.randn(16000, requires_grad=True)
+    with pytest.warns(UserWarning, match=f"{empty} of the n_mels={settings['n_mels']} bands .*n_fft.* at sample_rate="):
+        out = (torch.compile(run, fullgraph=True, backend="aot_eager") if compiled else run)(waveform)
+    assert int((out == 0).all(0).sum()) == empty
+    out.sum().backward()
+    assert waveform.grad.isfinite().all()
+
+
+def test_the_warning_points_to_the_caller():
+    with pytest.warns(UserWarning, match="n_mels=128") as caught:
+        log_mel_spectrogram(torch.randn(16000, requires_grad=True), **EMPTY_BANDS)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("speed", [1, 2, 3])
+def test_the_models_own_bands_give_no_warning(speed, recwarn):
+    log_mel_spectrogram(torch.randn(16000), playback_speed=speed)
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
+
+
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
+@pytest.mark.parametrize("sizes", [{"n_fft": 5000}, {"n_fft": 128, "hop_length": 700}, {"n_fft": 7, "n_mels": 2}])
+def test_windows_longer_than_the_clip_and_hops_longer_than_windows(pad_mode, sizes):
+    """Frames are cut from the padded clip one by one, in NumPy."""
+    settings = {"n_fft": 1536, "hop_length": 588, "n_mels": 8} | sizes
+    waveform, half = torch.randn(1500, dtype=torch.float64), settings["n_fft"] // 2
+    padded = np.pad(waveform.numpy(), half, mode=pad_mode)
+    window = np.hanning(settings["n_fft"])
+    starts = range(0, len(padded) - settings["n_fft"] + 1, settings["hop_length"])
+    power = [np.abs(np.fft.rfft(padded[s : s + settings["n_fft"]] * window)) ** 2 for s in starts]
+    filters = mel_filterbank(22050.0, settings["n_fft"], settings["n_mels"], 20.0, 11025.0)
+    expected = np.log(np.stack(power) @ filters.numpy().T + 0.1) - np.log(0.1)
+    out = log_mel_spectrogram(waveform, pad_mode=pad_mode, **settings)
+    torch.testing.assert_close(out, torch.from_numpy(expected))

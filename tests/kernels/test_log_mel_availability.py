@@ -35,6 +35,7 @@ def have(monkeypatch):
     def device(capability: tuple[int, int], shared: int) -> None:
         major, minor = capability
         properties = SimpleNamespace(major=major, minor=minor, shared_memory_per_block_optin=shared)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
         monkeypatch.setattr(native.library(), "has_cuda", True)
 

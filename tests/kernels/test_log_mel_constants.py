@@ -11,8 +11,9 @@ import torch
 
 from reserve_kernels import native
 from reserve_kernels.log_mel import constants as kept
-from reserve_kernels.log_mel.native import constants
-from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.log_mel.native import _constants, constants
+from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
+from tests.helpers.torch_defaults import torch_defaults
 
 SETTINGS = LogMelSettings("reflect", 22050.0, 1536, 588, 64, 20.0, 11025.0, 0.1)
 DEVICE = torch.device("meta")
@@ -32,6 +33,19 @@ def makers(settings: LogMelSettings):
     yield "kernel", lambda: constants(settings, DEVICE).window
     yield "window", lambda: settings.window(like)
     yield "filters", lambda: settings.filters(like)
+
+
+@needs_library
+def test_constants_made_under_other_defaults_are_on_the_cpu_all_the_same():
+    """Constants of the CPU are cached, and the native code reads their memory."""
+    settings = dataclasses.replace(SETTINGS, f_min=21.5)
+    with torch_defaults(torch.bfloat16, "meta"):
+        made = constants(settings, torch.device("cpu"))
+    _constants.cache_clear()
+    mel_filterbank.cache_clear()
+    for field in dataclasses.fields(made):
+        expected = getattr(constants(settings, torch.device("cpu")), field.name)
+        assert torch.equal(getattr(made, field.name), expected), field.name
 
 
 @needs_library

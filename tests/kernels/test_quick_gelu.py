@@ -296,9 +296,12 @@ def test_a_backend_that_cannot_run_says_why(monkeypatch, name, dtype, reason):
 
 def test_reasons_on_other_devices(monkeypatch):
     cuda = torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7, minor=5))
     monkeypatch.setattr(triton_support, "TRITON_INSTALLED", True)
-    assert availability.triton_unavailable(cuda, torch.float16) == "it needs compute capability 8.0"
+    assert availability.triton_unavailable(cuda, torch.float16) == (
+        "it needs compute capability 8.0; this device has 7.5"
+    )
     assert availability.native_unavailable(cuda, torch.float32) == "it runs on the CPU only"
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8))
     monkeypatch.setattr(triton_support, "_import_error", lambda: None)

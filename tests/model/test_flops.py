@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import reserve_kernels.flops  # noqa: F401
 from reserve.model.flops import Workload, encoding_workload, transformer_workload
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.transformer import Transformer

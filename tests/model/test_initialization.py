@@ -12,6 +12,7 @@ from torch import nn
 from reserve.model.initialization import initialize, truncated_normal_, undrawn
 from reserve.model.merlot_reserve import MerlotReserve
 from tests.helpers.tiny import tiny
+from tests.helpers.torch_defaults import OTHER_DTYPES, torch_defaults
 
 CONFIG = tiny(hidden_size=128, vocab_size=500, vit_patch_size=8, output_grid=(12, 20))
 # Standard deviation of a unit normal truncated at two sigma.
@@ -78,11 +79,15 @@ def test_nothing_is_drawn_for_weights_that_are_loaded(context) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_model_is_made_in_float32_on_the_default_device() -> None:
-    model = MerlotReserve(CONFIG)
-    assert {(p.dtype, p.device.type) for p in model.parameters()} == {(torch.float32, "cpu")}
-    with torch.device("meta"):
-        assert all(p.is_meta for p in MerlotReserve(CONFIG).parameters())
+@pytest.mark.parametrize("dtype", [torch.float32, *OTHER_DTYPES], ids=str)
+def test_a_new_model_has_torchs_default_dtype_and_device(dtype: torch.dtype) -> None:
+    """As every module does. `init_scale` 3 keeps the kernels' numbers normal in float16."""
+    with torch_defaults(dtype):
+        model = MerlotReserve(replace(CONFIG, init_scale=3.0))
+        assert {(p.dtype, p.device.type) for p in model.parameters()} == {(dtype, "cpu")}
+        assert all(p.isfinite().all() for p in model.parameters())
+    with torch_defaults(dtype, "meta"):
+        assert {(p.dtype, p.device.type) for p in MerlotReserve(CONFIG).parameters()} == {(dtype, "meta")}
 
 
 def test_wide_embeddings_are_xavier_uniform() -> None:

@@ -20,6 +20,7 @@ from reserve.model.initialization import initialize
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.pretrained import Pretrained, pretrained_step
 from tests.helpers.tiny import tiny
+from tests.helpers.torch_defaults import OTHER_DTYPES, torch_defaults
 
 CONFIG = tiny(rotary="standard")
 
@@ -43,6 +44,29 @@ def test_a_saved_model_loads_unchanged(model: MerlotReserve, folder: Path) -> No
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert pretrained_step(folder) == 100
+
+
+@pytest.mark.parametrize("device", [None, "meta"])
+@pytest.mark.parametrize("dtype", [torch.float32, *OTHER_DTYPES], ids=str)
+def test_torchs_defaults_do_not_change_what_is_loaded(
+    dtype: torch.dtype, device: str | None, model: MerlotReserve, folder: Path
+) -> None:
+    with torch_defaults(dtype, device):
+        loaded = [kind.from_pretrained(folder) for kind in (MerlotReserve, WithTable)]
+        assert torch.get_default_dtype() == dtype
+    for other in loaded:
+        assert {(t.dtype, t.device.type) for t in other.state_dict().values()} == {(torch.float32, "cpu")}
+        assert all(torch.equal(other.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(loaded[1].table, torch.arange(4.0))
+
+
+class WithTable(MerlotReserve):
+    """Has a head of its own and a buffer that it computes."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.classifier = torch.nn.Linear(config.hidden_size, 2)
+        self.register_buffer("table", torch.arange(4.0), persistent=False)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])

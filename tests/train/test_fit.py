@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from reserve.cli.app import main
 from reserve.config import Config, TrainConfig
+from reserve.tasks.pretrain.dataset import PretrainDataset
 from reserve.train.distributed import Ranks
 from reserve.train.fit import _warn_of_spinning_threads
 from reserve.train.metrics import read_metrics
@@ -87,6 +89,17 @@ def test_resuming_gives_what_an_unbroken_run_gives(run, tmp_path):
     assert list_checkpoints(resumed)[-1].step == 4
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
     assert [line["step"] for line in read_metrics(resumed / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_resuming_with_another_batch_size_trains_on_the_next_examples(narrated_videos, prepared, monkeypatch):
+    """There are four examples, and three steps of two: half of the second epoch is left."""
+    used, original = [], PretrainDataset.__getitem__
+    monkeypatch.setattr(PretrainDataset, "__getitem__", lambda self, key: (used.append(key), original(self, key))[1])
+    assert pretrain(narrated_videos / "train", prepared, "--optimizer.num_train_steps=3") == 0
+    resume = ["pretrain", f"--resume={prepared}", "--train.batch_size=1", "--optimizer.num_train_steps=6"]
+    assert main(resume) == 0
+    orders = [[(epoch, int(i)) for i in np.random.default_rng([0, epoch]).permutation(4)] for epoch in range(3)]
+    assert used == [*orders[0], *orders[1], orders[2][0]]
 
 
 def test_resume_continues_in_the_folder_it_names(run, tmp_path, monkeypatch):

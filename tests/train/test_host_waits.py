@@ -42,14 +42,12 @@ ALLOWED = {
     ("kernels/contrastive/gather.py", "exchange_counts", "everyone.view(-1, len(mine)).T.tolist()"): (
         "counts that travel between hosts; only a group without gloo sends them through GPUs"
     ),
-    ("reserve/model/merlot_reserve.py", "MerlotReserve.embed_text_spans", "spans.cpu()"): "inference",
-    ("reserve/model/merlot_reserve.py", "MerlotReserve.embed_text_spans", "spans.cpu().numpy()"): "inference",
-    ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "tokens.cpu()"): "inference",
-    ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "tokens.cpu().numpy()"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "subsegments.cpu()"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "subsegments.cpu().numpy()"): "inference",
-    ("reserve/model/merlot_reserve.py", "MerlotReserve._check_ids", "int(ids.min())"): "inference",
-    ("reserve/model/merlot_reserve.py", "MerlotReserve._check_ids", "int(ids.max())"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "int(ids.min())"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "int(ids.max())"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu()"): "inference",
+    ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu().numpy()"): "inference",
     ("reserve/train/fit.py", "_set_up", "bool(list_checkpoints(run))"): "before the first step",
     ("reserve/train/fit.py", "mean_over_ranks", "mean.tolist()"): "once a line of metrics",
 }

@@ -31,6 +31,7 @@ from tests.helpers import classifier_task
 from tests.helpers.classifier_task import Classifier, ClassifierConfig, Classify
 from tests.helpers.ranks import run_ranks
 from tests.helpers.tiny import tiny
+from tests.helpers.torch_defaults import torch_defaults
 
 MODEL = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2), init_scale=5.0)))
 STEPS, STOP_AFTER = 12, 5
@@ -116,6 +117,16 @@ def test_stopped_and_resumed_it_is_the_run_that_was_never_interrupted(run, tmp_p
     fit(read_run(tmp_path)[0], tmp_path, config())
     expected, resumed = weights(run), weights(tmp_path)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_torchs_defaults_do_not_change_the_run(run, tmp_path):
+    """The program around ours may have set them: the optimiser takes float32 weights only."""
+    with torch_defaults(torch.bfloat16):
+        fit(Classify(MODEL), tmp_path, config())
+        evaluation = evaluate_run(tmp_path, [])
+    ours, expected = weights(tmp_path), weights(run)
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    assert evaluation.to_json() == evaluate_run(run, []).to_json()
 
 
 def test_accumulating_gives_what_whole_batches_give(run, tmp_path):

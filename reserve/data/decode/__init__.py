@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from reserve.data.decode.protocol import (
+    AudioTrack,
     BatchDecoder,
     Deadline,
     Decoder,
@@ -15,6 +16,7 @@ from reserve.data.decode.protocol import (
     MediaInfo,
     MediaLimits,
     Soundtrack,
+    TextTrack,
     Track,
     VideoTrack,
 )
@@ -22,6 +24,7 @@ from reserve.data.decode.pyav import PyAVDecoder
 
 __all__ = [
     "DECODERS",
+    "AudioTrack",
     "BatchDecoder",
     "Deadline",
     "Decoder",
@@ -31,6 +34,7 @@ __all__ = [
     "MediaInfo",
     "MediaLimits",
     "Soundtrack",
+    "TextTrack",
     "Track",
     "VideoTrack",
     "choose_decoder",

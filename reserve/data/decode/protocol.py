@@ -65,8 +65,36 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioTrack(Track):
+    """An audio stream and what the container says about it: its `language` code and `title` (empty if none), whether
+    players choose it by default, comments on the film, or describes the pictures."""
+
+    language: str = ""
+    title: str = ""
+    is_default: bool = False
+    is_comment: bool = False
+    is_description: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextTrack(Track):
+    """A text stream and what the container says about it: its `language` code and `title` (empty if none), whether
+    players show it by default, shows forced text only, comments on the film, describes sounds, and whether it holds
+    pictures of text instead of text."""
+
+    language: str = ""
+    title: str = ""
+    is_default: bool = False
+    is_forced: bool = False
+    is_comment: bool = False
+    is_hearing_impaired: bool = False
+    is_pictures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VideoTrack(Track):
-    """A video stream. `width` and `height` are pixels as stored, before any rotation; 0 if unknown."""
+    """A video stream. `width` and `height` are pixels as stored, before they are turned and made square; 0
+    if unknown."""
 
     width: int = 0
     height: int = 0
@@ -74,12 +102,12 @@ class VideoTrack(Track):
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """The streams of a file as its headers describe them. `video` is the first one that is not a cover picture; `audio`
-    and `text` tracks are in the container's order."""
+    """The streams of a file as its headers describe them. `video` is the first one that is not a cover picture, the
+    default one before others; `audio` and `text` tracks are in the container's order."""
 
     video: VideoTrack | None
-    audio: tuple[Track, ...]
-    text: tuple[Track, ...]
+    audio: tuple[AudioTrack, ...]
+    text: tuple[TextTrack, ...]
 
     def check_video(self, limits: MediaLimits) -> None:
         """Raises BadInput if there is no video, or none that can be decoded within `limits`."""
@@ -102,6 +130,8 @@ class MediaInfo:
         """Raises BadInput if there is no text track `track`, counted from 0, or none that can be decoded."""
         if not 0 <= track < len(self.text):
             raise BadInput(f"no text track {track}: it has {len(self.text)}, counted from 0")
+        if self.text[track].is_pictures:
+            raise BadInput("it holds pictures of text, which are not read")
         if not self.text[track].decodable:
             raise BadInput("no decoder for it")
 
@@ -129,7 +159,7 @@ class Media(ABC):
     @abstractmethod
     def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
         """The frame on screen at each of `times` (seconds, finite, >= 0, non-decreasing): uint8 RGB [height, width, 3],
-        upright.
+        upright and with square pixels.
 
         That is the last frame whose timestamp is at most the time, or the first frame if the time is before it.
         Raises BadInput as `MediaInfo.check_video` does or if no frame can be decoded, and ValueError for bad times.
@@ -154,8 +184,12 @@ class Media(ABC):
 
     @abstractmethod
     def cues(self, track: int) -> list[Cue]:
-        """The captions of text track `track`, in the order of the file. Raises BadInput as `MediaInfo.check_text`
-        does."""
+        """The captions of text track `track`, in the order of the file, with ASS markup as it is but without drawings.
+        Raises BadInput as `MediaInfo.check_text` does."""
+
+    @abstractmethod
+    def has_closed_captions(self) -> bool:
+        """Whether the first pictures carry closed captions (CEA-608 or 708), which no decoder reads as text."""
 
     @abstractmethod
     def close(self) -> None:

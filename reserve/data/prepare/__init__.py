@@ -20,7 +20,7 @@ def prepare_stores(
     *,
     workers: int,
     seed: int,
-    audio_track: int,
+    audio_track: int | None,
     decoder: str = "auto",
 ) -> PreparationReport:
     """Prepares every video below `videos` into `folder` and shows progress. The outcome of each is in files.jsonl.

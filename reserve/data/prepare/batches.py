@@ -19,6 +19,7 @@ from reserve.data.prepare.results import FileResult
 from reserve.data.prepare.video import PlannedVideo, PreparationSettings
 from reserve.data.prepare.workers import Lost, run_supervised
 from reserve.errors import BadInput
+from reserve.fs import is_environment_failure
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ def _finish(batch: Sequence[_Planned], decoder: BatchDecoder, limits: MediaLimit
         if done < len(batch):
             raise RuntimeError(f"decoder {decoder.name!r} returned frames for {done} of {len(batch)} files")
     except Exception as error:
+        if is_environment_failure(error):
+            raise
         logger.debug("decoder %s failed on %d files", decoder.name, len(batch), exc_info=True)
         if len(batch) == 1:
             at_fault = isinstance(error, BadInput)

@@ -24,11 +24,11 @@ from reserve.data.prepare.video import (
 )
 from reserve.data.sources.discover import VideoSource
 from reserve.data.store import FORMAT, SUFFIX, read_summary, save_segments
-from reserve.errors import BadInput
+from reserve.errors import BadInput, EnvironmentFailure
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1  # Of what preparation computes. A higher one makes every store stale.
+_VERSION = 2  # Of what preparation computes. A higher one makes every store stale.
 # Not part of the key, so that the stores of releases without a choice of decoders stay valid.
 _FIRST_DECODERS = ["pyav"]
 
@@ -87,13 +87,19 @@ def unchanged(job: Job) -> FileResult | None:
         status="unchanged",
         segments=summary.num_segments,
         words=summary.num_words,
+        choice=summary.choice,
         warnings=summary.warnings,
         store=job.store,
     )
 
 
 def skipped(job: Job, reason: str) -> FileResult:
-    """The result of a file that cannot be used. Removes the store of an earlier state of the file."""
+    """The result of a file that cannot be used. Removes the store of an earlier state of the file.
+
+    Raises EnvironmentFailure if the file's folder is gone: then the file is not at fault.
+    """
+    if not job.source.path.parent.exists():
+        raise EnvironmentFailure(f"{job.source.path.parent} is gone")
     job.store.unlink(missing_ok=True)
     return FileResult(job.source.video_id, job.source.path, "skipped", reason=reason)
 
@@ -123,7 +129,10 @@ def finish_job(job: Job, plan: PlannedVideo, frames: Iterable[np.ndarray]) -> Fi
 
 
 def _stored(job: Job, prepared: PreparedVideo) -> FileResult:
-    save_segments(prepared.segments, job.store, key=job.key, warnings=prepared.warnings)
+    try:
+        save_segments(prepared.segments, job.store, key=job.key, warnings=prepared.warnings, choice=prepared.choice)
+    except OSError as error:
+        raise EnvironmentFailure(f"{job.store} cannot be written: {error.strerror or error}") from error
     return FileResult(
         video_id=job.source.video_id,
         path=job.source.path,
@@ -131,7 +140,7 @@ def _stored(job: Job, prepared: PreparedVideo) -> FileResult:
         segments=len(prepared.segments),
         words=sum(map(len, prepared.segments.words)),
         seconds=prepared.seconds,
-        transcript=prepared.transcript,
+        choice=prepared.choice,
         warnings=prepared.warnings,
         store=job.store,
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from reserve.config import DataConfig
 from reserve.data.prepare.results import FileResult, PreparationReport
 from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
+from reserve.data.sources.labels import check_languages
 from reserve.errors import NothingPrepared
 from reserve.fs import write_text_atomic
 
@@ -23,16 +25,19 @@ def prepare_and_record(
     *,
     workers: int,
     seed: int,
-    audio_track: int = 0,
+    audio_track: int | None = None,
     decoder: str = "auto",
     on_result: Callable[[FileResult, int], None] | None = None,
 ) -> PreparationReport:
     """Prepares every video below `videos` into `out`/prepared and writes `out`/files.jsonl, even if all files fail.
 
     Calls `on_result` with each result as it comes and the total number of files. `decoder` is as in prepare_videos.
-    Raises BadInput if there is nothing to prepare and NothingPrepared if no file can be used.
+    Raises ValueError for an unknown language, BadInput if there is nothing to prepare, NothingPrepared if no file can
+    be used, and EnvironmentFailure if the machine fails midway (a full disk): then nothing is recorded, and what was
+    prepared is kept for the next try.
     """
-    sources = discover_sources(videos)
+    check_languages(data.languages)
+    sources = discover_sources(videos, languages=data.languages)
     out.mkdir(parents=True, exist_ok=True)
     report = None
     try:
@@ -69,6 +74,9 @@ def _write(report: PreparationReport, path: Path) -> None:
             "segments": result.segments,
             "words": result.words,
             "reason": result.reason,
+            "transcript": result.choice.transcript or None,
+            "audio": result.choice.audio or None,
+            "passed_over": [asdict(other) for other in result.choice.passed_over],
             "warnings": list(result.warnings),
             "store": result.store.name if result.store else None,
         }

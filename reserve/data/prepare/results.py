@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from reserve.data.types import Choice
 
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
     """The outcome for one file.
 
-    `segments`, `words`, `warnings` and `store` are set if it was prepared now or is `unchanged` since an earlier run;
-    `seconds` and `transcript` if it was prepared now; `reason` if it was skipped.
+    `segments`, `words`, `choice`, `warnings` and `store` are set if it was prepared now or is `unchanged` since an
+    earlier run; `seconds` if it was prepared now; `reason` if it was skipped.
     """
 
     video_id: str
@@ -21,7 +23,7 @@ class FileResult:
     segments: int = 0
     words: int = 0
     seconds: float = 0.0
-    transcript: str = ""
+    choice: Choice = field(default_factory=Choice)
     reason: str = ""
     warnings: tuple[str, ...] = ()
     store: Path | None = None

@@ -3,7 +3,7 @@ frames, assemble the segments. A decoder that takes batches of videos comes betw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -13,39 +13,37 @@ from reserve.config import SEGMENT_SECONDS, DataConfig
 from reserve.data.decode.protocol import Deadline, FileDecoder, Media, MediaLimits
 from reserve.data.prepare.segments import (
     Window,
-    centre,
     cut_windows,
     log_mels,
     stored_frames,
     video_rng,
     window_words,
 )
+from reserve.data.prepare.words import find_words, none_usable
 from reserve.data.sources.discover import VideoSource
 from reserve.data.sources.metadata import load_metadata
-from reserve.data.sources.transcripts import load_embedded_transcripts, load_transcript
-from reserve.data.types import Segments, VideoMetadata, Word
+from reserve.data.sources.tracks import choose_audio_track
+from reserve.data.types import Choice, Segments, VideoMetadata, Word
 from reserve.errors import BadInput
-
-_MIN_SHARE_INSIDE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class PreparationSettings:
     """What decides how a video is prepared: the same settings, decoder, file and id give the same segments.
 
-    `audio_track` counts from 0.
+    `audio_track` counts from 0; None chooses by the languages of `data`.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
-    audio_track: int = 0
+    audio_track: int | None = None
     limits: MediaLimits = field(default_factory=MediaLimits)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
     """All of a video's segments but their frames: `windows` in order of time, `log_mel` float16 [windows, frames, mels]
-    and `words` for each, `seconds` of the video, the `transcript` used, and the `warnings` so far."""
+    and `words` for each, `seconds` of the video, the `choice` of its tracks, and the `warnings` so far."""
 
     video_id: str
     windows: list[Window]
@@ -53,7 +51,7 @@ class PlannedVideo:
     words: list[list[Word]]
     metadata: VideoMetadata
     seconds: float
-    transcript: str
+    choice: Choice
     warnings: tuple[str, ...]
 
     @property
@@ -64,12 +62,12 @@ class PlannedVideo:
 
 @dataclass(frozen=True, slots=True)
 class PreparedVideo:
-    """The segments of a video, its length in `seconds`, the `transcript` that gave the words, and `warnings` about what
+    """The segments of a video, its length in `seconds`, the `choice` of its tracks, and `warnings` about what
     went wrong without stopping the preparation."""
 
     segments: Segments
     seconds: float
-    transcript: str
+    choice: Choice
     warnings: tuple[str, ...]
 
 
@@ -102,7 +100,7 @@ def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray]) -> Prepared
         words=plan.words,
         metadata=plan.metadata,
     )
-    return PreparedVideo(segments, plan.seconds, plan.transcript, plan.warnings)
+    return PreparedVideo(segments, plan.seconds, plan.choice, plan.warnings)
 
 
 def _open(source: VideoSource, settings: PreparationSettings, decoder: FileDecoder) -> Media:
@@ -112,12 +110,15 @@ def _open(source: VideoSource, settings: PreparationSettings, decoder: FileDecod
 def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> PlannedVideo:
     # Fail fast: decoding the sound of a long file takes a while.
     media.info.check_video(settings.limits)
-    media.info.check_audio(settings.audio_track)
-    if not source.transcripts and not media.info.text:
-        raise BadInput("no transcript beside it and no text track in it")
-    soundtrack = media.soundtrack(track=settings.audio_track, sample_rate=settings.data.sample_rate)
+    track = settings.audio_track
+    if track is None:
+        track = choose_audio_track(media.info.audio, settings.data.languages)
+    media.info.check_audio(track)
+    if not source.candidates and not media.info.text:
+        raise BadInput(none_usable(source.passed_over, media))
+    soundtrack = media.soundtrack(track=track, sample_rate=settings.data.sample_rate)
     duration = soundtrack.media_end
-    words, transcript, warnings = _find_words(source, media, duration)
+    words, choice, warnings = find_words(source, media, track, duration, settings.data.languages)
     windows = cut_windows(words, duration, video_rng(settings.seed, source.video_id))
     if not windows:
         raise BadInput(
@@ -132,35 +133,6 @@ def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> P
         words=[window_words(words, window) for window in windows],
         metadata=metadata,
         seconds=duration,
-        transcript=transcript,
+        choice=choice,
         warnings=(*warnings, *([warning] if warning else [])),
     )
-
-
-def _find_words(source: VideoSource, media: Media, duration: float) -> tuple[list[Word], str, list[str]]:
-    """Words of the first usable transcript in the order of their centres, its name, and the reasons against the
-    transcripts before it."""
-    refused: list[str] = []
-    for path in source.transcripts:
-        try:
-            return _words_inside(load_transcript(path), duration), path.name, refused
-        except BadInput as error:
-            refused.append(f"{path.name}: {error}")
-    words, reasons = load_embedded_transcripts(media)
-    refused += reasons
-    if words is not None:
-        try:
-            return _words_inside(words, duration), "embedded", refused
-        except BadInput as error:
-            refused.append(f"embedded text: {error}")
-    raise BadInput(f"no usable transcript ({'; '.join(refused)})" if refused else "no transcript with words")
-
-
-def _words_inside(words: Sequence[Word], duration: float) -> list[Word]:
-    """The words spoken before the video ends. Raises BadInput if most come after: a transcript of something else."""
-    inside = [word for word in words if centre(word) < duration]
-    if len(inside) < _MIN_SHARE_INSIDE * len(words):
-        raise BadInput(
-            f"{len(words) - len(inside)} of its {len(words)} words come after the end of the video at {duration:.1f} s"
-        )
-    return sorted(inside, key=centre)

@@ -16,7 +16,7 @@ from reserve.data.prepare.results import FileResult, PreparationReport
 from reserve.data.prepare.video import PreparationSettings
 from reserve.data.prepare.workers import Lost, run_supervised
 from reserve.data.sources.discover import VideoSource
-from reserve.errors import NothingPrepared
+from reserve.errors import EnvironmentFailure, NothingPrepared
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def prepare_videos(
     *,
     workers: int = 1,
     seed: int = 0,
-    audio_track: int = 0,
+    audio_track: int | None = None,
     limits: MediaLimits | None = None,
     decoder: str = "auto",
     on_result: Callable[[FileResult], None] | None = None,
@@ -47,6 +47,7 @@ def prepare_videos(
 
     Raises:
         NothingPrepared: every file was skipped.
+        EnvironmentFailure: the machine failed, not a file: the disk is full, for example. What is prepared is kept.
         ValueError: there is no decoder of that name.
         RuntimeError: the decoder cannot run, or worker processes do not start.
     """
@@ -70,8 +71,14 @@ def prepare_videos(
         if (kept := unchanged(job)) is not None:
             finish(index, kept)
     pending = [index for index in range(len(jobs)) if index not in results]
-    for place, result in _run([jobs[index] for index in pending], settings, chosen, file_decoder, workers):
-        finish(pending[place], result)
+    try:
+        for place, result in _run([jobs[index] for index in pending], settings, chosen, file_decoder, workers):
+            finish(pending[place], result)
+    except (EnvironmentFailure, OSError) as error:
+        raise EnvironmentFailure(
+            f"preparation stopped after {len(results)} of {len(jobs)} videos: {error}. What is prepared is kept: mend "
+            "this and run the command again"
+        ) from error
     report = PreparationReport(tuple(results[index] for index in range(len(jobs))))
     logger.info("%s", report.summary())
     if not report.stores:

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+from reserve.errors import EnvironmentFailure
+from reserve.fs import is_environment_failure
+
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,6 +31,13 @@ class Lost:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """The outcome of an item that failed for a reason that will fail every other item too."""
+
+    reason: str
+
+
 def run_supervised(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, timeout: float
 ) -> Iterator[tuple[int, Result | Lost]]:
@@ -35,13 +45,14 @@ def run_supervised(
 
     `function`, items and results must be picklable. The result of an item that takes longer than `timeout` seconds,
     kills its process or raises is `Lost`. With `workers` 0 everything runs in this process, and nothing is killed.
-    Raises RuntimeError if worker processes do not start.
+    Raises EnvironmentFailure, and stops, when an item fails with one or with such an error (see fs.py), and
+    RuntimeError if worker processes do not start.
     """
     if workers < 0 or timeout <= 0:
         raise ValueError(f"workers must be >= 0 and timeout > 0 seconds; got {workers} and {timeout}")
     if workers == 0:
         for index, item in enumerate(items):
-            yield index, _call(function, item)
+            yield index, _checked(_call(function, item))
         return
     waiting = list(enumerate(items))[::-1]
     pool = [_Worker(function) for _ in range(min(workers, len(items)))]
@@ -59,16 +70,24 @@ def run_supervised(
                     worker.kill()
                     pool[place] = _Worker(function)
                 if outcome is not None:
-                    yield outcome
+                    yield outcome[0], _checked(outcome[1])
     finally:
         for worker in pool:
             worker.kill()
 
 
-def _call(function: Callable[[Item], Result], item: Item) -> Result | Lost:
+def _checked(outcome: Result | Lost | _Stop) -> Result | Lost:
+    if isinstance(outcome, _Stop):
+        raise EnvironmentFailure(outcome.reason)
+    return outcome
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result | Lost | _Stop:
     try:
         return function(item)
     except Exception as error:
+        if is_environment_failure(error):
+            return _Stop(str(error))
         logger.debug("item lost: %s", traceback.format_exc())
         return Lost(f"internal error: {type(error).__name__}: {error}")
 
@@ -113,7 +132,7 @@ class _Worker(Generic[Item, Result]):
         except OSError:
             logger.debug("worker %s died before it got an item", self.process.pid)
 
-    def poll(self, timeout: float) -> tuple[tuple[int, Result | Lost] | None, bool]:
+    def poll(self, timeout: float) -> tuple[tuple[int, Result | Lost | _Stop] | None, bool]:
         """The outcome of the item that ended since the last call, if any, and whether the worker can take another."""
         try:
             if self.connection.poll():
@@ -124,14 +143,14 @@ class _Worker(Generic[Item, Result]):
             return self._finish(Lost(f"took more than {timeout:g} s")), False
         return None, True
 
-    def _receive(self) -> tuple[int, Result | Lost] | None:
+    def _receive(self) -> tuple[int, Result | Lost | _Stop] | None:
         message = self.connection.recv()
         if not self._started:
             self._started = True
             return None
         return self._finish(message)
 
-    def _died(self) -> tuple[int, Result | Lost] | None:
+    def _died(self) -> tuple[int, Result | Lost | _Stop] | None:
         self.process.join()
         code = self.process.exitcode or 0
         if not self._started:
@@ -142,7 +161,7 @@ class _Worker(Generic[Item, Result]):
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return self._finish(Lost(f"its decoding process died ({how})")) if self.is_busy else None
 
-    def _finish(self, outcome: Result | Lost) -> tuple[int, Result | Lost]:
+    def _finish(self, outcome: Result | Lost | _Stop) -> tuple[int, Result | Lost | _Stop]:
         assert self._index is not None
         index, self._index, self.end = self._index, None, float("inf")
         return index, outcome

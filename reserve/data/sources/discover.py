@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reserve.data.sources.transcripts import TRANSCRIPT_SUFFIXES, is_word_timed
+from reserve.data.sources.companions import Candidate, Companions
+from reserve.data.types import PassedOver
 from reserve.errors import BadInput
 
 _VIDEO = "3g2 3gp asf avi divx f4v flv m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf nut ogv ts vob webm wmv y4m"
@@ -18,30 +18,36 @@ MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{_VIDEO} {_AUDIO}".split
 """Endings that count as media when a folder is searched. Sound files count too, so that they are reported as having no
 video rather than ignored; .ogg can be either."""
 
-_INFO = ".info.json"
-_LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z0-9]{1,12})*")
-_LABELS = frozenset({"words", "transcript", "captions", "subtitles", "whisper", "vosk", "forced", "sdh", "cc"})
-
 
 @dataclass(frozen=True, slots=True)
 class VideoSource:
     """A media file with its companions. `video_id` is unique in the data set: the path below the folder searched.
-    `transcripts` are candidates, best first; `info` the metadata file, if any."""
+    `candidates` are its transcripts, best first; `info` the metadata file, if any; `passed_over` what looks like a
+    transcript of it but is not read."""
 
     path: Path
     video_id: str
-    transcripts: tuple[Path, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     info: Path | None = None
+    passed_over: tuple[PassedOver, ...] = ()
+
+    @property
+    def transcripts(self) -> tuple[Path, ...]:
+        """The files of the candidates."""
+        return tuple(candidate.path for candidate in self.candidates)
 
 
 def discover_sources(paths: Iterable[str | Path], *, languages: Sequence[str] = ("en",)) -> list[VideoSource]:
     """Every media file of `paths` (files, and folders searched recursively), sorted by `video_id`.
 
-    A companion's name is the media file's, with or without its ending, then optionally a language code or a label
-    such as `words`: `talk.vtt`, `talk.en.vtt`, `talk.mp3.words.json`, `talk.info.json`. Transcripts in one of
-    `languages` or without a code come first, then those with word times, then by format. A file named in `paths` counts
-    whatever its ending. Links to folders are followed. A folder that cannot be read is returned as a source, so that it
-    is reported as skipped. Raises BadInput if a path does not exist or no media file is found.
+    A companion's name is the media file's, with or without its ending, then optionally languages and labels (labels.py)
+    such as `words` or `forced`: `talk.vtt`, `talk.en.vtt`, `talk.mp4.words.json`, `talk.info.json`. The order of the
+    transcripts: all that is spoken before forced text, `languages` in their order (a file that names none counts as the
+    first) before others, written by people before recognised by machines, word times before line times, then by format.
+
+    A file named in `paths` counts whatever its ending. Links to folders are followed. A folder that cannot be read is
+    returned as a source, so that it is reported as skipped. Raises BadInput if a path does not exist or no media file
+    is found.
     """
     found: dict[str, tuple[Path, str]] = {}
     searched: set[tuple[int, int]] = set()
@@ -60,16 +66,13 @@ def discover_sources(paths: Iterable[str | Path], *, languages: Sequence[str] = 
     by_folder: dict[Path, list[Path]] = {}
     for path, _ in found.values():
         by_folder.setdefault(path.parent, []).append(path)
-    companions = {folder: _Companions(folder, media) for folder, media in by_folder.items()}
-    sources = [
-        VideoSource(
-            path=path,
-            video_id=name if counts[name] == 1 else absolute,
-            transcripts=companions[path.parent].transcripts(path, languages),
-            info=companions[path.parent].info(path),
-        )
-        for absolute, (path, name) in found.items()
-    ]
+    companions = {folder: Companions(folder, media) for folder, media in by_folder.items()}
+    sources = []
+    for absolute, (path, name) in found.items():
+        beside = companions[path.parent]
+        candidates, passed_over = beside.transcripts(path, languages)
+        video_id = name if counts[name] == 1 else absolute
+        sources.append(VideoSource(path, video_id, candidates, beside.info(path), passed_over))
     return sorted(sources, key=lambda source: source.video_id)
 
 
@@ -92,40 +95,3 @@ def _media_below(folder: Path, searched: set[tuple[int, int]]) -> list[Path]:
             if Path(name).suffix.lower() in MEDIA_SUFFIXES and not name.startswith(".")
         ]
     return media + unreadable
-
-
-class _Companions:
-    """The transcripts and metadata of one folder. Each belongs to the media file whose name it extends furthest."""
-
-    def __init__(self, folder: Path, media: Iterable[Path]) -> None:
-        prefixes = {prefix for path in media for prefix in (path.name, path.stem)}
-        self._by_prefix: dict[str, list[tuple[str, Path]]] = {}
-        for path in sorted(folder.iterdir()):
-            ending = _INFO if path.name.endswith(_INFO) else path.suffix
-            if ending != _INFO and ending.lower() not in TRANSCRIPT_SUFFIXES:
-                continue
-            stem = path.name.removesuffix(ending)
-            parts = stem.split(".")
-            for size in range(len(parts), 0, -1):
-                prefix = ".".join(parts[:size])
-                if prefix in prefixes:
-                    self._by_prefix.setdefault(prefix, []).append((".".join(parts[size:]), path))
-                    break
-
-    def _of(self, media: Path) -> list[tuple[str, Path]]:
-        return self._by_prefix.get(media.name, []) + self._by_prefix.get(media.stem, [])
-
-    def info(self, media: Path) -> Path | None:
-        return next((path for middle, path in self._of(media) if path.name.endswith(_INFO) and not middle), None)
-
-    def transcripts(self, media: Path, languages: Sequence[str]) -> tuple[Path, ...]:
-        ranked = []
-        for middle, path in self._of(media):
-            labels = [part for part in middle.split(".") if part]
-            codes = [label for label in labels if label not in _LABELS]
-            if path.name.endswith(_INFO) or not all(map(_LANGUAGE.fullmatch, codes)):
-                continue
-            preferred = not codes or any(re.split("[-_]", code)[0] in languages for code in codes)
-            order = TRANSCRIPT_SUFFIXES.index(path.suffix.lower())
-            ranked.append(((not preferred, not is_word_timed(path), order, path.name), path))
-        return tuple(path for _, path in sorted(ranked))

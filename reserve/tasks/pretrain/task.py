@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
 from reserve.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig
@@ -26,6 +25,7 @@ from reserve.tasks.pretrain.evaluation import MASKINGS, evaluate
 from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs, pretrain_workload
 from reserve.tasks.pretrain.ranking import Evaluation
 from reserve.tasks.task import HeldOut, Loss, Task
+from reserve_kernels.precision import autocast_off
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Pretrain(Task[Example, PretrainBatch]):
     def loss(self, model: MerlotReserve, batch: PretrainBatch, group: dist.ProcessGroup | None) -> Loss:
         pairs = pretrain_pairs(model, batch)
         # In float32, from predictions in the precision of the model.
-        with torch.autocast(batch.images.device.type, enabled=False):
+        with autocast_off(batch.images.device):
             loss = pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source, group=group)
         return Loss(loss.total, loss.metrics())
 

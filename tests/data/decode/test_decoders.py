@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import struct
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from reserve.data.decode import DECODERS
-from reserve.data.decode.protocol import BatchDecoder, FileDecoder, FrameRequest, MediaLimits, Track, VideoTrack
+from reserve.data.decode.protocol import BatchDecoder, FileDecoder, FrameRequest, MediaLimits, VideoTrack
 from reserve.data.images import encode_jpeg
 from reserve.errors import BadInput
 from tests.helpers.batch_decoder import PyAVInBatches
@@ -25,6 +27,7 @@ from tests.helpers.media_files import (
     number_picture,
     read_number,
     write_media,
+    write_wave,
 )
 
 RATE = 22050
@@ -104,23 +107,102 @@ class TestFrames:
         path = write_media(tmp_path / "a.mkv", frame_times=[7 + time for time in TIMES])
         assert [read_number(frame) for frame in frames(decoder, path, [0.05, 3.05])] == [0, 30]
 
-    def test_rotation_metadata(self, decoder, tmp_path):
-        def corner(_):
-            picture = np.zeros((*SIZE, 3), dtype=np.uint8)
-            picture[:16, :16] = 255
-            return picture
-
-        path = write_media(tmp_path / "a.mp4", frame_times=TIMES[:5], picture=corner)
+    @pytest.mark.parametrize(
+        ("matrix", "expected"),
+        [
+            ((1, 0, 0, 1), lambda image: image),
+            ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+            ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+            ((0, -1, 1, 0), lambda image: np.rot90(image)),
+            ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+            ((1, 0, 0, -1), lambda image: image[::-1]),
+            ((0, 1, 1, 0), lambda image: image.transpose(1, 0, 2)),
+            ((0, -1, -1, 0), lambda image: np.rot90(image.transpose(1, 0, 2), 2)),
+            ((2, 0, 0, 2), lambda image: image),  # a scale says nothing about the sides
+            ((0.9, 0.4, -0.4, 0.9), lambda image: image),  # nearer to upright than to any other
+            ((0, 0, 0, 0), lambda image: image),
+        ],
+        ids=lambda value: str(value) if isinstance(value, tuple) else "",
+    )
+    def test_display_matrix(self, decoder, tmp_path, matrix, expected):
+        """All ways to turn and mirror a picture, as phones and editors write them."""
+        picture = np.zeros((*SIZE, 3), dtype=np.uint8)
+        picture[:16, :16] = 255
+        picture[:16, -16:] = 128
+        path = write_media(tmp_path / "a.mp4", frame_times=TIMES[:5], picture=lambda _: picture)
         content = bytearray(path.read_bytes())
-        # The matrix of a phone held upright: shown rotated by 90 degrees clockwise.
-        matrix = content.index(b"tkhd") + 44
-        content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, SIZE[0] << 16, 0, 1 << 30)
+        a, b, c, d = (round(value * 65536) for value in matrix)
+        place = content.index(b"tkhd") + 44
+        content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
         path.write_bytes(content)
         (frame,) = frames(decoder, path, [0])
-        assert frame.shape == (SIZE[1], SIZE[0], 3)
-        assert frame[:12, -12:].mean() > 200
-        assert frame[:12, :12].mean() < 50
-        assert frame[20:].mean() < 50
+        right = expected(picture)
+        assert frame.shape == right.shape
+        assert np.abs(frame.astype(int) - right).mean() < 8
+
+    @pytest.mark.parametrize(
+        ("pixel_aspect", "size"),
+        [
+            (Fraction(64, 45), (48, 91)),
+            (Fraction(1, 2), (96, 64)),
+            (Fraction(1), (48, 64)),
+            (Fraction(0), (48, 64)),
+            (Fraction(255, 1), (48, 64)),  # no format has such pixels
+        ],
+    )
+    def test_pixels_become_square(self, decoder, tmp_path, pixel_aspect, size):
+        path = write_media(tmp_path / "a.mkv", frame_times=TIMES[:5], pixel_aspect=pixel_aspect)
+        (frame,) = frames(decoder, path, [0.35])
+        assert frame.shape == (*size, 3)
+        assert read_number(frame) == 3
+
+    def test_turned_picture_with_pixels_that_are_not_square(self, decoder, tmp_path):
+        """Pixels are stretched as stored, then turned."""
+        path = write_media(tmp_path / "a.mp4", frame_times=TIMES[:5], pixel_aspect=Fraction(2))
+        content = bytearray(path.read_bytes())
+        place = content.index(b"tkhd") + 44
+        content[place : place + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+        path.write_bytes(content)
+        (frame,) = frames(decoder, path, [0.35])
+        assert frame.shape == (128, 48, 3)
+        assert read_number(np.rot90(frame)) == 3
+
+    @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+    def test_container_without_presentation_times(self, decoder, tmp_path, codec):
+        """AVI knows the order of decoding alone, which B-frames change."""
+        path = write_media(
+            tmp_path / "a.avi",
+            frame_times=[index / 10 for index in range(60)],
+            tick=Fraction(1, 10),
+            video_codec=codec,
+        )
+        times = [0.05, 0.15, 0.25, 0.35, 2.05, 4.55, 4.65, 5.85]
+        assert [read_number(frame) for frame in frames(decoder, path, times)] == [0, 1, 2, 3, 20, 45, 46, 58]
+
+    def test_start_cut_off_by_an_edit_list(self, decoder, tmp_path):
+        """What an editor trimmed is in the file, since the rest needs its key frame, but is not shown."""
+        path = write_media(tmp_path / "a.mp4", frame_times=TIMES, gop=50)
+        content = bytearray(path.read_bytes())
+        place = content.index(b"elst") + 12
+        duration, start, rate = struct.unpack(">IiI", content[place : place + 12])
+        with av.open(str(path)) as container:
+            start += round(2.3 / container.streams.video[0].time_base)
+        content[place : place + 12] = struct.pack(">IiI", duration - 2300, start, rate)
+        path.write_bytes(content)
+        times = [0.05, 1.05, 2.65, 2.75, 3.55]
+        assert [read_number(frame) for frame in frames(decoder, path, times)] == [23, 33, 49, 50, 58]
+
+    def test_a_tick_as_long_as_a_frame(self, decoder, tmp_path):
+        """No slack beyond rounding: half a tick would be half a picture here."""
+        path = write_media(
+            tmp_path / "a.avi",
+            frame_times=[index / 5 for index in range(20)],
+            tick=Fraction(1, 5),
+            video_codec="mpeg4",
+        )
+        times = [0.1, 0.19, 0.2, 0.35, 0.399, 0.4, 1.0 - 1e-5, 1.0, 3 * 0.2, 0.6000001, 2.55]
+        numbers = [read_number(frame) for frame in frames(decoder, path, sorted(times))]
+        assert numbers == [0, 0, 1, 1, 1, 2, 3, 3, 4, 5, 12]
 
     @pytest.mark.parametrize(
         ("times", "reason"), [([1, 0.5], "must not decrease"), ([-1], "finite and >= 0"), ([np.inf], "finite and >= 0")]
@@ -203,8 +285,9 @@ class TestInfo:
     def test_tracks(self, file_decoder, video):
         with file_decoder.open(video) as media:
             assert media.info.video == VideoTrack(True, SIZE[1], SIZE[0])
-            assert media.info.audio == (Track(),)
-            assert media.info.text == (Track(),)
+            assert [track.decodable for track in media.info.audio] == [True]
+            (text,) = media.info.text
+            assert (text.decodable, text.is_forced, text.is_pictures) == (True, False, False)
 
     def test_sound_alone(self, file_decoder, tmp_path):
         with file_decoder.open(write_media(tmp_path / "a.m4a", sounds=[SOUND, SOUND])) as media:
@@ -240,6 +323,31 @@ class TestSound:
             for decode in (lambda: media.soundtrack(track=2), lambda: media.sound(0, 1, track=2)):
                 with pytest.raises(BadInput, match="no audio track 2: it has 2, counted from 0"):
                     decode()
+
+    @pytest.mark.parametrize(
+        ("channels", "mask"),
+        [(1, 0x4), (2, 0x3), (6, 0x3F), (8, 0x63F), (1, 0), (2, 0), (3, 0), (6, 0), (9, 0), (16, 0), (17, 0)],
+    )
+    def test_equal_channels_keep_their_level(self, file_decoder, tmp_path, channels, mask):
+        """As in the reference, whose FFmpeg mixes integers: nothing gets louder, nothing clips, and a track without a
+        layout (mask 0) has sound too."""
+        tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+        path = write_wave(tmp_path / "a.wav", np.repeat(tone[:, None], channels, axis=1), RATE, mask)
+        with file_decoder.open(path) as media:
+            waveform = media.soundtrack().waveform
+        # Mixes leave out the channel for low frequencies, which FFmpeg's weights do not count either.
+        np.testing.assert_allclose(waveform[1000:-1000], tone[1000:-1000], atol=0.01)
+
+    @pytest.mark.parametrize("channels", [3, 9])
+    def test_every_channel_of_an_unknown_layout_is_heard(self, file_decoder, tmp_path, channels):
+        """Silence in all but one: a guessed layout could take it for low frequencies and drop it."""
+        for speaking in range(channels):
+            samples = np.zeros((RATE, channels))
+            samples[:, speaking] = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+            path = write_wave(tmp_path / "a.wav", samples, RATE, 0)
+            with file_decoder.open(path) as media:
+                loudest = np.abs(media.soundtrack().waveform).max()
+            assert loudest == pytest.approx(0.5 / channels, rel=0.02)
 
     def test_sample_rate(self, file_decoder, video):
         with file_decoder.open(video) as media:

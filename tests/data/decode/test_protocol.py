@@ -10,11 +10,13 @@ import pytest
 
 import reserve.data
 from reserve.data.decode import protocol
-from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, Track, VideoTrack
+from reserve.data.decode.protocol import AudioTrack, Deadline, MediaInfo, MediaLimits, TextTrack, VideoTrack
 from reserve.errors import BadInput
 
 DATA = Path(reserve.data.__file__).parent
-GOOD = MediaInfo(VideoTrack(True, 64, 48), (Track(), Track(False)), (Track(False),))
+AUDIO = (AudioTrack(), AudioTrack(False))
+TEXT = (TextTrack(False), TextTrack(is_pictures=True))
+GOOD = MediaInfo(VideoTrack(True, 64, 48), AUDIO, TEXT)
 
 
 def test_streams_that_can_be_decoded():
@@ -43,7 +45,11 @@ def test_refused_sound_and_text():
     for track, reason in [(1, "no decoder for its audio track"), (2, "no audio track 2: it has 2"), (-1, "track -1")]:
         with pytest.raises(BadInput, match=reason):
             GOOD.check_audio(track)
-    for track, reason in [(0, "no decoder for it"), (1, "no text track 1: it has 1")]:
+    for track, reason in [
+        (0, "no decoder for it"),
+        (1, "pictures of text, which are not read"),
+        (2, "no text track 2: it has 2"),
+    ]:
         with pytest.raises(BadInput, match=reason):
             GOOD.check_text(track)
 

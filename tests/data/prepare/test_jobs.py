@@ -10,7 +10,9 @@ from reserve.config import DataConfig
 from reserve.data.decode.protocol import MediaLimits
 from reserve.data.prepare.jobs import store_key, store_name
 from reserve.data.prepare.video import PreparationSettings
+from reserve.data.sources.companions import Candidate
 from reserve.data.sources.discover import VideoSource
+from reserve.data.sources.labels import Labels
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def source(tmp_path):
     for name, content in [("talk.mp4", b"video"), ("talk.en.vtt", b"words"), ("talk.info.json", b"{}")]:
         (tmp_path / name).write_bytes(content)
         os.utime(tmp_path / name, ns=(1_700_000_000_000_000_000,) * 2)
-    transcripts = (tmp_path / "talk.en.vtt", tmp_path / "absent.srt")
+    transcripts = tuple(Candidate(tmp_path / name, Labels()) for name in ("talk.en.vtt", "absent.srt"))
     return VideoSource(tmp_path / "talk.mp4", "a/talk.mp4", transcripts, tmp_path / "talk.info.json")
 
 
@@ -26,11 +28,11 @@ SETTINGS = PreparationSettings(DataConfig(num_segments=8), 3, 1, MediaLimits(max
 
 
 def test_stores_of_earlier_releases_stay_valid(source):
-    """Keys recorded before there was a choice of decoders. If one changes, every prepared video is prepared again."""
+    """Keys as of version 2 of the preparation. If one changes, every prepared video is prepared again."""
     keys = [store_key(source, settings, ["pyav"]) for settings in (PreparationSettings(), SETTINGS)]
     assert keys == [
-        "cc537cfd16a55453b7bf73dd709d3173eaf11cd6815ef1d4800307dcded93612",
-        "37f80b29f9a7559ff757ff16c7cb4deb2050d91eaa3dbcdb78c059109b60cdfb",
+        "70ee51d51f9ebfb11fe5751a195fe2715c8fd76ceda7c39be0526b8d4b2b062f",
+        "04a1d29c6bf1263f2a59891e3322b3155c3d3ae2134aa67e796b3b3722706f22",
     ]
 
 

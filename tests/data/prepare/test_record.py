@@ -20,6 +20,7 @@ def videos(tmp_path):
     folder.mkdir()
     write_media(folder / "a.mp4", frame_times=[i / 5 for i in range(60)], sounds=[Sound(click_track(12, [1.0]))])
     (folder / "a.json").write_text(json.dumps(WORDS))
+    (folder / "a.de.srt").write_text("x")
     (folder / "a.info.json").write_text("[]")
     (folder / "b.mp4").write_bytes(b"x")
     return folder
@@ -39,6 +40,9 @@ def test_each_file_has_its_line(videos, tmp_path):
         "segments": 2,
         "words": 20,
         "reason": "",
+        "transcript": "a.json",
+        "audio": "audio track 0",
+        "passed_over": [{"name": "a.de.srt", "reason": "not tried: language de"}],
         "warnings": ["metadata ignored: a.info.json: not a JSON object"],
         "store": store.name,
     }

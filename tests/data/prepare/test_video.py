@@ -13,6 +13,7 @@ from reserve.data.images import decode_jpeg
 from reserve.data.prepare import video
 from reserve.data.prepare.video import PreparationSettings
 from reserve.data.sources.discover import discover_sources
+from reserve.data.types import Choice
 from reserve.errors import BadInput
 from tests.helpers.media_files import ExpiresAfter, Sound, click_track, number_picture, read_number, write_media
 
@@ -55,7 +56,7 @@ def test_frames_sound_and_words_come_from_the_same_time(tmp_path):
         peaks = [int(frames[loudness[frames].argmax()]) for frames in np.array_split(np.arange(1, 188), 5)]
         assert np.array(peaks) * 588 / 22050 == pytest.approx([0.75 + i for i in range(5)], abs=0.04)
     assert (segments.metadata.title, segments.metadata.tags) == ("T", ("x",))
-    assert (prepared.transcript, prepared.warnings) == ("a.json", ())
+    assert (prepared.choice, prepared.warnings) == (Choice("a.json", "audio track 0"), ())
     assert prepared.seconds == pytest.approx(SECONDS, abs=0.2)
 
 
@@ -77,14 +78,14 @@ def test_bad_transcripts_are_skipped_with_a_warning(tmp_path):
     (tmp_path / "a.srt").write_text(lines)
     (source,) = discover_sources([tmp_path])
     prepared = prepare_video(source, PreparationSettings())
-    assert prepared.transcript == "a.srt"
+    assert prepared.choice.transcript == "a.srt"
     assert [warning.split(":")[0] for warning in prepared.warnings] == ["a.json", "a.vtt"]
 
 
 def test_embedded_captions(tmp_path):
     cues = [(i, i + 1, f"one{i} two") for i in range(SECONDS - 1)]
     prepared = prepare_video(make(tmp_path, words=None, cues=cues), PreparationSettings())
-    assert prepared.transcript == "embedded"
+    assert prepared.choice.transcript == "text track 0"
     assert [len(words) for words in prepared.segments.words] == [10, 10]
 
 

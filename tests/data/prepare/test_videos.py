@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
 
 from reserve.config import DataConfig
 from reserve.data.decode.protocol import MediaLimits
+from reserve.data.prepare import jobs
 from reserve.data.prepare.jobs import store_name
 from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
-from reserve.data.store import load_segments
-from reserve.errors import NothingPrepared
+from reserve.data.store import load_segments, save_segments
+from reserve.errors import EnvironmentFailure, NothingPrepared
 from reserve.tasks.pretrain.example_plan import plan_examples
 from tests.helpers.media_files import Sound, click_track, write_media
 
@@ -115,6 +118,33 @@ def test_store_of_a_file_that_became_bad_is_removed(tmp_path):
     assert list((tmp_path / "out").iterdir()) == report.stores == [tmp_path / "out" / store_name("b.mp4")]
 
 
+def test_a_full_disk_stops_the_preparation_and_is_not_the_files_fault(tmp_path, monkeypatch):
+    for stem in "abc":
+        make_good(tmp_path / "in", stem)
+    written = []
+
+    def save(*arguments, **options):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(save_segments(*arguments, **options))
+
+    monkeypatch.setattr(jobs, "save_segments", save)
+    reason = r"stopped after 1 of 3 videos: .*b\.mp4.* cannot be written: No space left on device\. What is prepared"
+    with pytest.raises(EnvironmentFailure, match=reason):
+        prepare(tmp_path / "in", tmp_path / "out")
+    monkeypatch.undo()
+    statuses = [result.status for result in prepare(tmp_path / "in", tmp_path / "out").results]
+    assert statuses == ["unchanged", "prepared", "prepared"]
+
+
+def test_a_source_folder_that_vanishes_stops_the_preparation(tmp_path):
+    make_good(tmp_path / "in", "a")
+    sources = discover_sources([tmp_path / "in"])
+    shutil.rmtree(tmp_path / "in")
+    with pytest.raises(EnvironmentFailure, match=r"in is gone"):
+        prepare_videos(sources, tmp_path / "out", DataConfig(), workers=0)
+
+
 def test_nothing_usable_says_why_for_each(tmp_path):
     expected = make_bad(tmp_path / "in")
     with pytest.raises(NothingPrepared, match="none of the 7 files could be used") as caught:
@@ -142,7 +172,7 @@ REAL = {
 def test_real_clips(shared_dir, tmp_path):
     folders = [shared_dir / "realdata" / name for name in ("video_open", "video_local_only")]
     report = prepare_videos(discover_sources(folders), tmp_path, DataConfig(), workers=1)
-    assert {result.video_id: result.transcript for result in report.results if result.store} == REAL
+    assert {result.video_id: result.choice.transcript for result in report.results if result.store} == REAL
     assert len(report.results) == 33
     reasons = {result.video_id: result.reason for result in report.skipped}
     assert reasons["codec/av1_video.mkv"] == "no audio track"

@@ -9,6 +9,7 @@ import pytest
 
 from reserve.data.prepare import workers as workers_module
 from reserve.data.prepare.workers import Lost, _serve, run_supervised
+from reserve.errors import EnvironmentFailure
 from tests.helpers.worker_functions import work
 
 FAR = 3600.0
@@ -43,6 +44,17 @@ def test_each_failure_costs_its_own_item_alone(monkeypatch):
 def test_exception_in_this_process_is_lost_too():
     ((_, result),) = run_supervised(work, ["raise"], workers=0, timeout=FAR)
     assert result == Lost("internal error: KeyError: 'x'")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_full_disk_stops_everything(workers):
+    """The next item would fail too."""
+    results = run_supervised(work, [1, "full", *range(100)], workers=workers, timeout=FAR)
+    seen = []
+    with pytest.raises(EnvironmentFailure, match="No space left on device"):
+        seen.extend(results)
+    assert len(seen) < 100
+    assert not multiprocessing.active_children()
 
 
 def test_no_items():

@@ -41,10 +41,10 @@ def test_order_of_transcripts(tmp_path):
     (source,) = discover_sources([tmp_path])
     assert names(source.transcripts) == [
         "a.words.json",
-        "a.en.vtt",
         "a.vtt",
-        "a.en-orig.srt",
         "a.srt",
+        "a.en.vtt",
+        "a.en-orig.srt",
         "a.fr.json",
         "a.fr.srt",
     ]
@@ -54,6 +54,59 @@ def test_language_can_be_chosen(tmp_path):
     touch(tmp_path, "a.mp4", "a.en.srt", "a.fr.srt")
     (source,) = discover_sources([tmp_path], languages=["fr"])
     assert names(source.transcripts) == ["a.fr.srt", "a.en.srt"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a.eng.srt", "a.deu.srt"),
+        ("a.EN.SRT", "a.de.vtt"),
+        ("a.English.srt", "a.Deutsch.vtt"),
+        ("a.srt", "a.forced.vtt"),
+        ("a.en.srt", "a.en.forced.vtt"),
+        ("a.de.srt", "a.en.forced.srt"),  # signs alone are not what is said, in any language
+        ("a.en.srt", "a.en.sdh.srt"),
+        ("a.en.srt", "a.auto.vtt"),
+        ("a.en.srt", "a.en.whisper.json"),
+        ("a.en-GB.srt", "a.de.srt"),
+        ("a.en-US-eEY6OEpapPo.srt", "a.fr.vtt"),
+        ("a.fr-orig.vtt", "a.ar.vtt"),  # of other languages, the spoken one
+    ],
+)
+def test_preferences(tmp_path, first, second):
+    touch(tmp_path, "a.mp4", first, second)
+    (source,) = discover_sources([tmp_path])
+    assert names(source.transcripts) == [first, second]
+
+
+def test_recognised_speech_comes_after_what_people_wrote(tmp_path):
+    """YouTube's automatic captions have word times, and words that nobody checked."""
+    touch(tmp_path, "a.mp4", "a.en-GB.srt")
+    (tmp_path / "a.en.vtt").write_text("WEBVTT\n\n00:00:01.000 --> 00:00:02.000\na<00:00:01.500><c> b</c>\n")
+    (source,) = discover_sources([tmp_path])
+    assert names(source.transcripts) == ["a.en-GB.srt", "a.en.vtt"]
+
+
+def test_case_of_names_does_not_matter_where_only_one_fits(tmp_path):
+    touch(tmp_path, "one/Talk.MP4", "one/talk.EN.SRT", "two/talk.mp4", "two/TALK.mp4", "two/Talk.srt", "two/TALK.srt")
+    found = {source.video_id: names(source.transcripts) for source in discover_sources([tmp_path])}
+    assert found == {"one/Talk.MP4": ["talk.EN.SRT"], "two/TALK.mp4": ["TALK.srt"], "two/talk.mp4": []}
+
+
+def test_composition_of_accents_does_not_matter(tmp_path):
+    """macOS takes letters and accents apart in one name and not in the other."""
+    touch(tmp_path, "caf\u00e9.mp4", "cafe\u0301.en.srt")
+    (source,) = discover_sources([tmp_path])
+    assert names(source.transcripts) == ["cafe\u0301.en.srt"]
+
+
+def test_what_is_not_read_is_named(tmp_path):
+    touch(tmp_path, "a.mp4", "a.en.srt", "a.part2.srt", "a.live_chat.json", "a.txt.bak")
+    (source,) = discover_sources([tmp_path])
+    assert [(other.name, other.reason) for other in source.passed_over] == [
+        ("a.live_chat.json", "'live_chat' in its name is no language and no label"),
+        ("a.part2.srt", "'part2' in its name is no language and no label"),
+    ]
 
 
 def test_companions_go_to_the_longest_matching_name(tmp_path):

@@ -14,6 +14,7 @@ from reserve_kernels.attention import triton as triton_launcher
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import attention_reference
 from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
+from tests.kernels.attention_plain import plain_attention
 from tests.kernels.numerics import assert_as_good_as_reference
 
 # Short ones share a tile of 64; the others have a tile for themselves and more.
@@ -55,11 +56,10 @@ def check(lengths, dtype, *, heads=2, with_angles=True, segments=False, rotary="
     angles = angles if with_angles else None
     extras = {"angles": angles, "segment_ids": ids, "rotary": rotary, "scale": scale}
 
-    def reference(x):
-        return attention_reference(x, Packing(cu, longest, angles, ids, rotary, scale))[0]
-
+    packing = Packing(cu, longest, angles, ids, rotary, scale)
     results = run(lambda x: rotary_attention(x, cu, longest + slack, backend="triton", **extras), qkv, grad)
-    truths, plain = run(reference, qkv.double(), grad), run(reference, qkv, grad)
+    truths = run(lambda x: attention_reference(x, packing)[0], qkv.double(), grad)
+    plain = run(lambda x: plain_attention(x, packing), qkv, grad)
     for result, truth, in_dtype in zip(results, truths, plain, strict=True):
         assert_as_good_as_reference(result, truth, in_dtype)
 

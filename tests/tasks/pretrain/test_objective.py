@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import reserve_kernels.flops  # noqa: F401
 from reserve.tasks.pretrain.objective import ContrastPairs, PretrainPairs, pretrain_loss
 from reserve.tasks.pretrain.task import Pretrain
 from tests.helpers.tiny_steps import TINY_RUN, tiny_batch

@@ -14,7 +14,7 @@ from reserve.data.decode.protocol import Deadline, FileDecoder, Media, MediaInfo
 from reserve.data.decode.pyav.container import Container, import_av
 from reserve.data.decode.pyav.frames import read_frames
 from reserve.data.decode.pyav.sound import read_sound, read_soundtrack
-from reserve.data.decode.pyav.text import read_cues
+from reserve.data.decode.pyav.text import has_closed_captions, read_cues
 from reserve.data.types import Cue
 
 __all__ = ["PyAVDecoder"]
@@ -56,6 +56,9 @@ class _PyAVMedia(Media):
 
     def cues(self, track: int) -> list[Cue]:
         return read_cues(self._container, track)
+
+    def has_closed_captions(self) -> bool:
+        return has_closed_captions(self._container)
 
     def close(self) -> None:
         self._container.close()

@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reserve.data.decode.protocol import Deadline, MediaInfo, MediaLimits, Track, VideoTrack
-from reserve.errors import BadInput
-from reserve.fs import check_regular_file
+from reserve.data.decode.protocol import AudioTrack, Deadline, MediaInfo, MediaLimits, TextTrack, VideoTrack
+from reserve.data.decode.pyav.clock import ContinuousClock
+from reserve.errors import BadInput, EnvironmentFailure
+from reserve.fs import check_regular_file, is_environment_failure
 
 if TYPE_CHECKING:
     import av
@@ -21,6 +22,9 @@ _REFUSED_FORMATS = (
     "sap sdp smoothstreaming tty txd vapoursynth video4linux2 v4l2 webm_dash_manifest x11grab xbin"
 )
 _MAX_READ_ERRORS = 1000
+_PICTURES_OF_TEXT = ("dvbsub", "dvdsub", "pgssub", "xsub")
+# Their clock has 33 bits without a sign. FFmpeg gives negative times before the point where it overflows.
+_UNSIGNED_CLOCKS = ("mpegts", "mpeg")
 
 
 def import_av() -> Any:
@@ -53,6 +57,8 @@ def decoding_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except decoding_failures() as error:
+        if is_environment_failure(error):
+            raise EnvironmentFailure(f"{doing}: {error}") from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BadInput(f"{doing}: {reason}") from error
 
@@ -67,6 +73,8 @@ class Container:
         self.raw = self._open()
         """PyAV's container."""
         self.info = self._read_info()
+        self.has_clock_breaks = self._find_clock_breaks()
+        """Whether timestamps are not those in the file, but moved to a continuous axis. Then a seek by time is void."""
 
     def _open(self) -> av.container.InputContainer:
         self.deadline.check()
@@ -83,21 +91,46 @@ class Container:
 
     def _read_info(self) -> MediaInfo:
         streams = self.raw.streams
-        first = self._first_video()
+        first = self.main_video()
         video = None
         if first is not None:
             context = first.codec_context
             video = VideoTrack(False) if context is None else VideoTrack(True, context.width, context.height)
-        audio, text = (
-            tuple(Track(stream.codec_context is not None) for stream in group)
-            for group in (streams.audio, streams.subtitles)
-        )
-        return MediaInfo(video, audio, text)
+        audio, text = map(self._audio_track, streams.audio), map(self._text_track, streams.subtitles)
+        return MediaInfo(video, tuple(audio), tuple(text))
 
-    def _first_video(self) -> av.VideoStream | None:
-        """The first video stream that is not a cover picture."""
-        pictures = self._av.stream.Disposition.attached_pic | self._av.stream.Disposition.timed_thumbnails
-        return next((stream for stream in self.raw.streams.video if not stream.disposition & pictures), None)
+    def _audio_track(self, stream: Any) -> AudioTrack:
+        kinds, disposition = self._av.stream.Disposition, stream.disposition
+        return AudioTrack(
+            stream.codec_context is not None,
+            language=stream.language or "",
+            title=stream.metadata.get("title", ""),
+            is_default=bool(disposition & kinds.default),
+            is_comment=bool(disposition & kinds.comment),
+            is_description=bool(disposition & (kinds.visual_impaired | kinds.descriptions)),
+        )
+
+    def _text_track(self, stream: Any) -> TextTrack:
+        kinds, disposition = self._av.stream.Disposition, stream.disposition
+        context = stream.codec_context
+        return TextTrack(
+            context is not None,
+            language=stream.language or "",
+            title=stream.metadata.get("title", ""),
+            is_default=bool(disposition & kinds.default),
+            is_forced=bool(disposition & kinds.forced),
+            is_comment=bool(disposition & kinds.comment),
+            is_hearing_impaired=bool(disposition & kinds.hearing_impaired),
+            is_pictures=context is not None and context.name in _PICTURES_OF_TEXT,
+        )
+
+    def main_video(self) -> av.VideoStream | None:
+        """The first video stream that is not a cover picture, one that players choose by default before others."""
+        kinds = self._av.stream.Disposition
+        streams = [
+            s for s in self.raw.streams.video if not s.disposition & (kinds.attached_pic | kinds.timed_thumbnails)
+        ]
+        return min(streams, key=lambda stream: not stream.disposition & kinds.default, default=None)
 
     def close(self) -> None:
         self.raw.close()
@@ -110,13 +143,15 @@ class Container:
     @property
     def origin(self) -> float:
         """The timestamp, in seconds, of time 0."""
-        start = self.raw.start_time
-        return 0.0 if start is None else max(start / 1_000_000, 0.0)
+        if self.raw.start_time is None:
+            return 0.0
+        start = self.raw.start_time / 1_000_000
+        return start if self.raw.format.name in _UNSIGNED_CLOCKS else max(start, 0.0)
 
     def video_stream(self) -> av.VideoStream:
         """The video stream that `info` describes, checked against the limits."""
         self.info.check_video(self.limits)
-        stream = self._first_video()
+        stream = self.main_video()
         if stream is None or stream.codec_context is None:
             raise BadInput("no video stream")
         return stream
@@ -132,7 +167,49 @@ class Container:
         return self.raw.streams.subtitles[track]
 
     def demux(self, *streams: Any) -> Iterator[Any]:
-        """Packets of `streams` from the current position on. Skips damaged stretches; a damaged end is the end."""
+        """Packets of `streams` from the current position on, on a continuous time axis.
+
+        Skips damaged stretches; a damaged end is the end.
+        """
+        if not self.has_clock_breaks:
+            return self._read(streams)
+        wanted = {stream.index for stream in streams}
+        return (packet for packet, _ in self._read_continuously(streams) if packet.stream_index in wanted)
+
+    def _find_clock_breaks(self) -> bool:
+        """Reads the whole file if its format can have breaks in its clock; rewinds it."""
+        if not self.raw.format.flags & self._av.format.Flags.ts_discont.value:
+            return False
+        found = False
+        for packet, clock in self._read_continuously(()):
+            start = self.start_of(packet)
+            found = clock.has_breaks
+            if found or (start is not None and start > self.limits.max_duration):
+                break
+        self.rewind()
+        return found
+
+    def _read_continuously(self, streams: tuple[Any, ...]) -> Iterator[tuple[Any, ContinuousClock]]:
+        """Packets of all sound and pictures and of `streams`, moved to a continuous axis, with its clock so far."""
+        clock = ContinuousClock()
+        steady = [*self.raw.streams.audio, *([video] if (video := self.main_video()) is not None else [])]
+        indices = {stream.index for stream in steady}
+        for packet in self._read((*steady, *(stream for stream in streams if stream.index not in indices))):
+            time = packet.dts if packet.dts is not None else packet.pts
+            if time is not None and packet.time_base:
+                tick = float(packet.time_base)
+                is_sparse = packet.stream_index not in indices
+                shift = clock.shift(
+                    packet.stream_index, time * tick, (packet.duration or 0) * tick, is_sparse=is_sparse
+                )
+                ticks = round(shift / tick)
+                if ticks and packet.pts is not None:
+                    packet.pts += ticks
+                if ticks and packet.dts is not None:
+                    packet.dts += ticks
+            yield packet, clock
+
+    def _read(self, streams: tuple[Any, ...]) -> Iterator[Any]:
         packets = self.raw.demux(*streams)
         errors = 0
         while True:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reserve.data.decode.protocol import check_times
-from reserve.data.decode.pyav.container import Container, decoding_errors, decoding_failures
+from reserve.data.decode.pyav.container import Container, decoding_failures
+from reserve.data.decode.pyav.picture import to_picture
 from reserve.errors import BadInput
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 # If a seek lands after its target, try again this many seconds earlier; after the last one, decode from the start.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
+# Seconds; far below any tick, above the rounding of a float that counts seconds.
+_SLACK = 1e-6
 
 
 def read_frames(container: Container, times: Sequence[float]) -> Iterator[np.ndarray]:
@@ -24,15 +29,7 @@ def read_frames(container: Container, times: Sequence[float]) -> Iterator[np.nda
     check_times(times)
     reader = _FrameReader(container)
     for time in times:
-        yield _to_rgb(reader.frame_at(time), container)
-
-
-def _to_rgb(frame: av.VideoFrame, container: Container) -> np.ndarray:
-    container.limits.check_frame_size(frame.width, frame.height)
-    with decoding_errors("a frame cannot be converted to RGB"):
-        image = frame.to_ndarray(format="rgb24")
-        quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns))
+        yield to_picture(reader.frame_at(time), reader.pixel_aspect, container.limits)
 
 
 class _FrameReader:
@@ -54,9 +51,14 @@ class _FrameReader:
         # FFmpeg's own limit, for streams that change their size midway.
         self._stream.codec_context.options = {"max_pixels": str(self._container.limits.max_pixels)}
 
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width : height of a stored pixel, as the container says or, failing that, the codec."""
+        return self._stream.sample_aspect_ratio
+
     def frame_at(self, time: float) -> av.VideoFrame:
-        # Half a tick of slack, so that a time computed from a frame's own timestamp finds that frame.
-        target = time + self._container.origin + 0.5 * self._tick
+        # Some slack, so that a time computed from a frame's own timestamp finds that frame.
+        target = time + self._container.origin + _SLACK
         if self._current is None or (
             self._next_is_due(target) and target - self._seconds(self._current) > self._key_interval
         ):
@@ -85,7 +87,7 @@ class _FrameReader:
 
     def _seek(self, target: float) -> None:
         """Sets `_current` to a frame at or before `target`, or to the first of the file."""
-        for back in _SEEK_BACK:
+        for back in _SEEK_BACK if self._can_seek else ():
             start = target - back
             if start > self._container.origin and self._start_from(start) and self._has_reached(target):
                 break
@@ -112,5 +114,22 @@ class _FrameReader:
         self._next = next(self._decoded, None)
 
     def _decode(self) -> Iterator[av.VideoFrame]:
+        times: list[int] = []
         for packet in self._container.demux(self._stream):
-            yield from self._container.decode(packet)
+            if self._lacks_presentation_times and packet.size and packet.dts is not None:
+                heappush(times, packet.dts)
+            for frame in self._container.decode(packet):
+                if times:
+                    # Frames leave the decoder in the order of presentation, so each has the earliest time left.
+                    frame.pts = heappop(times)
+                yield frame
+
+    @property
+    def _lacks_presentation_times(self) -> bool:
+        """Whether the container has decoding times alone, in a codec for which FFmpeg guesses the others wrongly."""
+        codec = self._stream.codec_context
+        return self._container.raw.format.name == "avi" and codec.name in ("h264", "hevc") and bool(codec.has_b_frames)
+
+    @property
+    def _can_seek(self) -> bool:
+        return not (self._container.has_clock_breaks or self._lacks_presentation_times)

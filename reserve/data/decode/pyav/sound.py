@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from reserve.data.decode.protocol import Soundtrack, check_span
-from reserve.data.decode.pyav.container import Container, decoding_failures, import_av
+from reserve.data.decode.pyav.container import Container, decoding_failures
+from reserve.data.decode.pyav.downmix import MonoResampler
 from reserve.errors import BadInput
 
 _MAX_SAMPLE_RATE = 768_000
@@ -26,7 +27,7 @@ _PREROLL = 0.5
 def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> Soundtrack:
     """See `Media.soundtrack`."""
     stream = _rewound(container, track)
-    pictures = container.raw.streams.video[:1]
+    pictures = [] if (video := container.main_video()) is None else [video]
     limit = container.limits.max_duration
     pieces = _Pieces(0, round(limit * sample_rate))
     picture_end = 0.0
@@ -82,7 +83,7 @@ def _rewound(container: Container, track: int) -> Any:
 def _packets_from(container: Container, track: int, start: float) -> Iterator[Any]:
     """Packets of an audio track from `start` seconds or earlier on; from the first if the format cannot seek there."""
     stream = _rewound(container, track)
-    if start > 0:
+    if start > 0 and not container.has_clock_breaks:
         try:
             container.raw.seek(math.floor((start + container.origin) * 1_000_000), backward=True)
         except decoding_failures():
@@ -138,10 +139,9 @@ class _Resampled:
     """Resamples a stream of frames; starts afresh wherever the time or the format jumps."""
 
     def __init__(self, sample_rate: int, origin: float) -> None:
-        self._av = import_av()
         self._sample_rate = sample_rate
         self._origin = origin
-        self._resampler: Any = None
+        self._resampler: MonoResampler | None = None
         self._format: tuple[str, str, int] | None = None
         self._expected = 0.0
         self._position = 0
@@ -154,7 +154,7 @@ class _Resampled:
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or form != self._format or abs(time - self._expected) > _JITTER:
             yield from self.flush()
-            self._resampler = self._av.AudioResampler(format="flt", layout="mono", rate=self._sample_rate)
+            self._resampler = MonoResampler(frame.layout.name, self._sample_rate)
             self._format = form
             self._expected = time
             self._position = round(time * self._sample_rate)
@@ -171,13 +171,13 @@ class _Resampled:
         if frame is not None:
             # The position is counted here: timestamps that jitter would make the resampler stretch or fill.
             frame.pts = None
+        assert self._resampler is not None
         try:
             resampled = self._resampler.resample(frame)
         except decoding_failures():
             # A damaged frame decoded to something impossible. The next one starts afresh.
             self._resampler = None
             return
-        for part in resampled:
-            samples = part.to_ndarray().reshape(-1)
+        for samples in resampled:
             yield self._position, samples
             self._position += len(samples)

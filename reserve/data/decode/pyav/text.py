@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any
 
-from reserve.data.decode.pyav.container import Container
+from reserve.data.decode.pyav.container import Container, import_av
 from reserve.data.types import Cue
 from reserve.errors import BadInput
 
 _MAX_CUES = 200_000
 # FFmpeg turns all captions into ASS, which writes a no-break space as \h and a soft line end as \n.
 _SPACE = re.compile(r"\\[hn]")
+_FIELDS_BEFORE_TEXT = 8
+_OVERRIDES = re.compile(r"(\{[^{}]*\})")
+_DRAWING = re.compile(r"\\p(\d+)")
+# Closed captions come with every picture, or with none for the first seconds until someone speaks.
+_FIRST_FRAMES = 300
 
 
 def read_cues(container: Container, track: int) -> list[Cue]:
@@ -34,5 +40,30 @@ def read_cues(container: Container, track: int) -> list[Cue]:
 
 def _lines(subtitle: Any) -> list[str]:
     """Lines of a decoded subtitle; none if it is a picture."""
-    dialogue = getattr(subtitle, "dialogue", b"").decode("utf-8", errors="replace")
-    return _SPACE.sub(" ", dialogue).replace("\\N", "\n").split("\n") if dialogue else []
+    event = getattr(subtitle, "ass", b"").decode("utf-8", errors="replace")
+    # FFmpeg's events: ReadOrder, Layer, Style, Name, MarginL, MarginR, MarginV, Effect, Text.
+    fields = event.split(",", _FIELDS_BEFORE_TEXT)
+    if len(fields) <= _FIELDS_BEFORE_TEXT:
+        return []
+    return _SPACE.sub(" ", _without_drawings(fields[-1])).replace("\\N", "\n").split("\n")
+
+
+def _without_drawings(text: str) -> str:
+    """ASS text without what follows a {\\p1}, up to a {\\p0}: coordinates of lines and curves."""
+    parts, is_drawing = [], False
+    for part in _OVERRIDES.split(text):
+        if part.startswith("{"):
+            for scale in _DRAWING.findall(part):
+                is_drawing = int(scale) > 0
+        if part.startswith("{") or not is_drawing:
+            parts.append(part)
+    return "".join(parts)
+
+
+def has_closed_captions(container: Container) -> bool:
+    """See `Media.has_closed_captions`."""
+    container.rewind()
+    stream = container.video_stream()
+    kind = import_av().sidedata.sidedata.Type.A53_CC
+    frames = (frame for packet in container.demux(stream) for frame in container.decode(packet))
+    return any(frame.side_data.get(kind) is not None for frame in islice(frames, _FIRST_FRAMES))

@@ -42,25 +42,6 @@ _PARSERS: dict[str, Callable[[str], list[Word]]] = {
 TRANSCRIPT_SUFFIXES = tuple(_PARSERS)
 """Endings of the supported formats, the most exact first."""
 
-_PICTURES = "its captions are pictures"
-UNREAD_SUFFIXES = {
-    ".idx": _PICTURES,
-    ".sup": _PICTURES,
-    ".sub": "its captions are pictures, or count frames",
-    ".scc": "it has the bytes of broadcast captions rather than text",
-    ".mcc": "it has the bytes of broadcast captions rather than text",
-    ".stl": "a broadcast format that is not read",
-    ".cap": "a broadcast format that is not read",
-    ".smi": "SAMI is not read",
-    ".sami": "SAMI is not read",
-    ".rt": "RealText is not read",
-    ".itt": "iTunes timed text is not read; rename it to .ttml if its times are those of the video",
-    ".usf": "Universal Subtitle Format is not read",
-    ".tsv": "tables are not read; Whisper writes the same as .json and .srt",
-    ".txt": "text without times",
-}
-"""Endings of subtitles that are not read, each with the reason."""
-
 _WORD_TIMES = {
     ".vtt": WORD_TIME,
     ".lrc": WORD_TIME,

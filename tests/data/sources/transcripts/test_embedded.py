@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reserve.data.decode.pyav import PyAVDecoder
-from reserve.data.sources.transcripts import load_embedded_transcripts
+from reserve.data.sources.transcripts import load_embedded_transcript
+from reserve.errors import BadInput
 from tests.helpers.media_files import write_media
 
 TIMES = [index / 10 for index in range(40)]
@@ -13,34 +14,29 @@ TIMES = [index / 10 for index in range(40)]
 
 def embedded(path):
     with PyAVDecoder().open(path) as media:
-        return load_embedded_transcripts(media)
+        return load_embedded_transcript(media, 0)
 
 
 def test_mov_text(tmp_path):
     cues = [(1, 2, "hello <i>there</i>"), (2.5, 3, "[Music]\nyou")]
-    words, refused = embedded(write_media(tmp_path / "a.mp4", frame_times=TIMES, cues=cues))
+    words = embedded(write_media(tmp_path / "a.mp4", frame_times=TIMES, cues=cues))
     assert [word.text for word in words] == ["hello", "there", "you"]
     assert [word.start for word in words] == pytest.approx([1, 1.5, 2.5])
     assert words[-1].end == pytest.approx(3)
-    assert refused == []
 
 
 def test_spaces_as_ass_writes_them(tmp_path):
     cues = [(1, 2, r"hello\hthere\N\h\hmy\nfriend")]
-    words, _ = embedded(write_media(tmp_path / "a.mp4", frame_times=TIMES, cues=cues))
+    words = embedded(write_media(tmp_path / "a.mp4", frame_times=TIMES, cues=cues))
     assert [word.text for word in words] == ["hello", "there", "my", "friend"]
 
 
-def test_implausible_track_is_named_with_its_reason(tmp_path):
-    path = write_media(tmp_path / "a.mp4", frame_times=TIMES, cues=[(1, 2, "[Music]")])
-    assert embedded(path) == (None, ["text track 0: no words in it"])
-
-
-def test_no_track(tmp_path):
-    assert embedded(write_media(tmp_path / "a.mp4", frame_times=TIMES[:5])) == (None, [])
+def test_implausible_track(tmp_path):
+    with pytest.raises(BadInput, match="no words in it"):
+        embedded(write_media(tmp_path / "a.mp4", frame_times=TIMES, cues=[(1, 2, "[Music]")]))
 
 
 @pytest.mark.parametrize("name", ["mov_text_stream.mp4", "webvtt_stream.mkv"])
 def test_real_tracks(shared_dir, name):
-    words, _ = embedded(shared_dir / "realdata" / "video_open" / "codec" / name)
+    words = embedded(shared_dir / "realdata" / "video_open" / "codec" / name)
     assert [word.text for word in words] == ["oop", "boop"]

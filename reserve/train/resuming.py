@@ -1,0 +1,97 @@
+"""Where in the data a resumed run goes on, and what its new settings change about the data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from reserve.config import FitConfig
+from reserve.config.load import RUN_CONFIG, plain_values, read_yaml
+from reserve.tasks import Task
+from reserve.train.state import Progress
+
+logger = logging.getLogger(__name__)
+
+DECIDES_EXAMPLES = ("seed", "audio_track")
+"""Settings of the section train that decide what the examples are, beside the task's own."""
+
+
+def stored_settings(run: Path) -> Mapping[str, Any]:
+    """What a run's config.yaml holds, before other settings replace it; empty without one. Raises ValueError."""
+    path = run / RUN_CONFIG
+    return read_yaml(path) if path.is_file() else {}
+
+
+def place_in_data(progress: Progress, stored: Mapping[str, Any], examples: int, config: FitConfig) -> int:
+    """Where the next batch starts, as `reserve.data.loader.batch_start` counts.
+
+    `stored` are the settings that the checkpoint was made with and `examples` is the size of the data set. Checkpoints
+    of older versions hold no place: theirs follows from their steps and the stored batch size. Where the order of the
+    examples is another one, with another seed or data set, a place in it means nothing and the next epoch begins.
+    """
+    train = _section(stored, "train")
+    place, size = progress.place, progress.examples
+    if place is None or size is None:
+        stored_batch, size = train.get("batch_size"), examples
+        batch = stored_batch if type(stored_batch) is int and stored_batch > 0 else config.train.batch_size
+        epoch, batches = divmod(progress.step, max(examples // batch, 1))
+        place = epoch * examples + batches * batch
+        if progress.step:
+            logger.info(
+                "the checkpoint does not hold its place in the data; counted from its %d steps of %d examples: "
+                "epoch %d, example %d",
+                progress.step,
+                batch,
+                epoch + 1,
+                batches * batch + 1,
+            )
+    seed = train.get("seed", config.train.seed)
+    if (examples, config.train.seed) == (size, seed):
+        return place
+    epochs = -(-place // size)
+    if place:
+        logger.warning(
+            "the order of examples is another one with %d examples and train.seed %d, not %d and %s: epoch %d begins",
+            examples,
+            config.train.seed,
+            size,
+            seed,
+            epochs + 1,
+        )
+    return epochs * examples
+
+
+def warn_of_other_data(stored: Mapping[str, Any], task: Task[Any, Any], config: FitConfig) -> None:
+    """Warns of settings that make the examples other ones than those the run was trained on until now."""
+    train = plain_values(config.train)
+    now = dict(_flat(task.settings())) | {f"train.{name}": train[name] for name in DECIDES_EXAMPLES}
+    before = dict(_flat(stored))
+    changed = [
+        f"{name} {_short(value)}, not {_short(before[name])}"
+        for name, value in now.items()
+        # A setting that an older version did not have had the default, whatever it was.
+        if name in before and before[name] != value and not name.startswith("model.")
+    ]
+    if changed:
+        logger.warning("the run goes on with other examples: %s", "; ".join(changed))
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = settings.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings by name, those of sections as SECTION.KEY."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", inner) for key, inner in value.items())
+        else:
+            yield name, value
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 200 else f"{text[:200]} …"

@@ -1,0 +1,148 @@
+"""A resumed run goes on at the next example, whatever its batches are now, and says what changed about its data."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from reserve.batch.vocabulary import MASK
+from reserve.config import Config, OptimizerConfig, TrainConfig
+from reserve.tasks import TASKS
+from reserve.train.fit import fit
+from reserve.train.metrics import read_metrics
+from reserve.train.state import list_checkpoints
+from tests.helpers.classifier_task import ClassifierConfig, Classify
+from tests.helpers.tiny import tiny
+
+MODEL = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2))))
+EXAMPLES = 23
+
+
+class Recorded(list):
+    """Questions, and which of them were asked for."""
+
+    def __getitem__(self, key):
+        Counted.seen.append(tuple(key))
+        return super().__getitem__(key[1])
+
+
+@dataclass(frozen=True)
+class Words:
+    """A section of the task's settings."""
+
+    longest: int = 3
+
+
+@dataclass(frozen=True)
+class Counted(Classify):
+    name = "counted"
+    seen: ClassVar[list[tuple[int, int]]] = []
+    questions: int = EXAMPLES
+    words: Words = field(default_factory=Words)
+
+    def training_set(self, run, config):
+        words = np.random.default_rng(config.seed).integers(10, 32, (self.questions, self.words.longest))
+        return Recorded(np.array([*question, MASK]) for question in words)
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    monkeypatch.setitem(TASKS, "counted", "tests.train.test_resuming:Counted")
+
+
+def train(run: Path, steps: int, batch_size: int, task: Counted | None = None, **settings) -> list[tuple[int, int]]:
+    """Trains until `steps` and returns the (epoch, index) of the examples used."""
+    Counted.seen.clear()
+    train = TrainConfig(batch_size=batch_size, device="cpu", precision="float32", num_workers=0, **settings)
+    optimizer = OptimizerConfig(num_train_steps=steps, num_warmup_steps=0)
+    fit(task or Counted(MODEL), run, Config(optimizer=optimizer, train=train))
+    return list(Counted.seen)
+
+
+def order(epoch: int, examples: int = EXAMPLES, seed: int = 0) -> list[tuple[int, int]]:
+    return [(epoch, int(index)) for index in np.random.default_rng([seed, epoch]).permutation(examples)]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "expected"),
+    [
+        (4, 1, [*order(0)[12:20], *order(1)[:4]]),
+        (4, 2, [*order(0)[12:20], *order(1)[:4]]),
+        (1, 1, order(0)[12:15]),
+        (3, 3, order(0)[12:21]),
+        (5, 1, [*order(0)[12:22], *order(1)[:5]]),
+        (8, 4, [*order(0)[12:20], *order(1)[:16]]),
+        (11, 1, [*order(0)[12:23], *order(1)[:22]]),
+        (12, 1, [*order(1)[:12], *order(2)[:12], *order(3)[:12]]),
+    ],
+)
+def test_another_batch_size_goes_on_at_the_next_example(batch_size, accumulate, expected, tmp_path):
+    assert train(tmp_path, 3, 4) == order(0)[:12]
+    assert train(tmp_path, 6, batch_size, accumulate=accumulate) == expected
+    # And again, from a place that the batches do not divide.
+    passed = expected[-1]
+    after = order(passed[0]).index(passed) + 1
+    left = order(passed[0])[after:] or order(passed[0] + 1)
+    assert train(tmp_path, 7, 1) == left[:1]
+
+
+def test_a_larger_batch_takes_what_the_end_of_an_epoch_left(tmp_path):
+    """Five batches of four leave three examples, which batches of three still use."""
+    train(tmp_path, 5, 4)
+    assert train(tmp_path, 7, 3) == [*order(0)[20:23], *order(1)[:3]]
+
+
+def _make_old(run: Path) -> None:
+    """Drops what checkpoints of older versions do not hold."""
+    path = list_checkpoints(run)[-1].path / "trainer.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({name: state[name] for name in ("step", "optimizer", "rng")}, path)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(3, order(0)[12:18]), (5, [*order(1)[:6]]), (7, [*order(1)[8:14]])])
+def test_an_old_checkpoint_goes_on_where_its_steps_were(steps, expected, tmp_path, caplog):
+    """With the batch size that it was made with: after five batches of four its epoch was over."""
+    train(tmp_path, steps, 4)
+    _make_old(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert train(tmp_path, steps + 2, 3) == expected
+    assert f"does not hold its place in the data; counted from its {steps} steps of 4 examples" in caplog.text
+
+
+def test_the_same_settings_go_on_without_a_warning(tmp_path, caplog):
+    train(tmp_path, 3, 4)
+    assert train(tmp_path, 5, 4) == order(0)[12:20]
+    assert not [record for record in caplog.records if record.name == "reserve.train.resuming"]
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [3, 5]
+
+
+def test_another_seed_begins_the_next_epoch_with_a_warning(tmp_path, caplog):
+    """Its order of examples is another one, in which the place means nothing."""
+    train(tmp_path, 3, 4)
+    assert train(tmp_path, 5, 4, seed=7) == order(1, seed=7)[:8]
+    assert "another one with 23 examples and train.seed 7, not 23 and 0: epoch 2 begins" in caplog.text
+    assert "goes on with other examples: train.seed 7, not 0" in caplog.text
+
+
+def test_more_examples_begin_the_next_epoch_with_a_warning(tmp_path, caplog):
+    train(tmp_path, 3, 4)
+    more = replace(Counted(MODEL), questions=40)
+    assert train(tmp_path, 5, 4, more) == order(1, examples=40)[:8]
+    assert "another one with 40 examples and train.seed 0, not 23 and 0: epoch 2 begins" in caplog.text
+    assert "goes on with other examples: questions 40, not 23" in caplog.text
+    # From then on it is that data set's place.
+    assert train(tmp_path, 6, 4, more) == order(1, examples=40)[8:12]
+
+
+def test_other_contents_of_the_examples_are_named(tmp_path, caplog):
+    train(tmp_path, 3, 4)
+    other = replace(Counted(MODEL), words=Words(5))
+    assert train(tmp_path, 4, 4, other) == order(0)[12:16]
+    assert "goes on with other examples: words.longest 5, not 3" in caplog.text
+    assert "another one" not in caplog.text

@@ -41,14 +41,30 @@ _MARKS = (
 )
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
-# The commonest words of English: every sixth word of a talk is one of the first ten.
-_COMMON = "the of and to a in is you that it he was for on are as with his they i at be this have"
-_ENGLISH = frozenset(_COMMON.split())
-_MIN_ENGLISH = 0.12
-# Other languages have the short ones as well.
-_ONLY_ENGLISH = frozenset(["the", "of", "and", "you", "that", "with", "they", "this", "have", "what", "your"])
-_NOT_BORROWED = re.compile("[ŠšŽžŸƒˆ˜ðþÐÞ]|[^\\W\\d_][‘“‹«]|(?<!\\w)[^\\W\\d_A-Za-zÀà](?!\\w)")
-"""Letters that English does not borrow, opening quotes after a letter, and accented letters by themselves."""
+# Common words without accents, in languages of western Europe and of central Europe but not in both. Where text has few
+# accented letters, they say more about its code page than the letters do.
+_WESTERN_WORDS = (
+    "the of and you that with they this have what your was are for "  # English
+    "les est que qui dans pour vous nous des une avec mais elle pas "  # French
+    "los las por para con pero como del una esta todo "  # Spanish
+    "com uma mas dos das isso ele ela "  # Portuguese
+    "der die das und ist nicht ich ein mit auf wir sie auch "  # German
+    "che non per sono della questo "  # Italian
+    "het een niet dat zijn "  # Dutch
+    "och att det jag inte som den og jeg ikke har"  # Swedish, Danish, Norwegian
+)
+_CENTRAL_WORDS = (
+    "nie jest jak ale czy dla jsem jsi jste co pro kdy kde "  # Polish, Czech, Slovak
+    "hogy nem egy az hol csak nu este pentru sunt care mai "  # Hungarian, Romanian
+    "nije sam kao ali bio sem kot pri ni"  # Croatian, Slovene
+)
+_WESTERN, _CENTRAL = frozenset(_WESTERN_WORDS.split()), frozenset(_CENTRAL_WORDS.split())
+_MIN_WESTERN = 0.1
+_WESTERN_LEAD = 4
+_DASH_IN_WORD = re.compile(r"\w—\w")
+_NOT_WESTERN = re.compile("[ŠšŽžŸƒˆ˜ðþÐÞ]|[^\\W\\d_][‘“‹«]|(?<!\\w)[^\\W\\d_A-Za-zÀàáéèêíóúýÉÈ](?!\\w)")
+"""Letters that western languages hardly have, opening quotes after a letter, and most accented letters by
+themselves: signs that Windows-1252 is not the code page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,8 @@ def _with_zeros(content: bytes) -> DecodedText:
     # A download into a file of the final size that stops early leaves zeros at the end.
     filled = content.rstrip(b"\0")
     holes = filled.count(0)
+    if not filled:
+        raise BadInput("nothing but zero bytes")
     # The digits and line ends of any transcript are ASCII, so their other bytes are zero.
     if 4 * holes > len(filled):
         for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
@@ -172,6 +190,9 @@ def _detect(sample: bytes) -> str | None:
             readings.append((text, guess["confidence"], encoding))
     if not readings:
         return None
+    western = next((text for text, _, encoding in readings if encoding == "cp1252"), None)
+    if western is not None and _is_western(western):
+        return "cp1252"
     best, confidence, encoding = readings[0]
     second = next((other for text, other, _ in readings if text != best), 0.0)
     letters = sum(char.isalpha() and char >= "\x80" for char in best)
@@ -179,15 +200,17 @@ def _detect(sample: bytes) -> str | None:
     least = _MIN_MULTIBYTE_CONFIDENCE if encoding.startswith(_MULTIBYTE) else _MIN_CONFIDENCE
     if confidence >= max(least, lead * second) or (not second and len(readings) >= _UNANIMOUS):
         return encoding
-    # A few accented letters say little about the code page; that the text is English says more.
-    western = next((text for text, _, encoding in readings if encoding == "cp1252"), None)
-    return "cp1252" if western is not None and _is_english(western) else None
+    return None
 
 
-def _is_english(text: str) -> bool:
-    """Whether `text` is English with accented letters as English borrows them."""
-    words = [word.lower() for word in re.findall(r"[A-Za-z]+", text)]
-    only = _ONLY_ENGLISH.intersection(words)
-    if "the" not in only and len(only) < 2:
+def _is_western(text: str) -> bool:
+    """Whether `text`, read as Windows-1252, is in a language for which that is the usual code page."""
+    words = [word.lower() for word in re.findall(r"[^\W\d_]+", text)]
+    western = [word for word in words if word in _WESTERN]
+    central = sum(word in _CENTRAL for word in words)
+    if len(western) < max(_MIN_WESTERN * len(words), _WESTERN_LEAD * central):
         return False
-    return sum(word in _ENGLISH for word in words) >= _MIN_ENGLISH * len(words) and not _NOT_BORROWED.search(text)
+    if _NOT_WESTERN.search(text):
+        return False
+    # In Mac OS Roman, the byte of a dash is ó, which English does not have.
+    return "the" in western or (len(set(western)) > 1 and not _DASH_IN_WORD.search(text))

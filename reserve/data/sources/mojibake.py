@@ -11,8 +11,8 @@ MAX_STRANGE = 0.02
 _MIN_SCRIPT = 0.2
 """Least share of letters in the main script beyond Latin. An accented letter read in a Cyrillic code page is one
 Cyrillic letter among many Latin ones."""
-_LONGEST_ACCENTED_RUN = 3
-"""Accented Latin letters in a row. A Cyrillic word read in a western code page has nothing but these."""
+_LONGEST_ACCENTED_RUN = 5
+"""Accented Latin letters in a row, as in ışığı. A Cyrillic word read in a western code page has nothing but these."""
 _SCRIPTS = (
     ("latin", 0x0000, 0x024F),
     ("greek", 0x0370, 0x03FF),
@@ -122,7 +122,7 @@ def encoded_twice(text: str) -> str | None:
         if sample is None or is_garbled(sample):
             continue
         once = _decoded_again(text, encoding, errors="strict")
-        if once is not None and len(text) - len(once) >= needed:
+        if once is not None and sum(map(len, _BEYOND_ASCII.findall(once))) >= needed:
             return once.replace("\ufeff", "")
     return None
 

@@ -12,7 +12,6 @@ from reserve.data.types import Cue, Word
 from reserve.errors import BadInput
 
 _SECTION = re.compile(r"\s*\[([^\[\]]+)\]\s*")
-_COMMENT = re.compile(r"\{[^\\{}][^{}]*\}|\{\}")
 _BREAK = re.compile(r"\\[Nn]")
 # The columns where the section names none: those of version 4 and 4+, which differ in the first.
 _COLUMNS = ("layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text")
@@ -64,5 +63,5 @@ def _event(kind: str, content: str, columns: tuple[str, ...], number: int) -> _E
     start, end = parse_time(values.get("start", "")), parse_time(values.get("end", ""))
     if start is None or end is None or "text" not in values:
         raise BadInput(f"line {number} has no start, end and text: {content.strip()[:60]!r}")
-    text = _COMMENT.sub("", values["text"]).replace("\\h", " ")
+    text = values["text"].replace("\\h", " ")
     return _Event(Cue(start, end, tuple(_BREAK.split(text))), kind, values.get("effect", "").strip().lower())

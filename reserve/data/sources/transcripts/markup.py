@@ -14,8 +14,7 @@ WORD_TIME = re.compile(r"<(\d+:\d[\d:.,]*)>")
 _MARKUP = re.compile(
     r"<(?P<time>\d+:\d[\d:.,]*)>"
     r"|<(?P<close>/?)(?P<tag>[A-Za-z][A-Za-z0-9]*)(?P<rest>(?:[.\s/=][^<>]*)?)>"
-    r"|\{(?P<codes>\\[^{}]*)\}"
-    r"|\{[A-Za-z]:[^{}]*\}"  # MicroDVD's codes, which converters leave in SRT
+    r"|\{(?P<codes>[^{}]*)\}"  # also comments, and MicroDVD's codes that converters leave in SRT
 )
 # Only with a semicolon: AT&T and R&B are not entities.
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")

@@ -69,7 +69,7 @@ class _Names:
         ordinary = {name for name in opening if name.islower() or (len(name) > 1 and name.lower() in small)}
         often = max(_MIN_ORDINARY, _MIN_ORDINARY_SHARE * len(lines))
         names = {name for name, count in opening.items() if count >= (often if name in ordinary else 2)}
-        if len(names) > 1:
+        if names:
             # A dialogue: who speaks once is named as the others are.
             names |= {name for name, count in opening.items() if name not in ordinary or count >= _MIN_ORDINARY}
         self.known = names

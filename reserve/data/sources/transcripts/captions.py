@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from reserve.data.types import Word
@@ -53,7 +54,7 @@ def caption_words(caption: Caption) -> list[Word]:
     if not words:
         return []
     spans = _complete(caption)
-    lengths = [_count_characters(caption.text, span.first, span.last) for span in spans]
+    clock = _Clock(words)
     timed, index = [], 0
     for word in words:
         # Punctuation around a highlighted word belongs to it.
@@ -63,10 +64,29 @@ def caption_words(caption: Caption) -> list[Word]:
         last = index
         while spans[last].last <= word.start() + spoken[-1]:
             last += 1
-        start = _time_at(caption.text, spans[index], lengths[index], word.start())
-        end = _time_at(caption.text, spans[last], lengths[last], word.end())
-        timed.append(Word(word[0], start, end))
+        timed.append(Word(word[0], clock.at(word.start(), spans[index]), clock.at(word.end(), spans[last])))
     return timed
+
+
+class _Clock:
+    """When a reader of a span is at which character: white space takes no time."""
+
+    def __init__(self, words: list[re.Match[str]]) -> None:
+        self._starts = [word.start() for word in words]
+        self._ends = [word.end() for word in words]
+        self._before = [0, *accumulate(len(word[0]) for word in words)]
+
+    def _count(self, place: int) -> int:
+        """Characters of words before `place`."""
+        index = bisect_right(self._starts, place) - 1
+        return 0 if index < 0 else self._before[index] + min(place, self._ends[index]) - self._starts[index]
+
+    def at(self, place: int, span: Span) -> float:
+        """The time at the character `place`, within the span's own."""
+        assert span.end is not None
+        place = min(max(place, span.first), span.last)
+        before, size = self._count(span.first), self._count(span.last) - self._count(span.first)
+        return span.start + (span.end - span.start) * (self._count(place) - before) / max(size, 1)
 
 
 def _complete(caption: Caption) -> list[Span]:
@@ -85,17 +105,3 @@ def _complete(caption: Caption) -> list[Span]:
     if place < size:
         spans.append(Span(place, size, time, max(time, caption.end)))
     return spans
-
-
-def _count_characters(text: str, first: int, last: int) -> int:
-    return sum(map(len, text[first:last].split()))
-
-
-def _time_at(text: str, span: Span, length: int, place: int) -> float:
-    """When the reader of a span reaches the character `place`."""
-    assert span.end is not None
-    if not length or place <= span.first:
-        return span.start
-    if place >= span.last:
-        return span.end
-    return span.start + (span.end - span.start) * _count_characters(text, span.first, place) / length

@@ -87,7 +87,7 @@ def _is_leaf(item: Any) -> bool:
 def _are_words(items: Sequence[Any]) -> bool:
     """Whether most items have a single word, so that they are words rather than segments."""
     counts = [len(text_of(item).split()) for item in items]
-    return 2 * sum(count > 1 for count in counts) <= sum(count > 0 for count in counts)
+    return 2 * sum(count > 1 for count in counts) < sum(count > 0 for count in counts)
 
 
 def _of_segment(node: Any) -> list[Caption]:

@@ -6,6 +6,7 @@ import re
 
 from reserve.data.sources.transcripts.cues import plain_cues_to_words
 from reserve.data.sources.transcripts.limits import check_cues, check_lines
+from reserve.data.sources.transcripts.markup import WORD_TIME, time_tag
 from reserve.data.sources.transcripts.time_lines import parse_time
 from reserve.data.types import Cue, Word
 from reserve.errors import BadInput
@@ -42,5 +43,16 @@ def parse_lrc(text: str) -> list[Word]:
     ends = [*(time for time, _ in starts[1:]), starts[-1][0]]
     # A positive offset shows the lyrics earlier.
     return plain_cues_to_words(
-        Cue(time - offset, end - offset, (line,)) for (time, line), end in zip(starts, ends, strict=True)
+        Cue(time - offset, end - offset, (_shifted(line, offset),))
+        for (time, line), end in zip(starts, ends, strict=True)
     )
+
+
+def _shifted(line: str, offset: float) -> str:
+    """`line` with its word times `offset` seconds earlier."""
+
+    def shifted(tag: re.Match[str]) -> str:
+        time = parse_time(tag[1])
+        return tag[0] if time is None else time_tag(time - offset)
+
+    return WORD_TIME.sub(shifted, line) if offset else line

@@ -18,7 +18,7 @@ _LIKE_TIME = re.compile(r"\d\s?[:;]\s?\d|\w\w:\w\w:\w\w")
 _LETTER = re.compile(r"[^\W\d_]")
 # Nobody says milliseconds, so a time with them is no text.
 _EXACT_TIME = re.compile(r"\d{1,2}\s?[:;]\s?\d{2}\s?[:;]\s?\d{2}\s?[.,;:]\s?\d{2,3}")
-_TAGS = re.compile(r"<[^<>]*>")
+_TAGS = re.compile(r"<(?:\d[\d:.,]*|/?[A-Za-z][^<>]*)>")
 
 
 class TimeLine(NamedTuple):

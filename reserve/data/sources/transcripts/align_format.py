@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reserve.data.sources.transcripts.limits import MAX_WORDS, check_lines
+from reserve.data.sources.transcripts.limits import check_lines, check_words
 from reserve.data.types import Word
 from reserve.errors import BadInput
 
@@ -13,8 +13,7 @@ _SILENCES = frozenset({"sil", "sp"})
 def parse_align(text: str) -> list[Word]:
     """The words of an alignment, without silences."""
     words = []
-    if text.count("\n") > MAX_WORDS:
-        raise BadInput(f"more than {MAX_WORDS} words")
+    check_words(text.count("\n"))
     for number, line in enumerate(check_lines(text), start=1):
         if not line.strip():
             continue

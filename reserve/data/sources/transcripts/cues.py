@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from reserve.data.sources.transcripts.captions import Caption, caption_words
 from reserve.data.sources.transcripts.highlight import merge_highlighted
-from reserve.data.sources.transcripts.limits import MAX_LINE, check_cues
+from reserve.data.sources.transcripts.limits import MAX_LINE, MAX_SHOWN_WORDS, check_cues, check_words
 from reserve.data.sources.transcripts.markup import read_markup
 from reserve.data.sources.transcripts.overlap import end_where_next_begins
 from reserve.data.sources.transcripts.rolling import drop_repeated
@@ -46,6 +46,7 @@ def captions_to_words(captions: Iterable[Caption]) -> list[Word]:
     other; ends each caption where the next begins.
     """
     captions = [caption for caption in captions if caption.text.strip()]
+    check_words(_count_words(captions), MAX_SHOWN_WORDS)
     reversed_cues = sum(caption.end < caption.start for caption in captions)
     if reversed_cues > max(1, MAX_REVERSED * len(captions)):
         raise BadInput(f"{reversed_cues} of its {len(captions)} cues end before they start")
@@ -53,8 +54,14 @@ def captions_to_words(captions: Iterable[Caption]) -> list[Word]:
     captions = _without_unspoken(captions)
     if not any(caption.spans for caption in captions):
         captions = merge_highlighted(captions)
-    captions = end_where_next_begins(drop_repeated(captions))
+    captions = drop_repeated(captions)
+    check_words(_count_words(captions))
+    captions = end_where_next_begins(captions)
     return [word for caption in captions for word in caption_words(caption)]
+
+
+def _count_words(captions: Sequence[Caption]) -> int:
+    return sum(len(caption.text.split()) for caption in captions)
 
 
 def _without_unspoken(captions: Sequence[Caption]) -> list[Caption]:

@@ -10,7 +10,7 @@ from typing import Any
 from reserve.data.sources.transcripts.captions import Caption, Span
 from reserve.data.sources.transcripts.cues import captions_to_words
 from reserve.data.sources.transcripts.json_fields import FIRST_OF, NOT_WORDS, PARTS, UNKNOWN, Times, text_of, times_of
-from reserve.data.sources.transcripts.limits import MAX_LINE, MAX_WORDS, check_cues
+from reserve.data.sources.transcripts.limits import MAX_LINE, check_cues, check_words
 from reserve.data.sources.transcripts.markup import read_markup
 from reserve.data.sources.transcripts.youtube_formats import parse_json3
 from reserve.data.types import Cue, Word
@@ -129,8 +129,7 @@ def _of_words(items: Sequence[Any], around: Times) -> list[Caption]:
             entries.append(_Entry(text, times_of(item)))
     if not any(entry.times != UNKNOWN for entry in entries):
         return []
-    if len(entries) > MAX_WORDS:
-        raise BadInput(f"{len(entries)} words; a transcript has at most {MAX_WORDS}")
+    check_words(len(entries))
     longest = max(len(entry.text) for entry in entries)
     if longest > MAX_LINE:
         raise BadInput(f"a word of {longest} characters")

@@ -13,6 +13,8 @@ MAX_LINES = 4 * MAX_CUES
 """Lines of a caption file: number, times, text and a blank line for each cue."""
 MAX_WORDS = 1_000_000
 """Words of a transcript: a day at ten a second is 864,000."""
+MAX_SHOWN_WORDS = 10 * MAX_WORDS
+"""Words of all cues with those that they repeat: a line of ten words is shown ten times to highlight each."""
 MAX_TAGS = 2_000_000
 """Tags of an XML file: two for each word of a day of speech, and as many for lines."""
 
@@ -29,5 +31,12 @@ def check_lines(text: str) -> list[str]:
 
 
 def check_cues(count: int) -> None:
+    """Raises BadInput for more than MAX_CUES."""
     if count > MAX_CUES:
         raise BadInput(f"{count} cues; a transcript has at most {MAX_CUES}")
+
+
+def check_words(count: int, limit: int = MAX_WORDS) -> None:
+    """Raises BadInput for more than `limit`."""
+    if count > limit:
+        raise BadInput(f"{count} words; a transcript has at most {limit}")

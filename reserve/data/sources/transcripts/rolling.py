@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -32,22 +33,18 @@ def drop_repeated(captions: Sequence[Caption]) -> list[Caption]:
     Whether captions roll is decided by the whole file: most must repeat something and add to it. So "no", "no", "no"
     and refrains stay. A line with word times is never a repetition.
     """
-    timed = any(caption.spans for caption in captions)
     for unit in ("lines", "words"):
-        shown = [_units(caption, unit) for caption in captions]
-        if _is_rolling(shown, _MIN_SHARE[unit], timed=timed):
-            return _without_repeated(captions, shown)
+        if _is_rolling(captions, unit):
+            return _without_repeated(captions, unit)
     return list(captions)
 
 
 def _units(caption: Caption, unit: str) -> list[_Unit]:
+    # An untimed beginning starts with the caption, so a first span at its start is no sign of word times.
+    timed_places = [span.first for span in caption.spans if span.first > 0 or span.start != caption.start]
     units = []
     for match in _PIECES[unit].finditer(caption.text):
-        # An untimed beginning starts with the caption, so a first span at its start is no sign of word times.
-        timed = any(
-            match.start() <= span.first < match.end() and (span.first > 0 or span.start != caption.start)
-            for span in caption.spans
-        )
+        timed = bisect_left(timed_places, match.start()) < bisect_left(timed_places, match.end())
         units.append(_Unit(" ".join(match[0].split()), match.end(), timed))
     return units
 
@@ -71,30 +68,30 @@ def _repeated(before: Sequence[_Unit], after: Sequence[_Unit]) -> int:
     return lengths[-1] if size else 0
 
 
-def _texts(units: Sequence[_Unit]) -> list[str]:
-    return [unit.text for unit in units]
+def _is_rolling(captions: Sequence[Caption], unit: str) -> bool:
+    informative, repeats, clear_repeats = 0, 0, 0
+    # One pair at a time: the words of a day take a hundred times the memory of its text.
+    for before, after in pairwise(filter(None, (_units(caption, unit) for caption in captions))):
+        if [one.text for one in before] != [one.text for one in after]:
+            size = _repeated(before, after)
+            informative += 1
+            repeats += size > 0
+            clear_repeats += 2 * size >= len(before)
+    if repeats < _FEW:
+        repeats = clear_repeats
+    timed = any(caption.spans for caption in captions)
+    return repeats >= (1 if timed else 2) and repeats > _MIN_SHARE[unit] * informative
 
 
-def _is_rolling(shown: Sequence[Sequence[_Unit]], min_share: float, *, timed: bool) -> bool:
-    pairs = pairwise([units for units in shown if units])
-    informative = [(before, after) for before, after in pairs if _texts(before) != _texts(after)]
-    repeats = [(before, _repeated(before, after)) for before, after in informative]
-    repeats = [(before, size) for before, size in repeats if size]
-    if len(repeats) < _FEW:
-        repeats = [(before, size) for before, size in repeats if 2 * size >= len(before)]
-    return len(repeats) >= (1 if timed else 2) and len(repeats) > min_share * len(informative)
-
-
-def _without_repeated(captions: Sequence[Caption], shown: Sequence[Sequence[_Unit]]) -> list[Caption]:
+def _without_repeated(captions: Sequence[Caption], unit: str) -> list[Caption]:
     kept: list[Caption] = []
     before: Sequence[_Unit] = []
-    for caption, units in zip(captions, shown, strict=True):
-        if not units:
-            continue
+    for caption in captions:
+        units = _units(caption, unit)
         size = _repeated(before, units)
         if size < len(units):
             kept.append(_blank_until(caption, units[size - 1].last if size else 0))
-        before = units
+        before = units or before
     return kept
 
 

@@ -27,18 +27,16 @@ def read_xml(
     longest = max(map(len, text.split("<")))
     if longest > MAX_LINE:
         raise BadInput(f"an XML tag or text of {longest} characters; a transcript has at most {MAX_LINE}")
-    depth = 0
+    around: list[str] = []
 
     def opened(name: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _MAX_DEPTH:
+        around.append(name)
+        if len(around) > _MAX_DEPTH:
             raise BadInput("its XML is nested too deeply for a transcript")
         start(_local(name), {_local(key): value for key, value in attributes.items()})
 
     def closed(name: str) -> None:
-        nonlocal depth
-        depth -= 1
+        around.pop()
         end(_local(name))
 
     def refuse(*_: object) -> None:

@@ -22,10 +22,12 @@ def adamw_(
     weight_decay: float,
     m_scale: float,
     v_scale: float,
+    keys: list[int],
+    firsts: list[int],
     backend: str,
 ) -> None:
     settings = Settings(learning_rate, beta1, beta2, eps, weight_decay, m_scale, v_scale)
-    BACKENDS[backend].step(weights, gradients, m, v, starts, settings)
+    BACKENDS[backend].step(weights, gradients, m, v, starts, settings, keys, firsts)
 
 
 @adamw_.register_fake

@@ -153,9 +153,7 @@ class NativeLibrary:
         run.argtypes = [*_ADAMW, ctypes.c_int32, ctypes.c_int32]
         self._check("adamw_cpu", run(ctypes.byref(settings), tensors, random, len(tensors), threads, ISA[isa]))
 
-    def adamw_cuda(
-        self, settings: AdamwSettings, tensors: AdamwTensors, random: AdamwRandoms, stream: int
-    ) -> None:
+    def adamw_cuda(self, settings: AdamwSettings, tensors: AdamwTensors, random: AdamwRandoms, stream: int) -> None:
         """Launches the updates on `stream` (a cudaStream_t) of the current device; all pointers are to its memory."""
         run = self._c.reserve_adamw_cuda
         run.argtypes = [*_ADAMW, ctypes.c_void_p]

@@ -6,10 +6,12 @@
 namespace reserve {
 namespace {
 
-// Numbers [begin, end), whose indices in the whole tensor begin with `index` and have the same upper 32 bits.
+// Numbers [begin, end), whose indices in the whole tensor begin with `index` and have the same upper 32 bits. Not inlined:
+// registers are then allocated for one loop, with fewer spills.
 template <typename Moment, bool has_start>
-void update(const reserve_adamw_settings& settings, const reserve_adamw_tensor& tensor, [[maybe_unused]] RandomKey key,
-            [[maybe_unused]] uint32_t index, int64_t begin, int64_t end) {
+__attribute__((noinline)) void update(const reserve_adamw_settings& settings, const reserve_adamw_tensor& tensor,
+                                      [[maybe_unused]] RandomKey key, [[maybe_unused]] uint32_t index, int64_t begin,
+                                      int64_t end) {
   const reserve_adamw_settings s = settings;
   float* __restrict weight = tensor.weight;
   const float* __restrict gradient = tensor.gradient;

@@ -27,13 +27,14 @@ RESERVE_HD RandomKey random_key(const reserve_adamw_random& random, uint64_t ind
   return {static_cast<uint32_t>(random.key), static_cast<uint32_t>(random.key >> 32) + upper * 0x9e3779b9u};
 }
 
-// 32 random bits for the number of that index (its lower 32 bits): the finaliser "lowbias32" of C. Wellons' hash function
-// prospector, keyed before each of its multiplications.
+// 32 random bits for the number of that index (its lower 32 bits): the hash "triple32" of C. Wellons' hash function
+// prospector, keyed before its first and its second round. "lowbias32", with one round less, leaves bits correlated.
 RESERVE_HD uint32_t random_bits(RandomKey key, uint32_t index) {
   uint32_t x = index ^ key.low;
-  x = (x ^ x >> 16) * 0x7feb352du;
-  x = ((x ^ x >> 15) + key.high) * 0x846ca68bu;
-  return x ^ x >> 16;
+  x = (x ^ x >> 17) * 0xed5ad4bbu;
+  x = ((x ^ x >> 11) + key.high) * 0xac4c1b51u;
+  x = (x ^ x >> 15) * 0x31848babu;
+  return x ^ x >> 14;
 }
 
 // m rounded to one of its two bfloat16 neighbours, up in magnitude with the probability (m - lower) / (upper - lower):
@@ -72,8 +73,8 @@ RESERVE_HD uint16_t round_second_moment(float v, uint32_t random) {
   const bool above = beyond >= to_raised;
   const uint32_t gap = above ? 0x10000u - to_raised : to_raised;
   const uint32_t offset = above ? beyond - to_raised : beyond;
-  // Up where x exceeds r (1 - gap / (3 cube) (1 - r)), times the gap; r = random / 2^16. The last factor is 2^24 / (3 *
-  // significand / 2^14) by a line.
+  // Up where x exceeds r (1 - gap / (3 cube) (1 - r)), times the gap; r = random / 2^16. The last factor is a line close to
+  // 2^38 / (3 significand).
   const uint32_t threshold = random * gap >> 16;
   const uint32_t bend = (threshold * (gap - threshold) >> 14) * (14600u - (significand >> 11)) >> 24;
   const uint32_t steps = (above ? 1u : 0u) + (offset > threshold - bend ? 1u : 0u);  // up from the bfloat16 number below

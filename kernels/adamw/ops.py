@@ -26,6 +26,8 @@ def adamw_(
     firsts: list[int],
     backend: str,
 ) -> None:
+    if keys and weights[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("BF16AdamW: a CUDA graph would repeat the random bits of stochastic rounding; step outside")
     settings = Settings(learning_rate, beta1, beta2, eps, weight_decay, m_scale, v_scale)
     BACKENDS[backend].step(weights, gradients, m, v, starts, settings, keys, firsts)
 

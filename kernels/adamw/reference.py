@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -104,10 +104,7 @@ def _update(
     most = LARGEST_GRADIENT[v.dtype]
     g = torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0).clamp_(-most, most)
     new_m = m.to(w.dtype, copy=True).mul_(s.beta1).add_(g, alpha=1 - s.beta1)
-    if v.dtype != torch.bfloat16:
-        new_v = v.clone()
-    else:
-        new_v = _read_cube(v) if random is None else decode_second_moment(v)
+    new_v = v.clone() if v.dtype != torch.bfloat16 else _read_cube(v) if random is None else decode_second_moment(v)
     new_v.mul_(s.beta2).addcmul_(g, g, value=1 - s.beta2)
     if random is not None:
         bits = random_bits(*random, w)

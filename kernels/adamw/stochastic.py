@@ -14,16 +14,17 @@ GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: an odd number without structure."""
 
 TINY_BELOW = 2.0**-42
-"""Second moments below it have subnormal cubes. They are stored as themselves to 3 bits, in the patterns of bfloat16's
-subnormal numbers: pattern j = 2 * mantissa + sign, from 2 to 255, is the float32 whose upper 12 bits are TINY_BASE + j."""
+"""Second moments below it have subnormal cubes. They are stored as themselves to 3 bits, in the patterns of subnormal
+numbers: pattern j = 2 * mantissa + sign, from 2 to 255, is the float32 whose upper 12 bits are TINY_BASE + j."""
 TINY_BASE = 424
 LEAST_TINY = 1.25 * 2.0**-74
 """The value of pattern 2. Patterns 0 and 1 are zero."""
 
 
 def tensor_key(seed: int, step: int, place: int) -> int:
-    """The key of a tensor's random bits, 64 bits: of the seed, its step, and its place among the parameters."""
-    return _mixed(_mixed(_mixed(seed) + step) + place)
+    """The key of a tensor's random bits, an int64: of the seed, its step, and its place among the parameters."""
+    key = _mixed(_mixed(_mixed(seed) + step) + place)
+    return key - (1 << 64) if key >> 63 else key
 
 
 def _mixed(x: int) -> int:
@@ -37,15 +38,16 @@ def _mixed(x: int) -> int:
 def random_bits(key: int, first: int, like: torch.Tensor) -> torch.Tensor:
     """32 random bits for each element of `like`, the elements `first`, `first` + 1, … of a tensor: int64 of its shape.
 
-    The finaliser "lowbias32" of C. Wellons' hash function prospector, keyed before each of its multiplications.
+    The hash "triple32" of C. Wellons' hash function prospector, keyed before its first and its second round.
     """
     offset = torch.arange(like.numel(), device=like.device).view(like.shape) + (first & WORD)
     upper = (offset >> 32) + (first >> 32)
     x = (offset & WORD) ^ (key & WORD)
-    x = (x ^ x >> 16) * 0x7FEB352D & WORD
-    x = (x ^ x >> 15) + (key >> 32) + upper * (GOLDEN >> 32) & WORD
-    x = x * 0x846CA68B & WORD
-    return x ^ x >> 16
+    x = (x ^ x >> 17) * 0xED5AD4BB & WORD
+    x = (x ^ x >> 11) + (key >> 32) + upper * (GOLDEN >> 32) & WORD
+    x = x * 0xAC4C1B51 & WORD
+    x = (x ^ x >> 15) * 0x31848BAB & WORD
+    return x ^ x >> 14
 
 
 def _bits(x: torch.Tensor) -> torch.Tensor:
@@ -66,8 +68,8 @@ def round_first_moment(m: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
 def round_second_moment(v: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
     """float32 v >= 0 -> bfloat16: a neighbour that can be stored, so that the mean over `random`, 16 bits, is v.
 
-    Up with the probability x (1 + (upper - cube) / (3 cube)), where x is the cube's place between its neighbours, from 0
-    to 1. The second term is there because the root is concave. What is left is off by 6e-8 of v at most.
+    Up with the probability x (1 + (upper - cube) / (3 cube)), where x is the cube's place between its neighbours, from
+    0 to 1. The second term is there because the root is concave. The mean is then within 6e-8 of v.
     """
     clamped = v.clamp(min=TINY_BELOW)
     cube = _bits(clamped * clamped * clamped)
@@ -78,8 +80,8 @@ def round_second_moment(v: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
     above = beyond >= to_raised
     gap = torch.where(above, 0x10000 - to_raised, to_raised)
     offset = torch.where(above, beyond - to_raised, beyond)
-    # Up where x exceeds r (1 - gap / (3 cube) (1 - r)), times the gap; r = random / 2^16. The last factor is 2^24 / (3 *
-    # significand / 2^14) by a line.
+    # Up where x exceeds r (1 - gap / (3 cube) (1 - r)), times the gap; r = random / 2^16. The last factor is a line
+    # close to 2^38 / (3 significand).
     threshold = random * gap >> 16
     bend = (threshold * (gap - threshold) >> 14) * (14600 - (significand >> 11)) >> 24
     steps = above.long() + (offset > threshold - bend).long()

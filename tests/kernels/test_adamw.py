@@ -306,20 +306,21 @@ def test_auto_is_native_and_both_agree_with_the_reference(w, gradients) -> None:
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("with_start", [False, True])
-def test_opcheck_of_the_step(backend, with_start) -> None:
+@pytest.mark.parametrize(("keys", "firsts"), [([], []), ([-(2**63), 7], [0, 2**62])], ids=["nearest", "stochastic"])
+def test_opcheck_of_the_step(backend, with_start, keys, firsts) -> None:
     if backend == "native" and native.cpu_unavailable():
         pytest.skip(str(native.cpu_unavailable()))
     tensors = draw([5, 300], with_start=with_start)
     for gradient in tensors.gradients:
         gradient.nan_to_num_(0.0, 0.0, 0.0)
-    torch.library.opcheck(torch.ops.reserve_kernels.adamw_, (*tensors.lists(), *PLAIN, backend))
+    torch.library.opcheck(torch.ops.reserve_kernels.adamw_, (*tensors.lists(), *PLAIN, keys, firsts, backend))
 
 
 def test_the_step_compiles_without_a_break() -> None:
     plain, compiled = draw([5, 300]), draw([5, 300])
 
     def step(weights, gradients, m, v):
-        torch.ops.reserve_kernels.adamw_(weights, gradients, m, v, [], *PLAIN, "reference")
+        torch.ops.reserve_kernels.adamw_(weights, gradients, m, v, [], *PLAIN, [], [], "reference")
         return [weight * 2 for weight in weights]
 
     expected = step(*plain.lists()[:4])

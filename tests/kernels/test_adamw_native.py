@@ -23,13 +23,13 @@ def runner(name: str, threads: int = 1):
         execute = library.adamw_emulated
     elif library.has_isa(name):
 
-        def execute(settings, tensors):
-            library.adamw_cpu(settings, tensors, threads, name)
+        def execute(settings, tensors, random):
+            library.adamw_cpu(settings, tensors, random, threads, name)
     else:
         pytest.skip(f"this processor has no {name}")
 
-    def run(tensors: Tensors, settings):
-        adamw_native_(*tensors.lists(), settings, execute)
+    def run(tensors: Tensors, settings, keys=(), firsts=()):
+        adamw_native_(*tensors.lists(), settings, keys, firsts, execute)
 
     return run
 
@@ -178,7 +178,7 @@ def test_tensors_that_c_cannot_use_are_rejected(function, spoil):
     settings = AdamwSettings(moments_dtype=native.FLOAT32)
     tensors = (AdamwTensor * 1)(AdamwTensor(*(x.data_ptr() for x in kept), None, 4))
     run = getattr(native.library(), function)
-    arguments = (settings, tensors, *([1] if function == "adamw_cpu" else []))
+    arguments = (settings, tensors, None, *([1] if function == "adamw_cpu" else []))
     run(*arguments)
     spoil(settings, tensors)
     with pytest.raises(ValueError, match=f"{function}: invalid argument"):
@@ -187,7 +187,7 @@ def test_tensors_that_c_cannot_use_are_rejected(function, spoil):
 
 def test_fewer_threads_than_one_are_refused():
     with pytest.raises(ValueError, match="adamw_cpu: invalid argument"):
-        native.library().adamw_cpu(AdamwSettings(moments_dtype=native.FLOAT32), (AdamwTensor * 0)(), 0)
+        native.library().adamw_cpu(AdamwSettings(moments_dtype=native.FLOAT32), (AdamwTensor * 0)(), None, 0)
 
 
 def test_a_tensor_of_more_blocks_than_a_grid_has_is_refused():
@@ -195,7 +195,7 @@ def test_a_tensor_of_more_blocks_than_a_grid_has_is_refused():
     address = ctypes.addressof(one)
     tensors = (AdamwTensor * 1)(AdamwTensor(address, address, address, address, None, 2**43))
     with pytest.raises(RuntimeError, match="adamw_emulated: not supported"):
-        native.library().adamw_emulated(AdamwSettings(moments_dtype=native.FLOAT32), tensors)
+        native.library().adamw_emulated(AdamwSettings(moments_dtype=native.FLOAT32), tensors, None)
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)

@@ -89,8 +89,8 @@ def test_no_drift_at_any_betas(beta1: float, beta2: float, kind: str) -> None:
 
 @pytest.mark.parametrize("scale", [1e-8, 3e-7])
 def test_tiny_constant_gradients(scale: float) -> None:
-    """Their cubes are subnormal: v is stored to 3 bits, and still moves."""
-    check(run((0.9, 0.999), "constant", scale, steps=4000), spread=0.04)
+    """Their cubes are subnormal: v is stored to 3 bits, and moves between two values up to an eighth apart."""
+    check(run((0.9, 0.999), "constant", scale, steps=4000), spread=0.04, bias=0.03)
 
 
 @pytest.mark.slow

@@ -120,38 +120,42 @@ class BF16AdamW(torch.optim.Optimizer):
         places = itertools.count()
         for group in self.param_groups:
             check_options(group)
-            stochastic = is_stochastic(group)
+            dtypes, seed = state_dtypes(group), int(group["seed"])
+            stochastic, correct = is_stochastic(group), group["bias_correction"]
             # One call updates the parameters of one device, contiguity and step count for bias correction.
-            together = defaultdict(list)
+            together: dict[Any, _Updates] = defaultdict(lambda: _Updates([], [], []))
             for parameter, place in zip(group["params"], places, strict=False):
                 if parameter.grad is None:
                     continue
-                tensors, step = self._prepare(parameter, group)
+                tensors = self._prepare(parameter, dtypes)
                 contiguous = all(tensor.is_contiguous() for tensor in (tensors[0], *tensors[2:]))
-                key = tensor_key(int(group["seed"]), step, place) if stochastic else None
-                update = _Update(tensors, key, first_element(parameter) if stochastic else 0)
-                together[parameter.device, contiguous, step if group["bias_correction"] else 0].append(update)
+                step = int(self.state[parameter]["step"]) if stochastic or correct else 0
+                updates = together[parameter.device, contiguous, step if correct else 0]
+                updates.tensors.append(tensors)
+                if stochastic:
+                    updates.keys.append(tensor_key(seed, step, place))
+                    updates.firsts.append(first_element(parameter))
             for (device, contiguous, count), updates in together.items():
                 self._update(updates, group, self._choose(device, contiguous, MOMENTS[group["moments"]]), count)
         return loss
 
-    def _prepare(self, w: torch.Tensor, group: dict[str, Any]) -> tuple[list[torch.Tensor], int]:
-        """Makes the state at the first step and counts the step.
+    def _prepare(self, w: torch.Tensor, dtypes: dict[str, torch.dtype]) -> list[torch.Tensor]:
+        """Makes the state, of `dtypes`, at the first step and counts the step.
 
-        Returns this process's part of the parameter, its gradient, moments and start, and the number of the step.
+        Returns this process's part of the parameter, its gradient, moments and start.
         """
         g = w.grad
         assert g is not None
         if g.is_sparse:
             raise TypeError(f"{OP} takes no sparse gradients; got one for a parameter of shape {tuple(w.shape)}")
-        state, dtypes = self.state[w], state_dtypes(group)
+        state = self.state[w]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.int64)
             for name in ("m", "v"):
                 state[name] = torch.zeros_like(w, dtype=dtypes[name])
             if "start" in dtypes:
                 state["start"] = w.detach().bfloat16()
-        elif state.keys() != {"step", *dtypes}:
+        elif len(state) != 1 + len(dtypes) or not state.keys() > dtypes.keys():
             raise ValueError(
                 f"{OP}: the state of a parameter of shape {tuple(w.shape)} holds {sorted(state)}; its group keeps "
                 f"{sorted({'step', *dtypes})}: decay_to_start cannot change after the first step"
@@ -159,7 +163,7 @@ class BF16AdamW(torch.optim.Optimizer):
         tensors = local_tensors([w, g, *(state[name] for name in dtypes)])
         _check_update(tensors, dtypes)
         state["step"] += 1
-        return tensors, int(state["step"])
+        return tensors
 
     def _choose(self, device: torch.device, contiguous: bool, moments: torch.dtype) -> str:
         def refuse(backend: AdamwBackend) -> str | None:
@@ -167,11 +171,9 @@ class BF16AdamW(torch.optim.Optimizer):
 
         return BACKENDS.choose(self.backend, device, moments, refuse).name
 
-    def _update(self, updates: list[_Update], group: dict[str, Any], backend: str, count: int) -> None:
-        lists = zip(*(update.tensors for update in updates), strict=True)
-        weights, gradients, m, v, *starts = (list(tensors) for tensors in lists)
+    def _update(self, updates: _Updates, group: dict[str, Any], backend: str, count: int) -> None:
+        weights, gradients, m, v, *starts = (list(tensors) for tensors in zip(*updates.tensors, strict=True))
         beta1, beta2 = group["betas"]
-        keys = [update.key for update in updates if update.key is not None]
         adamw_(
             weights,
             gradients,
@@ -185,8 +187,8 @@ class BF16AdamW(torch.optim.Optimizer):
             float(group["weight_decay"]),
             1 / (1 - beta1**count) if count else 1.0,
             1 / (1 - beta2**count) if count else 1.0,
-            keys,
-            [update.first for update in updates] if keys else [],
+            updates.keys,
+            updates.firsts,
             backend,
         )
 
@@ -215,12 +217,13 @@ class BF16AdamW(torch.optim.Optimizer):
                         state[name] = state[name].to(dtype)
 
 
-class _Update(NamedTuple):
-    """This process's tensors of a parameter, the key of its random bits, if any, and the index of its first element."""
+class _Updates(NamedTuple):
+    """Parameters that one call updates: this process's tensors of each and, for stochastic rounding, the key of its
+    random bits and the index of its first element."""
 
-    tensors: list[torch.Tensor]
-    key: int | None
-    first: int
+    tensors: list[list[torch.Tensor]]
+    keys: list[int]
+    firsts: list[int]
 
 
 def _check_update(tensors: list[torch.Tensor], dtypes: dict[str, torch.dtype]) -> None:

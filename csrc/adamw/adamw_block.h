@@ -11,8 +11,8 @@ constexpr int adamw_threads = 256;
 constexpr int adamw_quads = 2;  // quadruples of numbers that a thread updates
 constexpr int64_t adamw_chunk = int64_t{4} * adamw_quads * adamw_threads;
 
-// The tensors of a launch: as many as fit into a kernel's arguments, which are at most 4 KiB on devices and compilers of all
-// ages.
+// The tensors of a launch: as many as fit into a kernel's arguments, which are at most 4 KiB on devices and compilers of
+// all ages.
 template <typename Moment>
 struct AdamwLaunch {
   static constexpr int most = 72;

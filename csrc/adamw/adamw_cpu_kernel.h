@@ -6,8 +6,8 @@
 namespace reserve {
 namespace {
 
-// Numbers [begin, end), whose indices in the whole tensor begin with `index` and have the same upper 32 bits. Not inlined:
-// registers are then allocated for one loop, with fewer spills.
+// Numbers [begin, end), whose indices in the whole tensor begin with `index` and have the same upper 32 bits. Not
+// inlined: registers are then allocated for one loop, with fewer spills.
 template <typename Moment, bool has_start>
 __attribute__((noinline)) void update(const reserve_adamw_settings& settings, const reserve_adamw_tensor& tensor,
                                       [[maybe_unused]] RandomKey key, [[maybe_unused]] uint32_t index, int64_t begin,
@@ -33,8 +33,8 @@ void update_stochastic(const reserve_adamw_settings& settings, const reserve_ada
     const uint64_t index = random.first + static_cast<uint64_t>(begin);
     const int64_t left = (int64_t{1} << 32) - static_cast<uint32_t>(index);  // with the same upper bits
     const int64_t stop = end - begin < left ? end : begin + left;
-    update<StochasticBfloat16, has_start>(settings, tensor, random_key(random, index), static_cast<uint32_t>(index), begin,
-                                          stop);
+    const RandomKey key = random_key(random, index);
+    update<StochasticBfloat16, has_start>(settings, tensor, key, static_cast<uint32_t>(index), begin, stop);
     begin = stop;
   }
 }

@@ -46,8 +46,8 @@ RESERVE_HD uint16_t round_first_moment(float m, uint32_t random) {
 }
 
 // Where cubes would be subnormal, stored patterns of a zero exponent hold v itself to 3 bits, 8 steps an octave: pattern
-// j = 2 * mantissa + sign, from 2 to 255, is the float whose upper 12 bits are tiny_base + j. 256 would be 2^-42, whose cube
-// is the smallest normal one.
+// j = 2 * mantissa + sign, from 2 to 255, is the float whose upper 12 bits are tiny_base + j. 256 would be 2^-42, whose
+// cube is the smallest normal one.
 constexpr float tiny_below = 0x1p-42f;
 constexpr uint32_t tiny_base = 424;
 constexpr float least_tiny = 0x1.4p-74f;  // j = 2
@@ -61,8 +61,8 @@ RESERVE_HD uint16_t round_tiny_second_moment(float v, uint32_t random) {
 }
 
 // v >= 0 rounded to one of the two neighbours that can be stored, up with a probability that leaves the mean at v (to
-// 6e-8 of v): x (1 + (upper - cube) / (3 cube)) where x is the cube's place between the neighbours, from 0 to 1. The second
-// term is there because the root is concave. `random` has 16 bits. Stored values stay.
+// 6e-8 of v): x (1 + (upper - cube) / (3 cube)) where x is the cube's place between the neighbours, from 0 to 1. The
+// second term is there because the root is concave. `random` has 16 bits. Stored values stay.
 RESERVE_HD uint16_t round_second_moment(float v, uint32_t random) {
   const float clamped = v < tiny_below ? tiny_below : v;
   const uint32_t cube = bits_of(clamped * clamped * clamped);
@@ -73,8 +73,8 @@ RESERVE_HD uint16_t round_second_moment(float v, uint32_t random) {
   const bool above = beyond >= to_raised;
   const uint32_t gap = above ? 0x10000u - to_raised : to_raised;
   const uint32_t offset = above ? beyond - to_raised : beyond;
-  // Up where x exceeds r (1 - gap / (3 cube) (1 - r)), times the gap; r = random / 2^16. The last factor is a line close to
-  // 2^38 / (3 significand).
+  // Up where x exceeds r (1 - gap / (3 cube) (1 - r)), times the gap; r = random / 2^16. The last factor is a line close
+  // to 2^38 / (3 significand).
   const uint32_t threshold = random * gap >> 16;
   const uint32_t bend = (threshold * (gap - threshold) >> 14) * (14600u - (significand >> 11)) >> 24;
   const uint32_t steps = (above ? 1u : 0u) + (offset > threshold - bend ? 1u : 0u);  // up from the bfloat16 number below

@@ -139,8 +139,8 @@ typedef struct {
 // rounded to the nearest value; it must be null for float moments.
 RESERVE_API int32_t reserve_adamw_cpu(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
                                       const reserve_adamw_random* random, int64_t count, int32_t threads, int32_t isa);
-// Launches the same on `stream` of the current CUDA device and does not wait. `tensors` and `random` are arrays of the host;
-// the pointers in `tensors` are to memory of the device. Only in libraries with CUDA code.
+// Launches the same on `stream` of the current CUDA device and does not wait. `tensors` and `random` are arrays of the
+// host; the pointers in `tensors` are to memory of the device. Only in libraries with CUDA code.
 RESERVE_API int32_t reserve_adamw_cuda(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
                                        const reserve_adamw_random* random, int64_t count, void* stream);
 // Runs the block code of reserve_adamw_cuda thread by thread on the CPU, with pointers to CPU memory.

@@ -75,6 +75,8 @@ class DataConfig:
                 "data.random_scale_min must be above 0 and at most data.random_scale_max; got "
                 f"{self.random_scale_min} and {self.random_scale_max}"
             )
+        if not all(language.strip() for language in self.languages):
+            raise ValueError(f"data.languages must hold codes or names of languages; got {list(self.languages)}")
         if self.num_segments % self.num_segment_groups:
             raise ValueError(
                 f"data.num_segments must be a multiple of data.num_segment_groups; got {self.num_segments} and "

@@ -45,41 +45,42 @@ RESERVE_HD uint16_t round_first_moment(float m, uint32_t random) {
   return static_cast<uint16_t>((is_nan ? bits | 0x400000u : bits + random) >> 16);
 }
 
-// Where cubes would be subnormal, stored patterns of a zero exponent hold v itself to 3 bits, 8 steps an octave: pattern
-// j = 2 * mantissa + sign, from 2 to 255, is the float whose upper 12 bits are tiny_base + j. 256 would be 2^-42, whose
-// cube is the smallest normal one.
+// The code of a stored second moment, 2 * magnitude + sign of its pattern, rises with its value. Where cubes would be
+// subnormal, from 2 to 255, codes stand for v itself to 3 bits, 8 steps an octave: the float whose upper 12 bits are
+// tiny_base + code. Code 256 is 2^-42, whose cube is the smallest normal one.
 constexpr float tiny_below = 0x1p-42f;
-constexpr uint32_t tiny_base = 424;
-constexpr float least_tiny = 0x1.4p-74f;  // j = 2
+constexpr int32_t tiny_base = 424;
+constexpr float least_tiny = 0x1.4p-74f;  // code 2
 
-RESERVE_HD uint16_t round_tiny_second_moment(float v, uint32_t random) {
-  const uint32_t between = ((bits_of(v) + (random << 4) + 8u) >> 20) - tiny_base;
+RESERVE_HD int32_t round_tiny_second_moment(float v, int32_t random) {
+  const uint32_t between = (bits_of(v) + static_cast<uint32_t>(random << 4) + 8u) >> 20;
   // Below the least one v is rounded to it or to 0.
-  const uint32_t least = static_cast<float>(random) < v * (65536.0f / least_tiny) ? 2u : 0u;
-  const uint32_t j = v < least_tiny ? least : between;
-  return static_cast<uint16_t>(j >> 1 | (j & 1u) << 15);
+  const int32_t least = static_cast<float>(random) < v * (65536.0f / least_tiny) ? 2 : 0;
+  return v < least_tiny ? least : static_cast<int32_t>(between) - tiny_base;
 }
 
 // v >= 0 rounded to one of the two neighbours that can be stored, up with a probability that leaves the mean at v (to
-// 6e-8 of v): x (1 + (upper - cube) / (3 cube)) where x is the cube's place between the neighbours, from 0 to 1. The
+// 6e-8 of v): x (1 + (upper - cube) / (3 cube)) where x is the cube's position between the neighbours, from 0 to 1. The
 // second term is there because the root is concave. `random` has 16 bits. Stored values stay.
-RESERVE_HD uint16_t round_second_moment(float v, uint32_t random) {
+//
+// Integers are signed where they fit: vectors compare them at once.
+RESERVE_HD uint16_t round_second_moment(float v, int32_t random) {
   const float clamped = v < tiny_below ? tiny_below : v;
-  const uint32_t cube = bits_of(clamped * clamped * clamped);
+  const int32_t cube = static_cast<int32_t>(bits_of(clamped * clamped * clamped));
   // Distances in units of the cube's last place, of which a bfloat16 number has 2^16 to the next.
-  const uint32_t significand = (cube & 0x7fffffu) | 0x800000u;
-  const uint32_t to_raised = (significand & 0xff0000u) >> 9;
-  const uint32_t beyond = cube & 0xffffu;
+  const int32_t significand = (cube & 0x7fffff) | 0x800000;
+  const int32_t to_raised = (significand & 0xff0000) >> 9;
+  const int32_t beyond = cube & 0xffff;
   const bool above = beyond >= to_raised;
-  const uint32_t gap = above ? 0x10000u - to_raised : to_raised;
-  const uint32_t offset = above ? beyond - to_raised : beyond;
+  const int32_t gap = above ? 0x10000 - to_raised : to_raised;
+  const int32_t offset = above ? beyond - to_raised : beyond;
   // Up where x exceeds r (1 - gap / (3 cube) (1 - r)), times the gap; r = random / 2^16. The last factor is a line close
   // to 2^38 / (3 significand).
-  const uint32_t threshold = random * gap >> 16;
-  const uint32_t bend = (threshold * (gap - threshold) >> 14) * (14600u - (significand >> 11)) >> 24;
-  const uint32_t steps = (above ? 1u : 0u) + (offset > threshold - bend ? 1u : 0u);  // up from the bfloat16 number below
-  const uint32_t stored = (cube >> 16) + (steps >> 1) + ((steps & 1u) << 15);
-  return static_cast<uint16_t>(v < tiny_below ? round_tiny_second_moment(v, random) : stored);
+  const int32_t threshold = static_cast<int32_t>(static_cast<uint32_t>(random) * static_cast<uint32_t>(gap) >> 16);
+  const int32_t bend = (threshold * (gap - threshold) >> 14) * (14600 - (significand >> 11)) >> 24;
+  const int32_t normal = 2 * (cube >> 16) + (above ? 1 : 0) + (offset > threshold - bend ? 1 : 0);
+  const int32_t code = v < tiny_below ? round_tiny_second_moment(v, random) : normal;
+  return static_cast<uint16_t>(code >> 1 | (code & 1) << 15);
 }
 
 RESERVE_HD float read_first(StochasticBfloat16 m) { return from_bfloat16(m.bits); }
@@ -87,16 +88,16 @@ RESERVE_HD float read_first(StochasticBfloat16 m) { return from_bfloat16(m.bits)
 RESERVE_HD float read_second(StochasticBfloat16 v) {
   const uint32_t bits = static_cast<uint32_t>(v.bits) << 16;
   const uint32_t magnitude = bits & 0x7fffffffu;
-  const uint32_t j = magnitude >> 15 | bits >> 31;
-  const bool tiny = j < 256;
+  const int32_t code = static_cast<int32_t>(magnitude >> 15 | bits >> 31);
+  const bool tiny = code < 256;
   // Not of a subnormal number, with which processors are slow.
   const float root = cube_root((tiny ? 1.0f : float_of(magnitude)) * (bits >> 31 != 0 ? precision_bit : 1.0f));
-  return tiny ? (j < 2 ? 0.0f : float_of((tiny_base + j) << 20)) : root;
+  return tiny ? (code < 2 ? 0.0f : float_of(static_cast<uint32_t>(tiny_base + code) << 20)) : root;
 }
 
 RESERVE_HD void write_moments(StochasticBfloat16* m_at, float m, StochasticBfloat16* v_at, float v, uint32_t random) {
   m_at->bits = round_first_moment(m, random >> 16);
-  v_at->bits = round_second_moment(v, random & 0xffffu);
+  v_at->bits = round_second_moment(v, static_cast<int32_t>(random & 0xffffu));
 }
 
 }  // namespace reserve

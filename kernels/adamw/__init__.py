@@ -41,14 +41,15 @@ class BF16AdamW(torch.optim.Optimizer):
     Args:
         params: float32 parameters, FSDP2's sharded ones too, or groups of them. All options but `backend` live in
             `param_groups`: they may differ between groups and change between steps, except `moments` and
-            `decay_to_start`, which say what the state holds. Groups may hold other entries, which are left alone.
+            `decay_to_start`, which say what the state holds. Other entries of a group are left alone, but those of
+            torch.optim.AdamW that would change a step, such as `maximize`, are refused.
         lr, betas, eps, weight_decay: as in Adam; eps, a normal float32 number, is added outside the root. Python or
             NumPy numbers, not tensors, also where you or a scheduler change them in `param_groups`.
         moments: "bfloat16" or "float32".
         bias_correction: divide the moments by 1 - beta^step, as Adam does; the released models do so in finetuning.
         decay_to_start: decay toward the weights of the first step, stored in bfloat16, instead of toward 0.
         rounding: how bfloat16 moments are rounded. "nearest" is what the released training did. It loses changes that
-            are smaller than half the distance to the next stored value: v drifts at beta2 >= 0.99, m at beta1 > 0.9,
+            are smaller than half the distance to the next stored value: v drifts at beta2 >= 0.99, m at beta1 >= 0.9,
             and v below 2^-42 (gradients below 5e-7) becomes 0. "stochastic" keeps the mean at any beta. "auto" is
             "nearest" for the released betas, (0.9, 0.98), else "stochastic".
         seed: of the random bits of stochastic rounding, from 0 to 2^64 - 1. They are a function of the seed, the

@@ -73,11 +73,12 @@ def state_dtypes(group: dict[str, Any]) -> dict[str, torch.dtype]:
 def is_stochastic(group: dict[str, Any]) -> bool:
     """Whether moments of `group` are rounded stochastically: bfloat16 ones, unless the group asks for the nearest value
     or has the released betas (as float32 numbers, as the step uses them) and does not ask."""
+    rounding: str = group["rounding"]
     if group["moments"] != "bfloat16":
         return False
-    if group["rounding"] == "auto":
+    if rounding == "auto":
         return any(
             ctypes.c_float(beta).value != ctypes.c_float(released).value
             for beta, released in zip(group["betas"], RELEASED_BETAS, strict=True)
         )
-    return bool(group["rounding"] == "stochastic")
+    return rounding == "stochastic"

@@ -14,11 +14,12 @@ GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: an odd number without structure."""
 
 TINY_BELOW = 2.0**-42
-"""Second moments below it have subnormal cubes. They are stored as themselves to 3 bits, in the patterns of subnormal
-numbers: pattern j = 2 * mantissa + sign, from 2 to 255, is the float32 whose upper 12 bits are TINY_BASE + j."""
+"""Second moments below it have subnormal cubes, and are stored as themselves to 3 bits in the patterns of subnormal
+numbers. The code of a pattern, 2 * magnitude + sign, rises with its value: codes from 2 to 255 stand for the float32
+whose upper 12 bits are TINY_BASE + code."""
 TINY_BASE = 424
 LEAST_TINY = 1.25 * 2.0**-74
-"""The value of pattern 2. Patterns 0 and 1 are zero."""
+"""The value of code 2. Codes 0 and 1 are zero."""
 
 
 def tensor_key(seed: int, step: int, place: int) -> int:
@@ -68,8 +69,8 @@ def round_first_moment(m: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
 def round_second_moment(v: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
     """float32 v >= 0 -> bfloat16: a neighbour that can be stored, so that the mean over `random`, 16 bits, is v.
 
-    Up with the probability x (1 + (upper - cube) / (3 cube)), where x is the cube's place between its neighbours, from
-    0 to 1. The second term is there because the root is concave. The mean is then within 6e-8 of v.
+    Up with the probability x (1 + (upper - cube) / (3 cube)), where x is the cube's position between them, from 0 to
+    1. The second term is there because the root is concave. The mean is then within 6e-8 of v.
     """
     clamped = v.clamp(min=TINY_BELOW)
     cube = _bits(clamped * clamped * clamped)
@@ -84,22 +85,21 @@ def round_second_moment(v: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
     # close to 2^38 / (3 significand).
     threshold = random * gap >> 16
     bend = (threshold * (gap - threshold) >> 14) * (14600 - (significand >> 11)) >> 24
-    steps = above.long() + (offset > threshold - bend).long()
-    stored = (cube >> 16) + (steps >> 1) | (steps & 1) << 15
-    return _float32(torch.where(v < TINY_BELOW, _round_tiny(v, random), stored) << 16).bfloat16()
+    normal = 2 * (cube >> 16) + above + (offset > threshold - bend)
+    code = torch.where(v < TINY_BELOW, _round_tiny(v, random), normal)
+    return _float32((code >> 1 | (code & 1) << 15) << 16).bfloat16()
 
 
 def _round_tiny(v: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-    """The pattern of a v below `TINY_BELOW`."""
+    """The code of a v below `TINY_BELOW`."""
     between = (_bits(v) + (random << 4) + 8 >> 20) - TINY_BASE
     # Below the least one v is rounded to it or to 0.
     least = torch.where(random.float() < v * (65536 / LEAST_TINY), 2, 0)
-    j = torch.where(v < LEAST_TINY, least, between)
-    return j >> 1 | (j & 1) << 15
+    return torch.where(v < LEAST_TINY, least, between)
 
 
 def read_tiny(stored: torch.Tensor) -> torch.Tensor:
     """bfloat16 of a zero exponent -> the second moment that `round_second_moment` stored, float32."""
     bits = _bits(stored.float())
-    j = (bits & 0x7FFFFFFF) >> 15 | bits >> 31
-    return torch.where(j < 2, 0.0, _float32(TINY_BASE + j << 20))
+    code = (bits & 0x7FFFFFFF) >> 15 | bits >> 31
+    return torch.where(code < 2, 0.0, _float32(TINY_BASE + code << 20))

@@ -221,7 +221,8 @@ class OptimizerConfig:
     eps: float = 1e-6
     """Added to the root of the second moment."""
     use_bfloat16_adam: bool = True
-    """Keep the moments in bfloat16, as the reference does, rather than in float32."""
+    """Keep the moments in bfloat16, as the reference does, rather than in float32. With betas other than the
+    reference's they are rounded stochastically."""
     do_bias_correction: bool = False
     """Divide the moments by 1 - beta^step, as Adam does; the reference does not."""
     max_grad_norm: float = 0.0

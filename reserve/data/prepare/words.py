@@ -11,7 +11,7 @@ from reserve.data.prepare.segments import centre
 from reserve.data.sources.discover import VideoSource
 from reserve.data.sources.labels import Labels
 from reserve.data.sources.tracks import audio_labels, rank_text_tracks, text_labels, track_name
-from reserve.data.sources.transcripts import load_embedded_transcript, load_transcript
+from reserve.data.sources.transcripts import load_embedded_transcript, read_transcript
 from reserve.data.types import Choice, PassedOver, Word
 from reserve.errors import BadInput
 
@@ -25,11 +25,11 @@ often wrong."""
 
 @dataclass(frozen=True, slots=True)
 class _Transcript:
-    """A transcript that could be used: its name, what is known about it, and how to read it."""
+    """A transcript that could be used: its name, what is known about it, and how to read its words and warnings."""
 
     name: str
     labels: Labels
-    load: Callable[[], list[Word]]
+    load: Callable[[], tuple[list[Word], list[str]]]
 
 
 def find_words(
@@ -44,7 +44,8 @@ def find_words(
     transcripts = _in_order(source, media, languages)
     for transcript in transcripts:
         try:
-            words, late = _words_inside(transcript.load(), duration, transcript.labels)
+            words, doubts = transcript.load()
+            words, late = _words_inside(words, duration, transcript.labels)
         except BadInput as error:
             refused.append(PassedOver(transcript.name, str(error)))
             continue
@@ -54,6 +55,7 @@ def find_words(
             transcript.name, track_name("audio", audio_track, audio), (*refused, *others, *source.passed_over)
         )
         warnings = [f"{other.name}: {other.reason}" for other in refused]
+        warnings += [f"{transcript.name}: {doubt}" for doubt in doubts]
         if late:
             warnings.append(f"{transcript.name}: {late}, and are left out")
         spoken, written = audio_labels(audio).language, transcript.labels.language
@@ -65,12 +67,14 @@ def find_words(
 
 def _in_order(source: VideoSource, media: Media, languages: Sequence[str]) -> Iterator[_Transcript]:
     for candidate in source.candidates:
-        yield _Transcript(candidate.path.name, candidate.labels, partial(load_transcript, candidate.path))
+        yield _Transcript(candidate.path.name, candidate.labels, partial(read_transcript, candidate.path))
     for track in rank_text_tracks(media.info.text, languages):
         header = media.info.text[track]
-        yield _Transcript(
-            track_name("text", track, header), text_labels(header), partial(load_embedded_transcript, media, track)
-        )
+        yield _Transcript(track_name("text", track, header), text_labels(header), partial(_embedded, media, track))
+
+
+def _embedded(media: Media, track: int) -> tuple[list[Word], list[str]]:
+    return load_embedded_transcript(media, track), []
 
 
 def _not_tried(labels: Labels) -> str:

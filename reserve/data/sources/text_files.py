@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from reserve.data.sources.encodings import DecodedText, decode_text
-from reserve.errors import BadInput
-from reserve.fs import check_regular_file
+from reserve.errors import BadInput, EnvironmentFailure
+from reserve.fs import check_regular_file, is_environment_failure
 
 MAX_TEXT_BYTES = 64 * 2**20
 """Largest transcript or metadata file in bytes. The word-timed captions of a day of speech take a quarter of it."""
@@ -26,6 +26,8 @@ def read_bounded_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
+        if is_environment_failure(error):
+            raise EnvironmentFailure(f"{path}: {error}") from error
         raise BadInput(f"cannot be read: {error.strerror}") from error
 
 

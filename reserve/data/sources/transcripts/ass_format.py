@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.sources.transcripts.limits import check_cues, check_lines
 from reserve.data.sources.transcripts.time_lines import parse_time
 from reserve.data.types import Cue, Word
@@ -34,7 +34,7 @@ def parse_ass(text: str) -> list[Word]:
     if any(event.effect == "fx" for event in dialogue):
         dialogue = [event for event in events if event.effect == "karaoke" or event in dialogue]
         dialogue = [event for event in dialogue if event.effect != "fx"]
-    return plain_cues_to_words(event.cue for event in dialogue)
+    return cues_to_words(event.cue for event in dialogue)
 
 
 def _events(lines: list[str]) -> list[_Event]:

@@ -28,7 +28,7 @@ _ALL_SOUND = re.compile(r"\s*\([^()]*\)\s*")
 _NOT_BREAK = re.compile(r"[^\n]")
 
 
-def plain_cues_to_words(cues: Iterable[Cue]) -> list[Word]:
+def cues_to_words(cues: Iterable[Cue]) -> list[Word]:
     """The words of cues, in order of time. See `captions_to_words`."""
     # Karaoke and shadows in ASS, and segments of HLS, repeat whole cues.
     unique = list(dict.fromkeys(cues))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.sources.transcripts.limits import check_cues, check_lines
 from reserve.data.sources.transcripts.markup import WORD_TIME, time_tag
 from reserve.data.sources.transcripts.time_lines import parse_time
@@ -42,7 +42,7 @@ def parse_lrc(text: str) -> list[Word]:
     starts.sort(key=lambda entry: entry[0])
     ends = [*(time for time, _ in starts[1:]), starts[-1][0]]
     # A positive offset shows the lyrics earlier.
-    return plain_cues_to_words(
+    return cues_to_words(
         Cue(time - offset, end - offset, (_shifted(line, offset),))
         for (time, line), end in zip(starts, ends, strict=True)
     )

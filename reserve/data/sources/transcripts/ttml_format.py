@@ -6,7 +6,7 @@ import html
 import re
 from typing import NamedTuple
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.sources.transcripts.limits import check_cues
 from reserve.data.sources.transcripts.markup import time_tag
 from reserve.data.sources.transcripts.xml_events import read_xml
@@ -25,7 +25,7 @@ def parse_ttml(text: str) -> list[Word]:
     read_xml(text, reader.start, reader.end, reader.data)
     if not reader.is_ttml:
         raise BadInput("not TTML: no element tt in it")
-    return plain_cues_to_words(reader.cues)
+    return cues_to_words(reader.cues)
 
 
 class _Element(NamedTuple):

@@ -6,7 +6,7 @@ import html
 import math
 from typing import Any
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.sources.transcripts.limits import check_cues
 from reserve.data.sources.transcripts.markup import decode_entities, time_tag
 from reserve.data.sources.transcripts.xml_events import read_xml
@@ -22,7 +22,7 @@ def parse_json3(value: Any) -> list[Word]:
     if not isinstance(events, list):
         raise BadInput('not json3: no list "events" in it')
     check_cues(len(events))
-    return plain_cues_to_words(cue for event in events if (cue := _json3_cue(event)) is not None)
+    return cues_to_words(cue for event in events if (cue := _json3_cue(event)) is not None)
 
 
 def _json3_cue(event: Any) -> Cue | None:
@@ -74,7 +74,7 @@ def parse_srv(text: str) -> list[Word]:
     read_xml(text, reader.start, reader.end, reader.data)
     if not reader.is_srv:
         raise BadInput("not srv: no element timedtext or transcript in it")
-    return plain_cues_to_words(reader.cues)
+    return cues_to_words(reader.cues)
 
 
 class _SrvReader:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.types import Cue
 
 
 def spoken(*lines):
-    return " ".join(word.text for word in plain_cues_to_words([Cue(0, 4, lines)]))
+    return " ".join(word.text for word in cues_to_words([Cue(0, 4, lines)]))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_sounds_over_several_lines():
 
 
 def test_words_share_time_by_length():
-    words = plain_cues_to_words([Cue(1, 4, ("a [x] bbb", "cc"))])
+    words = cues_to_words([Cue(1, 4, ("a [x] bbb", "cc"))])
     assert [word.text for word in words] == ["a", "bbb", "cc"]
     assert [word.start for word in words] == pytest.approx([1.0, 1.5, 3.0])
     assert [word.end for word in words] == pytest.approx([1.5, 3.0, 4.0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.types import Cue
 
 WORDS = ["so", "we", "went", "to", "the", "market", "and", "bought", "some", "apples,", "pears", "and", "plums"]
@@ -22,7 +22,7 @@ MARKS = [
 
 
 def read(cues):
-    return plain_cues_to_words(Cue(start, end, tuple(text.split("\n"))) for start, end, text in cues)
+    return cues_to_words(Cue(start, end, tuple(text.split("\n"))) for start, end, text in cues)
 
 
 def triples(words):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.types import Cue
 from reserve.errors import BadInput
 
@@ -12,7 +12,7 @@ WORDS = [f"w{first}{second}d" for first in "abcdefgh" for second in "abcdefghij"
 
 
 def words_of(*cues):
-    return plain_cues_to_words(Cue(start, end, (text,)) for start, end, text in cues)
+    return cues_to_words(Cue(start, end, (text,)) for start, end, text in cues)
 
 
 def triples(words):

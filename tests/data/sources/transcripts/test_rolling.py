@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.types import Cue
 
 
 def spoken(*texts, shown=1):
     cues = [Cue(index, index + shown, tuple(text.split("\n"))) for index, text in enumerate(texts)]
-    return plain_cues_to_words(cues)
+    return cues_to_words(cues)
 
 
 def text_of(words):

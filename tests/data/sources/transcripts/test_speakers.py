@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.types import Cue
 
 
 def spoken(*texts):
     cues = [Cue(2 * index, 2 * index + 2, tuple(text.split("\n"))) for index, text in enumerate(texts)]
-    return " ".join(word.text for word in plain_cues_to_words(cues))
+    return " ".join(word.text for word in cues_to_words(cues))
 
 
 @pytest.mark.parametrize(

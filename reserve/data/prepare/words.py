@@ -47,8 +47,8 @@ def find_words(
     source: VideoSource, media: Media, audio_track: int, duration: float, languages: Sequence[str]
 ) -> tuple[list[Word], Choice, list[str]]:
     """Words of the first usable transcript of a video of `duration` seconds in the order of their centres, with
-    warnings: the reasons against the transcripts before it, and another language than that of the sound. One with few
-    words gives way to one of the same language that has many.
+    warnings: the reasons against the transcripts before it, and a language that is not wanted or not that of the sound.
+    One with few words gives way to one of the same language that has many.
 
     Raises BadInput with all reasons if there is none.
     """
@@ -67,6 +67,8 @@ def find_words(
     spoken, written = audio_labels(audio).language, labels.language
     if spoken and written and spoken != written:
         warnings.append(f"{name} is in language {written}, the sound in {spoken}")
+    if language_rank(labels, languages)[0] == len(languages):
+        warnings.append(f"{name} is in language {written}, which is not in data.languages")
     return used.words, choice, warnings
 
 

@@ -146,6 +146,12 @@ def test_words_in_another_language_than_the_sound_are_a_warning(beside):
     assert find(beside(), Tracks((TextTrack(language="eng"), named("word")), spoken="eng"))[3] == []
 
 
+def test_words_in_a_language_that_nobody_wants_are_a_warning(beside):
+    warning = "a.de.srt is in language de, which is not in data.languages"
+    assert find(beside(_de_srt=named("wort")), Tracks())[3] == [warning]
+    assert find(beside(_de_srt=named("wort")), Tracks(), languages=["en", "deu"])[3] == []
+
+
 def test_words_after_the_end_are_a_warning(beside):
     """A cut-off download."""
     words = [*named("word", 110), *named("late", 90)]

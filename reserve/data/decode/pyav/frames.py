@@ -58,7 +58,7 @@ class _FrameReader:
         slack = _ROUNDING + (self._tick / 2 if self._tick <= _FINE_TICK else 0)
         target = time + self._container.origin + slack
         if self._current is None or (
-            self._next_is_due(target) and target - self._seconds(self._current) > self._key_interval
+            self._can_seek and self._next_is_due(target) and target - self._seconds(self._current) > self._key_interval
         ):
             self._seek(target)
         while self._next_is_due(target):

@@ -63,6 +63,12 @@ def test_one_frame_decodes_one_group_of_pictures(tmp_path, decoded):
     assert len(decoded) < 60
 
 
+def test_file_that_cannot_seek_is_decoded_once(tmp_path, decoded):
+    path = write_media(tmp_path / "a.avi", frame_times=TIMES, tick=Fraction(1, 10))
+    assert numbers_at(path, [0.15, 1.95, 5.55]) == [1, 19, 55]
+    assert len(decoded) < 80
+
+
 def test_distant_key_frames_are_not_decoded_again_and_again(tmp_path, decoded):
     path = write_media(tmp_path / "a.mp4", frame_times=[index / 10 for index in range(250)], gop=250)
     assert numbers_at(path, [2.5, 7.5, 12.5, 17.5, 22.5]) == [25, 75, 125, 175, 225]

@@ -6,7 +6,7 @@ import html
 import re
 
 from reserve.data.sources.transcripts.captions import Caption, Mark, Span
-from reserve.data.sources.transcripts.time_lines import parse_time
+from reserve.data.sources.transcripts.time_lines import INVISIBLE, parse_time
 from reserve.data.types import Cue
 
 WORD_TIME = re.compile(r"<(\d+:\d[\d:.,]*)>")
@@ -18,7 +18,6 @@ _MARKUP = re.compile(
 )
 # Only with a semicolon: AT&T and R&B are not entities.
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\xad]")
 _CODE = re.compile(r"\\(\d?[A-Za-z]+)([^\\]*)")
 _KARAOKE = frozenset({"k", "K", "kf", "ko"})
 # Tags that say who speaks or in which language, not how a word looks.
@@ -72,7 +71,7 @@ class _Reader:
     def add(self, text: str) -> None:
         if not text or self._drawing or any(name in _NOT_READ for name, _ in self._open):
             return
-        text = _INVISIBLE.sub("", decode_entities(text))
+        text = INVISIBLE.sub("", decode_entities(text))
         text = re.sub(r"\s+", lambda space: "\n" if "\n" in space[0] else " ", text)
         if self._last.isspace():
             text = text.lstrip()

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\xad]")
+"""Characters without a width, such as the marks of direction that editors put around Arabic and Hebrew."""
 _TIME = r"(?:(\d{1,3})\s?:\s?)?(\d{1,3})\s?:\s?(\d{1,2})(?:\s?[.,]\s?(\d{1,9}))?"
 _ARROW = r"(?:-{1,3}\s?-?\s?>|[–—―]\s?>|-{1,3}&gt;|={1,2}>|[→⟶➔])"
 _ONE_TIME = re.compile(_TIME)
@@ -70,4 +72,4 @@ def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None
 
 
 def _plain(line: str) -> str:
-    return line if line.isascii() else unicodedata.normalize("NFKC", line)
+    return line if line.isascii() else INVISIBLE.sub("", unicodedata.normalize("NFKC", line))

@@ -13,7 +13,8 @@ help:
 	@echo "make test-all  the same with the slow tests"
 	@echo "make bench     the benchmarks that need no GPU; SAVE=1 keeps the results of this machine, make bench-report shows them"
 	@echo "make docs      updates docs/api.md and docs/configuration.md from docstrings and settings"
-	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, FUZZ_SECONDS (60) an op"
+	@echo "make fuzz      random problems for the native ops under AddressSanitizer and UBSan, and damaged transcripts and"
+	@echo "               videos; FUZZ_SECONDS (60) for each, FUZZ_SEED"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
 	@echo "               Its steps: make gpu-build gpu-tests gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
 	@echo "make clean     removes .venv, builds and runs/demo"
@@ -73,10 +74,11 @@ gpu-tune:
 parity: $(INSTALLED)
 	$(BIN)/python -m tests.parity.report
 
-fuzz:
+fuzz: $(INSTALLED)
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON
 	cmake --build build/fuzz --parallel 2
 	for driver in build/fuzz/*_fuzz; do $$driver $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1)
 
 # Updates the table of the CUDA kernels' registers and shared memory, after an intended change of it.
 cuda-resources: $(INSTALLED)

@@ -63,6 +63,9 @@ def fused_with_bfloat16_moments(parameters: list[torch.nn.Parameter]) -> torch.o
 
 OPTIMIZERS: dict[str, Make] = {
     OURS: lambda parameters: BF16AdamW(parameters, LEARNING_RATE, **SETTINGS),
+    "reserve, stochastic rounding": lambda parameters: BF16AdamW(
+        parameters, LEARNING_RATE, rounding="stochastic", **SETTINGS
+    ),
     "the same in PyTorch": lambda parameters: BF16AdamW(parameters, LEARNING_RATE, backend="reference", **SETTINGS),
     "AdamW fused, bfloat16 moments": fused_with_bfloat16_moments,
     "reserve, less: float32 moments": lambda parameters: BF16AdamW(

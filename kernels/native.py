@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 LIBRARY = "libreserve_native.so"
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, CUDA_ERROR = range(5)
@@ -62,6 +62,12 @@ class AdamwTensor(ctypes.Structure):
     )
 
 
+class AdamwRandom(ctypes.Structure):
+    """`reserve_adamw_random` of reserve_native.h."""
+
+    _fields_ = (("key", ctypes.c_uint64), ("first", ctypes.c_uint64))
+
+
 class AdamwSettings(ctypes.Structure):
     """`reserve_adamw_settings` of reserve_native.h, which documents the fields."""
 
@@ -94,7 +100,15 @@ class QuickGelu(ctypes.Structure):
     )
 
 
-_ADAMW: list[Any] = [ctypes.POINTER(AdamwSettings), ctypes.POINTER(AdamwTensor), ctypes.c_int64]
+_ADAMW: list[Any] = [
+    ctypes.POINTER(AdamwSettings),
+    ctypes.POINTER(AdamwTensor),
+    ctypes.POINTER(AdamwRandom),
+    ctypes.c_int64,
+]
+AdamwTensors = ctypes.Array[AdamwTensor]
+AdamwRandoms = ctypes.Array[AdamwRandom] | None
+"""One for each tensor, for stochastic rounding; None for rounding to the nearest."""
 
 
 class NativeLibrary:
@@ -132,24 +146,24 @@ class NativeLibrary:
         self._check("log_mel_emulated", self._c.reserve_log_mel_emulated(ctypes.byref(problem)))
 
     def adamw_cpu(
-        self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor], threads: int, isa: str = "auto"
+        self, settings: AdamwSettings, tensors: AdamwTensors, random: AdamwRandoms, threads: int, isa: str = "auto"
     ) -> None:
         """Updates all `tensors`, whose pointers are to CPU memory. Releases the GIL while it runs."""
         run = self._c.reserve_adamw_cpu
         run.argtypes = [*_ADAMW, ctypes.c_int32, ctypes.c_int32]
-        self._check("adamw_cpu", run(ctypes.byref(settings), tensors, len(tensors), threads, ISA[isa]))
+        self._check("adamw_cpu", run(ctypes.byref(settings), tensors, random, len(tensors), threads, ISA[isa]))
 
-    def adamw_cuda(self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor], stream: int) -> None:
+    def adamw_cuda(self, settings: AdamwSettings, tensors: AdamwTensors, random: AdamwRandoms, stream: int) -> None:
         """Launches the updates on `stream` (a cudaStream_t) of the current device; all pointers are to its memory."""
         run = self._c.reserve_adamw_cuda
         run.argtypes = [*_ADAMW, ctypes.c_void_p]
-        self._check("adamw_cuda", run(ctypes.byref(settings), tensors, len(tensors), stream))
+        self._check("adamw_cuda", run(ctypes.byref(settings), tensors, random, len(tensors), stream))
 
-    def adamw_emulated(self, settings: AdamwSettings, tensors: ctypes.Array[AdamwTensor]) -> None:
+    def adamw_emulated(self, settings: AdamwSettings, tensors: AdamwTensors, random: AdamwRandoms) -> None:
         """Runs the code of the CUDA kernel on the CPU, thread by thread: slow, for tests."""
         run = self._c.reserve_adamw_emulated
         run.argtypes = _ADAMW
-        self._check("adamw_emulated", run(ctypes.byref(settings), tensors, len(tensors)))
+        self._check("adamw_emulated", run(ctypes.byref(settings), tensors, random, len(tensors)))
 
     def quick_gelu_cpu(self, problem: QuickGelu, threads: int, isa: str = "auto") -> None:
         """Fills `problem.out` and `problem.grad_bias`; all pointers are to CPU memory. Releases the GIL."""

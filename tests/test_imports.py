@@ -13,7 +13,7 @@ import pytest
 
 HEAVY = (
     *("av", "triton", "PIL", "tokenizers", "msgpack", "safetensors", "huggingface_hub", "librosa", "scipy", "yaml"),
-    *("jsonargparse", "rich", "tensorboard", "zstandard", "pysubs2", "webvtt", "espeakng_loader", "matplotlib"),
+    *("jsonargparse", "rich", "tensorboard", "zstandard", "chardet", "espeakng_loader", "matplotlib"),
     *("jinja2", "xformers", "flash_attn", "nvidia"),
 )
 MODULES = ["reserve", "reserve_kernels", "reserve.config", "reserve.checkpoint.official", "reserve.train.optimizer"]

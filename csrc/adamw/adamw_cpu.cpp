@@ -18,7 +18,7 @@ constexpr int64_t least_chunks_per_thread = 4;
 
 int64_t chunks_of(const reserve_adamw_tensor& tensor) { return (tensor.count + chunk - 1) / chunk; }
 
-AdamwFunction function_for([[maybe_unused]] int32_t isa) noexcept {
+AdamwFunction* function_for([[maybe_unused]] int32_t isa) noexcept {
 #if defined(RESERVE_X86)
   if (isa == RESERVE_ISA_AVX512) return adamw_avx512;
   if (isa == RESERVE_ISA_AVX2) return adamw_avx2;
@@ -30,12 +30,12 @@ AdamwFunction function_for([[maybe_unused]] int32_t isa) noexcept {
 }  // namespace reserve
 
 extern "C" int32_t reserve_adamw_cpu(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
-                                     int64_t count, int32_t threads, int32_t isa) {
+                                     const reserve_adamw_random* random, int64_t count, int32_t threads, int32_t isa) {
   using namespace reserve;
-  const int32_t status = check_adamw(settings, tensors, count);
+  const int32_t status = check_adamw(settings, tensors, random, count);
   if (status != RESERVE_OK || threads < 1) return RESERVE_INVALID_ARGUMENT;
   if (isa != RESERVE_ISA_AUTO && !can_run(isa)) return RESERVE_UNSUPPORTED;
-  const AdamwFunction update = function_for(best_isa(isa));
+  AdamwFunction* const update = function_for(best_isa(isa));
   int64_t chunks = 0;
   for (int64_t i = 0; i < count; ++i) chunks += chunks_of(tensors[i]);
   std::atomic<int64_t> next{0};
@@ -45,7 +45,8 @@ extern "C" int32_t reserve_adamw_cpu(const reserve_adamw_settings* settings, con
     for (int64_t taken = next.fetch_add(1); taken < chunks; taken = next.fetch_add(1)) {
       while (taken >= first + chunks_of(tensors[tensor])) first += chunks_of(tensors[tensor++]);
       const int64_t begin = (taken - first) * chunk;
-      update(*settings, tensors[tensor], begin, std::min(begin + chunk, tensors[tensor].count));
+      const int64_t end = std::min(begin + chunk, tensors[tensor].count);
+      update(*settings, tensors[tensor], random != nullptr ? random + tensor : nullptr, begin, end);
     }
   });
   return RESERVE_OK;

@@ -7,14 +7,13 @@
 
 namespace reserve {
 
-// Updates the numbers [begin, end) of a tensor.
-using AdamwFunction = void (*)(const reserve_adamw_settings& settings, const reserve_adamw_tensor& tensor, int64_t begin,
-                               int64_t end);
+// Updates the numbers [begin, end) of a tensor. `random`, if not null, is the tensor's for stochastic rounding.
+using AdamwFunction = void(const reserve_adamw_settings& settings, const reserve_adamw_tensor& tensor,
+                           const reserve_adamw_random* random, int64_t begin, int64_t end);
 
-void adamw_baseline(const reserve_adamw_settings&, const reserve_adamw_tensor&, int64_t, int64_t);
+AdamwFunction adamw_baseline;
 #if defined(RESERVE_X86)
-void adamw_avx2(const reserve_adamw_settings&, const reserve_adamw_tensor&, int64_t, int64_t);
-void adamw_avx512(const reserve_adamw_settings&, const reserve_adamw_tensor&, int64_t, int64_t);
+AdamwFunction adamw_avx2, adamw_avx512;
 #endif
 
 }  // namespace reserve

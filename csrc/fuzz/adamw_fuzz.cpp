@@ -1,7 +1,8 @@
 // Feeds the AdamW ops random tensors, to be run under AddressSanitizer and UndefinedBehaviorSanitizer:
 //   adamw_fuzz SECONDS [SEED]
 // Weights, gradients and stored moments are any bits; every buffer is exactly as long as the interface asks for. The CPU
-// code and the code of the CUDA kernel must agree; a disagreement ends the run.
+// code and the code of the CUDA kernel must agree, moments rounded stochastically to the bit where betas are 0; a
+// disagreement ends the run.
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -73,24 +74,54 @@ struct Tensors {
   std::vector<int64_t> shifts_;
 };
 
+// Keys, and first indices that are often below a multiple of 2^32.
+std::vector<reserve_adamw_random> draw_random(Random& random, size_t count) {
+  std::vector<reserve_adamw_random> drawn(count);
+  for (reserve_adamw_random& r : drawn) {
+    r.key = static_cast<uint64_t>(random.between(INT64_MIN, INT64_MAX));
+    r.first = static_cast<uint64_t>(random.between(0, 3) << 32) - static_cast<uint64_t>(random.between(0, 5000));
+  }
+  return drawn;
+}
+
 bool near(float a, float b) {
   if (std::isnan(a) || std::isnan(b) || std::isinf(a) || std::isinf(b)) return true;
   return std::fabs(a - b) <= 1e-5f * (std::fabs(a) + std::fabs(b)) + 1e-5f;
+}
+
+// Stored infinities and NaNs become NaNs of other bits.
+bool same_moments(const void* a, const void* b, int64_t count) {
+  const auto *x = static_cast<const uint16_t*>(a), *y = static_cast<const uint16_t*>(b);
+  for (int64_t i = 0; i < count; ++i)
+    if (x[i] != y[i] && ((x[i] & 0x7f80) != 0x7f80 || (y[i] & 0x7f80) != 0x7f80)) return false;
+  return true;
 }
 
 int run(Random& random) {
   const bool half = random.chance(0.7);
   reserve_adamw_settings settings{1e-3f, 0.9f, 0.1f, 0.98f, 0.02f, 1e-6f, 0.1f, 1.0f, 1.0f,
                                   half ? RESERVE_BFLOAT16 : RESERVE_FLOAT32};
+  const bool stochastic = half && random.chance(0.5);
+  if (stochastic && random.chance(0.5)) settings.beta1 = settings.beta2 = 0.0f;
+  const bool to_the_bit = stochastic && settings.beta2 == 0.0f;
   const Tensors before(random, half);
+  const std::vector<reserve_adamw_random> drawn = draw_random(random, before.tensors.size());
+  const reserve_adamw_random* const bits = stochastic ? drawn.data() : nullptr;
   Tensors expected(before);
   const auto count = static_cast<int64_t>(before.tensors.size());
-  if (reserve_adamw_emulated(&settings, expected.tensors.data(), count) != RESERVE_OK) return 1;
+  if (reserve_adamw_emulated(&settings, expected.tensors.data(), bits, count) != RESERVE_OK) return 1;
   for (int32_t isa : {RESERVE_ISA_BASELINE, RESERVE_ISA_AVX2, RESERVE_ISA_AVX512}) {
     if (!reserve_has_isa(isa)) continue;
     Tensors ours(before);
     const auto threads = static_cast<int32_t>(random.between(1, 4));
-    if (reserve_adamw_cpu(&settings, ours.tensors.data(), count, threads, isa) != RESERVE_OK) return 1;
+    if (reserve_adamw_cpu(&settings, ours.tensors.data(), bits, count, threads, isa) != RESERVE_OK) return 1;
+    for (int64_t i = 0; to_the_bit && i < count; ++i) {
+      const reserve_adamw_tensor &a = ours.tensors[i], &b = expected.tensors[i];
+      if (!same_moments(a.m, b.m, a.count) || !same_moments(a.v, b.v, a.count)) {
+        std::fprintf(stderr, "tensor %lld, instruction set %d: moments differ\n", static_cast<long long>(i), isa);
+        return 1;
+      }
+    }
     for (int64_t i = 0; i < count; ++i)
       for (int64_t j = 0; j < ours.tensors[i].count; ++j)
         if (!near(ours.tensors[i].weight[j], expected.tensors[i].weight[j])) {

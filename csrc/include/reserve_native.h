@@ -13,7 +13,7 @@
 #endif
 
 // Increase it whenever a struct or a signature below changes, together with ABI_VERSION in kernels/native.py.
-#define RESERVE_ABI_VERSION 4
+#define RESERVE_ABI_VERSION 5
 
 #ifdef __cplusplus
 extern "C" {
@@ -111,6 +111,12 @@ typedef struct {
   int64_t count;
 } reserve_adamw_tensor;
 
+// The random bits that round a tensor's moments: those of its number i are a function of `key` and first + i.
+typedef struct {
+  uint64_t key;
+  uint64_t first;  // the index of the tensor's first number in the whole tensor, if it is a shard of one
+} reserve_adamw_random;
+
 // One step of AdamW: m = beta1 m + rest1 g, v = beta2 v + rest2 g^2,
 // w -= learning_rate (m_scale m / (sqrt(v_scale v) + eps) + weight_decay (w - start)), the moments in float throughout
 // and rounded only where they are stored. A g that is not finite counts as 0, and a finite one is clamped to +-2^21 (float
@@ -129,15 +135,17 @@ typedef struct {
 } reserve_adamw_settings;
 
 // Updates `count` tensors on the CPU with up to `threads` threads. The result does not depend on `threads`.
+// `random` holds an element for each tensor, and bfloat16 moments are rounded stochastically. If it is null, moments are
+// rounded to the nearest value; it must be null for float moments.
 RESERVE_API int32_t reserve_adamw_cpu(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
-                                      int64_t count, int32_t threads, int32_t isa);
-// Launches the same on `stream` of the current CUDA device and does not wait. `tensors` is an array of the host whose
-// pointers are to memory of the device. Only in libraries with CUDA code.
+                                      const reserve_adamw_random* random, int64_t count, int32_t threads, int32_t isa);
+// Launches the same on `stream` of the current CUDA device and does not wait. `tensors` and `random` are arrays of the
+// host; the pointers in `tensors` are to memory of the device. Only in libraries with CUDA code.
 RESERVE_API int32_t reserve_adamw_cuda(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
-                                       int64_t count, void* stream);
+                                       const reserve_adamw_random* random, int64_t count, void* stream);
 // Runs the block code of reserve_adamw_cuda thread by thread on the CPU, with pointers to CPU memory.
 RESERVE_API int32_t reserve_adamw_emulated(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,
-                                           int64_t count);
+                                           const reserve_adamw_random* random, int64_t count);
 
 // Bias + quick GELU of `rows` rows of `features` numbers, contiguous: out = z sigmoid(1.702 z), z = x + bias. With a
 // gradient of that: out is the gradient of x, and grad_bias that of the bias. Arrays of dtype are float or bfloat16; the

@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import fields, replace
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
@@ -98,6 +99,10 @@ def allowed_values(section: str, name: str) -> list[str]:
 
 
 def _bad_values(default: Any) -> list[Any]:
+    if default is None:
+        return [-1]
+    if isinstance(default, str):
+        return [""]
     if isinstance(default, tuple):
         return [(value, *default[1:]) for value in _bad_values(default[0])]
     values = (*_PROBES, default - 1, default + 1, 2 * default)
@@ -121,9 +126,14 @@ def _refusal(section: str, name: str, value: Any) -> str | None:
 def _kind(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(hint))
+    if get_origin(hint) is tuple and get_args(hint)[1] is Ellipsis:
+        return f"list of {_kind(get_args(hint)[0])}"
     if get_origin(hint) is tuple:
         return f"list of {len(get_args(hint))}, {_kind(get_args(hint)[0])}"
-    return {int: "whole number", float: "number", bool: "`true`, `false`"}[hint]
+    if get_origin(hint) is UnionType:
+        return ", ".join(_kind(kind) for kind in get_args(hint))
+    names = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", NoneType: "`null`"}
+    return names[hint]
 
 
 def _value(value: Any) -> str:

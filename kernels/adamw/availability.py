@@ -19,8 +19,8 @@ Tensors = Sequence[torch.Tensor]
 class AdamwBackend(Backend):
     """A back end of BF16AdamW."""
 
-    step: Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, Settings], None]
-    """(weights, gradients, m, v, starts, settings): updates weights and moments in place, as `adamw_reference_`"""
+    step: Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, Settings, Sequence[int], Sequence[int]], None]
+    """(weights, gradients, m, v, starts, settings, keys, firsts): the in-place update of `adamw_reference_`"""
     takes_strided: bool = False
     """Whether weights and moments may have any strides."""
 

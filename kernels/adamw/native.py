@@ -8,7 +8,8 @@ import torch
 
 from reserve_kernels import native
 from reserve_kernels.adamw.reference import Settings
-from reserve_kernels.native import AdamwSettings, AdamwTensor
+from reserve_kernels.adamw.stochastic import DOUBLE_WORD
+from reserve_kernels.native import AdamwRandom, AdamwRandoms, AdamwSettings, AdamwTensor, AdamwTensors
 
 MOMENTS = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
 
@@ -20,7 +21,9 @@ def adamw_native_(
     v: Sequence[torch.Tensor],
     starts: Sequence[torch.Tensor],
     settings: Settings,
-    run: Callable[[AdamwSettings, object], None] | None = None,
+    keys: Sequence[int] = (),
+    firsts: Sequence[int] = (),
+    run: Callable[[AdamwSettings, AdamwTensors, AdamwRandoms], None] | None = None,
 ) -> None:
     """`adamw_reference_` of contiguous tensors of one device; weights and gradients are float32.
 
@@ -48,11 +51,15 @@ def adamw_native_(
         v_scale=s.v_scale,
         moments_dtype=MOMENTS[m[0].dtype],
     )
+    random = None
+    if keys:
+        both = zip(keys, firsts, strict=True)
+        random = (AdamwRandom * len(weights))(*(AdamwRandom(key & DOUBLE_WORD, first) for key, first in both))
     device = weights[0].device
     if run is not None:
-        run(numbers, tensors)
+        run(numbers, tensors, random)
     elif device.type == "cuda":
         with torch.cuda.device(device):
-            native.library().adamw_cuda(numbers, tensors, torch.cuda.current_stream().cuda_stream)
+            native.library().adamw_cuda(numbers, tensors, random, torch.cuda.current_stream().cuda_stream)
     else:
-        native.library().adamw_cpu(numbers, tensors, torch.get_num_threads())
+        native.library().adamw_cpu(numbers, tensors, random, torch.get_num_threads())

@@ -22,10 +22,14 @@ def adamw_(
     weight_decay: float,
     m_scale: float,
     v_scale: float,
+    keys: list[int],
+    firsts: list[int],
     backend: str,
 ) -> None:
+    if keys and weights[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("BF16AdamW: a CUDA graph would repeat the random bits of stochastic rounding; step outside")
     settings = Settings(learning_rate, beta1, beta2, eps, weight_decay, m_scale, v_scale)
-    BACKENDS[backend].step(weights, gradients, m, v, starts, settings)
+    BACKENDS[backend].step(weights, gradients, m, v, starts, settings, keys, firsts)
 
 
 @adamw_.register_fake

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+
+from reserve_kernels.adamw.stochastic import random_bits, read_tiny, round_first_moment, round_second_moment
 
 PRECISION_BIT = 1.0 + 2.0**-9
 """A second moment that is stored as a negative number decodes to its magnitude times this."""
@@ -50,7 +53,12 @@ def _flushed(x: torch.Tensor) -> torch.Tensor:
 
 
 def decode_second_moment(stored: torch.Tensor) -> torch.Tensor:
-    """The inverse: bfloat16 -> float32; subnormal cubes, which are never stored, read as 0."""
+    """The inverse, of `round_second_moment` as well: bfloat16 -> float32."""
+    return torch.where(stored.abs() < SMALLEST_NORMAL, read_tiny(stored), _read_cube(stored))
+
+
+def _read_cube(stored: torch.Tensor) -> torch.Tensor:
+    """As `decode_second_moment`, with 0 for subnormal cubes, which `encode_second_moment` never stores."""
     magnitude = stored.float().abs()
     cube = torch.where(stored < 0, magnitude * PRECISION_BIT, magnitude)
     root = cube.pow(1.0 / 3.0)
@@ -66,26 +74,45 @@ def adamw_reference_(
     v: Sequence[torch.Tensor],
     starts: Sequence[torch.Tensor],
     settings: Settings,
+    keys: Sequence[int] = (),
+    firsts: Sequence[int] = (),
 ) -> None:
-    """Updates each of `weights` with its moments in place; `starts` holds a tensor for each weight, or none at all."""
-    for tensors in zip(weights, gradients, m, v, *([starts] if starts else []), strict=True):
+    """Updates each of `weights` with its moments in place.
+
+    `starts` holds a tensor for each weight, or none at all. So do `keys`: the moments, in bfloat16, are rounded
+    stochastically, with the bits of `random_bits(key, first, weight)`; without keys, to the nearest value.
+    """
+    randoms = zip(keys, firsts, strict=True) if keys else itertools.repeat(None, len(weights))
+    for random, *tensors in zip(randoms, weights, gradients, m, v, *([starts] if starts else []), strict=True):
         if weights[0].is_cpu and all(tensor.is_contiguous() for tensor in tensors):
-            for piece in zip(*(tensor.view(-1).split(CPU_PIECE) for tensor in tensors), strict=True):
-                _update(settings, *piece)
+            pieces = zip(*(tensor.view(-1).split(CPU_PIECE) for tensor in tensors), strict=True)
+            for i, piece in enumerate(pieces):
+                _update(settings, random and (random[0], random[1] + i * CPU_PIECE), *piece)
         else:
-            _update(settings, *tensors)
+            _update(settings, random, *tensors)
 
 
 def _update(
-    s: Settings, w: torch.Tensor, g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, start: torch.Tensor | None = None
+    s: Settings,
+    random: tuple[int, int] | None,
+    w: torch.Tensor,
+    g: torch.Tensor,
+    m: torch.Tensor,
+    v: torch.Tensor,
+    start: torch.Tensor | None = None,
 ) -> None:
     most = LARGEST_GRADIENT[v.dtype]
     g = torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0).clamp_(-most, most)
     new_m = m.to(w.dtype, copy=True).mul_(s.beta1).add_(g, alpha=1 - s.beta1)
-    new_v = decode_second_moment(v) if v.dtype == torch.bfloat16 else v.clone()
+    new_v = v.clone() if v.dtype != torch.bfloat16 else _read_cube(v) if random is None else decode_second_moment(v)
     new_v.mul_(s.beta2).addcmul_(g, g, value=1 - s.beta2)
-    m.copy_(new_m)
-    v.copy_(encode_second_moment(new_v) if v.dtype == torch.bfloat16 else new_v)
+    if random is not None:
+        bits = random_bits(*random, w)
+        m.copy_(round_first_moment(new_m, bits >> 16))
+        v.copy_(round_second_moment(new_v, bits & 0xFFFF))
+    else:
+        m.copy_(new_m)
+        v.copy_(encode_second_moment(new_v) if v.dtype == torch.bfloat16 else new_v)
     update = new_m.mul_(s.m_scale).div_(new_v.mul_(s.v_scale).sqrt_().add_(s.eps))
     if s.weight_decay:
         update.add_(w if start is None else w - start.to(w.dtype), alpha=s.weight_decay)

@@ -19,7 +19,7 @@ COMMANDS = ("pretrain", "evaluate", "demo-data", "train-tokenizer", "convert", "
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
 command's help."""
 
-_EXTRAS = {"av": "video", "pysubs2": "video", "webvtt": "video", "zstandard": "text", "espeakng_loader": "demo"}
+_EXTRAS = {"av": "video", "chardet": "video", "zstandard": "text", "espeakng_loader": "demo"}
 """The extra that installs a module; "train" installs the others."""
 
 

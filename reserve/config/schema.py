@@ -75,6 +75,8 @@ class DataConfig:
                 "data.random_scale_min must be above 0 and at most data.random_scale_max; got "
                 f"{self.random_scale_min} and {self.random_scale_max}"
             )
+        if not all(language.strip() for language in self.languages):
+            raise ValueError(f"data.languages must hold codes or names of languages; got {list(self.languages)}")
         if self.num_segments % self.num_segment_groups:
             raise ValueError(
                 f"data.num_segments must be a multiple of data.num_segment_groups; got {self.num_segments} and "
@@ -219,7 +221,8 @@ class OptimizerConfig:
     eps: float = 1e-6
     """Added to the root of the second moment."""
     use_bfloat16_adam: bool = True
-    """Keep the moments in bfloat16, as the reference does, rather than in float32."""
+    """Keep the moments in bfloat16, as the reference does, rather than in float32. With betas other than the
+    reference's they are rounded stochastically."""
     do_bias_correction: bool = False
     """Divide the moments by 1 - beta^step, as Adam does; the reference does not."""
     max_grad_norm: float = 0.0

@@ -89,6 +89,11 @@ def check_step(run, settings: Settings, before: Tensors) -> None:
         assert torch.equal(ours.gradients[i].nan_to_num(), before.gradients[i].nan_to_num())
 
 
+def bits(x: torch.Tensor) -> torch.Tensor:
+    """A tensor's bits, which tell 0 from -0."""
+    return x.contiguous().view(torch.int16 if x.dtype == torch.bfloat16 else torch.int32)
+
+
 def some_weight() -> torch.Tensor:
     return torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
 

@@ -29,6 +29,7 @@ LOG_MEL = {
 VARIANTS = {
     "adamw_kernelIt": "bfloat16 moments",
     "adamw_kernelIf": "float32 moments",
+    "StochasticBfloat16": "bfloat16 moments, stochastic",
     **{part: f"{points} points" for part, (points, _, _) in LOG_MEL.items()},
 }
 

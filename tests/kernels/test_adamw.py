@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -16,11 +14,7 @@ from torch._dynamo.testing import CompileCounter
 
 from reserve_kernels import BF16AdamW, native
 from reserve_kernels.adamw.reference import decode_second_moment, encode_second_moment
-from tests.kernels.adamw_cases import PLAIN, draw, needs_native, some_gradients, some_weight, train
-
-
-def bits(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous().view(torch.int16 if x.dtype == torch.bfloat16 else torch.int32)
+from tests.kernels.adamw_cases import PLAIN, bits, draw, needs_native, some_gradients, some_weight, train
 
 
 def bfloat16_nearest(x: float) -> float:
@@ -196,70 +190,6 @@ def test_closure_gives_its_loss_with_gradients(w) -> None:
     assert not torch.equal(parameter, w)
 
 
-@pytest.mark.parametrize("settings", [{}, {"moments": "float32"}, {"decay_to_start": True}])
-def test_going_on_from_a_saved_state_is_the_same_to_the_bit(w, gradients, settings: dict) -> None:
-    expected, _ = train(w, gradients, **settings)
-    half, optimizer = train(w, gradients[:2], **settings)
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-
-    parameter = torch.nn.Parameter(half.clone())
-    resumed = BF16AdamW([parameter], lr=1e-2, **settings)
-    resumed.load_state_dict(torch.load(file, weights_only=True))
-    (before,), (after,) = optimizer.state.values(), resumed.state.values()
-    assert before.keys() == after.keys()
-    for name in before.keys() - {"step"}:
-        assert before[name].dtype == after[name].dtype
-        assert torch.equal(bits(before[name]), bits(after[name])), name
-    for g in gradients[2:]:
-        parameter.grad = g.clone()
-        resumed.step()
-    assert torch.equal(parameter, expected)
-
-
-def test_every_pattern_of_stored_bits_survives_saving(w) -> None:
-    """Including negative zeros, whose sign matters in the second moment."""
-    patterns = torch.arange(-0x8000, 0x8000, dtype=torch.int32).to(torch.int16)
-    finite = patterns[torch.isfinite(patterns.view(torch.bfloat16))]
-    parameter = torch.nn.Parameter(torch.zeros(len(finite)))
-    optimizer = BF16AdamW([parameter], lr=1e-2)
-    parameter.grad = torch.zeros(len(finite))
-    optimizer.step()
-    optimizer.state[parameter]["v"] = finite.view(torch.bfloat16).clone()
-    resumed = BF16AdamW([parameter], lr=1e-2)
-    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    assert torch.equal(bits(resumed.state[parameter]["v"]), finite)
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
-def test_a_copy_goes_on_as_the_original(w, gradients, copied) -> None:
-    settings = {"moments": "float32", "bias_correction": True, "decay_to_start": True, "backend": "reference"}
-    _, optimizer = train(w, gradients[:2], **settings)
-    both = [optimizer, copied(optimizer)]
-    parameters = [each.param_groups[0]["params"][0] for each in both]
-    assert parameters[0] is not parameters[1]
-    for each, parameter in zip(both, parameters, strict=True):
-        parameter.grad = gradients[2].clone()
-        each.step()
-    assert torch.equal(*parameters)
-    assert both[1].backend == "reference"
-
-
-def test_state_of_the_other_kind_of_moments_is_refused(w, gradients) -> None:
-    _, optimizer = train(w, gradients[:1], moments="float32")
-    other = BF16AdamW([torch.nn.Parameter(w.clone())], lr=1e-2)
-    with pytest.raises(ValueError, match=r"moments in torch.float32; this optimizer keeps them in torch.bfloat16"):
-        other.load_state_dict(optimizer.state_dict())
-
-
-def test_state_without_the_start_is_refused_where_decay_needs_it(w, gradients) -> None:
-    _, optimizer = train(w, gradients[:1])
-    other = BF16AdamW([torch.nn.Parameter(w.clone())], lr=1e-2, decay_to_start=True)
-    with pytest.raises(ValueError, match=r"this optimizer keeps .*'start'"):
-        other.load_state_dict(optimizer.state_dict())
-
-
 def test_groups_have_settings_of_their_own(w, gradients) -> None:
     slow, fast = torch.nn.Parameter(w.clone()), torch.nn.Parameter(w.clone())
     groups = [{"params": [slow], "lr": 1e-3}, {"params": [fast], "weight_decay": 0.5, "betas": (0.5, 0.5), "eps": 1e-2}]
@@ -306,20 +236,21 @@ def test_auto_is_native_and_both_agree_with_the_reference(w, gradients) -> None:
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("with_start", [False, True])
-def test_opcheck_of_the_step(backend, with_start) -> None:
+@pytest.mark.parametrize(("keys", "firsts"), [([], []), ([-(2**63), 7], [0, 2**62])], ids=["nearest", "stochastic"])
+def test_opcheck_of_the_step(backend, with_start, keys, firsts) -> None:
     if backend == "native" and native.cpu_unavailable():
         pytest.skip(str(native.cpu_unavailable()))
     tensors = draw([5, 300], with_start=with_start)
     for gradient in tensors.gradients:
         gradient.nan_to_num_(0.0, 0.0, 0.0)
-    torch.library.opcheck(torch.ops.reserve_kernels.adamw_, (*tensors.lists(), *PLAIN, backend))
+    torch.library.opcheck(torch.ops.reserve_kernels.adamw_, (*tensors.lists(), *PLAIN, keys, firsts, backend))
 
 
 def test_the_step_compiles_without_a_break() -> None:
     plain, compiled = draw([5, 300]), draw([5, 300])
 
     def step(weights, gradients, m, v):
-        torch.ops.reserve_kernels.adamw_(weights, gradients, m, v, [], *PLAIN, "reference")
+        torch.ops.reserve_kernels.adamw_(weights, gradients, m, v, [], *PLAIN, [], [], "reference")
         return [weight * 2 for weight in weights]
 
     expected = step(*plain.lists()[:4])

@@ -26,6 +26,10 @@ def gradients() -> list[torch.Tensor]:
     ("settings", "message"),
     [
         ({"moments": "float16"}, "moments must be 'bfloat16' or 'float32'; got 'float16'"),
+        ({"moments": torch.float32}, "moments must be 'bfloat16' or 'float32'; got torch.float32"),
+        ({"rounding": "up"}, "rounding must be 'auto', 'nearest' or 'stochastic'; got 'up'"),
+        ({"seed": -1}, "seed must be an integer from 0 to 18446744073709551615; got -1"),
+        ({"seed": 2**64}, "seed must be an integer from 0 to 18446744073709551615; got 18446744073709551616"),
         ({"betas": (1.0, 0.9)}, "betas must be in"),
         ({"betas": (0.9, -0.1)}, "betas must be in"),
         ({"lr": -1.0}, r"lr must be at least 0; got -1\.0"),
@@ -46,6 +50,11 @@ def test_wrong_setting_is_named(settings: dict, message: str) -> None:
     ("settings", "message"),
     [
         ({"lr": torch.tensor(1e-3)}, "lr must be a number"),
+        ({"betas": (0.9, torch.tensor(0.999))}, r"betas must be a number; got tensor\(0\.9990\)"),
+        ({"bias_correction": "no"}, "bias_correction must be True or False; got 'no'"),
+        ({"decay_to_start": 1}, "decay_to_start must be True or False; got 1"),
+        ({"seed": 0.5}, "seed must be an integer from 0 to 18446744073709551615; got 0.5"),
+        ({"seed": None}, "seed must be an integer .*; got None"),
         ({"betas": 0.9}, r"betas must be two numbers; got 0\.9"),
         ({"betas": (0.9,)}, r"betas must be two numbers; got \(0\.9,\)"),
         ({"betas": ("0.9", 0.9)}, "betas must be a number; got '0.9'"),
@@ -54,6 +63,57 @@ def test_wrong_setting_is_named(settings: dict, message: str) -> None:
 def test_setting_of_another_type_is_named(settings: dict, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         BF16AdamW([torch.nn.Parameter(torch.zeros(1))], **settings)
+
+
+@pytest.mark.parametrize("name", ["amsgrad", "capturable", "differentiable", "foreach", "fused", "maximize"])
+def test_options_of_other_optimizers_are_no_arguments(name: str) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        BF16AdamW([torch.nn.Parameter(torch.zeros(1))], **{name: True})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "message"),
+    [
+        ("maximize", True, ValueError, "BF16AdamW does not support maximize; got maximize=True in a parameter group"),
+        ("amsgrad", True, ValueError, "BF16AdamW does not support amsgrad"),
+        ("capturable", True, ValueError, "BF16AdamW does not support capturable"),
+        ("differentiable", True, ValueError, "BF16AdamW does not support differentiable"),
+        ("backend", "native", ValueError, "backend is an argument of BF16AdamW, for all groups"),
+        ("rounding", "up", ValueError, "rounding must be 'auto', 'nearest' or 'stochastic'; got 'up'"),
+        ("moments", None, ValueError, "moments must be 'bfloat16' or 'float32'; got None"),
+        ("bias_correction", None, TypeError, "bias_correction must be True or False; got None"),
+    ],
+)
+def test_wrong_option_of_a_group_is_named(w, option: str, value: object, error: type[Exception], message: str) -> None:
+    """In the constructor, in `add_param_group`, which then adds none, and in the step after it was set."""
+    group = {"params": [torch.nn.Parameter(w.clone())], option: value}
+    with pytest.raises(error, match=message):
+        BF16AdamW([group])
+    parameter = torch.nn.Parameter(w.clone())
+    optimizer = BF16AdamW([parameter])
+    with pytest.raises(error, match=message):
+        optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == 1
+    optimizer.param_groups[0][option] = value
+    parameter.grad = torch.ones_like(w)
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    assert torch.equal(parameter, w)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_decay_to_start_that_changes_after_the_first_step_is_refused(w, gradients, before: bool) -> None:
+    _, optimizer = train(w, gradients, decay_to_start=before)
+    optimizer.param_groups[0]["decay_to_start"] = not before
+    with pytest.raises(ValueError, match="decay_to_start cannot change after the first step"):
+        optimizer.step()
+
+
+def test_moments_that_change_after_the_first_step_are_refused(w, gradients) -> None:
+    _, optimizer = train(w, gradients)
+    optimizer.param_groups[0]["moments"] = "float32"
+    with pytest.raises(ValueError, match=r"the m of .* must be torch.float32 .*; got torch.bfloat16"):
+        optimizer.step()
 
 
 @pytest.mark.parametrize(

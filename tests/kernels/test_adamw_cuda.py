@@ -9,15 +9,17 @@ import torch
 
 from reserve_kernels import BF16AdamW, backends
 from reserve_kernels.adamw.native import adamw_native_
-from tests.kernels.adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, check_step, draw
+from reserve_kernels.adamw.reference import adamw_reference_
+from reserve_kernels.adamw.stochastic import random_bits, tensor_key
+from tests.kernels.adamw_cases import CORRECTED, PLAIN, SIZES, Tensors, bits, check_step, draw
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
-def run(tensors: Tensors, settings) -> None:
+def run(tensors: Tensors, settings, keys=(), firsts=()) -> None:
     """The kernel's step on tensors of the CPU."""
     on_device = tensors.copy("cuda")
-    adamw_native_(*on_device.lists(), settings)
+    adamw_native_(*on_device.lists(), settings, keys, firsts)
     for on_host, result in zip(tensors.lists(), on_device.lists(), strict=True):
         for tensor, updated in zip(on_host, result, strict=True):
             tensor.copy_(updated)
@@ -51,6 +53,39 @@ def test_unaligned_tensors():
                 tensor.copy_(updated)
 
     check_step(run_unaligned, PLAIN, draw([5, 2049, 300], with_start=True))
+
+
+@pytest.mark.parametrize("sizes", [[5, 2049, 300], [1 + i * 37 % 500 for i in range(130)]], ids=["few", "launches"])
+def test_stochastic_rounding_is_that_of_the_cpu_to_the_bit(sizes):
+    """Betas of 0 take the moments from the gradient alone, so that all arithmetic before the rounding is the same."""
+    settings = PLAIN._replace(beta1=0.0, beta2=0.0)
+    ours, expected = draw(sizes), draw(sizes)
+    keys = [tensor_key(1, 2, place) for place in range(len(sizes))]
+    firsts = [2**32 - 100] * len(sizes)
+    run(ours, settings, keys, firsts)
+    adamw_reference_(*expected.lists(), settings, keys, firsts)
+    for a, b in zip(ours.m + ours.v, expected.m + expected.v, strict=True):
+        assert torch.equal(bits(a), bits(b))
+
+
+def test_random_bits_of_the_reference_are_those_of_the_cpu():
+    x = torch.empty(70_000)
+    expected = random_bits(tensor_key(1, 2, 3), 2**32 - 100, x)
+    assert torch.equal(random_bits(tensor_key(1, 2, 3), 2**32 - 100, x.cuda()).cpu(), expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_graph_does_not_capture_stochastic_rounding(backend):
+    """Each replay would round with the same random bits, toward the same side."""
+    parameter = torch.nn.Parameter(torch.ones(100, device="cuda"))
+    optimizer = BF16AdamW([parameter], betas=(0.9, 0.999), backend=backend)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    with (
+        pytest.raises(RuntimeError, match="a CUDA graph would repeat the random bits"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        optimizer.step()
 
 
 def test_auto_picks_the_kernel():

@@ -26,7 +26,8 @@ METHODS = {"item", "tolist", "cpu", "numpy", "nonzero", "unique", "masked_select
 CASTS = {"bool", "float", "int"}
 
 ALLOWED = {
-    ("kernels/adamw/__init__.py", "BF16AdamW._prepare", "int(state['step'])"): "a Python number",
+    ("kernels/adamw/__init__.py", "BF16AdamW.step", "int(group['seed'])"): "a Python number",
+    ("kernels/adamw/__init__.py", "BF16AdamW.step", "int(self.state[parameter]['step'])"): "on the CPU only",
     ("kernels/adamw/__init__.py", "BF16AdamW._update", "float(group['lr'])"): "a Python number",
     ("kernels/adamw/__init__.py", "BF16AdamW._update", "float(beta1)"): "a Python number",
     ("kernels/adamw/__init__.py", "BF16AdamW._update", "float(beta2)"): "a Python number",

@@ -11,7 +11,7 @@ from reserve.data.prepare.segments import centre
 from reserve.data.sources.discover import VideoSource
 from reserve.data.sources.labels import Labels, language_rank
 from reserve.data.sources.tracks import audio_labels, rank_text_tracks, text_labels, track_name
-from reserve.data.sources.transcripts import load_embedded_transcript, load_transcript
+from reserve.data.sources.transcripts import load_embedded_transcript, read_transcript
 from reserve.data.types import Choice, PassedOver, Word
 from reserve.errors import BadInput
 
@@ -27,20 +27,20 @@ _MANY_TIMES = 3
 
 @dataclass(frozen=True, slots=True)
 class _Transcript:
-    """A transcript that could be used: its name, what is known about it, and how to read it."""
+    """A transcript that could be used: its name, what is known about it, and how to read its words and warnings."""
 
     name: str
     labels: Labels
-    load: Callable[[], list[Word]]
+    load: Callable[[], tuple[list[Word], list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """The words of a transcript that lie inside the video, and a remark about those that do not."""
+    """The words of a transcript that lie inside the video, and warnings about it."""
 
     transcript: _Transcript
     words: list[Word]
-    remark: str = ""
+    warnings: list[str]
 
 
 def find_words(
@@ -63,8 +63,7 @@ def find_words(
     choice = Choice(name, track_name("audio", audio_track, audio), (*refused, *others, *source.passed_over))
     better = {other.name for other in transcripts[: transcripts.index(used.transcript)]}
     warnings = [f"{other.name}: {other.reason}" for other in refused if other.name in better]
-    if used.remark:
-        warnings.append(f"{name}: {used.remark}")
+    warnings += [f"{name}: {warning}" for warning in used.warnings]
     spoken, written = audio_labels(audio).language, labels.language
     if spoken and written and spoken != written:
         warnings.append(f"{name} is in language {written}, the sound in {spoken}")
@@ -102,14 +101,12 @@ def _in_order(source: VideoSource, media: Media, languages: Sequence[str]) -> li
     """All transcripts, best first: files before tracks, but not text in another language, forced or automatic text
     before what is better in that respect."""
     files = [
-        _Transcript(candidate.path.name, candidate.labels, partial(load_transcript, candidate.path))
+        _Transcript(candidate.path.name, candidate.labels, partial(read_transcript, candidate.path))
         for candidate in source.candidates
     ]
     headers = [(track, media.info.text[track]) for track in rank_text_tracks(media.info.text, languages)]
     tracks = [
-        _Transcript(
-            track_name("text", track, header), text_labels(header), partial(load_embedded_transcript, media, track)
-        )
+        _Transcript(track_name("text", track, header), text_labels(header), partial(_embedded, media, track))
         for track, header in headers
     ]
 
@@ -118,6 +115,10 @@ def _in_order(source: VideoSource, media: Media, languages: Sequence[str]) -> li
         return labels.is_partial, language_rank(labels, languages)[0], labels.is_automatic
 
     return sorted([*files, *tracks], key=rank)
+
+
+def _embedded(media: Media, track: int) -> tuple[list[Word], list[str]]:
+    return load_embedded_transcript(media, track), []
 
 
 def _not_tried(labels: Labels) -> str:
@@ -140,7 +141,7 @@ def none_usable(refused: Sequence[PassedOver], media: Media) -> str:
 def _read(transcript: _Transcript, duration: float) -> _Reading:
     """The words spoken before the video ends. Raises BadInput if most come after, as in a transcript of something else,
     or if a transcript labelled as partial is."""
-    words = transcript.load()
+    words, warnings = transcript.load()
     inside = [word for word in words if centre(word) < duration]
     outside = len(words) - len(inside)
     late = f"{outside} of its {len(words)} words come after the end of the video at {duration:.1f} s"
@@ -150,5 +151,6 @@ def _read(transcript: _Transcript, duration: float) -> _Reading:
         raise BadInput(
             f"forced or other partial text: {len(inside)} words in {duration:.0f} s are not all that is said"
         )
-    is_remarkable = outside > _MAX_SHARE_UNMENTIONED * len(words)
-    return _Reading(transcript, sorted(inside, key=centre), f"{late}, and are left out" if is_remarkable else "")
+    if outside > _MAX_SHARE_UNMENTIONED * len(words):
+        warnings = [*warnings, f"{late}, and are left out"]
+    return _Reading(transcript, sorted(inside, key=centre), warnings)

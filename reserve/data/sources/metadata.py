@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from reserve.data.sources.text_files import read_json
+from reserve.data.sources.encodings import DAMAGED
+from reserve.data.sources.text_files import parse_json, read_text
 from reserve.data.types import VideoMetadata
 from reserve.errors import BadInput
 
@@ -14,6 +16,7 @@ _MAX_TITLE = 1_000
 _MAX_DESCRIPTION = 10_000
 _MAX_TAG = 200
 _MAX_TAGS = 500
+_DAMAGED_WORD = re.compile(rf"[^\s{DAMAGED}]*{DAMAGED}\S*\s?")
 
 
 def load_metadata(path: str | Path | None) -> tuple[VideoMetadata, str | None]:
@@ -24,7 +27,8 @@ def load_metadata(path: str | Path | None) -> tuple[VideoMetadata, str | None]:
     if path is None:
         return VideoMetadata(), None
     try:
-        info = read_json(Path(path))
+        decoded = read_text(Path(path))
+        info = parse_json(decoded.text)
     except BadInput as error:
         return VideoMetadata(), f"metadata ignored: {Path(path).name}: {error}"
     if not isinstance(info, dict):
@@ -35,11 +39,12 @@ def load_metadata(path: str | Path | None) -> tuple[VideoMetadata, str | None]:
         description=_text(info.get("description"), _MAX_DESCRIPTION),
         tags=tuple(filter(None, (_text(tag, _MAX_TAG) for tag in tags[:_MAX_TAGS]))) if isinstance(tags, list) else (),
     )
-    return metadata, None
+    return metadata, f"metadata: {Path(path).name}: {'; '.join(decoded.warnings)}" if decoded.warnings else None
 
 
 def _text(value: Any, limit: int) -> str:
-    """A string that can be encoded as UTF-8: JSON can hold halves of surrogate pairs."""
+    """A string that can be encoded as UTF-8, since JSON can hold halves of surrogate pairs, without damaged words."""
     if not isinstance(value, str):
         return ""
-    return value[:limit].encode("utf-8", errors="replace").decode("utf-8").strip()
+    text = value[:limit].encode("utf-8", errors="replace").decode("utf-8").strip()
+    return _DAMAGED_WORD.sub("", text).strip() if DAMAGED in text else text

@@ -158,3 +158,12 @@ def test_words_after_the_end_are_a_warning(beside):
     media = Tracks((TextTrack(language="eng"), [*words]))
     warning = "text track 0 (eng): 80 of its 200 words come after the end of the video at 60.0 s, and are left out"
     assert find(beside(), media)[3] == [warning]
+
+
+def test_damage_to_the_transcript_that_is_used_is_a_warning(beside):
+    source = beside(_srt=named("word"))
+    path = source.path.parent / "a.srt"
+    path.write_bytes(path.read_bytes().replace(b"word3", b"w\xe9rd3"))
+    word, used, _, (warning,) = find(source, Tracks())
+    assert (word, used) == ("word0", "a.srt")
+    assert warning.startswith("a.srt: ")

@@ -1,7 +1,12 @@
 """Reads transcripts, from files and embedded text tracks, as timed words."""
 
 from reserve.data.sources.transcripts.embedded import load_embedded_transcript
-from reserve.data.sources.transcripts.loading import TRANSCRIPT_SUFFIXES, is_word_timed, load_transcript
+from reserve.data.sources.transcripts.loading import (
+    TRANSCRIPT_SUFFIXES,
+    is_word_timed,
+    load_transcript,
+    read_transcript,
+)
 from reserve.data.sources.transcripts.recognised import is_recognised
 from reserve.data.sources.transcripts.unread import UNREAD_FORMATS
 
@@ -12,4 +17,5 @@ __all__ = [
     "is_word_timed",
     "load_embedded_transcript",
     "load_transcript",
+    "read_transcript",
 ]

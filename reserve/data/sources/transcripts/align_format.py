@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reserve.data.sources.transcripts.limits import check_lines, check_words
 from reserve.data.types import Word
 from reserve.errors import BadInput
 
@@ -12,7 +13,8 @@ _SILENCES = frozenset({"sil", "sp"})
 def parse_align(text: str) -> list[Word]:
     """The words of an alignment, without silences."""
     words = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    check_words(text.count("\n"))
+    for number, line in enumerate(check_lines(text), start=1):
         if not line.strip():
             continue
         try:

@@ -2,85 +2,83 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from dataclasses import replace
 
+from reserve.data.sources.transcripts.captions import Caption, caption_words
+from reserve.data.sources.transcripts.highlight import merge_highlighted
+from reserve.data.sources.transcripts.limits import MAX_LINE, MAX_SHOWN_WORDS, check_cues, check_words
+from reserve.data.sources.transcripts.markup import read_markup
+from reserve.data.sources.transcripts.overlap import end_where_next_begins
+from reserve.data.sources.transcripts.rolling import drop_repeated
+from reserve.data.sources.transcripts.speakers import blank_speakers
 from reserve.data.types import Cue, Word
+from reserve.errors import BadInput
 
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
-_INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060\ufeff\u00ad]")
-_SOUND_DESCRIPTION = re.compile(r"\[[^\[\]]*\]|[♩-♯]+")
-_PARENTHESISED = re.compile(r"\([^()]*\)")
-_SPEAKER_CHANGE = re.compile(r"^(?:(?:>>+|[-–—])\s*)+")
-# Captioners write names in capitals; a lower-case word before a colon is usually speech.
-_SPEAKER_NAME = re.compile(r"^[A-Z][A-Z0-9 .'&-]{1,30}:\s+(?=\S)")
-
-
-def spoken_text(text: str) -> str:
-    """`text` without markup, sound descriptions such as [Music] or (applause) alone on a line, musical notes and
-    speaker names in capitals; entities decoded, white space collapsed."""
-    text = _INVISIBLE.sub("", html.unescape(_TAG.sub("", text)))
-    text = " ".join(_SOUND_DESCRIPTION.sub(" ", text).split())
-    if _PARENTHESISED.fullmatch(text):
-        return ""
-    return _SPEAKER_NAME.sub("", _SPEAKER_CHANGE.sub("", text))
+MAX_REVERSED = 0.1
+"""Share of the cues that may end before they start: a typing error here and there."""
+_SOUND = re.compile(
+    r"(?:\[[^\[\]]*\]|【[^【】]*】|［[^［］]*］|〔[^〔〕]*〕)(?:\s?[:：](?=\s))?|[♩-♯\U0001f3b5\U0001f3b6\U0001f3bc]+"
+)
+_LINE_OF_SOUND = re.compile(r"^[ \t]*(?:\([^()\n]*\)|（[^（）\n]*）|\*[^*\n]*\*)[ \t]*$", re.MULTILINE)
+# Punctuation by itself. Signs such as & and % are read out, and so are < and > alone.
+_PUNCTUATION = re.compile(r"(?<!\S)(?:[-–—‐‑‒―−*_|~•·…#.:：,;»«]+|[-=]*>>+|[-=–—]+>)(?!\S)")
+_ALL_SOUND = re.compile(r"\s*\([^()]*\)\s*")
+_NOT_BREAK = re.compile(r"[^\n]")
 
 
-def spread_words(text: str, start: float, end: float) -> list[Word]:
-    """The words of clean `text`, which divide the time from `start` to `end` in proportion to their lengths."""
-    words = text.split()
-    total = sum(map(len, words))
-    spread, done = [], 0
-    for word in words:
-        first, done = done, done + len(word)
-        spread.append(
-            Word(word, start + (end - start) * first / total, start + (end - start) * done / total),
-        )
-    return spread
+def cues_to_words(cues: Iterable[Cue]) -> list[Word]:
+    """The words of cues, in order of time. See `captions_to_words`."""
+    # Karaoke and shadows in ASS, and segments of HLS, repeat whole cues.
+    unique = list(dict.fromkeys(cues))
+    check_cues(len(unique))
+    longest = max((sum(map(len, cue.lines)) for cue in unique), default=0)
+    if longest > MAX_LINE:
+        raise BadInput(f"a cue of {longest} characters; a cue of a transcript has at most {MAX_LINE}")
+    return captions_to_words(map(read_markup, unique))
 
 
-def cue_words(cue: Cue) -> list[Word]:
-    """The words of a cue without word times."""
-    lines = [spoken_text(line) for line in cue.lines]
-    return spread_words(spoken_text(" ".join(filter(None, lines))), cue.start, cue.end)
+def captions_to_words(captions: Iterable[Caption]) -> list[Word]:
+    """The words of captions, in order of time.
 
-
-def drop_repeated_lines(cues: Sequence[Cue], *, is_new: re.Pattern[str] | None = None) -> list[Cue]:
-    """`cues` without the lines that rolling captions repeat from the cue before.
-
-    A line is repeated if the last lines of one cue open the next; a line that matches `is_new` never is. Drops cues
-    that are left without text.
+    Drops what is not spoken, words that rolling captions repeat, and repetitions that highlight one word after the
+    other; ends each caption where the next begins.
     """
-    kept: list[Cue] = []
-    previous: list[str] = []
-    for cue in cues:
-        lines = [(line, spoken_text(line), bool(is_new and is_new.search(line))) for line in cue.lines]
-        lines = [line for line in lines if line[1]]
-        plain = [None if new else text for _, text, new in lines]
-        overlap = next(
-            (size for size in range(min(len(previous), len(plain)), 0, -1) if previous[-size:] == plain[:size]),
-            0,
-        )
-        if len(lines) > overlap:
-            kept.append(Cue(cue.start, cue.end, tuple(line for line, _, _ in lines[overlap:])))
-        if lines:
-            previous = [text for _, text, _ in lines]
-    return kept
+    captions = [caption for caption in captions if caption.text.strip()]
+    check_words(_count_words(captions), MAX_SHOWN_WORDS)
+    reversed_cues = sum(caption.end < caption.start for caption in captions)
+    if reversed_cues > max(1, MAX_REVERSED * len(captions)):
+        raise BadInput(f"{reversed_cues} of its {len(captions)} cues end before they start")
+    captions.sort(key=lambda caption: caption.start)
+    captions = _without_unspoken(captions)
+    if not any(caption.spans for caption in captions):
+        captions = merge_highlighted(captions)
+    captions = drop_repeated(captions)
+    check_words(_count_words(captions))
+    captions = end_where_next_begins(captions)
+    return [word for caption in captions for word in caption_words(caption)]
 
 
-def is_rolling(cues: Sequence[Cue]) -> bool:
-    """Whether most cues begin with the last line of the cue before: rolling captions."""
-    texts = [[text for line in cue.lines if (text := spoken_text(line))] for cue in cues]
-    texts = [lines for lines in texts if lines]
-    repeats = sum(before[-1] == after[0] for before, after in pairwise(texts))
-    return len(texts) > 3 and repeats > len(texts) // 2
+def _count_words(captions: Sequence[Caption]) -> int:
+    return sum(len(caption.text.split()) for caption in captions)
 
 
-def plain_cues_to_words(cues: Iterable[Cue]) -> list[Word]:
-    """The words of cues without word times. Removes repeated lines from rolling captions."""
-    cues = sorted(cues, key=lambda cue: cue.start)
-    if is_rolling(cues):
-        cues = drop_repeated_lines(cues)
-    return [word for cue in cues for word in cue_words(cue)]
+def _without_unspoken(captions: Sequence[Caption]) -> list[Caption]:
+    texts = blank_speakers([_blank_sounds(caption.text) for caption in captions])
+    texts = [_PUNCTUATION.sub(_blank, text) for text in texts]
+    return [replace(caption, text=text) for caption, text in zip(captions, texts, strict=True) if text.strip()]
+
+
+def _blank_sounds(text: str) -> str:
+    """`text` with blanks for descriptions of sounds, such as [Music] or (applause) alone on a line, and for notes."""
+    text = _LINE_OF_SOUND.sub(_blank, _SOUND.sub(_blank, text))
+    return _blank_all(text) if _ALL_SOUND.fullmatch(text) else text
+
+
+def _blank(match: re.Match[str]) -> str:
+    return _blank_all(match[0])
+
+
+def _blank_all(text: str) -> str:
+    return _NOT_BREAK.sub(" ", text)

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import pvariance
+from statistics import fmean
 
 from reserve.data.types import Word
 from reserve.errors import BadInput
@@ -63,7 +63,9 @@ def _check_text(texts: Sequence[str]) -> None:
     word_like = sum(map(_is_word_like, texts))
     if word_like < MIN_WORD_LIKE * len(texts):
         raise BadInput(f"only {word_like} of its {len(texts)} entries look like words")
-    if len(texts) >= _MIN_WORDS_FOR_VARIANCE and (variance := pvariance(map(len, texts))) > MAX_LENGTH_VARIANCE:
+    mean = fmean(map(len, texts))
+    variance = fmean((len(text) - mean) ** 2 for text in texts)
+    if len(texts) >= _MIN_WORDS_FOR_VARIANCE and variance > MAX_LENGTH_VARIANCE:
         raise BadInput(
             f"its words' lengths have a variance of {variance:.0f}; speech has at most {MAX_LENGTH_VARIANCE:g}"
         )

@@ -1,22 +1,22 @@
-"""SubRip (.srt)."""
+"""SubRip (.srt) and SBV (.sbv)."""
 
 from __future__ import annotations
 
-from reserve.data.sources.transcripts.cues import plain_cues_to_words
+from reserve.data.sources.transcripts.cues import cues_to_words
+from reserve.data.sources.transcripts.timed_blocks import parse_blocks
 from reserve.data.types import Cue, Word
-from reserve.errors import BadInput
 
 
 def parse_srt(text: str) -> list[Word]:
-    """The words of an SRT text, spread over their cues."""
-    import pysubs2
+    """The words of an SRT text."""
+    return cues_to_words(_with_breaks(cue, "\\N") for cue in parse_blocks(text.replace("\\h", " "), "SRT"))
 
-    try:
-        events = list(pysubs2.SSAFile.from_string(text, format_="srt"))
-    except (pysubs2.Pysubs2Error, ValueError, OverflowError) as error:
-        raise BadInput(f"not SRT: {error}") from error
-    if not events:
-        raise BadInput("not SRT: no cue with a time line such as 00:00:01,000 --> 00:00:02,500")
-    return plain_cues_to_words(
-        Cue(event.start / 1000, event.end / 1000, tuple(event.plaintext.split("\n"))) for event in events
-    )
+
+def parse_sbv(text: str) -> list[Word]:
+    """The words of an SBV text: time lines `0:00:00.599,0:00:04.160`, and [br] for a line break."""
+    return cues_to_words(_with_breaks(cue, "[br]") for cue in parse_blocks(text, "SBV", sbv=True))
+
+
+def _with_breaks(cue: Cue, mark: str) -> Cue:
+    """`cue` with `mark`, which stands for a line break, as one. Converters to SRT leave that of ASS."""
+    return Cue(cue.start, cue.end, tuple(part for line in cue.lines for part in line.split(mark)))

@@ -6,7 +6,13 @@ import json
 
 import pytest
 
-from reserve.data.sources.transcripts import is_word_timed, load_transcript
+from reserve.data.sources.transcripts import (
+    TRANSCRIPT_SUFFIXES,
+    UNREAD_FORMATS,
+    is_word_timed,
+    load_transcript,
+    read_transcript,
+)
 from reserve.errors import BadInput
 
 YOUTUBE = """WEBVTT
@@ -124,11 +130,6 @@ def test_json_values_without_a_list_around_them(tmp_path, indent):
     assert triples(words) == [("Hello,", 0.5, 0.9), ("you", 1.0, 1.5)]
 
 
-def test_json_segment_with_untimed_word_spreads_its_text(tmp_path):
-    value = {"segments": [{"start": 0, "end": 2, "text": "in 1969", "words": [WORDS[0], {"word": "1969"}]}]}
-    assert triples(load(tmp_path, "a.json", json.dumps(value))) == [("in", 0, 2 / 3), ("1969", 2 / 3, 2)]
-
-
 def test_align(tmp_path):
     text = "0 12250 sil\n12250 19250 set\n19250 27250 white\n27250 74500 sil\n"
     assert triples(load(tmp_path, "a.align", text)) == [("set", 0.49, 0.77), ("white", 0.77, 1.09)]
@@ -143,7 +144,7 @@ def test_align(tmp_path):
         ("a.vtt", b"WEBVTT\n", "no words"),
         ("a.vtt", b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\n[Music]\n", "no words"),
         ("a.srt", b"just a letter to a friend", "not SRT"),
-        ("a.srt", b"\x81\x8d\x8f\x90\x9d" * 50, "not text in"),
+        ("a.srt", b"\x81\x8d\x8f\x90\x9d" * 50, "its encoding"),
         ("a.json", b"{", "not JSON"),
         ("a.json", b'[{"word": "x", "start": 0, "end": 1}] and more', "not JSON"),
         ("a.json", b"[" * 100_000, "not JSON"),
@@ -151,6 +152,16 @@ def test_align(tmp_path):
         ("a.json", b'{"title": "no transcript"}', "no words with start and end"),
         ("a.json", b'[{"word": "x", "start": NaN, "end": 1e400}]', "no words with start and end"),
         ("a.align", b"a b c\n", "line 1"),
+        ("a.json3", b"[]", "not json3"),
+        ("a.srv3", b"<x/>", "not srv"),
+        ("a.srv2", b"a", "not XML"),
+        ("a.srv1", b"<timedtext/>", "no words"),
+        ("a.ttml", b"<x/>", "not TTML"),
+        ("a.dfxp", b"<x/>", "not TTML"),
+        ("a.ass", b"x", "not ASS"),
+        ("a.ssa", b"x", "not ASS"),
+        ("a.sbv", b"x", "not SBV"),
+        ("a.lrc", b"x", "not LRC"),
         ("a.txt", b"hello", "unknown transcript format '.txt'"),
     ],
 )
@@ -159,17 +170,55 @@ def test_bad_transcripts(tmp_path, name, content, reason):
         load(tmp_path, name, content)
 
 
-def test_word_timed(tmp_path):
-    contents = {
-        "a.vtt": YOUTUBE,
-        "b.vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\nx\n",
-        "c.srt": "",
-        "d.json": "",
-        "e.align": "",
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_text(content)
-    assert [is_word_timed(tmp_path / name) for name in contents] == [True, False, False, True, True]
+def test_words_with_damaged_characters_are_dropped_with_a_warning(tmp_path):
+    path = tmp_path / "a.srt"
+    path.write_bytes("1\n00:00:01,000 --> 00:00:02,000\nthe café here br".encode() + b"\xc3\x28l")
+    words, warnings = read_transcript(path)
+    assert [word.text for word in words] == ["the", "café", "here"]
+    assert warnings == ["1 damaged characters in it; the words with them are dropped"]
+
+
+def test_joined_files_and_old_line_ends(tmp_path):
+    text = "\ufeff1\r00:00:01,000 --> 00:00:02,000\rone\r\r\ufeff2\r00:00:02,000 --> 00:00:03,000\rtwo\r"
+    assert triples(load(tmp_path, "a.srt", text)) == [("one", 1, 2), ("two", 2, 3)]
+
+
+def test_breaks_that_converters_leave_in_srt(tmp_path):
+    words = load(tmp_path, "a.srt", "1\n00:00:01,000 --> 00:00:02,000\n- one\\hand\\N- two\n")
+    assert [word.text for word in words] == ["one", "and", "two"]
+
+
+def test_breaks_in_sbv(tmp_path):
+    assert len(load(tmp_path, "a.sbv", "0:00:01.000,0:00:02.000\none[br]two\n")) == 2
+
+
+TIMED = {
+    "a.vtt": (YOUTUBE, True),
+    "b.vtt": ("WEBVTT\n\n00:01.000 --> 00:02.000\nx\n", False),
+    "c.srt": ("", False),
+    "d.json": ("", True),
+    "e.align": ("", True),
+    "f.json3": ('{"events": [{"segs": [{"utf8": "a", "tOffsetMs": 9}]}]}', True),
+    "g.json3": ('{"events": [{"segs": [{"utf8": "a"}]}]}', False),
+    "h.srv3": ('<timedtext><p t="1"><s ac="0">a</s><s t="9">b</s></p></timedtext>', True),
+    "i.srv3": ('<timedtext><p t="1"><s p="1">a</s></p></timedtext>', False),
+    "j.ass": ("[Events]\nDialogue: {\\kf20}a", True),
+    "k.ass": ("[Events]\nDialogue: {\\b1}a", False),
+    "l.ttml": ('<tt><p begin="1s"><span begin="1s">a</span></p></tt>', True),
+    "m.ttml": ('<tt><p begin="1s"><span>a</span></p></tt>', False),
+    "n.lrc": ("[00:01.00]a <00:02.00>b", True),
+}
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_word_timed(tmp_path, name):
+    content, is_timed = TIMED[name]
+    (tmp_path / name).write_text(content)
+    assert is_word_timed(tmp_path / name) is is_timed
+
+
+def test_formats_are_read_or_named():
+    assert not set(TRANSCRIPT_SUFFIXES) & set(UNREAD_FORMATS)
 
 
 def test_real_captions_agree_with_each_other(shared_dir):

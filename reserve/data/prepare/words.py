@@ -67,7 +67,7 @@ def find_words(
     spoken, written = audio_labels(audio).language, labels.language
     if spoken and written and spoken != written:
         warnings.append(f"{name} is in language {written}, the sound in {spoken}")
-    if language_rank(labels, languages)[0] == len(languages):
+    if languages and language_rank(labels, languages)[0] == len(languages):
         warnings.append(f"{name} is in language {written}, which is not in data.languages")
     return used.words, choice, warnings
 

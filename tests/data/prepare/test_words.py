@@ -149,7 +149,8 @@ def test_words_in_another_language_than_the_sound_are_a_warning(beside):
 def test_words_in_a_language_that_nobody_wants_are_a_warning(beside):
     warning = "a.de.srt is in language de, which is not in data.languages"
     assert find(beside(_de_srt=named("wort")), Tracks())[3] == [warning]
-    assert find(beside(_de_srt=named("wort")), Tracks(), languages=["en", "deu"])[3] == []
+    for languages in (["en", "deu"], []):
+        assert find(beside(_de_srt=named("wort")), Tracks(), languages=languages)[3] == []
 
 
 def test_words_after_the_end_are_a_warning(beside):

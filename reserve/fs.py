@@ -27,6 +27,7 @@ _ENVIRONMENT = frozenset(
         errno.ETIMEDOUT,
     }
 )
+_PARTIAL = ".partial"
 
 
 def is_environment_failure(error: BaseException) -> bool:
@@ -38,16 +39,26 @@ def is_environment_failure(error: BaseException) -> bool:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that replaces it when the block ends, and is removed when the block raises.
 
-    The content is flushed to disk first, so that a crash leaves the old file, the new one or none, never a part.
+    The content is flushed to disk first, so that a crash leaves the old file, the new one or none, never a part. An
+    OSError without a file name, such as that of a full disk, gets that of `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_PARTIAL}")
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Removes what killed processes left of files that they were writing with `replacing` in `folder`."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text_atomic(path: Path, text: str, *, errors: str = "strict") -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reserve.fs import replacing, write_text_atomic
+from reserve.fs import remove_partial_files, replacing, write_text_atomic
 
 
 def test_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
@@ -33,6 +35,19 @@ def test_file_stays_when_the_block_raises(tmp_path: Path) -> None:
         interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_error_names_the_file(tmp_path: Path) -> None:
+    """A write to a full disk raises an error that names none."""
+    with pytest.raises(OSError, match=r"No space left on device: '.*/file'"), replacing(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_partial_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    for name in (".file.1-2.partial", "file.partial", ".other"):
+        (tmp_path / name).write_text("")
+    remove_partial_files(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"file.partial", ".other"}
 
 
 def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:

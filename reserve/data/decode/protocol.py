@@ -161,7 +161,8 @@ class Media(ABC):
         """The frame on screen at each of `times` (seconds, finite, >= 0, non-decreasing): uint8 RGB [height, width, 3],
         upright and with square pixels.
 
-        That is the last frame whose timestamp is at most the time, or the first frame if the time is before it.
+        That is the last frame whose timestamp is at most the time, or the first frame if the time is before it. Times
+        that a container rounds to a finer tick than a frame may be off by half of it.
         Raises BadInput as `MediaInfo.check_video` does or if no frame can be decoded, and ValueError for bad times.
         """
 
@@ -184,7 +185,7 @@ class Media(ABC):
 
     @abstractmethod
     def cues(self, track: int) -> list[Cue]:
-        """The captions of text track `track`, in the order of the file, with ASS markup as it is but without drawings.
+        """The captions of text track `track`, in the order of the file, without ASS overrides, comments and drawings.
         Raises BadInput as `MediaInfo.check_text` does."""
 
     @abstractmethod

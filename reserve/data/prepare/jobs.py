@@ -96,10 +96,14 @@ def unchanged(job: Job) -> FileResult | None:
 def skipped(job: Job, reason: str) -> FileResult:
     """The result of a file that cannot be used. Removes the store of an earlier state of the file.
 
-    Raises EnvironmentFailure if the file's folder is gone: then the file is not at fault.
+    Raises EnvironmentFailure if the file's folder is gone, or empty as the folder of a lost mount is: then the file is
+    not at fault.
     """
-    if not job.source.path.parent.exists():
-        raise EnvironmentFailure(f"{job.source.path.parent} is gone")
+    folder = job.source.path.parent
+    if not folder.exists():
+        raise EnvironmentFailure(f"{folder} is gone")
+    if not job.source.path.exists() and not any(folder.iterdir()):
+        raise EnvironmentFailure(f"{folder} is empty now")
     job.store.unlink(missing_ok=True)
     return FileResult(job.source.video_id, job.source.path, "skipped", reason=reason)
 

@@ -17,6 +17,7 @@ from reserve.data.prepare.video import PreparationSettings
 from reserve.data.prepare.workers import Lost, run_supervised
 from reserve.data.sources.discover import VideoSource
 from reserve.errors import EnvironmentFailure, NothingPrepared
+from reserve.fs import remove_partial_files
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ def prepare_videos(
             f"preparation stopped after {len(results)} of {len(jobs)} videos: {error}. What is prepared is kept: mend "
             "this and run the command again"
         ) from error
+    finally:
+        remove_partial_files(out_dir)  # Of worker processes that were killed.
     report = PreparationReport(tuple(results[index] for index in range(len(jobs))))
     logger.info("%s", report.summary())
     if not report.stores:

@@ -93,5 +93,6 @@ def _rank(candidate: Candidate, languages: Sequence[str]) -> tuple[Any, ...]:
         not is_word_timed(path),
         labels.is_hearing_impaired,
         TRANSCRIPT_SUFFIXES.index(path.suffix.lower()),
-        path.name,
+        not labels.language,
+        path.stem,
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from reserve.data.decode.protocol import AudioTrack, TextTrack
-from reserve.data.sources.labels import Labels, language_rank, parse_language, title_labels
+from reserve.data.sources.labels import Labels, language_rank, track_labels
 
 
 def choose_audio_track(tracks: Sequence[AudioTrack], languages: Sequence[str]) -> int:
@@ -41,13 +41,13 @@ def rank_text_tracks(tracks: Sequence[TextTrack], languages: Sequence[str]) -> l
 
 def audio_labels(track: AudioTrack) -> Labels:
     """What an audio track's header and title say about it; `is_partial` for commentaries and descriptions."""
-    labels = _labels(track.language, track.title)
+    labels = track_labels(track.language, track.title)
     return replace(labels, is_partial=labels.is_partial or track.is_comment or track.is_description)
 
 
 def text_labels(track: TextTrack) -> Labels:
     """What a text track's header and title say about it."""
-    labels = _labels(track.language, track.title)
+    labels = track_labels(track.language, track.title)
     return replace(
         labels,
         is_partial=labels.is_partial or track.is_forced or track.is_comment,
@@ -60,8 +60,3 @@ def track_name(kind: str, number: int, track: AudioTrack | TextTrack) -> str:
     language = "" if track.language == "und" else track.language
     known = ", ".join(filter(None, [language, " ".join(track.title.split())]))
     return f"{kind} track {number}" + (f" ({known})" if known else "")
-
-
-def _labels(language: str, title: str) -> Labels:
-    known = parse_language(language)
-    return replace(title_labels(title), language=known.language, tag=known.tag)

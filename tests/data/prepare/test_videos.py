@@ -143,6 +143,29 @@ def test_a_source_folder_that_vanishes_stops_the_preparation(tmp_path):
     shutil.rmtree(tmp_path / "in")
     with pytest.raises(EnvironmentFailure, match=r"in is gone"):
         prepare_videos(sources, tmp_path / "out", DataConfig(), workers=0)
+    (tmp_path / "in").mkdir()  # as a lost mount leaves it
+    with pytest.raises(EnvironmentFailure, match=r"in is empty now"):
+        prepare_videos(sources, tmp_path / "out", DataConfig(), workers=0)
+
+
+def test_a_file_that_vanishes_is_skipped(tmp_path):
+    for stem in "ab":
+        make_good(tmp_path / "in", stem)
+    sources = discover_sources([tmp_path / "in"])
+    (tmp_path / "in" / "a.mp4").unlink()
+    report = prepare_videos(sources, tmp_path / "out", DataConfig(), workers=0)
+    assert [(result.status, result.reason[:16]) for result in report.results] == [
+        ("skipped", "cannot be opened"),
+        ("prepared", ""),
+    ]
+
+
+def test_killed_processes_leave_no_files(tmp_path):
+    make_good(tmp_path / "in", "a")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".a.safetensors.123-456.partial").write_bytes(b"x")
+    report = prepare(tmp_path / "in", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == report.stores
 
 
 def test_nothing_usable_says_why_for_each(tmp_path):

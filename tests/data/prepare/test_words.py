@@ -85,10 +85,38 @@ def test_wanted_language_of_embedded_tracks(beside):
     assert find(beside(), media, languages=["de"])[1] == "text track 0 (ger)"
 
 
+@pytest.mark.parametrize("worse", ["_de_srt", "_en_forced_srt", "_en_auto_srt"])
+def test_better_track_before_a_file(beside, worse):
+    media = Tracks((TextTrack(language="eng"), named("word")))
+    assert find(beside(**{worse: named("wort")}), media)[:2] == ("word0", "text track 0 (eng)")
+    assert find(beside(_en_sdh_srt=named("file")), media)[:2] == ("file0", "a.en.sdh.srt")
+
+
 def test_full_track_before_the_forced_one(beside):
     signs = TextTrack(language="eng", is_forced=True, is_default=True)
     media = Tracks((signs, ["CITY", "HALL"]), (TextTrack(language="eng"), named("word")))
     assert find(beside(), media)[1] == "text track 1 (eng)"
+
+
+def test_forced_text_without_a_label_gives_way_to_the_full(beside):
+    few, full = (TextTrack(language="eng"), ["CITY", "HALL"]), (TextTrack(language="eng"), named("word"))
+    german = (TextTrack(language="ger"), named("wort"))
+    word, used, passed_over, (warning,) = find(beside(), Tracks(few, german, full))
+    assert (word, used) == ("word0", "text track 2 (eng)")
+    assert warning == "text track 0 (eng): 2 words in 60 s, where text track 2 (eng) has 40"
+    assert passed_over == {
+        "text track 0 (eng)": "2 words in 60 s, where text track 2 (eng) has 40",
+        "text track 1 (ger)": "not tried: language de",
+    }
+
+
+def test_video_in_which_little_is_said(beside):
+    german = (TextTrack(language="ger"), named("wort"))
+    few, more = (TextTrack(language="eng"), named("word", 12)), (TextTrack(language="eng"), named("more", 14))
+    assert find(beside(), Tracks(few, german))[1] == "text track 0 (eng)"
+    word, _, passed_over, warnings = find(beside(), Tracks(few, more))
+    assert (word, warnings) == ("word0", [])
+    assert passed_over == {"text track 1 (eng)": "14 words in 60 s, where text track 0 (eng) has 12"}
 
 
 def test_forced_text_alone_is_refused(beside):
@@ -116,6 +144,12 @@ def test_words_in_another_language_than_the_sound_are_a_warning(beside):
     media = Tracks((TextTrack(language="eng"), named("word")), spoken="jpn")
     assert find(beside(), media)[3] == ["text track 0 (eng) is in language en, the sound in ja"]
     assert find(beside(), Tracks((TextTrack(language="eng"), named("word")), spoken="eng"))[3] == []
+
+
+def test_words_in_a_language_that_nobody_wants_are_a_warning(beside):
+    warning = "a.de.srt is in language de, which is not in data.languages"
+    assert find(beside(_de_srt=named("wort")), Tracks())[3] == [warning]
+    assert find(beside(_de_srt=named("wort")), Tracks(), languages=["en", "deu"])[3] == []
 
 
 def test_words_after_the_end_are_a_warning(beside):

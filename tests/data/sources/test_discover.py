@@ -70,6 +70,8 @@ def test_language_can_be_chosen(tmp_path):
         ("a.en.srt", "a.en.whisper.json"),
         ("a.en-GB.srt", "a.de.srt"),
         ("a.en-US-eEY6OEpapPo.srt", "a.fr.vtt"),
+        ("a.en.srt", "a.en.2.srt"),
+        ("a.en-en.vtt", "a.en-ja.vtt"),  # not translated from Japanese
         ("a.fr-orig.vtt", "a.ar.vtt"),  # of other languages, the spoken one
     ],
 )

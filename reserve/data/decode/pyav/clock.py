@@ -6,6 +6,7 @@ do these timestamps: what comes after a break continues where everything before 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,13 +24,15 @@ ended."""
 class _Stream:
     """A stream's current stretch of the clock, and where on its clock the last packet was and the next one is due.
 
-    `due_before` is where it was due before a gap, until the stream goes on regularly.
+    `due_before` is where it was due before a gap, until the stream goes on regularly. `end` is where its presentation
+    ends so far, on the continuous axis: decoding runs ahead of it.
     """
 
     stretch: int
     last: float
     due: float
     due_before: float | None = None
+    end: float = -math.inf
 
 
 class ContinuousClock:
@@ -51,8 +54,9 @@ class ContinuousClock:
     def has_breaks(self) -> bool:
         return len(self._shifts) > 1
 
-    def shift(self, stream: int, time: float, duration: float, *, is_sparse: bool = False) -> float:
-        """Seconds to add to the timestamps of a packet of stream number `stream` that is decoded at `time`.
+    def shift(self, stream: int, time: float, duration: float, *, delay: float = 0.0, is_sparse: bool = False) -> float:
+        """Seconds to add to the timestamps of a packet of stream number `stream` that is decoded at `time` and shown
+        `delay` later.
 
         A sparse stream, such as captions, follows the others and decides nothing.
         """
@@ -69,7 +73,8 @@ class ContinuousClock:
             self._cross(state, time)
         state.last, state.due = time, time + duration
         moved = self._shifts[state.stretch]
-        self._end = max(self._end, state.due + moved)
+        state.end = max(state.end, state.due + delay + moved)
+        self._end = max(self._end, state.end)
         return moved
 
     def _cross(self, state: _Stream, time: float) -> None:
@@ -87,8 +92,8 @@ class ContinuousClock:
             later = [stretch for stretch in others if stretch > state.stretch]
             best = self._nearest(time, later, self._end) if later else state.stretch
             if not later or abs(time + self._shifts[best] - self._end) > MAX_FORWARD:
-                # Decoding times of pictures run ahead of the sound, so each stream has an end of its own.
-                self._shifts.append((due if self._end - due <= MAX_SKEW else self._end) - time)
+                # Its decoding goes on where it was, unless this stream ended early.
+                self._shifts.append((due if self._end - state.end <= MAX_SKEW else self._end) - time)
                 best = len(self._shifts) - 1
             state.stretch = best
 

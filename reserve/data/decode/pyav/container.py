@@ -63,6 +63,18 @@ def decoding_errors(doing: str) -> Iterator[None]:
         raise BadInput(f"{doing}: {reason}") from error
 
 
+def _forget_channel_order(context: av.AudioCodecContext) -> None:
+    """Turns an unusual layout of channels into a mere count of them.
+
+    FFmpeg keeps an order of channels that is not its own, as QuickTime has several, in memory that PyAV frees with each
+    object that shares it. Here it is freed once and never used again.
+    """
+    layout = context.layout
+    count = f"{layout.nb_channels} channels"
+    if layout.name.startswith(f"{count} ("):
+        context.layout = count
+
+
 class Container:
     """An open file. Every method raises BadInput if the file is at fault."""
 
@@ -80,7 +92,7 @@ class Container:
         self.deadline.check()
         with decoding_errors("not a media file that can be decoded"):
             # With a prefix, no file name is taken for a URL; the whitelists keep a playlist from reaching other files.
-            return self._av.open(
+            raw = self._av.open(
                 f"file:{self.path}",
                 container_options={"format_whitelist": _accepted_formats(), "protocol_whitelist": "file"},
                 # For codecs that FFmpeg runs while it opens the file.
@@ -88,6 +100,10 @@ class Container:
                 metadata_errors="replace",
                 timeout=(self.limits.max_decode_seconds, self.limits.max_decode_seconds),
             )
+        for stream in raw.streams.audio:
+            if stream.codec_context is not None:
+                _forget_channel_order(stream.codec_context)
+        return raw
 
     def _read_info(self) -> MediaInfo:
         streams = self.raw.streams
@@ -198,9 +214,13 @@ class Container:
             time = packet.dts if packet.dts is not None else packet.pts
             if time is not None and packet.time_base:
                 tick = float(packet.time_base)
-                is_sparse = packet.stream_index not in indices
+                delay = 0 if packet.pts is None else packet.pts - time
                 shift = clock.shift(
-                    packet.stream_index, time * tick, (packet.duration or 0) * tick, is_sparse=is_sparse
+                    packet.stream_index,
+                    time * tick,
+                    (packet.duration or 0) * tick,
+                    delay=delay * tick,
+                    is_sparse=packet.stream_index not in indices,
                 )
                 ticks = round(shift / tick)
                 if ticks and packet.pts is not None:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reserve.data.decode.protocol import check_times
 from reserve.data.decode.pyav.container import Container, decoding_failures
-from reserve.data.decode.pyav.picture import to_picture
+from reserve.data.decode.pyav.picture import StoredFrame, display_matrix, to_picture
 from reserve.errors import BadInput
-
-if TYPE_CHECKING:
-    import av
 
 # If a seek lands after its target, try again this many seconds earlier; after the last one, decode from the start.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
-# Seconds; far below any tick, above the rounding of a float that counts seconds.
-_SLACK = 1e-6
+# Seconds; above the rounding of a float that counts seconds.
+_ROUNDING = 1e-6
+# Containers with a tick of at most this many seconds round the times of frames to it. A longer tick may be a frame.
+_FINE_TICK = 0.002
 
 
 def read_frames(container: Container, times: Sequence[float]) -> Iterator[np.ndarray]:
@@ -29,7 +26,7 @@ def read_frames(container: Container, times: Sequence[float]) -> Iterator[np.nda
     check_times(times)
     reader = _FrameReader(container)
     for time in times:
-        yield to_picture(reader.frame_at(time), reader.pixel_aspect, container.limits)
+        yield to_picture(reader.frame_at(time), container.limits)
 
 
 class _FrameReader:
@@ -37,10 +34,11 @@ class _FrameReader:
 
     def __init__(self, container: Container) -> None:
         self._container = container
+        container.rewind()  # A codec that has decoded before may be at another pixel aspect than the file begins with.
         self._take_stream()
-        self._current: av.VideoFrame | None = None
-        self._next: av.VideoFrame | None = None
-        self._decoded: Iterator[av.VideoFrame] = iter(())
+        self._current: StoredFrame | None = None
+        self._next: StoredFrame | None = None
+        self._decoded: Iterator[StoredFrame] = iter(())
         self._key_interval = 1.0
 
     def _take_stream(self) -> None:
@@ -50,17 +48,17 @@ class _FrameReader:
         self._tick = float(self._stream.time_base)
         # FFmpeg's own limit, for streams that change their size midway.
         self._stream.codec_context.options = {"max_pixels": str(self._container.limits.max_pixels)}
+        # The container's word counts before the codec's. Where they agree, the codec's may change midway, as broadcasts
+        # do for a film in another format.
+        self._aspect = self._stream.sample_aspect_ratio
+        self._follows_codec = self._aspect == self._stream.codec_context.sample_aspect_ratio
 
-    @property
-    def pixel_aspect(self) -> Fraction | None:
-        """Width : height of a stored pixel, as the container says or, failing that, the codec."""
-        return self._stream.sample_aspect_ratio
-
-    def frame_at(self, time: float) -> av.VideoFrame:
-        # Some slack, so that a time computed from a frame's own timestamp finds that frame.
-        target = time + self._container.origin + _SLACK
+    def frame_at(self, time: float) -> StoredFrame:
+        # A time computed from a frame's number or its own timestamp finds that frame.
+        slack = _ROUNDING + (self._tick / 2 if self._tick <= _FINE_TICK else 0)
+        target = time + self._container.origin + slack
         if self._current is None or (
-            self._next_is_due(target) and target - self._seconds(self._current) > self._key_interval
+            self._can_seek and self._next_is_due(target) and target - self._seconds(self._current) > self._key_interval
         ):
             self._seek(target)
         while self._next_is_due(target):
@@ -69,7 +67,8 @@ class _FrameReader:
             raise BadInput("no frame of its video can be decoded")
         return self._current
 
-    def _seconds(self, frame: av.VideoFrame) -> float:
+    def _seconds(self, stored: StoredFrame) -> float:
+        frame = stored.frame
         timestamp = frame.pts if frame.pts is not None else frame.dts
         if timestamp is None:
             raise BadInput("its video frames have no timestamps")
@@ -113,8 +112,9 @@ class _FrameReader:
         self._current = next(self._decoded, None)
         self._next = next(self._decoded, None)
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Iterator[StoredFrame]:
         times: list[int] = []
+        matrix = None
         for packet in self._container.demux(self._stream):
             if self._lacks_presentation_times and packet.size and packet.dts is not None:
                 heappush(times, packet.dts)
@@ -122,7 +122,11 @@ class _FrameReader:
                 if times:
                     # Frames leave the decoder in the order of presentation, so each has the earliest time left.
                     frame.pts = heappop(times)
-                yield frame
+                # A matrix in the pictures themselves may come with key frames alone, and holds until the next one.
+                own = display_matrix(frame)
+                matrix = own if own is not None or frame.key_frame else matrix
+                coded = self._stream.codec_context.sample_aspect_ratio if self._follows_codec else None
+                yield StoredFrame(frame, coded or self._aspect, matrix)
 
     @property
     def _lacks_presentation_times(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,25 @@ MAX_PIXEL_ASPECT = 4
 formats stay below 2.4; half-width stereo pairs have 2."""
 
 
-def to_picture(frame: av.VideoFrame, pixel_aspect: Fraction | None, limits: MediaLimits) -> np.ndarray:
-    """uint8 RGB [height, width, 3]. `pixel_aspect` is width : height of a pixel as stored, None if unknown."""
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A decoded frame and how to show it: `pixel_aspect` is width : height of a pixel, None if unknown; `matrix` is its
+    display matrix (see `display_matrix`)."""
+
+    frame: av.VideoFrame
+    pixel_aspect: Fraction | None = None
+    matrix: np.ndarray | None = None
+
+
+def to_picture(stored: StoredFrame, limits: MediaLimits) -> np.ndarray:
+    """uint8 RGB [height, width, 3]."""
+    frame = stored.frame
     limits.check_frame_size(frame.width, frame.height)
-    width, height = square_size(frame.width, frame.height, pixel_aspect)
+    width, height = square_size(frame.width, frame.height, stored.pixel_aspect)
     limits.check_frame_size(width, height)
     with decoding_errors("a frame cannot be converted to RGB"):
         image = frame.to_ndarray(format="rgb24", width=width, height=height)
-        matrix = _display_matrix(frame)
-    return np.ascontiguousarray(image if matrix is None else _displayed(image, matrix))
+    return np.ascontiguousarray(image if stored.matrix is None else _displayed(image, stored.matrix))
 
 
 def square_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
@@ -38,7 +49,7 @@ def square_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple
     return width, round(height / pixel_aspect)
 
 
-def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
+def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     """int32 [3, 3]: the position (x, y, 1) of a stored pixel, times this, is where it is shown. None without one."""
     side_data: Any = frame.side_data  # PyAV's stubs lack its methods.
     data = side_data.get(import_av().sidedata.sidedata.Type.DISPLAYMATRIX)

@@ -20,6 +20,8 @@ _MAX_CHANNELS = 64
 # Timestamps of a run of frames may disagree with their count of samples by this many seconds (containers round
 # them, some to 1 ms, and encoders drift); beyond it there is a real gap or overlap.
 _JITTER = 0.05
+# More than this many seconds of sound over earlier sound are another recording, not damage.
+_MAX_OVERLAP = 5.0
 # Decoding starts this many seconds before a span: decoders and resamplers need some sound to settle.
 _PREROLL = 0.5
 
@@ -48,6 +50,11 @@ def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> So
     pieces.extend(runs.flush())
     if not pieces.parts:
         raise BadInput("no sound can be decoded from its audio track")
+    if pieces.overlap > _MAX_OVERLAP * sample_rate:
+        raise BadInput(
+            f"its timestamps start again: {pieces.overlap / sample_rate:.1f} s of its sound lie over earlier sound, as "
+            "in recordings joined byte by byte"
+        )
     waveform = pieces.joined(pieces.end)
     return Soundtrack(waveform, sample_rate, min(max(picture_end, len(waveform) / sample_rate), limit))
 
@@ -75,7 +82,8 @@ def _rewound(container: Container, track: int) -> Any:
     container.rewind()
     stream = container.audio_stream(track)
     context = stream.codec_context
-    if not 0 < context.sample_rate <= _MAX_SAMPLE_RATE or not 0 < context.channels <= _MAX_CHANNELS:
+    # Both are 0 in a transport stream whose sound starts late: the frames will say.
+    if not 0 <= context.sample_rate <= _MAX_SAMPLE_RATE or not 0 <= context.channels <= _MAX_CHANNELS:
         raise BadInput(f"its audio claims {context.sample_rate} Hz and {context.channels} channels")
     return stream
 
@@ -106,11 +114,16 @@ def _packet_end(packet: Any, start: float | None) -> float:
 
 @dataclass(slots=True)
 class _Pieces:
-    """Stretches of samples between positions `first` and `stop`; later ones win where they overlap."""
+    """Stretches of samples between positions `first` and `stop`; later ones win where they overlap.
+
+    `end` is the position after the last sample, `overlap` the number of samples that lie over earlier ones.
+    """
 
     first: int
     stop: int
     parts: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    end: int = 0
+    overlap: int = 0
 
     def extend(self, pieces: Iterator[tuple[int, np.ndarray]]) -> None:
         """Adds (position, samples), cut to the range. Positions of `parts` count from `first`."""
@@ -118,12 +131,10 @@ class _Pieces:
             skip = max(self.first - start, 0)
             samples = samples[skip : max(self.stop - start, 0)]
             if len(samples):
-                self.parts.append((start + skip - self.first, samples))
-
-    @property
-    def end(self) -> int:
-        """Position after the last sample."""
-        return max(start + len(samples) for start, samples in self.parts)
+                place = start + skip - self.first
+                self.parts.append((place, samples))
+                self.overlap += max(min(self.end, place + len(samples)) - place, 0)
+                self.end = max(self.end, place + len(samples))
 
     def joined(self, length: int) -> np.ndarray:
         """All samples: float32 [length], 0 between the parts."""

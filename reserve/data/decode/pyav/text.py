@@ -45,17 +45,19 @@ def _lines(subtitle: Any) -> list[str]:
     fields = event.split(",", _FIELDS_BEFORE_TEXT)
     if len(fields) <= _FIELDS_BEFORE_TEXT:
         return []
-    return _SPACE.sub(" ", _without_drawings(fields[-1])).replace("\\N", "\n").split("\n")
+    text = _without_overrides(fields[-1]).replace("\\{", "{")  # FFmpeg writes a brace that is text as \{{}.
+    return _SPACE.sub(" ", text).replace("\\N", "\n").split("\n")
 
 
-def _without_drawings(text: str) -> str:
-    """ASS text without what follows a {\\p1}, up to a {\\p0}: coordinates of lines and curves."""
+def _without_overrides(text: str) -> str:
+    """ASS text without what is in braces (overrides and comments) and without drawings: what follows a {\\p1}, up to a
+    {\\p0}, is coordinates of lines and curves."""
     parts, is_drawing = [], False
     for part in _OVERRIDES.split(text):
         if part.startswith("{"):
             for scale in _DRAWING.findall(part):
                 is_drawing = int(scale) > 0
-        if part.startswith("{") or not is_drawing:
+        elif not is_drawing:
             parts.append(part)
     return "".join(parts)
 

@@ -125,3 +125,13 @@ def test_sound_that_ended_early_does_not_pull_the_next_part_forward():
     shifts([step * 0.1 for step in range(100)], clock=clock)
     shifts([step * 0.1 for step in range(60)], clock=clock, stream=1)
     assert shifts([0.0], clock=clock, stream=1) == shifts([0.0], clock=clock) == pytest.approx([10])
+
+
+def test_pictures_that_are_decoded_long_before_they_are_shown_have_not_ended_early():
+    """One picture a second with B-frames."""
+    clock = ContinuousClock()
+    shifts([step * 0.1 for step in range(100)], clock=clock, stream=1)
+    for second in range(10):
+        assert clock.shift(0, second - 2, 1.0, delay=2.0) == 0
+    assert clock.shift(0, -2, 1.0, delay=2.0) == 10
+    assert shifts([0.0], clock=clock, stream=1) == pytest.approx([10])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,15 @@ def test_no_presentation_times_in_the_container(tmp_path):
     assert numbers_at(path, [0, 0.05, 0.1, 2.0, 2.05, 2.099, 5.9, 9]) == [0, 0, 1, 20, 20, 20, 59, 59]
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+@pytest.mark.parametrize("rate", [Fraction(15), Fraction(24000, 1001), Fraction(30000, 1001)])
+def test_time_computed_from_the_number_of_a_frame(tmp_path, name, rate):
+    """Matroska rounds times to milliseconds: up for every other frame."""
+    path = write_media(tmp_path / name, frame_times=[index / rate for index in range(90)], tick=1 / rate)
+    assert numbers_at(path, [index / float(rate) for index in range(90)]) == list(range(90))
+    assert numbers_at(path, [max(index / float(rate) - 0.002, 0) for index in range(90)]) == [0, *range(89)]
+
+
 def test_transport_stream_that_starts_late(tmp_path):
     path = write_media(tmp_path / "a.ts", frame_times=[7 + time for time in TIMES])
     assert numbers_at(path, [0.05, 3.05]) == [0, 30]
@@ -50,6 +61,12 @@ def test_one_frame_decodes_one_group_of_pictures(tmp_path, decoded):
     assert numbers_at(path, [20.05]) == [200]
     # Up to a group, and what the decoder's threads read ahead.
     assert len(decoded) < 60
+
+
+def test_file_that_cannot_seek_is_decoded_once(tmp_path, decoded):
+    path = write_media(tmp_path / "a.avi", frame_times=TIMES, tick=Fraction(1, 10))
+    assert numbers_at(path, [0.15, 1.95, 5.55]) == [1, 19, 55]
+    assert len(decoded) < 80
 
 
 def test_distant_key_frames_are_not_decoded_again_and_again(tmp_path, decoded):

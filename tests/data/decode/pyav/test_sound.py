@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
 from reserve.data.decode.protocol import Deadline, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.decode.pyav.container import Container
+from reserve.data.prepare.workers import run_supervised
+from reserve.errors import BadInput
 from tests.helpers.media_files import Sound, click_track, find_clicks, write_media
 
 RATE = 22050
@@ -53,6 +57,21 @@ def test_both_streams_starting_late_start_at_zero(tmp_path):
     assert_clicks(track, CLICKS)
 
 
+def test_late_sound_in_a_transport_stream_follows_silence(tmp_path):
+    """FFmpeg opens the file before it has seen any sound, so it knows neither rate nor channels."""
+    sounds = [Sound(click_track(4, [0.5]), start=8.0, codec="mp2")]
+    times = [index / 10 for index in range(120)]
+    assert_clicks(soundtrack(write_media(tmp_path / "a.ts", frame_times=times, sounds=sounds)), [8.5], tolerance=0.02)
+
+
+def test_timestamps_that_start_again_are_refused(tmp_path):
+    """Matroska has no clock to go on with, and the sound of one part must not lie under the pictures of another."""
+    path = write_media(tmp_path / "a.mkv", frame_times=TIMES, sounds=[Sound(click_track(6, CLICKS))])
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(BadInput, match=r"its timestamps start again: 6\.\d s of its sound lie over earlier sound"):
+        soundtrack(path)
+
+
 def test_gap_is_silence_and_later_sound_keeps_its_time(tmp_path):
     path = write_media(tmp_path / "a.ts", frame_times=TIMES, sounds=[Sound(click_track(6, CLICKS))])
     content = path.read_bytes()
@@ -85,6 +104,28 @@ def test_not_a_number_becomes_silence(tmp_path):
         write_media(tmp_path / "a.mkv", frame_times=TIMES[:20], sounds=[Sound(samples, codec="pcm_f32le")])
     )
     assert np.isfinite(track.waveform).all()
+
+
+@pytest.mark.parametrize(
+    "tag", [122 << 16 | 6, 123 << 16 | 6, 124 << 16 | 6], ids=["L R Ls Rs C", "L C R Ls Rs", "C L R Ls Rs"]
+)
+def test_order_of_channels_that_is_not_that_of_ffmpeg(tmp_path, tag):
+    """PyAV frees the memory of such a layout twice, so this test runs in a process that may die."""
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("pcm_s16le", rate=RATE, layout="5.1")
+        samples = np.repeat(click_track(2, [0.5], RATE), 6)[None] * 32767
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.int16), format="s16", layout="5.1")
+        frame.rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            file.mux(packet)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"chan") + 8
+    content[place : place + 4] = struct.pack(">I", tag)
+    path.write_bytes(content)
+    ((_, track),) = run_supervised(soundtrack, [path], workers=1, timeout=60)
+    assert_clicks(track, [0.5])
+    assert np.abs(track.waveform).max() == pytest.approx(0.8, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])

@@ -13,6 +13,7 @@ from reserve.data.sources.transcripts.markup import read_markup
 from reserve.data.sources.transcripts.overlap import end_where_next_begins
 from reserve.data.sources.transcripts.rolling import drop_repeated
 from reserve.data.sources.transcripts.speakers import blank_speakers
+from reserve.data.sources.transcripts.time_lines import EXACT_TIME
 from reserve.data.types import Cue, Word
 from reserve.errors import BadInput
 
@@ -36,7 +37,11 @@ def cues_to_words(cues: Iterable[Cue]) -> list[Word]:
     longest = max((sum(map(len, cue.lines)) for cue in unique), default=0)
     if longest > MAX_LINE:
         raise BadInput(f"a cue of {longest} characters; a cue of a transcript has at most {MAX_LINE}")
-    return captions_to_words(map(read_markup, unique))
+    captions = list(map(read_markup, unique))
+    for caption in captions:
+        if ":" in caption.text and (time := EXACT_TIME.search(caption.text)):
+            raise BadInput(f"the time {time[0]} in its text: a tag or a time line is broken")
+    return captions_to_words(captions)
 
 
 def captions_to_words(captions: Iterable[Caption]) -> list[Word]:

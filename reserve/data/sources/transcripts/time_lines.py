@@ -18,9 +18,10 @@ _SETTINGS = re.compile(r"(?:\s*[A-Za-z][A-Za-z0-9-]*:\S*)*\s*")
 _ANY_ARROW = re.compile(_ARROW)
 _LIKE_TIME = re.compile(r"\d\s?[:;]\s?\d|\w\w:\w\w:\w\w")
 _LETTER = re.compile(r"[^\W\d_]")
-# Nobody says milliseconds, so a time with them is no text.
-_EXACT_TIME = re.compile(r"\d{1,2}\s?[:;]\s?\d{2}\s?[:;]\s?\d{2}\s?[.,;:]\s?\d{2,3}")
-_TAGS = re.compile(r"<(?:\d[\d:.,]*|/?[A-Za-z][^<>]*)>")
+EXACT_TIME = re.compile(r"\d{1,2}\s?[:;]\s?\d{2}\s?[:;]\s?\d{2}\s?[.,;:]\s?\d{2,3}")
+"""A time with a fraction, which nobody says."""
+# What markup.py reads as tags.
+_TAGS = re.compile(r"<(?:\d+:\d[\d:.,]*|/?[A-Za-z][A-Za-z0-9]*(?:[.\s/=][^<>]*)?)>")
 
 
 class TimeLine(NamedTuple):
@@ -52,7 +53,7 @@ def parse_time_line(line: str, *, sbv: bool = False) -> TimeLine | None:
 def looks_like_time_line(line: str) -> bool:
     """Whether `line`, which is no time line, was meant as one: its words would be times."""
     line = _plain(_TAGS.sub("", line))
-    if _EXACT_TIME.search(line):
+    if EXACT_TIME.search(line):
         return True
     if not _ANY_ARROW.search(line):
         return False

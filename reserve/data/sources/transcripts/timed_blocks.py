@@ -85,7 +85,7 @@ def _headers(lines: Sequence[str], places: Sequence[int], *, is_webvtt: bool) ->
     for index, place in enumerate(places):
         above = lines[place - 1].strip() if place else ""
         starts_block = place < 2 or not lines[place - 2].strip()
-        if direct[index] and (numbered or widely or int(above) in (index, index + 1)):
+        if direct[index] and (numbered or widely or above in (str(index), str(index + 1))):
             headers.append(place - 1)
         elif spaced[index] and widely:
             headers.append(place - 2)

@@ -6,6 +6,7 @@ import pytest
 
 from reserve.data.sources.transcripts.cues import cues_to_words
 from reserve.data.types import Cue
+from reserve.errors import BadInput
 
 
 def spoken(*lines):
@@ -36,6 +37,12 @@ def test_what_is_spoken(text, said):
 def test_sounds_over_several_lines():
     assert spoken("[Music", "playing] hello", "- you") == "hello you"
     assert spoken("(crowd cheers", "and claps)") == ""
+
+
+@pytest.mark.parametrize("text", ["one<00:00:{x}01.500> two", "one <-00:00:01.500> two"])
+def test_broken_tags_never_become_words(text):
+    with pytest.raises(BadInput, match=r"the time 00:00:01\.500 in its text: a tag or a time line is broken"):
+        spoken(text)
 
 
 def test_words_share_time_by_length():

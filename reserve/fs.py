@@ -57,9 +57,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes what killed processes left of files that they were writing with `replacing` in `folder`."""
+    """Removes what killed processes of this machine left of files that they were writing with `replacing`."""
     for path in folder.glob(f".*{_PARTIAL}"):
-        path.unlink(missing_ok=True)
+        process = path.name.removesuffix(_PARTIAL).rpartition(".")[2].partition("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def write_text_atomic(path: Path, text: str, *, errors: str = "strict") -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,10 +46,13 @@ def test_error_names_the_file(tmp_path: Path) -> None:
 
 
 def test_partial_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
-    for name in (".file.1-2.partial", "file.partial", ".other"):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    kept = {f".file.{os.getpid()}-2.partial", "file.partial", ".file.partial", ".other"}
+    for name in (f".file.{killed.pid}-2.partial", *kept):
         (tmp_path / name).write_text("")
     remove_partial_files(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"file.partial", ".other"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.helpers.media_files import Sound, click_track, write_media
 SECONDS = 8
 MAX_MEMORY = 2 * 2**30
 """Bytes a decoding process may need at most. These pictures take 10 KiB; torch and the libraries take most of it."""
-LIMITS = MediaLimits(max_pixels=1 << 20, max_side=4096, max_duration=60.0, max_decode_seconds=20.0)
+LIMITS = MediaLimits(max_pixels=1 << 20, max_side=4096, max_duration=60.0, max_decode_seconds=120.0)
 _FAULTS = ("internal error", "its decoding process died", "took more than", "decoding took more than")
 
 

@@ -163,7 +163,8 @@ def test_a_file_that_vanishes_is_skipped(tmp_path):
 def test_killed_processes_leave_no_files(tmp_path):
     make_good(tmp_path / "in", "a")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".a.safetensors.123-456.partial").write_bytes(b"x")
+    partial = ".a.safetensors.4194305-456.partial"  # above the ids that processes get
+    (tmp_path / "out" / partial).write_bytes(b"x")
     report = prepare(tmp_path / "in", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == report.stores
 

@@ -56,7 +56,7 @@ def _without_overrides(text: str) -> str:
     for part in _OVERRIDES.split(text):
         if part.startswith("{"):
             for scale in _DRAWING.findall(part):
-                is_drawing = int(scale) > 0
+                is_drawing = bool(scale.strip("0"))
         elif not is_drawing:
             parts.append(part)
     return "".join(parts)

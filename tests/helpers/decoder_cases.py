@@ -1,0 +1,21 @@
+"""The video that tests of decoders share, and how to ask any kind of decoder for frames."""
+
+from __future__ import annotations
+
+from reserve.data.decode.protocol import FileDecoder, FrameRequest, MediaLimits
+from tests.helpers.media_files import Sound, click_track
+
+RATE = 22050
+CLICKS = [0.5, 2.0, 5.5]
+TIMES = [index / 10 for index in range(60)]
+SOUND = Sound(click_track(6, CLICKS))
+
+
+def frames(decoder, path, times, limits=None):
+    """The frames of a file at `times` from a decoder of files or of batches."""
+    limits = limits or MediaLimits()
+    if isinstance(decoder, FileDecoder):
+        with decoder.open(path, limits) as media:
+            return list(media.frames(times))
+    (found,) = map(list, decoder.frames_of([FrameRequest(path, tuple(times), limits)]))
+    return found

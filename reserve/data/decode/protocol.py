@@ -185,7 +185,7 @@ class Media(ABC):
 
     @abstractmethod
     def cues(self, track: int) -> list[Cue]:
-        """The captions of text track `track`, in the order of the file, without ASS overrides, comments and drawings.
+        """The captions of text track `track`, in the order of the file, with ASS overrides but without comments and drawings.
         Raises BadInput as `MediaInfo.check_text` does."""
 
     @abstractmethod

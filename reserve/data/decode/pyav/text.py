@@ -45,19 +45,19 @@ def _lines(subtitle: Any) -> list[str]:
     fields = event.split(",", _FIELDS_BEFORE_TEXT)
     if len(fields) <= _FIELDS_BEFORE_TEXT:
         return []
-    text = _without_overrides(fields[-1]).replace("\\{", "{")  # FFmpeg writes a brace that is text as \{{}.
+    text = _spoken(fields[-1]).replace("\\{", "{")  # FFmpeg writes a brace that is text as \{{}.
     return _SPACE.sub(" ", text).replace("\\N", "\n").split("\n")
 
 
-def _without_overrides(text: str) -> str:
-    """ASS text without what is in braces (overrides and comments) and without drawings: what follows a {\\p1}, up to a
-    {\\p0}, is coordinates of lines and curves."""
+def _spoken(text: str) -> str:
+    """ASS text with its overrides, which may time words, but without comments (braces with anything else) and drawings:
+    what follows a {\\p1}, up to a {\\p0}, is coordinates of lines and curves."""
     parts, is_drawing = [], False
     for part in _OVERRIDES.split(text):
         if part.startswith("{"):
             for scale in _DRAWING.findall(part):
                 is_drawing = bool(scale.strip("0"))
-        elif not is_drawing:
+        if "\\" in part if part.startswith("{") else not is_drawing:
             parts.append(part)
     return "".join(parts)
 

@@ -42,15 +42,15 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        (r"{\p1}m 0 0 l 100 0 100 100 0 100{\p0}", ("",)),
-        (r"one {\an8\p2\c&H00&}m 0 0 l 1 1{\p0\b1}two", ("one two",)),
-        (r"{\pos(1,2)\pbo3}word", ("word",)),
-        (r"{\k20}one, {\k30}two", ("one, two",)),
+        (r"{\p1}m 0 0 l 100 0 100 100 0 100{\p0}", (r"{\p1}{\p0}",)),
+        (r"one {\an8\p2\c&H00&}m 0 0 l 1 1{\p0\b1}two", (r"one {\an8\p2\c&H00&}{\p0\b1}two",)),
+        (r"{\pos(1,2)\pbo3}word", (r"{\pos(1,2)\pbo3}word",)),
+        (r"{\k20}one, {\k30}two", (r"{\k20}one, {\k30}two",)),
         (r"{not sure of this}word", ("word",)),
         (r"\{{}laughs} word", ("{laughs} word",)),  # as FFmpeg writes WebVTT's braces
     ],
 )
-def test_overrides_and_drawings_are_no_text(tmp_path, text, lines):
+def test_comments_and_drawings_are_no_text(tmp_path, text, lines):
     path = tmp_path / "a.ass"
     path.write_text(f"{ASS}Dialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,{text}\n")
     assert [cue.lines for cue in cues_of(path)] == [lines]

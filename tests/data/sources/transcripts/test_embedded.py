@@ -40,3 +40,17 @@ def test_implausible_track(tmp_path):
 def test_real_tracks(shared_dir, name):
     words = embedded(shared_dir / "realdata" / "video_open" / "codec" / name)
     assert [word.text for word in words] == ["oop", "boop"]
+
+
+def test_karaoke_gives_word_times(tmp_path):
+    """A track of ASS as FFmpeg hands it over."""
+    head = (
+        "[Script Info]\n\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+    )
+    lines = [
+        f"Dialogue: 0,0:00:0{start}.00,0:00:0{start + 2}.00,Default,,0,0,0,,{{\\k50}}one {{\\k100}}two {{\\k50}}three\n"
+        for start in (1, 4)
+    ]
+    (tmp_path / "a.ass").write_text(head + "".join(lines))
+    words = embedded(tmp_path / "a.ass")
+    assert [(word.text, word.start) for word in words[:3]] == [("one", 1.0), ("two", 1.5), ("three", 2.5)]

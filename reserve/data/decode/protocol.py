@@ -185,8 +185,8 @@ class Media(ABC):
 
     @abstractmethod
     def cues(self, track: int) -> list[Cue]:
-        """The captions of text track `track`, in the order of the file, with ASS overrides but without comments and drawings.
-        Raises BadInput as `MediaInfo.check_text` does."""
+        """The captions of text track `track`, in the order of the file, with ASS overrides but without comments and
+        drawings. Raises BadInput as `MediaInfo.check_text` does."""
 
     @abstractmethod
     def has_closed_captions(self) -> bool:

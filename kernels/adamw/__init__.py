@@ -17,6 +17,7 @@ from reserve_kernels.adamw.options import (
     check_group,
     check_options,
     is_stochastic,
+    plain_options,
     state_dtypes,
 )
 from reserve_kernels.adamw.shards import first_element, local_tensors
@@ -103,11 +104,18 @@ class BF16AdamW(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group. Raises TypeError or ValueError naming what is wrong in it."""
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
         try:
-            check_group(self.param_groups[-1])
+            check_group(group)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
+        group.update(plain_options(group))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and options; their numbers are Python's, which torch.load(weights_only=True) takes."""
+        saved = super().state_dict()
+        return {**saved, "param_groups": [group | plain_options(group) for group in saved["param_groups"]]}
 
     # A compiler would recompile it for each learning rate and gain nothing. torch.compiler.disable would import triton.
     @torch._disable_dynamo
@@ -151,7 +159,7 @@ class BF16AdamW(torch.optim.Optimizer):
             raise TypeError(f"{OP} takes no sparse gradients; got one for a parameter of shape {tuple(w.shape)}")
         state = self.state[w]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.int64)
+            state["step"] = torch.zeros((), dtype=torch.int64, device="cpu")
             for name in ("m", "v"):
                 state[name] = torch.zeros_like(w, dtype=dtypes[name])
             if "start" in dtypes:
@@ -213,6 +221,9 @@ class BF16AdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state.get(parameter, {})
+                if "step" in state:
+                    # Counted on the host; a checkpoint may have been read onto a GPU.
+                    state["step"] = torch.as_tensor(state["step"]).to("cpu", torch.int64)
                 for name, dtype in state_dtypes(group).items():
                     if name in state:
                         state[name] = state[name].to(dtype)

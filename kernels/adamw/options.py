@@ -58,6 +58,14 @@ def check_options(group: dict[str, Any]) -> None:
         raise ValueError("backend is an argument of BF16AdamW, for all groups; got it in a parameter group")
 
 
+def plain_options(group: dict[str, Any]) -> dict[str, Any]:
+    """The options of a group that are numbers, as Python's: schedulers and users set NumPy's too."""
+    plain: dict[str, Any] = {name: float(group[name]) for name in ("lr", "eps", "weight_decay")}
+    plain["betas"] = tuple(float(beta) for beta in group["betas"])
+    plain |= {name: bool(group[name]) for name in ("bias_correction", "decay_to_start")}
+    return plain | {"seed": int(group["seed"])}
+
+
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         allowed = " or ".join((", ".join(map(repr, choices[:-1])), repr(choices[-1])))

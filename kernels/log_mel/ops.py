@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from reserve_kernels.log_mel.reference import (
 from reserve_kernels.precision import without_autocast
 from reserve_kernels.transforms import refuse_double_backward
 
-_NOT_THE_CALLER = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
+_NOT_THE_CALLER = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 """Where the frames between a user's call and the op are."""
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import RLock
 
 import torch
 from torch import nn
@@ -25,6 +26,9 @@ _CPU_BLOCK = 1 << 14
 """Numbers drawn at a time: few enough for a core's cache, and for PyTorch to use one thread. Several threads would wait
 for each other at every block, which takes ten times as long on busy cores."""
 
+_default_dtype = RLock()
+"""Held while the default dtype is changed."""
+
 _undrawn: ContextVar[bool] = ContextVar("undrawn", default=False)
 
 
@@ -32,16 +36,17 @@ _undrawn: ContextVar[bool] = ContextVar("undrawn", default=False)
 def float32_on_cpu() -> Iterator[None]:
     """A context in which modules are constructed in float32 on the CPU, whatever torch's default dtype and device are.
 
-    Weights that are loaded or trained must not be rounded because of what the program around us set. The default dtype
-    is one for the whole process: other threads see float32 as long.
+    Weights that are loaded or trained must not be rounded to the default dtype of the surrounding program. That default
+    belongs to the whole process: until the context ends, other threads see float32, and wait to enter one themselves.
     """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(before)
+    with _default_dtype:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.device("cpu"):
+                yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -69,13 +69,12 @@ class _Training:
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.step, self.place, len(self.dataset))
+        return Progress(self.step, self.place, len(self.dataset), self.config.train.seed)
 
 
 def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> _Training:
     """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
     resuming = bool(list_checkpoints(run))
-    # Read before the first rank replaces them.
     stored = stored_settings(run) if resuming else {}
     if ranks.is_first and not resuming:
         write_run_settings(run, task, config)
@@ -101,9 +100,6 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     progress = restore_checkpoint(run, model, optimizer)
     place = place_in_data(progress, stored, len(dataset), config)
     warn_of_other_data(stored, task, config)
-    # Only now, so that settings that do not fit the checkpoint do not replace those that do.
-    if ranks.is_first and resuming:
-        write_run_settings(run, task, config)
     logger.info(
         "%d examples, %.1f M parameters, %d device(s) of type %s in %s, steps %d to %d",
         len(dataset),
@@ -176,6 +172,8 @@ def _train(training: _Training) -> None:
                 if ranks.is_first:
                     keep = config.train.keep_checkpoints
                     save_checkpoint(training.run, training.progress, training.model, optimizer, keep=keep)
+                    # Only now, so that a run's settings are always those of its last checkpoint.
+                    write_run_settings(training.run, training.task, config)
                 ranks.barrier()
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)

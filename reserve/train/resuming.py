@@ -19,7 +19,7 @@ DECIDES_EXAMPLES = ("seed", "audio_track")
 
 
 def stored_settings(run: Path) -> Mapping[str, Any]:
-    """What a run's config.yaml holds, before other settings replace it; empty without one. Raises ValueError."""
+    """What a run's config.yaml holds, the settings of its last checkpoint; empty without one. Raises ValueError."""
     path = run / RUN_CONFIG
     return read_yaml(path) if path.is_file() else {}
 
@@ -47,24 +47,25 @@ def place_in_data(progress: Progress, stored: Mapping[str, Any], examples: int, 
                 epoch + 1,
                 batches * batch + 1,
             )
-    seed = train.get("seed", config.train.seed)
+    seed = train.get("seed", config.train.seed) if progress.seed is None else progress.seed
     if (examples, config.train.seed) == (size, seed):
         return place
     epochs = -(-place // size)
     if place:
         logger.warning(
-            "the order of examples is another one with %d examples and train.seed %d, not %d and %s: epoch %d begins",
-            examples,
+            "train.seed or the number of examples changed (now %d and %d, before %s and %d), and with it the order of "
+            "the examples: starting epoch %d",
             config.train.seed,
-            size,
+            examples,
             seed,
+            size,
             epochs + 1,
         )
     return epochs * examples
 
 
 def warn_of_other_data(stored: Mapping[str, Any], task: Task[Any, Any], config: FitConfig) -> None:
-    """Warns of settings that make the examples other ones than those the run was trained on until now."""
+    """Warns of settings that changed since the last checkpoint and decide what the examples are."""
     train = plain_values(config.train)
     now = dict(_flat(task.settings())) | {f"train.{name}": train[name] for name in DECIDES_EXAMPLES}
     before = dict(_flat(stored))
@@ -75,7 +76,7 @@ def warn_of_other_data(stored: Mapping[str, Any], task: Task[Any, Any], config: 
         if name in before and before[name] != value and not name.startswith("model.")
     ]
     if changed:
-        logger.warning("the run goes on with other examples: %s", "; ".join(changed))
+        logger.warning("the run resumes with other data settings: %s", "; ".join(changed))
 
 
 def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -30,15 +30,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: `step` steps, and where the next batch starts in its data set of `examples`.
+    """How far a run is: `step` steps, and where the next batch starts in its data set of `examples`, in the order of
+    `seed`.
 
     `place` counts examples (`reserve.data.loader.batch_start`), so that batches of another size go on at the right one.
-    Both are None in checkpoints of older versions.
+    All three are None in checkpoints of older versions.
     """
 
     step: int
     place: int | None = None
     examples: int | None = None
+    seed: int | None = None
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
@@ -92,7 +94,7 @@ def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         moments, generator = state["optimizer"], state["rng"]
-        progress = _checked(Progress(checkpoint.step, state.get("place"), state.get("examples")))
+        progress = _checked(Progress(checkpoint.step, state.get("place"), state.get("examples"), state.get("seed")))
     except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path} is missing or damaged; without {checkpoint.path} the run resumes from the checkpoint before it"
@@ -107,9 +109,9 @@ def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer)
 
 def _checked(progress: Progress) -> Progress:
     """Raises TypeError unless the numbers of a state that was read are whole and possible."""
-    numbers = (progress.place, progress.examples)
-    if numbers != (None, None) and not (all(type(n) is int and n >= 0 for n in numbers) and progress.examples):
-        raise TypeError(f"the place in the data must be two whole numbers; got {numbers}")
+    numbers = (progress.place, progress.examples, progress.seed)
+    if numbers != (None,) * 3 and not (all(type(n) is int and n >= 0 for n in numbers) and progress.examples):
+        raise TypeError(f"the place in the data must be three whole numbers; got {numbers}")
     return progress
 
 

@@ -303,3 +303,22 @@ def test_state_without_the_start_is_refused_where_decay_needs_it(w, gradients) -
     other = BF16AdamW([torch.nn.Parameter(w.clone())], lr=1e-2, decay_to_start=True)
     with pytest.raises(ValueError, match=r"this optimizer keeps .*'start'"):
         other.load_state_dict(optimizer.state_dict())
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones(w, gradients, tmp_path) -> None:
+    """torch.load(weights_only=True), the default, takes no others."""
+    optimizer = BF16AdamW([w], lr=np.float64(1e-3), bias_correction=np.bool_(True), seed=np.int64(3))
+    optimizer.param_groups[0]["lr"] = np.float64(2e-3)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    (group,) = torch.load(tmp_path / "state.pt", weights_only=True)["param_groups"]
+    assert (group["lr"], group["bias_correction"], group["seed"]) == (2e-3, True, 3)
+
+
+def test_steps_are_counted_on_the_host(w) -> None:
+    optimizer = BF16AdamW([w], betas=(0.9, 0.999))
+    w.grad = torch.ones_like(w)
+    with torch.device("meta"):
+        optimizer.step()
+        optimizer.step()
+    assert optimizer.state[w]["step"].device.type == "cpu"
+    assert int(optimizer.state[w]["step"]) == 2

@@ -89,6 +89,10 @@ print(counter.get_total_flops())
 """
 IMPORTS = {
     "the counter first": "from torch.utils.flop_counter import FlopCounterMode\nimport reserve_kernels",
+    "the counter looked up": (
+        "import importlib.util, reserve_kernels\nimportlib.util.find_spec('torch.utils.flop_counter')\n"
+        "from torch.utils.flop_counter import FlopCounterMode"
+    ),
     "the counter last": (
         "import reserve_kernels, sys\nassert 'triton' not in sys.modules\n"
         "from torch.utils.flop_counter import FlopCounterMode"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from threading import Event, Thread
 
 import pytest
 import torch
 from torch import nn
 
-from reserve.model.initialization import initialize, truncated_normal_, undrawn
+from reserve.model.initialization import float32_on_cpu, initialize, truncated_normal_, undrawn
 from reserve.model.merlot_reserve import MerlotReserve
 from tests.helpers.tiny import tiny
 from tests.helpers.torch_defaults import OTHER_DTYPES, torch_defaults
@@ -112,3 +113,31 @@ def test_scale_multiplies_the_kernels(name: str) -> None:
 
 def test_init_log_scale_sets_the_temperatures() -> None:
     assert MerlotReserve(replace(CONFIG, init_log_scale=2.5)).contrastive_scales.tolist() == [2.5] * 3
+
+
+def test_two_threads_construct_in_float32_and_leave_the_default_as_it_was() -> None:
+    first_is_inside, second_waits = Event(), Event()
+    dtypes = []
+
+    def first() -> None:
+        with float32_on_cpu():
+            first_is_inside.set()
+            second_waits.wait(0.2)
+
+    def second() -> None:
+        first_is_inside.wait()
+        with float32_on_cpu():
+            second_waits.set()
+            dtypes.append(torch.get_default_dtype())
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        threads = [Thread(target=first), Thread(target=second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (dtypes, torch.get_default_dtype()) == ([torch.float32], torch.bfloat16)
+    finally:
+        torch.set_default_dtype(before)

@@ -126,16 +126,16 @@ def test_another_seed_begins_the_next_epoch_with_a_warning(tmp_path, caplog):
     """Its order of examples is another one, in which the place means nothing."""
     train(tmp_path, 3, 4)
     assert train(tmp_path, 5, 4, seed=7) == order(1, seed=7)[:8]
-    assert "another one with 23 examples and train.seed 7, not 23 and 0: epoch 2 begins" in caplog.text
-    assert "goes on with other examples: train.seed 7, not 0" in caplog.text
+    assert "(now 7 and 23, before 0 and 23), and with it the order of the examples: starting epoch 2" in caplog.text
+    assert "resumes with other data settings: train.seed 7, not 0" in caplog.text
 
 
 def test_more_examples_begin_the_next_epoch_with_a_warning(tmp_path, caplog):
     train(tmp_path, 3, 4)
     more = replace(Counted(MODEL), questions=40)
     assert train(tmp_path, 5, 4, more) == order(1, examples=40)[:8]
-    assert "another one with 40 examples and train.seed 0, not 23 and 0: epoch 2 begins" in caplog.text
-    assert "goes on with other examples: questions 40, not 23" in caplog.text
+    assert "(now 0 and 40, before 0 and 23), and with it the order of the examples: starting epoch 2" in caplog.text
+    assert "resumes with other data settings: questions 40, not 23" in caplog.text
     # From then on it is that data set's place.
     assert train(tmp_path, 6, 4, more) == order(1, examples=40)[8:12]
 
@@ -144,5 +144,34 @@ def test_other_contents_of_the_examples_are_named(tmp_path, caplog):
     train(tmp_path, 3, 4)
     other = replace(Counted(MODEL), words=Words(5))
     assert train(tmp_path, 4, 4, other) == order(0)[12:16]
-    assert "goes on with other examples: words.longest 5, not 3" in caplog.text
-    assert "another one" not in caplog.text
+    assert "resumes with other data settings: words.longest 5, not 3" in caplog.text
+    assert "the order of the examples" not in caplog.text
+
+
+def _crash(run: Path, monkeypatch, **settings) -> None:
+    """A resumed run that dies in its first step."""
+
+    def out_of_memory(*_):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reserve.train.fit.train_step", out_of_memory)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train(run, 9, **settings)
+
+
+def test_a_resume_that_crashed_changes_nothing_for_the_next_one(tmp_path, monkeypatch, caplog):
+    train(tmp_path, 3, 4)
+    _crash(tmp_path, monkeypatch, batch_size=4, seed=7)
+    assert train(tmp_path, 4, 4) == order(0)[12:16]
+    _crash(tmp_path, monkeypatch, batch_size=4, seed=7)
+    caplog.clear()
+    assert train(tmp_path, 5, 4, seed=7) == order(1, seed=7)[:4]
+    assert "resumes with other data settings: train.seed 7, not 0" in caplog.text
+
+
+def test_a_resume_of_an_old_checkpoint_that_crashed_keeps_its_batch_size(tmp_path, monkeypatch):
+    train(tmp_path, 3, 4)
+    _make_old(tmp_path)
+    _crash(tmp_path, monkeypatch, batch_size=6)
+    assert train(tmp_path, 4, 4) == order(0)[12:16]

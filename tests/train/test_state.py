@@ -58,13 +58,13 @@ def test_moments_and_generator_come_back_bit_for_bit(tmp_path, trained):
 
 
 def test_progress_comes_back(tmp_path, trained):
-    progress = Progress(3, 20, 23)
+    progress = Progress(3, 20, 23, 5)
     checkpoint = save_checkpoint(tmp_path, progress, *trained, keep=1)
     assert load_trainer_state(checkpoint, trained[1]) == progress
 
 
 def test_a_checkpoint_of_an_older_version_has_no_place(tmp_path, trained):
-    checkpoint = save_checkpoint(tmp_path, Progress(3, 20, 23), *trained, keep=1)
+    checkpoint = save_checkpoint(tmp_path, Progress(3, 20, 23, 5), *trained, keep=1)
     path = checkpoint.path / "trainer.pt"
     state = torch.load(path, weights_only=True)
     torch.save({name: state[name] for name in ("step", "optimizer", "rng")}, path)

@@ -55,7 +55,7 @@ class MerlotReserve(Pretrained):
     compare by dot product. `from_pretrained` and `save_pretrained` read and write a folder.
 
     A new model has torch's default dtype and device, as every module has; a loaded one is in float32 on the CPU. On the
-    meta device and under FakeTensorMode everything runs without numbers, to plan memory or pipelines.
+    meta device and under FakeTensorMode it is made and called without numbers, to plan memory or pipelines.
     """
 
     only_parameters = True

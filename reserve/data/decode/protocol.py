@@ -65,28 +65,28 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class AudioTrack(Track):
-    """An audio stream and what the container says about it: its `language` code and `title` (empty if none), whether
-    players choose it by default, comments on the film, or describes the pictures."""
+class LabelledTrack(Track):
+    """A stream that the container describes: its `language` code and `title` (empty if none), whether players choose it
+    by default, and whether it comments on the film."""
 
     language: str = ""
     title: str = ""
     is_default: bool = False
     is_comment: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack(LabelledTrack):
+    """An audio stream, and whether it describes the pictures."""
+
     is_description: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class TextTrack(Track):
-    """A text stream and what the container says about it: its `language` code and `title` (empty if none), whether
-    players show it by default, shows forced text only, comments on the film, describes sounds, and whether it holds
-    pictures of text instead of text."""
+class TextTrack(LabelledTrack):
+    """A text stream: whether it has forced text only, describes sounds, or holds pictures of text."""
 
-    language: str = ""
-    title: str = ""
-    is_default: bool = False
     is_forced: bool = False
-    is_comment: bool = False
     is_hearing_impaired: bool = False
     is_pictures: bool = False
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from reserve.data.decode.protocol import AudioTrack, TextTrack
+from reserve.data.decode.protocol import AudioTrack, LabelledTrack, TextTrack
 from reserve.data.sources.labels import Labels, language_rank, track_labels
 
 
@@ -55,7 +55,7 @@ def text_labels(track: TextTrack) -> Labels:
     )
 
 
-def track_name(kind: str, number: int, track: AudioTrack | TextTrack) -> str:
+def track_name(kind: str, number: int, track: LabelledTrack) -> str:
     """A track as reports name it: "text track 1 (ger, Signs & Songs)"."""
     language = "" if track.language == "und" else track.language
     known = ", ".join(filter(None, [language, " ".join(track.title.split())]))

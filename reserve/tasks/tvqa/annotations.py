@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from reserve.errors import BadInput
-from reserve.tasks.data_folder import DataFile, Record, read_json_lines
+from reserve.tasks.data_folder import DataFile, JsonLines, Record
 
 SPLITS = {"train": "tvqa_train.jsonl", "val": "tvqa_val.jsonl", "test": "tvqa_test_public.jsonl"}
 """The annotation file of each split."""
@@ -60,19 +61,32 @@ def questions_file(split: str) -> DataFile:
     return DataFile(f"{QUESTIONS_FOLDER}/{SPLITS[split]}", f"TVQA's questions of the split {split}", SOURCE)
 
 
-def read_questions(folder: Path, split: str) -> list[Question]:
-    """The questions of a split in the order of the file. Raises BadInput naming the file, the line and the field."""
-    path = questions_file(split).within(folder)
-    records = read_json_lines(path)
-    if not records:
-        raise BadInput(f"{path} holds no question")
-    questions = [read_question(record, labelled=split != "test") for record in records]
-    seen: dict[int, str] = {}
-    for question in questions:
-        if question.qid in seen:
-            raise BadInput(f"{question.where}: qid {question.qid} is also that of {seen[question.qid]}")
-        seen[question.qid] = question.where
-    return questions
+class Questions:
+    """The questions of a split in the order of the file, read one by one when they are asked for. Picklable.
+
+    Raises BadInput naming the file if it is missing, and naming the line and the field where a question is wrong.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.labelled = split != "test"
+        self._records = JsonLines(questions_file(split).within(folder))
+        if not len(self._records):
+            raise BadInput(f"{self._records.path} holds no question")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Question:
+        return read_question(self._records[index], labelled=self.labelled)
+
+    def __iter__(self) -> Iterator[Question]:
+        seen: dict[int, str] = {}
+        for record in self._records:
+            question = read_question(record, labelled=self.labelled)
+            if question.qid in seen:
+                raise BadInput(f"{question.where}: qid {question.qid} is also that of {seen[question.qid]}")
+            seen[question.qid] = question.where
+            yield question
 
 
 def read_question(record: Record, *, labelled: bool) -> Question:

@@ -10,12 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from reserve.batch.inputs import ModelInputs
-from reserve.batch.movable import Movable
 from reserve.batch.packing import pack_joint
 from reserve.batch.streams import JointStream
-from reserve.batch.vocabulary import AUDIOSPAN, MASK
+from reserve.batch.vocabulary import AUDIOSPAN
 from reserve.config import ModelConfig
 from reserve.model.finetuned import FinetunedReserve
+from reserve.tasks.choices import mask_rows
 from reserve.tasks.tvqa.sequences import AUDIO_TOKENS, AnswerSequences
 from reserve.tasks.tvqa.sound import SUBSEGMENTS
 from reserve.tasks.tvqa.times import MAX_SEGMENTS
@@ -36,20 +36,16 @@ class Example:
 
 
 @dataclass
-class AnswerBatch(Movable):
-    """Questions for the model: its `inputs`, the packed `rows` of the MASKs, int64 [passes, questions, answers], and
-    the `labels` int64 [questions]."""
+class AnswerBatch(ModelInputs):
+    """Questions for the model: `rows` int64 [passes, questions, answers] of the MASKs, and `labels` int64 [questions].
+    Both passes share `images` [questions, 7, height, width, 3] and `audio_clips` [questions, 7, 3, 60, 65]."""
 
-    inputs: ModelInputs
     rows: torch.Tensor
     labels: torch.Tensor
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
 
 def collate(examples: Sequence[Example], model: ModelConfig) -> AnswerBatch:
-    """A batch in which both passes share the frames: they are encoded once."""
+    """A batch in which the frames are encoded once for both passes."""
     passes = {"audio": [e.audio for e in examples], "text": [e.text for e in examples]}
     streams = [_stream(name, passes[name]) for name in PASSES]
     packed = pack_joint(
@@ -58,15 +54,15 @@ def collate(examples: Sequence[Example], model: ModelConfig) -> AnswerBatch:
         audio_tokens=model.audio_token_length,
         pooled_grid=model.pooled_grid,
     )
-    inputs = ModelInputs(
+    rows = [mask_rows(stream.ids, packed.rows[stream.name]).reshape(len(examples), -1) for stream in streams]
+    return AnswerBatch(
         images=torch.from_numpy(np.stack([example.images for example in examples])),
         audio_clips=torch.from_numpy(np.stack([example.audio_clips for example in examples])),
         joint=packed,
         spans=None,
+        rows=torch.from_numpy(np.stack(rows)),
+        labels=torch.tensor([example.label for example in examples], dtype=torch.int64),
     )
-    rows = [_mask_rows(stream, packed.rows[stream.name]).reshape(len(examples), -1) for stream in streams]
-    labels = torch.tensor([example.label for example in examples], dtype=torch.int64)
-    return AnswerBatch(inputs, torch.from_numpy(np.stack(rows)), labels)
 
 
 def _stream(name: str, sequences: Sequence[AnswerSequences]) -> JointStream:
@@ -87,15 +83,9 @@ def _stream(name: str, sequences: Sequence[AnswerSequences]) -> JointStream:
     )
 
 
-def _mask_rows(stream: JointStream, rows: np.ndarray) -> np.ndarray:
-    """The packed row of the first MASK of each sequence: int64 [sequences]."""
-    first = (stream.ids == MASK).argmax(axis=1)
-    return rows[np.arange(len(rows)), first]
-
-
 def answer_scores(model: FinetunedReserve, batch: AnswerBatch) -> torch.Tensor:
     """The logits of the answers: float32 [passes, questions, answers]."""
-    return model.scores(batch.inputs, batch.rows.flatten()).reshape(batch.rows.shape)
+    return model.scores(batch, batch.rows.flatten()).reshape(batch.rows.shape)
 
 
 @dataclass(frozen=True, slots=True)

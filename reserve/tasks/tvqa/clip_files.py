@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,10 +101,6 @@ class Missing:
     clips: int
     paths: dict[str, list[Path]]
     clips_without: frozenset[str]
-
-    def usable(self, questions: Sequence[Question]) -> list[Question]:
-        """The questions whose clips have everything."""
-        return [question for question in questions if question.vid_name not in self.clips_without]
 
     def counts(self) -> list[str]:
         """How many clips have each kind, a line each."""

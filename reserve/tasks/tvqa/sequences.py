@@ -11,8 +11,6 @@ from reserve.batch.vocabulary import AUDIOSPAN, MASK, PAD, START
 from reserve.data.tokenizer import Tokenizer
 from reserve.tasks.tvqa.times import MAX_SEGMENTS
 
-LENGTH = 256
-"""Language tokens of a sequence."""
 AUDIO_TOKENS = 18
 """AUDIOSPANs of a segment, six for each of its three subsegments."""
 ANSWER = "answer: "
@@ -29,12 +27,13 @@ class AnswerSequences:
 
 def option_ids(tokenizer: Tokenizer, localization: str, question: str, choices: Sequence[str]) -> list[list[int]]:
     """The ids of each answer's statement: the span as percentages, the question and the answer."""
-    query = [*tokenizer.encode(localization), START, *tokenizer.encode(question), *tokenizer.encode(ANSWER)]
-    return [[*query, *tokenizer.encode(choice)] for choice in choices]
+    prefix = [*tokenizer.encode(localization), START]
+    query = [*prefix, *tokenizer.encode_plain(question), *tokenizer.encode(ANSWER)]
+    return [[*query, *tokenizer.encode_plain(choice)] for choice in choices]
 
 
 def text_sequences(
-    options: Sequence[Sequence[int]], subtitles: Sequence[Sequence[int]], length: int = LENGTH
+    options: Sequence[Sequence[int]], subtitles: Sequence[Sequence[int]], length: int
 ) -> AnswerSequences:
     """Each option with its MASK, then the `subtitles` ids of each segment."""
     spoken = [token for tokens in subtitles for token in tokens]
@@ -42,7 +41,7 @@ def text_sequences(
     return _sequences(options, spoken, segments, length)
 
 
-def audio_sequences(options: Sequence[Sequence[int]], length: int = LENGTH) -> AnswerSequences:
+def audio_sequences(options: Sequence[Sequence[int]], length: int) -> AnswerSequences:
     """Each option with its MASK, then the sound of all seven segments."""
     segments = [segment for segment in range(1, MAX_SEGMENTS + 1) for _ in range(AUDIO_TOKENS)]
     return _sequences(options, [AUDIOSPAN] * len(segments), segments, length)

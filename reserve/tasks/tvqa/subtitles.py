@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from reserve.data.sources.text_files import read_bounded_bytes
 from reserve.data.sources.transcripts.timed_blocks import parse_blocks
 from reserve.data.types import Cue
 from reserve.errors import BadInput
-from reserve.tasks.data_folder import Record
+from reserve.tasks.data_folder import JsonLines, Record
 from reserve.tasks.tvqa.times import cue_segments
 
 FOLDER = "tvqa_subtitles"
@@ -38,38 +37,20 @@ def read_srt(path: Path) -> list[Cue]:
 
 
 class SubtitleLines:
-    """The subtitles of the JSON-lines file, which stay on disk: only the place of each clip's line is kept."""
+    """The subtitles of the JSON-lines file, each clip's read when it is asked for."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._places: dict[str, tuple[int, int]] = {}
-        place = 0
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    record = Record(_parsed(line, f"{path}, line {number}"), f"{path}, line {number}")
-                    self._places[record.text("vid_name")] = (place, number)
-                place += len(line)
+        self._lines = JsonLines(path)
+        self._places = {record.text("vid_name"): place for place, record in enumerate(self._lines)}
 
     def __contains__(self, vid_name: str) -> bool:
         return vid_name in self._places
 
     def read(self, vid_name: str) -> list[Cue]:
         """The cues of a clip. Raises BadInput naming the line and the field that is wrong."""
-        place, number = self._places[vid_name]
-        where = f"{self.path}, line {number}"
-        with self.path.open("rb") as file:
-            file.seek(place)
-            record = Record(_parsed(file.readline(), where), where)
-        entries = [Record(entry, f"{where}, subtitle {index}") for index, entry in enumerate(record.list("sub"), 1)]
+        line = self._lines[self._places[vid_name]]
+        entries = [Record(entry, f"{line.where}, subtitle {index}") for index, entry in enumerate(line.list("sub"), 1)]
         return [Cue(e.number("start"), e.number("end"), tuple(e.text("text").split("\n"))) for e in entries]
-
-
-def _parsed(line: bytes, where: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where} is not JSON: {error}") from error
 
 
 def segment_texts(cues: Sequence[Cue], times: np.ndarray) -> list[str]:

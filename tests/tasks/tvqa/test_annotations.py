@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from reserve.errors import BadInput
-from reserve.tasks.tvqa.annotations import WHOLE_CLIP, parse_span, read_questions
+from reserve.tasks.tvqa.annotations import WHOLE_CLIP, Questions, parse_span
 
 GOOD = {f"a{i}": f"answer {i}" for i in range(5)} | {
     "q": "Who is it?",
@@ -32,7 +32,7 @@ def test_genuine_annotations_are_read(shared_dir, tmp_path):
     shutil.copy(samples / "tvqa_train.sample.jsonl", tmp_path / "tvqa_qa_release" / "tvqa_train.jsonl")
     shutil.copy(samples / "tvqa_test_public.head.jsonl", tmp_path / "tvqa_qa_release" / "tvqa_test_public.jsonl")
 
-    train, test = read_questions(tmp_path, "train"), read_questions(tmp_path, "test")
+    train, test = Questions(tmp_path, "train"), list(Questions(tmp_path, "test"))
 
     assert train[0].id == "000007~met_s06e22_seg01_clip_02"
     # The genuine train sample has no show_name: the clip's name decides.
@@ -46,7 +46,7 @@ def test_genuine_annotations_are_read(shared_dir, tmp_path):
 def test_clips_of_the_big_bang_theory_have_no_prefix(tmp_path):
     write(tmp_path, {k: v for k, v in GOOD.items() if k != "show_name"})
 
-    assert read_questions(tmp_path, "train")[0].show == "bbt"
+    assert Questions(tmp_path, "train")[0].show == "bbt"
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,19 @@ def test_bad_annotations_are_named(tmp_path, change, message):
     write(tmp_path, GOOD | change)
 
     with pytest.raises(BadInput, match=message):
-        read_questions(tmp_path, "train")
+        list(Questions(tmp_path, "train"))
 
 
 def test_a_qid_of_two_questions_is_refused(tmp_path):
     write(tmp_path, GOOD, GOOD)
 
     with pytest.raises(BadInput, match=r"line 2: qid 12 is also that of .*line 1"):
-        read_questions(tmp_path, "train")
+        list(Questions(tmp_path, "train"))
 
 
 def test_a_missing_file_is_named_with_its_source(tmp_path):
     with pytest.raises(BadInput, match=r"tvqa_val\.jsonl does not exist: .*tvqa\.cs\.unc\.edu"):
-        read_questions(tmp_path, "val")
+        Questions(tmp_path, "val")
 
 
 def test_a_file_without_questions_is_refused(tmp_path):
@@ -108,4 +108,4 @@ def test_a_file_without_questions_is_refused(tmp_path):
     (tmp_path / "tvqa_qa_release" / "tvqa_train.jsonl").write_text("\n")
 
     with pytest.raises(BadInput, match="holds no question"):
-        read_questions(tmp_path, "train")
+        list(Questions(tmp_path, "train"))

@@ -7,7 +7,10 @@ from typing import Any
 
 from reserve.tasks.task import Task
 
-TASKS = {"pretrain": "reserve.tasks.pretrain.task:Pretrain"}
+TASKS = {
+    "pretrain": "reserve.tasks.pretrain.task:Pretrain",
+    "vcr": "reserve.tasks.vcr.task:Vcr",
+}
 """Where each task is, as module:class; imported when it is asked for."""
 
 

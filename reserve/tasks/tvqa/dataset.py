@@ -36,10 +36,10 @@ class TvqaSettings:
 
     def __post_init__(self) -> None:
         if self.lang_seq_len < 2:
-            raise ValueError(f"settings.lang_seq_len must be at least 2; got {self.lang_seq_len}")
+            raise ValueError(f"examples.lang_seq_len must be at least 2; got {self.lang_seq_len}")
         if not 0 < self.random_scale_min <= self.random_scale_max:
             raise ValueError(
-                "settings.random_scale_min must be above 0 and at most settings.random_scale_max; got "
+                "examples.random_scale_min must be above 0 and at most examples.random_scale_max; got "
                 f"{self.random_scale_min} and {self.random_scale_max}"
             )
 

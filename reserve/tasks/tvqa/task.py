@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch.distributed as dist
@@ -46,11 +47,11 @@ class Tvqa(Finetune[Example, AnswerBatch]):
     """
 
     name = "tvqa"
-    shown_metrics = ("loss", "accuracy_audio", "accuracy_text", "accuracy_joint")
+    shown_metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy_audio", "accuracy_text", "accuracy_joint")
     epochs = 3
     learning_rate = 5e-6
 
-    settings: TvqaSettings = field(default_factory=TvqaSettings)
+    examples: TvqaSettings = field(default_factory=TvqaSettings)
     submission: Submission = field(default_factory=Submission)
 
     def __post_init__(self) -> None:
@@ -74,7 +75,10 @@ class Tvqa(Finetune[Example, AnswerBatch]):
             report.problems += [f"{split}: {reason}" for reason in missing.reasons()]
             complete = [question for question in questions if question.vid_name not in missing.clips_without]
             for question in complete[:_PREPARED_BY_CHECK]:
-                report.attempt(lambda question=question, files=files: prepare_question(question, files))
+                try:
+                    prepare_question(question, files)
+                except BadInput as error:
+                    report.problems.append(str(error))
         return report
 
     def count_examples(self) -> int:
@@ -150,7 +154,7 @@ class Tvqa(Finetune[Example, AnswerBatch]):
             RecordCache(cache, VERSION),
             Tokenizer.load(self.tokenizer),
             self.model,
-            self.settings,
+            self.examples,
             seed=seed,
             training=training,
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from reserve.tasks.finetuning import Finetune
 
-TASKS = ("vcr",)
+TASKS = ("vcr", "tvqa")
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from reserve.tasks.task import Task
 
 TASKS = {
     "pretrain": "reserve.tasks.pretrain.task:Pretrain",
+    "tvqa": "reserve.tasks.tvqa.task:Tvqa",
     "vcr": "reserve.tasks.vcr.task:Vcr",
 }
 """Where each task is, as module:class; imported when it is asked for."""

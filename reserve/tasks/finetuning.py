@@ -39,7 +39,7 @@ class Finetune(Task[Example, Batch]):
     """
 
     finetuning = True
-    shown_metrics = ("loss", "accuracy")
+    shown_metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
     held_out_folder = "predictions"
     epochs: ClassVar[int]
     """Passes over the training set that the task takes by default."""

@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from reserve.synthetic.datasets import vcr
+from reserve.synthetic.datasets import epic_kitchens, kinetics600, lsmdc, msrvtt_qa, star, tvqa, vcr
 from reserve.synthetic.datasets.scenes import read_stories
 
-DATA_SETS: dict[str, Callable[..., dict[str, int]]] = {"vcr": vcr.write}
+DATA_SETS: dict[str, Callable[..., dict[str, int]]] = {
+    "vcr": vcr.write,
+    "tvqa": tvqa.write,
+    "kinetics600": kinetics600.write,
+    "star": star.write,
+    "epic-kitchens": epic_kitchens.write,
+    "lsmdc": lsmdc.write,
+    "msrvtt-qa": msrvtt_qa.write,
+}
 """Writes the data set of each task; see `make_data_set`."""
 
 

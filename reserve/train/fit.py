@@ -81,8 +81,10 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     _prepare(task, run, config, ranks)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
-    with undrawn() if resuming else nullcontext(), float32_on_cpu():
+    with undrawn() if resuming or task.has_start else nullcontext(), float32_on_cpu():
         model = task.build_model()
+    if task.has_start and not resuming:
+        task.load_start(model)
     model.to(ranks.device)
     compile_layers(model, config.train.compile, ranks.device)
     for module in model.modules():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from reserve.data.tokenizer import Tokenizer
 from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, normalized, segment_clips
 from reserve.errors import BadInput
 
-if TYPE_CHECKING:
-    import torch
-
 SHORTEST = 1.0
 """Seconds at the end of a video that still make a segment."""
 
@@ -35,14 +32,10 @@ class VideoInputs(NamedTuple):
     no segment is heard; `tokens` and `subsegments` int32 [1, length], PAD and -1 at the end.
     """
 
-    images: torch.Tensor
-    audio_clips: torch.Tensor | None
-    tokens: torch.Tensor
-    subsegments: torch.Tensor
-
-    def to(self, device: torch.device | str) -> VideoInputs:
-        """The same on another device."""
-        return VideoInputs(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
+    images: np.ndarray
+    audio_clips: np.ndarray | None
+    tokens: np.ndarray
+    subsegments: np.ndarray
 
 
 def open_video(
@@ -189,8 +182,6 @@ class Video:
 
         Raises BadInput if a segment is to be heard but the file has no sound, ValueError for bad arguments.
         """
-        import torch
-
         segments = self.segments() if segments is None else segments
         by_segment = self._texts(texts or {}, len(segments), tokenizer, audio)
         tokens = video_tokens(by_segment, length=length)
@@ -203,12 +194,7 @@ class Video:
             clips = np.zeros((len(segments), *found.shape[1:]), dtype=np.float32)
             clips[heard] = found
             clips = clips.reshape(1, SUBSEGMENTS * len(segments), *found.shape[2:])
-        return VideoInputs(
-            torch.from_numpy(self.images(segments, image_size))[None],
-            None if clips is None else torch.from_numpy(clips),
-            torch.from_numpy(tokens.ids)[None],
-            torch.from_numpy(tokens.subsegments)[None],
-        )
+        return VideoInputs(self.images(segments, image_size)[None], clips, tokens.ids[None], tokens.subsegments[None])
 
     @staticmethod
     def _texts(

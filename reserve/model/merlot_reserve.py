@@ -12,6 +12,7 @@ from torch import nn
 from reserve.batch.inputs import ModelInputs
 from reserve.batch.packing import PackedSequences, PackedSpans, pack_joint, pack_spans
 from reserve.batch.streams import JointStream
+from reserve.batch.video_tokens import MAX_SEGMENTS, SUBSEGMENTS
 from reserve.batch.vocabulary import AUDIOSPAN, PAD, SPECIAL_TOKENS
 from reserve.config import MEL_CHANNELS, ModelConfig
 from reserve.model.encoders import AudioEncoder, Encoded, SpanEncoder, VisionEncoder
@@ -23,10 +24,6 @@ from reserve.model.transformer import Transformer
 from reserve_kernels.checks import has_values
 
 NORM_EPS = 1e-5
-SUBSEGMENTS = 3
-"""Audio subsegments per segment in `embed_video`."""
-MAX_SEGMENTS = 8
-"""Most segments per video in `embed_video`: the size of a segment group in pretraining."""
 
 
 def unit_normalize(x: torch.Tensor) -> torch.Tensor:

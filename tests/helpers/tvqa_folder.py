@@ -1,4 +1,7 @@
-"""A small folder in TVQA's layout: clips of one colour and one tone each, whose answer is the name of the colour."""
+"""A small folder in TVQA's layout: clips of one colour and one tone each, whose answer is the name of the colour.
+
+The right answer says "surely", so that the smallest model learns it within seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import numpy as np
 
 from reserve.config import FinetunedConfig
 from reserve.data.images import encode_jpeg
-from tests.helpers.tiny import TINY
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (220, 220, 30)}
 SHOWS = {"castle": "Castle", "bbt": "The Big Bang Theory", "met": "How I Met You Mother", "house": "House M.D."}
@@ -23,7 +25,7 @@ SIZES = FinetunedConfig(
     output_grid=(2, 4),
     audio_num_layers=1,
     joint_num_layers=1,
-    init_scale=TINY.init_scale,
+    init_scale=5.0,
 )
 
 
@@ -45,7 +47,7 @@ def write_tvqa(folder: Path, *, seconds: int = SECONDS, ts: str = "2.5-6.25") ->
 
 
 def question(qid: int, show: str, season: int, colour: str, ts: str) -> dict[str, Any]:
-    choices = {f"a{i}": choice for i, choice in enumerate(CHOICES)}
+    choices = {f"a{i}": f"surely {choice}" if choice == colour else choice for i, choice in enumerate(CHOICES)}
     return choices | {
         "q": "Which colour is it?",
         "qid": qid,

@@ -51,7 +51,7 @@ def test_an_example_shows_its_clip(tvqa_folder, tmp_path):
     assert not red.audio_clips[4:, ..., :-1].any()
     assert red.audio_clips[1, ..., :-1].max() > 1
     words = tokenizer.decode(red.text.ids[0])
-    assert " 27 to 47<|START|> which colour is it? answer:  red<|MASK|> it is red!<|PAD|>" in words
+    assert " 27 to 47<|START|> which colour is it? answer:  surely red<|MASK|> it is red!<|PAD|>" in words
     assert (red.text.segments[0] == 2).sum() == len(tokenizer.encode("It is red!"))
     prefix = tokenizer.encode("27 to 47")
     assert red.text.ids[0, : len(prefix) + 1].tolist() == [*prefix, START]

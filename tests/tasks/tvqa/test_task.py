@@ -41,7 +41,7 @@ def losses(run):
 def test_a_handful_of_questions_is_learnt_and_predicted(tvqa_folder, tmp_path):
     run = tmp_path / "run"
 
-    fit(task(tvqa_folder), run, settings(60))
+    fit(task(tvqa_folder), run, settings(20))
 
     values = losses(run)
     assert values[0] > 2.5
@@ -52,7 +52,7 @@ def test_a_handful_of_questions_is_learnt_and_predicted(tvqa_folder, tmp_path):
     assert scores["joint accuracy"].count == 4
     assert scores["text accuracy"].chance == 0.2
     evaluate_run(run, [], split="test")
-    folder = run / "predictions" / "step_60"
+    folder = run / "predictions" / "step_20"
     with zipfile.ZipFile(folder / "submission_joint.zip") as file:
         assert sorted(file.namelist()) == ["meta.json", "prediction_test_public.json", "prediction_val.json"]
         assert json.loads(file.read("prediction_val.json")) == {"000020": 0, "000021": 1, "000022": 2, "000023": 3}

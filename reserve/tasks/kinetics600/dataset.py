@@ -79,7 +79,9 @@ class KineticsDataset:
 
     def _parts(self, index: int) -> Parts:
         path = self.paths[index]
-        return self.cache.get(f"{Path(path).stem} {self.settings.stored_form}", lambda: prepare_clip(Path(path), self.settings))
+        return self.cache.get(
+            f"{Path(path).stem} {self.settings.stored_form}", lambda: prepare_clip(Path(path), self.settings)
+        )
 
     def _example(self, index: int, parts: Parts, views: Sequence[int], rng: np.random.Generator | None) -> Example:
         scales = (self.settings.random_scale_min, self.settings.random_scale_max)

@@ -11,7 +11,7 @@ import torch
 
 from reserve.batch.video_tokens import MAX_SEGMENTS, video_tokens
 from reserve.data.float_images import zero_shot_image
-from reserve.data.images import BlackBars
+from reserve.data.images import BlackBars, resize
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video import Video
 from reserve.data.video_sound import TimeSpan
@@ -134,6 +134,7 @@ class _Frames:
         last = _last_batches([{span.mid for view in batch for span in view} for batch in batches])
         self._decoded: _Kept[float] = _Kept(last)
         self._pooled: _Kept[tuple[Any, ...]] = _Kept(last)
+        self._size: tuple[int, ...] | None = None
 
     def encode(
         self, number: int, views: Sequence[tuple[TimeSpan, ...]]
@@ -141,7 +142,8 @@ class _Frames:
         """The pooled frames of batch `number`, and the rows of each of its views int [segments]."""
         new = sorted({span.mid for view in views for span in view} - self._decoded.values.keys())
         for mid, frame in zip(new, self._video.frames(new), strict=True):
-            self._decoded.put(mid, frame, mid)
+            self._size = self._size or frame.shape[:2]  # streams may change their size midway
+            self._decoded.put(mid, resize(frame, *self._size), mid)
         keys = {view: self._keys(view) for view in views}
         distinct = list(dict.fromkeys(key for view in views for key in keys[view]))
         size = self._model.config.image_size
@@ -158,7 +160,7 @@ class _Frames:
         return stacked, rows
 
     def _keys(self, view: Sequence[TimeSpan]) -> list[tuple[Any, ...]]:
-        """The moment and the rows and columns of each frame of a view: the same frame may be trimmed in several ways."""
+        """The time, rows and columns of each frame of a view: two views may trim the same frame differently."""
         bars = BlackBars()
         for span in view:
             bars.add(self._decoded.values[span.mid])

@@ -141,8 +141,15 @@ class MsrvttQA(ZeroShotTask[VideoQuestion]):
         found = []
         for question, answer in zip(self.questions, answers, strict=True):
             best = self._best(answer, max(TOP))
-            entry = {"id": int(question.key), "video_id": question.number, "answer": best[0] if best else None}
-            found.append(entry | {"best": best, "failure": answer.failure or None})
+            found.append(
+                {
+                    "id": int(question.key),
+                    "video_id": question.number,
+                    "answer": best[0] if best else None,
+                    "best": best,
+                    "failure": answer.failure or None,
+                }
+            )
         return found
 
 

@@ -1,4 +1,4 @@
-"""From questions to statements with a MASK. The rules are this project's own: those of the paper are not known (TASKS 7).
+"""From questions to statements with a MASK. The rules are our own, since the paper's are not known (TASKS 7).
 
 The released MSR-VTT script had a language model write the statements, and its output is not published. Statements made
 elsewhere can be read from a file instead.
@@ -17,8 +17,10 @@ MASK_TEXT = "<|MASK|>"
 BLANK = "_"
 _BE = r"(?P<be>is|are|was|were|am)"
 _PREPOSITIONS = frozenset(
-    ("about", "against", "around", "at", "by", "down", "during", "for", "from", "in", "inside", "into", "like", "near")
-    + ("of", "off", "on", "onto", "out", "over", "through", "to", "towards", "under", "up", "with")
+    (
+        *("about", "against", "around", "at", "by", "down", "during", "for", "from", "in", "inside", "into", "like"),
+        *("near", "of", "off", "on", "onto", "out", "over", "through", "to", "towards", "under", "up", "with"),
+    )
 )
 _NO_SUBJECT = r"(?!does\b|do\b|did\b|is\b|are\b|was\b|were\b|am\b|has been\b)"
 

@@ -144,14 +144,19 @@ class Record:
         return value
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises BadInput naming the file and what is wrong."""
+    return _parsed(_read(path), str(path))
+
+
 def read_json_record(path: Path) -> Record:
     """The one record of a JSON file. Raises BadInput naming the file and what is wrong."""
-    return Record(_parsed(_read(path), str(path)), str(path))
+    return Record(read_json(path), str(path))
 
 
 def read_json_records(path: Path) -> list[Record]:
     """The records of a JSON file that holds a list. Raises BadInput naming the file and what is wrong."""
-    content = _parsed(_read(path), str(path))
+    content = read_json(path)
     if not isinstance(content, list):
         raise BadInput(f"{path} must hold a list; got {type(content).__name__}")
     return [Record(values, f"{path}, entry {number}") for number, values in enumerate(content, 1)]

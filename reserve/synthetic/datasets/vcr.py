@@ -141,7 +141,7 @@ def _write_picture(picture: _Picture, media: Media, images: Path) -> None:
     height, width = image.shape[:2]
     metadata = {
         "boxes": [[round(value, 4) for value in box] for box in boxes],
-        "segms": [[corners.clip(0, (width, height)).round(2).tolist()] for corners in outlines],
+        "segms": [[corners.round(2).tolist()] for corners in outlines],
         "names": picture.objects(),
         "width": width,
         "height": height,

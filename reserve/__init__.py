@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reserve.checkpoint.official import load_official, save_official
     from reserve.config import DataConfig, ModelConfig
     from reserve.data.tokenizer import Tokenizer
+    from reserve.data.video import open_video
     from reserve.errors import CheckpointError
     from reserve.model.merlot_reserve import MerlotReserve
 
@@ -30,6 +31,7 @@ __all__ = [
     "ModelConfig",
     "Tokenizer",
     "load_official",
+    "open_video",
     "save_official",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {
     "ModelConfig": "reserve.config",
     "Tokenizer": "reserve.data.tokenizer",
     "load_official": "reserve.checkpoint.official",
+    "open_video": "reserve.data.video",
     "save_official": "reserve.checkpoint.official",
 }
 

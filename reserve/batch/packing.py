@@ -168,7 +168,8 @@ def _add_images(collected: _Collector, stream: JointStream, first_sequence: int,
     shape = (n, segments, cells)
     coordinates = np.zeros((*shape, 4), np.float32)
     coordinates[..., :2] = grid_coordinates_array(*grid)
-    coordinates[..., 2] = (np.arange(segments, dtype=np.float32) / np.float32(MAX_SEGMENT))[:, None]
+    segment = np.arange(stream.first_segment, stream.first_segment + segments, dtype=np.float32)
+    coordinates[..., 2] = (segment / np.float32(MAX_SEGMENT))[:, None]
     source = np.zeros((n, segments), np.int64) if stream.source is None else stream.source
     collected.add(
         coordinates,

@@ -28,7 +28,8 @@ class JointStream:
     `ids`, `audio_ptr`, `segment` int [n, L]: tokens, the subsegment of an AUDIOSPAN within its example, and the segment
     coordinate; `example` int [n]: the example of each sequence in the batch. If the stream has images, `images` int
     [n, segments] are indices of the batch's frames, and `source` int [n, segments] is the video of each segment: tokens
-    attend to tokens of the same video only. Without `with_audio`, an AUDIOSPAN is an ordinary token.
+    attend to tokens of the same video only. `first_segment` is the segment coordinate of the first image, for sequences
+    whose first segment has none. Without `with_audio`, an AUDIOSPAN is an ordinary token.
     """
 
     name: str
@@ -39,6 +40,13 @@ class JointStream:
     images: np.ndarray | None = None
     source: np.ndarray | None = None
     with_audio: bool = True
+    first_segment: int = 0
+
+    def __post_init__(self) -> None:
+        if self.first_segment and self.source is not None:
+            raise ValueError(
+                f"a stream with sources must have images from segment 0 on; got first_segment {self.first_segment}"
+            )
 
 
 def pool_count(ids: np.ndarray) -> np.ndarray:

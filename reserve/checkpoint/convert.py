@@ -10,8 +10,9 @@ from reserve.config import ModelConfig
 from reserve.config.load import config_file
 from reserve.config.official import load_model_config
 from reserve.errors import CheckpointError
+from reserve.model.finetuned import FinetunedReserve
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.pretrained import WEIGHTS, pretrained_step
+from reserve.model.pretrained import WEIGHTS, pretrained_class, pretrained_step
 
 OFFICIAL_SUFFIX = ".msgpack"
 WEIGHTS_SUFFIX = Path(WEIGHTS).suffix
@@ -41,7 +42,8 @@ def convert(
         if config is not None:
             raise ValueError(f"{source} has its own config.json; leave out --config")
         _check_folder(source)
-        model, step = MerlotReserve.from_pretrained(source), pretrained_step(source)
+        kind = FinetunedReserve if pretrained_class(source) == FinetunedReserve.__name__ else MerlotReserve
+        model, step = kind.from_pretrained(source), pretrained_step(source)
     else:
         arrays, step = read_official(source)
         model = model_from_official(arrays, _model_config(config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,15 @@ import numpy as np
 import torch
 
 from reserve.checkpoint.flax_msgpack import bfloat16_to_float32, decode_tree, encode_tree
-from reserve.checkpoint.official_layout import parameter_entries
-from reserve.config import ModelConfig
+from reserve.checkpoint.official_layout import PROJ, parameter_entries
+from reserve.config import FinetunedConfig, ModelConfig
+from reserve.config.load import config_file
+from reserve.config.official import load_model_config
 from reserve.errors import BadInput, CheckpointError
 from reserve.fs import check_regular_file, replacing
+from reserve.model.finetuned import FinetunedReserve
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.weights import compare_shapes, empty_model, fill_model, listed
+from reserve.model.weights import compare_shapes, copy_weight, empty_model, fill_model, listed
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Mapping[str, Any]
 
@@ -30,31 +34,72 @@ class OfficialCheckpoint(NamedTuple):
     step: int
 
 
-def load_official(source: Source, config: ModelConfig) -> MerlotReserve:
+def load_official(source: Source, config: ModelConfig | str) -> MerlotReserve:
     """A model in float32 on the CPU with the weights of an official checkpoint, whatever torch's defaults are.
 
     `source` is the path of a msgpack file, its bytes, or its decoded dict (with or without the outer `params`), whose
-    arrays may be numpy's, torch's or anything that numpy converts. Every parameter is used exactly once. Raises
+    arrays may be numpy's, torch's or anything that numpy converts. `config` is its sizes, or the name of a packaged
+    configuration ("base", "large", "base_resadapt", "large_resadapt") or YAML file. Of a finetuned checkpoint, which
+    has `proj` and lacks parts, the model is a FinetunedReserve. Every parameter is used exactly once. Raises
     CheckpointError naming what is missing, extra, misshapen, not a number or not finite, or why the file cannot be
-    read.
+    read, and ValueError for the name of a configuration that does not exist.
     """
-    return model_from_official(read_official(source).arrays, config)
+    sizes = load_model_config(config_file(config)) if isinstance(config, str) else config
+    return model_from_official(read_official(source).arrays, sizes)
+
+
+def official_config(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> ModelConfig:
+    """`config`, as a FinetunedConfig if the arrays are those of a finetuned checkpoint."""
+    proj = arrays.get(PROJ)
+    if proj is None or isinstance(config, FinetunedConfig):
+        return config
+    outputs = proj.shape[-1] if proj.ndim else 1
+    with_audio = any(name.startswith("audio_encoder/") for name in arrays)
+    sizes = {field.name: getattr(config, field.name) for field in fields(ModelConfig)}
+    return FinetunedConfig(**sizes, outputs=outputs, with_audio=with_audio)
 
 
 def model_from_official(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> MerlotReserve:
     """A model with the weights in `arrays`, which have official names and shapes. Raises CheckpointError."""
+    config = official_config(arrays, config)
+    model = empty_model(
+        lambda: FinetunedReserve(config) if isinstance(config, FinetunedConfig) else MerlotReserve(config)
+    )
     entries = {entry.torch: entry for entry in parameter_entries(config)}
-    for name, array in arrays.items():
-        if array.dtype.kind != "f":
-            raise CheckpointError(f"{name:.120} must hold floating-point numbers; got {array.dtype}")
-    expected = {entry.flax: entry.shape for entry in entries.values()}
-    compare_shapes(expected, {name: array.shape for name, array in arrays.items()})
+    _check_arrays(arrays, {entry.flax: entry.shape for entry in entries.values()})
 
     def read(name: str, size: torch.Size) -> tuple[str, torch.Tensor]:
         entry = entries[name]
         return entry.flax, entry.to_torch(arrays[entry.flax], size)
 
-    return fill_model(empty_model(lambda: MerlotReserve(config)), read)
+    return fill_model(model, read)
+
+
+def load_trunk(model: FinetunedReserve, arrays: Mapping[str, np.ndarray]) -> None:
+    """Copies the weights that finetuning starts from into `model`: what it has of a pretrained or finetuned checkpoint.
+
+    `proj` keeps its initial weights where the checkpoint has none of its shape. Raises CheckpointError as load_official
+    does.
+    """
+    entries = parameter_entries(model.config)
+    if PROJ not in arrays or arrays[PROJ].shape != entries[-1].shape:
+        entries = [entry for entry in entries if entry.flax != PROJ]
+    names = {entry.flax for entry in entries}
+    _check_arrays(
+        {name: array for name, array in arrays.items() if name in names}, {entry.flax: entry.shape for entry in entries}
+    )
+    parameters = dict(model.named_parameters())
+    for entry in entries:
+        target = parameters[entry.torch]
+        copy_weight(target, entry.flax, entry.to_torch(arrays[entry.flax], target.shape))
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises CheckpointError unless the arrays are floating and those expected."""
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise CheckpointError(f"{name:.120} must hold floating-point numbers; got {array.dtype}")
+    compare_shapes(expected, {name: array.shape for name, array in arrays.items()})
 
 
 def read_official(source: Source) -> OfficialCheckpoint:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Size, Tensor, from_numpy
 
-from reserve.config import MEL_CHANNELS, ModelConfig
+from reserve.config import MEL_CHANNELS, FinetunedConfig, ModelConfig
+
+PROJ = "proj/kernel"
+"""The head of a finetuned checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,19 @@ def _pool(encoder: str, hidden: int) -> Iterator[Entry]:
 
 
 def parameter_entries(config: ModelConfig) -> list[Entry]:
-    """Every parameter of the model with its name and shape in the official layout (SPEC 4)."""
+    """Every parameter of the model with its name and shape in the official layout (SPEC 4).
+
+    Of a FinetunedConfig, those of a finetuned model: without the parts that finetuning drops, with `proj` (TASKS 0).
+    """
+    if not isinstance(config, FinetunedConfig):
+        return _all_entries(config)
+    dropped = ("span_encoder.", "head.") if config.with_audio else ("span_encoder.", "head.", "audio_encoder.")
+    kept = [entry for entry in _all_entries(config) if not entry.torch.startswith(dropped)]
+    return [*kept, Entry(PROJ, "proj.weight", (config.hidden_size, config.outputs), True)]
+
+
+def _all_entries(config: ModelConfig) -> list[Entry]:
+    """The parameters of a pretrained model."""
     hidden, patch = config.hidden_size, 3 * config.vit_patch_size**2
     audio = (config.audio_patch_size, MEL_CHANNELS, hidden)
     return [

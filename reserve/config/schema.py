@@ -203,6 +203,21 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class FinetunedConfig(ModelConfig):
+    """Sizes of a finetuned model: the encoders that its task needs, and a head of its own (TASKS 0)."""
+
+    outputs: int = 1
+    """Numbers the head gives at a MASK: 1 to score an answer, or as many as there are classes."""
+    with_audio: bool = True
+    """Keep the audio encoder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.outputs < 1:
+            raise ValueError(f"model.outputs must be at least 1; got {self.outputs}")
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """The optimiser and its schedule (SPEC 9)."""
 

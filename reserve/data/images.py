@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reserve.errors import BadInput
+from reserve.fs import check_regular_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,6 +70,24 @@ def decode_jpeg(data: bytes) -> np.ndarray:
         raise BadInput(f"a stored frame is not a complete JPEG{reason}") from error
 
 
+def read_picture(path: Path) -> np.ndarray:
+    """A JPEG or PNG file as uint8 RGB [h, w, 3]. Raises BadInput naming the file and what is wrong with it."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        check_regular_file(path)
+        with Image.open(path, formats=["JPEG", "PNG"]) as image:
+            if max(image.size) > _MAX_SIDE:
+                raise BadInput(f"{image.size[0]}x{image.size[1]} pixels; at most {_MAX_SIDE} a side are allowed")
+            return np.asarray(image.convert("RGB"))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{path} is neither a JPEG nor a PNG file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path} is not a complete picture: {error}") from error
+
+
 class BlackBars:
     """Finds the bars that are black in all frames of a video. Frames are added one by one."""
 
@@ -82,29 +102,38 @@ class BlackBars:
         else:
             np.maximum(self._brightest, brightest, out=self._brightest)
 
-    def content(self) -> tuple[slice, slice]:
-        """The rows and columns that remain; at most BLACK_BAR_LIMIT of a side is trimmed at each end."""
+    def content(self, *, trim_black: bool = False) -> tuple[slice, slice]:
+        """The rows and columns that remain; at most BLACK_BAR_LIMIT of a side is trimmed at each end.
+
+        Frames that are black all over stay whole, or with `trim_black` lose that limit at each end.
+        """
         if self._brightest is None:
             raise ValueError("add a frame before asking for the content")
-        return _content_range(self._brightest.max(axis=1)), _content_range(self._brightest.max(axis=0))
+        rows, columns = self._brightest.max(axis=1), self._brightest.max(axis=0)
+        return _content_range(rows, trim_black), _content_range(columns, trim_black)
 
 
-def _content_range(brightest: np.ndarray) -> slice:
+def _content_range(brightest: np.ndarray, trim_black: bool) -> slice:
     length = len(brightest)
     indices = np.flatnonzero(brightest >= BLACK_BAR_THRESHOLD)
     if not len(indices):
-        return slice(0, length)
+        if not trim_black:
+            return slice(0, length)
+        indices = np.array([length // 2])
     first = min(int(indices[0]), int(length * BLACK_BAR_LIMIT))
     last = max(int(indices[-1]) + 1, int(length * (1 - BLACK_BAR_LIMIT)))
     return slice(first, last)
 
 
-def trim_black_bars(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """`frames`, uint8 [h, w, 3] of one video and one size, without the bars that are black in all of them."""
+def trim_black_bars(frames: Sequence[np.ndarray], *, trim_black: bool = False) -> list[np.ndarray]:
+    """`frames`, uint8 [h, w, 3] of one video and one size, without the bars that are black in all of them.
+
+    `trim_black` is that of `BlackBars.content`; the reference has it on at inference.
+    """
     bars = BlackBars()
     for frame in frames:
         bars.add(frame)
-    return [frame[bars.content()] for frame in frames]
+    return [frame[bars.content(trim_black=trim_black)] for frame in frames]
 
 
 def training_image(

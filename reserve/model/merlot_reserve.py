@@ -12,7 +12,8 @@ from torch import nn
 from reserve.batch.inputs import ModelInputs
 from reserve.batch.packing import PackedSequences, PackedSpans, pack_joint, pack_spans
 from reserve.batch.streams import JointStream
-from reserve.batch.vocabulary import PAD, SPECIAL_TOKENS
+from reserve.batch.video_tokens import MAX_SEGMENTS, SUBSEGMENTS
+from reserve.batch.vocabulary import AUDIOSPAN, PAD, SPECIAL_TOKENS
 from reserve.config import MEL_CHANNELS, ModelConfig
 from reserve.model.encoders import AudioEncoder, Encoded, SpanEncoder, VisionEncoder
 from reserve.model.initialization import allocate, initialize, is_undrawn
@@ -23,10 +24,6 @@ from reserve.model.transformer import Transformer
 from reserve_kernels.checks import has_values
 
 NORM_EPS = 1e-5
-SUBSEGMENTS = 3
-"""Audio subsegments per segment in `embed_video`."""
-MAX_SEGMENTS = 8
-"""Most segments per video in `embed_video`: the size of a segment group in pretraining."""
 
 
 def unit_normalize(x: torch.Tensor) -> torch.Tensor:
@@ -65,16 +62,20 @@ class MerlotReserve(Pretrained):
         device = torch.get_default_device()
         # Without values, since PyTorch would draw some that reset_parameters replaces.
         with torch.device("meta"):
-            self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-            self.vision_encoder = VisionEncoder(config)
-            self.audio_encoder = AudioEncoder(config)
-            self.span_encoder = SpanEncoder(config)
-            self.joint_transformer = Transformer(config.hidden_size, config.joint_num_layers, config.rotary)
-            self.head = nn.Linear(config.hidden_size, config.hidden_size)
-            self.contrastive_scales = nn.Parameter(torch.ones(3))
+            self._make_parts(config)
         allocate(self, device)
         if not is_undrawn():
             self.reset_parameters()
+
+    def _make_parts(self, config: ModelConfig) -> None:
+        """Sets the parts of the model, on the meta device. Subclasses leave out some, or add to them."""
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.vision_encoder = VisionEncoder(config)
+        self.audio_encoder = AudioEncoder(config)
+        self.span_encoder = SpanEncoder(config)
+        self.joint_transformer = Transformer(config.hidden_size, config.joint_num_layers, config.rotary)
+        self.head = nn.Linear(config.hidden_size, config.hidden_size)
+        self.contrastive_scales = nn.Parameter(torch.ones(3))
 
     def reset_parameters(self) -> None:
         """Initialises every parameter from torch's default generator, in place."""
@@ -120,33 +121,33 @@ class MerlotReserve(Pretrained):
         """Encodes packed text spans: [spans, hidden]."""
         return self.span_encoder(spans, self.token_embedding)
 
-    def embed_text_spans(self, spans: torch.Tensor) -> torch.Tensor:
+    def embed_text_spans(self, spans: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Token ids int [n, length], padded with PAD, length at most 15 -> unit vectors [n, hidden].
 
         Raises ValueError or TypeError for an invalid shape, dtype or id.
         """
         limit = self.config.text_span_length
-        _check_tensor("spans", spans)
+        spans = _as_tensor("spans", spans)
         if spans.dim() != 2 or spans.shape[1] > limit:
             raise ValueError(f"spans must be [n, length] with length at most {limit}; got {tuple(spans.shape)}")
         packed = pack_spans(self._read_ids("spans", spans))
         return unit_normalize(self.encode_spans(packed.to(self.device)))
 
-    def embed_audio(self, clips: torch.Tensor) -> torch.Tensor:
+    def embed_audio(self, clips: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Log-mels [..., 60, 65], the last channel the playback speed -> unit vectors [..., hidden].
 
         Raises ValueError or TypeError for an invalid shape or dtype.
         """
-        self._check_clips("clips", clips)
+        clips = self._checked_clips("clips", clips)
         encoded = self.audio_encoder(clips.reshape(-1, *clips.shape[-2:])).cls
         return unit_normalize(encoded).reshape(*clips.shape[:-2], self.config.hidden_size)
 
     def embed_video(
         self,
-        images: torch.Tensor,
-        audio_clips: torch.Tensor | None,
-        tokens: torch.Tensor,
-        subsegments: torch.Tensor,
+        images: torch.Tensor | np.ndarray,
+        audio_clips: torch.Tensor | np.ndarray | None,
+        tokens: torch.Tensor | np.ndarray,
+        subsegments: torch.Tensor | np.ndarray,
     ) -> torch.Tensor:
         """Jointly encodes videos and their language tokens.
 
@@ -155,16 +156,17 @@ class MerlotReserve(Pretrained):
                 are multiples of 32 pixels.
             audio_clips: [videos, 3 * segments, 60, 65]; None if no token is AUDIOSPAN.
             tokens: Token ids int [videos, L]. AUDIOSPAN stands for the audio of its subsegment; PAD is ignored.
-            subsegments: The subsegment of each token, int [videos, L] in [0, 3 * segments); each segment has three.
+            subsegments: The subsegment of each token, int [videos, L] in [0, 3 * segments); each segment has three. -1
+                for words that belong to none, such as a title: they take the position of segment 7, the last of a
+                group, as in pretraining (SPEC 7).
 
         Returns:
             Unit vectors [videos, L, hidden]; zeros at PAD.
 
         Raises ValueError or TypeError for an invalid shape, dtype or value.
         """
-        self._check_images(images)
-        _check_tensor("tokens", tokens)
-        _check_tensor("subsegments", subsegments)
+        images = self._checked_images(images)
+        tokens, subsegments = _as_tensor("tokens", tokens), _as_tensor("subsegments", subsegments)
         videos, segments, height, width, _ = images.shape
         if tokens.shape != subsegments.shape or tokens.dim() != 2 or len(tokens) != videos:
             raise ValueError(
@@ -184,17 +186,19 @@ class MerlotReserve(Pretrained):
     ) -> PackedSequences:
         pointers = subsegments.cpu().numpy() if has_values(subsegments) else np.zeros(ids.shape, np.int64)
         videos = len(ids)
-        used = pointers[ids != PAD]
-        if used.size and not 0 <= used.min() <= used.max() < SUBSEGMENTS * segments:
+        used, heard = pointers[ids != PAD], pointers[ids == AUDIOSPAN]
+        if used.size and not -1 <= used.min() <= used.max() < SUBSEGMENTS * segments:
             raise ValueError(
-                f"subsegments must be in [0, {SUBSEGMENTS * segments}) for {segments} segments; "
+                f"subsegments must be in [0, {SUBSEGMENTS * segments}) for {segments} segments, or -1; "
                 f"got {used.min()} to {used.max()}"
             )
+        if heard.size and heard.min() < 0:
+            raise ValueError("subsegments must not be -1 where tokens are AUDIOSPAN: it has no sound")
         stream = JointStream(
             name="video",
             ids=ids,
             audio_ptr=pointers,
-            segment=pointers // SUBSEGMENTS,
+            segment=pointers // SUBSEGMENTS % MAX_SEGMENTS,
             example=np.arange(videos),
             images=np.arange(videos * segments).reshape(videos, segments),
         )
@@ -207,26 +211,33 @@ class MerlotReserve(Pretrained):
         )
 
     def _pooled_clips(
-        self, clips: torch.Tensor | None, packed: PackedSequences, videos: int, segments: int, like: torch.Tensor
+        self,
+        clips: torch.Tensor | np.ndarray | None,
+        packed: PackedSequences,
+        videos: int,
+        segments: int,
+        like: torch.Tensor,
     ) -> torch.Tensor:
         if clips is None:
             if packed.audio_index.numel():
                 raise ValueError("audio_clips must not be None: tokens contain AUDIOSPAN")
             return self._no_audio(like)
-        self._check_clips("audio_clips", clips)
+        clips = self._checked_clips("audio_clips", clips)
         if clips.shape[:2] != (videos, SUBSEGMENTS * segments):
             raise ValueError(
                 f"audio_clips must be [{videos}, {SUBSEGMENTS * segments}, ...] for {segments} segments; "
                 f"got {tuple(clips.shape)}"
             )
+        if not packed.audio_index.numel():  # no token looks at them
+            return self._no_audio(like)
         return self.audio_encoder(clips.flatten(0, 1)).pooled
 
     def _no_audio(self, like: torch.Tensor) -> torch.Tensor:
         """An empty tensor of pooled audio tokens, in the dtype and on the device of `like`."""
         return like.new_empty(0, self.config.audio_token_length, self.config.hidden_size)
 
-    def _check_images(self, images: torch.Tensor) -> None:
-        _check_tensor("images", images)
+    def _checked_images(self, images: torch.Tensor | np.ndarray) -> torch.Tensor:
+        images = _as_tensor("images", images)
         if images.dim() != 5 or images.shape[-1] != 3:
             raise ValueError(f"images must be [videos, segments, height, width, 3]; got {tuple(images.shape)}")
         if images.dtype != torch.uint8 and not images.is_floating_point():
@@ -237,6 +248,7 @@ class MerlotReserve(Pretrained):
         cell = self.config.vit_patch_size * self.config.vit_pooling_ratio
         if not height or not width or height % cell or width % cell:
             raise ValueError(f"images must have sides that are multiples of {cell} pixels; got {height} x {width}")
+        return images.to(self.device)
 
     def _read_ids(self, name: str, ids: torch.Tensor) -> np.ndarray:
         """Checked token ids. Without values, on the meta device, every place counts as a word: no result is larger."""
@@ -249,19 +261,26 @@ class MerlotReserve(Pretrained):
             )
         return ids.cpu().numpy()
 
-    def _check_clips(self, name: str, clips: torch.Tensor) -> None:
-        _check_tensor(name, clips)
+    def _checked_clips(self, name: str, clips: torch.Tensor | np.ndarray) -> torch.Tensor:
+        clips = _as_tensor(name, clips)
         if clips.dim() < 2 or clips.shape[-2:] != (self.config.audio_seq_length, MEL_CHANNELS):
             raise ValueError(
                 f"{name} must be [..., {self.config.audio_seq_length}, {MEL_CHANNELS}]; got {tuple(clips.shape)}"
             )
         if not clips.is_floating_point():
             raise TypeError(f"{name} must be floating; got {clips.dtype}")
+        return clips.to(self.device)
 
 
-def _check_tensor(name: str, value: object) -> None:
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+def _as_tensor(name: str, value: object) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a torch.Tensor or a numpy array; got {type(value).__name__}")
+    try:
+        return torch.from_numpy(np.ascontiguousarray(value) if value.flags.writeable else value.copy())
+    except TypeError as error:
+        raise TypeError(f"{name} must hold numbers that torch has; got {value.dtype}") from error
 
 
 def _check_whole(name: str, value: torch.Tensor) -> None:

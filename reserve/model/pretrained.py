@@ -138,10 +138,32 @@ class Pretrained(nn.Module):
             raise ValueError(f"{path} is of a model with {'; '.join(changed)}")
         _load_into(self, path / WEIGHTS, needed=None)
 
+    def load_trunk(self, folder: str | os.PathLike[str]) -> None:
+        """Loads what this model has of the folder of a model of another class, or of this one, in place.
+
+        Every weight of the trunk that this model has must be stored. Others that the folder lacks, or has in another
+        shape, keep their values; a warning names them, and weights of the folder that go unused. Raises
+        CheckpointError.
+        """
+        _load_into(self, Path(folder) / WEIGHTS, needed=_trunk_names(type(self), self.config))
+
+
+def stored_config(folder: str | os.PathLike[str]) -> ModelConfig:
+    """The sizes of a folder's model, without what its class adds. Raises CheckpointError."""
+    path = Path(folder) / CONFIG
+    names = {field.name for field in fields(ModelConfig)}
+    settings = {name: value for name, value in _read_config(path).settings.items() if name in names}
+    return _build_config(ModelConfig, settings, path)
+
 
 def pretrained_step(folder: str | os.PathLike[str]) -> int:
     """The number of training steps of a folder's weights, 0 if it is not stored. Raises CheckpointError."""
     return _read_config(Path(folder) / CONFIG).step
+
+
+def pretrained_class(folder: str | os.PathLike[str]) -> str | None:
+    """The name of the class that a folder's model is of, None for the trunk. Raises CheckpointError."""
+    return _read_config(Path(folder) / CONFIG).architecture
 
 
 def find_pretrained(
@@ -231,8 +253,9 @@ def _load_into(model: nn.Module, path: Path, needed: frozenset[str] | None) -> N
         stored = _stored_shapes(weights, floating={k for k, v in targets.items() if v.is_floating_point()})
         shared = set(targets)
         if needed is not None:
-            shared &= stored.keys()
-            _warn_of_differences(type(model).__name__, targets, stored, path)
+            fitting = {k for k in shared & stored.keys() if stored[k] == tuple(targets[k].shape)}
+            shared = fitting | (shared & stored.keys() & needed)
+            _warn_of_differences(type(model).__name__, targets.keys(), stored.keys(), shared, path)
         expected = {name: tuple(targets[name].shape) for name in shared | (targets.keys() & (needed or ()))}
         compare_shapes(expected, stored if needed is None else {k: v for k, v in stored.items() if k in expected})
         for name in sorted(shared):
@@ -241,8 +264,10 @@ def _load_into(model: nn.Module, path: Path, needed: frozenset[str] | None) -> N
     _with_weights(path, read)
 
 
-def _warn_of_differences(name: str, targets: Mapping[str, Any], stored: Mapping[str, Any], path: Path) -> None:
-    new, unused = sorted(targets.keys() - stored.keys()), sorted(stored.keys() - targets.keys())
+def _warn_of_differences(
+    name: str, targets: Collection[str], stored: Collection[str], shared: Collection[str], path: Path
+) -> None:
+    new, unused = sorted(set(targets) - set(shared)), sorted(set(stored) - set(shared))
     if new:
         logger.warning(
             "%s lacks %d weights of %s, which keep their initial values: %s", path, len(new), name, listed(new)

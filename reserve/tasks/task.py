@@ -33,15 +33,17 @@ class Loss:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What to evaluate on: `sources` are files and folders, `folder` is where prepared data may be kept.
+    """What to evaluate on: `sources` are files and folders, `folder` is where prepared data and predictions go.
 
-    `workers` processes may prepare it; `seed` seeds the evaluation's random choices.
+    `workers` processes may prepare it; `seed` seeds the evaluation's random choices; `split` is the part of a data set
+    that has several.
     """
 
     sources: Sequence[str]
     folder: Path
     workers: int = 2
     seed: int = 0
+    split: str = "val"
 
 
 class Evaluation(Protocol):
@@ -83,10 +85,20 @@ class Task(ABC, Generic[Example, Batch]):
     """Whether the loss of every batch depends on every parameter, which saves a search on several ranks."""
     shown_metrics: ClassVar[tuple[str, ...]] = ("loss",)
     """Metrics of the progress line; all are in metrics.jsonl."""
+    held_out_folder: ClassVar[str] = "heldout"
+    """Folder of a run for what its evaluation prepares and predicts."""
 
     @abstractmethod
     def build_model(self) -> Pretrained:
-        """The model to train, on the CPU, its weights drawn from torch's default generator or loaded."""
+        """The model to train, on the CPU, its weights drawn from torch's default generator."""
+
+    @property
+    def has_start(self) -> bool:
+        """Whether training starts from weights that `load_start` loads. Then the trunk is not drawn first."""
+        return False
+
+    def load_start(self, model: Pretrained) -> None:
+        """Loads the weights that training starts from into a model of `build_model`. A resumed run does not call it."""
 
     def prepare(self, run: Path, config: TrainConfig) -> None:
         """Checks the inputs and prepares what the data set needs in the folder `run`. Called on the first rank only."""

@@ -73,7 +73,9 @@ def test_bars_must_be_black_in_all_frames():
 
 
 def test_black_video_is_left_alone():
-    assert trim_black_bars([np.zeros((50, 60, 3), dtype=np.uint8)])[0].shape == (50, 60, 3)
+    black = [np.zeros((50, 60, 3), dtype=np.uint8)]
+    assert trim_black_bars(black)[0].shape == (50, 60, 3)
+    assert trim_black_bars(black, trim_black=True)[0].shape == (30, 36, 3)
 
 
 def test_inference_fits_and_pads():

@@ -187,7 +187,8 @@ def test_half_precision_takes_single_precision_inputs(weights: dict[str, np.ndar
         ({"tokens": torch.full((2, 19), -1)}, ValueError, r"tokens must be token ids in .*; got -1 to -1"),
         ({"subsegments": torch.zeros(2, 19)}, TypeError, "subsegments must be whole numbers; got torch.float32"),
         ({"subsegments": torch.full((2, 19), 3)}, ValueError, r"subsegments must be in \[0, 3\) for 1 segments"),
-        ({"subsegments": torch.full((2, 19), -1)}, ValueError, r"subsegments must be in .*; got -1 to -1"),
+        ({"subsegments": torch.full((2, 19), -2)}, ValueError, r"subsegments must be in .*, or -1; got -2 to -2"),
+        ({"subsegments": torch.full((2, 19), -1)}, ValueError, "subsegments must not be -1 where tokens are AUDIOSPAN"),
         ({"audio_clips": None}, ValueError, "audio_clips must not be None: tokens contain AUDIOSPAN"),
         ({"audio_clips": torch.zeros(2, 3, 60, 64)}, ValueError, r"audio_clips must be \[..., 60, 65\]"),
         ({"audio_clips": torch.zeros(2, 4, 60, 65)}, ValueError, r"audio_clips must be \[2, 3, ...\] for 1 segments"),
@@ -275,17 +276,47 @@ def test_whole_base_and_large(config: ModelConfig, segments: int, grid: tuple[in
 
 
 @pytest.mark.parametrize("name", ["images", "audio_clips", "tokens", "subsegments"])
-def test_embed_video_requires_tensors(model: MerlotReserve, name: str) -> None:
+def test_embed_video_requires_arrays(model: MerlotReserve, name: str) -> None:
     arguments = video(model, 1, (2, 4))
-    with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor; got ndarray"):
-        model.embed_video(**arguments | {name: arguments[name].numpy()})
+    with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor or a numpy array; got list"):
+        model.embed_video(**arguments | {name: arguments[name].tolist()})
 
 
-def test_embed_text_spans_and_embed_audio_require_tensors(model: MerlotReserve) -> None:
-    with pytest.raises(TypeError, match=r"spans must be a torch.Tensor; got list"):
+def test_embed_text_spans_and_embed_audio_require_arrays(model: MerlotReserve) -> None:
+    with pytest.raises(TypeError, match=r"spans must be a torch.Tensor or a numpy array; got list"):
         model.embed_text_spans([[1, 2]])
-    with pytest.raises(TypeError, match=r"clips must be a torch.Tensor; got ndarray"):
-        model.embed_audio(np.zeros((1, 60, 65)))
+    with pytest.raises(TypeError, match=r"clips must hold numbers that torch has; got <U1"):
+        model.embed_audio(np.full((1, 60, 65), "a"))
+
+
+def test_numpy_arrays_give_what_tensors_give(model: MerlotReserve) -> None:
+    arguments = video(model, 2, (2, 4))
+    arrays = {name: value.numpy() for name, value in arguments.items()}
+    arrays["tokens"].flags.writeable = False
+    with torch.no_grad():
+        assert torch.equal(model.embed_video(**arrays), model.embed_video(**arguments))
+        clips, spans = arguments["audio_clips"], arguments["tokens"][:, :15]
+        assert torch.equal(model.embed_audio(arrays["audio_clips"][:, ::-1]), model.embed_audio(clips.flip(1)))
+        assert torch.equal(model.embed_text_spans(spans.numpy()), model.embed_text_spans(spans))
+
+
+def test_words_of_no_subsegment_have_the_position_of_the_last_segment(model: MerlotReserve) -> None:
+    arguments = video(model, 8, (2, 4))
+    where = arguments["tokens"] != AUDIOSPAN
+    last = torch.where(where, 21, arguments["subsegments"])
+    with torch.no_grad():
+        expected = model.embed_video(**arguments | {"subsegments": last})
+        found = model.embed_video(**arguments | {"subsegments": torch.where(where, -1, last)})
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_sound_that_no_token_looks_at_is_not_encoded(model: MerlotReserve, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = video(model, 1, (2, 4))
+    arguments["tokens"][arguments["tokens"] == AUDIOSPAN] = 40
+    monkeypatch.setattr(model.audio_encoder, "forward", None)
+    with torch.no_grad():
+        without = model.embed_video(**arguments | {"audio_clips": None})
+        assert torch.equal(model.embed_video(**arguments), without)
 
 
 def test_forward_runs_every_encoder(model: MerlotReserve) -> None:

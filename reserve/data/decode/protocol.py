@@ -157,6 +157,13 @@ class Media(ABC):
         """The streams of the file. Decodes nothing."""
 
     @abstractmethod
+    def duration(self) -> float:
+        """Seconds until the last packet of sound or picture ends, at most `MediaLimits.max_duration`.
+
+        Reads the whole file, since headers can be wrong, but decodes nothing.
+        """
+
+    @abstractmethod
     def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
         """The frame on screen at each of `times` (seconds, finite, >= 0, non-decreasing): uint8 RGB [height, width, 3],
         upright and with square pixels.

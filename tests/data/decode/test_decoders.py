@@ -29,6 +29,17 @@ from tests.helpers.media_files import (
 )
 
 
+@pytest.mark.parametrize(("picture", "sound"), [(6.0, 2.0), (2.0, 6.0), (6.0, 0.0)])
+def test_duration_is_that_of_the_longer_of_picture_and_sound(file_decoder, tmp_path, picture, sound):
+    sounds = [Sound(click_track(sound, [1.0]))] if sound else []
+    path = write_media(tmp_path / "a.mkv", frame_times=np.arange(0, picture, 0.1).tolist(), sounds=sounds)
+    with file_decoder.open(path) as media:
+        assert media.duration() == pytest.approx(6.0, abs=0.1)
+        assert [read_number(frame) for frame in media.frames([0.15])] == [1]
+    with file_decoder.open(path, MediaLimits(max_duration=3.0)) as media:
+        assert media.duration() == 3.0
+
+
 class TestFrames:
     @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9")])
     def test_on_screen(self, decoder, folder, name, codec):

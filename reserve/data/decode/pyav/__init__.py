@@ -45,6 +45,9 @@ class _PyAVMedia(Media):
     def info(self) -> MediaInfo:
         return self._container.info
 
+    def duration(self) -> float:
+        return self._container.duration()
+
     def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
         return read_frames(self._container, times)
 

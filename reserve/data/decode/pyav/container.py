@@ -260,3 +260,16 @@ class Container:
         if timestamp is None or packet.time_base is None:
             return None
         return float(timestamp * packet.time_base) - self.origin
+
+    def end_of(self, packet: Any) -> float:
+        """Where a packet ends in seconds, 0 if it has no time."""
+        start = self.start_of(packet)
+        return 0.0 if start is None else start + float((packet.duration or 0) * packet.time_base)
+
+    def duration(self) -> float:
+        """See `Media.duration`."""
+        self.rewind()
+        video = self.main_video()
+        streams = [*self.raw.streams.audio, *([] if video is None else [video])]
+        end = max(map(self.end_of, self.demux(*streams)), default=0.0) if streams else 0.0
+        return min(end, self.limits.max_duration)

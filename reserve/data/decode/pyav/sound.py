@@ -43,7 +43,7 @@ def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> So
                 break
             continue
         if packet.stream_index != stream.index:
-            picture_end = max(picture_end, _packet_end(packet, start))
+            picture_end = max(picture_end, container.end_of(packet))
             continue
         for frame in container.decode(packet):
             pieces.extend(runs.push(frame))
@@ -104,12 +104,6 @@ def _packets_from(container: Container, track: int, start: float) -> Iterator[An
                 return chain([packet], packets)
         stream = _rewound(container, track)
     return container.demux(stream)
-
-
-def _packet_end(packet: Any, start: float | None) -> float:
-    if start is None:
-        return 0.0
-    return start + float((packet.duration or 0) * packet.time_base)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,212 @@
+"""A video file as the model reads it at inference: segments, their frames and sound, and `embed_video`'s inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from reserve.batch.video_tokens import LENGTH, MAX_SEGMENTS, SUBSEGMENTS, video_tokens
+from reserve.config import SEGMENT_SECONDS
+from reserve.data.decode import FileDecoder, Media, MediaInfo, MediaLimits, choose_file_decoder
+from reserve.data.float_images import zero_shot_image
+from reserve.data.images import resize, trim_black_bars
+from reserve.data.sources.tracks import choose_audio_track
+from reserve.data.tokenizer import Tokenizer
+from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, normalized, segment_clips
+from reserve.errors import BadInput
+
+SHORTEST = 1.0
+"""Seconds at the end of a video that still make a segment."""
+
+
+class VideoInputs(NamedTuple):
+    """The arguments of `MerlotReserve.embed_video` for one video, in its order.
+
+    `images` float32 [1, segments, height, width, 3] in [0, 1]; `audio_clips` float32 [1, 3 * segments, 60, 65], None if
+    no segment is heard; `tokens` and `subsegments` int32 [1, length], PAD and -1 at the end.
+    """
+
+    images: np.ndarray
+    audio_clips: np.ndarray | None
+    tokens: np.ndarray
+    subsegments: np.ndarray
+
+
+def open_video(
+    path: str | Path,
+    *,
+    audio_track: int | None = None,
+    languages: Sequence[str] = ("en",),
+    limits: MediaLimits | None = None,
+) -> Video:
+    """Opens a video file for inference. From a file to vectors:
+
+        >>> model = reserve.MerlotReserve.from_pretrained(folder)
+        >>> video = reserve.open_video("clip.mp4")
+        >>> vectors = model.embed_video(*video.inputs(model.config.image_size))
+
+    `audio_track` counts from 0; by default it is chosen by `languages`. The file is opened again for each call that
+    reads it, so nothing needs closing, and `limits` hold for each call. Raises BadInput with the reason if the file has
+    no video that can be decoded.
+    """
+    limits = limits or MediaLimits()
+    decoder = choose_file_decoder()
+    with _opened(decoder, Path(path), limits) as media:
+        info = media.info
+        info.check_video(limits)
+        if audio_track is not None:
+            info.check_audio(audio_track)
+    track = choose_audio_track(info.audio, languages) if audio_track is None else audio_track
+    return Video(Path(path), info, track, limits, decoder)
+
+
+@contextmanager
+def _opened(decoder: FileDecoder, path: Path, limits: MediaLimits) -> Iterator[Media]:
+    """The open file. Errors in the block are named after it."""
+    try:
+        with decoder.open(path, limits) as media:
+            yield media
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+class Video:
+    """A video file; `open_video` makes one. All times are seconds. Methods raise BadInput if the file is at fault."""
+
+    def __init__(
+        self, path: Path, info: MediaInfo, audio_track: int, limits: MediaLimits, decoder: FileDecoder
+    ) -> None:
+        self.path, self.info, self.audio_track = path, info, audio_track
+        self._limits, self._decoder = limits, decoder
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there is an audio track that can be decoded."""
+        return bool(self.info.audio) and self.info.audio[self.audio_track].decodable
+
+    @cached_property
+    def duration(self) -> float:
+        """Length in seconds, where the last packet of sound or picture ends."""
+        with _opened(self._decoder, self.path, self._limits) as media:
+            return media.duration()
+
+    @cached_property
+    def waveform(self) -> np.ndarray:
+        """The whole audio track divided by its peak: mono, 22050 Hz, float32 [samples]."""
+        with _opened(self._decoder, self.path, self._limits) as media:
+            return normalized(media.soundtrack(track=self.audio_track, sample_rate=SAMPLE_RATE).waveform)
+
+    def segments(
+        self,
+        *,
+        start: float = 0.0,
+        stop: float | None = None,
+        seconds: float = SEGMENT_SECONDS,
+        most: int = MAX_SEGMENTS,
+    ) -> tuple[TimeSpan, ...]:
+        """Consecutive segments of `seconds` from `start` on, at most `most`, with the frame in the middle.
+
+        They end at `stop`, by default with the video, where the last one may be shorter; a rest of less than a second
+        is left out. A longer video is read in several calls with other values of `start`. Raises ValueError for bad
+        settings and BadInput if the video ends less than a second after `start`.
+        """
+        for name, value, least in (("start", start, 0.0), ("seconds", seconds, SHORTEST), ("most", most, 1)):
+            if not least <= value < math.inf:
+                raise ValueError(f"{name} must be finite and at least {least:g}; got {value}")
+        stop = self.duration if stop is None else min(stop, self.duration)
+        spans: list[TimeSpan] = []
+        while len(spans) < most and stop - start >= SHORTEST:
+            end = min(start + seconds, stop)
+            spans.append(TimeSpan(start, end, (start + end) / 2))
+            start = end
+        if not spans:
+            raise BadInput(f"{self.path}: no segment of a second or more from {start:g} s to {stop:.1f} s")
+        return tuple(spans)
+
+    def frames(self, times: Iterable[float]) -> list[np.ndarray]:
+        """The frame on screen at each of `times`, in any order: uint8 RGB [height, width, 3], all of one size.
+
+        Times are rounded to milliseconds; each distinct one is decoded once. After the end it is the last frame.
+        """
+        wanted = [round(float(time), 3) for time in times]
+        distinct = sorted(set(wanted))
+        found: dict[float, np.ndarray] = {}
+        with _opened(self._decoder, self.path, self._limits) as media:
+            for time, frame in zip(distinct, media.frames(distinct), strict=True):
+                # Streams may change their size midway.
+                height, width = next(iter(found.values()), frame).shape[:2]
+                found[time] = resize(frame, height, width)
+        return [found[time] for time in wanted]
+
+    def images(self, segments: Sequence[TimeSpan], size: tuple[int, int]) -> np.ndarray:
+        """The frames in the middle of segments as the vision encoder takes them: float32 [segments, *size, 3].
+
+        The bars that are black in all of these frames are trimmed, at most a fifth of a side at each end.
+        """
+        frames = trim_black_bars(self.frames(segment.mid for segment in segments), trim_black=True)
+        return np.stack([zero_shot_image(frame, size) for frame in frames])
+
+    def clips(self, segments: Sequence[TimeSpan]) -> np.ndarray:
+        """The sound of segments as the audio encoder takes it: float32 [segments, 3, 60, 65].
+
+        A segment of less than 5 s lies in the middle of silence; a longer one gives the 5 s around its middle.
+        """
+        return segment_clips(self.waveform, segments)
+
+    def inputs(
+        self,
+        image_size: tuple[int, int],
+        segments: Sequence[TimeSpan] | None = None,
+        *,
+        texts: Mapping[int, str | Sequence[int]] | None = None,
+        tokenizer: Tokenizer | None = None,
+        audio: bool = True,
+        length: int = LENGTH,
+    ) -> VideoInputs:
+        """What `MerlotReserve.embed_video` takes, for `segments` (by default `self.segments()`).
+
+        Args:
+            image_size: Height and width in pixels, a model's `config.image_size`.
+            segments: At most 8.
+            texts: Text or token ids by the segment's number, which may count from the end: {-1: "a man is <|MASK|>."}.
+                These segments show their frame, but are read rather than heard.
+            tokenizer: Encodes texts; by default the vocabulary of this package. A released checkpoint needs its own.
+            audio: Hear the other segments. If False, they have frames alone.
+            length: Language tokens of the sequence; more are cut from the end.
+
+        Raises BadInput if a segment is to be heard but the file has no sound, ValueError for bad arguments.
+        """
+        segments = self.segments() if segments is None else segments
+        by_segment = self._texts(texts or {}, len(segments), tokenizer, audio)
+        tokens = video_tokens(by_segment, length=length)
+        heard = [number for number, text in enumerate(by_segment) if text is None]
+        clips = None
+        if heard:
+            if not self.has_sound:
+                raise BadInput(f"{self.path}: no sound that can be decoded; audio=False gives frames and texts alone")
+            found = self.clips([segments[number] for number in heard])
+            clips = np.zeros((len(segments), *found.shape[1:]), dtype=np.float32)
+            clips[heard] = found
+            clips = clips.reshape(1, SUBSEGMENTS * len(segments), *found.shape[2:])
+        return VideoInputs(self.images(segments, image_size)[None], clips, tokens.ids[None], tokens.subsegments[None])
+
+    @staticmethod
+    def _texts(
+        texts: Mapping[int, str | Sequence[int]], segments: int, tokenizer: Tokenizer | None, audio: bool
+    ) -> list[Sequence[int] | None]:
+        """The token ids of each segment's text, None for one that is heard."""
+        by_segment: list[Sequence[int] | None] = [None if audio else ()] * segments
+        for number, text in texts.items():
+            if not -segments <= number < segments:
+                raise ValueError(f"texts must be of segments {-segments} to {segments - 1}; got {number}")
+            if isinstance(text, str):
+                tokenizer = tokenizer or Tokenizer.load()
+                text = tokenizer.encode(text)
+            by_segment[number] = text
+        return by_segment

@@ -1,0 +1,46 @@
+"""The zero-shot read-out: unit vectors of MASKs against unit vectors of options (TASKS 0)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from reserve.batch.vocabulary import PAD
+from reserve.data.tokenizer import Tokenizer
+from reserve.model.merlot_reserve import MerlotReserve
+
+SCALE = 100.0
+"""What dot products are multiplied by to be logits."""
+_BATCH = 512
+# Options encoded at a time.
+
+
+def option_ids(tokenizer: Tokenizer, options: Sequence[str], length: int = 15) -> np.ndarray:
+    """Token ids of options, cut or padded to `length`: int32 [options, length]."""
+    ids = np.full((len(options), length), PAD, dtype=np.int32)
+    for row, option in zip(ids, options, strict=True):
+        encoded = tokenizer.encode(option)[:length]
+        row[: len(encoded)] = encoded
+    return ids
+
+
+def encode_options(model: MerlotReserve, ids: np.ndarray) -> torch.Tensor:
+    """Unit vectors of options int [options, length]: float32 [options, hidden] on the model's device."""
+    with torch.inference_mode():
+        parts = [model.embed_text_spans(ids[first : first + _BATCH]).float() for first in range(0, len(ids), _BATCH)]
+    return torch.cat(parts) if parts else torch.zeros(0, model.config.hidden_size, device=model.device)
+
+
+def option_logits(masks: torch.Tensor, options: torch.Tensor) -> torch.Tensor:
+    """Logits of options at each MASK: unit vectors [masks, hidden] and [options, hidden] -> float32 [masks, options].
+
+    The prediction is the argmax of the first MASK's row.
+    """
+    return SCALE * masks.float() @ options.float().T
+
+
+def ranked(logits: np.ndarray, count: int | None = None) -> np.ndarray:
+    """Indices of the `count` best of `logits` [..., options], best first; equal ones in their order."""
+    return np.argsort(-logits, axis=-1, kind="stable")[..., :count]

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.tasks.zero_shot.golden import ZeroShotGolden
+
+
+@pytest.fixture(scope="session")
+def golden(shared_dir) -> ZeroShotGolden:
+    return ZeroShotGolden(shared_dir / "golden")

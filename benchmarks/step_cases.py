@@ -16,6 +16,7 @@ from reserve.batch.movable import Movable
 from reserve.config import Config, DataConfig, ModelConfig, TrainConfig
 from reserve.model import transformer
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.precision import autocast, training_dtype
 from reserve.tasks.pretrain import objective
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.dataset import collate
@@ -25,7 +26,6 @@ from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
 from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
-from reserve.train.precision import autocast, training_dtype
 from reserve_kernels import contrastive_loss, rotary_attention
 
 SMALL = Config(

@@ -23,7 +23,7 @@ from benchmarks.cuda import cuda_limits
 from benchmarks.machine import cpu_limits, describe
 from benchmarks.step_cases import BASE, LARGE, SMALL, made_on
 from reserve.config import Config, OptimizerConfig
-from reserve.data.loader import BatchSampler, training_loader
+from reserve.data.loader import BatchSampler, load_batches
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.random_examples import RandomExamples
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     examples = RandomExamples(options.batches * options.batch_size, config.data, config.model)
     sampler = BatchSampler(len(examples), options.batch_size)
     collate = Pretrain.of(config).collate
-    loader = training_loader(examples, sampler, collate, num_workers=options.workers, pin_memory=device.type == "cuda")
+    loader = load_batches(examples, sampler, collate, num_workers=options.workers, pin_memory=device.type == "cuda")
     batches = iter(loader)
     flops = Pretrain.of(config).workload(next(batches)).flops
     lines = []

@@ -15,11 +15,19 @@ from reserve.errors import BadInput, CheckpointError, NothingPrepared, UsageErro
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-COMMANDS = ("pretrain", "evaluate", "demo-data", "train-tokenizer", "convert", "backends")
+COMMANDS = ("pretrain", "finetune", "evaluate", "demo-data", "train-tokenizer", "convert", "backends")
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
 command's help."""
 
-_EXTRAS = {"av": "video", "chardet": "video", "zstandard": "text", "espeakng_loader": "demo"}
+_EXTRAS = {
+    "sacremoses": "tasks",
+    "ftfy": "tasks",
+    "unidecode": "tasks",
+    "av": "video",
+    "chardet": "video",
+    "zstandard": "text",
+    "espeakng_loader": "demo",
+}
 """The extra that installs a module; "train" installs the others."""
 
 
@@ -84,8 +92,9 @@ def build_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, dict[str, Ar
         module = _module(name)
         help_text = (module.__doc__ or "").strip()
         subparsers[name] = ArgumentParser(description=help_text, exit_on_error=False)
-        module.add_arguments(subparsers[name], arguments[1:] if arguments[:1] == [name] else [])
+        # Before the arguments, which may be commands of their own: jsonargparse wants outer ones first.
         subcommands.add_subcommand(name, subparsers[name], help=help_text.splitlines()[0])
+        module.add_arguments(subparsers[name], arguments[1:] if arguments[:1] == [name] else [])
     return parser, subparsers
 
 

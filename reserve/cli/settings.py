@@ -14,39 +14,51 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 
+def named_options(arguments: Sequence[str], *options: str) -> dict[str, list[str]]:
+    """What the command line gives for some options, before it is parsed: they decide the defaults of others."""
+    named = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    for option in options:
+        named.add_argument(f"--{option}", action="append", default=[])
+    return vars(named.parse_known_args(list(arguments))[0])
+
+
 def add_settings(
-    parser: ArgumentParser, arguments: Sequence[str], sections: Mapping[str, type], inputs: Mapping[str, Any]
+    parser: ArgumentParser,
+    arguments: Sequence[str],
+    sections: Mapping[str, type],
+    inputs: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Adds --config, --resume and --SECTION.KEY for each section; their defaults are those of the files named.
+    """Adds --config, --resume and --SECTION.KEY for each section; their defaults are those of the files named, then
+    those of `defaults`, sections by name.
 
     Returns what the files say of `inputs`, names with their types. Raises ValueError naming the file or the setting
     that is wrong, UsageError where --resume names no run.
     """
-    named = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    for option in ("--config", "--resume"):
-        named.add_argument(option, action="append", default=[])
-    files, _ = named.parse_known_args(list(arguments))
-    paths = [_run_config(run) for run in files.resume] + [config_file(name) for name in files.config]
-    settings = read_settings(paths, sections, inputs)
-    _check_setting_names(arguments, sections)
+    defaults = defaults or {}
+    files = named_options(arguments, "config", "resume")
+    paths = [run_config(run) for run in files["resume"]] + [config_file(name) for name in files["config"]]
+    settings = read_settings(paths, sections, inputs, defaults)
+    check_setting_names(arguments, sections)
     presets = ", ".join(preset_names())
     parser.add_argument(
         "--config", action="append", help=f"{presets}, or a YAML file; settings given beside it override it"
     )
     parser.add_argument("--resume", type=Path, help="a run's folder: resume it from its last checkpoint")
     for name, section in sections.items():
-        parser.add_argument(f"--{name}", type=section, default=settings.get(name, section()))
+        default = settings.get(name, defaults.get(name) or section())
+        parser.add_argument(f"--{name}", type=section, default=default)
     return {name: value for name, value in settings.items() if name in inputs}
 
 
-def _run_config(run: str) -> Path:
+def run_config(run: str) -> Path:
     path = Path(run) / RUN_CONFIG
     if not path.is_file():
         raise UsageError(f"--resume {run}: not a run's folder, since it has no {RUN_CONFIG}")
     return path
 
 
-def _check_setting_names(arguments: Sequence[str], sections: Mapping[str, type]) -> None:
+def check_setting_names(arguments: Sequence[str], sections: Mapping[str, type]) -> None:
     """Raises ValueError for a --SECTION.KEY whose section or key does not exist, naming what comes close."""
     for argument in arguments:
         name, dot, key = argument.partition("=")[0].removeprefix("--").partition(".")

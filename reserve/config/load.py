@@ -6,7 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
@@ -208,12 +208,19 @@ def config_file(name: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-def read_settings(paths: Iterable[Path], sections: Mapping[str, type], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def read_settings(
+    paths: Iterable[Path],
+    sections: Mapping[str, type],
+    inputs: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Configuration files, a later one overriding single settings of those before it.
 
-    Returns the sections they mention, built, and values of `inputs`, names with their types. Raises ValueError naming
-    the file and the setting that is unknown or wrong; OSError where a file cannot be read.
+    Returns the sections they mention, built, and values of `inputs`, names with their types. Settings that no file
+    mentions are those of `defaults`, sections by name, or of the section's class. Raises ValueError naming the file and
+    the setting that is unknown or wrong; OSError where a file cannot be read.
     """
+    defaults = defaults or {}
     values: dict[str, dict[str, Any]] = {}
     others: dict[str, Any] = {}
     for path in paths:
@@ -225,7 +232,11 @@ def read_settings(paths: Iterable[Path], sections: Mapping[str, type], inputs: M
                 others[name] = convert_value(value, inputs[name], f"{path}: {name}")
             else:
                 raise ValueError(f"{path}: {unknown_section(str(name), sections)}")
-    return {name: sections[name](**section) for name, section in values.items()} | others
+    built = {
+        name: replace(defaults[name], **section) if name in defaults else sections[name](**section)
+        for name, section in values.items()
+    }
+    return built | others
 
 
 def unknown_section(name: str, sections: Collection[str]) -> str:

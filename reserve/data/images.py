@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reserve.errors import BadInput
+from reserve.fs import check_regular_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,6 +68,24 @@ def decode_jpeg(data: bytes) -> np.ndarray:
         # For data that it does not recognise, Pillow's message is the address of a buffer.
         reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise BadInput(f"a stored frame is not a complete JPEG{reason}") from error
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A JPEG or PNG file as uint8 RGB [h, w, 3]. Raises BadInput naming the file and what is wrong with it."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        check_regular_file(path)
+        with Image.open(path, formats=["JPEG", "PNG"]) as image:
+            if max(image.size) > _MAX_SIDE:
+                raise BadInput(f"{image.size[0]}x{image.size[1]} pixels; at most {_MAX_SIDE} a side are allowed")
+            return np.asarray(image.convert("RGB"))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{path} is neither a JPEG nor a PNG file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path} is not a complete picture: {error}") from error
 
 
 class BlackBars:

@@ -85,9 +85,23 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
             place += batch
 
 
-def training_loader(
+class InOrder(Sampler[list[tuple[int, int]]]):
+    """Every example once, in order, as batches of (0, index): for evaluation."""
+
+    def __init__(self, num_examples: int, batch_size: int) -> None:
+        self.num_examples, self.batch_size = num_examples, batch_size
+
+    def __len__(self) -> int:
+        return -(-self.num_examples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for first in range(0, self.num_examples, self.batch_size):
+            yield [(0, index) for index in range(first, min(first + self.batch_size, self.num_examples))]
+
+
+def load_batches(
     dataset: TrainingSet[Example],
-    sampler: BatchSampler,
+    sampler: BatchSampler | InOrder,
     collate: Callable[[Sequence[Example]], Batch],
     *,
     num_workers: int,

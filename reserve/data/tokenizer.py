@@ -87,6 +87,10 @@ class Tokenizer:
         """
         return list(self._backend.encode(_without_surrogates(text)).ids)
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of untrusted text, without special tokens that it may spell."""
+        return [token for token in self.encode(text) if token >= len(SPECIAL_TOKENS)]
+
     def encode_words(self, words: Iterable[str]) -> list[list[int]]:
         """Token ids of each word as in running text, with the space before it. Cached by word."""
         if len(self._word_ids) > MAX_CACHED_WORDS:

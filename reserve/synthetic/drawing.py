@@ -31,6 +31,9 @@ PLACES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, i
 }
 HORIZON = 118
 
+_ROUND = ("circle", "ring")
+_CIRCLE = tuple((math.cos(math.pi * k / 20), math.sin(math.pi * k / 20)) for k in range(40))
+
 
 def scene_frames(scene: Scene, seconds: float, rate: int) -> list[np.ndarray]:
     """round(seconds * rate) RGB frames of `scene`, each uint8 [192, 320, 3]."""
@@ -137,14 +140,35 @@ def _draw_motion_marks(draw: Any, scene: Scene) -> None:
                 draw.line(zigzag, light, 5)
 
 
-def _draw_things(draw: Any, scene: Scene, time: float) -> None:
+def thing_outlines(scene: Scene, time: float) -> list[np.ndarray]:
+    """The outline of each of a scene's things `time` seconds into it, from left to right: float64 [corners, 2], x and y
+    in pixels of the picture. Corners may lie outside the picture."""
+    corners = np.array(_CIRCLE if scene.shape in _ROUND else _outline(scene.shape))
+    return [np.array([x, y]) + radius * corners for x, y, radius in _placements(scene, time)]
+
+
+def thing_boxes(scene: Scene, time: float) -> np.ndarray:
+    """The box around each of a scene's things `time` seconds into it, from left to right: float64 [count, 4], x1, y1,
+    x2, y2 in pixels, within the picture."""
+    outlines = thing_outlines(scene, time)
+    boxes = np.array([[*corners.min(axis=0), *corners.max(axis=0)] for corners in outlines])
+    return boxes.clip(0, (WIDTH, HEIGHT, WIDTH, HEIGHT))
+
+
+def _placements(scene: Scene, time: float) -> list[tuple[float, float, float]]:
+    """Middle (x, y) and radius of each thing in pixels, from left to right."""
     x, y, size = _position(scene.motion, time)
-    radius = RADII[scene.count] * size
     spacing = WIDTH / scene.count
-    for index in range(scene.count):
-        centre_x = spacing * (index + 0.5) + x * SWING / scene.count
-        centre_y = HEIGHT / 2 + y * SWING * (1.0 if scene.count > 1 else 0.8)
-        _draw_shape(draw, scene.shape, centre_x, centre_y, radius, COLOURS[scene.colour])
+    middle_y = HEIGHT / 2 + y * SWING * (1.0 if scene.count > 1 else 0.8)
+    return [
+        (spacing * (index + 0.5) + x * SWING / scene.count, middle_y, RADII[scene.count] * size)
+        for index in range(scene.count)
+    ]
+
+
+def _draw_things(draw: Any, scene: Scene, time: float) -> None:
+    for x, y, radius in _placements(scene, time):
+        _draw_shape(draw, scene.shape, x, y, radius, COLOURS[scene.colour])
 
 
 def _draw_shape(draw: Any, shape: str, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:

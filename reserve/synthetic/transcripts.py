@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from reserve.data.types import Word
 from reserve.synthetic.narration import describe
@@ -31,7 +32,10 @@ def webvtt(cues: Sequence[Sequence[Word]]) -> str:
 
 
 def info_json(video_id: str, scenes: Sequence[Scene], starts: Sequence[float], duration: float) -> str:
-    """Metadata as yt-dlp writes it. The chapters are the scenes; `starts` are their start times in seconds."""
+    """Metadata as yt-dlp writes it. The chapters are the scenes; `starts` are their start times in seconds.
+
+    The field `scenes`, which yt-dlp lacks, says what each chapter shows; the synthetic task data sets are built on it.
+    """
     names = [describe(scene) for scene in scenes]
     things = dict.fromkeys(f"{scene.colour} {scene.shape}" for scene in scenes)
     ends = [*starts[1:], duration]
@@ -44,6 +48,7 @@ def info_json(video_id: str, scenes: Sequence[Scene], starts: Sequence[float], d
             {"start_time": round(start, 3), "end_time": round(end, 3), "title": name}
             for start, end, name in zip(starts, ends, names, strict=True)
         ],
+        "scenes": [asdict(scene) for scene in scenes],
         "duration": round(duration, 3),
         "language": "en",
         "ext": "mp4",

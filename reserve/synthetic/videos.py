@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from reserve.data.types import Word
 from reserve.fs import replacing
-from reserve.synthetic.drawing import HEIGHT, WIDTH, scene_frames
+from reserve.synthetic.drawing import scene_frames
+from reserve.synthetic.encoding import write_video
 from reserve.synthetic.narration import narrate
 from reserve.synthetic.sounds import scene_sound
 from reserve.synthetic.speech import Voice, speak
@@ -101,7 +100,7 @@ def make_video(task: VideoTask) -> Path:
         for frame in scene_frames(scene, (last - first) / FRAME_RATE, FRAME_RATE)
     )
     with replacing(task.path) as temporary:
-        _encode(temporary, frames, audio, sample_rate)
+        write_video(temporary, frames, FRAME_RATE, audio, sample_rate)
     return task.path
 
 
@@ -140,33 +139,6 @@ def _cues(words: list[Word], sentences: list[str], shift: float) -> Iterator[lis
         last = first + len(sentence.split())
         yield [Word(word.text, word.start + shift, word.end + shift) for word in words[first:last]]
         first = last
-
-
-def _encode(path: Path, frames: Iterable[np.ndarray], audio: np.ndarray, sample_rate: int) -> None:
-    """Writes RGB frames uint8 [192, 320, 3] and mono audio float32 [samples] as an mp4."""
-    import av
-
-    with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=FRAME_RATE)
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        video.options = {"preset": "ultrafast", "crf": "26", "g": str(2 * FRAME_RATE), "threads": "1"}
-        sound = container.add_stream("aac", rate=sample_rate)
-        sound.layout, sound.bit_rate, sound.options = "mono", 64_000, {"aac_coder": "fast"}
-        for frame in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(video.encode())
-        for packet in _encoded_audio(sound, audio, sample_rate):
-            container.mux(packet)
-
-
-def _encoded_audio(stream: Any, audio: np.ndarray, sample_rate: int) -> Iterator[Any]:
-    import av
-
-    for start in range(0, len(audio), sample_rate):
-        frame = av.AudioFrame.from_ndarray(audio[None, start : start + sample_rate], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = sample_rate, start, Fraction(1, sample_rate)
-        yield stream.encode(frame)
-    yield stream.encode()
 
 
 def _make_all(tasks: list[VideoTask], workers: int) -> Iterator[Path]:

@@ -7,7 +7,11 @@ from typing import Any
 
 from reserve.tasks.task import Task
 
-TASKS = {"pretrain": "reserve.tasks.pretrain.task:Pretrain"}
+TASKS = {
+    "pretrain": "reserve.tasks.pretrain.task:Pretrain",
+    "tvqa": "reserve.tasks.tvqa.task:Tvqa",
+    "vcr": "reserve.tasks.vcr.task:Vcr",
+}
 """Where each task is, as module:class; imported when it is asked for."""
 
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from reserve.errors import BadInput
 from reserve.fs import check_regular_file
 
 MAX_ANNOTATION_BYTES = 2**31
 """Larger annotation files are not read; the largest of the seven data sets has 0.5 GB."""
+
+_WHITE_SPACE = b" \t\r\n" + codecs.BOM_UTF8
+_SHOWN = 3
+"""Missing files that a report names."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +51,44 @@ class FolderCheck:
     lines: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def files(self, what: str, paths: Sequence[Path], source: str, *, shown: int = 3) -> None:
-        """Reports how many of the media files `paths` exist; each missing one is a problem, the first few by name."""
-        missing = [path for path in paths if not path.is_file()]
-        self.lines.append(f"{what}: {len(paths) - len(missing)} of {len(paths)}")
+    def files(self, what: str, paths: Sequence[Path], source: str) -> None:
+        """Reports how many of the media files `paths` exist; missing ones are a problem, the first few by name."""
+        self._count(what, len(paths), [path for path in paths if not path.is_file()], source)
+
+    def paths(self, what: str, needed: Collection[str], present: Collection[str], folder: Path, source: str) -> None:
+        """Like `files`, for relative paths in `folder` of which `present` exist."""
+        missing = [name for name in needed if name not in present]
+        self._count(what, len(needed), [folder / name for name in missing], source)
+
+    def missing(self, file: DataFile, folder: Path) -> None:
+        """Reports a file that does not exist."""
+        self.problems.append(f"{folder / file.path} does not exist: {file.what}, from {file.source}")
+
+    def attempt(self, read: Callable[[Path], Any], path: Path) -> None:
+        """Reads a file; the BadInput that `read` raises is a problem."""
+        try:
+            read(path)
+        except BadInput as error:
+            self.problems.append(str(error))
+
+    def _count(self, what: str, needed: int, missing: Sequence[Path], source: str) -> None:
+        self.lines.append(f"{what}: {needed - len(missing)} of {needed}")
         if missing:
-            names = ", ".join(str(path) for path in missing[:shown]) + (", …" if len(missing) > shown else "")
-            self.problems.append(f"{len(missing)} of {len(paths)} {what} are missing ({names}); get them from {source}")
+            names = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
+            self.problems.append(f"{len(missing)} of {needed} {what} are missing ({names}); get them from {source}")
 
     def __str__(self) -> str:
         return "\n".join((*self.lines, *(f"problem: {problem}" for problem in self.problems)))
+
+
+def files_below(folder: Path) -> frozenset[str]:
+    """Relative paths of all files in a folder and its folders, empty if there is none. One listing of each folder,
+    which is much faster than asking for hundreds of thousands of files one by one."""
+    found = []
+    for root, _, names in os.walk(folder):
+        prefix = os.path.relpath(root, folder)
+        found += names if prefix == "." else [os.path.join(prefix, name) for name in names]
+    return frozenset(found)
 
 
 class Record:
@@ -108,20 +144,72 @@ class Record:
         return value
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises BadInput naming the file and what is wrong."""
+    return _parsed(_read(path), str(path))
+
+
+def read_json_record(path: Path) -> Record:
+    """The one record of a JSON file. Raises BadInput naming the file and what is wrong."""
+    return Record(read_json(path), str(path))
+
+
 def read_json_records(path: Path) -> list[Record]:
     """The records of a JSON file that holds a list. Raises BadInput naming the file and what is wrong."""
-    content = _parsed(_read(path), str(path))
+    content = read_json(path)
     if not isinstance(content, list):
         raise BadInput(f"{path} must hold a list; got {type(content).__name__}")
     return [Record(values, f"{path}, entry {number}") for number, values in enumerate(content, 1)]
 
 
 def read_json_lines(path: Path) -> list[Record]:
-    """The records of a JSON-lines file; empty lines are skipped. Raises BadInput naming the file and the line."""
-    # Not splitlines: text within JSON may hold other line breaks.
-    lines = enumerate(_read(path).split("\n"), 1)
-    places = ((f"{path}, line {number}", line) for number, line in lines if line.strip())
-    return [Record(_parsed(line, where), where) for where, line in places]
+    """All records of a JSON-lines file; empty lines are skipped. Raises BadInput naming the file and the line."""
+    return list(JsonLines(path))
+
+
+class JsonLines:
+    """The records of a JSON-lines file, read one by one when they are asked for: data sets have hundreds of thousands.
+
+    Making it raises BadInput if the file cannot be read; asking for a record, naming file and line, if that is not
+    JSON. Empty lines do not count. Picklable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _checked_file(path)
+        starts, lines, offset = [], [], 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip(_WHITE_SPACE):
+                    starts.append(offset)
+                    lines.append(number)
+                offset += len(line)
+        self._starts = np.array(starts, dtype=np.int64)
+        self._lines = np.array(lines, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Record:
+        where = f"{self.path}, line {self._lines[index]}"
+        with self.path.open("rb") as file:
+            file.seek(self._starts[index])
+            content = file.readline()
+        return self._record(content, where)
+
+    def __iter__(self) -> Iterator[Record]:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip(_WHITE_SPACE):
+                    yield self._record(line, f"{self.path}, line {number}")
+
+    @staticmethod
+    def _record(content: bytes, where: str) -> Record:
+        try:
+            text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{where} is not UTF-8: {error}") from error
+        return Record(_parsed(text, where), where)
 
 
 def read_table(
@@ -153,14 +241,19 @@ def read_table(
     return records
 
 
-def _read(path: Path) -> str:
+def _checked_file(path: Path) -> None:
     try:
         size = check_regular_file(path).st_size
-        if size > MAX_ANNOTATION_BYTES:
-            raise BadInput(f"{size} bytes are too many for annotations; at most {MAX_ANNOTATION_BYTES} are read")
-        return path.read_text("utf-8-sig")
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
+    if size > MAX_ANNOTATION_BYTES:
+        raise BadInput(f"{path}: {size} bytes are too many for annotations; at most {MAX_ANNOTATION_BYTES} are read")
+
+
+def _read(path: Path) -> str:
+    _checked_file(path)
+    try:
+        return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8: {error}") from error
 

@@ -85,6 +85,8 @@ class Task(ABC, Generic[Example, Batch]):
     """Whether the loss of every batch depends on every parameter, which saves a search on several ranks."""
     shown_metrics: ClassVar[tuple[str, ...]] = ("loss",)
     """Metrics of the progress line; all are in metrics.jsonl."""
+    held_out_folder: ClassVar[str] = "heldout"
+    """Folder of a run for what its evaluation prepares and predicts."""
 
     @abstractmethod
     def build_model(self) -> Pretrained:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from reserve.config import FitConfig
 from reserve.fs import write_text_atomic
 from reserve.model.initialization import float32_on_cpu, undrawn
-from reserve.tasks.task import Evaluation, HeldOut
+from reserve.model.pretrained import Pretrained
+from reserve.tasks.task import Evaluation, HeldOut, Task
 from reserve.train.distributed import pick_device
 from reserve.train.run_folder import read_run
 from reserve.train.state import list_checkpoints
 
 EVALUATION_NAME = "evaluation.json"
-HELD_OUT_FOLDER = "heldout"
 
 
-def evaluate_run(run: Path, sources: Sequence[str], *, workers: int = 2, seed: int = 0) -> Evaluation:
+def evaluate_run(
+    run: Path, sources: Sequence[str], *, workers: int = 2, seed: int = 0, split: str = "val"
+) -> Evaluation:
     """Evaluates a run's last checkpoint on `sources` and writes `run`/evaluation.json.
 
-    `workers` processes prepare the data; `seed` seeds the evaluation's random choices. Raises ValueError if `run`
-    is not a run's folder, is damaged or has no checkpoint, and what the task raises for sources that cannot be used.
+    `workers` processes prepare the data; `seed` seeds the evaluation's random choices; `split` is the part of a data
+    set that has several, whose result is in evaluation_SPLIT.json unless it is "val". Raises ValueError if `run` is not
+    a run's folder, is damaged or has no checkpoint, and what the task raises for sources that cannot be used.
     """
     if seed < 0:
         raise ValueError(f"seed must be at least 0; got {seed}")
@@ -32,11 +37,26 @@ def evaluate_run(run: Path, sources: Sequence[str], *, workers: int = 2, seed: i
     with undrawn(), float32_on_cpu():
         model = task.build_model()
     model.restore(checkpoints[-1].path)
-    evaluation = task.evaluate(
-        model.to(pick_device(config.train.device)),
-        HeldOut(sources, run / HELD_OUT_FOLDER, workers, seed),
-        config=config.train,
-        step=checkpoints[-1].step,
-    )
-    write_text_atomic(run / EVALUATION_NAME, json.dumps(evaluation.to_json(), indent=1) + "\n")
+    held_out = HeldOut(sources, run / task.held_out_folder, workers, seed, split)
+    return _evaluate(task, model, held_out, config, run, checkpoints[-1].step)
+
+
+def evaluate_start(task: Task[Any, Any], out: Path, config: FitConfig, held_out: HeldOut) -> Evaluation:
+    """Evaluates the weights that a task starts from, without training, and writes the result into the folder `out`."""
+    if not task.has_start:
+        raise ValueError("there are no weights to evaluate: name some as the start")
+    with undrawn(), float32_on_cpu():
+        model = task.build_model()
+    task.load_start(model)
+    return _evaluate(task, model, held_out, config, out, 0)
+
+
+def _evaluate(
+    task: Task[Any, Any], model: Pretrained, held_out: HeldOut, config: FitConfig, folder: Path, step: int
+) -> Evaluation:
+    held_out.folder.mkdir(parents=True, exist_ok=True)
+    model = model.to(pick_device(config.train.device))
+    evaluation = task.evaluate(model, held_out, config=config.train, step=step)
+    name = EVALUATION_NAME if held_out.split == "val" else f"evaluation_{held_out.split}.json"
+    write_text_atomic(folder / name, json.dumps(evaluation.to_json(), indent=1) + "\n")
     return evaluation

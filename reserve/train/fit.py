@@ -16,17 +16,17 @@ from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, OptimizerConfig, TrainConfig
-from reserve.data.loader import BatchSampler, TrainingSet, batch_start, training_loader
+from reserve.data.loader import BatchSampler, TrainingSet, batch_start, load_batches
 from reserve.model.initialization import float32_on_cpu, undrawn
+from reserve.model.precision import autocast, training_dtype
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
 from reserve.tasks.task import Loss, Task
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
-from reserve.train.optimizer import clip_gradients, make_optimizer
+from reserve.train.optimizer import clip_gradients, make_optimizer, zero_missing_gradients
 from reserve.train.parallel import parallelize, without_gradient_sync
-from reserve.train.precision import autocast, training_dtype
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import write_run_settings
 from reserve.train.schedule import learning_rate_scale
@@ -140,7 +140,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
         accumulate=config.accumulate,
         place=training.place,
     )
-    return training_loader(
+    return load_batches(
         training.dataset,
         sampler,
         training.task.collate,
@@ -212,6 +212,7 @@ def train_step(
                 loss = module(batch)
             (loss.total / len(micro_batches)).backward()
         reported.append({"loss": loss.total.detach()} | loss.metrics)
+    zero_missing_gradients(optimizer)
     norm = clip_gradients(optimizer, config.optimizer.max_grad_norm)
     optimizer.step()
     means = {name: torch.stack([values[name].float() for values in reported]).mean() for name in reported[0]}

@@ -28,6 +28,17 @@ def make_optimizer(
     )
 
 
+def zero_missing_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Gives parameters that decay toward their start a gradient of zero where the loss does not reach them.
+
+    They then decay as the others do, as in the reference, rather than stay as they are (TASKS 0).
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("decay_to_start") else ():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> torch.Tensor:
     """The joint norm of all gradients of `optimizer`, which are scaled down to `max_norm` unless it is 0.
 

@@ -95,7 +95,7 @@ def test_folder_takes_no_configuration(model: MerlotReserve, config: Path, tmp_p
 
 def test_unknown_configuration_is_named(model: MerlotReserve, tmp_path: Path) -> None:
     save_official(model, tmp_path / "base")
-    with pytest.raises(ValueError, match=r"there is no configuration huge\. Presets are base, large, tiny"):
+    with pytest.raises(ValueError, match=r"there is no configuration huge\. Presets are base, base_resadapt, large"):
         convert(tmp_path / "base", tmp_path / "out", "huge")
 
 

@@ -22,7 +22,7 @@ ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n
         (["--model.hidden_size=abc"], ["model.hidden_size", "int", "abc"]),
         (["--model.hidden_size=100"], ["model.hidden_size must be a multiple of 64", "100"]),
         (["--train.precision=fp8"], ["train.precision", "auto", "float32", "bfloat16", "fp8"]),
-        (["--config=tyni"], ["there is no configuration tyni. Did you mean tiny? Presets are base, large, tiny"]),
+        (["--config=tyni"], ["no configuration tyni. Did you mean tiny? Presets are base, base_resadapt, large, "]),
         (["--data.num_segments=15"], ["data.num_segments must be a multiple of data.num_segment_groups"]),
         (["--train.batch_size=0"], ["train.batch_size must be at least 1; got 0"]),
         (["--train.seed=-1"], ["train.seed must be at least 0; got -1"]),
@@ -150,7 +150,7 @@ def test_evaluating_a_folder_that_is_not_a_run_is_an_error(tmp_path, capsys):
 
 @pytest.mark.parametrize("form", [["--config", "tiny"], ["--config=tiny"], ["--conf", "tiny"]])
 def test_presets_go_by_name_and_settings_override_them(form, tmp_path, monkeypatch):
-    assert preset_names() == ["base", "large", "tiny"]
+    assert preset_names() == ["base", "base_resadapt", "large", "large_resadapt", "tiny"]
     seen = []
     monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config: seen.append((task, run, config)))
     settings = ["--model.hidden_size=64", "--videos=x", f"--out={tmp_path}"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reserve.data.loader import BatchSampler, batch_start, training_loader
+from reserve.data.loader import BatchSampler, batch_start, load_batches
 from reserve.errors import BadInput
 from tests.helpers.worker_functions import Keys
 
@@ -113,7 +113,7 @@ def test_parts_of_unequal_size_are_refused():
 
 
 def load(dataset, workers):
-    return training_loader(dataset, BatchSampler(len(dataset), 2), list, num_workers=workers)
+    return load_batches(dataset, BatchSampler(len(dataset), 2), list, num_workers=workers)
 
 
 def test_worker_processes_load_the_same_batches():
@@ -132,9 +132,9 @@ def test_bad_input_arrives_as_it_was_raised(workers):
 
 KEEPS_ITS_LOADER = """
 if __name__ == "__main__":
-    from reserve.data.loader import BatchSampler, training_loader
+    from reserve.data.loader import BatchSampler, load_batches
     from tests.helpers.worker_functions import Keys
-    batches = training_loader(Keys(6), BatchSampler(6, 2), list, num_workers=1)
+    batches = load_batches(Keys(6), BatchSampler(6, 2), list, num_workers=1)
     print(len(next(batches)))
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tests.parity import measures
+from tests.parity import measures, vcr_measures
 from tests.parity.embedding_measures import embeddings
 from tests.parity.figures import Figure
 from tests.parity.golden import Golden
@@ -26,4 +26,9 @@ GROUPS: dict[str, Callable[[Golden], list[Figure]]] = {
     "Log-mel": measures.log_mel,
     "Masking": masking,
     "Embeddings": embeddings,
+    "VCR, texts and boxes": vcr_measures.texts,
+    "VCR, logits": vcr_measures.logits,
+    "VCR, gradients": vcr_measures.gradients,
+    "VCR, finetuning steps": partial(vcr_measures.optimizer, setting="f32"),
+    "VCR, finetuning steps, weights and gradients in bfloat16": partial(vcr_measures.optimizer, setting="bf16_params"),
 }

@@ -16,11 +16,10 @@ import torch
 from reserve.cli.app import main
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput
-from reserve.model import initialization
+from reserve.model import initialization, precision
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
-from reserve.train import precision
 from reserve.train.distributed import Ranks
 from reserve.train.evaluate import evaluate_run
 from reserve.train.fit import _per_device, _prepare, fit

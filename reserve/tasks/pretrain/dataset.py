@@ -79,7 +79,7 @@ class PretrainDataset(Dataset[Example]):
         counts = [_num_segments(store) for store in self.stores]
         self.plans = plan_examples(counts, data.num_segments, seed=seed)
         self._prefixes = MetadataPrefixes(
-            *(_ids(tokenizer.encode(f"{name}:")) for name in ("title", "description", "tags"))
+            *(np.array(tokenizer.encode(f"{name}:")) for name in ("title", "description", "tags"))
         )
 
     def __len__(self) -> int:
@@ -138,9 +138,7 @@ class PretrainDataset(Dataset[Example]):
         )
 
     def _encode(self, text: str) -> np.ndarray:
-        """Token ids of untrusted text, without special tokens that it may spell."""
-        ids = _ids(self.tokenizer.encode(text))
-        return ids[ids >= len(SPECIAL_TOKENS)]
+        return np.array(self.tokenizer.encode_plain(text), dtype=np.int32)
 
     def _images(self, run: SegmentRange, segments: Segments, rng: np.random.Generator) -> list[np.ndarray]:
         with naming_store(self.stores[run.video]):
@@ -156,10 +154,6 @@ class PretrainDataset(Dataset[Example]):
 def _num_segments(store: Path) -> int:
     with naming_store(store):
         return read_summary(store).num_segments
-
-
-def _ids(tokens: list[int]) -> np.ndarray:
-    return np.array(tokens, dtype=np.int32)
 
 
 def audio_clips(log_mel: np.ndarray, speeds: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:

@@ -26,7 +26,6 @@ from reserve.tasks.zero_shot.reader import Query, VideoReader
 from reserve.tasks.zero_shot.readout import encode_options, option_ids, option_logits
 
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
-MASK_TEXT = "<|MASK|>"
 
 
 @dataclass(frozen=True)
@@ -159,11 +158,6 @@ def equal_segments(start: float, end: float, seconds: float, most: int = 8) -> t
 def closing_statement(segments: tuple[TimeSpan, ...], statement: str) -> Query:
     """A query that hears all segments but the last, which has the statement."""
     return Query(segments, (*[None] * (len(segments) - 1), statement))
-
-
-def attach_mask(text: str) -> str:
-    """Removes the space before a MASK, which the vocabulary would make a token of its own (TASKS 0)."""
-    return text.replace(f" {MASK_TEXT}", MASK_TEXT)
 
 
 def answer_questions(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reserve.config import Config, DataConfig, ModelConfig
-from reserve.data.loader import BatchSampler, training_loader
+from reserve.data.loader import BatchSampler, load_batches
 from reserve.tasks.pretrain.dataset import collate
 from reserve.tasks.pretrain.random_examples import RandomExamples
 
@@ -46,7 +46,7 @@ def test_base_sequences_have_the_lengths_of_pretraining():
 
 
 def test_the_trainers_loader_takes_them():
-    loader = training_loader(
+    loader = load_batches(
         examples(), BatchSampler(4, 2), partial(collate, data=SMALL.data, model=SMALL.model), num_workers=0
     )
     batch = next(iter(loader))

@@ -89,3 +89,27 @@ def epic_folder(folder: Path, *, actions_file: bool = True) -> Path:
     write_video(folder / "videos/P01/P01_11.MP4", 12)
     write_video(folder / "videos/P18/P18_01.MP4", 12, sound=False)
     return folder
+
+
+def msrvtt_folder(folder: Path) -> Path:
+    """Four videos, of 2, 7, 12 (without sound) and 28 s; two validation questions about each but one about the last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    train = ["dog"] * 3 + ["sing"] * 3 + ["two"] * 2 + ["car"]
+    questions = [{"answer": answer, "category_id": 0, "id": i, "question": "what?", "video_id": 0}
+                 for i, answer in enumerate(train)]  # fmt: skip
+    write_json(folder / "train_qa.json", questions)
+    asked = [
+        (6513, "what is a man doing?", "sing"),
+        (6513, "how many people are there?", "two"),
+        (6514, "who is singing?", "dog"),
+        (6514, "what does a man drive?", "car"),
+        (6515, "what is it?", "banjo"),
+        (6515, "what is a man doing?", "sing"),
+        (6516, "what is a man doing?", "sing"),
+    ]
+    val = [{"answer": answer, "category_id": 1, "id": 100 + i, "question": question, "video_id": video}
+           for i, (video, question, answer) in enumerate(asked)]  # fmt: skip
+    write_json(folder / "val_qa.json", val)
+    for video, seconds in ((6513, 7), (6514, 2), (6515, 12), (6516, 28)):
+        write_video(folder / f"video/video{video}.mp4", seconds, sound=video != 6515)
+    return folder

@@ -1,0 +1,78 @@
+"""Prepared examples are made once, and again where their file is damaged."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from reserve.tasks.record_cache import RecordCache
+
+PARTS = {"a.jpg": bytes(range(256)) * 4, "record.json": b"{}", "empty": b""}
+
+
+def never():
+    raise AssertionError("it must not be made again")
+
+
+def test_an_example_is_made_once(tmp_path):
+    cache = RecordCache(tmp_path, "1")
+
+    assert cache.get("x", lambda: PARTS) == PARTS
+    assert RecordCache(tmp_path, "1").get("x", never) == PARTS
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [cache.path("x")]
+
+
+def test_keys_and_versions_are_apart(tmp_path):
+    cache = RecordCache(tmp_path, "1")
+    cache.get("x", lambda: PARTS)
+
+    assert cache.get("y", lambda: {"b": b"2"}) == {"b": b"2"}
+    assert RecordCache(tmp_path, "2").get("x", lambda: {"c": b"3"}) == {"c": b"3"}
+    assert cache.get("x", never) == PARTS
+
+
+def test_any_key_is_a_file_name(tmp_path):
+    cache = RecordCache(tmp_path / "deep" / "folder", "1")
+
+    for key in ("../up", "a/b", "\udcff", "x" * 5000):
+        cache.get(key, lambda: PARTS)
+        assert cache.get(key, never) == PARTS
+    assert all(path.is_relative_to(tmp_path / "deep" / "folder") for path in tmp_path.rglob("*.zip"))
+
+
+@pytest.mark.parametrize("where", range(0, 1000, 37))
+def test_a_flipped_byte_never_passes(tmp_path, where, caplog):
+    cache = RecordCache(tmp_path, "1")
+    cache.get("x", lambda: PARTS)
+    content = bytearray(cache.path("x").read_bytes())
+    content[where] ^= 0x55
+    cache.path("x").write_bytes(content)
+
+    with caplog.at_level(logging.WARNING):
+        assert cache.get("x", lambda: PARTS) == PARTS
+
+    # What a reader of zip files ignores, such as a time, may change.
+    assert cache.get("x", never) == PARTS
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, 600, -1])
+def test_a_cut_file_is_made_again(tmp_path, length, caplog):
+    cache = RecordCache(tmp_path, "1")
+    cache.get("x", lambda: PARTS)
+    cache.path("x").write_bytes(cache.path("x").read_bytes()[:length])
+
+    with caplog.at_level(logging.WARNING):
+        assert cache.get("x", lambda: {"new": b"1"}) == {"new": b"1"}
+
+    assert "damaged" in caplog.text
+    assert cache.get("x", never) == {"new": b"1"}
+
+
+def test_an_example_that_cannot_be_made_leaves_nothing(tmp_path):
+    def fail():
+        raise ValueError("no picture")
+
+    with pytest.raises(ValueError, match="no picture"):
+        RecordCache(tmp_path, "1").get("x", fail)
+    assert not list(tmp_path.rglob("*"))

@@ -56,5 +56,5 @@ def task_data_sets(narrated_videos: Path, tmp_path_factory: pytest.TempPathFacto
 
     out = tmp_path_factory.mktemp("tasks")
     for task in DATA_SETS:
-        make_data_set(task, narrated_videos, out / task, questions=8, seed=1)
+        make_data_set(task, narrated_videos, out / task, questions=6, seed=1)
     return out

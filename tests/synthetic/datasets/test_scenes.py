@@ -6,7 +6,7 @@ import pytest
 
 from reserve.data.decode import choose_file_decoder
 from reserve.errors import BadInput
-from reserve.synthetic.datasets.scenes import frames_between, read_stories, write_clip
+from reserve.synthetic.datasets.scenes import CLIP_FRAME_RATE, frames_between, read_stories, write_clip
 from reserve.synthetic.story import COLOURS, plan_story
 
 MADE_WITH_SEED = 3  # as tests/conftest.py says
@@ -38,7 +38,7 @@ def test_the_first_frame_is_of_the_scene(stories):
     story = stories.train[0]
     with story.open() as media:
         for timed in story.scenes[:4]:
-            frame = next(iter(frames_between(media, timed.start, timed.end))).astype(int)
+            frame = next(iter(frames_between(media, timed.start, timed.end, 10))).astype(int)
             assert (np.abs(frame - COLOURS[timed.scene.colour]).max(axis=-1) < 40).mean() > 0.02
 
 
@@ -49,12 +49,12 @@ def test_clips_have_the_frames_and_sound_of_their_time(stories, tmp_path, contai
     path = tmp_path / "folder" / f"clip.{container}"
     with story.open() as media:
         write_clip(media, start, end, path, has_sound=has_sound, container=container)
-        frames = [frame.copy() for frame in frames_between(media, start, end)]
+        frames = [frame.copy() for frame in frames_between(media, start, end, CLIP_FRAME_RATE)]
         sound = media.sound(start, end)
     with choose_file_decoder().open(path) as clip:
         assert len(clip.info.audio) == has_sound
-        cut = list(frames_between(clip, 0, 3))
-        assert len(cut) == len(frames) == 30
+        cut = list(frames_between(clip, 0, 3, CLIP_FRAME_RATE))
+        assert len(cut) == len(frames) == 3 * CLIP_FRAME_RATE
         for one, other in zip(cut, frames, strict=True):
             assert np.abs(one.astype(int) - other).mean() < 6
         if has_sound:

@@ -44,5 +44,6 @@ def segment_log_mels(waveform: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 def _clip(waveform: np.ndarray, start: int, stop: int, zeros: int) -> np.ndarray:
     sound = waveform[max(start, 0) : max(stop, 0)]
-    missing = stop - max(start, 0) - len(sound)
-    return np.pad(sound, (zeros, max(missing, 0))).astype(np.float32)
+    missing = max(stop - max(start, 0) - len(sound), 0)
+    # All of a segment that ends before the track is in front of it.
+    return np.pad(sound, (min(zeros, stop - start + 1), missing)).astype(np.float32)

@@ -155,6 +155,12 @@ def equal_segments(start: float, end: float, seconds: float, most: int = 8) -> t
     return tuple(TimeSpan(low, high, round((low + high) / 2, 3)) for low, high in pairwise(bounds))
 
 
+def check_segment_seconds(seconds: float) -> None:
+    """Raises ValueError unless `seconds` can be the length of a segment."""
+    if not 0.1 <= seconds < float("inf"):
+        raise ValueError(f"segment_seconds must be at least 0.1 and finite; got {seconds}")
+
+
 def closing_statement(segments: tuple[TimeSpan, ...], statement: str) -> Query:
     """A query that hears all segments but the last, which has the statement."""
     return Query(segments, (*[None] * (len(segments) - 1), statement))

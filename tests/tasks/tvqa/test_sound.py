@@ -59,3 +59,10 @@ def test_a_silent_track_stays_silent():
 
     assert not log_mels[..., :-1].any()
     assert to_bytes(log_mels)[1] == 255.0
+
+
+def test_a_segment_before_the_track_is_silent():
+    log_mels = segment_log_mels(np.ones(30000, np.float32), np.array([[-12.3333, -7.6667], [-4.6666667, 0.0]]))
+
+    assert log_mels.shape == (2, 180, 65)
+    assert not log_mels[..., :-1].any()

@@ -113,3 +113,56 @@ def msrvtt_folder(folder: Path) -> Path:
     for video, seconds in ((6513, 7), (6514, 2), (6515, 12), (6516, 28)):
         write_video(folder / f"video/video{video}.mp4", seconds, sound=video != 6515)
     return folder
+
+
+def star_record(key: str, question: str, choices: Sequence[str], answer: str | None, video: str) -> dict[str, Any]:
+    listed = [{"choice": text, "choice_id": 3 - i, "choice_program": []} for i, text in enumerate(choices)]
+    record = {"question_id": key, "question": question, "video_id": video, "start": 1.1, "end": 9.6, "choices": listed}
+    return record | ({} if answer is None else {"answer": answer})
+
+
+def star_folder(folder: Path) -> Path:
+    """Two videos of 10 s, AAAAA and BBBBB (without sound), with six questions. The choices' ids run from 3 to 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    objects, actions = ["The bag.", "The book.", "The door.", "The bed."], ["Took.", "Closed.", "Held.", "Threw."]
+    asked = [
+        ("Interaction_T1_1", "Which object was taken by the person?", objects, "The book.", "AAAAA"),
+        ("Interaction_T2_2", "What did the person do with the door?", actions, "Closed.", "AAAAA"),
+        ("Sequence_T1_3", "Which object did the person take after they closed the door?", objects, "The bag.", "BBBBB"),
+        ("Prediction_T3_4", "Which object would the person take next?", objects, "The bed.", "BBBBB"),
+        ("Feasibility_T1_5", "Which other object is possible to be held by the person?", objects, "The bag.", "AAAAA"),
+        ("Interaction_T1_6", "Which object was held by the person?", objects, "The bag.", "BBBBB"),
+    ]
+    write_json(folder / "STAR_val.json", [star_record(*row) for row in asked])
+    write_json(folder / "STAR_test.json", [star_record(*row[:3], None, row[4]) for row in asked])
+    for video in ("AAAAA", "BBBBB"):
+        write_video(folder / f"Charades_v1_480/{video}.mp4", 10, sound=video == "AAAAA")
+    return folder
+
+
+def lsmdc_folder(folder: Path, *, header: bool = False) -> Path:
+    """Two clips of 3 and 9 s with five questions, of which one has no blank and one has two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = {3: "0001_A_Film_00.00.10.000-00.00.13.000", 9: "0001_A_Film_00.01.00.000-00.01.09.000"}
+    asked = [
+        (3, "SOMEONE _____ the door.", "opens"),
+        (3, "SOMEONE opens the _____.", "door"),
+        (9, "SOMEONE opens the door.", "door"),
+        (9, "He _____ and _____.", "walks"),
+        (9, 'He "_____" away.', "Walks"),
+    ]
+
+    def rows(questions):
+        for seconds, question, answer in questions:
+            times = ["00.00.10.000", "00.00.13.000"] * 2
+            yield [clips[seconds], *times, question.replace("_____", answer), question, answer]
+
+    names = ["video_id", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence", "question"]
+    train = [(3, "_____", word) for word in ("door", "door", "walks", "opens", "opens", "Door")]
+    for split, questions in (("training", train), ("val", asked), ("test", asked[:2])):
+        table = [[*names, "answer"], *rows(questions)] if header else list(rows(questions))
+        text = "".join("\t".join(row) + "\n" for row in table)
+        (folder / f"LSMDC16_annos_{split}_FIB.csv").write_text(text)
+    for seconds, name in clips.items():
+        write_video(folder / f"videos/0001_A_Film/{name}.avi", seconds)
+    return folder

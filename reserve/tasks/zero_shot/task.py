@@ -53,17 +53,18 @@ AnyQuestion = TypeVar("AnyQuestion", bound=Question)
 
 @dataclass(frozen=True)
 class ZeroShotTask(ABC, Generic[AnyQuestion]):
-    """A data set of questions about videos.
-
-    `data` is its folder, `videos` that of the video files, searched recursively (by default `data`/videos, or `data` if
-    there is none). `as_released` reproduces the oddities of the released code. `limit` takes the first questions only.
-    """
+    """A data set of questions about videos."""
 
     data: Path
+    """The data set's folder."""
     split: str = "val"
+    """Which of its splits."""
     videos: Path | None = None
+    """The folder of the videos, searched recursively; by default the data set's folder `videos`, or all of it."""
     as_released: bool = False
+    """Reproduce the oddities of the released code."""
     limit: int | None = None
+    """Only the first questions."""
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
@@ -178,8 +179,13 @@ def answer_questions(
     """Answers the questions of every `world_size`-th video from the `rank`-th on, by their number.
 
     `model` is in evaluation mode; the caller sets autocast. `progress` is called with the videos done and in all. A
-    video that cannot be read leaves its questions without answers.
+    video that cannot be read leaves its questions without answers. Raises ValueError if the vocabulary does not fit the
+    model.
     """
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"the vocabulary has {tokenizer.vocab_size} tokens, more than the model's {model.config.vocab_size}"
+        )
     by_video: dict[str, list[int]] = defaultdict(list)
     for number, question in enumerate(task.questions):
         by_video[question.video].append(number)

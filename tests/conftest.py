@@ -47,3 +47,14 @@ def narrated_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("narrated")
     make_videos(out, videos=3, held_out=1, seed=3, workers=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def task_data_sets(narrated_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small data set of synthetic videos for each downstream task, named as in DATA_SETS."""
+    from reserve.synthetic.datasets import DATA_SETS, make_data_set
+
+    out = tmp_path_factory.mktemp("tasks")
+    for task in DATA_SETS:
+        make_data_set(task, narrated_videos, out / task, questions=6, seed=1)
+    return out

@@ -13,8 +13,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from reserve.config import SECTIONS, Config
+from reserve.cli.finetune import TASKS
+from reserve.config import SECTIONS, Config, FinetunedConfig, ModelConfig, OptimizerConfig
 from reserve.config.load import PRESETS, preset_names, read_settings
+from reserve.tasks import find_task
+from reserve.tasks.finetuning import BATCH_SIZE, finetuning_optimizer
 
 HEAD = """# Configuration
 
@@ -50,22 +53,30 @@ _PROBES = (-1, 0, 2, 1.5, 0.75, math.inf, 2**63)
 
 def page() -> str:
     """The page's text. Raises ValueError for a setting without a docstring."""
-    contents = [f"- [{name}](#{name})" for name in SECTIONS] + ["- [Presets](#presets)"]
-    parts = [HEAD, "\n".join(contents), *(_section(name, kind) for name, kind in SECTIONS.items()), _presets()]
+    contents = [f"- [{name}](#{name})" for name in SECTIONS] + ["- [Presets](#presets)", "- [Finetuning](#finetuning)"]
+    sections = (_section(name, kind) for name, kind in SECTIONS.items())
+    parts = [HEAD, "\n".join(contents), *sections, _presets(), _finetuning()]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _section(name: str, kind: type) -> str:
-    meanings, hints = attribute_docstrings(kind), get_type_hints(kind)
+    meanings, hints = _meanings(kind), get_type_hints(kind)
     rows = [f"## {name}", "", inspect.getdoc(kind) or "", ""]
     rows += ["| setting | type | default | meaning | allowed |", "| --- | --- | --- | --- | --- |"]
     for field in fields(kind):
-        if field.name not in meanings:
-            raise ValueError(f"{kind.__name__}.{field.name} has no docstring that says what it means")
         allowed = "; ".join(allowed_values(name, field.name))
         cells = (f"`{field.name}`", _kind(hints[field.name]), _value(field.default), meanings[field.name], allowed)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """What each field of a class means. Raises ValueError for one without a docstring."""
+    meanings = {name: text for base in reversed(kind.__mro__[:-1]) for name, text in attribute_docstrings(base).items()}
+    for field in fields(kind):
+        if field.name not in meanings:
+            raise ValueError(f"{kind.__name__}.{field.name} has no docstring that says what it means")
+    return meanings
 
 
 def attribute_docstrings(kind: type) -> dict[str, str]:
@@ -142,6 +153,37 @@ def _value(value: Any) -> str:
     return f"`{yaml.safe_dump(plain, default_flow_style=True).splitlines()[0]}`"
 
 
+def _finetuning() -> str:
+    """What `reserve finetune` changes and adds: defaults, the head's settings, and the sections of each task."""
+    tasks = [find_task(name) for name in TASKS]
+    text = (
+        "`reserve finetune TASK` has the sections `model`, `optimizer` and `train` too. Their defaults differ as the\n"
+        "first table says; the numbers of steps follow from `--epochs`. The other sections are a task's own."
+    )
+    rows = ["## Finetuning", "", text, "", f"| setting | {' | '.join(TASKS)} |", "| --- " * (1 + len(TASKS)) + "|"]
+    rows.append(f"| `--epochs` | {' | '.join(f'`{task.epochs}`' for task in tasks)} |")
+    optimizers = [finetuning_optimizer(task.learning_rate) for task in tasks]
+    for field in fields(OptimizerConfig):
+        values = [getattr(optimizer, field.name) for optimizer in optimizers]
+        if any(value != field.default for value in values):
+            rows.append(f"| `optimizer.{field.name}` | {' | '.join(map(_value, values))} |")
+    rows.append(f"| `train.batch_size` | {' | '.join([f'`{BATCH_SIZE}`'] * len(tasks))} |")
+    hearing = [_value(task.model_config(ModelConfig()).with_audio) for task in tasks]
+    rows.append(f"| `model.with_audio` | {' | '.join(hearing)} |")
+    added = {"model, of every task": FinetunedConfig}
+    for task in tasks:
+        added |= {f"{name}, of {task.name}": kind for name, kind in task.sections().items() if name != "model"}
+    for title, kind in added.items():
+        own = [field for field in fields(kind) if field.name not in ModelConfig.__dataclass_fields__]
+        hints, meanings = get_type_hints(kind), _meanings(kind)
+        rows += ["", f"### {title}", "", inspect.getdoc(kind) or "", ""]
+        rows += ["| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
+        for field in own:
+            cells = (f"`{field.name}`", _kind(hints[field.name]), _value(field.default), meanings[field.name])
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def _presets() -> str:
     """A table of every setting that a preset changes."""
     names = preset_names()
@@ -155,6 +197,6 @@ def _presets() -> str:
                 rows.append(f"| `{section}.{field.name}` | {_value(field.default)} | {' | '.join(cells)} |")
     text = (
         "What each preset changes; an empty cell is the default. `base` and `large` are the released models'\n"
-        "configurations, `tiny` is the demo's."
+        "configurations, those in `_resadapt` their variants for larger pictures, and `tiny` is the demo's."
     )
     return "\n".join(["## Presets", "", text, "", *rows])

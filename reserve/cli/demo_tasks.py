@@ -11,11 +11,9 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    from reserve.synthetic.datasets import DATA_SETS
-
     parser.add_argument("videos", type=Path, help="folder that `reserve demo-data` has made")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tasks", type=list[str], default=list(DATA_SETS), help=f"of {', '.join(DATA_SETS)}")
+    parser.add_argument("--tasks", nargs="+", help="such as vcr or epic-kitchens; by default all seven")
     parser.add_argument("--questions", type=int, default=20, help="questions about each video; clips of Kinetics-600")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -24,10 +22,11 @@ def run(options: Namespace) -> None:
     from reserve.errors import UsageError
     from reserve.synthetic.datasets import DATA_SETS, make_data_set
 
-    for task in options.tasks:
+    tasks = options.tasks or list(DATA_SETS)
+    for task in tasks:
         if task not in DATA_SETS:
             raise UsageError(f"--tasks must be of {', '.join(DATA_SETS)}; got {task!r}")
-    for task in options.tasks:
+    for task in tasks:
         folder = options.out / task
         written = make_data_set(task, options.videos, folder, questions=options.questions, seed=options.seed)
         print(f"{folder}: {', '.join(f'{number} {what}' for what, number in written.items())}", flush=True)

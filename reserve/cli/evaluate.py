@@ -1,4 +1,4 @@
-"""Rank the true span, sound and frame of held-out videos among all candidates, and write a report page."""
+"""Evaluate a run on held-out data: videos for pretraining, a split of the data set for a finetuned task."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    parser.add_argument("run", type=Path, help="the folder of a run of `reserve pretrain`")
-    parser.add_argument("--videos", type=str, nargs="+", required=True, help="held-out video files and folders")
+    parser.add_argument("run", type=Path, help="the folder of a run of `reserve pretrain` or `reserve finetune`")
+    parser.add_argument("--videos", type=str, nargs="+", help="pretraining: held-out video files and folders")
+    parser.add_argument("--data", type=str, help="a finetuned task: the data set's folder, by default the run's own")
+    parser.add_argument("--split", type=str, help="a finetuned task: the part of the data set, val by default")
     parser.add_argument("--workers", type=int, default=2, help="processes that prepare videos")
     parser.add_argument("--seed", type=int, default=0, help="decides the masking")
     parser.add_argument(
@@ -35,7 +37,18 @@ def run(options: Namespace) -> int | None:
     task, fit_config = read_run(options.run)
     if options.times_chance is not None and not isinstance(task, Pretrain):
         raise UsageError(f"--times_chance is for pretraining runs; {options.run} is of the task {task.name}")
-    evaluation = evaluate_run(options.run, options.videos, workers=options.workers, seed=options.seed)
+    pretraining = isinstance(task, Pretrain)
+    if pretraining != bool(options.videos):
+        raise UsageError(f"a run of the task {task.name} {'needs' if pretraining else 'takes no'} --videos")
+    if pretraining and (options.data or options.split):
+        raise UsageError("--data and --split are for finetuned tasks")
+    evaluation = evaluate_run(
+        options.run,
+        options.videos or ([options.data] if options.data else []),
+        workers=options.workers,
+        seed=options.seed,
+        split=options.split or "val",
+    )
     print(evaluation)
     if not isinstance(task, Pretrain) or not isinstance(evaluation, Evaluation):
         return None

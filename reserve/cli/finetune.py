@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from reserve.tasks.finetuning import Finetune
 
-TASKS = ("vcr", "tvqa")
+TASKS = ("vcr", "tvqa", "kinetics600")
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:

@@ -142,17 +142,16 @@ def _draw_motion_marks(draw: Any, scene: Scene) -> None:
 
 def thing_outlines(scene: Scene, time: float) -> list[np.ndarray]:
     """The outline of each of a scene's things `time` seconds into it, from left to right: float64 [corners, 2], x and y
-    in pixels of the picture. Corners may lie outside the picture."""
+    in pixels, all within the picture."""
     corners = np.array(_CIRCLE if scene.shape in _ROUND else _outline(scene.shape))
     return [np.array([x, y]) + radius * corners for x, y, radius in _placements(scene, time)]
 
 
 def thing_boxes(scene: Scene, time: float) -> np.ndarray:
     """The box around each of a scene's things `time` seconds into it, from left to right: float64 [count, 4], x1, y1,
-    x2, y2 in pixels, within the picture."""
+    x2, y2 in pixels."""
     outlines = thing_outlines(scene, time)
-    boxes = np.array([[*corners.min(axis=0), *corners.max(axis=0)] for corners in outlines])
-    return boxes.clip(0, (WIDTH, HEIGHT, WIDTH, HEIGHT))
+    return np.array([[*corners.min(axis=0), *corners.max(axis=0)] for corners in outlines])
 
 
 def _placements(scene: Scene, time: float) -> list[tuple[float, float, float]]:

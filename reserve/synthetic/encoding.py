@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+# An AVI cannot say that a track starts early, as B-frames and the delay of MP3 and AAC need.
+_CODECS = {"mp4": ("libx264", "aac"), "avi": ("mpeg4", "pcm_s16le")}
+
 
 def write_video(
     path: Path,
@@ -19,20 +22,17 @@ def write_video(
     *,
     container: str = "mp4",
 ) -> None:
-    """Writes RGB frames uint8 [height, width, 3], one size and even sides, as h264 with mono `audio` float32 [samples].
+    """Writes RGB frames uint8 [height, width, 3], one size and even sides, and mono `audio` float32 [samples].
 
-    `container` is "mp4", with AAC, or "avi", with MP3, which that container knows. Without `audio` the file has no
+    `container` is "mp4", with H.264 and AAC, or "avi", with MPEG-4 Part 2 and PCM. Without `audio` the file has no
     sound track. There must be at least one frame.
     """
     import av
 
     with av.open(str(path), "w", format=container) as file:
-        video = file.add_stream("libx264", rate=frame_rate)
-        video.pix_fmt = "yuv420p"
-        video.options = {"preset": "ultrafast", "crf": "26", "g": str(2 * frame_rate), "threads": "1"}
-        sound = (
-            None if audio is None else _audio_stream(file, "aac" if container == "mp4" else "libmp3lame", sample_rate)
-        )
+        video_codec, audio_codec = _CODECS[container]
+        video = _video_stream(file, video_codec, frame_rate)
+        sound = None if audio is None else _audio_stream(file, audio_codec, sample_rate)
         for number, frame in enumerate(frames):
             if number == 0:
                 video.height, video.width = frame.shape[:2]
@@ -52,10 +52,23 @@ def write_mp3(path: Path, audio: np.ndarray, sample_rate: int) -> None:
             file.mux(packet)
 
 
+def _video_stream(file: Any, codec: str, frame_rate: int) -> Any:
+    stream = file.add_stream(codec, rate=frame_rate)
+    stream.pix_fmt = "yuv420p"
+    stream.options = {"g": str(2 * frame_rate), "threads": "1"}
+    if codec == "libx264":
+        stream.options |= {"preset": "ultrafast", "crf": "26"}
+    else:
+        stream.bit_rate = 1_000_000
+    return stream
+
+
 def _audio_stream(file: Any, codec: str, sample_rate: int) -> Any:
     stream = file.add_stream(codec, rate=sample_rate)
-    stream.layout, stream.bit_rate = "mono", 64_000
-    stream.options = {"aac_coder": "fast"} if codec == "aac" else {"compression_level": "9"}  # the fastest
+    stream.layout = "mono"
+    if codec != "pcm_s16le":
+        stream.bit_rate = 64_000
+        stream.options = {"aac_coder": "fast"} if codec == "aac" else {"compression_level": "9"}  # the fastest
     return stream
 
 

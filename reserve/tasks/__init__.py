@@ -9,6 +9,7 @@ from reserve.tasks.task import Task
 
 TASKS = {
     "pretrain": "reserve.tasks.pretrain.task:Pretrain",
+    "kinetics600": "reserve.tasks.kinetics600.task:Kinetics600",
     "tvqa": "reserve.tasks.tvqa.task:Tvqa",
     "vcr": "reserve.tasks.vcr.task:Vcr",
 }

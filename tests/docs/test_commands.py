@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from reserve.cli.app import COMMANDS, build_parser
-from reserve.config import SECTIONS
+from reserve.config import SECTIONS, FinetunedConfig
 from tests.docs.pages import PAGES, ROOT, code_blocks, page_name
 
 LINES = sorted(
@@ -28,9 +28,11 @@ OTHER_PROGRAMS = {"--nnodes", "--rdzv-endpoint"}  # torchrun's
 
 @cache
 def options(command: str) -> frozenset[str]:
-    """The options that a command's help lists."""
-    text = build_parser([])[1][command].format_help()
-    return frozenset(re.findall(r"(?<![\w-])--[\w.]+", text))
+    """The options that a command's help lists, and that of its subcommands."""
+    parser = build_parser([])[1][command]
+    subcommands = getattr(parser, "_subcommands_action", None)
+    parsers = [parser, *(subcommands.choices.values() if subcommands else ())]
+    return frozenset(re.findall(r"(?<![\w-])--[\w.]+", "\n".join(each.format_help() for each in parsers)))
 
 
 def test_every_command_but_helpers_is_shown():
@@ -68,5 +70,6 @@ def test_make_targets_exist(page, line):
 def test_settings_exist(page):
     """What a page calls --SECTION.KEY, in code or in text, is a setting."""
     used = re.findall(rf"--({'|'.join(SECTIONS)})\.(\w+)", page.read_text("utf-8"))
-    known = {(section, field.name) for section, kind in SECTIONS.items() for field in fields(kind)}
+    sections = [*SECTIONS.items(), ("model", FinetunedConfig)]
+    known = {(section, field.name) for section, kind in sections for field in fields(kind)}
     assert sorted(set(used) - known) == []

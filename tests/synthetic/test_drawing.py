@@ -3,7 +3,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from reserve.synthetic.drawing import scene_frames
+from reserve.synthetic import drawing
+from reserve.synthetic.drawing import HEIGHT, WIDTH, scene_frames, thing_boxes, thing_outlines
 from reserve.synthetic.story import COLOURS, MOTIONS, ROUTE, SHAPES, Scene
 
 pytest.importorskip("PIL", reason="needs the extra train")
@@ -49,3 +50,41 @@ def test_things_move(motion):
 def test_frames_are_rgb_of_the_stated_size():
     assert frame().shape == (192, 320, 3)
     assert scene_frames(Scene("red", "star", 1, "up", "sea"), 0.1, 10)[0].dtype == np.uint8
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_boxes_and_outlines_fit_the_pixels_of_the_things(monkeypatch, shape, motion):
+    from PIL import Image, ImageDraw
+
+    count = 1 + SHAPES.index(shape) % 3
+    scene = Scene("red", shape, count, motion, "sea")
+    number, rate = 7, 10
+    drawn = scene_frames(scene, 1.0, rate)[number].astype(int)
+    with monkeypatch.context() as patched:
+        patched.setattr(drawing, "_draw_things", lambda *_: None)
+        empty = scene_frames(scene, 1.0, rate)[number].astype(int)
+    things = (drawn != empty).any(axis=-1)
+    boxes, outlines = thing_boxes(scene, number / rate), thing_outlines(scene, number / rate)
+    assert len(boxes) == len(outlines) == count
+    inside = Image.new("1", (WIDTH, HEIGHT))
+    for (x1, y1, x2, y2), outline in zip(boxes, outlines, strict=True):
+        left, right = round((x1 + x2) / 2 - WIDTH / count / 2), round((x1 + x2) / 2 + WIDTH / count / 2)
+        rows, columns = np.nonzero(things[:, max(left, 0) : right])
+        columns += max(left, 0)
+        # Outlines are three pixels wide and drawn around the corners.
+        assert (
+            abs(np.array([columns.min() - x1, rows.min() - y1, columns.max() + 1 - x2, rows.max() + 1 - y2])).max() < 4
+        )
+        ImageDraw.Draw(inside).polygon([tuple(corner) for corner in outline], fill=1)
+    filled = pixels_of(drawn, "red") & things
+    assert (filled & np.asarray(inside)).sum() > 0.98 * filled.sum()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_things_stay_within_the_picture(motion, count):
+    scene = Scene("red", "circle", count, motion, "sea")
+    boxes = np.concatenate([thing_boxes(scene, time) for time in np.arange(0, 2.4, 0.1)])
+    assert boxes.min() >= 0
+    assert (boxes[:, 2:] <= (WIDTH, HEIGHT)).all()

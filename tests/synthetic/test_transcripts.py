@@ -35,3 +35,4 @@ def test_metadata_names_the_scenes():
     assert "one red star at the beach, two blue rings at the sea" in info["description"]
     assert info["tags"] == ["red star", "blue ring"]
     assert [(c["start_time"], c["end_time"]) for c in info["chapters"]] == [(0.0, 6.5), (6.5, 13.25)]
+    assert [Scene(**scene) for scene in info["scenes"]] == scenes

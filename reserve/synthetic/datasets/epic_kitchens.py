@@ -9,21 +9,22 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from reserve.synthetic.datasets.files import write_csv
-from reserve.synthetic.datasets.scenes import Stories, Story, TimedScene, write_clip
+from reserve.synthetic.datasets.scenes import CLIP_FRAME_RATE, Stories, Story, TimedScene, write_clip
 from reserve.synthetic.datasets.wording import MOVES, moves, stamp, things
 from reserve.synthetic.narration import COUNTS
 from reserve.synthetic.story import MOTIONS, SHAPES
-from reserve.synthetic.videos import FRAME_RATE
 
 VALIDATION_COLUMNS = (
     "narration_id", "participant_id", "video_id", "narration_timestamp", "start_timestamp", "stop_timestamp",
     "start_frame", "stop_frame", "narration", "verb", "verb_class", "noun", "noun_class", "all_nouns",
     "all_noun_classes",
 )  # fmt: skip
+TEST_COLUMNS = VALIDATION_COLUMNS[:8]
 CLASS_COLUMNS = ("id", "key", "instances", "category")
 VERBS = tuple(MOVES[motion].replace(" ", "-") for motion in MOTIONS)
 """Verb of each motion, words joined by hyphens as in "put-down"."""
@@ -40,39 +41,57 @@ ACTION_SECONDS = 2.0
 
 
 def write(stories: Stories, out: Path, *, questions: int, seed: int) -> dict[str, int]:
-    """Writes the tables of the validation split, the classes, and the videos, with `questions` actions of each video
-    but at most one a scene; returns the number of actions."""
+    """Writes the tables of the validation and test splits, the classes, and the videos, with `questions` actions of
+    each video but at most one a scene; returns the number of actions of each split."""
     rng = random.Random(f"epic-kitchens/{seed}")
-    rows = [row for story in stories.heldout for row in _actions_of(story, out, questions, rng)]
-    actions = [
-        (number, verb, noun, f"{VERBS[verb]} {NOUNS[noun]}")
-        for number, (verb, noun) in enumerate((verb, noun) for verb in range(len(VERBS)) for noun in range(len(NOUNS)))
-    ]
-    write_csv(out / "actions.csv", ("id", "verb", "noun", "action"), actions)
+    for story in stories.heldout:
+        _write_videos(story, out)
+    rows, test_rows = (
+        [row for story in stories.splits()[split] for row in _actions_of(story, questions, rng)]
+        for split in ("val", "test")
+    )
+    _write_classes(out, rows)
+    _write_rows(out / "EPIC_100_test_timestamps.csv", TEST_COLUMNS, test_rows)
+    _write_rows(out / "EPIC_100_validation.csv", VALIDATION_COLUMNS, rows)
+    return {"val actions": len(rows), "test actions": len(test_rows)}
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    write_csv(path, columns, ([row[column] for column in columns] for row in rows))
+
+
+def _write_classes(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes the verbs, nouns and actions, and which are rare or unseen in the validation split `rows`."""
     for name, keys, column in (("verb", VERBS, "verb_class"), ("noun", NOUNS, "noun_class")):
         classes = [(number, key, [key], "synthetic") for number, key in enumerate(keys)]
         write_csv(out / f"EPIC_100_{name}_classes.csv", CLASS_COLUMNS, classes)
         write_csv(out / f"EPIC_100_tail_{name}s.csv", (name,), _tail([row[column] for row in rows], len(keys)))
     unseen = [(participant,) for participant in UNSEEN]
     write_csv(out / "EPIC_100_unseen_participant_ids_validation.csv", ("participant_id",), unseen)
-    write_csv(
-        out / "EPIC_100_validation.csv",
-        VALIDATION_COLUMNS,
-        ([row[column] for column in VALIDATION_COLUMNS] for row in rows),
-    )
-    return {"val actions": len(rows)}
+    pairs = product(enumerate(VERBS), enumerate(NOUNS))
+    actions = [(number, verb, noun, f"{a} {b}") for number, ((verb, a), (noun, b)) in enumerate(pairs)]
+    write_csv(out / "actions.csv", ("id", "verb", "noun", "action"), actions)
 
 
-def _actions_of(story: Story, out: Path, questions: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """The rows of a video's two halves. Writes their files."""
+def _halves(story: Story) -> Iterator[tuple[str, str, tuple[TimedScene, ...]]]:
+    """Participant, video id and scenes of each half of a video."""
     middle = len(story.scenes) // 2
-    chosen = rng.sample(story.scenes, min(questions, len(story.scenes)))
+    for participant, scenes in zip(PARTICIPANTS, (story.scenes[:middle], story.scenes[middle:]), strict=True):
+        yield participant, f"{participant}_{story.index + 1:02d}", scenes
+
+
+def _write_videos(story: Story, out: Path) -> None:
     with story.open() as media:
-        for participant, scenes in zip(PARTICIPANTS, (story.scenes[:middle], story.scenes[middle:]), strict=True):
-            video = f"{participant}_{story.index + 1:02d}"
+        for participant, video, scenes in _halves(story):
             write_clip(media, scenes[0].start, scenes[-1].end, out / participant / "videos" / f"{video}.MP4")
-            for number, timed in enumerate(timed for timed in scenes if timed in chosen):
-                yield _row(participant, video, number, timed, scenes[0].start)
+
+
+def _actions_of(story: Story, questions: int, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """The rows of a video's two halves."""
+    chosen = rng.sample(story.scenes, min(questions, len(story.scenes)))
+    for participant, video, scenes in _halves(story):
+        for number, timed in enumerate(timed for timed in scenes if timed in chosen):
+            yield _row(participant, video, number, timed, scenes[0].start)
 
 
 def _row(participant: str, video: str, number: int, timed: TimedScene, video_start: float) -> dict[str, Any]:
@@ -89,8 +108,8 @@ def _row(participant: str, video: str, number: int, timed: TimedScene, video_sta
         "narration_timestamp": stamp(start, ":"),
         "start_timestamp": stamp(start, ":", 2),
         "stop_timestamp": stamp(stop, ":", 2),
-        "start_frame": max(int(start * FRAME_RATE), 1),
-        "stop_frame": int(stop * FRAME_RATE),
+        "start_frame": max(int(start * CLIP_FRAME_RATE), 1),
+        "stop_frame": int(stop * CLIP_FRAME_RATE),
         "narration": f"{COUNTS[scene.count - 1]} {things(scene)} {moves(scene.motion, scene)}",
         "verb": VERBS[verb],
         "verb_class": verb,

@@ -14,7 +14,7 @@ from typing import Any
 
 from reserve.synthetic.datasets.files import write_json
 from reserve.synthetic.datasets.scenes import Stories, Story, TimedScene
-from reserve.synthetic.datasets.wording import arranged, name_things, positions, things, wrong_values
+from reserve.synthetic.datasets.wording import arranged, name_things, positions, things, where, wrong_values
 from reserve.synthetic.drawing import thing_boxes
 from reserve.synthetic.story import ROUTE, Scene
 
@@ -91,18 +91,13 @@ _Asked = tuple[int, str, str, list[str], list[tuple[str, ...]]]
 def _ask_interaction(scenes: Sequence[Scene], rng: random.Random) -> _Asked:
     scene = scenes[0]
     if rng.random() < 0.5:
-        shapes = wrong_values("shape", scene.shape, CHOICES - 1, rng)
-        wrong = [_object(shape, scene) for shape in shapes]
-        return 1, "Which object was seen by the person?", _object(scene.shape, scene), wrong, [("Objects", "see")]
-    colours = wrong_values("colour", scene.colour, CHOICES - 1, rng)
-    question = f"Which colour did the {things(scene)} seen by the person have?"
-    return (
-        2,
-        question,
-        f"{scene.colour.capitalize()}.",
-        [f"{colour.capitalize()}." for colour in colours],
-        [("Colour", scene.shape)],
-    )
+        shapes = (scene.shape, *wrong_values("shape", scene.shape, CHOICES - 1, rng))
+        right, *wrong = (_object(shape, scene) for shape in shapes)
+        return 1, "Which object was seen by the person?", right, wrong, [("Objects", "see")]
+    colours = (scene.colour, *wrong_values("colour", scene.colour, CHOICES - 1, rng))
+    right, *wrong = (_the(f"{colour} {things(scene)}") for colour in colours)
+    question = f"Which object did the person see while they were {where(scene.place)}?"
+    return 2, question, right, wrong, [("Objects", "see"), ("While", scene.place)]
 
 
 def _ask_sequence(scenes: Sequence[Scene], rng: random.Random) -> _Asked:
@@ -112,7 +107,7 @@ def _ask_sequence(scenes: Sequence[Scene], rng: random.Random) -> _Asked:
     other = [scene.shape for scene in scenes if scene not in (known, right)]
     shapes = wrong_values("shape", right.shape, CHOICES - 1, rng, likely=other, also_right=[known.shape])
     order = "after" if step > 0 else "before"
-    question = f"Which object was seen by the person {order} they saw the {things(known)}?"
+    question = f"Which object did the person see {order} they saw the {things(known)}?"
     program: list[tuple[str, ...]] = [("Objects", "see"), (order.capitalize(), known.shape)]
     return 1 if step > 0 else 2, question, _object(right.shape, right), [_object(s, right) for s in shapes], program
 

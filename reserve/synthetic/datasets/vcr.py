@@ -131,7 +131,7 @@ def _write_picture(picture: _Picture, media: Media, images: Path) -> None:
     outlines: list[np.ndarray] = []
     for number, (timed, seconds) in enumerate(zip(picture.scenes, picture.seconds, strict=True)):
         start = timed.start + seconds
-        panels += frames_between(media, start, start + 1 / FRAME_RATE)
+        panels += frames_between(media, start, start + 1 / FRAME_RATE, FRAME_RATE)
         shift = number * WIDTH
         boxes += [
             [x1 + shift, y1, x2 + shift, y2, 1.0] for x1, y1, x2, y2 in thing_boxes(timed.scene, seconds).tolist()
@@ -141,7 +141,7 @@ def _write_picture(picture: _Picture, media: Media, images: Path) -> None:
     height, width = image.shape[:2]
     metadata = {
         "boxes": [[round(value, 4) for value in box] for box in boxes],
-        "segms": [[corners.clip(0, (width, height)).round(2).tolist()] for corners in outlines],
+        "segms": [[corners.round(2).tolist()] for corners in outlines],
         "names": picture.objects(),
         "width": width,
         "height": height,

@@ -30,6 +30,7 @@ SHOWS = {
 WHOLE_CLIP = (0.0, 9999.0)
 """The span of a question whose `ts` is NaN."""
 
+_LATEST = 1e6
 # Clips of The Big Bang Theory carry no abbreviation.
 _CLIP_NAME = re.compile(r"(?:(?P<show>[a-z]+)_)?s\d+e\d[A-Za-z0-9_-]*")
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan"
@@ -135,7 +136,7 @@ def _show(record: Record, prefix: str | None) -> str:
 def parse_span(ts: str, where: str) -> tuple[float, float]:
     """Start and end of `ts`, "48.62-60.02" or "nan-nan", in seconds; NaN gives that end of WHOLE_CLIP."""
     match = _SPAN.fullmatch(ts)
-    if match is None:
+    if match is None or any(abs(float(number)) > _LATEST for number in match.groups()):
         raise BadInput(f"{where}: 'ts' must be two numbers of seconds such as 48.62-60.02, or nan-nan; got {ts!r:.80}")
     start, end = float(match[1]), float(match[2])
     return WHOLE_CLIP[0] if math.isnan(start) else start, WHOLE_CLIP[1] if math.isnan(end) else end

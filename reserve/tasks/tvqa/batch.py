@@ -16,8 +16,8 @@ from reserve.batch.vocabulary import AUDIOSPAN
 from reserve.config import ModelConfig
 from reserve.model.finetuned import FinetunedReserve
 from reserve.tasks.choices import mask_rows
+from reserve.tasks.stored_sound import SUBSEGMENTS
 from reserve.tasks.tvqa.sequences import AUDIO_TOKENS, AnswerSequences
-from reserve.tasks.tvqa.sound import SUBSEGMENTS
 from reserve.tasks.tvqa.times import MAX_SEGMENTS
 
 PASSES = ("audio", "text")

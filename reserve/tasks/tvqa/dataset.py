@@ -10,11 +10,11 @@ from reserve.config import MEL_CHANNELS, ModelConfig
 from reserve.data.float_images import finetuning_image
 from reserve.data.tokenizer import Tokenizer
 from reserve.tasks.record_cache import RecordCache
+from reserve.tasks.stored_sound import SEGMENT_FRAMES, subsegments
 from reserve.tasks.tvqa.annotations import Question, Questions
 from reserve.tasks.tvqa.batch import Example
 from reserve.tasks.tvqa.clip_files import ClipFiles
 from reserve.tasks.tvqa.sequences import audio_sequences, option_ids, text_sequences
-from reserve.tasks.tvqa.sound import SEGMENT_FRAMES, subsegments
 from reserve.tasks.tvqa.stored import StoredQuestion, prepare_question, question_key, read_question_parts
 from reserve.tasks.tvqa.times import MAX_SEGMENTS
 

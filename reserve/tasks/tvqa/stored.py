@@ -13,9 +13,10 @@ from reserve.data.images import decode_jpeg
 from reserve.errors import BadInput
 from reserve.fs import check_regular_file
 from reserve.tasks.record_cache import Parts
+from reserve.tasks.stored_sound import decode_log_mel, encode_log_mel, to_bytes
 from reserve.tasks.tvqa.annotations import Question
 from reserve.tasks.tvqa.clip_files import ClipFiles
-from reserve.tasks.tvqa.sound import SAMPLE_RATE, decode_log_mel, encode_log_mel, segment_log_mels, to_bytes
+from reserve.tasks.tvqa.sound import SAMPLE_RATE, segment_log_mels
 from reserve.tasks.tvqa.subtitles import segment_texts
 from reserve.tasks.tvqa.times import choose_excerpt
 

@@ -65,7 +65,7 @@ def test_spans(ts, span):
     assert parse_span(ts, "a line") == span
 
 
-@pytest.mark.parametrize("ts", ["", "5", "a-b", "1-2-3", "1,2-3,4", "inf-3"])
+@pytest.mark.parametrize("ts", ["", "5", "a-b", "1-2-3", "1,2-3,4", "inf-3", "1e300-3"])
 def test_other_spans_are_refused(ts):
     with pytest.raises(BadInput, match="a line: 'ts' must be"):
         parse_span(ts, "a line")

@@ -104,7 +104,7 @@ def test_stored_questions_need_no_media(changed_folder, tmp_path):
     np.testing.assert_array_equal(dataset(changed_folder, tmp_path / "cache")[0, 0].images, before.images)
 
 
-@pytest.mark.parametrize("ts", ["nan-nan", "100-200", "-5-0.1", "11.9-12", "6-3"])
+@pytest.mark.parametrize("ts", ["nan-nan", "100-200", "-5-0.1", "-5--40", "11.9-12", "6-3"])
 def test_odd_spans_are_shown(changed_folder, tmp_path, ts):
     write_questions(changed_folder, "train", [question(1, "castle", 1, "red", ts)])
 

@@ -1,0 +1,94 @@
+"""Kinetics-600's clips as examples, a function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from reserve.config import FinetunedConfig
+from reserve.data.float_images import finetuning_image
+from reserve.errors import BadInput
+from reserve.tasks.kinetics600.batch import Example
+from reserve.tasks.kinetics600.stored import KineticsSettings, prepare_clip, read_view
+from reserve.tasks.record_cache import Parts, RecordCache
+
+logger = logging.getLogger(__name__)
+
+MOST_DAMAGED = 20
+"""Damaged clips in a row that training steps over."""
+
+
+class KineticsDataset:
+    """Clips asked for as (epoch, index).
+
+    With `training`, an example is one view, drawn at random, of pictures that are scaled and cropped at random, and the
+    clip after a damaged one stands in for it, with a warning. Without, it is all views, and a damaged clip gives an
+    example that is not readable.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Sequence[int],
+        cache: RecordCache,
+        model: FinetunedConfig,
+        settings: KineticsSettings,
+        *,
+        seed: int = 0,
+        training: bool,
+    ) -> None:
+        # Not Path objects: there are hundreds of thousands, and every loading process has them.
+        self.paths, self.labels = [str(path) for path in paths], np.array(labels, dtype=np.int64)
+        self.cache, self.model, self.settings = cache, model, settings
+        self.seed, self.training = seed, training
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        if not self.training:
+            return self._all_views(index)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        index, parts = self._readable_from(index)
+        view = int(rng.integers(self.settings.views))
+        return self._example(index, parts, [view], rng)
+
+    def _readable_from(self, index: int) -> tuple[int, Parts]:
+        """The first clip from `index` on that can be read. Depends on nothing but the files."""
+        for step in range(MOST_DAMAGED):
+            place = (index + step) % len(self)
+            try:
+                return place, self._parts(place)
+            except BadInput as error:
+                logger.warning("a clip is replaced by the next one: %s", error)
+                last = error
+        raise BadInput(f"{MOST_DAMAGED} clips in a row cannot be read, the last one {last}")
+
+    def _all_views(self, index: int) -> Example:
+        try:
+            parts = self._parts(index)
+        except BadInput as error:
+            logger.warning("a clip cannot be read: %s", error)
+            shape = (self.settings.views, self.settings.segments, *self.model.image_size, 3)
+            return Example(np.zeros(shape, np.float32), None, int(self.labels[index]), is_readable=False)
+        return self._example(index, parts, range(self.settings.views), None)
+
+    def _parts(self, index: int) -> Parts:
+        path = self.paths[index]
+        return self.cache.get(
+            f"{Path(path).stem} {self.settings.stored_form}", lambda: prepare_clip(Path(path), self.settings)
+        )
+
+    def _example(self, index: int, parts: Parts, views: Sequence[int], rng: np.random.Generator | None) -> Example:
+        scales = (self.settings.random_scale_min, self.settings.random_scale_max)
+        images, sounds = [], []
+        for view in views:
+            frames, sound = read_view(parts, view, self.settings.segments)
+            images.append([finetuning_image(f, self.model.image_size, rng=rng, scale_range=scales) for f in frames])
+            sounds.append(sound)
+        heard = [sound for sound in sounds if sound is not None] if self.model.with_audio else []
+        return Example(np.array(images), np.stack(heard) if heard else None, int(self.labels[index]))

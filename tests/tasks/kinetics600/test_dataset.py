@@ -1,0 +1,168 @@
+"""Clips as examples: views, sound, what is random, and damaged files."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from reserve.data.video import Video
+from reserve.errors import BadInput
+from reserve.tasks.kinetics600.annotations import usable_clips
+from reserve.tasks.kinetics600.dataset import KineticsDataset
+from reserve.tasks.kinetics600.stored import VERSION, KineticsSettings, prepare_clip, read_view, view_spans
+from reserve.tasks.record_cache import RecordCache
+from tests.helpers.kinetics_folder import LABELS, SIZES, write_clip
+
+CLASSES = sorted(LABELS)
+
+
+def dataset(folder, cache, *, training=False, seed=0, model=SIZES, settings=None):
+    clips = usable_clips(folder, "train", CLASSES)
+    settings = settings or KineticsSettings()
+    cache = RecordCache(cache, VERSION)
+    return KineticsDataset(clips.paths, clips.labels, cache, model, settings, seed=seed, training=training)
+
+
+@pytest.mark.parametrize(
+    ("duration", "segments", "shift", "expected"),
+    [
+        (10.0, 2, 0.0, [(0, 5, 2.5), (5, 10, 7.5)]),
+        (10.0, 2, 1.0, [(1, 6, 3.5), (6, 11, 8.5)]),
+        (14.0, 2, -1.0, [(1, 6, 3.5), (6, 11, 8.5)]),
+        # A short clip has short segments, and its frames stay within it.
+        (4.0, 2, 0.0, [(0, 2, 1), (2, 4, 3)]),
+        (1.0, 2, 1.0, [(1, 1.5, 1), (1.5, 2, 1)]),
+        (1.0, 2, -1.0, [(-1, -0.5, 0), (-0.5, 0, 0)]),
+        (10.0, 4, 0.0, [(0, 2.5, 1.25), (2.5, 5, 3.75), (5, 7.5, 6.25), (7.5, 10, 8.75)]),
+    ],
+)
+def test_segments_of_a_view(duration, segments, shift, expected):
+    assert [tuple(span) for span in view_spans(duration, segments, shift)] == expected
+
+
+def test_shifts_are_even():
+    assert KineticsSettings(views=1).shifts == [0.0]
+    assert KineticsSettings(views=3, max_shift=1.0).shifts == [-1.0, 0.0, 1.0]
+
+
+def test_a_clip_is_seen_and_heard_in_all_views(kinetics_folder, tmp_path):
+    archery = dataset(kinetics_folder, tmp_path)[0, 0]
+
+    assert archery.images.shape == (3, 2, 32, 64, 3)
+    assert archery.images.dtype == np.float32
+    assert archery.audio_clips.shape == (3, 2, 3, 60, 65)
+    assert archery.audio_clips[..., :-1].max() > 1
+    assert archery.label == CLASSES.index("archery")
+    # Later frames are brighter, within a view and from view to view.
+    brightness = archery.images[..., 10, 10, 0]
+    assert (np.diff(brightness, axis=0) > 0.01).all()
+    assert (np.diff(brightness, axis=1) > 0.1).all()
+
+
+def test_a_clip_without_sound_is_seen_only(kinetics_folder, tmp_path):
+    clips = usable_clips(kinetics_folder, "train", CLASSES)
+    silent = clips.labels.index(CLASSES.index("zumba"))
+
+    assert dataset(kinetics_folder, tmp_path)[0, silent].audio_clips is None
+
+
+def test_a_model_that_does_not_hear_gets_no_sound(kinetics_folder, tmp_path):
+    deaf = dataset(kinetics_folder, tmp_path, model=replace(SIZES, with_audio=False))
+
+    assert deaf[0, 0].audio_clips is None
+
+
+def test_damaged_sound_leaves_the_pictures(kinetics_folder, monkeypatch):
+    def fail(*_):
+        raise BadInput("no sound can be decoded")
+
+    monkeypatch.setattr(Video, "clips", fail)
+    (path,) = usable_clips(kinetics_folder, "train", CLASSES).paths[:1]
+
+    frames, sound = read_view(prepare_clip(path, KineticsSettings()), 1, 2)
+
+    assert len(frames) == 2
+    assert sound is None
+
+
+def test_draws_are_a_function_of_seed_epoch_and_index(kinetics_folder, tmp_path):
+    one = dataset(kinetics_folder, tmp_path / "a", training=True)
+    other = dataset(kinetics_folder, tmp_path / "b", training=True)
+
+    assert one[2, 0].images.shape == (1, 2, 32, 64, 3)
+    np.testing.assert_array_equal(one[2, 0].images, other[2, 0].images)
+    np.testing.assert_array_equal(one[2, 0].audio_clips, other[2, 0].audio_clips)
+    assert not np.array_equal(one[2, 0].images, one[3, 0].images)
+    # All views come up, and with them other sound.
+    assert len({one[epoch, 0].audio_clips.tobytes() for epoch in range(20)}) == 3
+
+
+def test_the_next_clip_stands_in_for_a_damaged_one(changed_folder, tmp_path, caplog):
+    damaged = dataset(changed_folder, tmp_path / "a", training=True)
+    path = usable_clips(changed_folder, "train", CLASSES).paths[0]
+    path.write_bytes(path.read_bytes()[:500])
+
+    with caplog.at_level(logging.WARNING):
+        example = damaged[0, 0]
+
+    assert f"replaced by the next one: {path}: " in caplog.text
+    again = dataset(changed_folder, tmp_path / "b", training=True)[0, 0]
+    np.testing.assert_array_equal(example.images, again.images)
+    assert example.label == damaged.labels[1]
+    # In evaluation it counts for nothing.
+    held_out = dataset(changed_folder, tmp_path / "a")[0, 0]
+    assert not held_out.is_readable
+    assert held_out.images.shape == (3, 2, 32, 64, 3)
+
+
+def test_training_ends_where_nothing_can_be_read(changed_folder, tmp_path):
+    for path in usable_clips(changed_folder, "train", CLASSES).paths:
+        path.write_bytes(b"no video")
+
+    with pytest.raises(BadInput, match="20 clips in a row cannot be read"):
+        dataset(changed_folder, tmp_path / "cache", training=True)[0, 0]
+
+
+def test_stored_clips_need_no_media(changed_folder, tmp_path):
+    before = dataset(changed_folder, tmp_path / "cache")
+    first = before[0, 0]
+    usable_clips(changed_folder, "train", CLASSES).paths[0].unlink()
+
+    np.testing.assert_array_equal(before[0, 0].images, first.images)
+
+
+def test_other_views_are_stored_apart(kinetics_folder, tmp_path):
+    dataset(kinetics_folder, tmp_path)[0, 0]
+
+    other = dataset(kinetics_folder, tmp_path, settings=KineticsSettings(segments=3, views=1))[0, 0]
+
+    assert other.images.shape == (1, 3, 32, 64, 3)
+
+
+def test_a_short_clip_is_read(tmp_path):
+    path = write_clip(tmp_path / "short.mp4", (250, 250, 250), 500, seconds=1.5)
+
+    frames, sound = read_view(prepare_clip(path, KineticsSettings()), 0, 2)
+
+    assert len(frames) == 2
+    assert sound.shape == (2, 3, 60, 65)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"segments": 0},
+        {"segments": 9},
+        {"views": 0},
+        {"max_shift": -1.0},
+        {"max_shift": float("nan")},
+        {"random_scale_min": 0.0},
+        {"random_scale_max": 0.9},
+    ],
+)
+def test_bad_settings_are_named(change):
+    with pytest.raises(ValueError, match=f"examples.{next(iter(change))}"):
+        KineticsSettings(**change)

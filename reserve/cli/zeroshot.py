@@ -11,13 +11,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from reserve.errors import CheckpointError, UsageError
+from reserve.errors import UsageError
 from reserve.fs import write_text_atomic
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from reserve.model.merlot_reserve import MerlotReserve
     from reserve.tasks.zero_shot.task import Answer, ZeroShotTask
 
 TASKS = {
@@ -71,6 +70,18 @@ def run(options: Namespace) -> int | None:
         return 1 if report.problems else 0
     if given.weights is None or given.out is None:
         raise UsageError(f"zeroshot {options.task} needs --weights and --out")
+    official = Path(given.weights).is_file()
+    if official and given.sizes is None:
+        raise UsageError(
+            f"{given.weights} does not say what model it holds; give --sizes base_resadapt, large_resadapt, base, "
+            "large or a YAML file"
+        )
+    if given.sizes is not None and not official:
+        raise UsageError(f"{given.weights} has its own config.json; leave out --sizes")
+    if official and given.tokenizer is None:
+        logger.warning(
+            "%s is read with this package's vocabulary; the released weights need --tokenizer", given.weights
+        )
     _answer(task, given)
     return None
 
@@ -78,46 +89,30 @@ def run(options: Namespace) -> int | None:
 def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
     from reserve.config import TrainConfig
     from reserve.data.tokenizer import Tokenizer
-    from reserve.model.precision import autocast
     from reserve.tasks.zero_shot.task import answer_questions
+    from reserve.tasks.zero_shot.weights import load_weights
     from reserve.train.distributed import joined_ranks
 
     config = TrainConfig(device=given.device, precision=given.precision)
     # Fail fast: the annotations are read before the weights.
     questions = len(task.questions)
     with joined_ranks(given.device) as ranks:
-        model = _load_model(given.weights, given.sizes, given.tokenizer).to(ranks.device).eval()
+        model = load_weights(given.weights, given.sizes).to(ranks.device)
         tokenizer = Tokenizer.load(given.tokenizer)
-        with _progress(task.name, ranks.is_first) as progress, autocast(config, ranks.device):
+        with _progress(task.name, ranks.is_first) as progress:
             own = answer_questions(
-                task, model, tokenizer, rank=ranks.rank, world_size=ranks.world_size, progress=progress
+                task,
+                model,
+                tokenizer,
+                config=config,
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                progress=progress,
             )
         gathered = ranks.gather(own)
         if ranks.is_first:
             found = {number: answer for part in gathered for number, answer in part.items()}
             _write(task, [found[number] for number in range(questions)], given.out)
-
-
-def _load_model(weights: str, sizes: str | None, tokenizer: Path | None) -> MerlotReserve:
-    from reserve.checkpoint.official import load_official
-    from reserve.model.finetuned import FinetunedReserve
-    from reserve.model.merlot_reserve import MerlotReserve
-
-    if not Path(weights).is_file():
-        if sizes is not None:
-            raise UsageError(f"{weights} has its own config.json; leave out --sizes")
-        return MerlotReserve.from_pretrained(weights)
-    if sizes is None:
-        raise UsageError(
-            f"{weights} does not say what model it holds; give --sizes base_resadapt, large_resadapt, base, large or a "
-            "YAML file"
-        )
-    if tokenizer is None:
-        logger.warning("%s is read with this package's vocabulary; the released weights need --tokenizer", weights)
-    model = load_official(weights, sizes)
-    if isinstance(model, FinetunedReserve):
-        raise CheckpointError(f"{weights} is finetuned: it lacks the head and the span encoder of zero-shot tasks")
-    return model
 
 
 @contextlib.contextmanager

@@ -15,11 +15,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import torch
 
+from reserve.config import TrainConfig
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video import Video, open_video
 from reserve.data.video_sound import TimeSpan
 from reserve.errors import BadInput
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.precision import autocast
 from reserve.tasks.data_folder import FolderCheck
 from reserve.tasks.scores import TaskScores
 from reserve.tasks.zero_shot.reader import Query, VideoReader
@@ -172,15 +174,16 @@ def answer_questions(
     model: MerlotReserve,
     tokenizer: Tokenizer,
     *,
+    config: TrainConfig | None = None,
     rank: int = 0,
     world_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Answer]:
     """Answers the questions of every `world_size`-th video from the `rank`-th on, by their number.
 
-    `model` is in evaluation mode; the caller sets autocast. `progress` is called with the videos done and in all. A
-    video that cannot be read leaves its questions without answers. Raises ValueError if the vocabulary does not fit the
-    model.
+    `model` is in evaluation mode; `config` decides the precision, by default float32. `progress` is called with the
+    videos done and in all. A video that cannot be read leaves its questions without answers. Raises ValueError if the
+    vocabulary does not fit the model.
     """
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
@@ -189,14 +192,15 @@ def answer_questions(
     by_video: dict[str, list[int]] = defaultdict(list)
     for number, question in enumerate(task.questions):
         by_video[question.video].append(number)
-    vectors = encode_options(model, option_ids(tokenizer, task.options, model.config.text_span_length))
     reader = VideoReader(model, tokenizer)
     found: dict[int, Answer] = {}
     own = sorted(by_video)[rank::world_size]
-    for done, name in enumerate(own):
-        if progress is not None:
-            progress(done, len(own))
-        found |= _answer_video(task, name, by_video[name], reader, vectors)
+    with autocast(config or TrainConfig(precision="float32"), model.device):
+        vectors = encode_options(model, option_ids(tokenizer, task.options, model.config.text_span_length))
+        for done, name in enumerate(own):
+            if progress is not None:
+                progress(done, len(own))
+            found |= _answer_video(task, name, by_video[name], reader, vectors)
     if progress is not None:
         progress(len(own), len(own))
     return found

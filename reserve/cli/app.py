@@ -15,7 +15,7 @@ from reserve.errors import BadInput, CheckpointError, NothingPrepared, UsageErro
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "demo-data", "train-tokenizer", "convert", "backends")
+COMMANDS = ("pretrain", "finetune", "zeroshot", "evaluate", "demo-data", "train-tokenizer", "convert", "backends")
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
 command's help."""
 

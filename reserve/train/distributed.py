@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -53,6 +54,15 @@ class Ranks:
         sums = torch.tensor(values, dtype=torch.float64, device="cpu")
         dist.all_reduce(sums, group=self.control)
         return sums.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, which must be picklable, in the order of the ranks; on the first rank alone, empty
+        elsewhere."""
+        if self.control is None:
+            return [value]
+        found = [None] * self.world_size if self.is_first else None
+        dist.gather_object(value, found, group=self.control)
+        return found or []
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over ranks of a tensor of float32 numbers on `device`."""

@@ -15,6 +15,7 @@ def test_one_process_stands_alone(monkeypatch):
         assert ranks.is_first
         assert ranks.any(True)
         assert not ranks.any(False)
+        assert ranks.gather("mine") == ["mine"]
         assert torch.equal(ranks.mean(torch.tensor([1.0, 2.0])), torch.tensor([1.0, 2.0]))
 
 

@@ -84,15 +84,17 @@ def anticipation_segments(start: float) -> tuple[TimeSpan, ...]:
 
 @dataclass(frozen=True)
 class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
-    """Action anticipation of EPIC-KITCHENS-100.
+    """Anticipate actions in EPIC-KITCHENS-100, a second before they begin.
 
-    `sls_pt`, `sls_tl` and `sls_td` are the supervision levels that the challenge's JSON declares (pretraining, training
-    labels, training data; 0 to 5). `as_released` scores a noun by its first word in the plain accuracies.
+    `as_released` scores a noun by its first word in the plain accuracies.
     """
 
     sls_pt: int = 0
+    """Supervision level that the predictions declare for pretraining, 0 to 5."""
     sls_tl: int = 0
+    """Supervision level that they declare for training labels, 0 to 5."""
     sls_td: int = 0
+    """Supervision level that they declare for training data, 0 to 5."""
 
     name: ClassVar[str] = "epic-kitchens"
     splits: ClassVar[tuple[str, ...]] = ("val", "test")

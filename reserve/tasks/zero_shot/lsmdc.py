@@ -55,14 +55,12 @@ class BlankQuestion(Question):
 
 @dataclass(frozen=True)
 class Lsmdc(ZeroShotTask[BlankQuestion]):
-    """LSMDC fill-in-the-blank.
-
-    `vocabulary_size` is the number of options, the most frequent training answers (1000, as others have it); other
-    answers count as wrong. `segment_seconds` is the least length of a segment.
-    """
+    """Fill in the blanks in LSMDC's descriptions of movie clips."""
 
     vocabulary_size: int = 1000
+    """The options are so many of the most frequent training answers; other answers count as wrong."""
     segment_seconds: float = 2.0
+    """Least length of a segment."""
 
     name: ClassVar[str] = "lsmdc"
     video_source: ClassVar[str] = _SOURCE

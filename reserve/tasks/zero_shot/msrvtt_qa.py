@@ -54,16 +54,17 @@ def video_segments(seconds: float) -> tuple[TimeSpan, ...]:
 
 @dataclass(frozen=True)
 class MsrvttQA(ZeroShotTask[VideoQuestion]):
-    """MSR-VTT QA.
+    """Answer the questions of MSR-VTT QA about short videos.
 
-    `statements` is a file of statements by question id (`read_statements`); by default statements.json or
-    statements.jsonl in `data`, or else the rules of `question_statement`. `vocabulary_size` is that of the options.
     Of a video with more than eight segments, the last eight are read; `as_released` leaves such questions out of the
     averages, as the released script does. A video of less than 3 s is one segment.
     """
 
     statements: Path | None = None
+    """Statements by question id, JSON or JSON lines, with _ or <|MASK|> for the answer; by default statements.json or
+    statements.jsonl of the data set's folder, or else our rules."""
     vocabulary_size: int = 1000
+    """The options are the training answers that are at least as frequent as the one of this rank."""
 
     name: ClassVar[str] = "msrvtt-qa"
     video_source: ClassVar[str] = "MSR-VTT (videos video0.mp4 to video9999.mp4)"

@@ -38,7 +38,8 @@ def option_logits(masks: torch.Tensor, options: torch.Tensor) -> torch.Tensor:
 
     The prediction is the argmax of the first MASK's row.
     """
-    return SCALE * masks.float() @ options.float().T
+    with torch.autocast(masks.device.type, enabled=False):  # logits of 100 to three digits would tie
+        return SCALE * (masks.float() @ options.float().T)
 
 
 def ranked(logits: np.ndarray, count: int | None = None) -> np.ndarray:

@@ -50,9 +50,10 @@ class StarQuestion(Question):
 
 @dataclass(frozen=True)
 class Star(ZeroShotTask[StarQuestion]):
-    """STAR. `segment_seconds` is the least length of a segment."""
+    """Answer STAR's questions about situations in everyday videos, of four choices each."""
 
     segment_seconds: float = 3.0
+    """Least length of a segment."""
 
     name: ClassVar[str] = "star"
     video_source: ClassVar[str] = "Charades, prior.allenai.org/projects/charades (scaled to 480p)"

@@ -15,11 +15,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import torch
 
+from reserve.config import TrainConfig
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video import Video, open_video
 from reserve.data.video_sound import TimeSpan
 from reserve.errors import BadInput
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.precision import autocast
 from reserve.tasks.data_folder import FolderCheck
 from reserve.tasks.scores import TaskScores
 from reserve.tasks.zero_shot.reader import Query, VideoReader
@@ -53,17 +55,18 @@ AnyQuestion = TypeVar("AnyQuestion", bound=Question)
 
 @dataclass(frozen=True)
 class ZeroShotTask(ABC, Generic[AnyQuestion]):
-    """A data set of questions about videos.
-
-    `data` is its folder, `videos` that of the video files, searched recursively (by default `data`/videos, or `data` if
-    there is none). `as_released` reproduces the oddities of the released code. `limit` takes the first questions only.
-    """
+    """A data set of questions about videos."""
 
     data: Path
+    """The data set's folder."""
     split: str = "val"
+    """Which of its splits."""
     videos: Path | None = None
+    """The folder of the videos, searched recursively; by default the data set's folder `videos`, or all of it."""
     as_released: bool = False
+    """Reproduce the oddities of the released code."""
     limit: int | None = None
+    """Only the first questions."""
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
@@ -171,26 +174,33 @@ def answer_questions(
     model: MerlotReserve,
     tokenizer: Tokenizer,
     *,
+    config: TrainConfig | None = None,
     rank: int = 0,
     world_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Answer]:
     """Answers the questions of every `world_size`-th video from the `rank`-th on, by their number.
 
-    `model` is in evaluation mode; the caller sets autocast. `progress` is called with the videos done and in all. A
-    video that cannot be read leaves its questions without answers.
+    `model` is in evaluation mode; `config` decides the precision, by default float32. `progress` is called with the
+    videos done and in all. A video that cannot be read leaves its questions without answers. Raises ValueError if the
+    vocabulary does not fit the model.
     """
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"the vocabulary has {tokenizer.vocab_size} tokens, more than the model's {model.config.vocab_size}"
+        )
     by_video: dict[str, list[int]] = defaultdict(list)
     for number, question in enumerate(task.questions):
         by_video[question.video].append(number)
-    vectors = encode_options(model, option_ids(tokenizer, task.options, model.config.text_span_length))
     reader = VideoReader(model, tokenizer)
     found: dict[int, Answer] = {}
     own = sorted(by_video)[rank::world_size]
-    for done, name in enumerate(own):
-        if progress is not None:
-            progress(done, len(own))
-        found |= _answer_video(task, name, by_video[name], reader, vectors)
+    with autocast(config or TrainConfig(precision="float32"), model.device):
+        vectors = encode_options(model, option_ids(tokenizer, task.options, model.config.text_span_length))
+        for done, name in enumerate(own):
+            if progress is not None:
+                progress(done, len(own))
+            found |= _answer_video(task, name, by_video[name], reader, vectors)
     if progress is not None:
         progress(len(own), len(own))
     return found

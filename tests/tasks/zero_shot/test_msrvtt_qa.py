@@ -151,3 +151,9 @@ def test_broken_annotations_are_named(tmp_path):
         MsrvttQA(tmp_path).questions  # noqa: B018
     with pytest.raises(ValueError, match="vocabulary_size must be at least 1; got 0"):
         MsrvttQA(tmp_path, vocabulary_size=0)
+
+
+def test_a_vocabulary_that_does_not_fit_the_model_is_an_error(folder):
+    model = reserve.MerlotReserve(replace(small_model().config, vocab_size=2048))
+    with pytest.raises(ValueError, match="the vocabulary has 32768 tokens, more than the model's 2048"):
+        answer_questions(MsrvttQA(folder), model, reserve.Tokenizer.load())

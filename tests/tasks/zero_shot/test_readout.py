@@ -48,6 +48,14 @@ def test_logits_are_a_hundred_times_the_products():
     assert option_logits(masks, options).tolist() == [[50, 0], [pytest.approx(10), 0]]
 
 
+def test_autocast_does_not_round_logits():
+    masks, options = torch.tensor([[1.0, 0.001]]), torch.tensor([[1.0, 0], [1.0, 1.0]])
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = option_logits(masks, options)
+    assert logits.dtype == torch.float32
+    assert logits.tolist() == [pytest.approx([100, 100.1])]
+
+
 def test_equal_scores_keep_their_order():
     assert ranked(np.array([1.0, 3, 2, 3, 3])).tolist() == [1, 3, 4, 2, 0]
     assert ranked(np.array([[1.0, 3, 2], [5, 4, 5]]), 2).tolist() == [[1, 2], [0, 2]]

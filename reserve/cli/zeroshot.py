@@ -1,0 +1,152 @@
+"""Answer a data set's questions about videos without training: scores and predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from reserve.errors import UsageError
+from reserve.fs import write_text_atomic
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from reserve.tasks.zero_shot.task import Answer, ZeroShotTask
+
+TASKS = {
+    "star": "reserve.tasks.zero_shot.star:Star",
+    "epic-kitchens": "reserve.tasks.zero_shot.epic_kitchens:EpicKitchens",
+    "lsmdc": "reserve.tasks.zero_shot.lsmdc:Lsmdc",
+    "msrvtt-qa": "reserve.tasks.zero_shot.msrvtt_qa:MsrvttQA",
+}
+SCORES, PREDICTIONS, FAILURES = "scores.json", "predictions.json", "failures.json"
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    from jsonargparse import ArgumentParser
+
+    subcommands = parser.add_subcommands(required=True, dest="task")
+    for name in TASKS:
+        task = _task(name)
+        help_text = (task.__doc__ or "").strip()
+        own = ArgumentParser(description=help_text, exit_on_error=False)
+        subcommands.add_subcommand(name, own, help=help_text.partition("\n")[0])
+        own.add_class_arguments(task, skip={"as_released"})
+        own.add_argument("--as_released", action="store_true", help="reproduce the oddities of the released code")
+        own.add_argument("--weights", type=str, help="a folder, a hub id, or an official checkpoint with --sizes")
+        own.add_argument(
+            "--sizes", type=str, help="of official weights: base_resadapt, large_resadapt, base, large or a YAML file"
+        )
+        own.add_argument("--tokenizer", type=Path, help="the vocabulary of the weights; by default this package's")
+        own.add_argument("--out", type=Path, help=f"folder for {SCORES}, {PREDICTIONS} and {FAILURES}")
+        own.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto")
+        own.add_argument(
+            "--precision",
+            type=Literal["auto", "float32", "bfloat16"],
+            default="auto",
+            help="of activations; auto is bfloat16 where the device has it",
+        )
+        own.add_argument("--check", action="store_true", help="validate the data set's folder and exit")
+
+
+def run(options: Namespace) -> int | None:
+    given = options[options.task]
+    task_class = _task(options.task)
+    try:
+        task = task_class(**{name: given[name] for name in (field.name for field in fields(task_class))})
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+    if given.check:
+        report = task.check_folder()
+        print(report)
+        return 1 if report.problems else 0
+    if given.weights is None or given.out is None:
+        raise UsageError(f"zeroshot {options.task} needs --weights and --out")
+    official = Path(given.weights).is_file()
+    if official and given.sizes is None:
+        raise UsageError(
+            f"{given.weights} does not say what model it holds; give --sizes base_resadapt, large_resadapt, base, "
+            "large or a YAML file"
+        )
+    if given.sizes is not None and not official:
+        raise UsageError(f"{given.weights} has its own config.json; leave out --sizes")
+    if official and given.tokenizer is None:
+        logger.warning(
+            "%s is read with this package's vocabulary; the released weights need --tokenizer", given.weights
+        )
+    _answer(task, given)
+    return None
+
+
+def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
+    from reserve.config import TrainConfig
+    from reserve.data.tokenizer import Tokenizer
+    from reserve.tasks.zero_shot.task import answer_questions
+    from reserve.tasks.zero_shot.weights import load_weights
+    from reserve.train.distributed import joined_ranks
+
+    config = TrainConfig(device=given.device, precision=given.precision)
+    # Fail fast: the annotations are read before the weights.
+    questions = len(task.questions)
+    with joined_ranks(given.device) as ranks:
+        model = load_weights(given.weights, given.sizes).to(ranks.device)
+        tokenizer = Tokenizer.load(given.tokenizer)
+        with _progress(task.name, ranks.is_first) as progress:
+            own = answer_questions(
+                task,
+                model,
+                tokenizer,
+                config=config,
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                progress=progress,
+            )
+        gathered = ranks.gather(own)
+        if ranks.is_first:
+            found = {number: answer for part in gathered for number, answer in part.items()}
+            _write(task, [found[number] for number in range(questions)], given.out)
+
+
+@contextlib.contextmanager
+def _progress(name: str, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar of videos on stderr, on the first rank."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bars:
+        bar = bars.add_task(f"{name}: videos", total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+def _write(task: ZeroShotTask[Any], answers: Sequence[Answer], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    scores = task.scores(answers)
+    failures = {
+        question.key: answer.failure
+        for question, answer in zip(task.questions, answers, strict=True)
+        if answer.logits is None
+    }
+    _write_json(out / PREDICTIONS, task.predictions(answers))
+    _write_json(out / FAILURES, failures)
+    _write_json(out / SCORES, scores.to_json())
+    print(scores)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_text_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _task(name: str) -> type[ZeroShotTask[Any]]:
+    module, _, attribute = TASKS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

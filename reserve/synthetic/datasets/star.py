@@ -125,7 +125,7 @@ def _ask_feasibility(scenes: Sequence[Scene], rng: random.Random) -> _Asked:
     near = [ROUTE[(now + step) % len(ROUTE)] for step in (-1, 1)]
     right = rng.choice(near)
     wrong = wrong_values("place", right, CHOICES - 1, rng, also_right=[*near, ROUTE[now]])
-    question = f"Which other place is the person able to see next to the {ROUTE[now]}?"
+    question = "Which other place is the person able to see after this place?"
     return 1, question, _the(right), [_the(place) for place in wrong], [("Reach", ROUTE[now])]
 
 

@@ -15,7 +15,10 @@ from reserve.errors import BadInput, CheckpointError, NothingPrepared, UsageErro
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-COMMANDS = ("pretrain", "finetune", "zeroshot", "evaluate", "demo-data", "train-tokenizer", "convert", "backends")
+COMMANDS = (
+    *("pretrain", "finetune", "evaluate", "convert", "backends"),
+    *("demo-data", "demo-tasks", "train-tokenizer"),
+)
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
 command's help."""
 

@@ -11,15 +11,16 @@ import numpy as np
 
 RESAMPLES = 2000
 """Bootstrap samples of an interval: its ends are then exact to about a twentieth of its width."""
+# Indices drawn at a time, which bounds the memory.
 _BLOCK = 1 << 22
-# Numbers drawn at a time.
 
 
 @dataclass(frozen=True)
 class Score:
     """A figure over `count` questions with its 95% bootstrap interval, and what guessing gives (None: unknown).
 
-    All are fractions. `low` and `high` are NaN without questions, as is `value`.
+    All are fractions. `value` is NaN without questions, the interval also where all questions belong to one group: they
+    say nothing of how others would differ.
     """
 
     name: str
@@ -59,7 +60,8 @@ class TaskScores:
 
 def _row(score: Score) -> tuple[str, ...]:
     chance = "" if score.chance is None else f"{100 * score.chance:.2f}"
-    interval = f"{100 * score.low:.2f} to {100 * score.high:.2f}"
+    known = score.low == score.low
+    interval = f"{100 * score.low:.2f} to {100 * score.high:.2f}" if known else "unknown"
     return score.name, f"{100 * score.value:.2f}", interval, chance, str(score.count)
 
 
@@ -81,6 +83,8 @@ def mean_score(
         return Score(name, math.nan, math.nan, math.nan, 0, chance)
     of = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sums, sizes = np.bincount(of, values), np.bincount(of)
+    if len(sums) == 1:
+        return Score(name, float(values.mean()), math.nan, math.nan, len(values), chance)
     means = np.concatenate([sums[drawn].sum(1) / sizes[drawn].sum(1) for drawn in _resampled(len(sums), seed)])
     return Score(name, float(values.mean()), *_interval(means), len(values), chance)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tests.parity import measures, vcr_measures
+from tests.parity import measures, tvqa_measures, vcr_measures, zero_shot_measures
 from tests.parity.embedding_measures import embeddings
 from tests.parity.figures import Figure
 from tests.parity.golden import Golden
@@ -31,4 +31,8 @@ GROUPS: dict[str, Callable[[Golden], list[Figure]]] = {
     "VCR, gradients": vcr_measures.gradients,
     "VCR, finetuning steps": partial(vcr_measures.optimizer, setting="f32"),
     "VCR, finetuning steps, weights and gradients in bfloat16": partial(vcr_measures.optimizer, setting="bf16_params"),
+    "TVQA, logits": tvqa_measures.logits,
+    "TVQA, gradients": tvqa_measures.gradients,
+    "Zero-shot, pictures and sounds": zero_shot_measures.reading,
+    "Zero-shot, vectors and logits": zero_shot_measures.answering,
 }

@@ -14,7 +14,7 @@ import numpy as np
 from reserve.config import SEGMENT_SECONDS
 from reserve.data.float_images import stored_picture
 from reserve.data.images import decode_jpeg, trim_black_bars
-from reserve.data.video import open_video
+from reserve.data.video import Video, open_video
 from reserve.data.video_sound import TimeSpan
 from reserve.errors import BadInput
 from reserve.tasks.record_cache import Parts
@@ -89,7 +89,7 @@ def prepare_clip(path: Path, settings: KineticsSettings) -> Parts:
     return {_RECORD: json.dumps({"sound_factor": sound_factor}).encode(), **parts}
 
 
-def _sound(video, spans: list[TimeSpan]) -> np.ndarray | None:
+def _sound(video: Video, spans: list[TimeSpan]) -> np.ndarray | None:
     """float32 [spans, 3, 60, 65], None without sound that can be decoded: clips from the web may have damaged sound and
     good pictures."""
     if not video.has_sound:

@@ -54,6 +54,12 @@ def test_clips_last_ten_seconds_and_mostly_show_what_their_label_says(folder, st
                 assert len(media.info.audio) == (number < count), "only the last clip is silent"
 
 
+def test_held_out_clips_have_labels_of_the_training_split(folder):
+    known = {row["label"] for row in rows(folder, "train")}
+    assert len(known) >= 5
+    assert {row["label"] for split in ("val", "test") for row in rows(folder, split)} <= known
+
+
 def test_a_scene_has_one_clip_at_most(short_stories, tmp_path):
-    assert kinetics600.write(short_stories, tmp_path, questions=99, seed=0)["val clips"] == 3
-    assert len({tuple(row.values()) for row in rows(tmp_path, "val")}) == 3
+    assert kinetics600.write(short_stories, tmp_path, questions=99, seed=0)["train clips"] == 3
+    assert len({tuple(row.values()) for row in rows(tmp_path, "train")}) == 3

@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reserve.data.video import Video
 from reserve.errors import BadInput
 from reserve.tasks.kinetics600.annotations import usable_clips
 from reserve.tasks.kinetics600.dataset import KineticsDataset
-from reserve.tasks.kinetics600.stored import VERSION, KineticsSettings, prepare_clip, read_view, view_spans
+from reserve.tasks.kinetics600.stored import VERSION, KineticsSettings
 from reserve.tasks.record_cache import RecordCache
-from tests.helpers.kinetics_folder import LABELS, SIZES, write_clip
+from tests.helpers.kinetics_folder import LABELS, SIZES
 
 CLASSES = sorted(LABELS)
 
@@ -24,28 +23,6 @@ def dataset(folder, cache, *, training=False, seed=0, model=SIZES, settings=None
     settings = settings or KineticsSettings()
     cache = RecordCache(cache, VERSION)
     return KineticsDataset(clips.paths, clips.labels, cache, model, settings, seed=seed, training=training)
-
-
-@pytest.mark.parametrize(
-    ("duration", "segments", "shift", "expected"),
-    [
-        (10.0, 2, 0.0, [(0, 5, 2.5), (5, 10, 7.5)]),
-        (10.0, 2, 1.0, [(1, 6, 3.5), (6, 11, 8.5)]),
-        (14.0, 2, -1.0, [(1, 6, 3.5), (6, 11, 8.5)]),
-        # A short clip has short segments, and its frames stay within it.
-        (4.0, 2, 0.0, [(0, 2, 1), (2, 4, 3)]),
-        (1.0, 2, 1.0, [(1, 1.5, 1), (1.5, 2, 1)]),
-        (1.0, 2, -1.0, [(-1, -0.5, 0), (-0.5, 0, 0)]),
-        (10.0, 4, 0.0, [(0, 2.5, 1.25), (2.5, 5, 3.75), (5, 7.5, 6.25), (7.5, 10, 8.75)]),
-    ],
-)
-def test_segments_of_a_view(duration, segments, shift, expected):
-    assert [tuple(span) for span in view_spans(duration, segments, shift)] == expected
-
-
-def test_shifts_are_even():
-    assert KineticsSettings(views=1).shifts == [0.0]
-    assert KineticsSettings(views=3, max_shift=1.0).shifts == [-1.0, 0.0, 1.0]
 
 
 def test_a_clip_is_seen_and_heard_in_all_views(kinetics_folder, tmp_path):
@@ -73,19 +50,6 @@ def test_a_model_that_does_not_hear_gets_no_sound(kinetics_folder, tmp_path):
     deaf = dataset(kinetics_folder, tmp_path, model=replace(SIZES, with_audio=False))
 
     assert deaf[0, 0].audio_clips is None
-
-
-def test_damaged_sound_leaves_the_pictures(kinetics_folder, monkeypatch):
-    def fail(*_):
-        raise BadInput("no sound can be decoded")
-
-    monkeypatch.setattr(Video, "clips", fail)
-    (path,) = usable_clips(kinetics_folder, "train", CLASSES).paths[:1]
-
-    frames, sound = read_view(prepare_clip(path, KineticsSettings()), 1, 2)
-
-    assert len(frames) == 2
-    assert sound is None
 
 
 def test_draws_are_a_function_of_seed_epoch_and_index(kinetics_folder, tmp_path):
@@ -140,29 +104,3 @@ def test_other_views_are_stored_apart(kinetics_folder, tmp_path):
     other = dataset(kinetics_folder, tmp_path, settings=KineticsSettings(segments=3, views=1))[0, 0]
 
     assert other.images.shape == (1, 3, 32, 64, 3)
-
-
-def test_a_short_clip_is_read(tmp_path):
-    path = write_clip(tmp_path / "short.mp4", (250, 250, 250), 500, seconds=1.5)
-
-    frames, sound = read_view(prepare_clip(path, KineticsSettings()), 0, 2)
-
-    assert len(frames) == 2
-    assert sound.shape == (2, 3, 60, 65)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"segments": 0},
-        {"segments": 9},
-        {"views": 0},
-        {"max_shift": -1.0},
-        {"max_shift": float("nan")},
-        {"random_scale_min": 0.0},
-        {"random_scale_max": 0.9},
-    ],
-)
-def test_bad_settings_are_named(change):
-    with pytest.raises(ValueError, match=f"examples.{next(iter(change))}"):
-        KineticsSettings(**change)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from reserve.config import FitConfig, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput
 from reserve.tasks import find_task
-from reserve.tasks.kinetics600.predictions import best_classes, kinetics_scores
 from reserve.tasks.kinetics600.task import Kinetics600
 from reserve.train.evaluate import evaluate_run
 from reserve.train.fit import fit
@@ -149,18 +147,3 @@ def test_the_task_is_found_and_rebuilt_from_its_settings(kinetics_folder):
     original = task(kinetics_folder)
 
     assert find_task("kinetics600").from_settings(original.settings(), "a test") == original
-
-
-def test_scores_resample_source_videos():
-    rng = np.random.default_rng(0)
-    made = [best_classes(f"v_{n // 2}_000000_0000{n % 2}0", rng.random(10), n % 10) for n in range(40)]
-    top = {score.name: score for score in kinetics_scores(made, 10)}
-
-    assert top["top-1"].value == np.mean([p.classes[0] == p.label for p in made])
-    assert top["top-5"].value == np.mean([p.label in p.classes for p in made])
-    assert top["top-5"].chance == 0.5
-    assert top["top-1"].low <= top["top-1"].value <= top["top-1"].high
-
-
-def test_of_equal_probabilities_the_first_class_counts():
-    assert best_classes("x_0_1", np.array([0.2, 0.4, 0.4]), 1).classes == (1, 2, 0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tasks.zero_shot.golden import ZeroShotGolden
+from tests.parity.zero_shot_golden import ZeroShotGolden
 
 
 @pytest.fixture(scope="session")

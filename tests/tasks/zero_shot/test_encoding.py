@@ -5,36 +5,12 @@ import pytest
 import torch
 
 from reserve.batch.video_tokens import video_tokens
-from reserve.batch.vocabulary import AUDIOSPAN, MASK, PAD
+from reserve.batch.vocabulary import AUDIOSPAN, MASK
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.zero_shot import encoding
 from reserve.tasks.zero_shot.encoding import JointQuestion, encode_frames, encode_masks, encode_sounds
-from reserve.tasks.zero_shot.readout import encode_options, option_logits
 from tests.helpers.tiny import tiny
-from tests.tasks.zero_shot.golden import LISTS
-
-
-@pytest.mark.parametrize("name", LISTS)
-def test_vectors_and_logits_are_the_references(golden, name):
-    images, clips, question = golden.inputs(name)
-    sounds = encode_sounds(golden.model, clips) if len(clips) else None
-    (found,) = encode_masks(golden.model, encode_frames(golden.model, images), sounds, [question])
-    np.testing.assert_allclose(found.numpy(), golden.arrays[f"{name}/out_h"], atol=2e-6)
-    logits = option_logits(found, encode_options(golden.model, golden.arrays["options"])).numpy()
-    expected = golden.arrays[f"{name}/logits"]
-    assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
-    assert (logits.argmax(1) == expected.argmax(1)).all()
-
-
-@pytest.mark.parametrize("name", LISTS)
-def test_embed_video_gives_the_references_vectors_of_every_token(golden, name):
-    images, clips, question = golden.inputs(name)
-    whole = np.zeros((len(images), 3, 60, 65), np.float32)
-    whole[question.sounds >= 0] = clips
-    ids, subsegments = question.tokens
-    with torch.inference_mode():
-        vectors = golden.model.embed_video(images[None], whole.reshape(1, -1, 60, 65), ids[None], subsegments[None])
-    np.testing.assert_allclose(vectors[0][torch.from_numpy(ids != PAD)], golden.arrays[f"{name}/encoded"], atol=3e-6)
+from tests.parity.zero_shot_golden import LISTS
 
 
 def test_all_questions_of_a_call_give_what_each_gives_alone(golden, monkeypatch):

@@ -46,3 +46,9 @@ class ZeroShotGolden:
         tokens = video_tokens([self.of_segment(name, number, "text") for number in range(count)])
         stacked = np.stack(clips) if clips else np.zeros((0, 3, 60, 65), np.float32)
         return images, stacked, JointQuestion(tokens, np.arange(count), sounds)
+
+
+def as_patches(image: np.ndarray) -> np.ndarray:
+    """A picture [H, W, 3] as the reference's patches of 16 x 16 pixels: [patches, 768]."""
+    h, w = image.shape[0] // 16, image.shape[1] // 16
+    return image.reshape(h, 16, w, 16, 3).swapaxes(1, 2).reshape(h * w, 768)

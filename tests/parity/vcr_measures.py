@@ -48,9 +48,11 @@ def texts(golden: Golden) -> list[Figure]:
         boxes = drawn_boxes(question, objects, width)
         differing["boxes"] += not _same_boxes(boxes, case["drawn"])
         if case["drawn_mirrored"] is not None:
-            turned = boxes if mentions_a_side(question) else mirrored(boxes, width)
+            names = object_names(objects.names)
+            stays = mentions_a_side(sentence(text, names) for text in question.texts)
+            turned = boxes if stays else mirrored(boxes, width)
             differing["boxes"] += not _same_boxes(turned, case["drawn_mirrored"])
-            differing["boxes mirrored or not"] += case["boxes_mirrored"] == mentions_a_side(question)
+            differing["boxes mirrored or not"] += case["boxes_mirrored"] == stays
     sizes = [tuple(case["resized"]) != stored_size(*case["size"][::-1])[::-1] for case in recorded["resizes"]]
     figures = [Figure(f"VCR {what}", "cases that differ", float(count), 0) for what, count in differing.items()]
     return [*figures, Figure("sizes of stored pictures", "cases that differ", float(sum(sizes)), 0), *_drawing(golden)]

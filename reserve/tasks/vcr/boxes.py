@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reserve.tasks.vcr.annotations import Objects, Question
-from reserve.tasks.vcr.text import object_names
+from reserve.tasks.vcr.text import NAMED_OBJECTS, object_names
 
 _FILL_ALPHA, _OUTLINE_ALPHA = 32, 255
 _OUTLINE_WIDTH = 2
@@ -38,17 +38,18 @@ def colour_of(name: str) -> Colour:
 def drawn_boxes(question: Question, objects: Objects, width: int) -> list[DrawnBox]:
     """The boxes to draw on a picture `width` pixels wide, in the order in which they cover each other.
 
-    Those of objects that the question, an answer or a rationale mentions, and of all that are the only ones of their
-    class.
+    Those of objects that the question, an answer or a rationale names, and of all that are the only ones of their
+    class. A list names its first two objects, so the others are not drawn for its sake.
     """
     totals = Counter(objects.names)
-    mentioned = {index for text in question.texts for token in text if not isinstance(token, str) for index in token}
+    references = [token for text in question.texts for token in text if not isinstance(token, str)]
+    named = {index for reference in references for index in reference[:NAMED_OBJECTS]}
     names = object_names(objects.names)
     scale = width / objects.width
     return [
         DrawnBox(_scaled(objects.boxes[index], scale), colour_of(name))
         for index, name in enumerate(names)
-        if index in mentioned or totals[objects.names[index]] == 1
+        if index in named or totals[objects.names[index]] == 1
     ]
 
 

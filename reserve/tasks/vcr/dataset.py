@@ -121,16 +121,20 @@ class VcrDataset:
         objects = read_objects(self.images / question.metadata)
         check_references(question, objects)
         rng = np.random.default_rng([self.seed, epoch, index]) if self.training else None
-        sequences = self._sequences(question, objects)
+        names = object_names(objects.names)
+        sentences = [sentence(text, names) for text in question.texts]
+        sequences = self._sequences(sentences, question.answer_label)
         known = question.answer_label is not None and question.rationale_label is not None
         labels = [question.answer_label, question.rationale_label] if known else [-1] * len(sequences)
-        return VcrExample(self._image(question, objects, rng), sequences, np.array(labels))
+        mirror = rng is not None and rng.random() < MIRROR_PROBABILITY and not mentions_a_side(sentences)
+        return VcrExample(self._image(question, objects, mirror, rng), sequences, np.array(labels))
 
-    def _image(self, question: Question, objects: Objects, rng: np.random.Generator | None) -> np.ndarray:
+    def _image(
+        self, question: Question, objects: Objects, mirror: bool, rng: np.random.Generator | None
+    ) -> np.ndarray:
         image = read_picture(self.images / question.image)
         image = resize(image, *stored_size(*image.shape[:2]))
         boxes = drawn_boxes(question, objects, image.shape[1])
-        mirror = rng is not None and rng.random() < MIRROR_PROBABILITY and not mentions_a_side(question)
         if mirror and self.as_released:
             image = draw_boxes(image, mirrored(boxes, image.shape[1]))
         else:
@@ -141,12 +145,9 @@ class VcrDataset:
         scales = (self.settings.random_scale_min, self.settings.random_scale_max)
         return finetuning_image(image, self.model.image_size, rng=rng, scale_range=scales)
 
-    def _sequences(self, question: Question, objects: Objects) -> np.ndarray:
-        names = object_names(objects.names)
-        text = sentence(question.question, names)
-        answers = [sentence(choice, names) for choice in question.answers]
-        rationales = [sentence(choice, names) for choice in question.rationales]
-        given = range(CHOICES) if question.answer_label is None else [question.answer_label]
+    def _sequences(self, sentences: Sequence[str], answer: int | None) -> np.ndarray:
+        text, answers, rationales = sentences[0], sentences[1 : 1 + CHOICES], sentences[1 + CHOICES :]
+        given = range(CHOICES) if answer is None else [answer]
         problems = [(text, ANSWER_PREFIX, answers)]
         problems += [(rationale_query(text, answers[index]), RATIONALE_PREFIX, rationales) for index in given]
         return np.stack([self._problem(*problem) for problem in problems])

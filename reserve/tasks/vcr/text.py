@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reserve.tasks.vcr.annotations import Question, Tokens
+from reserve.tasks.vcr.annotations import Tokens
 
 ANSWER_PREFIX, RATIONALE_PREFIX = "answer: ", "rationale: "
-_NAMED_OBJECTS = 2
+NAMED_OBJECTS = 2
 """Objects of a list that are named; further ones are left out."""
 
 # After detokenisation, in this order.
@@ -47,7 +47,7 @@ def sentence(tokens: Tokens, names: Sequence[str]) -> str:
     words = []
     for token in tokens:
         if not isinstance(token, str):
-            words.append(" and ".join(names[index] for index in token[:_NAMED_OBJECTS]))
+            words.append(" and ".join(names[index] for index in token[:NAMED_OBJECTS]))
         else:
             words.append(token if token == "Answer:" else token.replace(":", " "))
     text = _detokenizer().detokenize(words)
@@ -61,11 +61,10 @@ def rationale_query(question: str, answer: str) -> str:
     return f"{question} Answer: {answer}"
 
 
-def mentions_a_side(question: Question) -> bool:
-    """Whether "left" or "right" occurs in the question or a choice, also within a word. Such pictures stay as they
-    are."""
-    words = [token for text in question.texts for token in text if isinstance(token, str)]
-    return any(side in word for word in words for side in ("left", "right"))
+def mentions_a_side(sentences: Iterable[str]) -> bool:
+    """Whether "left" or "right" occurs in any of the sentences, also within a word or the name of an object. The
+    picture is then not mirrored."""
+    return any(side in text for text in sentences for side in ("left", "right"))
 
 
 @functools.cache

@@ -28,6 +28,12 @@ def test_mentioned_objects_and_single_ones_of_their_class_are_drawn(asked):
     assert [box.rectangle[0] for box in drawn_boxes(only_rationale, objects, 20)] == [2, 6]
 
 
+def test_the_third_object_of_a_list_has_no_name_there_and_is_not_drawn(asked):
+    objects = Objects(("person",) * 4, tuple((float(i), 0.0, i + 1.0, 1.0) for i in range(4)), 10)
+    listed = replace(asked, question=("Do", (2, 0, 3), "talk", "?"), rationales=((),) * 4)
+    assert [box.rectangle[0] for box in drawn_boxes(listed, objects, 10)] == [0, 2]
+
+
 def test_a_mirrored_box_exchanges_its_sides():
     assert mirrored([DrawnBox((10, 1, 30, 5), (1, 2, 3))], 100) == [DrawnBox((70, 1, 90, 5), (1, 2, 3))]
     assert mirrored(mirrored([DrawnBox((10, 1, 30, 5), (1, 2, 3))], 64), 64)[0].rectangle == (10, 1, 30, 5)

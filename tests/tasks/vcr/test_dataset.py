@@ -113,6 +113,13 @@ def test_pictures_are_not_mirrored_where_a_text_names_a_side(half_dark):
     assert all(map(dark_on_the_left, pictures(half_dark)))
 
 
+def test_a_side_in_the_name_of_an_object_counts(half_dark):
+    path = half_dark / "vcr1images" / "movie" / "train_0.json"
+    metadata = json.loads(path.read_text()) | {"names": ["right hand", "person", "dog"]}
+    path.write_text(json.dumps(metadata))
+    assert all(map(dark_on_the_left, pictures(half_dark)))
+
+
 def test_a_batch_shares_each_picture_among_its_sequences(vcr_folder):
     batch = collate([dataset(vcr_folder)[0, index] for index in (1, 2)], SIZES)
     assert batch.images.shape == (2, 32, 64, 3)

@@ -31,8 +31,10 @@ WHOLE_CLIP = (0.0, 9999.0)
 """The span of a question whose `ts` is NaN."""
 
 _LATEST = 1e6
+# A clip's name is also that of its files; annotations are not trusted to name others.
+_FILE_NAME = re.compile(r"(?!\.)[^/\\\0]+")
 # Clips of The Big Bang Theory carry no abbreviation.
-_CLIP_NAME = re.compile(r"(?:(?P<show>[a-z]+)_)?s\d+e\d[A-Za-z0-9_-]*")
+_EPISODE = re.compile(r"(?:(?P<show>[a-z]+)_)?s\d+e\d.*")
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan"
 _SPAN = re.compile(rf"\s*({_NUMBER})\s*-\s*({_NUMBER})\s*", re.IGNORECASE)
 
@@ -94,12 +96,8 @@ def read_question(record: Record, *, labelled: bool) -> Question:
     """The question of one annotation; `labelled` requires `answer_idx`. `show_name` may be absent: the name of the clip
     then decides."""
     vid_name = record.text("vid_name")
-    match = _CLIP_NAME.fullmatch(vid_name)
-    if match is None:
-        raise BadInput(
-            f"{record.where}: 'vid_name' must look like castle_s02e24_seg02_clip_26 or s03e21_seg02_clip_08; "
-            f"got {vid_name!r:.80}"
-        )
+    if not _FILE_NAME.fullmatch(vid_name):
+        raise BadInput(f"{record.where}: 'vid_name' must be the name of a clip, not a path; got {vid_name!r:.80}")
     label = record.whole("answer_idx") if labelled else None
     if label is not None and not 0 <= label < CHOICES:
         raise BadInput(f"{record.where}: 'answer_idx' must be from 0 to {CHOICES - 1}; got {label}")
@@ -109,7 +107,7 @@ def read_question(record: Record, *, labelled: bool) -> Question:
     return Question(
         qid=qid,
         vid_name=vid_name,
-        show=_show(record, match["show"]),
+        show=_show(record, vid_name),
         span=parse_span(record.text("ts"), record.where),
         question=record.text("q"),
         choices=tuple(record.text(f"a{choice}") for choice in range(CHOICES)),
@@ -118,25 +116,26 @@ def read_question(record: Record, *, labelled: bool) -> Question:
     )
 
 
-def _show(record: Record, prefix: str | None) -> str:
+def _show(record: Record, vid_name: str) -> str:
     if record.has("show_name"):
         name = record.text("show_name")
         if name not in SHOWS:
             raise BadInput(f"{record.where}: 'show_name' must be one of {', '.join(SHOWS)}; got {name!r:.80}")
         return SHOWS[name]
-    show = prefix or "bbt"
-    if show not in SHOWS.values():
+    episode = _EPISODE.fullmatch(vid_name)
+    show = (episode["show"] or "bbt") if episode else None
+    if show is None or show not in SHOWS.values():
         raise BadInput(
-            f"{record.where} has no 'show_name', and its clip {record.text('vid_name')!r:.80} names no known series; "
-            f"known are {', '.join(SHOWS.values())}"
+            f"{record.where} has no 'show_name', and its clip {vid_name!r:.80} names no known series; it must look like "
+            f"s03e21_seg02_clip_08 or, with one of {', '.join(SHOWS.values())}, castle_s02e24_seg02_clip_26"
         )
     return show
 
 
 def parse_span(ts: str, where: str) -> tuple[float, float]:
-    """Start and end of `ts`, "48.62-60.02" or "nan-nan", in seconds; NaN gives that end of WHOLE_CLIP."""
+    """Start and end of `ts`, such as "48.62-60.02", in seconds; WHOLE_CLIP if either is NaN, as in "nan-nan"."""
     match = _SPAN.fullmatch(ts)
     if match is None or any(abs(float(number)) > _LATEST for number in match.groups()):
         raise BadInput(f"{where}: 'ts' must be two numbers of seconds such as 48.62-60.02, or nan-nan; got {ts!r:.80}")
     start, end = float(match[1]), float(match[2])
-    return WHOLE_CLIP[0] if math.isnan(start) else start, WHOLE_CLIP[1] if math.isnan(end) else end
+    return WHOLE_CLIP if math.isnan(start) or math.isnan(end) else (start, end)

@@ -129,9 +129,7 @@ class VcrDataset:
         mirror = rng is not None and rng.random() < MIRROR_PROBABILITY and not mentions_a_side(sentences)
         return VcrExample(self._image(question, objects, mirror, rng), sequences, np.array(labels))
 
-    def _image(
-        self, question: Question, objects: Objects, mirror: bool, rng: np.random.Generator | None
-    ) -> np.ndarray:
+    def _image(self, question: Question, objects: Objects, mirror: bool, rng: np.random.Generator | None) -> np.ndarray:
         image = read_picture(self.images / question.image)
         image = resize(image, *stored_size(*image.shape[:2]))
         boxes = drawn_boxes(question, objects, image.shape[1])

@@ -45,11 +45,10 @@ def open_video(
     languages: Sequence[str] = ("en",),
     limits: MediaLimits | None = None,
 ) -> Video:
-    """Opens a video file for inference. From a file to vectors:
+    """Opens a video file for inference.
 
-        >>> model = reserve.MerlotReserve.from_pretrained(folder)
-        >>> video = reserve.open_video("clip.mp4")
-        >>> vectors = model.embed_video(*video.inputs(model.config.image_size))
+    From a file to vectors: with `video = open_video(path)`, `model.embed_video(*video.inputs(model.config.image_size))`
+    encodes its first 40 s, frames and sound (docs/tasks/zero_shot.md).
 
     `audio_track` counts from 0; by default it is chosen by `languages`. The file is opened again for each call that
     reads it, so nothing needs closing, and `limits` hold for each call. Raises BadInput with the reason if the file has

@@ -14,7 +14,7 @@ from reserve.data.decode.protocol import Media
 from reserve.errors import BadInput
 from reserve.fs import check_regular_file
 from reserve.synthetic.encoding import write_video
-from reserve.synthetic.story import Scene, Split
+from reserve.synthetic.story import Scene, Split, is_held_out
 from reserve.synthetic.videos import FRAME_RATE
 
 SAMPLE_RATE = 22050
@@ -30,6 +30,11 @@ class TimedScene:
     scene: Scene
     start: float
     end: float
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether training videos show the scene's pair of colour and shape."""
+        return not is_held_out(self.scene.colour, self.scene.shape)
 
     @property
     def middle(self) -> float:
@@ -49,6 +54,12 @@ class Story:
     def duration(self) -> float:
         """Seconds."""
         return self.scenes[-1].end
+
+    @property
+    def usual_scenes(self) -> tuple[TimedScene, ...]:
+        """The scenes whose pair of colour and shape training videos show too: all of a training video, half of a
+        held-out one. Choices about others could be told apart without the picture."""
+        return tuple(timed for timed in self.scenes if timed.is_usual) or self.scenes
 
     @property
     def transcript(self) -> Path:

@@ -56,7 +56,10 @@ def _video_id(story: Story) -> str:
 def _question(story: Story, kind: str, number: int, position: int, rng: random.Random) -> dict[str, Any]:
     lengths = {"Interaction": 1, "Sequence": _LONGEST_STRETCH, "Prediction": 2, "Feasibility": 1}
     length = min(lengths[kind], len(story.scenes))
-    first = rng.randrange(len(story.scenes) - length + 1)
+    starts: Sequence[int] = range(len(story.scenes) - length + 1)
+    if kind == "Interaction":
+        starts = [number for number in starts if story.scenes[number] in story.usual_scenes]
+    first = rng.choice(starts)
     stretch = story.scenes[first : first + length]
     template, question, right, wrong, program = _ASK[kind]([timed.scene for timed in stretch], rng)
     texts = arranged(right, wrong, position, rng)
@@ -91,10 +94,10 @@ _Asked = tuple[int, str, str, list[str], list[tuple[str, ...]]]
 def _ask_interaction(scenes: Sequence[Scene], rng: random.Random) -> _Asked:
     scene = scenes[0]
     if rng.random() < 0.5:
-        shapes = (scene.shape, *wrong_values("shape", scene.shape, CHOICES - 1, rng))
+        shapes = (scene.shape, *wrong_values("shape", scene, CHOICES - 1, rng))
         right, *wrong = (_object(shape, scene) for shape in shapes)
         return 1, "Which object was seen by the person?", right, wrong, [("Objects", "see")]
-    colours = (scene.colour, *wrong_values("colour", scene.colour, CHOICES - 1, rng))
+    colours = (scene.colour, *wrong_values("colour", scene, CHOICES - 1, rng))
     right, *wrong = (_the(f"{colour} {things(scene)}") for colour in colours)
     question = f"Which object did the person see while they were {where(scene.place)}?"
     return 2, question, right, wrong, [("Objects", "see"), ("While", scene.place)]
@@ -105,7 +108,7 @@ def _ask_sequence(scenes: Sequence[Scene], rng: random.Random) -> _Asked:
     step = rng.choice((-1, 1))
     known, right = scenes[middle], scenes[middle + step]
     other = [scene.shape for scene in scenes if scene not in (known, right)]
-    shapes = wrong_values("shape", right.shape, CHOICES - 1, rng, likely=other, also_right=[known.shape])
+    shapes = wrong_values("shape", right, CHOICES - 1, rng, likely=other, also_right=[known.shape])
     order = "after" if step > 0 else "before"
     question = f"Which object did the person see {order} they saw the {things(known)}?"
     program: list[tuple[str, ...]] = [("Objects", "see"), (order.capitalize(), known.shape)]
@@ -116,7 +119,7 @@ def _ask_prediction(scenes: Sequence[Scene], rng: random.Random) -> _Asked:
     before, now = scenes[0].place, scenes[-1].place
     step = (ROUTE.index(now) - ROUTE.index(before)) % len(ROUTE)
     right = ROUTE[(ROUTE.index(now) + step) % len(ROUTE)]
-    wrong = wrong_values("place", right, CHOICES - 1, rng, likely=[before])
+    wrong = wrong_values("place", scenes[-1], CHOICES - 1, rng, likely=[before], also_right=[right])
     return 1, "Which place will the person see next?", _the(right), [_the(place) for place in wrong], [("Next", now)]
 
 
@@ -124,7 +127,7 @@ def _ask_feasibility(scenes: Sequence[Scene], rng: random.Random) -> _Asked:
     now = ROUTE.index(scenes[0].place)
     near = [ROUTE[(now + step) % len(ROUTE)] for step in (-1, 1)]
     right = rng.choice(near)
-    wrong = wrong_values("place", right, CHOICES - 1, rng, also_right=[*near, ROUTE[now]])
+    wrong = wrong_values("place", scenes[0], CHOICES - 1, rng, also_right=near)
     question = "Which other place is the person able to see after this place?"
     return 1, question, _the(right), [_the(place) for place in wrong], [("Reach", ROUTE[now])]
 

@@ -150,13 +150,13 @@ def _srt_time(seconds: float) -> str:
 
 def _question(clip: _Clip, position: int, rng: random.Random) -> dict[str, Any]:
     """A question about one scene of a clip, without its id."""
-    timed = rng.choice(clip.scenes)
+    timed = rng.choice([timed for timed in clip.scenes if timed.is_usual] or clip.scenes)
     scene = timed.scene
     others = [other.scene for other in clip.scenes if other is not timed]
     asked = rng.choice([kind for kind in _QUESTIONS if _singles_out(kind, scene, others)])
     right = ATTRIBUTES[asked].of(scene)
     likely = [ATTRIBUTES[asked].of(other) for other in others]
-    order = arranged(right, wrong_values(asked, right, CHOICES - 1, rng, likely=likely), position, rng)
+    order = arranged(right, wrong_values(asked, scene, CHOICES - 1, rng, likely=likely), position, rng)
     text = _QUESTIONS[asked](scene)
     start, end = timed.start - clip.start, timed.end - clip.start
     return {

@@ -102,7 +102,7 @@ def _pictures(story: Story, split: str, rng: random.Random) -> Iterator[_Picture
     number = 0
     while True:
         while len(order) < 2:
-            order += rng.sample(story.scenes, len(story.scenes))
+            order += rng.sample(story.usual_scenes, len(story.usual_scenes))
         scenes = [order.pop(0)]
         other = next((timed for timed in order if _differ(timed.scene, scenes[0].scene)), None)
         if number % 2 and other is not None:
@@ -160,9 +160,9 @@ def _question(picture: _Picture, asked: str, added: str, places: tuple[int, int]
     scene, tag = picture.scenes[group].scene, picture.groups()[group]
     others = [timed.scene for timed in picture.scenes if timed.scene is not scene]
     right = ATTRIBUTES[asked].of(scene)
-    wrong = _wrong(asked, right, others, rng)
+    wrong = _wrong(asked, scene, others, rng)
     right_added = ATTRIBUTES[added].of(scene)
-    wrong_added = _wrong(added, right_added, others, rng)
+    wrong_added = _wrong(added, scene, others, rng)
     answers: dict[Any, list[Token]] = {
         value: [tag, *ATTRIBUTES[asked].clause(value, scene).split(), "."] for value in (right, *wrong)
     }
@@ -203,9 +203,9 @@ def _question_tokens(asked: str, scene: Scene, tag: list[int]) -> list[Token]:
             return ["Where", be(scene), tag, "?"]
 
 
-def _wrong(asked: str, right: Any, others: Sequence[Scene], rng: random.Random) -> list[Any]:
+def _wrong(asked: str, scene: Scene, others: Sequence[Scene], rng: random.Random) -> list[Any]:
     """Wrong values, that of the picture's other scene among them."""
-    return wrong_values(asked, right, CHOICES - 1, rng, likely=[ATTRIBUTES[asked].of(scene) for scene in others])
+    return wrong_values(asked, scene, CHOICES - 1, rng, likely=[ATTRIBUTES[asked].of(other) for other in others])
 
 
 def _ids(split: str, index: int, picture: int, number: int) -> dict[str, Any]:

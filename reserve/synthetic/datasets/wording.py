@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reserve.synthetic.narration import COUNTS, plural, third_person
-from reserve.synthetic.story import COLOURS, MOTIONS, ROUTE, SHAPES, Scene
+from reserve.synthetic.story import COLOURS, MOTIONS, ROUTE, SHAPES, Scene, is_held_out
 
 MOVES = {
     "left": "slide left",
@@ -89,19 +89,27 @@ ATTRIBUTES = {
 
 def wrong_values(
     attribute: str,
-    right: Any,
+    scene: Scene,
     number: int,
     rng: random.Random,
     *,
     likely: Sequence[Any] = (),
     also_right: Sequence[Any] = (),
 ) -> list[Any]:
-    """`number` values of an attribute other than `right` and `also_right`: first those of `likely`, which make the
-    question harder, then random ones."""
-    excluded = {right, *also_right}
-    first = [value for value in dict.fromkeys(likely) if value not in excluded][:number]
-    rest = [value for value in ATTRIBUTES[attribute].values if value not in {*excluded, *first}]
-    return first + rng.sample(rest, number - len(first))
+    """`number` values of an attribute that the scene does not have and that are not `also_right`: first those of
+    `likely`, which make the question harder, then random ones.
+
+    None makes a pair of colour and shape that training videos never show: a model without the picture could learn to
+    reject those.
+    """
+    excluded = {ATTRIBUTES[attribute].of(scene), *also_right}
+    possible = [value for value in ATTRIBUTES[attribute].values if value not in excluded]
+    if attribute == "colour":
+        possible = [colour for colour in possible if not is_held_out(colour, scene.shape)]
+    elif attribute == "shape":
+        possible = [shape for shape in possible if not is_held_out(scene.colour, shape)]
+    first = [value for value in dict.fromkeys(likely) if value in possible][:number]
+    return first + rng.sample([value for value in possible if value not in first], number - len(first))
 
 
 def positions(choices: int, rng: random.Random) -> Iterator[int]:

@@ -12,6 +12,7 @@ from reserve.data.sources.transcripts.loading import load_transcript
 from reserve.synthetic.datasets import tvqa
 from reserve.synthetic.datasets.scenes import Story, TimedScene
 from reserve.synthetic.datasets.tvqa import FILES, SHOWS
+from reserve.synthetic.story import is_held_out
 from tests.helpers.scene_truth import holds, mentioned
 from tests.helpers.value_types import types_of
 
@@ -105,6 +106,13 @@ def test_only_the_right_choice_holds_at_the_moment_asked_about(folder, stories):
                 start, end = map(float, record["ts"].split("-"))
                 expected = (meant[0].start - scenes[0].start, meant[0].end - scenes[0].start)
                 assert (start, end) == pytest.approx(expected, abs=0.006)
+
+
+def test_no_choice_goes_with_a_pair_that_training_never_shows(folder, stories):
+    for record in records(folder, "train") + records(folder, "val"):
+        texts = [record["q"] + record[f"a{number}"] for number in range(5)]
+        for named in map(mentioned, texts):
+            assert not any(is_held_out(colour, shape) for colour in named["colour"] for shape in named["shape"])
 
 
 def test_every_fifth_question_does_not_say_when(folder):

@@ -10,8 +10,8 @@ import pytest
 
 from reserve.data.images import decode_jpeg
 from reserve.synthetic.datasets import make_data_set
-from reserve.synthetic.story import COLOURS, Scene
-from tests.helpers.scene_truth import holds
+from reserve.synthetic.story import COLOURS, Scene, is_held_out
+from tests.helpers.scene_truth import holds, mentioned
 from tests.helpers.value_types import types_of
 
 UNLABELLED = {
@@ -110,6 +110,15 @@ def test_only_the_right_choices_hold(folder, stories):
                 assert record[f"{kind}_match_iter"][record[f"{kind}_label"]] == 0
                 assert sorted(record[f"{kind}_match_iter"]) == [0, 1, 2, 3]
             assert len({json.dumps(choice) for choice in record["answer_choices"]}) == 4
+
+
+def test_no_choice_names_a_pair_that_training_never_shows(folder, stories):
+    """A model without the picture could learn from training to reject those."""
+    for split in ("train", "val"):
+        for record in records(folder, split):
+            shape = scene_of(record, stories).shape
+            for choice in (*record["answer_choices"], *record["rationale_choices"]):
+                assert not any(is_held_out(colour, shape) for colour in mentioned(text(choice))["colour"])
 
 
 def test_right_choices_are_balanced_over_positions(folder):

@@ -19,7 +19,8 @@ from reserve.model.finetuned import FinetunedReserve
 from reserve.model.precision import autocast
 from reserve.model.pretrained import Pretrained, find_pretrained, stored_config
 from reserve.tasks.data_folder import FolderCheck
-from reserve.tasks.task import Batch, Example, Task
+from reserve.tasks.scores import TaskScores
+from reserve.tasks.task import Batch, Example, HeldOut, Task
 
 BATCH_SIZE = 32
 """Examples of a step, over all devices."""
@@ -65,11 +66,22 @@ class Finetune(Task[Example, Batch]):
 
     @abstractmethod
     def check(self, splits: Sequence[str]) -> FolderCheck:
-        """Checks the data set's folder, within seconds. Raises BadInput for annotations that cannot be read at all."""
+        """Checks the data set's folder, within seconds. Raises ImportError for a package that the task needs."""
 
     @abstractmethod
     def count_examples(self) -> int:
         """Examples of the training set."""
+
+    def evaluate(self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> TaskScores:
+        """Scores and predictions on `held_out.split` of the data set in `held_out.sources`, by default the task's."""
+        task = replace(self, data=Path(held_out.sources[0])) if held_out.sources else self
+        return task.evaluate_split(model, held_out, config=config, step=step)
+
+    @abstractmethod
+    def evaluate_split(
+        self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int
+    ) -> TaskScores:
+        """`evaluate` on this task's own folder."""
 
     def build_model(self) -> FinetunedReserve:
         return FinetunedReserve(self.model)

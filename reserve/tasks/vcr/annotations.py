@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reserve.errors import BadInput
-from reserve.tasks.data_folder import DataFile, Record, read_json_record
+from reserve.tasks.data_folder import DataFile, JsonLines, Record, read_json_record
 
 CHOICES = 4
 SOURCE = "visualcommonsense.com/download"
@@ -48,6 +49,44 @@ class Objects:
     names: tuple[str, ...]
     boxes: tuple[tuple[float, float, float, float], ...]
     width: float
+
+
+class Questions:
+    """The questions of a split in the order of the file, read one by one when they are asked for. Picklable.
+
+    Those of train and val must have both labels; in test all must have them, or they are ignored, as the first question
+    has them or not. Raises BadInput naming the file if it is missing or holds no question, and naming the line and the
+    field where a question is wrong.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._records = JsonLines(questions_file(split).within(folder))
+        if not len(self._records):
+            raise BadInput(f"{self._records.path} holds no question")
+        self.labelled = split != "test" or read_question(self._records[0]).answer_label is not None
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Question:
+        return self._checked(read_question(self._records[index]))
+
+    def __iter__(self) -> Iterator[Question]:
+        seen = set()
+        for record in self._records:
+            question = self._checked(read_question(record))
+            if question.annot_id in seen:
+                raise BadInput(f"{question.where}: an earlier question also has the annot_id {question.annot_id!r:.80}")
+            seen.add(question.annot_id)
+            yield question
+
+    def _checked(self, question: Question) -> Question:
+        if not self.labelled:
+            return replace(question, answer_label=None, rationale_label=None)
+        for name in ("answer_label", "rationale_label"):
+            if getattr(question, name) is None:
+                raise BadInput(f"{question.where} has no {name!r}")
+        return question
 
 
 def read_question(record: Record) -> Question:

@@ -100,10 +100,20 @@ def test_questions_without_a_picture_are_left_out_and_counted(changed_folder, tm
     (changed_folder / "vcr1images" / "movie" / "train_2.json").unlink()
     caplog.set_level(logging.WARNING)
     fit(task(changed_folder), tmp_path / "run", settings(1, batch_size=2))
-    assert "2 questions are left out, since their pictures are missing (movie/train_2.jpg, …)" in caplog.text
+    assert "2 of 4 questions of the split train are left out, since their picture or metadata is missing" in caplog.text
+    assert "(movie/train_2.json, …)" in caplog.text
+    (changed_folder / "vcr1images" / "movie" / "val_0.jpg").unlink()
+    evaluation = evaluate_run(tmp_path / "run", [])
+    assert evaluation["Q->A"].count == 3
+    assert evaluation.notes[0].startswith("1 of 4 questions of the split val are left out")
+    assert [row["annot_id"] for row in csv.DictReader((tmp_path / "run/predictions/vcr_val.csv").open())] == [
+        "val-1",
+        "val-2",
+        "val-3",
+    ]
     for path in (changed_folder / "vcr1images" / "movie").glob("train*"):
         path.unlink()
-    with pytest.raises(BadInput, match=r"has none of the 4 pictures; they come from visualcommonsense.com"):
+    with pytest.raises(BadInput, match=r"metadata of none of the 4 questions .*; they come from visualcommonsense.com"):
         fit(task(changed_folder), tmp_path / "other", settings(1))
 
 
@@ -116,6 +126,15 @@ def test_the_command_checks_a_folder(changed_folder, capsys):
     printed = capsys.readouterr().out
     assert "1 of 4 val pictures are missing" in printed
     assert "test.jsonl does not exist: VCR's test questions, from visualcommonsense.com" in printed
+
+
+def test_the_check_goes_on_with_the_other_splits(changed_folder, capsys):
+    path = changed_folder / "train.jsonl"
+    path.write_text(path.read_text().replace('"question"', '"query"', 1))
+    assert main(["finetune", "vcr", "--data", str(changed_folder), "--check"]) == 1
+    printed = capsys.readouterr().out
+    assert "val: 4 questions about 4 pictures" in printed
+    assert "train.jsonl, line 1 has no 'question'" in printed
 
 
 def test_the_command_trains_evaluates_and_resumes(vcr_folder, tmp_path, capsys):

@@ -137,14 +137,14 @@ def _write(task: ZeroShotTask[Any], answers: Sequence[Answer], out: Path) -> Non
         for question, answer in zip(task.questions, answers, strict=True)
         if answer.logits is None
     }
-    _write_json(out / PREDICTIONS, task.predictions(answers))
+    _write_json(out / PREDICTIONS, task.predictions(answers), indent=None)  # EPIC's has five million numbers
     _write_json(out / FAILURES, failures)
     _write_json(out / SCORES, scores.to_json())
     print(scores)
 
 
-def _write_json(path: Path, content: Any) -> None:
-    write_text_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+def _write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+    write_text_atomic(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
 def _task(name: str) -> type[ZeroShotTask[Any]]:

@@ -94,8 +94,9 @@ def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
     from reserve.train.distributed import joined_ranks
 
     config = TrainConfig(device=given.device, precision=given.precision)
-    # Fail fast: the annotations are read before the weights.
+    # Fail fast: the annotations are read, and the videos found, before the weights are loaded.
     questions = len(task.questions)
+    logger.info("%d questions, %d videos found", questions, len(task.video_files))
     with joined_ranks(given.device) as ranks:
         model = load_weights(given.weights, given.sizes).to(ranks.device)
         tokenizer = Tokenizer.load(given.tokenizer)

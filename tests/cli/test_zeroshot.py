@@ -92,6 +92,12 @@ def test_wrong_usage_is_named(star, weights, arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_videos_are_found_before_weights_are_loaded(star, tmp_path, capsys):
+    arguments = [f"--data={star}", f"--weights={tmp_path / 'none'}", f"--out={tmp_path}", f"--videos={tmp_path / 'no'}"]
+    assert main(["zeroshot", "star", *arguments]) == 1
+    assert "no is not a folder: it must hold the videos, from Charades" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["zeroshot"], ["zeroshot", "cooking"], ["zeroshot", "star"]])
 def test_a_task_and_its_data_are_needed(arguments, capsys):
     assert main(arguments) == 2

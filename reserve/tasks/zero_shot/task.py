@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import torch
 
+from reserve.batch.video_tokens import MAX_SEGMENTS
 from reserve.config import TrainConfig
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video import Video, open_video
@@ -151,7 +152,7 @@ class ZeroShotTask(ABC, Generic[AnyQuestion]):
         return (f"{reasons.total()} of {len(answers)} questions have no answer and count as wrong: {shown}{more}",)
 
 
-def equal_segments(start: float, end: float, seconds: float, most: int = 8) -> tuple[TimeSpan, ...]:
+def equal_segments(start: float, end: float, seconds: float, most: int = MAX_SEGMENTS) -> tuple[TimeSpan, ...]:
     """A stretch of a video in equal segments of at least `seconds`, at most `most`; one if it is shorter."""
     count = min(max(int((end - start) / seconds + 1e-9), 1), most)
     bounds = [round(start + (end - start) * number / count, 3) for number in range(count + 1)]

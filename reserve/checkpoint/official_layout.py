@@ -80,7 +80,7 @@ def _pool(encoder: str, hidden: int) -> Iterator[Entry]:
 def parameter_entries(config: ModelConfig) -> list[Entry]:
     """Every parameter of the model with its name and shape in the official layout (SPEC 4).
 
-    Of a FinetunedConfig, those of a finetuned model: without the parts that finetuning drops, with `proj` (TASKS 0).
+    Of a FinetunedConfig, those of a finetuned model: without the parts that finetuning drops, with `proj` (SPEC 10.2).
     """
     if not isinstance(config, FinetunedConfig):
         return _all_entries(config)

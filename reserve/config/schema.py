@@ -204,7 +204,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class FinetunedConfig(ModelConfig):
-    """Sizes of a finetuned model: the encoders that its task needs, and a head of its own (TASKS 0)."""
+    """Sizes of a finetuned model: the encoders that its task needs, and a head of its own (SPEC 10.2)."""
 
     outputs: int = 1
     """Numbers the head gives at a MASK: 1 to score an answer, or as many as there are classes."""

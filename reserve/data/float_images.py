@@ -1,4 +1,4 @@
-"""Pictures of the downstream tasks: stored, and turned into the model's float32 input (TASKS 0)."""
+"""Pictures of the downstream tasks: stored, and turned into the model's float32 input (SPEC 10.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resizing of float pictures with the filters that the reference draws from while finetuning (TASKS 0).
+"""Resizing of float pictures with the filters that the reference draws from while finetuning (SPEC 10.4).
 
 Each filter is a matrix of weights along each axis: half-pixel centres, weights that sum to 1, and a support widened by
 the factor of shrinking, which keeps fine detail from turning into noise. Pillow, which works on bytes, rounds twice.

@@ -1,4 +1,4 @@
-"""A finetuned model: the encoders that its task needs, and a linear head on the joint output (TASKS 0)."""
+"""A finetuned model: the encoders that its task needs, and a linear head on the joint output (SPEC 10.2)."""
 
 from __future__ import annotations
 

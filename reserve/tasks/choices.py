@@ -1,4 +1,4 @@
-"""Sequences that end in a MASK, where the head reads how well a choice fits (TASKS 0)."""
+"""Sequences that end in a MASK, where the head reads how well a choice fits (SPEC 10.1)."""
 
 from __future__ import annotations
 

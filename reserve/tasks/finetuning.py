@@ -1,4 +1,4 @@
-"""What the finetuned tasks share: where training starts from, the schedule, and prediction over a split (TASKS 0)."""
+"""What the finetuned tasks share: where training starts from, the schedule, and prediction over a split (SPEC 10.2)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,25 +95,34 @@ def statistic_score(
     count: int,
     *,
     chance: float | None = None,
-    resamples: int = RESAMPLES,
+    groups: np.ndarray | None = None,
     seed: int = 0,
 ) -> Score:
-    """Any statistic of questions: `statistic(indices)` is its value on the questions int [count], some repeated.
+    """Any statistic of questions: `statistic(indices)` is its value on the questions int [n], some of them repeated.
 
-    Samples where it is NaN, for lack of questions of some kind, do not count.
+    `groups` int [count] as in `mean_score`. Samples where it is NaN, for lack of questions of some kind, do not count.
     """
     if not count:
         return Score(name, math.nan, math.nan, math.nan, 0, chance)
-    drawn = [statistic(indices) for block in _resampled(count, seed, resamples) for indices in block]
-    return Score(name, float(statistic(np.arange(count))), *_interval(np.array(drawn)), count, chance)
+    of = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
+    value = float(statistic(np.arange(count)))
+    members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+    if len(members) == 1:
+        return Score(name, value, math.nan, math.nan, count, chance)
+    drawn = [
+        statistic(np.concatenate([members[group] for group in sample]) if groups is not None else sample)
+        for block in _resampled(len(members), seed)
+        for sample in block
+    ]
+    return Score(name, value, *_interval(np.array(drawn)), count, chance)
 
 
-def _resampled(count: int, seed: int, resamples: int = RESAMPLES):
+def _resampled(count: int, seed: int) -> Iterator[np.ndarray]:
     """Indices of bootstrap samples, int [some, count] at a time."""
     rng = np.random.default_rng(seed)
     rows = max(_BLOCK // count, 1)
-    for first in range(0, resamples, rows):
-        yield rng.integers(count, size=(min(rows, resamples - first), count))
+    for first in range(0, RESAMPLES, rows):
+        yield rng.integers(count, size=(min(rows, RESAMPLES - first), count))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

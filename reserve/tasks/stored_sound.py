@@ -1,4 +1,4 @@
-"""Log-mels of an example as they are stored: grey JPEGs (TASKS 2)."""
+"""Log-mels of an example as they are stored: grey JPEGs (SPEC 10.8)."""
 
 from __future__ import annotations
 

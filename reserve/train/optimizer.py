@@ -31,7 +31,7 @@ def make_optimizer(
 def zero_missing_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Gives parameters that decay toward their start a gradient of zero where the loss does not reach them.
 
-    They then decay as the others do, as in the reference, rather than stay as they are (TASKS 0).
+    They then decay as the others do, as in the reference, rather than stay as they are (SPEC 10.3).
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("decay_to_start") else ():

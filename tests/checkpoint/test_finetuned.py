@@ -1,4 +1,4 @@
-"""Finetuned official checkpoints: parts missing, `proj` added (TASKS 0)."""
+"""Finetuned official checkpoints: parts missing, `proj` added (SPEC 10.2)."""
 
 from __future__ import annotations
 

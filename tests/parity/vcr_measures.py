@@ -1,4 +1,4 @@
-"""VCR against the reference's recorded numbers: texts, boxes, sequences, logits, gradients and steps (TASKS 1)."""
+"""VCR against the reference's recorded numbers: texts, boxes, sequences, logits, gradients and steps (SPEC 10.7)."""
 
 from __future__ import annotations
 

@@ -64,6 +64,17 @@ def test_a_statistic_is_bootstrapped_over_questions():
     assert (mean.low, mean.high) == pytest.approx((same.low, same.high))
 
 
+def test_a_statistic_is_bootstrapped_over_groups():
+    answers = np.random.default_rng(3).random(40) < 0.5
+    values, groups = np.tile(answers, 5).astype(float), np.tile(np.arange(40), 5)
+    together = statistic_score("x", lambda indices: float(values[indices].mean()), 200, groups=groups)
+    same = mean_score("x", values, groups=groups)
+    assert (together.low, together.high) == pytest.approx((same.low, same.high))
+    one = statistic_score("x", lambda indices: float(values[indices].mean()), 200, groups=np.zeros(200))
+    assert one.value == values.mean()
+    assert math.isnan(one.low)
+
+
 def test_samples_in_which_a_statistic_is_unknown_do_not_count():
     values = np.array([0.0, 1.0])
     # NaN where the sample lacks question 0.

@@ -1,4 +1,4 @@
-"""Small data sets in the format of EPIC-KITCHENS-100's action anticipation (TASKS 5).
+"""Small data sets in the format of EPIC-KITCHENS-100's action anticipation (SPEC 10.11).
 
 An action is a motion (verb) of a shape (noun). It begins some seconds into its scene, so that the picture before it
 shows what is about to happen. Only held-out videos are used: the task is evaluated without training.
@@ -36,7 +36,7 @@ PARTICIPANTS = ("P01", "P02")
 UNSEEN = ("P02",)
 """Each video is cut in two, one half for each participant; the second is new to models trained on the first."""
 LEAD_SECONDS = 4.5
-"""An action begins this long into its scene. What is observed ends a second before it (TASKS 5)."""
+"""An action begins this long into its scene. What is observed ends a second before it (SPEC 10.11)."""
 ACTION_SECONDS = 2.0
 
 

@@ -1,4 +1,4 @@
-"""Small data sets in the format of Kinetics-600: labelled clips of ten seconds (TASKS 3).
+"""Small data sets in the format of Kinetics-600: labelled clips of ten seconds (SPEC 10.9).
 
 A clip shows one scene for most of its time. Its label is what the scene's things do to be heard, which picture and
 sound both tell. Validation and test have only labels of the training split.

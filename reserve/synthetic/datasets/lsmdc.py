@@ -1,4 +1,4 @@
-"""Small data sets in the format of LSMDC 2016's movie fill-in-the-blank (TASKS 6).
+"""Small data sets in the format of LSMDC 2016's movie fill-in-the-blank (SPEC 10.12).
 
 A clip is the middle of a scene, a sentence says what it shows, and one word of it is left out.
 """

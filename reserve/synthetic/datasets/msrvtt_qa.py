@@ -1,4 +1,4 @@
-"""Small data sets in the format of MSR-VTT QA: questions with answers of one word about short videos (TASKS 7).
+"""Small data sets in the format of MSR-VTT QA: questions with answers of one word about short videos (SPEC 10.13).
 
 A video is one scene. Every answer of the validation and test splits is also one of the training split if that has
 enough questions.

@@ -1,4 +1,4 @@
-"""Small data sets in the format of STAR: questions of four types about stretches of videos (TASKS 4).
+"""Small data sets in the format of STAR: questions of four types about stretches of videos (SPEC 10.10).
 
 Interaction asks for what a scene shows, Sequence for what came before or after another thing, Prediction for the place
 after the last two, Feasibility for a place within reach. The last two follow from the route that all stories take.

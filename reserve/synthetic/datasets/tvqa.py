@@ -1,4 +1,4 @@
-"""Small data sets in the format of TVQA: clips of "television series" with frames, sound and subtitles (TASKS 2).
+"""Small data sets in the format of TVQA: clips of "television series" with frames, sound and subtitles (SPEC 10.8).
 
 A clip is three scenes of a video. Each question singles out a scene by one attribute and asks for another; the wrong
 choices include what the clip's other scenes show, so that the moment matters.

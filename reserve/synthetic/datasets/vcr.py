@@ -1,4 +1,4 @@
-"""Small data sets in the format of VCR: questions about pictures whose things have boxes (TASKS 1).
+"""Small data sets in the format of VCR: questions about pictures whose things have boxes (SPEC 10.7).
 
 A picture is a frame of one scene, or the frames of two scenes side by side, so that a question must be read together
 with the boxes that it names. The right answer says what one group of things looks like, the right rationale repeats it

@@ -1,1 +1,1 @@
-"""Kinetics-600: what people do in clips of ten seconds (TASKS 3)."""
+"""Kinetics-600: what people do in clips of ten seconds (SPEC 10.9)."""

@@ -1,4 +1,4 @@
-"""Kinetics-600's annotations and clips as they lie on disk (TASKS 3)."""
+"""Kinetics-600's annotations and clips as they lie on disk (SPEC 10.9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinetics-600's predictions: top-1 and top-5 accuracy, and a file with the best classes of each clip (TASKS 3)."""
+"""Kinetics-600's predictions: top-1 and top-5 accuracy, and a file with the best classes of each clip (SPEC 10.9)."""
 
 from __future__ import annotations
 

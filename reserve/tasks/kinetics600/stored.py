@@ -1,6 +1,6 @@
 """A clip's frames and sound from its file, in several views, and their stored form.
 
-TASKS 3 leaves times, sound and augmentation open: what is here is this project's choice.
+SPEC 10.9 leaves times, sound and augmentation open: what is here is this project's choice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RECORD = "record.json"
 @dataclass(frozen=True)
 class KineticsSettings:
     """How Kinetics-600's clips become examples. All of it is this project's choice, since the release has no code for
-    this task (TASKS 3)."""
+    this task (SPEC 10.9)."""
 
     segments: int = 2
     """Segments of at most 5 s that a view shows, with a frame in the middle of each: the rate of pretraining."""

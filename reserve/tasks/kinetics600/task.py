@@ -1,4 +1,4 @@
-"""Finetuning on Kinetics-600 (TASKS 3)."""
+"""Finetuning on Kinetics-600 (SPEC 10.9)."""
 
 from __future__ import annotations
 

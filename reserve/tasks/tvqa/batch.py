@@ -1,4 +1,4 @@
-"""Questions as a batch, and the loss of answering them with sound and with subtitles (TASKS 2)."""
+"""Questions as a batch, and the loss of answering them with sound and with subtitles (SPEC 10.8)."""
 
 from __future__ import annotations
 

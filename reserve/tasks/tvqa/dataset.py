@@ -24,7 +24,7 @@ MAX_SOUND_DELAY = 4
 
 @dataclass(frozen=True)
 class TvqaSettings:
-    """How TVQA's questions become examples (TASKS 2)."""
+    """How TVQA's questions become examples (SPEC 10.8)."""
 
     lang_seq_len: int = 256
     """Language tokens of a sequence: the span, the question, an answer and MASK, then sound or subtitles. Longer ones
@@ -47,7 +47,7 @@ class TvqaSettings:
 class TvqaDataset:
     """Questions `indices` of a split, asked for as (epoch, index).
 
-    With `training`, each picture is scaled and cropped at random and the sound is shifted (TASKS 2); without it,
+    With `training`, each picture is scaled and cropped at random and the sound is shifted (SPEC 10.8); without it,
     nothing is random. A damaged file of `cache` is prepared again.
     """
 

@@ -1,4 +1,4 @@
-"""TVQA's predictions: the scores of a split, and the zip files of the leaderboard (TASKS 2)."""
+"""TVQA's predictions: the scores of a split, and the zip files of the leaderboard (SPEC 10.8)."""
 
 from __future__ import annotations
 

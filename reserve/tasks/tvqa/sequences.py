@@ -1,4 +1,4 @@
-"""The joint sequences of a question: one with sound and one with subtitles for each answer (TASKS 2)."""
+"""The joint sequences of a question: one with sound and one with subtitles for each answer (SPEC 10.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clip's sound as log-mels of its segments (TASKS 2)."""
+"""A clip's sound as log-mels of its segments (SPEC 10.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The subtitles of a clip, by segment (TASKS 2)."""
+"""The subtitles of a clip, by segment (SPEC 10.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finetuning on TVQA (TASKS 2)."""
+"""Finetuning on TVQA (SPEC 10.8)."""
 
 from __future__ import annotations
 

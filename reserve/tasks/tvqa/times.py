@@ -1,4 +1,4 @@
-"""The moments of a clip that a question shows: seven segments around its annotated span (TASKS 2)."""
+"""The moments of a clip that a question shows: seven segments around its annotated span (SPEC 10.8)."""
 
 from __future__ import annotations
 

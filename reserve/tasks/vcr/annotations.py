@@ -1,4 +1,4 @@
-"""VCR's own files: questions with answers and rationales, and the objects of each picture (TASKS 1)."""
+"""VCR's own files: questions with answers and rationales, and the objects of each picture (SPEC 10.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects drawn on VCR's pictures: a box in its own colour for each object that has a name (TASKS 1)."""
+"""Objects drawn on VCR's pictures: a box in its own colour for each object that has a name (SPEC 10.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VCR's questions as examples: the picture with its boxes, and a sequence for each choice (TASKS 1)."""
+"""VCR's questions as examples: the picture with its boxes, and a sequence for each choice (SPEC 10.7)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MIRROR_PROBABILITY = 0.5
 
 @dataclass(frozen=True)
 class VcrSettings:
-    """How VCR's questions become examples (TASKS 1)."""
+    """How VCR's questions become examples (SPEC 10.7)."""
 
     lang_seq_len: int = 144
     """Language tokens of a sequence: the query, a choice and MASK. Longer ones are cut."""

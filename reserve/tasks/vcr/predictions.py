@@ -1,4 +1,4 @@
-"""VCR's predictions: probabilities of each question, the file of the leaderboard, and the task's scores (TASKS 1)."""
+"""VCR's predictions: probabilities of each question, the file of the leaderboard, and the task's scores (SPEC 10.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finetuning on VCR (TASKS 1)."""
+"""Finetuning on VCR (SPEC 10.7)."""
 
 from __future__ import annotations
 

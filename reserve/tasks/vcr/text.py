@@ -1,4 +1,4 @@
-"""VCR's texts as the model reads them: names for objects, and tokens joined to a sentence (TASKS 1)."""
+"""VCR's texts as the model reads them: names for objects, and tokens joined to a sentence (SPEC 10.7)."""
 
 from __future__ import annotations
 

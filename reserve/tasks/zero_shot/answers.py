@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def answer_vocabulary(answers: Iterable[str], size: int) -> list[str]:
-    """The most frequent answers, equally frequent ones in the order of their first appearance (TASKS 7).
+    """The most frequent answers, equally frequent ones in the order of their first appearance (SPEC 10.13).
 
     All answers that are at least as frequent as the `size`-th belong to it, so ties make it longer.
     """

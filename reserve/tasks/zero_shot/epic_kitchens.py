@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100 action anticipation, zero-shot: what will happen a second from now (TASKS 5).
+"""EPIC-KITCHENS-100 action anticipation, zero-shot: what will happen a second from now (SPEC 10.11).
 
 As in the released scripts, the model sees eight segments of 2 s up to one second before the action. It hears seven; the
 last one has the text "My next action is <|MASK|>". The options are all actions as "verb noun". Verbs and nouns rank by
@@ -195,8 +195,12 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
         return {f"{kind}_{k}": np.array([row[f"{kind}_{k}"] for row in rows], bool) for kind in KINDS for k in (1, TOP)}
 
     def _accuracies(self, found: Mapping[str, np.ndarray]) -> list[Score]:
-        groups = np.unique([question.video for question in self.questions], return_inverse=True)[1]
+        groups = self._videos()
         return [mean_score(f"{kind}, top-{k}", found[f"{kind}_{k}"], groups=groups) for k in (1, TOP) for kind in KINDS]
+
+    def _videos(self) -> np.ndarray:
+        """The video of each question, as a number: its questions are resampled together."""
+        return np.unique([question.video for question in self.questions], return_inverse=True)[1]
 
     def _recalls(self, found: Mapping[str, np.ndarray]) -> list[Score]:
         truths = [question.truth for question in self.questions if question.truth is not None]
@@ -215,7 +219,13 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
             "tail": {"verb": tail_verb, "noun": tail_noun, "action": tail_verb | tail_noun},
         }
         return [
-            recall_score(f"{kind}, class-mean recall@{TOP}, {part}", found[f"{kind}_{TOP}"], classes[kind], who[kind])
+            recall_score(
+                f"{kind}, class-mean recall@{TOP}, {part}",
+                found[f"{kind}_{TOP}"],
+                classes[kind],
+                who[kind],
+                groups=self._videos(),
+            )
             for part, who in members.items()
             for kind in KINDS
         ]

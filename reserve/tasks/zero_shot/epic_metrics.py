@@ -1,4 +1,4 @@
-"""EPIC-KITCHENS-100 anticipation: from scores of actions to verbs and nouns, and the metrics (TASKS 5)."""
+"""EPIC-KITCHENS-100 anticipation: from scores of actions to verbs and nouns, and the metrics (SPEC 10.11)."""
 
 from __future__ import annotations
 
@@ -88,8 +88,10 @@ def class_mean_recall(hit: np.ndarray, classes: np.ndarray) -> float:
     return float((np.bincount(of, hit) / np.bincount(of)).mean())
 
 
-def recall_score(name: str, hit: np.ndarray, classes: np.ndarray, members: np.ndarray) -> Score:
-    """The class-mean recall of the questions where `members` is true, with its interval."""
+def recall_score(
+    name: str, hit: np.ndarray, classes: np.ndarray, members: np.ndarray, *, groups: np.ndarray | None = None
+) -> Score:
+    """The class-mean recall of the questions where `members` is true, with its interval; `groups` as in mean_score."""
     # Small numbers for the classes, so that no sample sorts them again.
     _, of = np.unique(classes[members], return_inverse=True)
     own, count = hit[members].astype(np.float64), int(of.max(initial=-1)) + 1
@@ -99,7 +101,7 @@ def recall_score(name: str, hit: np.ndarray, classes: np.ndarray, members: np.nd
         sums = np.bincount(of[chosen], own[chosen], minlength=count)
         return float((sums[sizes > 0] / sizes[sizes > 0]).mean())
 
-    return statistic_score(name, statistic, len(own))
+    return statistic_score(name, statistic, len(own), groups=None if groups is None else groups[members])
 
 
 def submitted(logits: np.ndarray | None, actions: Sequence[Action]) -> dict[str, dict[str, float]]:

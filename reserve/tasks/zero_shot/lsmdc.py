@@ -1,4 +1,4 @@
-"""LSMDC fill-in-the-blank, zero-shot: the missing word of a description of a movie clip (TASKS 6).
+"""LSMDC fill-in-the-blank, zero-shot: the missing word of a description of a movie clip (SPEC 10.12).
 
 The blank becomes the MASK, and the options are the most frequent words of the training split. How the paper read the
 clips is not known. Ours are cut into equal segments of at least 2 s; all but the last are heard, and the last one has

@@ -1,4 +1,4 @@
-"""MSR-VTT QA, zero-shot: questions about short videos, answered by one of the most frequent answers (TASKS 7).
+"""MSR-VTT QA, zero-shot: questions about short videos, answered by one of the most frequent answers (SPEC 10.13).
 
 A video is cut into segments of 3 s. The model hears all but the last one, which has the statement. The statements of
 the paper are not published: ours come from a file, or from the rules of `statements`.

@@ -74,7 +74,7 @@ class VideoReader:
     def read(self, video: Video, queries: Sequence[Query]) -> list[torch.Tensor]:
         """The unit vectors at the MASKs of each query: float32 [masks, hidden].
 
-        The frames of a query lose the bars that are black in all of them (TASKS 0). Each distinct frame and sound is
+        The frames of a query lose the bars that are black in all of them (SPEC 10.6). Each distinct frame and sound is
         decoded once and encoded once, and memory does not grow with the length of the video. Raises BadInput if the
         video cannot be decoded.
         """

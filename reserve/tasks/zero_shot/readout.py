@@ -1,4 +1,4 @@
-"""The zero-shot read-out: unit vectors of MASKs against unit vectors of options (TASKS 0)."""
+"""The zero-shot read-out: unit vectors of MASKs against unit vectors of options (SPEC 10.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""STAR, zero-shot: situated reasoning about everyday videos, four choices a question (TASKS 4).
+"""STAR, zero-shot: situated reasoning about everyday videos, four choices a question (SPEC 10.10).
 
 The question is a statement with a MASK in the last segment. The wording, the segments and the use of sound are our
 choice, since the paper's are not known: the stretch from `start` to `end` is cut into equal segments of at least 3 s,
@@ -142,7 +142,7 @@ class Star(ZeroShotTask[StarQuestion]):
             expected = float(chance[own].mean()) if own.any() else None
             by_type.append(mean_score(kind, right[own], chance=expected, groups=videos[own]))
         overall = mean_score("mean over questions", right, chance=guess, groups=videos)
-        balanced = statistic_score("mean over types", mean_of_types, len(right), chance=guess)
+        balanced = statistic_score("mean over types", mean_of_types, len(right), chance=guess, groups=videos)
         return TaskScores(self.name, self.split, (*by_type, overall, balanced), notes)
 
     def predictions(self, answers: Sequence[Answer]) -> dict[str, list[dict[str, Any]]]:

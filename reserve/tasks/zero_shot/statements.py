@@ -1,4 +1,4 @@
-"""From questions to statements with a MASK. The rules are our own, since the paper's are not known (TASKS 7).
+"""From questions to statements with a MASK. The rules are our own, since the paper's are not known (SPEC 10.13).
 
 The released MSR-VTT script had a language model write the statements, and its output is not published. Statements made
 elsewhere can be read from a file instead.
@@ -26,7 +26,7 @@ _NO_SUBJECT = r"(?!does\b|do\b|did\b|is\b|are\b|was\b|were\b|am\b|has been\b)"
 
 
 def attach_mask(text: str) -> str:
-    """Removes the space before a MASK, which the vocabulary would make a token of its own (TASKS 0)."""
+    """Removes the space before a MASK, which the vocabulary would make a token of its own (SPEC 10.5)."""
     return text.replace(f" {MASK_TEXT}", MASK_TEXT)
 
 

@@ -54,6 +54,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
             default="auto",
             help="of activations; auto is bfloat16 where the device has it",
         )
+        own.add_argument("--workers", type=int, help="videos decoded at a time; by default 4 with a GPU, else 1")
         own.add_argument("--check", action="store_true", help="validate the data set's folder and exit")
 
 
@@ -68,6 +69,8 @@ def run(options: Namespace) -> int | None:
         report = task.check_folder()
         print(report)
         return 1 if report.problems else 0
+    if given.workers is not None and given.workers < 1:
+        raise UsageError(f"--workers must be at least 1; got {given.workers}")
     if given.weights is None or given.out is None:
         raise UsageError(f"zeroshot {options.task} needs --weights and --out")
     official = Path(given.weights).is_file()
@@ -106,6 +109,7 @@ def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
                 model,
                 tokenizer,
                 config=config,
+                workers=given.workers or (4 if ranks.device.type == "cuda" else 1),
                 rank=ranks.rank,
                 world_size=ranks.world_size,
                 progress=progress,

@@ -47,7 +47,14 @@ def test_every_task_runs_from_its_own_files(task, tmp_path, weights, capsys):
 
 
 def test_settings_of_a_task_are_options(star, weights, tmp_path):
-    arguments = [f"--data={star}", f"--weights={weights}", f"--out={tmp_path}", "--limit=2", "--segment_seconds=5"]
+    arguments = [
+        f"--data={star}",
+        f"--weights={weights}",
+        f"--out={tmp_path}",
+        "--limit=2",
+        "--segment_seconds=5",
+        "--workers=2",
+    ]
     assert main(["zeroshot", "star", *arguments, "--split=test", "--precision=float32"]) == 0
     assert sum(map(len, json.loads((tmp_path / "predictions.json").read_text()).values())) == 2
     assert json.loads((tmp_path / "scores.json").read_text())["scores"] == []
@@ -83,6 +90,7 @@ def test_a_folder_that_lacks_files_fails_the_check(star, tmp_path, capsys):
         (["--segment_seconds=0"], "--segment_seconds must be at least 0.1 and finite; got 0.0"),
         (["--weights=x", "--out=y", "--precision=fp8"], "precision"),
         (["--weights={weights}", "--out=y", "--sizes=base"], "has its own config.json; leave out --sizes"),
+        (["--workers=0"], "--workers must be at least 1; got 0"),
         (["--sls_pt=1"], "sls_pt"),
     ],
 )

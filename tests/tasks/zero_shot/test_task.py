@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from reserve.data.video_sound import TimeSpan
 from reserve.errors import BadInput
 from reserve.tasks.scores import TaskScores
+from reserve.tasks.zero_shot import task as task_module
 from reserve.tasks.zero_shot.task import Answer, Question, ZeroShotTask, closing_statement, equal_segments
 
 
@@ -33,6 +35,14 @@ class Weather(ZeroShotTask[Question]):
 
     def predictions(self, answers):
         return [answer.failure for answer in answers]
+
+
+def test_threads_use_the_models_device(monkeypatch):
+    seen = []
+    monkeypatch.setattr("torch.cuda.set_device", seen.append)
+    task_module._use_device(torch.device("cuda", 1))
+    task_module._use_device(torch.device("cpu"))
+    assert seen == [torch.device("cuda", 1)]
 
 
 @pytest.mark.parametrize(

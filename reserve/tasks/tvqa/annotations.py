@@ -126,8 +126,8 @@ def _show(record: Record, vid_name: str) -> str:
     show = (episode["show"] or "bbt") if episode else None
     if show is None or show not in SHOWS.values():
         raise BadInput(
-            f"{record.where} has no 'show_name', and its clip {vid_name!r:.80} names no known series; it must look like "
-            f"s03e21_seg02_clip_08 or, with one of {', '.join(SHOWS.values())}, castle_s02e24_seg02_clip_26"
+            f"{record.where} has no 'show_name', and its clip {vid_name!r:.80} names no known series; it must look "
+            f"like s03e21_seg02_clip_08 or, with one of {', '.join(SHOWS.values())}, castle_s02e24_seg02_clip_26"
         )
     return show
 

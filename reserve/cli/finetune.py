@@ -50,7 +50,7 @@ def _add_task_arguments(parser: ArgumentParser, task: type[Finetune[Any, Any]], 
         "optimizer": finetuning_optimizer(task.learning_rate),
         "train": TrainConfig(batch_size=BATCH_SIZE),
     }
-    stored = add_settings(parser, arguments, sections, inputs, defaults)
+    stored = add_settings(parser, arguments, sections, inputs, defaults, presets=False)
     if stored.get("task", task.name) != task.name:
         raise UsageError(f"the configuration is of the task {stored['task']}, not of {task.name}")
     parser.add_argument("--data", type=Path, default=stored.get("data"), help="the data set's folder")
@@ -61,7 +61,10 @@ def _add_task_arguments(parser: ArgumentParser, task: type[Finetune[Any, Any]], 
         help="weights to start from: a folder, a hub id, or an official checkpoint, which needs --sizes",
     )
     parser.add_argument(
-        "--sizes", type=str, help="of official weights: base_resadapt, large_resadapt, base, large or a YAML file"
+        "--sizes",
+        type=str,
+        help="of official weights, or of a model that starts at random: base_resadapt, large_resadapt, base, large, "
+        "tiny or a YAML file",
     )
     parser.add_argument("--out", type=Path, help="the run's folder")
     parser.add_argument("--tokenizer", type=Path, default=stored.get("tokenizer"), help="the released vocabulary")

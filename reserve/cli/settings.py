@@ -28,22 +28,26 @@ def add_settings(
     sections: Mapping[str, type],
     inputs: Mapping[str, Any],
     defaults: Mapping[str, Any] | None = None,
+    *,
+    presets: bool = True,
 ) -> dict[str, Any]:
     """Adds --config, --resume and --SECTION.KEY for each section; their defaults are those of the files named, then
-    those of `defaults`, sections by name.
+    those of `defaults`, sections by name. `presets` says whether --config takes the packaged configurations.
 
     Returns what the files say of `inputs`, names with their types. Raises ValueError naming the file or the setting
     that is wrong, UsageError where --resume names no run.
     """
     defaults = defaults or {}
     files = named_options(arguments, "config", "resume")
+    if not presets and (packaged := [name for name in files["config"] if name in preset_names()]):
+        raise UsageError(
+            f"--config {packaged[0]} holds settings of pretraining; for the sizes of a model give --sizes {packaged[0]}"
+        )
     paths = [run_config(run) for run in files["resume"]] + [config_file(name) for name in files["config"]]
     settings = read_settings(paths, sections, inputs, defaults)
     check_setting_names(arguments, sections)
-    presets = ", ".join(preset_names())
-    parser.add_argument(
-        "--config", action="append", help=f"{presets}, or a YAML file; settings given beside it override it"
-    )
+    names = f"{', '.join(preset_names())}, or a YAML file" if presets else "a YAML file"
+    parser.add_argument("--config", action="append", help=f"{names}; settings given beside it override it")
     parser.add_argument("--resume", type=Path, help="a run's folder: resume it from its last checkpoint")
     for name, section in sections.items():
         default = settings.get(name, defaults.get(name) or section())

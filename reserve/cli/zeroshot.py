@@ -54,6 +54,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
             default="auto",
             help="of activations; auto is bfloat16 where the device has it",
         )
+        own.add_argument("--workers", type=int, help="videos decoded at a time; by default 4 with a GPU, else 1")
         own.add_argument("--check", action="store_true", help="validate the data set's folder and exit")
 
 
@@ -68,6 +69,8 @@ def run(options: Namespace) -> int | None:
         report = task.check_folder()
         print(report)
         return 1 if report.problems else 0
+    if given.workers is not None and given.workers < 1:
+        raise UsageError(f"--workers must be at least 1; got {given.workers}")
     if given.weights is None or given.out is None:
         raise UsageError(f"zeroshot {options.task} needs --weights and --out")
     official = Path(given.weights).is_file()
@@ -94,8 +97,9 @@ def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
     from reserve.train.distributed import joined_ranks
 
     config = TrainConfig(device=given.device, precision=given.precision)
-    # Fail fast: the annotations are read before the weights.
+    # Fail fast: the annotations are read, and the videos found, before the weights are loaded.
     questions = len(task.questions)
+    logger.info("%d questions, %d videos found", questions, len(task.video_files))
     with joined_ranks(given.device) as ranks:
         model = load_weights(given.weights, given.sizes).to(ranks.device)
         tokenizer = Tokenizer.load(given.tokenizer)
@@ -105,6 +109,7 @@ def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
                 model,
                 tokenizer,
                 config=config,
+                workers=given.workers or (4 if ranks.device.type == "cuda" else 1),
                 rank=ranks.rank,
                 world_size=ranks.world_size,
                 progress=progress,
@@ -137,14 +142,14 @@ def _write(task: ZeroShotTask[Any], answers: Sequence[Answer], out: Path) -> Non
         for question, answer in zip(task.questions, answers, strict=True)
         if answer.logits is None
     }
-    _write_json(out / PREDICTIONS, task.predictions(answers))
+    _write_json(out / PREDICTIONS, task.predictions(answers), indent=None)  # EPIC's has five million numbers
     _write_json(out / FAILURES, failures)
     _write_json(out / SCORES, scores.to_json())
     print(scores)
 
 
-def _write_json(path: Path, content: Any) -> None:
-    write_text_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+def _write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+    write_text_atomic(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
 def _task(name: str) -> type[ZeroShotTask[Any]]:

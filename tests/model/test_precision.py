@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from reserve.config import TrainConfig
+from reserve.model import precision
 from reserve.model.precision import autocast, cpu_has_bf16, training_dtype
-from reserve.train import precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 X86 = "processor\t: 0\nmodel name\t: some bf16 CPU\nflags\t\t: fpu avx2 {}\nbugs\t\t: spectre\n"

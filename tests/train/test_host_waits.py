@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FILES = [
     *(f"reserve/model/{name}.py" for name in ("encoders", "merlot_reserve", "rotary", "transformer")),
     *("reserve/tasks/pretrain/objective.py", "reserve/tasks/pretrain/task.py"),
-    *(f"reserve/train/{name}.py" for name in ("fit", "optimizer", "parallel", "precision", "throughput")),
+    *(f"reserve/train/{name}.py" for name in ("fit", "optimizer", "parallel", "throughput")),
 ]
 """What a training step runs, besides the ops."""
 OPS = ("adamw", "attention", "contrastive", "quick_gelu")

@@ -46,7 +46,7 @@ def test_a_run_from_before_there_were_tasks_is_pretraining(tmp_path):
         (lambda text: "#", "must hold sections; got NoneType"),
         (lambda text: "a: [", "is not YAML"),
         (lambda text: "model: {}", "lacks the section data"),
-        (lambda text: text.replace("task: pretrain", "task: dance"), "there is no task 'dance'; there are pretrain"),
+        (lambda text: text.replace("task: pretrain", "task: dance"), "there is no task 'dance'; there are kinetics"),
         (lambda text: text.replace("task: pretrain", "task: [1]"), "task must be a name; got \\[1\\]"),
         (lambda text: text.replace("\nmodel:", "\nmodel: 3\nother:"), "model must be a map"),
         (lambda text: text.replace("hidden_size: 128", "hidden_size: many"), "model.hidden_size must be int"),

@@ -7,7 +7,7 @@ their best actions, as in these scripts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -174,8 +174,10 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
         notes = (f"options: the {len(self.actions)} actions of {source}", *self.failure_notes(answers))
         if self.split == "test":
             return TaskScores(self.name, self.split, (), (*notes, "the test split has no labels"))
+        found = self._hits(answers, first_words=False)
+        plain = self._hits(answers, first_words=True) if self.as_released else found
         return TaskScores(
-            self.name, self.split, (*self._accuracies(answers), *self._recalls(answers)), (*notes, self._noun_note)
+            self.name, self.split, (*self._accuracies(plain), *self._recalls(found)), (*notes, self._noun_note)
         )
 
     @property
@@ -192,16 +194,15 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
             rows.append(hits(found, question.truth))
         return {f"{kind}_{k}": np.array([row[f"{kind}_{k}"] for row in rows], bool) for kind in KINDS for k in (1, TOP)}
 
-    def _accuracies(self, answers: Sequence[Answer]) -> list[Score]:
-        found, groups = self._hits(answers, self.as_released), self._videos()
+    def _accuracies(self, found: Mapping[str, np.ndarray]) -> list[Score]:
+        groups = self._videos()
         return [mean_score(f"{kind}, top-{k}", found[f"{kind}_{k}"], groups=groups) for k in (1, TOP) for kind in KINDS]
 
     def _videos(self) -> np.ndarray:
         """The video of each question, as a number: its questions are resampled together."""
         return np.unique([question.video for question in self.questions], return_inverse=True)[1]
 
-    def _recalls(self, answers: Sequence[Answer]) -> list[Score]:
-        found = self._hits(answers, first_words=False)
+    def _recalls(self, found: Mapping[str, np.ndarray]) -> list[Score]:
         truths = [question.truth for question in self.questions if question.truth is not None]
         verb, noun = (np.array([getattr(truth, kind) for truth in truths], np.int64) for kind in ("verb", "noun"))
         classes = {"verb": verb, "noun": noun, "action": verb * 1000 + noun}

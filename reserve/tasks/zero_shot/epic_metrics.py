@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,12 @@ def submitted(logits: np.ndarray | None, actions: Sequence[Action]) -> dict[str,
     np.maximum.at(nouns, [action.noun for action in actions], logits)
     best = ranked(logits, SUBMITTED_ACTIONS)
     return {
-        "verb": {str(number): round(float(score), 4) for number, score in enumerate(verbs)},
-        "noun": {str(number): round(float(score), 4) for number, score in enumerate(nouns)},
-        "action": {f"{actions[i].verb},{actions[i].noun}": round(float(logits[i]), 4) for i in best},
+        "verb": {str(number): _rounded(score) for number, score in enumerate(verbs)},
+        "noun": {str(number): _rounded(score) for number, score in enumerate(nouns)},
+        "action": {f"{actions[i].verb},{actions[i].noun}": _rounded(logits[i]) for i in best},
     }
+
+
+def _rounded(score: np.floating[Any]) -> float:
+    """As many digits as a float32 logit has."""
+    return round(float(score), 6)

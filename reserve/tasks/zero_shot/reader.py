@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -64,12 +65,14 @@ class _Kept(Generic[Key]):
 class VideoReader:
     """Encodes queries about videos with a model in evaluation mode.
 
-    A video without sound is read all the same: its segments that would be heard have their frame alone.
+    A video without sound is read all the same: its segments that would be heard have their frame alone. Several threads
+    may read videos at the same time: they decode in parallel and take turns with the model.
     """
 
     def __init__(self, model: MerlotReserve, tokenizer: Tokenizer) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._encoded: dict[str, list[int]] = {}
+        self._turn = threading.Lock()
 
     def read(self, video: Video, queries: Sequence[Query]) -> list[torch.Tensor]:
         """The unit vectors at the MASKs of each query: float32 [masks, hidden].
@@ -84,7 +87,7 @@ class VideoReader:
         for number, query in enumerate(queries):
             members[query.segments].append(number)
         heard = [{span for view in batch for i in members[view] for span in queries[i].heard()} for batch in batches]
-        frames = _Frames(self._model, video, batches)
+        frames = _Frames(self._model, video, batches, self._turn)
         sounds: _Kept[TimeSpan] = _Kept(_last_batches(heard))
         found: list[torch.Tensor | None] = [None] * len(queries)
         for number, batch in enumerate(batches):
@@ -94,7 +97,9 @@ class VideoReader:
             questions = [
                 self._question(queries[i], frame_rows[queries[i].segments], sound_rows, video.has_sound) for i in asked
             ]
-            for i, vectors in zip(asked, encode_masks(self._model, pooled, clips, questions), strict=True):
+            with self._turn:
+                encoded = encode_masks(self._model, pooled, clips, questions)
+            for i, vectors in zip(asked, encoded, strict=True):
                 found[i] = vectors
             sounds.drop_after(number)
         return [vectors for vectors in found if vectors is not None]
@@ -107,7 +112,10 @@ class VideoReader:
             return None, {}
         new = [span for span in spans if span not in kept.values]
         if new:
-            for span, pooled in zip(new, encode_sounds(self._model, video.clips(new)), strict=True):
+            clips = video.clips(new)
+            with self._turn:
+                encoded = encode_sounds(self._model, clips)
+            for span, pooled in zip(new, encoded, strict=True):
                 kept.put(span, pooled, span)
         return torch.stack([kept.values[span] for span in spans]), {span: row for row, span in enumerate(spans)}
 
@@ -129,8 +137,14 @@ class VideoReader:
 class _Frames:
     """The pooled frames of a video, batch after batch."""
 
-    def __init__(self, model: MerlotReserve, video: Video, batches: Sequence[Sequence[tuple[TimeSpan, ...]]]) -> None:
-        self._model, self._video = model, video
+    def __init__(
+        self,
+        model: MerlotReserve,
+        video: Video,
+        batches: Sequence[Sequence[tuple[TimeSpan, ...]]],
+        turn: threading.Lock,
+    ) -> None:
+        self._model, self._video, self._turn = model, video, turn
         last = _last_batches([{span.mid for view in batch for span in view} for batch in batches])
         self._decoded: _Kept[float] = _Kept(last)
         self._pooled: _Kept[tuple[Any, ...]] = _Kept(last)
@@ -150,7 +164,9 @@ class _Frames:
         missing = [key for key in distinct if key not in self._pooled.values]
         if missing:
             images = [zero_shot_image(self._decoded.values[mid][y1:y2, x1:x2], size) for mid, y1, y2, x1, x2 in missing]
-            for key, pooled in zip(missing, encode_frames(self._model, np.stack(images)), strict=True):
+            with self._turn:
+                encoded = encode_frames(self._model, np.stack(images))
+            for key, pooled in zip(missing, encoded, strict=True):
                 self._pooled.put(key, pooled, key[0])
         stacked = torch.stack([self._pooled.values[key] for key in distinct])
         row = {key: index for index, key in enumerate(distinct)}

@@ -1,7 +1,7 @@
 """STAR's questions as statements. Its questions come from 20 templates, so rules cover them all.
 
-How the paper worded the questions is not known (SPEC 10.10): these statements are our choice. An option takes the place of
-the MASK: "the person took<|MASK|> after they opened the door." with "The book".
+How the paper worded the questions is not known (SPEC 10.10), so these statements are our choice. An option takes the
+place of the MASK: "the person took<|MASK|> after they opened the door." with "The book".
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import torch
 
+from reserve.batch.video_tokens import MAX_SEGMENTS
 from reserve.config import TrainConfig
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video import Video, open_video
@@ -151,7 +153,7 @@ class ZeroShotTask(ABC, Generic[AnyQuestion]):
         return (f"{reasons.total()} of {len(answers)} questions have no answer and count as wrong: {shown}{more}",)
 
 
-def equal_segments(start: float, end: float, seconds: float, most: int = 8) -> tuple[TimeSpan, ...]:
+def equal_segments(start: float, end: float, seconds: float, most: int = MAX_SEGMENTS) -> tuple[TimeSpan, ...]:
     """A stretch of a video in equal segments of at least `seconds`, at most `most`; one if it is shorter."""
     count = min(max(int((end - start) / seconds + 1e-9), 1), most)
     bounds = [round(start + (end - start) * number / count, 3) for number in range(count + 1)]
@@ -175,16 +177,19 @@ def answer_questions(
     tokenizer: Tokenizer,
     *,
     config: TrainConfig | None = None,
+    workers: int = 1,
     rank: int = 0,
     world_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Answer]:
     """Answers the questions of every `world_size`-th video from the `rank`-th on, by their number.
 
-    `model` is in evaluation mode; `config` decides the precision, by default float32. `progress` is called with the
-    videos done and in all. A video that cannot be read leaves its questions without answers. Raises ValueError if the
-    vocabulary does not fit the model.
+    `model` is in evaluation mode; `config` decides the precision, by default float32. `workers` threads decode a video
+    each. `progress` is called with the videos done and in all. A video that cannot be read leaves its questions without
+    answers. Raises ValueError if the vocabulary does not fit the model or `workers` is below 1.
     """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers}")
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
             f"the vocabulary has {tokenizer.vocab_size} tokens, more than the model's {model.config.vocab_size}"
@@ -193,17 +198,32 @@ def answer_questions(
     for number, question in enumerate(task.questions):
         by_video[question.video].append(number)
     reader = VideoReader(model, tokenizer)
+    precision = config or TrainConfig(precision="float32")
+    with autocast(precision, model.device):
+        vectors = encode_options(model, option_ids(tokenizer, task.options, model.config.text_span_length))
+
+    def answer(name: str) -> dict[int, Answer]:
+        with autocast(precision, model.device):  # which each thread has its own of
+            return _answer_video(task, name, by_video[name], reader, vectors)
+
     found: dict[int, Answer] = {}
     own = sorted(by_video)[rank::world_size]
-    with autocast(config or TrainConfig(precision="float32"), model.device):
-        vectors = encode_options(model, option_ids(tokenizer, task.options, model.config.text_span_length))
-        for done, name in enumerate(own):
-            if progress is not None:
-                progress(done, len(own))
-            found |= _answer_video(task, name, by_video[name], reader, vectors)
-    if progress is not None:
-        progress(len(own), len(own))
+    with ThreadPoolExecutor(workers, initializer=_use_device, initargs=(model.device,)) as pool:
+        try:
+            for done, answers in enumerate(pool.map(answer, own), 1):
+                found |= answers
+                if progress is not None:
+                    progress(done, len(own))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return found
+
+
+def _use_device(device: torch.device) -> None:
+    """Makes `device` the current one of this thread, which a new thread does not inherit."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _answer_video(

@@ -173,6 +173,7 @@ def test_the_command_evaluates_finetuned_weights(vcr_folder, tmp_path, capsys):
         (["--data=x", "--epochs=0", "--out=y"], "--epochs must be above 0"),
         (["--data=x"], "needs --out"),
         (["--data=x", "--evaluate_only", "--out=y"], "--evaluate_only needs --start"),
+        (["--config=tiny", "--data=x"], "--config tiny holds settings of pretraining; for the sizes of a model give"),
         (["--start=nowhere", "--data=x"], "nowhere is neither a folder nor an id"),
     ],
 )

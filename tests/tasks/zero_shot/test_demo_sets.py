@@ -7,7 +7,6 @@ import json
 import pytest
 
 import reserve
-from reserve.synthetic.datasets import make_data_set
 from reserve.tasks.zero_shot.epic_kitchens import EpicKitchens
 from reserve.tasks.zero_shot.lsmdc import Lsmdc
 from reserve.tasks.zero_shot.msrvtt_qa import MsrvttQA
@@ -20,9 +19,8 @@ CASES = {Star: 0, EpicKitchens: 0, Lsmdc: 1, MsrvttQA: 0}
 
 
 @pytest.mark.parametrize("task_class", CASES)
-def test_a_demo_set_runs_end_to_end(task_class, narrated_videos, tmp_path):
-    make_data_set(task_class.name, narrated_videos, tmp_path, questions=3)
-    task = task_class(tmp_path)
+def test_a_demo_set_runs_end_to_end(task_class, task_data_sets):
+    task = task_class(task_data_sets / task_class.name)
     check = task.check_folder()
     assert not check.problems, str(check)
     found = answer_questions(task, small_model(), reserve.Tokenizer.load())
@@ -35,8 +33,7 @@ def test_a_demo_set_runs_end_to_end(task_class, narrated_videos, tmp_path):
 
 
 @pytest.mark.parametrize("task_class", CASES)
-def test_the_test_split_of_a_demo_set_loads(task_class, narrated_videos, tmp_path):
-    make_data_set(task_class.name, narrated_videos, tmp_path, questions=3)
-    task = task_class(tmp_path, split="test")
+def test_the_test_split_of_a_demo_set_loads(task_class, task_data_sets):
+    task = task_class(task_data_sets / task_class.name, split="test")
     assert not task.check_folder().problems
-    assert len(task.questions) == 3
+    assert len(task.questions) == 6

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import reserve
+from reserve.config import TrainConfig
 from reserve.errors import BadInput
 from reserve.tasks.zero_shot.msrvtt_qa import TOO_LONG, MsrvttQA, VideoQuestion, video_segments
 from reserve.tasks.zero_shot.task import Answer, Unanswerable, answer_questions
@@ -143,6 +145,36 @@ def test_ranks_share_the_videos(folder):
         for number, answer in part.items():
             np.testing.assert_array_equal(answer.logits, whole[number].logits)
     assert (2, 2) in seen
+
+
+def test_threads_give_the_same_answers(folder):
+    task, model, tokenizer = MsrvttQA(folder), small_model(), reserve.Tokenizer.load()
+    whole = answer_questions(task, model, tokenizer)
+    threaded = answer_questions(task, model, tokenizer, workers=3)
+    assert threaded.keys() == whole.keys()
+    for number, answer in threaded.items():
+        np.testing.assert_array_equal(answer.logits, whole[number].logits)
+    with pytest.raises(ValueError, match="workers must be at least 1; got 0"):
+        answer_questions(task, model, tokenizer, workers=0)
+
+
+def test_threads_compute_in_the_precision_asked_for(folder, monkeypatch):
+    seen = set()
+    model = small_model()
+    forward = model.joint_transformer.forward
+    monkeypatch.setattr(
+        model.joint_transformer, "forward", lambda *x: seen.add(torch.is_autocast_enabled("cpu")) or forward(*x)
+    )
+    answer_questions(
+        MsrvttQA(folder), model, reserve.Tokenizer.load(), config=TrainConfig(precision="bfloat16"), workers=2
+    )
+    assert seen == {True}
+
+
+def test_an_error_of_a_thread_ends_the_run(folder, monkeypatch):
+    monkeypatch.setattr(MsrvttQA, "query", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        answer_questions(MsrvttQA(folder), small_model(), reserve.Tokenizer.load(), workers=2)
 
 
 def test_broken_annotations_are_named(tmp_path):

@@ -73,7 +73,12 @@ class Finetune(Task[Example, Batch]):
         """Examples of the training set."""
 
     def evaluate(self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> TaskScores:
-        """Scores and predictions on `held_out.split` of the data set in `held_out.sources`, by default the task's."""
+        """Scores and predictions on `held_out.split` of the data set in `held_out.sources`, by default the task's.
+
+        Raises ValueError for an unknown split.
+        """
+        if held_out.split not in self.splits:
+            raise ValueError(f"the split must be one of {', '.join(self.splits)}; got {held_out.split!r:.40}")
         task = replace(self, data=Path(held_out.sources[0])) if held_out.sources else self
         return task.evaluate_split(model, held_out, config=config, step=step)
 

@@ -48,6 +48,10 @@ class Vcr(Finetune[VcrExample, VcrBatch]):
 
     examples: VcrSettings = field(default_factory=VcrSettings)
 
+    def __post_init__(self) -> None:
+        if self.model.outputs != 1:
+            raise ValueError(f"model.outputs must be 1 for VCR; got {self.model.outputs}")
+
     @classmethod
     def model_config(cls, sizes: ModelConfig) -> FinetunedConfig:
         return replace(super().model_config(sizes), with_audio=False)

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 class Finetune(Task[Example, Batch]):
     """Finetuning on a data set's own files.
 
-    `data` is its folder; `start` are the weights that training starts from: the folder of a pretrained or finetuned
+    `data` is its folder; `weights` are those that training starts from: the folder of a pretrained or finetuned
     model, a Hugging Face hub id, or an official checkpoint; None draws them. `as_released` reproduces the oddities of
     the released code, which each task lists. `tokenizer` is a vocabulary in the released layout, None the shipped one.
     """
@@ -49,7 +49,7 @@ class Finetune(Task[Example, Batch]):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
 
     data: Path = Path()
-    start: str | None = None
+    weights: str | None = None
     as_released: bool = False
     tokenizer: Path | None = None
     model: FinetunedConfig = field(default_factory=FinetunedConfig)
@@ -93,30 +93,30 @@ class Finetune(Task[Example, Batch]):
 
     @property
     def has_start(self) -> bool:
-        return self.start is not None
+        return self.weights is not None
 
     def load_start(self, model: Pretrained) -> None:
-        """Loads what the model has of `start`. Its head starts at random where `start` has none of its shape."""
-        assert self.start is not None
+        """Loads what the model has of `weights`. Its head starts at random where they have none of its shape."""
+        assert self.weights is not None
         assert isinstance(model, FinetunedReserve)
-        if Path(self.start).is_file():
-            load_trunk(model, read_official(self.start).arrays)
+        if Path(self.weights).is_file():
+            load_trunk(model, read_official(self.weights).arrays)
         else:
-            model.load_trunk(_folder_of(self.start))
+            model.load_trunk(_folder_of(self.weights))
 
 
-def start_sizes(start: str) -> ModelConfig | None:
-    """The sizes of the weights `start`, None for an official checkpoint, which does not hold them.
+def stored_sizes(weights: str) -> ModelConfig | None:
+    """The sizes of `weights`, None for an official checkpoint, which does not hold them.
 
     Raises CheckpointError if there are no such weights.
     """
-    if Path(start).is_file():
+    if Path(weights).is_file():
         return None
-    return stored_config(_folder_of(start))
+    return stored_config(_folder_of(weights))
 
 
-def _folder_of(start: str) -> Path:
-    folder = find_pretrained(start, revision=None, cache_dir=None, offline=False)
+def _folder_of(weights: str) -> Path:
+    folder = find_pretrained(weights, revision=None, cache_dir=None, offline=False)
     if (folder / "checkpoints").is_dir():
         raise CheckpointError(f"{folder} is a run; name one of its checkpoints")
     return folder

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import signal
 import socket
 from dataclasses import replace
 
@@ -85,7 +86,7 @@ def test_training_starts_from_a_folder_and_resumes_without_it(vcr_folder, tmp_pa
     torch.manual_seed(0)
     start = FinetunedReserve(SIZES)
     start.save_pretrained(tmp_path / "start")
-    first = task(vcr_folder, start=str(tmp_path / "start"))
+    first = task(vcr_folder, weights=str(tmp_path / "start"))
     # The first step has rate 0.
     checkpoint = fit(first, tmp_path / "run", settings(1))
     trained = FinetunedReserve.from_pretrained(checkpoint)
@@ -141,7 +142,7 @@ def test_the_command_trains_evaluates_and_resumes(vcr_folder, tmp_path, capsys):
     torch.manual_seed(0)
     FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
     shared = ["--train.num_workers=0", "--train.precision=float32", "--train.compile=none", "--train.batch_size=4"]
-    paths = ["--data", str(vcr_folder), "--start", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
+    paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
     assert main(["finetune", "vcr", *paths, *shared, "--epochs=4", "--examples.lang_seq_len=48"]) == 0
     assert "Q->AR" in capsys.readouterr().out
     config = (tmp_path / "run" / "config.yaml").read_text()
@@ -150,6 +151,8 @@ def test_the_command_trains_evaluates_and_resumes(vcr_folder, tmp_path, capsys):
     assert main(["finetune", "vcr", *paths, *shared]) == 2
     assert "already holds a run" in capsys.readouterr().err
     resumed = ["--resume", str(tmp_path / "run"), "--optimizer.num_train_steps=5"]
+    assert main(["finetune", "vcr", *resumed, "--out=elsewhere"]) == 2
+    assert "--resume continues a run in its own folder; leave out --out" in capsys.readouterr().err
     assert main(["finetune", "vcr", *resumed]) == 0
     assert metrics(tmp_path / "run")[-1]["step"] == 5
 
@@ -157,7 +160,7 @@ def test_the_command_trains_evaluates_and_resumes(vcr_folder, tmp_path, capsys):
 def test_the_command_evaluates_finetuned_weights(vcr_folder, tmp_path, capsys):
     torch.manual_seed(0)
     FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
-    paths = ["--data", str(vcr_folder), "--start", str(tmp_path / "start"), "--out", str(tmp_path / "out")]
+    paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "out")]
     arguments = ["finetune", "vcr", *paths, "--evaluate_only", "--train.num_workers=0", "--train.device=cpu"]
     assert main(arguments) == 0
     assert "Q->A " in capsys.readouterr().out
@@ -165,16 +168,53 @@ def test_the_command_evaluates_finetuned_weights(vcr_folder, tmp_path, capsys):
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+def test_a_stopped_run_is_not_evaluated(vcr_folder, tmp_path, capsys, monkeypatch):
+    torch.manual_seed(0)
+    FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
+    paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
+    short = ["--train.num_workers=0", "--train.batch_size=4", "--examples.lang_seq_len=48", "--epochs=4"]
+    with monkeypatch.context() as context:
+        context.setattr(Vcr, "workload", lambda self, batch: os.kill(os.getpid(), signal.SIGINT))
+        assert main(["finetune", "vcr", *paths, *short]) == 0
+    assert "step_00000001" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    assert main(["finetune", "vcr", "--resume", str(tmp_path / "run")]) == 0
+    assert metrics(tmp_path / "run")[-1]["step"] == 4
+    assert (tmp_path / "run" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize("what", ["--check", "--evaluate_only"])
+def test_only_the_first_rank_checks_and_evaluates(what, vcr_folder, tmp_path, capsys, monkeypatch):
+    FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
+    monkeypatch.setenv("RANK", "1")
+    paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "out")]
+    assert main(["finetune", "vcr", *paths, what]) == 0
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_of_several_outputs_is_refused(vcr_folder):
+    with pytest.raises(ValueError, match=r"model.outputs must be 1 for VCR; got 3"):
+        Vcr(data=vcr_folder, model=replace(SIZES, outputs=3))
+
+
+def test_an_unknown_split_is_refused(vcr_folder, tmp_path):
+    fit(task(vcr_folder), tmp_path / "run", settings(1))
+    with pytest.raises(ValueError, match="the split must be one of train, val, test; got 'dev'"):
+        evaluate_run(tmp_path / "run", [], split="dev")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "needs --data"),
+        (["--data=x", f"--out={__file__}"], "test_task.py is not a folder"),
         (["--data=x", "--split=dev"], "--split must be one of train, val, test; got dev"),
         (["--data=x", "--epochs=0", "--out=y"], "--epochs must be above 0"),
         (["--data=x"], "needs --out"),
-        (["--data=x", "--evaluate_only", "--out=y"], "--evaluate_only needs --start"),
+        (["--data=x", "--evaluate_only", "--out=y"], "--evaluate_only needs --weights"),
         (["--config=tiny", "--data=x"], "--config tiny holds settings of pretraining; for the sizes of a model give"),
-        (["--start=nowhere", "--data=x"], "nowhere is neither a folder nor an id"),
+        (["--weights=nowhere", "--data=x"], "nowhere is neither a folder nor an id"),
     ],
 )
 def test_wrong_usage_is_named(arguments, message, capsys):
@@ -184,7 +224,7 @@ def test_wrong_usage_is_named(arguments, message, capsys):
 
 def test_official_weights_need_their_sizes(vcr_folder, tmp_path, capsys):
     (tmp_path / "vcr_finetune_base").write_bytes(b"x")
-    arguments = ["finetune", "vcr", "--data", str(vcr_folder), "--start", str(tmp_path / "vcr_finetune_base")]
+    arguments = ["finetune", "vcr", "--data", str(vcr_folder), "--weights", str(tmp_path / "vcr_finetune_base")]
     assert main([*arguments, "--check"]) == 2
     assert "does not say what model it holds; give --sizes base_resadapt" in capsys.readouterr().err
     assert main([*arguments, "--sizes=base_resadapt", "--check"]) == 0

@@ -104,6 +104,16 @@ class Finetune(Task[Example, Batch]):
         else:
             model.load_trunk(_folder_of(self.weights))
 
+    def load_finished(self, model: Pretrained) -> None:
+        """Loads `weights`, whose head must fit. Raises CheckpointError if it does not, or if they have none."""
+        assert isinstance(model, FinetunedReserve)
+        torch.nn.init.constant_(model.proj.weight, torch.nan)
+        self.load_start(model)
+        if model.proj.weight.isnan().any():
+            raise CheckpointError(
+                f"{self.weights} has no head of {self.model.outputs} output(s): finetune it on {self.name} first"
+            )
+
 
 def stored_sizes(weights: str) -> ModelConfig | None:
     """The sizes of `weights`, None for an official checkpoint, which does not hold them.

@@ -13,6 +13,8 @@ from reserve.tasks.data_folder import DataFile, JsonLines, Record, read_json_rec
 CHOICES = 4
 SOURCE = "visualcommonsense.com/download"
 IMAGES = "vcr1images"
+# Pillow takes seconds to draw much larger boxes, most of them outside of the picture.
+_MAX_COORDINATE = 100_000
 
 Tokens = tuple[str | tuple[int, ...], ...]
 """A text as annotated: words, and references to objects by index."""
@@ -110,15 +112,23 @@ def read_objects(path: Path) -> Objects:
     names, boxes = record.list("names"), record.list("boxes")
     if not all(isinstance(name, str) for name in names):
         raise BadInput(f"{path}: 'names' must be a list of text")
-    good = len(boxes) == len(names) and all(
-        isinstance(box, list) and len(box) >= 4 and all(type(side) in (int, float) for side in box[:4]) for box in boxes
-    )
-    if not good:
-        raise BadInput(f"{path}: 'boxes' must have x1, y1, x2, y2 for each of the {len(names)} names")
+    if len(boxes) != len(names) or not all(map(_is_box, boxes)):
+        raise BadInput(
+            f"{path}: 'boxes' must have x1, y1, x2, y2, at most {_MAX_COORDINATE} pixels, for each of the {len(names)} "
+            "names"
+        )
     width = record.number("width")
     if width <= 0:
         raise BadInput(f"{path}: 'width' must be above 0; got {width:g}")
     return Objects(tuple(names), tuple((b[0], b[1], b[2], b[3]) for b in boxes), width)
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) >= 4 and all(map(_is_coordinate, box[:4]))
+
+
+def _is_coordinate(side: Any) -> bool:
+    return type(side) in (int, float) and -_MAX_COORDINATE <= side <= _MAX_COORDINATE
 
 
 def check_references(question: Question, objects: Objects) -> None:

@@ -60,8 +60,11 @@ def test_what_is_wrong_is_named(fields, message):
     ("fields", "message"),
     [
         ({"names": ["person", 2]}, "'names' must be a list of text"),
-        ({"boxes": [[1, 2, 3, 4]]}, "'boxes' must have x1, y1, x2, y2 for each of the 2 names"),
+        ({"boxes": [[1, 2, 3, 4]]}, "'boxes' must have x1, y1, x2, y2, at most .* for each of the 2 names"),
         ({"boxes": [[1, 2, 3], [1, 2, 3]]}, "'boxes' must have"),
+        ({"boxes": [[1, 2, 3, 4], [1, 2, 3, float("nan")]]}, "'boxes' must have"),
+        ({"boxes": [[1, 2, 3, 4], [1, 2, 3, 10**400]]}, "'boxes' must have"),
+        ({"boxes": [[1, 2, 3, 4], [1, 2, 3, True]]}, "'boxes' must have"),
         ({"width": 0}, "'width' must be above 0; got 0"),
         ({"width": None}, "has no 'width'"),
     ],

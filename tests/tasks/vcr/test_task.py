@@ -13,10 +13,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from reserve.checkpoint.official import save_official
 from reserve.cli import main
-from reserve.config import FitConfig, OptimizerConfig, TrainConfig
+from reserve.config import FitConfig, ModelConfig, OptimizerConfig, TrainConfig
+from reserve.config.load import plain_values, write_yaml
 from reserve.errors import BadInput
 from reserve.model.finetuned import FinetunedReserve
+from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.vcr.dataset import VcrSettings
 from reserve.tasks.vcr.task import Vcr
 from reserve.train.evaluate import evaluate_run
@@ -166,6 +169,22 @@ def test_the_command_evaluates_finetuned_weights(vcr_folder, tmp_path, capsys):
     assert "Q->A " in capsys.readouterr().out
     assert (tmp_path / "out" / "predictions" / "vcr_val.csv").exists()
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_weights_without_a_head_are_not_evaluated(vcr_folder, tmp_path, capsys, official):
+    sizes = ModelConfig(**{name: getattr(SIZES, name) for name in ModelConfig.__dataclass_fields__})
+    torch.manual_seed(0)
+    pretrained = MerlotReserve(sizes)
+    pretrained.save_pretrained(tmp_path / "pretrained")
+    save_official(pretrained, tmp_path / "official")
+    weights = ["--weights", str(tmp_path / ("official" if official else "pretrained"))]
+    if official:
+        write_yaml(tmp_path / "sizes.yaml", {"model": plain_values(sizes)})
+        weights += ["--sizes", str(tmp_path / "sizes.yaml")]
+    arguments = ["finetune", "vcr", "--data", str(vcr_folder), *weights, "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--evaluate_only", "--train.num_workers=0"]) == 1
+    assert "has no head of 1 output(s): finetune it on vcr first" in capsys.readouterr().err
 
 
 def test_a_stopped_run_is_not_evaluated(vcr_folder, tmp_path, capsys, monkeypatch):

@@ -22,7 +22,7 @@ from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, normalized, segment_
 from reserve.errors import BadInput
 
 SHORTEST = 1.0
-"""Seconds at the end of a video that still make a segment."""
+"""Seconds left at the end of a video that still make a segment of their own."""
 
 
 class VideoInputs(NamedTuple):
@@ -48,7 +48,7 @@ def open_video(
     """Opens a video file for inference.
 
     From a file to vectors: with `video = open_video(path)`, `model.embed_video(*video.inputs(model.config.image_size))`
-    encodes its first 40 s, frames and sound (docs/tasks/zero_shot.md).
+    encodes its first 40 s, frames and sound (docs/tasks/zero_shot.md). A file without sound has its frames alone.
 
     `audio_track` counts from 0; by default it is chosen by `languages`. The file is opened again for each call that
     reads it, so nothing needs closing, and `limits` hold for each call. Raises BadInput with the reason if the file has
@@ -97,7 +97,10 @@ class Video:
 
     @cached_property
     def waveform(self) -> np.ndarray:
-        """The whole audio track divided by its peak: mono, 22050 Hz, float32 [samples]."""
+        """The whole audio track divided by its peak: mono, 22050 Hz, float32 [samples].
+
+        It is kept, since the peak can be anywhere: 320 MB for an hour, and twice that while it is decoded.
+        """
         with _opened(self._decoder, self.path, self._limits) as media:
             return normalized(media.soundtrack(track=self.audio_track, sample_rate=SAMPLE_RATE).waveform)
 
@@ -111,21 +114,23 @@ class Video:
     ) -> tuple[TimeSpan, ...]:
         """Consecutive segments of `seconds` from `start` on, at most `most`, with the frame in the middle.
 
-        They end at `stop`, by default with the video, where the last one may be shorter; a rest of less than a second
-        is left out. A longer video is read in several calls with other values of `start`. Raises ValueError for bad
-        settings and BadInput if the video ends less than a second after `start`.
+        They end at `stop`, by default with the video, where the last one may be shorter. A rest of less than a second
+        is left out unless it is all there is. A longer video is read in several calls with other values of `start`.
+        Raises ValueError for bad settings and BadInput if the video ends before `start`.
         """
         for name, value, least in (("start", start, 0.0), ("seconds", seconds, SHORTEST), ("most", most, 1)):
             if not least <= value < math.inf:
                 raise ValueError(f"{name} must be finite and at least {least:g}; got {value}")
+        if stop is not None and not stop > start:
+            raise ValueError(f"stop must be after start, {start:g}; got {stop}")
+        if start > 0 and start >= self.duration:
+            raise BadInput(f"{self.path}: it ends at {self.duration:.1f} s; no segment can start at {start:g} s")
         stop = self.duration if stop is None else min(stop, self.duration)
         spans: list[TimeSpan] = []
-        while len(spans) < most and stop - start >= SHORTEST:
+        while len(spans) < most and (stop - start >= SHORTEST or not spans):
             end = min(start + seconds, stop)
             spans.append(TimeSpan(start, end, (start + end) / 2))
             start = end
-        if not spans:
-            raise BadInput(f"{self.path}: no segment of a second or more from {start:g} s to {stop:.1f} s")
         return tuple(spans)
 
     def frames(self, times: Iterable[float]) -> list[np.ndarray]:
@@ -165,7 +170,7 @@ class Video:
         *,
         texts: Mapping[int, str | Sequence[int]] | None = None,
         tokenizer: Tokenizer | None = None,
-        audio: bool = True,
+        audio: bool | None = None,
         length: int = LENGTH,
     ) -> VideoInputs:
         """What `MerlotReserve.embed_video` takes, for `segments` (by default `self.segments()`).
@@ -176,12 +181,14 @@ class Video:
             texts: Text or token ids by the segment's number, which may count from the end: {-1: "a man is <|MASK|>."}.
                 These segments show their frame, but are read rather than heard.
             tokenizer: Encodes texts; by default the vocabulary of this package. A released checkpoint needs its own.
-            audio: Hear the other segments. If False, they have frames alone.
+            audio: Whether the other segments are heard or have frames alone; by default they are heard if the file has
+                sound. Without sound and texts there are no language tokens, and all vectors of `embed_video` are 0.
             length: Language tokens of the sequence; more are cut from the end.
 
-        Raises BadInput if a segment is to be heard but the file has no sound, ValueError for bad arguments.
+        Raises BadInput if a segment must be heard but the file has no sound, ValueError for bad arguments.
         """
         segments = self.segments() if segments is None else segments
+        audio = self.has_sound if audio is None else audio
         by_segment = self._texts(texts or {}, len(segments), tokenizer, audio)
         tokens = video_tokens(by_segment, length=length)
         heard = [number for number, text in enumerate(by_segment) if text is None]

@@ -28,9 +28,10 @@ class TimeSpan(NamedTuple):
 
 
 def normalized(waveform: np.ndarray) -> np.ndarray:
-    """A whole track divided by its peak: float32 [samples] in [-1, 1]."""
-    peak = max(float(np.abs(waveform).max(initial=0.0)), _SMALLEST_PEAK)
-    return waveform.astype(np.float32) / np.float32(peak)
+    """A whole track, of 16-bit integers or floats, divided by its peak: float32 [samples] in [-1, 1]."""
+    # Not of the absolute values: they would take as much memory as the track, and -32768 has none in 16 bits.
+    peak = max(-float(waveform.min(initial=0)), float(waveform.max(initial=0)), _SMALLEST_PEAK)
+    return np.divide(waveform, np.float32(peak), dtype=np.float32)
 
 
 def segment_sound(waveform: np.ndarray, span: TimeSpan) -> np.ndarray:

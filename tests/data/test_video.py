@@ -32,7 +32,7 @@ def write_video(folder: Path, *, seconds: float = SECONDS, sound: bool = True, b
         folder / f"video-{seconds}-{sound}-{bar}.mp4",
         frame_times=[index / FRAMES_PER_SECOND for index in range(round(seconds * FRAMES_PER_SECOND))],
         picture=picture,
-        sounds=[Sound(click_track(seconds, [3.0]))] if sound else [],
+        sounds=[Sound(click_track(seconds, [3.0] if seconds > 3 else []))] if sound else [],
     )
 
 
@@ -73,11 +73,14 @@ def test_segments_cover_the_video(video):
     assert [span.start for span in video.segments(start=1, seconds=2, most=3)] == [1, 3, 5]
     assert [span.end for span in video.segments(stop=8)] == [5, 8]
     assert [span.end for span in video.segments(stop=5.9)] == [5]  # less than a second is left out
+    assert video.segments(start=12) == (TimeSpan(12, video.duration, (12 + video.duration) / 2),)  # unless it is all
 
 
 def test_segments_that_cannot_be_are_errors(video):
-    with pytest.raises(BadInput, match=r"mp4: no segment of a second or more from 12 s to 12\.5 s"):
-        video.segments(start=12)
+    with pytest.raises(BadInput, match=r"mp4: it ends at 12\.5 s; no segment can start at 13 s"):
+        video.segments(start=13)
+    with pytest.raises(ValueError, match="stop must be after start, 3; got 2"):
+        video.segments(start=3, stop=2)
     with pytest.raises(ValueError, match="seconds must be finite and at least 1; got 0"):
         video.segments(seconds=0)
     with pytest.raises(ValueError, match="start must be finite and at least 0; got -1"):
@@ -134,12 +137,25 @@ def test_text_is_encoded_with_the_vocabulary_given(video):
         video.inputs(SIZE, texts={3: "x"})
 
 
+def test_a_video_of_less_than_a_second_is_one_segment(tmp_path, model):
+    short = reserve.open_video(write_video(tmp_path, seconds=0.5))
+    assert short.segments() == (TimeSpan(0, short.duration, short.duration / 2),)
+    vectors = model.embed_video(*short.inputs(SIZE))
+    assert torch.allclose(vectors[0, :18].norm(dim=-1), torch.ones(18), atol=1e-3)
+
+
+def test_a_video_without_sound_or_text_has_frames_alone(silent, model):
+    vectors = model.embed_video(*silent.inputs(SIZE))
+    assert vectors.shape == (1, 160, 64)
+    assert not vectors.any()
+
+
 def test_a_video_without_sound_gives_frames_and_texts(silent, model, monkeypatch):
     monkeypatch.setattr(model.audio_encoder, "forward", None)  # not called
     assert not silent.has_sound
     with pytest.raises(BadInput, match="no sound that can be decoded; audio=False gives"):
-        silent.inputs(SIZE)
-    inputs = silent.inputs(SIZE, texts={-1: [50, MASK]}, audio=False)
+        silent.inputs(SIZE, audio=True)
+    inputs = silent.inputs(SIZE, texts={-1: [50, MASK]})
     assert inputs.audio_clips is None
     assert inputs.tokens[0, :3].tolist() == [50, MASK, PAD]
     assert torch.isfinite(model.embed_video(*inputs)).all()

@@ -52,6 +52,14 @@ def test_a_track_is_divided_by_its_peak_and_silence_stays_silent():
     assert normalized(np.zeros(0, np.float32)).shape == (0,)
 
 
+def test_a_track_of_16_bit_integers_is_divided_by_its_peak():
+    loud = normalized(np.array([-32768, 16384], np.int16))
+    assert loud.tolist() == [-1, 0.5]
+    assert loud.dtype == np.float32
+    assert normalized(np.array([0, -1], np.int16)).tolist() == [0, -1]
+    assert not normalized(np.zeros(3, np.int16)).any()
+
+
 def test_more_spans_than_are_computed_at_once_keep_their_order(monkeypatch):
     track = np.random.default_rng(0).standard_normal(20 * RATE).astype(np.float32)
     spans = [TimeSpan(i, i + 2, i + 1) for i in range(5)]

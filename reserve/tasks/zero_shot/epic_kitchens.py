@@ -7,8 +7,10 @@ their best actions, as in these scripts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -51,6 +53,7 @@ _TAIL_VERBS = DataFile("EPIC_100_tail_verbs.csv", "the rare verb classes", _ANNO
 _TAIL_NOUNS = DataFile("EPIC_100_tail_nouns.csv", "the rare noun classes", _ANNOTATIONS)
 _UNSEEN = DataFile("EPIC_100_unseen_participant_ids_validation.csv", "who is not in the training videos", _ANNOTATIONS)
 _ACTIONS = "actions.csv"
+_TIMESTAMP = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,12 @@ class AnticipationQuestion(Question):
 
 
 def seconds_of(timestamp: str) -> float:
-    """A time such as 00:05:27.84 in seconds. Raises ValueError."""
-    hours, minutes, seconds = timestamp.split(":")
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    """A time such as 00:05:27.84 in seconds: the nearest float, as in the release. Raises ValueError."""
+    match = _TIMESTAMP.fullmatch(timestamp.strip())
+    if match is None:
+        raise ValueError(f"{timestamp!r} is not hh:mm:ss.ff")
+    hours, minutes, seconds = map(Decimal, match.groups())
+    return float(3600 * hours + 60 * minutes + seconds)
 
 
 def anticipation_segments(start: float) -> tuple[TimeSpan, ...]:

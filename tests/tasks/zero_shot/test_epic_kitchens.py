@@ -27,6 +27,13 @@ def test_segment_times_are_the_references(shared_dir):
 def test_times_are_read_as_seconds():
     assert seconds_of("01:02:03.5") == 3723.5
     assert seconds_of("00:00:00.00") == 0
+    assert seconds_of("00:01:22.29") == 82.29  # 60 + 22.29 is another float
+
+
+@pytest.mark.parametrize("text", ["", "1:2", "00:00:nan", "00:00:inf", "00:-1:00.0", "00:00:1e3", "0:0:0:0"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ValueError, match="hh:mm:ss"):
+        seconds_of(text)
 
 
 def test_the_genuine_annotations_load(shared_dir):

@@ -6,7 +6,8 @@
     >>> model.embed_text_spans(torch.tensor([[265, 400, 1000]])).shape
     torch.Size([1, 64])
 
-`MerlotReserve.from_pretrained(folder)` loads a run's checkpoint, `load_official(path, config)` a released one.
+`MerlotReserve.from_pretrained(folder)` loads a run's checkpoint, `load_official(path, "base")` a released one, and
+`open_video(path)` reads a video. `FinetunedReserve` is what finetuned tasks train.
 Importing this package imports nothing else: each name below is imported when it is first used.
 """
 
@@ -18,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reserve.checkpoint.official import load_official, save_official
-    from reserve.config import DataConfig, ModelConfig
+    from reserve.config import DataConfig, FinetunedConfig, ModelConfig
     from reserve.data.tokenizer import Tokenizer
     from reserve.data.video import open_video
     from reserve.errors import CheckpointError
+    from reserve.model.finetuned import FinetunedReserve
     from reserve.model.merlot_reserve import MerlotReserve
 
 __all__ = [
     "CheckpointError",
     "DataConfig",
+    "FinetunedConfig",
+    "FinetunedReserve",
     "MerlotReserve",
     "ModelConfig",
     "Tokenizer",
@@ -38,6 +42,8 @@ __all__ = [
 _HOMES = {
     "CheckpointError": "reserve.errors",
     "DataConfig": "reserve.config",
+    "FinetunedConfig": "reserve.config",
+    "FinetunedReserve": "reserve.model.finetuned",
     "MerlotReserve": "reserve.model.merlot_reserve",
     "ModelConfig": "reserve.config",
     "Tokenizer": "reserve.data.tokenizer",

@@ -20,9 +20,14 @@ MODULES = (
     "reserve.tasks",
     "reserve.tasks.task",
     "reserve.tasks.decay",
+    "reserve.tasks.finetuning",
+    "reserve.tasks.zero_shot.task",
+    "reserve.tasks.scores",
+    "reserve.tasks.data_folder",
     "reserve.train.fit",
     "reserve.train.parallel",
     "reserve.data.decode",
+    "reserve.data.video",
     "reserve.batch.movable",
     "reserve.batch.inputs",
     "reserve.batch.streams",
@@ -30,6 +35,7 @@ MODULES = (
     "reserve.batch.coordinates",
     "reserve.batch.vocabulary",
     "reserve.model.pretrained",
+    "reserve.model.finetuned",
     "reserve.checkpoint.official",
 )
 """The modules shown, in this order."""

@@ -53,7 +53,7 @@ def official_config(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> Mo
     proj = arrays.get(PROJ)
     if proj is None or isinstance(config, FinetunedConfig):
         return config
-    outputs = proj.shape[-1] if proj.ndim else 1
+    outputs = proj.shape[1] if proj.ndim == 2 and proj.size else 1
     with_audio = any(name.startswith("audio_encoder/") for name in arrays)
     sizes = {field.name: getattr(config, field.name) for field in fields(ModelConfig)}
     return FinetunedConfig(**sizes, outputs=outputs, with_audio=with_audio)

@@ -40,7 +40,7 @@ def _add_task_arguments(parser: ArgumentParser, task: type[Finetune[Any, Any]], 
     inputs = {
         "task": str,
         "data": Path,
-        "start": str | None,
+        "weights": str | None,
         "as_released": bool,
         "tokenizer": Path | None,
         "out": Path,
@@ -55,9 +55,9 @@ def _add_task_arguments(parser: ArgumentParser, task: type[Finetune[Any, Any]], 
         raise UsageError(f"the configuration is of the task {stored['task']}, not of {task.name}")
     parser.add_argument("--data", type=Path, default=stored.get("data"), help="the data set's folder")
     parser.add_argument(
-        "--start",
+        "--weights",
         type=str,
-        default=stored.get("start"),
+        default=stored.get("weights"),
         help="weights to start from: a folder, a hub id, or an official checkpoint, which needs --sizes",
     )
     parser.add_argument(
@@ -73,7 +73,7 @@ def _add_task_arguments(parser: ArgumentParser, task: type[Finetune[Any, Any]], 
     )
     parser.add_argument("--split", type=str, default="val", help="what to evaluate on: " + ", ".join(task.splits))
     _add_switch(parser, "as_released", stored.get("as_released", False), "reproduce the oddities of the released code")
-    _add_switch(parser, "evaluate_only", False, "do not train: evaluate the weights of --start")
+    _add_switch(parser, "evaluate_only", False, "do not train: evaluate --weights")
     _add_switch(parser, "check", False, "validate the data set's folder and exit")
 
 
@@ -87,32 +87,53 @@ def run(options: Namespace) -> int | None:
     if given.data is None:
         raise UsageError(f"finetune {options.task} needs --data, the data set's folder")
     settings = {name: given[name] for name in (*task_class.sections(), "data", "as_released", "tokenizer")}
-    start = os.path.abspath(given.start) if given.start and os.path.exists(given.start) else given.start
-    task = task_class(**settings, start=start)
-    if given.check:
-        report = task.check(task.splits)
-        print(report)
-        return 1 if report.problems else 0
+    weights = os.path.abspath(given.weights) if given.weights and os.path.exists(given.weights) else given.weights
+    task = task_class(**settings, weights=weights)
     if given.split not in task.splits:
         raise UsageError(f"--split must be one of {', '.join(task.splits)}; got {given.split}")
-    (_evaluate_only if given.evaluate_only else _train)(task, given)
+    if given.check:
+        return _check(task) if _is_first_rank() else None
+    if not given.evaluate_only:
+        _train(task, given)
+    elif _is_first_rank():
+        _evaluate_only(task, given)
     return None
 
 
+def _is_first_rank() -> bool:
+    """Whether this process is the one that evaluates and prints; torchrun sets RANK."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _check(task: Finetune[Any, Any]) -> int:
+    report = task.check(task.splits)
+    print(report)
+    return 1 if report.problems else 0
+
+
 def _train(task: Finetune[Any, Any], given: Namespace) -> None:
+    from reserve.model.pretrained import pretrained_step
     from reserve.train.evaluate import evaluate_run
     from reserve.train.fit import fit
     from reserve.train.state import list_checkpoints
 
+    if given.resume is not None and given.out is not None:
+        raise UsageError("--resume continues a run in its own folder; leave out --out")
     out = given.resume or given.out
     if out is None:
         raise UsageError(f"finetune {task.name} needs --out (or --resume RUN)")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is not a folder")
     if given.resume is None and list_checkpoints(out):
         raise UsageError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
     if given.resume is None:
         task = task.fitted_to_data()
-    print(fit(task, out, FitConfig(optimizer=_optimizer(task, given), train=given.train)))
-    if os.environ.get("RANK", "0") == "0":
+    optimizer = _optimizer(task, given)
+    checkpoint = fit(task, out, FitConfig(optimizer=optimizer, train=given.train))
+    if not _is_first_rank():
+        return
+    print(checkpoint)
+    if pretrained_step(checkpoint) >= optimizer.num_train_steps:  # else it was stopped, by Ctrl-C or a job scheduler
         print(evaluate_run(out, [str(task.data)], split=given.split))
 
 
@@ -120,8 +141,8 @@ def _evaluate_only(task: Finetune[Any, Any], given: Namespace) -> None:
     from reserve.tasks.task import HeldOut
     from reserve.train.evaluate import evaluate_start
 
-    if task.start is None or given.out is None:
-        raise UsageError("--evaluate_only needs --start, the weights to evaluate, and --out")
+    if task.weights is None or given.out is None:
+        raise UsageError("--evaluate_only needs --weights and --out")
     given.out.mkdir(parents=True, exist_ok=True)
     held_out = HeldOut([str(task.data)], given.out / task.held_out_folder, split=given.split)
     print(evaluate_start(task.fitted_to_data(), given.out, FitConfig(train=given.train), held_out))
@@ -148,17 +169,17 @@ def _task(name: str) -> type[Finetune[Any, Any]]:
 
 def _sizes(arguments: Sequence[str]) -> ModelConfig:
     """The sizes of the trunk: those named, or those of the weights to start from."""
-    from reserve.tasks.finetuning import start_sizes
+    from reserve.tasks.finetuning import stored_sizes
 
-    named = named_options(arguments, "start", "sizes", "resume")
-    sizes = start_sizes(named["start"][-1]) if named["start"] else None
+    named = named_options(arguments, "weights", "sizes", "resume")
+    sizes = stored_sizes(named["weights"][-1]) if named["weights"] else None
     if named["sizes"]:
         if sizes is not None:
-            raise UsageError(f"{named['start'][-1]} has its own config.json; leave out --sizes")
+            raise UsageError(f"{named['weights'][-1]} has its own config.json; leave out --sizes")
         return load_model_config(config_file(named["sizes"][-1]))
-    if sizes is None and named["start"] and not named["resume"]:
+    if sizes is None and named["weights"] and not named["resume"]:
         raise UsageError(
-            f"{named['start'][-1]} does not say what model it holds; give --sizes base_resadapt, large_resadapt, base, "
-            "large or a YAML file"
+            f"{named['weights'][-1]} does not say what model it holds; give --sizes base_resadapt, large_resadapt, "
+            "base, large or a YAML file"
         )
     return sizes or ModelConfig()

@@ -71,7 +71,10 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A JPEG or PNG file as uint8 RGB [h, w, 3]. Raises BadInput naming the file and what is wrong with it."""
+    """A JPEG or PNG file as uint8 RGB [h, w, 3]. Raises BadInput naming the file and what is wrong with it.
+
+    Like the reference, it ignores the rotation that EXIF may ask for.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -79,6 +82,8 @@ def read_picture(path: Path) -> np.ndarray:
         with Image.open(path, formats=["JPEG", "PNG"]) as image:
             if max(image.size) > _MAX_SIDE:
                 raise BadInput(f"{image.size[0]}x{image.size[1]} pixels; at most {_MAX_SIDE} a side are allowed")
+            if image.mode.startswith("I"):  # Pillow would clip it to white
+                raise BadInput("16 bits a pixel; convert it to 8")
             return np.asarray(image.convert("RGB"))
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error

@@ -255,9 +255,10 @@ def _load_into(model: nn.Module, path: Path, needed: frozenset[str] | None) -> N
         if needed is not None:
             fitting = {k for k in shared & stored.keys() if stored[k] == tuple(targets[k].shape)}
             shared = fitting | (shared & stored.keys() & needed)
-            _warn_of_differences(type(model).__name__, targets.keys(), stored.keys(), shared, path)
         expected = {name: tuple(targets[name].shape) for name in shared | (targets.keys() & (needed or ()))}
         compare_shapes(expected, stored if needed is None else {k: v for k, v in stored.items() if k in expected})
+        if needed is not None:
+            _warn_of_differences(type(model).__name__, targets.keys(), stored.keys(), shared, path)
         for name in sorted(shared):
             copy_weight(targets[name], name, weights.get_tensor(name))
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from reserve.fs import check_regular_file
 
 MAX_ANNOTATION_BYTES = 2**31
 """Larger annotation files are not read; the largest of the seven data sets has 0.5 GB."""
+
+Source = TypeVar("Source")
 
 _WHITE_SPACE = b" \t\r\n" + codecs.BOM_UTF8
 _SHOWN = 3
@@ -60,14 +62,10 @@ class FolderCheck:
         missing = [name for name in needed if name not in present]
         self._count(what, len(needed), [folder / name for name in missing], source)
 
-    def missing(self, file: DataFile, folder: Path) -> None:
-        """Reports a file that does not exist."""
-        self.problems.append(f"{folder / file.path} does not exist: {file.what}, from {file.source}")
-
-    def attempt(self, read: Callable[[Path], Any], path: Path) -> None:
-        """Reads a file; the BadInput that `read` raises is a problem."""
+    def attempt(self, read: Callable[[Source], Any], source: Source) -> None:
+        """Reads a sample; the BadInput that `read` raises is a problem."""
         try:
-            read(path)
+            read(source)
         except BadInput as error:
             self.problems.append(str(error))
 
@@ -82,10 +80,17 @@ class FolderCheck:
 
 
 def files_below(folder: Path) -> frozenset[str]:
-    """Relative paths of all files in a folder and its folders, empty if there is none. One listing of each folder,
-    which is much faster than asking for hundreds of thousands of files one by one."""
-    found = []
-    for root, _, names in os.walk(folder):
+    """Relative paths of all files in a folder and its folders, linked ones included; empty if there is none.
+
+    It lists each folder once, which is much faster than asking for hundreds of thousands of files one by one.
+    """
+    found, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link back to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
         prefix = os.path.relpath(root, folder)
         found += names if prefix == "." else [os.path.join(prefix, name) for name in names]
     return frozenset(found)
@@ -110,8 +115,9 @@ class Record:
     def whole(self, name: str, default: int | None = None) -> int:
         """A field that holds a whole number, also one written as text."""
         value = self._value(name, default)
-        if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
-            return int(value)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = int(value)
         return self._checked(value, type(value) is int, name, "a whole number")
 
     def number(self, name: str, default: float | None = None) -> float:

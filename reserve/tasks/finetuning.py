@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,10 @@ from reserve.model.finetuned import FinetunedReserve
 from reserve.model.precision import autocast
 from reserve.model.pretrained import Pretrained, find_pretrained, stored_config
 from reserve.tasks.data_folder import FolderCheck
-from reserve.tasks.task import Batch, Example, Task
+from reserve.tasks.scores import TaskScores
+from reserve.tasks.task import Batch, Example, HeldOut, Task
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
 """Examples of a step, over all devices."""
@@ -33,7 +37,7 @@ Result = TypeVar("Result")
 class Finetune(Task[Example, Batch]):
     """Finetuning on a data set's own files.
 
-    `data` is its folder; `start` are the weights that training starts from: the folder of a pretrained or finetuned
+    `data` is its folder; `weights` are those that training starts from: the folder of a pretrained or finetuned
     model, a Hugging Face hub id, or an official checkpoint; None draws them. `as_released` reproduces the oddities of
     the released code, which each task lists. `tokenizer` is a vocabulary in the released layout, None the shipped one.
     """
@@ -48,7 +52,7 @@ class Finetune(Task[Example, Batch]):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
 
     data: Path = Path()
-    start: str | None = None
+    weights: str | None = None
     as_released: bool = False
     tokenizer: Path | None = None
     model: FinetunedConfig = field(default_factory=FinetunedConfig)
@@ -65,41 +69,71 @@ class Finetune(Task[Example, Batch]):
 
     @abstractmethod
     def check(self, splits: Sequence[str]) -> FolderCheck:
-        """Checks the data set's folder, within seconds. Raises BadInput for annotations that cannot be read at all."""
+        """Checks the data set's folder, within seconds. Raises ImportError for a package that the task needs."""
 
     @abstractmethod
     def count_examples(self) -> int:
         """Examples of the training set."""
+
+    def evaluate(self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> TaskScores:
+        """Scores and predictions on `held_out.split` of the data set in `held_out.sources`, by default the task's.
+
+        Raises ValueError for an unknown split.
+        """
+        if held_out.split not in self.splits:
+            raise ValueError(f"the split must be one of {', '.join(self.splits)}; got {held_out.split!r:.40}")
+        task = replace(self, data=Path(held_out.sources[0])) if held_out.sources else self
+        return task.evaluate_split(model, held_out, config=config, step=step)
+
+    @abstractmethod
+    def evaluate_split(
+        self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int
+    ) -> TaskScores:
+        """`evaluate` on this task's own folder."""
 
     def build_model(self) -> FinetunedReserve:
         return FinetunedReserve(self.model)
 
     @property
     def has_start(self) -> bool:
-        return self.start is not None
+        return self.weights is not None
 
     def load_start(self, model: Pretrained) -> None:
-        """Loads what the model has of `start`. Its head starts at random where `start` has none of its shape."""
-        assert self.start is not None
+        """Loads what the model has of `weights`. Its head starts at random where they have none of its shape."""
+        assert self.weights is not None
         assert isinstance(model, FinetunedReserve)
-        if Path(self.start).is_file():
-            load_trunk(model, read_official(self.start).arrays)
+        if Path(self.weights).is_file():
+            if self.tokenizer is None:
+                logger.warning(
+                    "%s is read with this package's vocabulary; the released weights need --tokenizer", self.weights
+                )
+            load_trunk(model, read_official(self.weights).arrays)
         else:
-            model.load_trunk(_folder_of(self.start))
+            model.load_trunk(_folder_of(self.weights))
+
+    def load_finished(self, model: Pretrained) -> None:
+        """Loads `weights`, whose head must fit. Raises CheckpointError if it does not, or if they have none."""
+        assert isinstance(model, FinetunedReserve)
+        torch.nn.init.constant_(model.proj.weight, torch.nan)
+        self.load_start(model)
+        if model.proj.weight.isnan().any():
+            raise CheckpointError(
+                f"{self.weights} has no head of {self.model.outputs} output(s): finetune it on {self.name} first"
+            )
 
 
-def start_sizes(start: str) -> ModelConfig | None:
-    """The sizes of the weights `start`, None for an official checkpoint, which does not hold them.
+def stored_sizes(weights: str) -> ModelConfig | None:
+    """The sizes of `weights`, None for an official checkpoint, which does not hold them.
 
     Raises CheckpointError if there are no such weights.
     """
-    if Path(start).is_file():
+    if Path(weights).is_file():
         return None
-    return stored_config(_folder_of(start))
+    return stored_config(_folder_of(weights))
 
 
-def _folder_of(start: str) -> Path:
-    folder = find_pretrained(start, revision=None, cache_dir=None, offline=False)
+def _folder_of(weights: str) -> Path:
+    folder = find_pretrained(weights, revision=None, cache_dir=None, offline=False)
     if (folder / "checkpoints").is_dir():
         raise CheckpointError(f"{folder} is a run; name one of its checkpoints")
     return folder

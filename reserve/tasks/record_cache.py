@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from reserve.fs import replacing
@@ -45,16 +46,25 @@ class RecordCache:
             for name, content in parts.items():
                 # A fixed date, so that the same example gives the same file.
                 file.writestr(zipfile.ZipInfo(name), content)
+            file.comment = _names_digest(parts)
         return parts
 
 
 def _read(path: Path) -> dict[str, bytes] | None:
     try:
-        with zipfile.ZipFile(path) as file:
-            # Reading checks the CRC of each part.
-            return {name: file.read(name) for name in file.namelist()}
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            # Reading checks the CRC of each part, but nothing in a zip file checks its list of them.
+            if file.comment != _names_digest(file.namelist()):
+                raise zipfile.BadZipFile("its list of parts has changed")
+            return {name: file.read(name) for name in file.namelist()}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
         logger.warning("%s is damaged (%s) and is made again", path, error)
         return None
+
+
+def _names_digest(names: Iterable[str]) -> bytes:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16].encode()

@@ -100,6 +100,10 @@ class Task(ABC, Generic[Example, Batch]):
     def load_start(self, model: Pretrained) -> None:
         """Loads the weights that training starts from into a model of `build_model`. A resumed run does not call it."""
 
+    def load_finished(self, model: Pretrained) -> None:
+        """Like `load_start`, for weights that are evaluated without training: they must have the task's own parts."""
+        self.load_start(model)
+
     def prepare(self, run: Path, config: TrainConfig) -> None:
         """Checks the inputs and prepares what the data set needs in the folder `run`. Called on the first rank only."""
 

@@ -47,7 +47,7 @@ def evaluate_start(task: Task[Any, Any], out: Path, config: FitConfig, held_out:
         raise ValueError("there are no weights to evaluate: name some as the start")
     with undrawn(), float32_on_cpu():
         model = task.build_model()
-    task.load_start(model)
+    task.load_finished(model)
     return _evaluate(task, model, held_out, config, out, 0)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reserve.cli.app import COMMANDS, main
+from reserve.cli.app import COMMANDS, build_parser, main
 from reserve.config.load import preset_names
 
 ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n - 1) for n in range(98, 122))
@@ -210,3 +210,21 @@ def test_backends_prints_both_tables(capsys):
 def test_demo_data_refuses_no_videos(tmp_path, capsys):
     assert main(["demo-data", str(tmp_path), "--videos=0"]) == 1
     assert "videos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["pretrain"], ["finetune", "vcr"], ["zeroshot", "star"]])
+def test_torchrun_passes_every_option_on(command):
+    """Before Python 3.12 argparse refuses what could be short for several options of torchrun, wherever it stands."""
+    from torch.distributed.run import get_args_parser
+
+    parser, options = build_parser([])[1][command[0]], set()
+    for name in command[1:]:
+        parser = next(action for action in parser._actions if hasattr(action, "_name_parser_map"))._name_parser_map[
+            name
+        ]
+    for action in parser._actions:
+        options |= {option for option in action.option_strings if option.startswith("--")}
+    assert "--out" in options
+    for option in options:
+        passed = get_args_parser().parse_args(["-m", "reserve", *command, option, "x"])
+        assert passed.training_script_args == [*command, option, "x"]

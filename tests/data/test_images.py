@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from reserve.data.images import bounded_size, decode_jpeg, encode_jpeg, inference_image, training_image, trim_black_bars
+from reserve.data.images import (
+    bounded_size,
+    decode_jpeg,
+    encode_jpeg,
+    inference_image,
+    read_picture,
+    training_image,
+    trim_black_bars,
+)
 from reserve.errors import BadInput
 
 SIZE = (192, 320)
@@ -157,3 +166,25 @@ def test_training_depends_on_the_generator_alone():
     draws = [training_image(image, SIZE, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert (draws[0] == draws[1]).all()
     assert (draws[0] != draws[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("L", "a.jpg"), ("CMYK", "a.jpg"), ("L", "a.png"), ("RGBA", "a.png"), ("P", "a.png")]
+)
+def test_pictures_of_any_mode_are_read_as_rgb(tmp_path, mode, name):
+    pixels = np.full((4, 6, 3), 120, np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / name)
+    assert np.abs(read_picture(tmp_path / name).astype(int) - pixels).max() <= 40  # P has few colours
+
+
+def test_pictures_of_16_bits_are_refused(tmp_path):
+    Image.fromarray(np.full((4, 6), 300, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(BadInput, match=r"a.png: 16 bits a pixel; convert it to 8"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_the_rotation_that_exif_asks_for_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_picture(tmp_path / "a.jpg").shape == (4, 6, 3)

@@ -40,7 +40,6 @@ def test_a_check_lists_what_is_missing(tmp_path):
     report = FolderCheck()
     report.files("pictures", [tmp_path / f"{n}.jpg" for n in range(1, 7)], "example.org")
     report.paths("sounds", ["1.jpg", "9.mp3"], files_below(tmp_path), tmp_path, "example.net")
-    report.missing(DataFile("q.json", "the questions", "example.com"), tmp_path)
     assert report.lines == ["pictures: 1 of 6", "sounds: 1 of 2"]
     assert [problem.partition(" (")[0] for problem in report.problems[:2]] == [
         "5 of 6 pictures are missing",
@@ -64,6 +63,23 @@ def test_a_folder_is_listed_with_its_folders(tmp_path):
         (tmp_path / name).touch()
     assert files_below(tmp_path) == {"x", "a/y", "a/b/z"}
     assert files_below(tmp_path / "none") == frozenset()
+
+
+def test_linked_folders_are_listed_and_circles_are_not_followed(tmp_path):
+    data, other = tmp_path / "data", tmp_path / "other disk"
+    for folder in (data, other / "b"):
+        folder.mkdir(parents=True)
+    (other / "b" / "x").touch()
+    (data / "a").symlink_to(other, target_is_directory=True)
+    (other / "b" / "up").symlink_to(other, target_is_directory=True)
+    assert files_below(data) == {"a/b/x"}
+
+
+@pytest.mark.parametrize("value", ["--5", "- 5", "9" * 5000, "1.0", "", "²"])
+def test_text_that_is_no_whole_number_is_refused(value):
+    with pytest.raises(BadInput, match="x: 'n' must be a whole number; got "):
+        Record({"n": value}, "x").whole("n")
+    assert Record({"n": " -12 "}, "x").whole("n") == -12
 
 
 VALUES = {

@@ -9,7 +9,7 @@ from reserve.checkpoint.official import save_official
 from reserve.config import FinetunedConfig, OptimizerConfig
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.tasks.finetuning import finetuning_optimizer, schedule, start_sizes
+from reserve.tasks.finetuning import finetuning_optimizer, schedule, stored_sizes
 from reserve.tasks.vcr.task import Vcr
 from tests.helpers.tiny import tiny
 
@@ -43,15 +43,15 @@ def test_the_optimiser_is_finetunings():
 
 def test_the_sizes_of_weights_come_from_their_folder(tmp_path):
     MerlotReserve(tiny()).save_pretrained(tmp_path / "folder")
-    assert start_sizes(str(tmp_path / "folder")) == tiny()
+    assert stored_sizes(str(tmp_path / "folder")) == tiny()
     assert Vcr.model_config(tiny()) == FinetunedConfig(**tiny().__dict__, with_audio=False)
     (tmp_path / "official").write_bytes(b"x")
-    assert start_sizes(str(tmp_path / "official")) is None
+    assert stored_sizes(str(tmp_path / "official")) is None
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="is a run; name one of its checkpoints"):
-        start_sizes(str(tmp_path / "run"))
+        stored_sizes(str(tmp_path / "run"))
     with pytest.raises(CheckpointError, match="is neither a folder nor an id"):
-        start_sizes(str(tmp_path / "none"))
+        stored_sizes(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("official", [True, False])
@@ -62,9 +62,10 @@ def test_training_starts_from_either_format(official, tmp_path, caplog):
         save_official(pretrained, tmp_path / "start", dtype="float32")
     else:
         pretrained.save_pretrained(tmp_path / "start")
-    task = Vcr(start=str(tmp_path / "start"), model=Vcr.model_config(tiny()))
+    task = Vcr(weights=str(tmp_path / "start"), model=Vcr.model_config(tiny()))
     model = task.build_model()
     task.load_start(model)
     assert torch.equal(model.token_embedding.weight, pretrained.token_embedding.weight)
+    assert ("the released weights need --tokenizer" in caplog.text) is official
     assert task.has_start
     assert not Vcr().has_start

@@ -13,8 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = [
-    *(f"reserve/model/{name}.py" for name in ("encoders", "merlot_reserve", "rotary", "transformer")),
+    *(f"reserve/model/{name}.py" for name in ("encoders", "finetuned", "merlot_reserve", "rotary", "transformer")),
     *("reserve/tasks/pretrain/objective.py", "reserve/tasks/pretrain/task.py"),
+    *(
+        f"reserve/tasks/{name}.py"
+        for name in ("vcr/task", "tvqa/batch", "tvqa/task", "kinetics600/batch", "kinetics600/task")
+    ),
     *(f"reserve/train/{name}.py" for name in ("fit", "optimizer", "parallel", "throughput")),
 ]
 """What a training step runs, besides the ops."""
@@ -48,6 +52,15 @@ ALLOWED = {
         "counts that travel between hosts; only a group without gloo sends them through GPUs"
     ),
     ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "subsegments.cpu()"): "inference",
+    ("reserve/tasks/kinetics600/task.py", "_probabilities", "probabilities.cpu()"): "evaluation",
+    ("reserve/tasks/kinetics600/task.py", "_probabilities", "probabilities.cpu().numpy()"): "evaluation",
+    ("reserve/tasks/kinetics600/task.py", "_probabilities", "batch.is_readable.cpu()"): "evaluation",
+    ("reserve/tasks/kinetics600/task.py", "_probabilities", "batch.is_readable.cpu().numpy()"): "evaluation",
+    ("reserve/tasks/tvqa/task.py", "Tvqa.evaluate", "int(answers[kind][row])"): "evaluation",
+    ("reserve/tasks/tvqa/task.py", "_answers", "probabilities[kind].argmax(-1).cpu()"): "evaluation",
+    ("reserve/tasks/tvqa/task.py", "_answers", "probabilities[kind].argmax(-1).cpu().numpy()"): "evaluation",
+    ("reserve/tasks/vcr/task.py", "_probabilities", "vcr_logits(model, batch).softmax(-1).cpu()"): "evaluation",
+    ("reserve/tasks/vcr/task.py", "_probabilities", "vcr_logits(model, batch).softmax(-1).cpu().numpy()"): "evaluation",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._pack_videos", "subsegments.cpu().numpy()"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "int(ids.min())"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "int(ids.max())"): "inference",

@@ -60,23 +60,21 @@ class Kinetics600(Finetune[Example, ClipBatch]):
         return replace(self, model=replace(self.model, outputs=len(label_table(self.data))))
 
     def check(self, splits: Sequence[str]) -> FolderCheck:
-        report = FolderCheck()
         try:
             labels = label_table(self.data)
         except BadInput as error:
-            report.problems.append(str(error))
-            return report
-        report.lines.append(f"{len(labels)} classes, from {labels[0]} to {labels[-1]}")
+            return FolderCheck(problems=[str(error)])
+        report = FolderCheck([f"{len(labels)} classes, from {labels[0]} to {labels[-1]}"])
         for split in splits:
-            try:
-                clips = usable_clips(self.data, split, labels)
-                report.lines.append(f"{split}: {len(clips.paths)} clips")
-                report.problems += clips.notes
-                for path in clips.paths[:_PREPARED_BY_CHECK]:
-                    report.attempt(lambda path: prepare_clip(path, self.examples), path)
-            except BadInput as error:
-                report.problems.append(str(error))
+            report.attempt(lambda split: self._check_split(split, labels, report), split)
         return report
+
+    def _check_split(self, split: str, labels: Sequence[str], report: FolderCheck) -> None:
+        clips = usable_clips(self.data, split, labels)
+        report.lines.append(f"{split}: {len(clips.paths)} clips")
+        report.problems += clips.notes
+        for path in clips.paths[:_PREPARED_BY_CHECK]:
+            report.attempt(lambda path: prepare_clip(path, self.examples), path)
 
     def count_examples(self) -> int:
         return len(usable_clips(self.data, "train", label_table(self.data)).paths)
@@ -106,15 +104,16 @@ class Kinetics600(Finetune[Example, ClipBatch]):
     def workload(self, batch: ClipBatch) -> Workload:
         return encoding_workload(self.model, batch)
 
-    def evaluate(self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> TaskScores:
+    def evaluate_split(
+        self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int
+    ) -> TaskScores:
         """Top-1 and top-5 accuracy where the split has labels, and the best classes of each clip in
         `held_out.folder`. Clips that are missing or cannot be read are left out; the notes count them."""
-        task = replace(self, data=Path(held_out.sources[0])) if held_out.sources else self
-        labels = task._labels()
-        clips = usable_clips(task.data, held_out.split, labels)
-        dataset = task._dataset(clips.paths, clips.labels, held_out.folder / EXAMPLES, training=False)
+        labels = self._labels()
+        clips = usable_clips(self.data, held_out.split, labels)
+        dataset = self._dataset(clips.paths, clips.labels, held_out.folder / EXAMPLES, training=False)
         predictions, seen = [], 0
-        for probabilities, readable in predict(model, dataset, task.collate, _probabilities, config):
+        for probabilities, readable in predict(model, dataset, self.collate, _probabilities, config):
             for row, good in zip(probabilities, readable, strict=True):
                 if good:
                     predictions.append(best_classes(clips.names[seen], row, clips.labels[seen]))

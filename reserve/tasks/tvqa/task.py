@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from reserve.tasks.finetuning import Finetune, predict
 from reserve.tasks.record_cache import RecordCache
 from reserve.tasks.scores import TaskScores
 from reserve.tasks.task import HeldOut, Loss
-from reserve.tasks.tvqa.annotations import Questions, questions_file
+from reserve.tasks.tvqa.annotations import Questions
 from reserve.tasks.tvqa.batch import AnswerBatch, Example, answer_loss, answer_probabilities, answer_scores, collate
 from reserve.tasks.tvqa.clip_files import ClipFiles
 from reserve.tasks.tvqa.dataset import TvqaDataset, TvqaSettings
@@ -62,24 +62,21 @@ class Tvqa(Finetune[Example, AnswerBatch]):
             )
 
     def check(self, splits: Sequence[str]) -> FolderCheck:
-        report = FolderCheck()
         clean_text("")  # names the extra to install
+        report = FolderCheck()
         for split in splits:
-            if not (self.data / questions_file(split).path).is_file():
-                report.missing(questions_file(split), self.data)
-                continue
-            files, questions = ClipFiles(self.data), list(Questions(self.data, split))
-            missing = files.missing(questions)
-            report.lines.append(f"{split}: {len(questions)} questions about {missing.clips} clips")
-            report.lines += [f"{split}: {line}" for line in missing.counts()]
-            report.problems += [f"{split}: {reason}" for reason in missing.reasons()]
-            complete = [question for question in questions if question.vid_name not in missing.clips_without]
-            for question in complete[:_PREPARED_BY_CHECK]:
-                try:
-                    prepare_question(question, files)
-                except BadInput as error:
-                    report.problems.append(str(error))
+            report.attempt(lambda split: self._check_split(split, report), split)
         return report
+
+    def _check_split(self, split: str, report: FolderCheck) -> None:
+        files, questions = ClipFiles(self.data), list(Questions(self.data, split))
+        missing = files.missing(questions)
+        report.lines.append(f"{split}: {len(questions)} questions about {missing.clips} clips")
+        report.lines += [f"{split}: {line}" for line in missing.counts()]
+        report.problems += [f"{split}: {reason}" for reason in missing.reasons()]
+        complete = [question for question in questions if question.vid_name not in missing.clips_without]
+        for question in complete[:_PREPARED_BY_CHECK]:
+            report.attempt(lambda question: prepare_question(question, files), question)
 
     def count_examples(self) -> int:
         return len(self._usable("train")[0])
@@ -113,16 +110,17 @@ class Tvqa(Finetune[Example, AnswerBatch]):
     def workload(self, batch: AnswerBatch) -> Workload:
         return encoding_workload(self.model, batch)
 
-    def evaluate(self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> TaskScores:
+    def evaluate_split(
+        self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int
+    ) -> TaskScores:
         """The accuracies where the split has labels, and the leaderboard's files below `held_out.folder`.
 
         Questions whose clips are incomplete are left out; the notes count them.
         """
-        task = replace(self, data=Path(held_out.sources[0])) if held_out.sources else self
-        indices, notes = task._usable(held_out.split)
-        dataset = task._dataset(held_out.split, indices, held_out.folder / EXAMPLES, training=False)
+        indices, notes = self._usable(held_out.split)
+        dataset = self._dataset(held_out.split, indices, held_out.folder / EXAMPLES, training=False)
         predictions: list[TvqaPrediction] = []
-        for answers in predict(model, dataset, task.collate, _answers, config):
+        for answers in predict(model, dataset, self.collate, _answers, config):
             for row in range(len(answers["joint"])):
                 q = dataset.question(len(predictions))
                 chosen = {kind: int(answers[kind][row]) for kind in KINDS}

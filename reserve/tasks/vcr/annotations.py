@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reserve.errors import BadInput
-from reserve.tasks.data_folder import DataFile, Record, read_json_record
+from reserve.tasks.data_folder import DataFile, JsonLines, Record, read_json_record
 
 CHOICES = 4
 SOURCE = "visualcommonsense.com/download"
 IMAGES = "vcr1images"
+# Pillow takes seconds to draw much larger boxes, most of them outside of the picture.
+_MAX_COORDINATE = 100_000
 
 Tokens = tuple[str | tuple[int, ...], ...]
 """A text as annotated: words, and references to objects by index."""
@@ -50,6 +53,44 @@ class Objects:
     width: float
 
 
+class Questions:
+    """The questions of a split in the order of the file, read one by one when they are asked for. Picklable.
+
+    Those of train and val must have both labels; in test all must have them, or they are ignored, as the first question
+    has them or not. Raises BadInput naming the file if it is missing or holds no question, and naming the line and the
+    field where a question is wrong.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._records = JsonLines(questions_file(split).within(folder))
+        if not len(self._records):
+            raise BadInput(f"{self._records.path} holds no question")
+        self.labelled = split != "test" or read_question(self._records[0]).answer_label is not None
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Question:
+        return self._checked(read_question(self._records[index]))
+
+    def __iter__(self) -> Iterator[Question]:
+        seen = set()
+        for record in self._records:
+            question = self._checked(read_question(record))
+            if question.annot_id in seen:
+                raise BadInput(f"{question.where}: an earlier question also has the annot_id {question.annot_id!r:.80}")
+            seen.add(question.annot_id)
+            yield question
+
+    def _checked(self, question: Question) -> Question:
+        if not self.labelled:
+            return replace(question, answer_label=None, rationale_label=None)
+        for name in ("answer_label", "rationale_label"):
+            if getattr(question, name) is None:
+                raise BadInput(f"{question.where} has no {name!r}")
+        return question
+
+
 def read_question(record: Record) -> Question:
     """Raises BadInput naming the place and the field that is missing or wrong."""
     return Question(
@@ -71,15 +112,23 @@ def read_objects(path: Path) -> Objects:
     names, boxes = record.list("names"), record.list("boxes")
     if not all(isinstance(name, str) for name in names):
         raise BadInput(f"{path}: 'names' must be a list of text")
-    good = len(boxes) == len(names) and all(
-        isinstance(box, list) and len(box) >= 4 and all(type(side) in (int, float) for side in box[:4]) for box in boxes
-    )
-    if not good:
-        raise BadInput(f"{path}: 'boxes' must have x1, y1, x2, y2 for each of the {len(names)} names")
+    if len(boxes) != len(names) or not all(map(_is_box, boxes)):
+        raise BadInput(
+            f"{path}: 'boxes' must have x1, y1, x2, y2, at most {_MAX_COORDINATE} pixels, for each of the {len(names)} "
+            "names"
+        )
     width = record.number("width")
     if width <= 0:
         raise BadInput(f"{path}: 'width' must be above 0; got {width:g}")
     return Objects(tuple(names), tuple((b[0], b[1], b[2], b[3]) for b in boxes), width)
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) >= 4 and all(map(_is_coordinate, box[:4]))
+
+
+def _is_coordinate(side: Any) -> bool:
+    return type(side) in (int, float) and -_MAX_COORDINATE <= side <= _MAX_COORDINATE
 
 
 def check_references(question: Question, objects: Objects) -> None:

@@ -17,16 +17,14 @@ from reserve.data.float_images import STORED_QUALITY, finetuning_image, stored_s
 from reserve.data.images import decode_jpeg, encode_jpeg, read_picture, resize
 from reserve.data.tokenizer import Tokenizer
 from reserve.tasks.choices import mask_rows, masked_sequence
-from reserve.tasks.data_folder import JsonLines
 from reserve.tasks.vcr.annotations import (
     CHOICES,
     IMAGES,
     Objects,
     Question,
+    Questions,
     check_references,
-    questions_file,
     read_objects,
-    read_question,
 )
 from reserve.tasks.vcr.boxes import draw_boxes, drawn_boxes, mirrored
 from reserve.tasks.vcr.text import (
@@ -104,7 +102,7 @@ class VcrDataset:
         seed: int = 0,
     ) -> None:
         self.images = folder / IMAGES
-        self.questions = JsonLines(questions_file(split).within(folder))
+        self.questions = Questions(folder, split)
         self.indices = np.arange(len(self.questions)) if indices is None else indices
         self.tokenizer, self.settings, self.model = tokenizer, settings, model
         self.training, self.as_released, self.seed = training, as_released, seed
@@ -113,7 +111,7 @@ class VcrDataset:
         return len(self.indices)
 
     def question(self, index: int) -> Question:
-        return read_question(self.questions[int(self.indices[index])])
+        return self.questions[int(self.indices[index])]
 
     def __getitem__(self, key: tuple[int, int]) -> VcrExample:
         epoch, index = key
@@ -124,7 +122,7 @@ class VcrDataset:
         names = object_names(objects.names)
         sentences = [sentence(text, names) for text in question.texts]
         sequences = self._sequences(sentences, question.answer_label)
-        known = question.answer_label is not None and question.rationale_label is not None
+        known = self.questions.labelled
         labels = [question.answer_label, question.rationale_label] if known else [-1] * len(sequences)
         mirror = rng is not None and rng.random() < MIRROR_PROBABILITY and not mentions_a_side(sentences)
         return VcrExample(self._image(question, objects, mirror, rng), sequences, np.array(labels))

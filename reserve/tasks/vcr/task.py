@@ -18,11 +18,11 @@ from reserve.data.tokenizer import Tokenizer
 from reserve.errors import BadInput
 from reserve.model.finetuned import FinetunedReserve
 from reserve.model.flops import Workload, encoding_workload
-from reserve.tasks.data_folder import FolderCheck, JsonLines, files_below
+from reserve.tasks.data_folder import FolderCheck, files_below
 from reserve.tasks.finetuning import Finetune, predict
 from reserve.tasks.scores import TaskScores
 from reserve.tasks.task import HeldOut, Loss
-from reserve.tasks.vcr.annotations import CHOICES, IMAGES, SOURCE, questions_file, read_objects, read_question
+from reserve.tasks.vcr.annotations import CHOICES, IMAGES, SOURCE, Questions, read_objects
 from reserve.tasks.vcr.dataset import VcrBatch, VcrDataset, VcrExample, VcrSettings, collate
 from reserve.tasks.vcr.predictions import VcrPrediction, vcr_scores, write_answers, write_submission
 
@@ -48,59 +48,77 @@ class Vcr(Finetune[VcrExample, VcrBatch]):
 
     examples: VcrSettings = field(default_factory=VcrSettings)
 
+    def __post_init__(self) -> None:
+        if self.model.outputs != 1:
+            raise ValueError(f"model.outputs must be 1 for VCR; got {self.model.outputs}")
+
     @classmethod
     def model_config(cls, sizes: ModelConfig) -> FinetunedConfig:
         return replace(super().model_config(sizes), with_audio=False)
 
     def check(self, splits: Sequence[str]) -> FolderCheck:
         report = FolderCheck()
-        present = files_below(self.data / IMAGES)
         for split in splits:
-            path = self.data / questions_file(split).path
-            if not path.is_file():
-                report.missing(questions_file(split), self.data)
-                continue
-            needed: dict[str, str] = {}
-            count = 0
-            for record in JsonLines(path):
-                question = read_question(record)
-                needed[question.image] = question.metadata
-                count += 1
-            report.lines.append(f"{split}: {count} questions about {len(needed)} pictures")
-            report.paths(f"{split} pictures", needed.keys(), present, self.data / IMAGES, SOURCE)
-            report.paths(f"{split} metadata", set(needed.values()), present, self.data / IMAGES, SOURCE)
-            for metadata in [m for m in dict.fromkeys(needed.values()) if m in present][:_CHECKED_METADATA]:
-                report.attempt(read_objects, self.data / IMAGES / metadata)
+            report.attempt(lambda split: self._check_split(split, report), split)
         return report
 
-    def _usable(self) -> np.ndarray:
-        """Indices of the training questions whose picture and metadata are there. Logs how many are left out."""
+    def _check_split(self, split: str, report: FolderCheck) -> None:
         present = files_below(self.data / IMAGES)
-        questions = [read_question(r) for r in JsonLines(questions_file("train").within(self.data))]
-        usable = [i for i, q in enumerate(questions) if q.image in present and q.metadata in present]
+        questions = Questions(self.data, split)
+        needed = {question.image: question.metadata for question in questions}
+        report.lines.append(f"{split}: {len(questions)} questions about {len(needed)} pictures")
+        metadata = dict.fromkeys(needed.values())
+        report.paths(f"{split} pictures", needed, present, self.data / IMAGES, SOURCE)
+        report.paths(f"{split} metadata", metadata, present, self.data / IMAGES, SOURCE)
+        for name in [name for name in metadata if name in present][:_CHECKED_METADATA]:
+            report.attempt(read_objects, self.data / IMAGES / name)
+
+    def _usable(self, split: str) -> tuple[np.ndarray, list[str]]:
+        """Indices of the questions of a split whose picture and metadata are there, and how many are left out."""
+        present = files_below(self.data / IMAGES)
+        questions = Questions(self.data, split)
+        usable, first_missing = [], ""
+        for index, question in enumerate(questions):
+            missing = [name for name in (question.image, question.metadata) if name not in present]
+            if not missing:
+                usable.append(index)
+            first_missing = first_missing or (missing[0] if missing else "")
         left_out = len(questions) - len(usable)
         if not usable:
-            raise BadInput(f"{self.data / IMAGES} has none of the {len(questions)} pictures; they come from {SOURCE}")
-        if left_out:
-            first = next(q for q in questions if not (q.image in present and q.metadata in present))
-            logger.warning("%d questions are left out, since their pictures are missing (%s, …)", left_out, first.image)
-        return np.array(usable, dtype=np.int64)
+            raise BadInput(
+                f"{self.data / IMAGES} has the picture and metadata of none of the {len(questions)} questions of the "
+                f"split {split} ({first_missing}, …); they come from {SOURCE}"
+            )
+        reason = (
+            f"{left_out} of {len(questions)} questions of the split {split} are left out, since their picture or "
+            f"metadata is missing ({first_missing}, …)"
+        )
+        return np.array(usable, dtype=np.int64), [reason] if left_out else []
 
     def count_examples(self) -> int:
-        return len(self._usable())
+        return len(self._usable("train")[0])
 
     def prepare(self, run: Path, config: TrainConfig) -> None:
         Tokenizer.load(self.tokenizer)
-        np.save(run / USABLE, self._usable())
+        usable, notes = self._usable("train")
+        for note in notes:
+            logger.warning("%s", note)
+        np.save(run / USABLE, usable)
 
     def training_set(self, run: Path, config: TrainConfig) -> VcrDataset:
         usable = np.load(run / USABLE, allow_pickle=False)
-        return self._dataset("train", indices=usable, training=True, seed=config.seed)
+        return self._dataset("train", usable, training=True, seed=config.seed)
 
-    def _dataset(self, split: str, **options: Any) -> VcrDataset:
-        tokenizer = Tokenizer.load(self.tokenizer)
+    def _dataset(self, split: str, indices: np.ndarray, **options: Any) -> VcrDataset:
         return VcrDataset(
-            self.data, split, tokenizer, self.examples, self.model, as_released=self.as_released, **options
+            self.data,
+            split,
+            Tokenizer.load(self.tokenizer),
+            self.examples,
+            self.model,
+            indices=indices,
+            as_released=self.as_released,
+            **options,
         )
 
     def collate(self, examples: Sequence[VcrExample]) -> VcrBatch:
@@ -115,24 +133,26 @@ class Vcr(Finetune[VcrExample, VcrBatch]):
     def workload(self, batch: VcrBatch) -> Workload:
         return encoding_workload(self.model, batch)
 
-    def evaluate(self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> TaskScores:
+    def evaluate_split(
+        self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int
+    ) -> TaskScores:
         """Accuracy where the split has labels, and files of probabilities in `held_out.folder`: the leaderboard's
-        for a split without."""
-        task = replace(self, data=Path(held_out.sources[0])) if held_out.sources else self
-        dataset = task._dataset(held_out.split)
+        for a split without. Questions whose picture is missing are left out; the notes count them."""
+        indices, notes = self._usable(held_out.split)
+        dataset = self._dataset(held_out.split, indices)
         predictions: list[VcrPrediction] = []
-        for probabilities in predict(model, dataset, task.collate, _probabilities, config):
+        for probabilities in predict(model, dataset, self.collate, _probabilities, config):
             for answers, *rationales in probabilities:
                 q = dataset.question(len(predictions))
                 given = rationales[0] if len(rationales) == 1 else np.stack(rationales)
                 predictions.append(
                     VcrPrediction(q.annot_id, q.image, answers, given, q.answer_label, q.rationale_label)
                 )
-        labelled = all(p.rationales.ndim == 1 for p in predictions)
+        labelled = dataset.questions.labelled
         path = held_out.folder / f"vcr_{held_out.split}.csv"
         (write_answers if labelled else write_submission)(path, predictions)
         scores = vcr_scores(predictions) if labelled else ()
-        return TaskScores(self.name, held_out.split, scores, (f"predictions: {path}",), step)
+        return TaskScores(self.name, held_out.split, scores, (*notes, f"predictions: {path}"), step)
 
 
 def vcr_logits(model: FinetunedReserve, batch: VcrBatch) -> torch.Tensor:

@@ -80,7 +80,7 @@ def test_a_split_without_labels_is_predicted(changed_folder, tmp_path):
 
 
 def test_the_data_decides_the_classes(kinetics_folder, tmp_path):
-    unfitted = task(kinetics_folder, start=None)
+    unfitted = task(kinetics_folder, weights=None)
     unfitted = replace(unfitted, model=replace(SIZES, outputs=1))
 
     assert unfitted.fitted_to_data().model.outputs == len(LABELS)

@@ -26,12 +26,12 @@ def test_scores_count_the_questions_with_an_answer():
 
 
 def test_whole_clips_are_resampled():
-    # One clip with all of the questions leaves nothing to vary.
-    one_clip = [TvqaPrediction(n, "a", {"audio": n % 2, "text": 0, "joint": 0}, 0) for n in range(10)]
+    """Of two clips, one right and one wrong, samples are all right, half or all wrong, however many questions."""
+    clips = [TvqaPrediction(n, "ab"[n % 2], {"audio": n % 2, "text": 0, "joint": 0}, 0) for n in range(40)]
 
-    score = tvqa_scores(one_clip)[0]
+    score = tvqa_scores(clips)[0]
 
-    assert (score.low, score.value, score.high) == (0.5, 0.5, 0.5)
+    assert (score.low, score.value, score.high) == (0, 0.5, 1)
 
 
 def test_a_submission_needs_val_and_test(tmp_path):

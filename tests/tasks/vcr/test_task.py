@@ -6,16 +6,20 @@ import csv
 import json
 import logging
 import os
+import signal
 import socket
 from dataclasses import replace
 
 import pytest
 import torch
 
+from reserve.checkpoint.official import save_official
 from reserve.cli import main
-from reserve.config import FitConfig, OptimizerConfig, TrainConfig
+from reserve.config import FitConfig, ModelConfig, OptimizerConfig, TrainConfig
+from reserve.config.load import plain_values, write_yaml
 from reserve.errors import BadInput
 from reserve.model.finetuned import FinetunedReserve
+from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.vcr.dataset import VcrSettings
 from reserve.tasks.vcr.task import Vcr
 from reserve.train.evaluate import evaluate_run
@@ -85,7 +89,7 @@ def test_training_starts_from_a_folder_and_resumes_without_it(vcr_folder, tmp_pa
     torch.manual_seed(0)
     start = FinetunedReserve(SIZES)
     start.save_pretrained(tmp_path / "start")
-    first = task(vcr_folder, start=str(tmp_path / "start"))
+    first = task(vcr_folder, weights=str(tmp_path / "start"))
     # The first step has rate 0.
     checkpoint = fit(first, tmp_path / "run", settings(1))
     trained = FinetunedReserve.from_pretrained(checkpoint)
@@ -100,10 +104,20 @@ def test_questions_without_a_picture_are_left_out_and_counted(changed_folder, tm
     (changed_folder / "vcr1images" / "movie" / "train_2.json").unlink()
     caplog.set_level(logging.WARNING)
     fit(task(changed_folder), tmp_path / "run", settings(1, batch_size=2))
-    assert "2 questions are left out, since their pictures are missing (movie/train_2.jpg, …)" in caplog.text
+    assert "2 of 4 questions of the split train are left out, since their picture or metadata is missing" in caplog.text
+    assert "(movie/train_2.json, …)" in caplog.text
+    (changed_folder / "vcr1images" / "movie" / "val_0.jpg").unlink()
+    evaluation = evaluate_run(tmp_path / "run", [])
+    assert evaluation["Q->A"].count == 3
+    assert evaluation.notes[0].startswith("1 of 4 questions of the split val are left out")
+    assert [row["annot_id"] for row in csv.DictReader((tmp_path / "run/predictions/vcr_val.csv").open())] == [
+        "val-1",
+        "val-2",
+        "val-3",
+    ]
     for path in (changed_folder / "vcr1images" / "movie").glob("train*"):
         path.unlink()
-    with pytest.raises(BadInput, match=r"has none of the 4 pictures; they come from visualcommonsense.com"):
+    with pytest.raises(BadInput, match=r"metadata of none of the 4 questions .*; they come from visualcommonsense.com"):
         fit(task(changed_folder), tmp_path / "other", settings(1))
 
 
@@ -118,11 +132,20 @@ def test_the_command_checks_a_folder(changed_folder, capsys):
     assert "test.jsonl does not exist: VCR's test questions, from visualcommonsense.com" in printed
 
 
+def test_the_check_goes_on_with_the_other_splits(changed_folder, capsys):
+    path = changed_folder / "train.jsonl"
+    path.write_text(path.read_text().replace('"question"', '"query"', 1))
+    assert main(["finetune", "vcr", "--data", str(changed_folder), "--check"]) == 1
+    printed = capsys.readouterr().out
+    assert "val: 4 questions about 4 pictures" in printed
+    assert "train.jsonl, line 1 has no 'question'" in printed
+
+
 def test_the_command_trains_evaluates_and_resumes(vcr_folder, tmp_path, capsys):
     torch.manual_seed(0)
     FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
     shared = ["--train.num_workers=0", "--train.precision=float32", "--train.compile=none", "--train.batch_size=4"]
-    paths = ["--data", str(vcr_folder), "--start", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
+    paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
     assert main(["finetune", "vcr", *paths, *shared, "--epochs=4", "--examples.lang_seq_len=48"]) == 0
     assert "Q->AR" in capsys.readouterr().out
     config = (tmp_path / "run" / "config.yaml").read_text()
@@ -131,6 +154,8 @@ def test_the_command_trains_evaluates_and_resumes(vcr_folder, tmp_path, capsys):
     assert main(["finetune", "vcr", *paths, *shared]) == 2
     assert "already holds a run" in capsys.readouterr().err
     resumed = ["--resume", str(tmp_path / "run"), "--optimizer.num_train_steps=5"]
+    assert main(["finetune", "vcr", *resumed, "--out=elsewhere"]) == 2
+    assert "--resume continues a run in its own folder; leave out --out" in capsys.readouterr().err
     assert main(["finetune", "vcr", *resumed]) == 0
     assert metrics(tmp_path / "run")[-1]["step"] == 5
 
@@ -138,7 +163,7 @@ def test_the_command_trains_evaluates_and_resumes(vcr_folder, tmp_path, capsys):
 def test_the_command_evaluates_finetuned_weights(vcr_folder, tmp_path, capsys):
     torch.manual_seed(0)
     FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
-    paths = ["--data", str(vcr_folder), "--start", str(tmp_path / "start"), "--out", str(tmp_path / "out")]
+    paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "out")]
     arguments = ["finetune", "vcr", *paths, "--evaluate_only", "--train.num_workers=0", "--train.device=cpu"]
     assert main(arguments) == 0
     assert "Q->A " in capsys.readouterr().out
@@ -146,16 +171,69 @@ def test_the_command_evaluates_finetuned_weights(vcr_folder, tmp_path, capsys):
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("official", [False, True])
+def test_weights_without_a_head_are_not_evaluated(vcr_folder, tmp_path, capsys, official):
+    sizes = ModelConfig(**{name: getattr(SIZES, name) for name in ModelConfig.__dataclass_fields__})
+    torch.manual_seed(0)
+    pretrained = MerlotReserve(sizes)
+    pretrained.save_pretrained(tmp_path / "pretrained")
+    save_official(pretrained, tmp_path / "official")
+    weights = ["--weights", str(tmp_path / ("official" if official else "pretrained"))]
+    if official:
+        write_yaml(tmp_path / "sizes.yaml", {"model": plain_values(sizes)})
+        weights += ["--sizes", str(tmp_path / "sizes.yaml")]
+    arguments = ["finetune", "vcr", "--data", str(vcr_folder), *weights, "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--evaluate_only", "--train.num_workers=0"]) == 1
+    assert "has no head of 1 output(s): finetune it on vcr first" in capsys.readouterr().err
+
+
+def test_a_stopped_run_is_not_evaluated(vcr_folder, tmp_path, capsys, monkeypatch):
+    torch.manual_seed(0)
+    FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
+    paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
+    short = ["--train.num_workers=0", "--train.batch_size=4", "--examples.lang_seq_len=48", "--epochs=4"]
+    with monkeypatch.context() as context:
+        context.setattr(Vcr, "workload", lambda self, batch: os.kill(os.getpid(), signal.SIGINT))
+        assert main(["finetune", "vcr", *paths, *short]) == 0
+    assert "step_00000001" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    assert main(["finetune", "vcr", "--resume", str(tmp_path / "run")]) == 0
+    assert metrics(tmp_path / "run")[-1]["step"] == 4
+    assert (tmp_path / "run" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize("what", ["--check", "--evaluate_only"])
+def test_only_the_first_rank_checks_and_evaluates(what, vcr_folder, tmp_path, capsys, monkeypatch):
+    FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
+    monkeypatch.setenv("RANK", "1")
+    paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "out")]
+    assert main(["finetune", "vcr", *paths, what]) == 0
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_of_several_outputs_is_refused(vcr_folder):
+    with pytest.raises(ValueError, match=r"model.outputs must be 1 for VCR; got 3"):
+        Vcr(data=vcr_folder, model=replace(SIZES, outputs=3))
+
+
+def test_an_unknown_split_is_refused(vcr_folder, tmp_path):
+    fit(task(vcr_folder), tmp_path / "run", settings(1))
+    with pytest.raises(ValueError, match="the split must be one of train, val, test; got 'dev'"):
+        evaluate_run(tmp_path / "run", [], split="dev")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "needs --data"),
+        (["--data=x", f"--out={__file__}"], "test_task.py is not a folder"),
         (["--data=x", "--split=dev"], "--split must be one of train, val, test; got dev"),
         (["--data=x", "--epochs=0", "--out=y"], "--epochs must be above 0"),
         (["--data=x"], "needs --out"),
-        (["--data=x", "--evaluate_only", "--out=y"], "--evaluate_only needs --start"),
+        (["--data=x", "--evaluate_only", "--out=y"], "--evaluate_only needs --weights"),
         (["--config=tiny", "--data=x"], "--config tiny holds settings of pretraining; for the sizes of a model give"),
-        (["--start=nowhere", "--data=x"], "nowhere is neither a folder nor an id"),
+        (["--weights=nowhere", "--data=x"], "nowhere is neither a folder nor an id"),
     ],
 )
 def test_wrong_usage_is_named(arguments, message, capsys):
@@ -165,7 +243,7 @@ def test_wrong_usage_is_named(arguments, message, capsys):
 
 def test_official_weights_need_their_sizes(vcr_folder, tmp_path, capsys):
     (tmp_path / "vcr_finetune_base").write_bytes(b"x")
-    arguments = ["finetune", "vcr", "--data", str(vcr_folder), "--start", str(tmp_path / "vcr_finetune_base")]
+    arguments = ["finetune", "vcr", "--data", str(vcr_folder), "--weights", str(tmp_path / "vcr_finetune_base")]
     assert main([*arguments, "--check"]) == 2
     assert "does not say what model it holds; give --sizes base_resadapt" in capsys.readouterr().err
     assert main([*arguments, "--sizes=base_resadapt", "--check"]) == 0

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -73,6 +74,7 @@ def run(options: Namespace) -> int | None:
         raise UsageError(f"--workers must be at least 1; got {given.workers}")
     if given.weights is None or given.out is None:
         raise UsageError(f"zeroshot {options.task} needs --weights and --out")
+    _make_folder(given.out)
     official = Path(given.weights).is_file()
     if official and given.sizes is None:
         raise UsageError(
@@ -92,17 +94,18 @@ def run(options: Namespace) -> int | None:
 def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
     from reserve.config import TrainConfig
     from reserve.data.tokenizer import Tokenizer
-    from reserve.tasks.zero_shot.task import answer_questions
+    from reserve.tasks.zero_shot.task import Answer, answer_questions
     from reserve.tasks.zero_shot.weights import load_weights
     from reserve.train.distributed import joined_ranks
 
     config = TrainConfig(device=given.device, precision=given.precision)
-    # Fail fast: the annotations are read, and the videos found, before the weights are loaded.
+    # Fail fast: all that answering and scoring need is read, and the videos are found, before the weights are loaded.
     questions = len(task.questions)
     logger.info("%d questions, %d videos found", questions, len(task.video_files))
+    task.scores([Answer(None)] * questions)
+    tokenizer = Tokenizer.load(given.tokenizer)
     with joined_ranks(given.device) as ranks:
         model = load_weights(given.weights, given.sizes).to(ranks.device)
-        tokenizer = Tokenizer.load(given.tokenizer)
         with _progress(task.name, ranks.is_first) as progress:
             own = answer_questions(
                 task,
@@ -134,8 +137,17 @@ def _progress(name: str, shown: bool) -> Iterator[Callable[[int, int], None] | N
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
+def _make_folder(out: Path) -> None:
+    """Makes the folder of the results. Raises UsageError if it cannot be written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UsageError(f"--out must be a folder that can be written to; {out}: {error.strerror}") from error
+
+
 def _write(task: ZeroShotTask[Any], answers: Sequence[Answer], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     scores = task.scores(answers)
     failures = {
         question.key: answer.failure

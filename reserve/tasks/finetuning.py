@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from reserve.model.pretrained import Pretrained, find_pretrained, stored_config
 from reserve.tasks.data_folder import FolderCheck
 from reserve.tasks.scores import TaskScores
 from reserve.tasks.task import Batch, Example, HeldOut, Task
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
 """Examples of a step, over all devices."""
@@ -101,6 +104,10 @@ class Finetune(Task[Example, Batch]):
         assert self.weights is not None
         assert isinstance(model, FinetunedReserve)
         if Path(self.weights).is_file():
+            if self.tokenizer is None:
+                logger.warning(
+                    "%s is read with this package's vocabulary; the released weights need --tokenizer", self.weights
+                )
             load_trunk(model, read_official(self.weights).arrays)
         else:
             model.load_trunk(_folder_of(self.weights))

@@ -62,7 +62,8 @@ def _row(score: Score) -> tuple[str, ...]:
     chance = "" if score.chance is None else f"{100 * score.chance:.2f}"
     known = score.low == score.low
     interval = f"{100 * score.low:.2f} to {100 * score.high:.2f}" if known else "unknown"
-    return score.name, f"{100 * score.value:.2f}", interval, chance, str(score.count)
+    value = f"{100 * score.value:.2f}" if score.value == score.value else "unknown"
+    return score.name, value, interval, chance, str(score.count)
 
 
 def mean_score(

@@ -91,6 +91,7 @@ def test_a_folder_that_lacks_files_fails_the_check(star, tmp_path, capsys):
         (["--weights=x", "--out=y", "--precision=fp8"], "precision"),
         (["--weights={weights}", "--out=y", "--sizes=base"], "has its own config.json; leave out --sizes"),
         (["--workers=0"], "--workers must be at least 1; got 0"),
+        (["--as_released"], "--as_released must be false for star, whose code was never released"),
         (["--sls_pt=1"], "sls_pt"),
     ],
 )
@@ -104,6 +105,20 @@ def test_videos_are_found_before_weights_are_loaded(star, tmp_path, capsys):
     arguments = [f"--data={star}", f"--weights={tmp_path / 'none'}", f"--out={tmp_path}", f"--videos={tmp_path / 'no'}"]
     assert main(["zeroshot", "star", *arguments]) == 1
     assert "no is not a folder: it must hold the videos, from Charades" in capsys.readouterr().err
+
+
+def test_what_scoring_and_writing_need_is_checked_before_weights_are_loaded(star, tmp_path, capsys):
+    arguments = [f"--weights={tmp_path / 'none'}", "--device=cpu"]
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file/out"):
+        assert main(["zeroshot", "star", f"--data={star}", *arguments, f"--out={out}"]) == 2
+        assert f"--out must be a folder that can be written to; {out}: " in capsys.readouterr().err
+    epic = epic_folder(tmp_path / "epic")
+    (epic / "EPIC_100_tail_verbs.csv").unlink()
+    assert main(["zeroshot", "epic-kitchens", f"--data={epic}", *arguments, f"--out={tmp_path / 'out'}"]) == 1
+    assert "EPIC_100_tail_verbs.csv does not exist" in capsys.readouterr().err
+    assert main(["zeroshot", "star", f"--data={star}", *arguments, f"--out={tmp_path}", "--tokenizer=none.json"]) == 1
+    assert "none.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["zeroshot"], ["zeroshot", "cooking"], ["zeroshot", "star"]])

@@ -46,7 +46,7 @@ def test_a_task_is_finetuned_evaluated_and_predicted(
 ) -> None:
     settings = ["batch_size=2", "num_workers=0", "device=cpu", "precision=float32", "compile=none", "log_every=1"]
     run = tmp_path / "run"
-    paths = [f"--data={task_data_sets / name}", f"--start={pretrained}", f"--out={run}"]
+    paths = [f"--data={task_data_sets / name}", f"--weights={pretrained}", f"--out={run}"]
     steps = ["--optimizer.num_train_steps=2", "--optimizer.num_warmup_steps=1"]
     assert main(["finetune", name, *paths, *steps, *(f"--train.{setting}" for setting in settings)]) == 0
     assert "questions" in capsys.readouterr().out

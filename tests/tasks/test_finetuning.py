@@ -76,5 +76,6 @@ def test_training_starts_from_either_format(official, tmp_path, caplog):
     model = task.build_model()
     task.load_start(model)
     assert torch.equal(model.token_embedding.weight, pretrained.token_embedding.weight)
+    assert ("the released weights need --tokenizer" in caplog.text) is official
     assert task.has_start
     assert not Vcr().has_start

@@ -89,6 +89,12 @@ def test_scores_are_printed_and_stored():
     scores = TaskScores(
         "vcr", "val", (Score("Q->A", 0.5, 0.25, 0.75, 12, 0.25), Score("x", 0.1, math.nan, math.nan, 3)), ("a note",), 7
     )
+    assert str(TaskScores("vcr", "val", (mean_score("y", np.zeros(0)),))).splitlines()[1].split() == [
+        "y",
+        "unknown",
+        "unknown",
+        "0",
+    ]
     assert str(scores).splitlines() == [
         "vcr, val  percent  95% interval    chance  questions",
         "Q->A      50.00    25.00 to 75.00  25.00   12",

@@ -104,6 +104,7 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
 
     name: ClassVar[str] = "epic-kitchens"
     splits: ClassVar[tuple[str, ...]] = ("val", "test")
+    released: ClassVar[bool] = True
     video_source: ClassVar[str] = "epic-kitchens.github.io (videos P01_01.MP4 and so on)"
 
     def __post_init__(self) -> None:
@@ -128,10 +129,14 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
         """The options: those of actions.csv, or else every pair of a verb and a noun in the training annotations."""
         path = self.data / _ACTIONS
         if path.exists():
-            rows = read_table(path, ["id", "verb", "noun", "action"])
-            return tuple(_listed_action(row) for row in rows)
-        rows = read_table(_TRAIN.within(self.data), ["verb_class", "noun_class"])
-        return tuple(self._action(verb, noun) for verb, noun in sorted({_classes(row) for row in rows}))
+            found = [_listed_action(row) for row in read_table(path, ["id", "verb", "noun", "action"])]
+        else:
+            path = _TRAIN.within(self.data)
+            rows = read_table(path, ["verb_class", "noun_class"])
+            found = [self._action(verb, noun) for verb, noun in sorted({_classes(row) for row in rows})]
+        if not found:
+            raise BadInput(f"{path} has no actions, which are the options")
+        return tuple(found)
 
     def _action(self, verb: int, noun: int) -> Action:
         for number, names, file in ((verb, self.verbs, _VERBS), (noun, self.nouns, _NOUNS)):
@@ -169,11 +174,9 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
 
     def check_more(self, check: FolderCheck) -> None:
         if self.split == "val":
-            for file in (_TAIL_VERBS, _TAIL_NOUNS, _UNSEEN):
-                try:
-                    file.within(self.data)
-                except BadInput as error:
-                    check.problems.append(str(error))
+            check.attempt(lambda _: self._listed(_TAIL_VERBS, "verb"), self.data)
+            check.attempt(lambda _: self._listed(_TAIL_NOUNS, "noun"), self.data)
+            check.attempt(lambda _: self._unseen(), self.data)
 
     def scores(self, answers: Sequence[Answer]) -> TaskScores:
         source = _ACTIONS if (self.data / _ACTIONS).exists() else _TRAIN.path
@@ -216,7 +219,7 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
             np.isin(verb, self._listed(_TAIL_VERBS, "verb")),
             np.isin(noun, self._listed(_TAIL_NOUNS, "noun")),
         )
-        unseen = {row.text("participant_id") for row in read_table(_UNSEEN.within(self.data), ["participant_id"])}
+        unseen = self._unseen()
         everyone = np.ones(len(truths), bool)
         new = np.array([question.participant in unseen for question in self.questions], bool)
         members = {
@@ -238,6 +241,9 @@ class EpicKitchens(ZeroShotTask[AnticipationQuestion]):
 
     def _listed(self, file: DataFile, column: str) -> list[int]:
         return [row.whole(column) for row in read_table(file.within(self.data), [column])]
+
+    def _unseen(self) -> set[str]:
+        return {row.text("participant_id") for row in read_table(_UNSEEN.within(self.data), ["participant_id"])}
 
     def predictions(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """The challenge's JSON, version 0.2."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reserve.data.video import Video
+from reserve.errors import BadInput
 from reserve.tasks.data_folder import DataFile, FolderCheck, Record, read_table
 from reserve.tasks.scores import TaskScores, mean_score
 from reserve.tasks.zero_shot.answers import answer_vocabulary
@@ -74,7 +75,9 @@ class Lsmdc(ZeroShotTask[BlankQuestion]):
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """The most frequent answers of the training split, in lower case; equally frequent ones as they appear."""
-        answers = (row.text("answer").strip().lower() for row in self._rows("train"))
+        answers = [row.text("answer").strip().lower() for row in self._rows("train")]
+        if not answers:
+            raise BadInput(f"{_FILES['train'].within(self.data)} has no answers, which are the options")
         return tuple(answer_vocabulary(answers, self.vocabulary_size)[: self.vocabulary_size])
 
     @property
@@ -117,7 +120,7 @@ class Lsmdc(ZeroShotTask[BlankQuestion]):
             f"{outside} of {len(self.questions)} answers are not among them and count as wrong",
             *self.failure_notes(answers),
         )
-        score = mean_score("accuracy", np.array(right), groups=clips, chance=1 / max(len(self.vocabulary), 1))
+        score = mean_score("accuracy", np.array(right), groups=clips, chance=1 / len(self.vocabulary))
         return TaskScores(self.name, self.split, (score,), notes)
 
     def predictions(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:

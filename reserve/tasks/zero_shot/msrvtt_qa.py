@@ -17,6 +17,7 @@ import numpy as np
 from reserve.batch.video_tokens import MAX_SEGMENTS
 from reserve.data.video import Video
 from reserve.data.video_sound import TimeSpan
+from reserve.errors import BadInput
 from reserve.tasks.data_folder import DataFile, FolderCheck, read_json_records
 from reserve.tasks.scores import Score, TaskScores, mean_score
 from reserve.tasks.zero_shot.answers import answer_vocabulary
@@ -57,7 +58,7 @@ class MsrvttQA(ZeroShotTask[VideoQuestion]):
     """Answer the questions of MSR-VTT QA about short videos.
 
     Of a video with more than eight segments, the last eight are read; `as_released` leaves such questions out of the
-    averages, as the released script does. A video of less than 3 s is one segment.
+    averages, as the released script does. A video of less than 3 s is one segment; `as_released` counts it as wrong.
     """
 
     statements: Path | None = None
@@ -67,6 +68,7 @@ class MsrvttQA(ZeroShotTask[VideoQuestion]):
     """The options are the training answers that are at least as frequent as the one of this rank."""
 
     name: ClassVar[str] = "msrvtt-qa"
+    released: ClassVar[bool] = True
     video_source: ClassVar[str] = "MSR-VTT (videos video0.mp4 to video9999.mp4)"
 
     def __post_init__(self) -> None:
@@ -77,8 +79,11 @@ class MsrvttQA(ZeroShotTask[VideoQuestion]):
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """The most frequent answers of the training questions."""
-        rows = read_json_records(_questions_file("train").within(self.data))
-        return tuple(answer_vocabulary((row.text("answer") for row in rows), self.vocabulary_size))
+        path = _questions_file("train").within(self.data)
+        found = answer_vocabulary((row.text("answer") for row in read_json_records(path)), self.vocabulary_size)
+        if not found:
+            raise BadInput(f"{path} has no answers, which are the options")
+        return tuple(found)
 
     @property
     def options(self) -> Sequence[str]:
@@ -110,6 +115,8 @@ class MsrvttQA(ZeroShotTask[VideoQuestion]):
         if len(segments) > MAX_SEGMENTS and self.as_released:
             raise Unanswerable(TOO_LONG)
         if not segments:
+            if self.as_released:
+                raise Unanswerable(f"its video is shorter than a segment of {SEGMENT_SECONDS} s")
             segments = (TimeSpan(0.0, video.duration, round(video.duration / 2, 2)),)
         return closing_statement(segments[-MAX_SEGMENTS:], question.statement)
 

@@ -108,6 +108,8 @@ class Star(ZeroShotTask[StarQuestion]):
     def query(self, question: StarQuestion, video: Video) -> Query:
         if question.statement is None:
             raise Unanswerable("it has no text")
+        if question.start >= video.duration:
+            raise Unanswerable("its video ends before its stretch begins; videos must be whole")
         segments = equal_segments(question.start, question.end, self.segment_seconds)
         return closing_statement(segments, question.statement)
 
@@ -135,7 +137,7 @@ class Star(ZeroShotTask[StarQuestion]):
             sums = np.bincount(kinds[chosen], right[chosen], minlength=len(TYPES))
             return float((sums[sizes > 0] / sizes[sizes > 0]).mean())
 
-        guess = float(chance.mean()) if len(chance) else None
+        guess = float(chance.mean())
         by_type = []
         for number, kind in enumerate(TYPES):
             own = kinds == number

@@ -66,7 +66,7 @@ class ZeroShotTask(ABC, Generic[AnyQuestion]):
     videos: Path | None = None
     """The folder of the videos, searched recursively; by default the data set's folder `videos`, or all of it."""
     as_released: bool = False
-    """Reproduce the oddities of the released code."""
+    """Reproduce the oddities of the released code; only for tasks that have any."""
     limit: int | None = None
     """Only the first questions."""
 
@@ -75,7 +75,12 @@ class ZeroShotTask(ABC, Generic[AnyQuestion]):
     video_source: ClassVar[str]
     """Where the videos come from."""
 
+    released: ClassVar[bool] = False
+    """Whether the release has code for this data set."""
+
     def __post_init__(self) -> None:
+        if self.as_released and not self.released:
+            raise ValueError(f"as_released must be false for {self.name}, whose code was never released; got true")
         if self.split not in self.splits:
             raise ValueError(f"split must be one of {', '.join(self.splits)}; got {self.split!r}")
         if self.limit is not None and self.limit < 1:
@@ -83,8 +88,11 @@ class ZeroShotTask(ABC, Generic[AnyQuestion]):
 
     @cached_property
     def questions(self) -> Sequence[AnyQuestion]:
-        """The questions, at most `limit`. Raises BadInput naming the file at fault."""
-        return self.read_questions()[: self.limit]
+        """The questions, at most `limit`, at least one. Raises BadInput naming the file at fault."""
+        found = self.read_questions()[: self.limit]
+        if not found:
+            raise BadInput(f"{self.data}: the split {self.split!r} of {self.name} has no questions")
+        return found
 
     @abstractmethod
     def read_questions(self) -> Sequence[AnyQuestion]:
@@ -93,7 +101,7 @@ class ZeroShotTask(ABC, Generic[AnyQuestion]):
     @property
     @abstractmethod
     def options(self) -> Sequence[str]:
-        """The texts of all options of the data set."""
+        """The texts of all options of the data set, at least one. Raises BadInput naming the file at fault."""
 
     def choices(self, question: AnyQuestion) -> Sequence[int] | None:
         """The options of one question as indices of `options`; None for all."""

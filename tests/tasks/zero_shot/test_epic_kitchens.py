@@ -126,6 +126,8 @@ def test_the_test_split_has_predictions_alone(folder):
         ("EPIC_100_validation.csv", ",18,", ",300,", "'noun_class' must be 0 to 299; got 300"),
         ("EPIC_100_validation.csv", ",18,", ",19,", r"noun_classes.csv has no class 19, which an annotation has"),
         ("actions.csv", "take tap", "take", "'action' must be a verb and a noun; got 'take'"),
+        ("EPIC_100_tail_nouns.csv", "noun\n", "noun\nx\n", "tail_nouns.csv, line 2: 'noun' must be a whole number"),
+        ("EPIC_100_unseen_participant_ids_validation.csv", "participant_id", "id", "has no column 'participant_id'"),
     ],
 )
 def test_broken_annotations_are_named(tmp_path, file, find, put, message):
@@ -134,6 +136,12 @@ def test_broken_annotations_are_named(tmp_path, file, find, put, message):
     path.write_text(path.read_text().replace(find, put))
     check = EpicKitchens(folder).check_folder()
     assert message in str(check)
+
+
+def test_no_actions_are_an_error(tmp_path):
+    folder = epic_folder(tmp_path / "data")
+    (folder / "actions.csv").write_text("id,verb,noun,action\n")
+    assert "actions.csv has no actions, which are the options" in str(EpicKitchens(folder).check_folder())
 
 
 def test_missing_files_are_named_with_their_source(tmp_path):

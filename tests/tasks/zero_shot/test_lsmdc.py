@@ -71,6 +71,12 @@ def test_the_vocabulary_has_the_size_asked_for(folder):
         Lsmdc(folder, vocabulary_size=0)
 
 
+def test_a_training_split_without_sentences_is_an_error(tmp_path):
+    folder = lsmdc_folder(tmp_path / "data")
+    (folder / "LSMDC16_annos_training_FIB.csv").write_text("\n")
+    assert "training_FIB.csv has no answers, which are the options" in str(Lsmdc(folder).check_folder())
+
+
 def test_broken_files_are_named(tmp_path):
     with pytest.raises(BadInput, match=r"LSMDC16_annos_val_FIB\.csv does not exist.*LSMDC 2016"):
         Lsmdc(tmp_path).questions  # noqa: B018

@@ -102,6 +102,14 @@ def test_a_short_video_is_one_segment(folder):
     assert query.texts == ("<|MASK|> is singing.",)
     assert query.segments[0].start == 0
     assert query.segments[0].mid == pytest.approx(1, abs=0.1)
+    with pytest.raises(Unanswerable, match="shorter than a segment of 3 s"):
+        replace(task, as_released=True).query(task.questions[2], video)
+
+
+def test_training_questions_without_any_answer_are_an_error(tmp_path):
+    folder = msrvtt_folder(tmp_path / "data")
+    write_json(folder / "train_qa.json", [])
+    assert "train_qa.json has no answers, which are the options" in str(MsrvttQA(folder).check_folder())
 
 
 def test_statements_come_from_a_file(folder, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import reserve
 from reserve.errors import BadInput
 from reserve.tasks.zero_shot.star import Star
-from reserve.tasks.zero_shot.task import Answer, answer_questions, equal_segments
+from reserve.tasks.zero_shot.task import Answer, Unanswerable, answer_questions, equal_segments
 from tests.tasks.zero_shot.small_sets import small_model, star_folder, star_record, write_json
 
 
@@ -95,6 +96,26 @@ def test_a_question_is_about_its_stretch(folder):
     assert query.segments == equal_segments(1.1, 9.6, 2)
     assert [span.start for span in query.segments] == [1.1, 3.225, 5.35, 7.475]
     assert query.texts == (None, None, None, "the person<|MASK|> the door.")
+
+
+def test_a_stretch_after_the_end_of_the_video_is_not_answered(folder):
+    """Such as of a video that was cut to the stretch of one question."""
+    task = Star(folder)
+    video = reserve.open_video(folder / "Charades_v1_480/AAAAA.mp4")
+    past = replace(task.questions[1], start=video.duration, end=video.duration + 5)
+    with pytest.raises(Unanswerable, match="its video ends before its stretch begins"):
+        task.query(past, video)
+    assert task.query(replace(past, start=video.duration - 0.1), video)
+
+
+def test_a_split_without_questions_is_an_error(tmp_path):
+    write_json(tmp_path / "STAR_val.json", [])
+    assert "the split 'val' of star has no questions" in str(Star(tmp_path).check_folder())
+
+
+def test_there_is_nothing_to_reproduce_of_the_release(tmp_path):
+    with pytest.raises(ValueError, match="as_released must be false for star, whose code was never released"):
+        Star(tmp_path, as_released=True)
 
 
 @pytest.mark.parametrize(

@@ -148,15 +148,15 @@ class Video:
                 found[time] = resize(frame, height, width)
         return [found[time] for time in wanted]
 
-    def images(self, segments: Sequence[TimeSpan], size: tuple[int, int]) -> np.ndarray:
+    def images(self, segments: Sequence[tuple[float, float, float]], size: tuple[int, int]) -> np.ndarray:
         """The frames in the middle of segments as the vision encoder takes them: float32 [segments, *size, 3].
 
         The bars that are black in all of these frames are trimmed, at most a fifth of a side at each end.
         """
-        frames = trim_black_bars(self.frames(segment.mid for segment in segments), trim_black=True)
+        frames = trim_black_bars(self.frames(mid for _, _, mid in segments), trim_black=True)
         return np.stack([zero_shot_image(frame, size) for frame in frames])
 
-    def clips(self, segments: Sequence[TimeSpan]) -> np.ndarray:
+    def clips(self, segments: Sequence[tuple[float, float, float]]) -> np.ndarray:
         """The sound of segments as the audio encoder takes it: float32 [segments, 3, 60, 65].
 
         A segment of less than 5 s lies in the middle of silence; a longer one gives the 5 s around its middle.
@@ -166,7 +166,7 @@ class Video:
     def inputs(
         self,
         image_size: tuple[int, int],
-        segments: Sequence[TimeSpan] | None = None,
+        segments: Sequence[tuple[float, float, float]] | None = None,
         *,
         texts: Mapping[int, str | Sequence[int]] | None = None,
         tokenizer: Tokenizer | None = None,
@@ -177,7 +177,7 @@ class Video:
 
         Args:
             image_size: Height and width in pixels, a model's `config.image_size`.
-            segments: At most 8.
+            segments: At most 8 of (start, end, mid) in seconds. The frame is the one at mid.
             texts: Text or token ids by the segment's number, which may count from the end: {-1: "a man is <|MASK|>."}.
                 These segments show their frame, but are read rather than heard.
             tokenizer: Encodes texts; by default the vocabulary of this package. A released checkpoint needs its own.

@@ -161,6 +161,12 @@ def test_a_video_without_sound_gives_frames_and_texts(silent, model, monkeypatch
     assert torch.isfinite(model.embed_video(*inputs)).all()
 
 
+def test_segments_may_be_plain_tuples(video):
+    spans = [(0.0, 2.0, 1.0), (3.0, 9.0, 6.0)]
+    plain, named = video.inputs(SIZE, spans), video.inputs(SIZE, [TimeSpan(*span) for span in spans])
+    assert all(np.array_equal(one, other) for one, other in zip(plain, named, strict=True))
+
+
 def test_every_segment_may_have_text(video, monkeypatch):
     monkeypatch.setattr(Video, "waveform", None)  # no sound is decoded
     assert video.inputs(SIZE, texts={0: [11], 1: [11], 2: [11]}).audio_clips is None

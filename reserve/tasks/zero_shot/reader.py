@@ -78,8 +78,8 @@ class VideoReader:
         """The unit vectors at the MASKs of each query: float32 [masks, hidden].
 
         The frames of a query lose the bars that are black in all of them (SPEC 10.6). Each distinct frame and sound is
-        decoded once and encoded once, and memory does not grow with the length of the video. Raises BadInput if the
-        video cannot be decoded.
+        decoded once and encoded once. Memory holds FRAMES_AT_ONCE frames at a time, but the sound of the whole video.
+        Raises BadInput if the video cannot be decoded.
         """
         views = sorted({query.segments for query in queries}, key=lambda spans: [span.mid for span in spans])
         batches = list(_batches(views))

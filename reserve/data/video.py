@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from reserve.data.sources.tracks import choose_audio_track
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, normalized, segment_clips
 from reserve.errors import BadInput
+
+logger = logging.getLogger(__name__)
 
 SHORTEST = 1.0
 """Seconds left at the end of a video that still make a segment of their own."""
@@ -88,6 +91,18 @@ class Video:
     def has_sound(self) -> bool:
         """Whether there is an audio track that can be decoded."""
         return bool(self.info.audio) and self.info.audio[self.audio_track].decodable
+
+    @cached_property
+    def can_be_heard(self) -> bool:
+        """Whether there is sound, which is decoded to find out. A warning says why a track cannot be used, such as one
+        that is empty."""
+        if not self.has_sound:
+            return False
+        try:
+            return bool(len(self.waveform))
+        except BadInput as error:
+            logger.warning("%s: it is read without sound", error)
+            return False
 
     @cached_property
     def duration(self) -> float:
@@ -182,14 +197,16 @@ class Video:
                 These segments show their frame, but are read rather than heard.
             tokenizer: Encodes texts; by default the vocabulary of this package. A released checkpoint needs its own.
             audio: Whether the other segments are heard or have frames alone; by default they are heard if the file has
-                sound. Without sound and texts there are no language tokens, and all vectors of `embed_video` are 0.
+                sound that can be decoded. Without sound and texts there are no language tokens, and all vectors of
+                `embed_video` are 0.
             length: Language tokens of the sequence; more are cut from the end.
 
         Raises BadInput if a segment must be heard but the file has no sound, ValueError for bad arguments.
         """
         segments = self.segments() if segments is None else segments
-        audio = self.has_sound if audio is None else audio
-        by_segment = self._texts(texts or {}, len(segments), tokenizer, audio)
+        by_segment = self._texts(texts or {}, len(segments), tokenizer)
+        if None in by_segment and not (self.can_be_heard if audio is None else audio):
+            by_segment = [() if text is None else text for text in by_segment]
         tokens = video_tokens(by_segment, length=length)
         heard = [number for number, text in enumerate(by_segment) if text is None]
         clips = None
@@ -204,10 +221,10 @@ class Video:
 
     @staticmethod
     def _texts(
-        texts: Mapping[int, str | Sequence[int]], segments: int, tokenizer: Tokenizer | None, audio: bool
+        texts: Mapping[int, str | Sequence[int]], segments: int, tokenizer: Tokenizer | None
     ) -> list[Sequence[int] | None]:
-        """The token ids of each segment's text, None for one that is heard."""
-        by_segment: list[Sequence[int] | None] = [None if audio else ()] * segments
+        """The token ids of each segment's text, None for one without."""
+        by_segment: list[Sequence[int] | None] = [None] * segments
         for number, text in texts.items():
             if not -segments <= number < segments:
                 raise ValueError(f"texts must be of segments {-segments} to {segments - 1}; got {number}")

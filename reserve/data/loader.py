@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from reserve.errors import BadInput
+from reserve.errors import BadInput, EnvironmentFailure
 
 Example = TypeVar("Example")
 Example_co = TypeVar("Example_co", covariant=True)
@@ -107,12 +107,13 @@ def load_batches(
     num_workers: int,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Loads the sampler's batches, in `num_workers` processes (0: in this one). Raises BadInput for a damaged store.
+    """Loads the sampler's batches, in `num_workers` processes (0: in this one).
 
-    With worker processes, `dataset` and `collate` must be picklable.
+    With worker processes, `dataset` and `collate` must be picklable. Raises the data set's BadInput, EnvironmentFailure
+    and OSError as they are.
     """
     loader: DataLoader[Any] = DataLoader(
-        _CatchBadInput(dataset),  # type: ignore[arg-type]  # the loader needs no more of Dataset than the protocol
+        _CatchFailures(dataset),  # type: ignore[arg-type]  # the loader needs no more of Dataset than the protocol
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=_CollateGood(collate),
@@ -125,7 +126,7 @@ def load_batches(
     )
     try:
         for batch in loader:
-            if isinstance(batch, BadInput):
+            if isinstance(batch, _FAILURES):
                 raise batch
             yield batch
     finally:
@@ -133,29 +134,34 @@ def load_batches(
         del loader
 
 
+Failure = BadInput | EnvironmentFailure | OSError
+_FAILURES = (BadInput, EnvironmentFailure, OSError)
+"""What is wrong with a file or with the machine; other errors are the program's, and keep their traceback."""
+
+
 @dataclass(frozen=True)
-class _CatchBadInput(Generic[Example]):
-    """Returns BadInput instead of raising it: torch wraps what a worker raises in the text of a traceback."""
+class _CatchFailures(Generic[Example]):
+    """Returns failures instead of raising them: torch wraps what a worker raises in the text of a traceback."""
 
     dataset: TrainingSet[Example]
 
-    def __getitem__(self, key: tuple[int, int]) -> Example | BadInput:
+    def __getitem__(self, key: tuple[int, int]) -> Example | Failure:
         try:
             return self.dataset[key]
-        except BadInput as error:
+        except _FAILURES as error:
             return error
 
 
 @dataclass(frozen=True)
 class _CollateGood(Generic[Example, Batch]):
-    """Collates examples, or passes on the first BadInput among them."""
+    """Collates examples, or passes on the first failure among them."""
 
     collate: Callable[[Sequence[Example]], Batch]
 
-    def __call__(self, examples: Sequence[Example | BadInput]) -> Batch | BadInput:
+    def __call__(self, examples: Sequence[Example | Failure]) -> Batch | Failure:
         good: list[Example] = []
         for example in examples:
-            if isinstance(example, BadInput):
+            if isinstance(example, _FAILURES):
                 return example
             good.append(example)
         return self.collate(good)

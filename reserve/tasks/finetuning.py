@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,15 @@ class Finetune(Task[Example, Batch]):
             raise CheckpointError(
                 f"{self.weights} has no head of {self.model.outputs} output(s): finetune it on {self.name} first"
             )
+
+
+def check_scales(minimum: float, maximum: float) -> None:
+    """Raises ValueError unless pictures can be resized at random between these factors."""
+    if not 0 < minimum <= maximum < math.inf:
+        raise ValueError(
+            "examples.random_scale_min must be above 0 and at most examples.random_scale_max, both finite; got "
+            f"{minimum} and {maximum}"
+        )
 
 
 def stored_sizes(weights: str) -> ModelConfig | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reserve.data.loader import BatchSampler, batch_start, load_batches
-from reserve.errors import BadInput
+from reserve.errors import BadInput, EnvironmentFailure
 from tests.helpers.worker_functions import Keys
 
 
@@ -123,11 +123,15 @@ def test_worker_processes_load_the_same_batches():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_bad_input_arrives_as_it_was_raised(workers):
+@pytest.mark.parametrize(
+    "error",
+    [BadInput("clip.safetensors: damaged"), EnvironmentFailure("a lost mount"), OSError(28, "No space", "a.zip")],
+)
+def test_failures_arrive_as_they_were_raised(workers, error):
     """Not as a traceback out of the worker process."""
-    with pytest.raises(BadInput) as caught:
-        next(load(Keys(6, bad=True), workers))
-    assert str(caught.value) == "clip.safetensors: damaged"
+    with pytest.raises(type(error)) as caught:
+        next(load(Keys(6, error=error), workers))
+    assert str(caught.value) == str(error)
 
 
 KEEPS_ITS_LOADER = """

@@ -7,8 +7,6 @@ import os
 import signal
 import time
 
-from reserve.errors import BadInput
-
 
 def work(item):
     """Doubles numbers; strings name a way to fail."""
@@ -26,15 +24,15 @@ def work(item):
 
 
 class Keys:
-    """A training set whose examples are their own keys, or BadInput if `bad`."""
+    """A training set whose examples are their own keys, or which raises `error`."""
 
-    def __init__(self, length: int, *, bad: bool = False) -> None:
-        self.length, self.bad = length, bad
+    def __init__(self, length: int, *, error: Exception | None = None) -> None:
+        self.length, self.error = length, error
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
-        if self.bad:
-            raise BadInput("clip.safetensors: damaged")
+        if self.error is not None:
+            raise self.error
         return key

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from reserve.checkpoint.official import save_official
 from reserve.config import FinetunedConfig, OptimizerConfig
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.tasks.finetuning import finetuning_optimizer, schedule, stored_sizes
+from reserve.tasks.finetuning import check_scales, finetuning_optimizer, schedule, stored_sizes
 from reserve.tasks.vcr.task import Vcr
 from tests.helpers.tiny import tiny
 
@@ -39,6 +40,15 @@ def test_the_optimiser_is_finetunings():
     made = finetuning_optimizer(1e-5)
     assert (made.do_bias_correction, made.use_bfloat16_adam, made.max_grad_norm) == (True, True, 0)
     assert (made.beta_1, made.beta_2, made.eps, made.weight_decay_rate) == (0.9, 0.98, 1e-6, 0.1)
+
+
+@pytest.mark.parametrize(
+    "scales", [(0.0, 1.1), (1.2, 1.1), (1.0, math.inf), (math.nan, 1.1), (1.0, math.nan), (-1.0, 1.0)]
+)
+def test_scales_are_checked(scales):
+    check_scales(1.0, 1.0)
+    with pytest.raises(ValueError, match=r"examples.random_scale_min must be above 0 and at most"):
+        check_scales(*scales)
 
 
 def test_the_sizes_of_weights_come_from_their_folder(tmp_path):

@@ -17,6 +17,7 @@ from reserve.data.images import decode_jpeg, trim_black_bars
 from reserve.data.video import Video, open_video
 from reserve.data.video_sound import TimeSpan
 from reserve.errors import BadInput
+from reserve.tasks.finetuning import check_scales
 from reserve.tasks.record_cache import Parts
 from reserve.tasks.stored_sound import SEGMENT_FRAMES, decode_log_mel, encode_log_mel, subsegments, to_bytes
 
@@ -48,11 +49,7 @@ class KineticsSettings:
             raise ValueError(f"examples.views must be at least 1; got {self.views}")
         if not 0 <= self.max_shift < float("inf"):
             raise ValueError(f"examples.max_shift must be finite and at least 0; got {self.max_shift}")
-        if not 0 < self.random_scale_min <= self.random_scale_max:
-            raise ValueError(
-                "examples.random_scale_min must be above 0 and at most examples.random_scale_max; got "
-                f"{self.random_scale_min} and {self.random_scale_max}"
-            )
+        check_scales(self.random_scale_min, self.random_scale_max)
 
     @property
     def shifts(self) -> list[float]:

@@ -9,6 +9,7 @@ import numpy as np
 from reserve.config import MEL_CHANNELS, ModelConfig
 from reserve.data.float_images import finetuning_image
 from reserve.data.tokenizer import Tokenizer
+from reserve.tasks.finetuning import check_scales
 from reserve.tasks.record_cache import RecordCache
 from reserve.tasks.stored_sound import SEGMENT_FRAMES, subsegments
 from reserve.tasks.tvqa.annotations import Question, Questions
@@ -37,11 +38,7 @@ class TvqaSettings:
     def __post_init__(self) -> None:
         if self.lang_seq_len < 2:
             raise ValueError(f"examples.lang_seq_len must be at least 2; got {self.lang_seq_len}")
-        if not 0 < self.random_scale_min <= self.random_scale_max:
-            raise ValueError(
-                "examples.random_scale_min must be above 0 and at most examples.random_scale_max; got "
-                f"{self.random_scale_min} and {self.random_scale_max}"
-            )
+        check_scales(self.random_scale_min, self.random_scale_max)
 
 
 class TvqaDataset:

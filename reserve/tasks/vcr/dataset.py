@@ -17,6 +17,7 @@ from reserve.data.float_images import STORED_QUALITY, finetuning_image, stored_s
 from reserve.data.images import decode_jpeg, encode_jpeg, read_picture, resize
 from reserve.data.tokenizer import Tokenizer
 from reserve.tasks.choices import mask_rows, masked_sequence
+from reserve.tasks.finetuning import check_scales
 from reserve.tasks.vcr.annotations import (
     CHOICES,
     IMAGES,
@@ -53,11 +54,7 @@ class VcrSettings:
     def __post_init__(self) -> None:
         if self.lang_seq_len < 2:
             raise ValueError(f"examples.lang_seq_len must be at least 2; got {self.lang_seq_len}")
-        if not 0 < self.random_scale_min <= self.random_scale_max:
-            raise ValueError(
-                "examples.random_scale_min must be above 0 and at most examples.random_scale_max; got "
-                f"{self.random_scale_min} and {self.random_scale_max}"
-            )
+        check_scales(self.random_scale_min, self.random_scale_max)
 
 
 @dataclass

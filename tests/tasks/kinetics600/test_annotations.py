@@ -45,6 +45,16 @@ def test_a_file_decides_the_classes(tmp_path):
     with pytest.raises(BadInput, match=r"labels\.txt has the label 'zumba' more than once"):
         label_table(tmp_path)
 
+    (tmp_path / "labels.txt").write_text("\n \n")
+    with pytest.raises(BadInput, match=r"labels\.txt holds no label"):
+        label_table(tmp_path)
+
+
+def test_space_around_a_label_does_not_count(tmp_path):
+    write_rows(tmp_path / "train.csv", [(" a b ", "x", 0, 10, "train"), ("a b", "y", 0, 10, "train")])
+
+    assert label_table(tmp_path) == ["a b"]
+
 
 def test_the_test_split_may_lack_labels(tmp_path):
     (tmp_path / "test.csv").write_text("youtube_id,time_start,time_end,split\nabc,1,11,test\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from reserve.data.sources.tracks import choose_audio_track
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, normalized, segment_clips
 from reserve.errors import BadInput
+
+logger = logging.getLogger(__name__)
 
 SHORTEST = 1.0
 """Seconds left at the end of a video that still make a segment of their own."""
@@ -90,6 +93,18 @@ class Video:
         return bool(self.info.audio) and self.info.audio[self.audio_track].decodable
 
     @cached_property
+    def can_be_heard(self) -> bool:
+        """Whether there is sound, which is decoded to find out. A warning says why a track cannot be used, such as one
+        that is empty."""
+        if not self.has_sound:
+            return False
+        try:
+            return bool(len(self.waveform))
+        except BadInput as error:
+            logger.warning("%s: it is read without sound", error)
+            return False
+
+    @cached_property
     def duration(self) -> float:
         """Length in seconds, where the last packet of sound or picture ends."""
         with _opened(self._decoder, self.path, self._limits) as media:
@@ -148,15 +163,15 @@ class Video:
                 found[time] = resize(frame, height, width)
         return [found[time] for time in wanted]
 
-    def images(self, segments: Sequence[TimeSpan], size: tuple[int, int]) -> np.ndarray:
+    def images(self, segments: Sequence[tuple[float, float, float]], size: tuple[int, int]) -> np.ndarray:
         """The frames in the middle of segments as the vision encoder takes them: float32 [segments, *size, 3].
 
         The bars that are black in all of these frames are trimmed, at most a fifth of a side at each end.
         """
-        frames = trim_black_bars(self.frames(segment.mid for segment in segments), trim_black=True)
+        frames = trim_black_bars(self.frames(mid for _, _, mid in segments), trim_black=True)
         return np.stack([zero_shot_image(frame, size) for frame in frames])
 
-    def clips(self, segments: Sequence[TimeSpan]) -> np.ndarray:
+    def clips(self, segments: Sequence[tuple[float, float, float]]) -> np.ndarray:
         """The sound of segments as the audio encoder takes it: float32 [segments, 3, 60, 65].
 
         A segment of less than 5 s lies in the middle of silence; a longer one gives the 5 s around its middle.
@@ -166,7 +181,7 @@ class Video:
     def inputs(
         self,
         image_size: tuple[int, int],
-        segments: Sequence[TimeSpan] | None = None,
+        segments: Sequence[tuple[float, float, float]] | None = None,
         *,
         texts: Mapping[int, str | Sequence[int]] | None = None,
         tokenizer: Tokenizer | None = None,
@@ -177,19 +192,21 @@ class Video:
 
         Args:
             image_size: Height and width in pixels, a model's `config.image_size`.
-            segments: At most 8.
+            segments: At most 8 of (start, end, mid) in seconds. The frame is the one at mid.
             texts: Text or token ids by the segment's number, which may count from the end: {-1: "a man is <|MASK|>."}.
                 These segments show their frame, but are read rather than heard.
             tokenizer: Encodes texts; by default the vocabulary of this package. A released checkpoint needs its own.
             audio: Whether the other segments are heard or have frames alone; by default they are heard if the file has
-                sound. Without sound and texts there are no language tokens, and all vectors of `embed_video` are 0.
+                sound that can be decoded. Without sound and texts there are no language tokens, and all vectors of
+                `embed_video` are 0.
             length: Language tokens of the sequence; more are cut from the end.
 
         Raises BadInput if a segment must be heard but the file has no sound, ValueError for bad arguments.
         """
         segments = self.segments() if segments is None else segments
-        audio = self.has_sound if audio is None else audio
-        by_segment = self._texts(texts or {}, len(segments), tokenizer, audio)
+        by_segment = self._texts(texts or {}, len(segments), tokenizer)
+        if None in by_segment and not (self.can_be_heard if audio is None else audio):
+            by_segment = [() if text is None else text for text in by_segment]
         tokens = video_tokens(by_segment, length=length)
         heard = [number for number, text in enumerate(by_segment) if text is None]
         clips = None
@@ -204,10 +221,10 @@ class Video:
 
     @staticmethod
     def _texts(
-        texts: Mapping[int, str | Sequence[int]], segments: int, tokenizer: Tokenizer | None, audio: bool
+        texts: Mapping[int, str | Sequence[int]], segments: int, tokenizer: Tokenizer | None
     ) -> list[Sequence[int] | None]:
-        """The token ids of each segment's text, None for one that is heard."""
-        by_segment: list[Sequence[int] | None] = [None if audio else ()] * segments
+        """The token ids of each segment's text, None for one without."""
+        by_segment: list[Sequence[int] | None] = [None] * segments
         for number, text in texts.items():
             if not -segments <= number < segments:
                 raise ValueError(f"texts must be of segments {-segments} to {segments - 1}; got {number}")

@@ -34,7 +34,7 @@ def normalized(waveform: np.ndarray) -> np.ndarray:
     return np.divide(waveform, np.float32(peak), dtype=np.float32)
 
 
-def segment_sound(waveform: np.ndarray, span: TimeSpan) -> np.ndarray:
+def segment_sound(waveform: np.ndarray, span: tuple[float, float, float]) -> np.ndarray:
     """5 s of a track at 22050 Hz for a segment: [110250].
 
     A shorter segment lies in the middle of silence; one of 5 s or more is replaced by the 5 s around its `mid`. Before
@@ -54,7 +54,7 @@ def segment_sound(waveform: np.ndarray, span: TimeSpan) -> np.ndarray:
     return sound
 
 
-def segment_clips(waveform: np.ndarray, spans: Sequence[TimeSpan]) -> np.ndarray:
+def segment_clips(waveform: np.ndarray, spans: Sequence[tuple[float, float, float]]) -> np.ndarray:
     """The clips of segments, float32 [spans, 3, 60, 65]: log-mels of three subsegments each, in the last channel the
     playback speed 1. `waveform` is a whole track at 22050 Hz, `normalized`."""
     import torch

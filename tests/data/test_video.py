@@ -150,6 +150,19 @@ def test_a_video_without_sound_or_text_has_frames_alone(silent, model):
     assert not vectors.any()
 
 
+def test_a_track_without_sound_is_read_as_no_sound(tmp_path, caplog):
+    times = [index / FRAMES_PER_SECOND for index in range(12)]
+    empty = Sound(np.zeros(0, np.float32), codec="pcm_s16le")
+    video = reserve.open_video(write_media(tmp_path / "empty.mkv", frame_times=times, sounds=[empty]))
+    assert video.has_sound
+    inputs = video.inputs(SIZE)
+    assert inputs.audio_clips is None
+    assert not inputs.tokens.any()
+    assert "empty.mkv: no sound can be decoded from its audio track: it is read without sound" in caplog.text
+    with pytest.raises(BadInput, match="no sound can be decoded"):
+        video.inputs(SIZE, audio=True)
+
+
 def test_a_video_without_sound_gives_frames_and_texts(silent, model, monkeypatch):
     monkeypatch.setattr(model.audio_encoder, "forward", None)  # not called
     assert not silent.has_sound
@@ -159,6 +172,12 @@ def test_a_video_without_sound_gives_frames_and_texts(silent, model, monkeypatch
     assert inputs.audio_clips is None
     assert inputs.tokens[0, :3].tolist() == [50, MASK, PAD]
     assert torch.isfinite(model.embed_video(*inputs)).all()
+
+
+def test_segments_may_be_plain_tuples(video):
+    spans = [(0.0, 2.0, 1.0), (3.0, 9.0, 6.0)]
+    plain, named = video.inputs(SIZE, spans), video.inputs(SIZE, [TimeSpan(*span) for span in spans])
+    assert all(np.array_equal(one, other) for one, other in zip(plain, named, strict=True))
 
 
 def test_every_segment_may_have_text(video, monkeypatch):

@@ -59,7 +59,7 @@ class Lsmdc(ZeroShotTask[BlankQuestion]):
     """Fill in the blanks in LSMDC's descriptions of movie clips."""
 
     vocabulary_size: int = 1000
-    """The options are so many of the most frequent training answers; other answers count as wrong."""
+    """How many of the most frequent training answers are the options; others count as wrong."""
     segment_seconds: float = 2.0
     """Least length of a segment."""
 

@@ -65,8 +65,9 @@ class _Kept(Generic[Key]):
 class VideoReader:
     """Encodes queries about videos with a model in evaluation mode.
 
-    A video without sound is read all the same: its segments that would be heard have their frame alone. Several threads
-    may read videos at the same time: they decode in parallel and take turns with the model.
+    A video without sound, or with a track that cannot be decoded, is read all the same: its segments that would be
+    heard have their frame alone. Several threads may read videos at the same time: they decode in parallel and take
+    turns with the model.
     """
 
     def __init__(self, model: MerlotReserve, tokenizer: Tokenizer) -> None:
@@ -78,8 +79,8 @@ class VideoReader:
         """The unit vectors at the MASKs of each query: float32 [masks, hidden].
 
         The frames of a query lose the bars that are black in all of them (SPEC 10.6). Each distinct frame and sound is
-        decoded once and encoded once, and memory does not grow with the length of the video. Raises BadInput if the
-        video cannot be decoded.
+        decoded once and encoded once. Memory holds FRAMES_AT_ONCE frames at a time, but the sound of the whole video.
+        Raises BadInput if the video cannot be decoded.
         """
         views = sorted({query.segments for query in queries}, key=lambda spans: [span.mid for span in spans])
         batches = list(_batches(views))
@@ -87,15 +88,16 @@ class VideoReader:
         for number, query in enumerate(queries):
             members[query.segments].append(number)
         heard = [{span for view in batch for i in members[view] for span in queries[i].heard()} for batch in batches]
+        has_sound = any(heard) and video.can_be_heard
         frames = _Frames(self._model, video, batches, self._turn)
         sounds: _Kept[TimeSpan] = _Kept(_last_batches(heard))
         found: list[torch.Tensor | None] = [None] * len(queries)
         for number, batch in enumerate(batches):
             pooled, frame_rows = frames.encode(number, batch)
-            clips, sound_rows = self._sounds(video, sorted(heard[number]), sounds)
+            clips, sound_rows = self._sounds(video, sorted(heard[number]) if has_sound else [], sounds)
             asked = [i for view in batch for i in members[view]]
             questions = [
-                self._question(queries[i], frame_rows[queries[i].segments], sound_rows, video.has_sound) for i in asked
+                self._question(queries[i], frame_rows[queries[i].segments], sound_rows, has_sound) for i in asked
             ]
             with self._turn:
                 encoded = encode_masks(self._model, pooled, clips, questions)
@@ -108,7 +110,7 @@ class VideoReader:
         self, video: Video, spans: Sequence[TimeSpan], kept: _Kept[TimeSpan]
     ) -> tuple[torch.Tensor | None, dict[TimeSpan, int]]:
         """The pooled sounds of `spans`, None without any, and the row of each."""
-        if not spans or not video.has_sound:
+        if not spans:
             return None, {}
         new = [span for span in spans if span not in kept.values]
         if new:

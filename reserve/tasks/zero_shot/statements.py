@@ -59,7 +59,7 @@ def question_statement(question: str) -> str | None:
         >>> question_statement("what is a man doing?")
         'a man is<|MASK|>.'
 
-    What no rule knows keeps its wording, with the MASK as its answer: "what does a man eat?<|MASK|>."
+    A question that no rule matches keeps its wording, with the MASK as its answer: "what does a man eat?<|MASK|>."
     """
     text = " ".join(question.lower().split()).rstrip(" ?.")
     if not text or MASK_TEXT.lower() in text:

@@ -9,6 +9,7 @@ import torch
 import reserve
 from reserve.data.video import Video
 from reserve.data.video_sound import TimeSpan
+from reserve.errors import BadInput
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.zero_shot import reader as reader_module
 from reserve.tasks.zero_shot.reader import Query, VideoReader
@@ -128,6 +129,18 @@ def test_a_video_without_sound_is_read_without_the_audio_encoder(model, silent, 
     monkeypatch.setattr(model.audio_encoder, "forward", None)
     found = VideoReader(model, Letters()).read(silent, QUERIES)
     for vectors, alone in zip(found, one_by_one(model, silent, QUERIES), strict=True):
+        torch.testing.assert_close(vectors, alone, atol=2e-6, rtol=0)
+
+
+def test_a_track_that_cannot_be_decoded_is_read_as_no_sound(model, video, silent, monkeypatch):
+    def waveform(_):
+        raise BadInput("no sound can be decoded from its audio track")
+
+    expected = VideoReader(model, Letters()).read(silent, QUERIES)
+    monkeypatch.setattr(Video, "waveform", property(waveform))
+    for vectors, alone in zip(
+        VideoReader(model, Letters()).read(reserve.open_video(video.path), QUERIES), expected, strict=True
+    ):
         torch.testing.assert_close(vectors, alone, atol=2e-6, rtol=0)
 
 

@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import fields, replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -143,7 +144,14 @@ def _kind(hint: Any) -> str:
         return f"list of {len(get_args(hint))}, {_kind(get_args(hint)[0])}"
     if get_origin(hint) is UnionType:
         return ", ".join(_kind(kind) for kind in get_args(hint))
-    names = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", NoneType: "`null`"}
+    names = {
+        int: "whole number",
+        float: "number",
+        bool: "`true`, `false`",
+        str: "text",
+        Path: "path",
+        NoneType: "`null`",
+    }
     return names[hint]
 
 

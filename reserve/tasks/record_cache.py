@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reserve.fs import replacing
@@ -34,10 +35,14 @@ class RecordCache:
         # Folders of a hundred thousand files are slow on many file systems.
         return self.folder / digest[:2] / f"{digest[2:34]}.zip"
 
-    def get(self, key: str, make: Callable[[], Parts]) -> dict[str, bytes]:
-        """The example called `key`, made by `make` where it is not stored or its file is damaged."""
-        path = self.path(key)
-        stored = _read(path)
+    def get(self, key: str, make: Callable[[], Parts], sources: Sequence[str | Path] = ()) -> dict[str, bytes]:
+        """The example called `key`.
+
+        `make` makes it where it is not stored, where its file is damaged, and where one of `sources`, the files and
+        folders that it is made from, has changed since. Sources that are no longer there do not count.
+        """
+        path, states = self.path(key), [_state(source) for source in sources]
+        stored = _read(path, states)
         if stored is not None:
             return stored
         parts = dict(make())
@@ -46,25 +51,46 @@ class RecordCache:
             for name, content in parts.items():
                 # A fixed date, so that the same example gives the same file.
                 file.writestr(zipfile.ZipInfo(name), content)
-            file.comment = _names_digest(parts)
+            file.comment = _comment(parts, states)
         return parts
 
 
-def _read(path: Path) -> dict[str, bytes] | None:
+def _read(path: Path, states: Sequence[str]) -> dict[str, bytes] | None:
+    """A stored example, None where it is absent, damaged, or made from other sources."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
+            names, *before = file.comment.decode("ascii").split(",")
             # Reading checks the CRC of each part, but nothing in a zip file checks its list of them.
-            if file.comment != _names_digest(file.namelist()):
+            if names != _names_digest(file.namelist()) or len(before) != len(states):
                 raise zipfile.BadZipFile("its list of parts has changed")
+            if any(_ABSENT != now != then for now, then in zip(states, before, strict=True)):
+                logger.info("%s is made again, since its sources have changed", path)
+                return None
             return {name: file.read(name) for name in file.namelist()}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
         logger.warning("%s is damaged (%s) and is made again", path, error)
         return None
 
 
-def _names_digest(names: Iterable[str]) -> bytes:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16].encode()
+_ABSENT = "-"
+
+
+def _state(source: str | Path) -> str:
+    """The size and time of change of a file or folder."""
+    try:
+        status = os.stat(source)
+    except OSError:
+        return _ABSENT
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _comment(names: Iterable[str], states: Sequence[str]) -> bytes:
+    return ",".join([_names_digest(names), *states]).encode("ascii")
+
+
+def _names_digest(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
@@ -75,3 +76,25 @@ def test_an_example_that_cannot_be_made_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="no picture"):
         RecordCache(tmp_path, "1").get("x", fail)
     assert not list(tmp_path.rglob("*"))
+
+
+def test_an_example_is_made_again_where_its_source_has_changed(tmp_path):
+    source, absent, cache = tmp_path / "clip", tmp_path / "none", RecordCache(tmp_path / "cache", "1")
+    source.write_bytes(b"one")
+    assert cache.get("x", lambda: {"a": b"1"}, [source, absent]) == {"a": b"1"}
+    assert cache.get("x", never, [source, absent]) == {"a": b"1"}
+    source.write_bytes(b"two!")
+    assert cache.get("x", lambda: {"a": b"2"}, [source, absent]) == {"a": b"2"}
+    os.utime(source, ns=(1, 1))
+    assert cache.get("x", lambda: {"a": b"3"}, [source, absent]) == {"a": b"3"}
+    # What is gone cannot have changed; what was absent and is there now has.
+    source.unlink()
+    assert cache.get("x", never, [source, absent]) == {"a": b"3"}
+    absent.write_bytes(b"here")
+    assert cache.get("x", lambda: {"a": b"4"}, [source, absent]) == {"a": b"4"}
+
+
+def test_an_example_of_other_sources_is_made_again(tmp_path):
+    cache = RecordCache(tmp_path / "cache", "1")
+    cache.get("x", lambda: {"a": b"1"})
+    assert cache.get("x", lambda: {"a": b"2"}, [tmp_path]) == {"a": b"2"}

@@ -78,10 +78,9 @@ class KineticsDataset:
         return self._example(index, parts, range(self.settings.views), None)
 
     def _parts(self, index: int) -> Parts:
-        path = self.paths[index]
-        return self.cache.get(
-            f"{Path(path).stem} {self.settings.stored_form}", lambda: prepare_clip(Path(path), self.settings)
-        )
+        path = Path(self.paths[index])
+        key = f"{path.stem} {self.settings.stored_form}"
+        return self.cache.get(key, lambda: prepare_clip(path, self.settings), [path])
 
     def _example(self, index: int, parts: Parts, views: Sequence[int], rng: np.random.Generator | None) -> Example:
         scales = (self.settings.random_scale_min, self.settings.random_scale_max)

@@ -41,6 +41,8 @@ class KineticsSettings:
     """Smallest factor on the size that a training picture is resized to, before it is cropped at random."""
     random_scale_max: float = 1.1
     """Largest such factor."""
+    cache: Path | None = None
+    """Folder of prepared clips that runs share; null keeps them in the run's folder."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.segments <= 8:

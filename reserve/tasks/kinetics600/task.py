@@ -140,6 +140,7 @@ class Kinetics600(Finetune[Example, ClipBatch]):
     def _dataset(
         self, paths: Sequence[Path], labels: Sequence[int], cache: Path, *, seed: int = 0, training: bool
     ) -> KineticsDataset:
+        cache = self.examples.cache or cache
         return KineticsDataset(
             paths, labels, RecordCache(cache, VERSION), self.model, self.examples, seed=seed, training=training
         )

@@ -39,6 +39,11 @@ class ClipFiles:
         """The subtitles of a clip; they may also be in the JSON-lines file."""
         return self.folder / FOLDER / f"{question.vid_name}.srt"
 
+    def sources(self, question: Question) -> list[Path]:
+        """The files and the folder that a clip is read from; those of the subtitles may be absent."""
+        places = [self.frames_folder(question), self.audio(question), self.subtitles(question)]
+        return [*places, self.folder / JSON_LINES]
+
     def frame_paths(self, question: Question) -> dict[int, Path]:
         """A clip's pictures by number. Raises BadInput naming the folder if there is none."""
         folder = self.frames_folder(question)

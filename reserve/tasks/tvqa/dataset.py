@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class TvqaSettings:
     """Smallest factor on the size that a training picture is resized to, before it is cropped at random."""
     random_scale_max: float = 1.1
     """Largest such factor."""
+    cache: Path | None = None
+    """Folder of prepared questions that runs share; null keeps them in the run's folder."""
 
     def __post_init__(self) -> None:
         if self.lang_seq_len < 2:
@@ -76,7 +79,8 @@ class TvqaDataset:
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, index = key
         question = self.question(index)
-        parts = self.cache.get(question_key(question), lambda: prepare_question(question, self.files))
+        sources = self.files.sources(question)
+        parts = self.cache.get(question_key(question), lambda: prepare_question(question, self.files), sources)
         rng = np.random.default_rng([self.seed, epoch, index]) if self.training else None
         return self._example(question, read_question_parts(parts), rng)
 

@@ -156,7 +156,7 @@ class Tvqa(Finetune[Example, AnswerBatch]):
             Questions(self.data, split),
             indices,
             ClipFiles(self.data),
-            RecordCache(cache, VERSION),
+            RecordCache(self.examples.cache or cache, VERSION),
             Tokenizer.load(self.tokenizer),
             self.model,
             self.examples,

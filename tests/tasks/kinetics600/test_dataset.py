@@ -98,6 +98,13 @@ def test_stored_clips_need_no_media(changed_folder, tmp_path):
     np.testing.assert_array_equal(before[0, 0].images, first.images)
 
 
+def test_a_clip_that_changes_is_prepared_again(changed_folder, tmp_path):
+    clips = usable_clips(changed_folder, "train", CLASSES)
+    before = dataset(changed_folder, tmp_path)[0, 0].images
+    clips.paths[0].write_bytes(clips.paths[-1].read_bytes())
+    assert not np.array_equal(dataset(changed_folder, tmp_path)[0, 0].images, before)
+
+
 def test_other_views_are_stored_apart(kinetics_folder, tmp_path):
     dataset(kinetics_folder, tmp_path)[0, 0]
 

@@ -10,9 +10,11 @@ import pytest
 from reserve.config import FitConfig, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput
 from reserve.tasks import find_task
+from reserve.tasks.kinetics600.stored import KineticsSettings
 from reserve.tasks.kinetics600.task import Kinetics600
 from reserve.train.evaluate import evaluate_run
 from reserve.train.fit import fit
+from reserve.train.run_folder import read_run
 from tests.helpers.kinetics_folder import LABELS, SIZES, write_rows
 
 TRAIN = TrainConfig(
@@ -98,6 +100,14 @@ def test_a_run_keeps_its_clips(changed_folder, tmp_path):
 
     assert len(dataset) == 6
     assert dataset.labels.tolist() == [1, 1, 2, 2, 0, 0]
+
+
+def test_runs_share_a_cache(kinetics_folder, tmp_path):
+    shared = task(kinetics_folder, examples=KineticsSettings(cache=tmp_path / "shared"))
+    fit(shared, tmp_path / "run", settings(1))
+    assert list((tmp_path / "shared").rglob("*.zip"))
+    assert not (tmp_path / "run" / "examples").exists()
+    assert read_run(tmp_path / "run")[0] == shared
 
 
 def test_check_describes_a_good_folder(kinetics_folder):

@@ -96,6 +96,13 @@ def test_a_damaged_stored_question_is_prepared_again(tvqa_folder, tmp_path, capl
         np.testing.assert_array_equal(first, second)
 
 
+def test_a_clip_that_changes_is_prepared_again(changed_folder, tmp_path):
+    before = dataset(changed_folder, tmp_path)[0, 0].text.ids
+    question = Questions(changed_folder, "train")[0]
+    ClipFiles(changed_folder).subtitles(question).write_text("1\n00:00:03,000 --> 00:00:05,000\nSomething else.\n")
+    assert not np.array_equal(dataset(changed_folder, tmp_path)[0, 0].text.ids, before)
+
+
 def test_stored_questions_need_no_media(changed_folder, tmp_path):
     before = dataset(changed_folder, tmp_path / "cache")[0, 0]
     for path in (changed_folder / "audios").rglob("*.mp3"):

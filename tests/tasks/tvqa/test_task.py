@@ -13,9 +13,11 @@ import torch
 from reserve.config import FitConfig, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput
 from reserve.tasks import find_task
+from reserve.tasks.tvqa.dataset import TvqaSettings
 from reserve.tasks.tvqa.task import Tvqa
 from reserve.train.evaluate import evaluate_run
 from reserve.train.fit import fit
+from reserve.train.run_folder import read_run
 from tests.helpers.tvqa_folder import SIZES
 
 TRAIN = TrainConfig(
@@ -102,6 +104,14 @@ def test_a_folder_without_media_is_refused(changed_folder, tmp_path):
 
     with pytest.raises(BadInput, match=r"all files of no clip .* 4 of 4 clips have no pictures .*tvqa\.cs\.unc\.edu"):
         task(changed_folder).prepare(tmp_path, TRAIN)
+
+
+def test_runs_share_a_cache(tvqa_folder, tmp_path):
+    shared = task(tvqa_folder, examples=TvqaSettings(cache=tmp_path / "shared"))
+    fit(shared, tmp_path / "run", settings(2))
+    assert list((tmp_path / "shared").rglob("*.zip"))
+    assert not (tmp_path / "run" / "examples").exists()
+    assert read_run(tmp_path / "run")[0] == shared
 
 
 def test_check_describes_a_good_folder(tvqa_folder):

@@ -191,7 +191,9 @@ def test_audio_pointers_lie_in_their_streams_range(any_case, drawn: st.DataObjec
         assert -1 <= audio < data.num_subsegments
     fake = [audio for *_, audio, _ in tokens(masked.random_text)]
     assert fake == sorted(fake)
-    assert not fake or fake[0] == 0
+    # A sequence with room for its MASKs alone loses the words of a first span that is not masked.
+    only_masks = all(id_ == MASK for _, id_, *_ in tokens(masked.random_text))
+    assert only_masks or fake[0] == 0
 
 
 @settings(max_examples=60, deadline=None)

@@ -155,7 +155,7 @@ def _value(value: Any) -> str:
 
 def _finetuning() -> str:
     """What `reserve finetune` changes and adds: defaults, the head's settings, and the sections of each task."""
-    tasks = [find_task(name) for name in TASKS]
+    tasks: list[Any] = [find_task(name) for name in TASKS]
     text = (
         "`reserve finetune TASK` has the sections `model`, `optimizer` and `train` too. Their defaults differ as the\n"
         "first table says; the numbers of steps follow from `--epochs`. The other sections are a task's own."
@@ -170,7 +170,7 @@ def _finetuning() -> str:
     rows.append(f"| `train.batch_size` | {' | '.join([f'`{BATCH_SIZE}`'] * len(tasks))} |")
     hearing = [_value(task.model_config(ModelConfig()).with_audio) for task in tasks]
     rows.append(f"| `model.with_audio` | {' | '.join(hearing)} |")
-    added = {"model, of every task": FinetunedConfig}
+    added: dict[str, type[Any]] = {"model, of every task": FinetunedConfig}
     for task in tasks:
         added |= {f"{name}, of {task.name}": kind for name, kind in task.sections().items() if name != "model"}
     for title, kind in added.items():

@@ -18,8 +18,8 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     parser.add_argument("--videos", type=str, nargs="+", help="pretraining: held-out video files and folders")
     parser.add_argument("--data", type=str, help="a finetuned task: the data set's folder, by default the run's own")
     parser.add_argument("--split", type=str, help="a finetuned task: the part of the data set, val by default")
-    parser.add_argument("--workers", type=int, default=2, help="processes that prepare videos")
-    parser.add_argument("--seed", type=int, default=0, help="decides the masking")
+    parser.add_argument("--workers", type=int, default=2, help="pretraining: processes that prepare videos")
+    parser.add_argument("--seed", type=int, default=0, help="pretraining: decides the masking")
     parser.add_argument(
         "--times_chance",
         type=float,

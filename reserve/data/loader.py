@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -174,6 +175,9 @@ def _start_worker(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
+    # At the end of training a thread may still be sending a batch. Python would end that thread within C++ code, which
+    # aborts the process.
+    atexit.register(os._exit, 0)
 
 
 def _exit_on_sigterm_from(trainer: int) -> None:

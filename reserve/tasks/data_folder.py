@@ -48,7 +48,7 @@ class DataFile:
 
 @dataclass
 class FolderCheck:
-    """What `--check` found: `lines` describe the data set, `problems` must be mended before it can be used."""
+    """What `--check` found: `lines` describe the data set, `problems` must be fixed before it can be used."""
 
     lines: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)

@@ -11,7 +11,7 @@ import pytest
 
 from reserve.data.loader import BatchSampler, batch_start, load_batches
 from reserve.errors import BadInput, EnvironmentFailure
-from tests.helpers.worker_functions import Keys
+from tests.helpers.worker_functions import Keys, MarksItsEnd
 
 
 def batches(count: int, *arguments, **settings) -> list[list[tuple[int, int]]]:
@@ -132,6 +132,14 @@ def test_failures_arrive_as_they_were_raised(workers, error):
     with pytest.raises(type(error)) as caught:
         next(load(Keys(6, error=error), workers))
     assert str(caught.value) == str(error)
+
+
+def test_loading_processes_end_without_finalising_python(tmp_path):
+    """Finalising ends threads that are sending a batch within C++ code, which aborts the process."""
+    batches = load(MarksItsEnd(6, tmp_path / "marker"), 1)
+    next(batches)
+    batches.close()
+    assert not (tmp_path / "marker").exists()
 
 
 KEEPS_ITS_LOADER = """

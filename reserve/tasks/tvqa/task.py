@@ -20,12 +20,14 @@ from reserve.tasks.data_folder import FolderCheck
 from reserve.tasks.finetuning import Finetune, predict
 from reserve.tasks.record_cache import RecordCache
 from reserve.tasks.scores import TaskScores
+from reserve.tasks.stored_sound import SUBSEGMENTS
 from reserve.tasks.task import HeldOut, Loss
 from reserve.tasks.tvqa.annotations import Questions
 from reserve.tasks.tvqa.batch import AnswerBatch, Example, answer_loss, answer_probabilities, answer_scores, collate
 from reserve.tasks.tvqa.clip_files import ClipFiles
 from reserve.tasks.tvqa.dataset import TvqaDataset, TvqaSettings
 from reserve.tasks.tvqa.predictions import KINDS, Submission, TvqaPrediction, tvqa_scores, write_predictions
+from reserve.tasks.tvqa.sequences import AUDIO_TOKENS
 from reserve.tasks.tvqa.stored import VERSION, prepare_question
 from reserve.tasks.tvqa.subtitles import clean_text
 
@@ -59,6 +61,11 @@ class Tvqa(Finetune[Example, AnswerBatch]):
             raise ValueError(
                 "model.with_audio must be true and model.outputs 1 for TVQA; got "
                 f"{self.model.with_audio} and {self.model.outputs}"
+            )
+        if self.model.audio_token_length * SUBSEGMENTS != AUDIO_TOKENS:
+            raise ValueError(
+                f"model.audio_token_length must be {AUDIO_TOKENS // SUBSEGMENTS} for TVQA; got "
+                f"{self.model.audio_token_length}"
             )
 
     def check(self, splits: Sequence[str]) -> FolderCheck:

@@ -20,7 +20,7 @@ CHANCE = 1 / CHOICES
 class VcrPrediction:
     """One question: `answers` [4], and `rationales` [4] given the right answer, or [4, 4] given each. Probabilities.
 
-    Labels are None if unknown. `image` tells questions about one picture.
+    Labels are None if unknown. `image` groups questions about one picture.
     """
 
     annot_id: str

@@ -140,6 +140,8 @@ def test_subtitles_may_be_in_one_file(changed_folder, tmp_path):
 def test_a_model_without_sound_is_refused():
     with pytest.raises(ValueError, match=r"model\.with_audio"):
         Tvqa(model=replace(SIZES, with_audio=False))
+    with pytest.raises(ValueError, match=r"model\.audio_token_length must be 6 for TVQA; got 5"):
+        Tvqa(model=replace(SIZES, audio_token_length=5))
 
 
 def test_the_task_is_found_and_rebuilt_from_its_settings(tvqa_folder):

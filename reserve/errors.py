@@ -9,6 +9,10 @@ class BadInput(Exception):
     """A file that cannot be used. The message is the reason; the caller adds the file's name."""
 
 
+class DecodingTimeout(BadInput):
+    """A file that takes longer to decode than its limit. Another machine may be fast enough."""
+
+
 class EnvironmentFailure(RuntimeError):
     """The machine is at fault, not a file: a full disk, a lost mount, too many open files.
 

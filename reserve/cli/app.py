@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # The progress display shows what the preparation would log.
-    logging.getLogger("reserve.data").setLevel(logging.ERROR)
+    logging.getLogger("reserve.data.prepare").setLevel(logging.ERROR)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         parser, subparsers = build_parser(arguments)

@@ -20,7 +20,7 @@ from reserve.data.images import resize, trim_black_bars
 from reserve.data.sources.tracks import choose_audio_track
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, normalized, segment_clips
-from reserve.errors import BadInput
+from reserve.errors import BadInput, DecodingTimeout
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _opened(decoder: FileDecoder, path: Path, limits: MediaLimits) -> Iterator[M
         with decoder.open(path, limits) as media:
             yield media
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 class Video:
@@ -95,11 +95,13 @@ class Video:
     @cached_property
     def can_be_heard(self) -> bool:
         """Whether there is sound, which is decoded to find out. A warning says why a track cannot be used, such as one
-        that is empty."""
+        that is empty. Raises DecodingTimeout, since a faster machine would hear it."""
         if not self.has_sound:
             return False
         try:
             return bool(len(self.waveform))
+        except DecodingTimeout:
+            raise
         except BadInput as error:
             logger.warning("%s: it is read without sound", error)
             return False

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reserve.checkpoint.official import save_official
 from reserve.cli.app import main
 from reserve.cli.zeroshot import TASKS
+from tests.helpers.media_files import Sound, write_media
 from tests.tasks.zero_shot.small_sets import epic_folder, lsmdc_folder, msrvtt_folder, small_model, star_folder
 
 FOLDERS = {"star": star_folder, "epic-kitchens": epic_folder, "lsmdc": lsmdc_folder, "msrvtt-qa": msrvtt_folder}
@@ -135,6 +137,17 @@ def test_a_video_that_cannot_be_decoded_is_reported(tmp_path, weights, capsys):
     failures = json.loads((tmp_path / "out/failures.json").read_text())
     assert sorted(failures) == ["Feasibility_T1_5", "Interaction_T1_1", "Interaction_T2_2"]
     assert all("AAAAA.mp4: not a media file" in reason for reason in failures.values())
+
+
+def test_a_track_that_cannot_be_decoded_is_reported(tmp_path, weights, caplog):
+    data = star_folder(tmp_path / "data")
+    frames = [index / 4 for index in range(40)]
+    empty = Sound(np.zeros(0, np.float32), codec="pcm_s16le")
+    (data / "Charades_v1_480/AAAAA.mp4").unlink()
+    write_media(data / "Charades_v1_480/AAAAA.mkv", frame_times=frames, sounds=[empty])
+    assert main(["zeroshot", "star", f"--data={data}", f"--weights={weights}", f"--out={tmp_path / 'out'}"]) == 0
+    assert "AAAAA.mkv: no sound can be decoded from its audio track: it is read without sound" in caplog.text
+    assert json.loads((tmp_path / "out/failures.json").read_text()) == {}
 
 
 def test_ranks_share_the_work(star, weights, tmp_path):

@@ -8,10 +8,11 @@ import torch
 
 import reserve
 from reserve.batch.vocabulary import AUDIOSPAN, MASK, PAD
+from reserve.data.decode import MediaLimits
 from reserve.data.images import trim_black_bars
 from reserve.data.video import Video
 from reserve.data.video_sound import TimeSpan
-from reserve.errors import BadInput
+from reserve.errors import BadInput, DecodingTimeout
 from tests.helpers.media_files import Sound, click_track, number_picture, read_number, write_media
 from tests.helpers.tiny import tiny
 
@@ -161,6 +162,14 @@ def test_a_track_without_sound_is_read_as_no_sound(tmp_path, caplog):
     assert "empty.mkv: no sound can be decoded from its audio track: it is read without sound" in caplog.text
     with pytest.raises(BadInput, match="no sound can be decoded"):
         video.inputs(SIZE, audio=True)
+
+
+def test_sound_that_takes_too_long_to_decode_is_an_error(video):
+    """Whether a video is heard must not depend on the speed of the machine."""
+    slow = reserve.open_video(video.path)
+    slow._limits = MediaLimits(max_decode_seconds=-1)
+    with pytest.raises(DecodingTimeout, match=r"mp4: decoding took more than -1 s"):
+        slow.can_be_heard  # noqa: B018
 
 
 def test_a_video_without_sound_gives_frames_and_texts(silent, model, monkeypatch):

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from reserve.data.types import Cue
-from reserve.errors import BadInput
+from reserve.errors import BadInput, DecodingTimeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def check(self) -> None:
-        """Raises BadInput once the limit has passed."""
+        """Raises DecodingTimeout, a BadInput, once the limit has passed."""
         if time.monotonic() > self._end:
-            raise BadInput(f"decoding took more than {self.seconds:g} s")
+            raise DecodingTimeout(f"decoding took more than {self.seconds:g} s")
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,5 +258,7 @@ def _answer_video(
             continue
         choices = task.choices(task.questions[number])
         own = options if choices is None else options[list(choices)]
-        found[number] = Answer(option_logits(vectors[:1], own)[0].cpu().numpy())
+        logits = option_logits(vectors[:1], own)[0].cpu().numpy()
+        finite = np.isfinite(logits).all()
+        found[number] = Answer(logits) if finite else Answer(None, "the model's logits are not finite")
     return found

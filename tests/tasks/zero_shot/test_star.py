@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import reserve
 from reserve.errors import BadInput
@@ -106,6 +107,13 @@ def test_a_stretch_after_the_end_of_the_video_is_not_answered(folder):
     with pytest.raises(Unanswerable, match="its video ends before its stretch begins"):
         task.query(past, video)
     assert task.query(replace(past, start=video.duration - 0.1), video)
+
+
+def test_a_model_without_numbers_answers_nothing(folder):
+    model = small_model()
+    torch.nn.init.constant_(model.head.weight, float("nan"))
+    answers = answer_questions(Star(folder), model, reserve.Tokenizer.load())
+    assert {answer.failure for answer in answers.values()} == {"the model's logits are not finite"}
 
 
 def test_a_split_without_questions_is_an_error(tmp_path):

@@ -112,7 +112,6 @@ def _check(task: Finetune[Any, Any]) -> int:
 
 
 def _train(task: Finetune[Any, Any], given: Namespace) -> None:
-    from reserve.model.pretrained import pretrained_step
     from reserve.train.evaluate import evaluate_run
     from reserve.train.fit import fit
     from reserve.train.state import list_checkpoints
@@ -129,11 +128,12 @@ def _train(task: Finetune[Any, Any], given: Namespace) -> None:
     if given.resume is None:
         task = task.fitted_to_data()
     optimizer = _optimizer(task, given)
-    checkpoint = fit(task, out, FitConfig(optimizer=optimizer, train=given.train))
+    fit(task, out, FitConfig(optimizer=optimizer, train=given.train))
     if not _is_first_rank():
         return
-    print(checkpoint)
-    if pretrained_step(checkpoint) >= optimizer.num_train_steps:  # else it was stopped, by Ctrl-C or a job scheduler
+    last = list_checkpoints(out)[-1]
+    print(last.path)
+    if last.step >= optimizer.num_train_steps:  # else it was stopped, by Ctrl-C or a job scheduler
         print(evaluate_run(out, [str(task.data)], split=given.split))
 
 

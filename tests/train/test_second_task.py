@@ -6,7 +6,6 @@ import inspect
 import os
 import shutil
 import signal
-import socket
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from reserve.train.run_folder import read_run
 from reserve.train.state import list_checkpoints
 from tests.helpers import classifier_task
 from tests.helpers.classifier_task import Classifier, ClassifierConfig, Classify
-from tests.helpers.ranks import run_ranks
+from tests.helpers.ranks import free_ports, run_ranks
 from tests.helpers.tiny import tiny
 from tests.helpers.torch_defaults import torch_defaults
 
@@ -216,21 +215,19 @@ def test_it_starts_from_a_pretrained_model(tmp_path, caplog):
     )
 
 
-def _two_ranks(rank: int, port: int, folder: Path) -> None:
+def _two_ranks(rank: int, ports: list[int], folder: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    os.environ["MASTER_PORT"] = str(port)
+    os.environ["MASTER_PORT"] = str(ports[0])
     torch.set_num_threads(1)
     TASKS["classify"] = "tests.helpers.classifier_task:Classify"
     fit(StopsAt(MODEL, STOP_AFTER), folder, config())  # the signal reaches the first rank only
     assert list_checkpoints(folder)[-1].step == STOP_AFTER
+    os.environ["MASTER_PORT"] = str(ports[1])
     fit(read_run(folder)[0], folder, config())
 
 
 def test_two_ranks_stop_together_resume_and_give_what_one_gives(run, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    run_ranks(_two_ranks, port, tmp_path)
+    run_ranks(_two_ranks, free_ports(2), tmp_path)
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, STEPS + 1))
     expected, both = weights(run), weights(tmp_path)
     for name in expected:

@@ -16,7 +16,6 @@ from reserve.data.float_images import stored_picture
 from reserve.data.images import decode_jpeg, trim_black_bars
 from reserve.data.video import Video, open_video
 from reserve.data.video_sound import TimeSpan
-from reserve.errors import BadInput
 from reserve.tasks.finetuning import check_scales
 from reserve.tasks.record_cache import Parts
 from reserve.tasks.stored_sound import SEGMENT_FRAMES, decode_log_mel, encode_log_mel, subsegments, to_bytes
@@ -91,12 +90,7 @@ def prepare_clip(path: Path, settings: KineticsSettings) -> Parts:
 def _sound(video: Video, spans: list[TimeSpan]) -> np.ndarray | None:
     """float32 [spans, 3, 60, 65], None without sound that can be decoded: clips from the web may have damaged sound and
     good pictures."""
-    if not video.has_sound:
-        return None
-    try:
-        return video.clips(spans)
-    except BadInput:
-        return None
+    return video.clips(spans) if video.can_be_heard else None
 
 
 def read_view(parts: Parts, view: int, segments: int) -> tuple[list[np.ndarray], np.ndarray | None]:

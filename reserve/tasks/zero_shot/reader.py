@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from reserve.batch.video_tokens import MAX_SEGMENTS, video_tokens
+from reserve.batch.vocabulary import MASK, SPECIAL_TOKENS
 from reserve.data.float_images import zero_shot_image
 from reserve.data.images import BlackBars, resize
 from reserve.data.tokenizer import Tokenizer
@@ -132,7 +133,9 @@ class VideoReader:
 
     def _ids(self, text: str) -> list[int]:
         if text not in self._encoded:
-            self._encoded[text] = self._tokenizer.encode(text)
+            ids = self._tokenizer.encode(text)
+            # Annotations may spell other special tokens, such as AUDIOSPAN, which stand for what is not there.
+            self._encoded[text] = [token for token in ids if token == MASK or token >= len(SPECIAL_TOKENS)]
         return self._encoded[text]
 
 

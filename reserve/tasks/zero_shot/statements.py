@@ -22,6 +22,13 @@ _PREPOSITIONS = frozenset(
         *("near", "of", "off", "on", "onto", "out", "over", "through", "to", "towards", "under", "up", "with"),
     )
 )
+_PREPOSITION = f"(?:{'|'.join(sorted(_PREPOSITIONS))})"
+_ADJECTIVE = r"(?:young|old|little|small|big|female|male|black|white|asian|cartoon|animated|sports)"
+_SUBJECT = (
+    rf"(?:(?:a|an|the|some|two|three|several|many) (?:{_ADJECTIVE} )*(?!{_ADJECTIVE}\b)[a-z]+"
+    "|people|someone|he|she|they)"
+)
+_NO_VERB = rf"(?!{_PREPOSITION}\b|[a-z]+ing\b|and\b|who\b)"
 _NO_SUBJECT = r"(?!does\b|do\b|did\b|is\b|are\b|was\b|were\b|am\b|has been\b)"
 
 
@@ -59,7 +66,7 @@ def question_statement(question: str) -> str | None:
         >>> question_statement("what is a man doing?")
         'a man is<|MASK|>.'
 
-    A question that no rule matches keeps its wording, with the MASK as its answer: "what does a man eat?<|MASK|>."
+    A question that no rule matches keeps its wording, with the MASK as its answer: "which man sings?<|MASK|>."
     """
     text = " ".join(question.lower().split()).rstrip(" ?.")
     if not text or MASK_TEXT.lower() in text:
@@ -91,6 +98,13 @@ _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (rf"(?:what|who) {_BE} (?P<rest>[a-z]+ing\b.*)", lambda m: f"{MASK_TEXT} {m['be']} {m['rest']}"),
     # what is a woman playing on stage, who is a man talking to
     (rf"(?:what|who) {_BE} (?P<subject>.+?) (?P<verb>[a-z]{{2,}}ing)\b(?P<rest>.*)", _after_verb),
+    # what does a man do, what did the girl eat, what does a chef cut a pepper in. "does" stays, so that no verb needs
+    # to be conjugated; longer subjects cannot be told from what follows them
+    (r"what (?P<do>does|do|did) (?P<subject>.+) do", lambda m: f"{m['subject']} {m['do']} {MASK_TEXT}"),
+    (
+        rf"what (?P<be>does|do|did) (?P<subject>{_SUBJECT}) (?P<verb>{_NO_VERB}[a-z]{{2,}})(?P<rest>(?: .*)?)",
+        _after_verb,
+    ),
     # what color is the car, what kind of car is shown
     (rf"what colou?r {_BE} (?P<subject>.+)", lambda m: f"the color of {m['subject']} {m['be']} {MASK_TEXT}"),
     (r"what (?P<what>kind|type|sort) of (?P<rest>.+)", lambda m: f"{MASK_TEXT} {m['rest']}"),

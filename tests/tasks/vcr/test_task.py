@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import signal
-import socket
 from dataclasses import replace
 
 import pytest
@@ -24,7 +23,7 @@ from reserve.tasks.vcr.dataset import VcrSettings
 from reserve.tasks.vcr.task import Vcr
 from reserve.train.evaluate import evaluate_run
 from reserve.train.fit import fit
-from tests.helpers.ranks import run_ranks
+from tests.helpers.ranks import free_ports, run_ranks
 from tests.helpers.vcr_folder import SIZES
 
 TRAIN = TrainConfig(
@@ -249,19 +248,16 @@ def test_official_weights_need_their_sizes(vcr_folder, tmp_path, capsys):
     assert main([*arguments, "--sizes=base_resadapt", "--check"]) == 0
 
 
-def _two_ranks(rank, port, folder, run):
+def _two_ranks(rank, ports, folder, run):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    os.environ["MASTER_PORT"] = str(port)
     torch.set_num_threads(1)
-    fit(task(folder), run, settings(2, checkpoint_every=2))
-    fit(task(folder), run, settings(4))
+    for steps, port in zip((2, 4), ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        fit(task(folder), run, settings(steps))
 
 
 def test_two_ranks_resume_and_give_what_one_gives(vcr_folder, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    run_ranks(_two_ranks, port, vcr_folder, tmp_path / "two")
+    run_ranks(_two_ranks, free_ports(2), vcr_folder, tmp_path / "two")
     one = fit(task(vcr_folder), tmp_path / "one", settings(2))
     one = fit(task(vcr_folder), tmp_path / "one", settings(4))
     assert [line["step"] for line in metrics(tmp_path / "two")] == [1, 2, 3, 4]

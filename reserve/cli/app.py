@@ -79,7 +79,7 @@ def _run(module: ModuleType, options: Namespace) -> int:
 
 
 def build_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """The parser and each command's own.
+    """The parser and each command's own; if `arguments` name a command, only that one has its arguments.
 
     `arguments` decide the defaults of commands that take a configuration file. Raises ValueError or UsageError where
     that file or the name of a setting is wrong.
@@ -91,13 +91,16 @@ def build_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, dict[str, Ar
     parser = ArgumentParser(prog="reserve", description="MERLOT Reserve in PyTorch.", exit_on_error=False)
     subcommands = parser.add_subcommands(required=True)
     subparsers = {}
+    # Making the arguments of all commands takes half a second; only help and the documentation need them.
+    chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
     for name in COMMANDS:
         module = _module(name)
         help_text = (module.__doc__ or "").strip()
         subparsers[name] = ArgumentParser(description=help_text, exit_on_error=False)
         # Before the arguments, which may be commands of their own: jsonargparse wants outer ones first.
         subcommands.add_subcommand(name, subparsers[name], help=help_text.splitlines()[0])
-        module.add_arguments(subparsers[name], arguments[1:] if arguments[:1] == [name] else [])
+        if chosen in (name, None):
+            module.add_arguments(subparsers[name], arguments[1:] if chosen else [])
     return parser, subparsers
 
 

@@ -25,12 +25,14 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     from jsonargparse import ArgumentParser
 
     subcommands = parser.add_subcommands(required=True, dest="task")
+    chosen = arguments[0] if arguments and arguments[0] in TASKS else None
     for name in TASKS:
         task = _task(name)
         help_text = (task.__doc__ or "").strip()
         own = ArgumentParser(description=help_text, exit_on_error=False)
         subcommands.add_subcommand(name, own, help=help_text.partition("\n")[0])
-        _add_task_arguments(own, task, arguments[1:] if arguments[:1] == [name] else [])
+        if chosen in (name, None):
+            _add_task_arguments(own, task, arguments[1:] if chosen else [])
 
 
 def _add_task_arguments(parser: ArgumentParser, task: type[Finetune[Any, Any]], arguments: Sequence[str]) -> None:

@@ -35,28 +35,34 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     from jsonargparse import ArgumentParser
 
     subcommands = parser.add_subcommands(required=True, dest="task")
+    chosen = arguments[0] if arguments and arguments[0] in TASKS else None
     for name in TASKS:
         task = _task(name)
         help_text = (task.__doc__ or "").strip()
         own = ArgumentParser(description=help_text, exit_on_error=False)
         subcommands.add_subcommand(name, own, help=help_text.partition("\n")[0])
-        own.add_class_arguments(task, skip={"as_released"})
-        own.add_argument("--as_released", action="store_true", help="reproduce the oddities of the released code")
-        own.add_argument("--weights", type=str, help="a folder, a hub id, or an official checkpoint with --sizes")
-        own.add_argument(
-            "--sizes", type=str, help="of official weights: base_resadapt, large_resadapt, base, large or a YAML file"
-        )
-        own.add_argument("--tokenizer", type=Path, help="the vocabulary of the weights; by default this package's")
-        own.add_argument("--out", type=Path, help=f"folder for {SCORES}, {PREDICTIONS} and {FAILURES}")
-        own.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto")
-        own.add_argument(
-            "--precision",
-            type=Literal["auto", "float32", "bfloat16"],
-            default="auto",
-            help="of activations; auto is bfloat16 where the device has it",
-        )
-        own.add_argument("--workers", type=int, help="videos decoded at a time; by default 4 with a GPU, else 1")
-        own.add_argument("--check", action="store_true", help="validate the data set's folder and exit")
+        if chosen in (name, None):
+            _add_task_arguments(own, task)
+
+
+def _add_task_arguments(parser: ArgumentParser, task: type[ZeroShotTask[Any]]) -> None:
+    parser.add_class_arguments(task, skip={"as_released"})
+    parser.add_argument("--as_released", action="store_true", help="reproduce the oddities of the released code")
+    parser.add_argument("--weights", type=str, help="a folder, a hub id, or an official checkpoint with --sizes")
+    parser.add_argument(
+        "--sizes", type=str, help="of official weights: base_resadapt, large_resadapt, base, large or a YAML file"
+    )
+    parser.add_argument("--tokenizer", type=Path, help="the vocabulary of the weights; by default this package's")
+    parser.add_argument("--out", type=Path, help=f"folder for {SCORES}, {PREDICTIONS} and {FAILURES}")
+    parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--precision",
+        type=Literal["auto", "float32", "bfloat16"],
+        default="auto",
+        help="of activations; auto is bfloat16 where the device has it",
+    )
+    parser.add_argument("--workers", type=int, help="videos decoded at a time; by default 4 with a GPU, else 1")
+    parser.add_argument("--check", action="store_true", help="validate the data set's folder and exit")
 
 
 def run(options: Namespace) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reserve.cli.settings import add_settings, named_options
+from reserve.cli.settings import add_settings, add_task_commands, named_options
 from reserve.config import FitConfig, ModelConfig, OptimizerConfig, TrainConfig
 from reserve.config.load import config_file
 from reserve.config.official import load_model_config
@@ -22,17 +22,7 @@ TASKS = ("vcr", "tvqa", "kinetics600")
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    from jsonargparse import ArgumentParser
-
-    subcommands = parser.add_subcommands(required=True, dest="task")
-    chosen = arguments[0] if arguments and arguments[0] in TASKS else None
-    for name in TASKS:
-        task = _task(name)
-        help_text = (task.__doc__ or "").strip()
-        own = ArgumentParser(description=help_text, exit_on_error=False)
-        subcommands.add_subcommand(name, own, help=help_text.partition("\n")[0])
-        if chosen in (name, None):
-            _add_task_arguments(own, task, arguments[1:] if chosen else [])
+    add_task_commands(parser, arguments, TASKS, _task, _add_task_arguments)
 
 
 def _add_task_arguments(parser: ArgumentParser, task: type[Finetune[Any, Any]], arguments: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,31 @@ from reserve.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+
+def add_task_commands(
+    parser: ArgumentParser,
+    arguments: Sequence[str],
+    tasks: Iterable[str],
+    find: Callable[[str], Any],
+    add: Callable[[ArgumentParser, Any, Sequence[str]], None],
+) -> None:
+    """Makes a command of each of `tasks`, whose class `find` returns and whose arguments `add` adds.
+
+    If `arguments` begin with a task, only that one has its arguments: making those of all takes a while.
+    """
+    from jsonargparse import ArgumentParser
+
+    subcommands = parser.add_subcommands(required=True, dest="task")
+    names = list(tasks)
+    chosen = arguments[0] if arguments and arguments[0] in names else None
+    for name in names:
+        task = find(name)
+        help_text = (task.__doc__ or "").strip()
+        own = ArgumentParser(description=help_text, exit_on_error=False)
+        subcommands.add_subcommand(name, own, help=help_text.partition("\n")[0])
+        if chosen in (name, None):
+            add(own, task, arguments[1:] if chosen else [])
 
 
 def named_options(arguments: Sequence[str], *options: str) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from reserve.cli.settings import add_task_commands
 from reserve.errors import UsageError
 from reserve.fs import write_text_atomic
 
@@ -32,20 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    from jsonargparse import ArgumentParser
-
-    subcommands = parser.add_subcommands(required=True, dest="task")
-    chosen = arguments[0] if arguments and arguments[0] in TASKS else None
-    for name in TASKS:
-        task = _task(name)
-        help_text = (task.__doc__ or "").strip()
-        own = ArgumentParser(description=help_text, exit_on_error=False)
-        subcommands.add_subcommand(name, own, help=help_text.partition("\n")[0])
-        if chosen in (name, None):
-            _add_task_arguments(own, task)
+    add_task_commands(parser, arguments, TASKS, _task, _add_task_arguments)
 
 
-def _add_task_arguments(parser: ArgumentParser, task: type[ZeroShotTask[Any]]) -> None:
+def _add_task_arguments(parser: ArgumentParser, task: type[ZeroShotTask[Any]], arguments: Sequence[str]) -> None:
     parser.add_class_arguments(task, skip={"as_released"})
     parser.add_argument("--as_released", action="store_true", help="reproduce the oddities of the released code")
     parser.add_argument("--weights", type=str, help="a folder, a hub id, or an official checkpoint with --sizes")
@@ -66,6 +57,8 @@ def _add_task_arguments(parser: ArgumentParser, task: type[ZeroShotTask[Any]]) -
 
 
 def run(options: Namespace) -> int | None:
+    from reserve.tasks.zero_shot.weights import check_sizes
+
     given = options[options.task]
     task_class = _task(options.task)
     try:
@@ -81,15 +74,11 @@ def run(options: Namespace) -> int | None:
     if given.weights is None or given.out is None:
         raise UsageError(f"zeroshot {options.task} needs --weights and --out")
     _make_folder(given.out)
-    official = Path(given.weights).is_file()
-    if official and given.sizes is None:
-        raise UsageError(
-            f"{given.weights} does not say what model it holds; give --sizes base_resadapt, large_resadapt, base, "
-            "large or a YAML file"
-        )
-    if given.sizes is not None and not official:
-        raise UsageError(f"{given.weights} has its own config.json; leave out --sizes")
-    if official and given.tokenizer is None:
+    try:
+        check_sizes(given.weights, given.sizes)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if given.sizes is not None and given.tokenizer is None:
         logger.warning(
             "%s is read with this package's vocabulary; the released weights need --tokenizer", given.weights
         )

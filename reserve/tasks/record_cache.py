@@ -67,7 +67,8 @@ def _read(path: Path, states: Sequence[str]) -> dict[str, bytes] | None:
             # Reading checks the CRC of each part, but nothing in a zip file checks its list of them.
             if names != _names_digest(file.namelist()) or len(before) != len(states):
                 raise zipfile.BadZipFile("its list of parts has changed")
-            if any(_ABSENT != now != then for now, then in zip(states, before, strict=True)):
+            changed = (now != then for now, then in zip(states, before, strict=True) if now != _ABSENT)
+            if any(changed):
                 logger.info("%s is made again, since its sources have changed", path)
                 return None
             return {name: file.read(name) for name in file.namelist()}

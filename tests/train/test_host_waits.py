@@ -57,6 +57,8 @@ ALLOWED = {
     ("reserve/tasks/kinetics600/task.py", "_probabilities", "batch.is_readable.cpu()"): "evaluation",
     ("reserve/tasks/kinetics600/task.py", "_probabilities", "batch.is_readable.cpu().numpy()"): "evaluation",
     ("reserve/tasks/tvqa/task.py", "Tvqa.evaluate_split", "int(answers[kind][row])"): "evaluation",
+    ("reserve/tasks/tvqa/task.py", "weights_digest", "weight.numpy()"): "evaluation",
+    ("reserve/tasks/tvqa/task.py", "weights_digest", "model.proj.weight.detach().float().cpu()"): "evaluation",
     ("reserve/tasks/tvqa/task.py", "_answers", "probabilities[kind].argmax(-1).cpu()"): "evaluation",
     ("reserve/tasks/tvqa/task.py", "_answers", "probabilities[kind].argmax(-1).cpu().numpy()"): "evaluation",
     ("reserve/tasks/vcr/task.py", "_probabilities", "vcr_logits(model, batch).softmax(-1).cpu()"): "evaluation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,8 @@ class Tvqa(Finetune[Example, AnswerBatch]):
                 q = dataset.question(len(predictions))
                 chosen = {kind: int(answers[kind][row]) for kind in KINDS}
                 predictions.append(TvqaPrediction(q.qid, q.vid_name, chosen, q.label))
-        folder = held_out.folder / f"step_{step}"
+        # A submission joins the predictions of two splits, which must be of one model.
+        folder = held_out.folder / f"step_{step}_{weights_digest(model)}"
         written = write_predictions(folder, held_out.split, predictions, self.submission)
         scores = tvqa_scores(predictions) if held_out.split != "test" else ()
         notes += [f"predictions: {path}" for path in written]
@@ -163,6 +165,12 @@ class Tvqa(Finetune[Example, AnswerBatch]):
             seed=seed,
             training=training,
         )
+
+
+def weights_digest(model: FinetunedReserve) -> str:
+    """Eight hexadecimal digits that tell finetuned models apart: training moves every number of the head."""
+    weight = model.proj.weight.detach().float().cpu()
+    return hashlib.sha256(weight.numpy().tobytes()).hexdigest()[:8]
 
 
 def _answers(model: FinetunedReserve, batch: AnswerBatch) -> dict[str, np.ndarray]:

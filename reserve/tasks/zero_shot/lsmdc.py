@@ -42,8 +42,8 @@ _FILES = {
     split: DataFile(f"LSMDC16_annos_{name}_FIB.csv", f"the {split} sentences with blanks", _SOURCE)
     for split, name in (("train", "training"), ("val", "val"), ("test", "test"))
 }
+# How many words the predictions have of each question.
 _BEST = 10
-# Best words in the predictions.
 
 
 @dataclass(frozen=True)

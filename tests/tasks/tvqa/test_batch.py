@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reserve.batch.vocabulary import AUDIOSPAN, MASK
 from reserve.tasks.tvqa.batch import answer_probabilities, answer_scores, collate
-from reserve.tasks.tvqa.sequences import audio_sequences, text_sequences
 from tests.parity.tvqa_measures import SIZES, examples, load_model
 
 
@@ -37,21 +35,3 @@ def test_a_question_does_not_see_the_others(golden, model):
         alone = [answer_scores(model, collate([example], SIZES)) for example in examples(golden)]
 
     torch.testing.assert_close(both, torch.cat(alone, dim=1), rtol=1e-5, atol=1e-5)
-
-
-def test_a_long_option_is_cut_before_its_mask():
-    option = list(range(10, 40))
-
-    sequences = audio_sequences([option], 16)
-    roomy = text_sequences([option], [[50, 51], [], [52]], 33)
-
-    assert sequences.ids[0].tolist() == [*option[:15], MASK]
-    assert roomy.ids[0].tolist() == [*option, MASK, 50, 51]
-    assert roomy.segments[0].tolist() == [0] * 31 + [1, 1]
-
-
-def test_sounds_of_all_segments_follow_an_option():
-    sequences = audio_sequences([[10], [11, 12]], 130)
-
-    assert (sequences.ids == AUDIOSPAN).sum(1).tolist() == [126, 126]
-    assert sequences.segments[0].tolist() == [0, 0] + [s for s in range(1, 8) for _ in range(18)] + [0, 0]

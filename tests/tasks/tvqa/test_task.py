@@ -12,7 +12,9 @@ import torch
 
 from reserve.config import FitConfig, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput
+from reserve.model.finetuned import FinetunedReserve
 from reserve.tasks import find_task
+from reserve.tasks.task import HeldOut
 from reserve.tasks.tvqa.dataset import TvqaSettings
 from reserve.tasks.tvqa.task import Tvqa
 from reserve.train.evaluate import evaluate_run
@@ -54,7 +56,7 @@ def test_a_handful_of_questions_is_learnt_and_predicted(tvqa_folder, tmp_path):
     assert scores["joint accuracy"].count == 4
     assert scores["text accuracy"].chance == 0.2
     evaluate_run(run, [], split="test")
-    folder = run / "predictions" / "step_20"
+    (folder,) = (run / "predictions").glob("step_20_*")
     with zipfile.ZipFile(folder / "submission_joint.zip") as file:
         assert sorted(file.namelist()) == ["meta.json", "prediction_test_public.json", "prediction_val.json"]
         assert json.loads(file.read("prediction_val.json")) == {"000020": 0, "000021": 1, "000022": 2, "000023": 3}
@@ -104,6 +106,15 @@ def test_a_folder_without_media_is_refused(changed_folder, tmp_path):
 
     with pytest.raises(BadInput, match=r"all files of no clip .* 4 of 4 clips have no pictures .*tvqa\.cs\.unc\.edu"):
         task(changed_folder).prepare(tmp_path, TRAIN)
+
+
+def test_predictions_of_two_models_are_not_joined(tvqa_folder, tmp_path):
+    for seed, split in enumerate(("val", "test")):
+        torch.manual_seed(seed)
+        held_out = HeldOut([], tmp_path, split=split)
+        task(tvqa_folder).evaluate(FinetunedReserve(SIZES), held_out, config=TRAIN, step=0)
+    assert len(list(tmp_path.glob("step_0_*"))) == 2
+    assert not list(tmp_path.rglob("submission_*.zip"))
 
 
 def test_runs_share_a_cache(tvqa_folder, tmp_path):

@@ -32,9 +32,9 @@ def test_folders_and_official_files_give_the_same_model(tmp_path):
 def test_sizes_are_for_official_files_alone(tmp_path):
     small_model().save_pretrained(tmp_path / "folder")
     (tmp_path / "weights.msgpack").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"has its own config\.json; leave out the sizes"):
+    with pytest.raises(ValueError, match=r"has its own config\.json; leave out --sizes"):
         load_weights(str(tmp_path / "folder"), "base")
-    with pytest.raises(ValueError, match="does not say what model it holds; name its sizes: base_resadapt"):
+    with pytest.raises(ValueError, match="does not say what model it holds; give --sizes base_resadapt"):
         load_weights(str(tmp_path / "weights.msgpack"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 
@@ -53,6 +54,10 @@ def test_resuming_gives_tensorboard_each_step_once(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log(tmp_path, [1, 2, 3, 4])
+    # Files are read in the order of their names, which have the second and then a count of the process's files. Of one
+    # second, the tenth file would be read before the ninth.
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    first.rename(first.with_name(re.sub(r"tfevents\.\d+", "tfevents.0000000001", first.name)))
     log(tmp_path, [3], first_step=2)
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]

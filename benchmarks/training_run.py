@@ -30,8 +30,8 @@ from reserve.tasks.pretrain.random_examples import RandomExamples
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks, pick_device
-from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
+from reserve.train.step import set_learning_rate, train_step
 
 CONFIGS = {"small": SMALL, "base": BASE, "large": LARGE}
 WARM_UP = 5

@@ -25,6 +25,7 @@ MODULES = (
     "reserve.tasks.scores",
     "reserve.tasks.data_folder",
     "reserve.train.fit",
+    "reserve.train.step",
     "reserve.train.parallel",
     "reserve.data.decode",
     "reserve.data.video",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -15,22 +15,22 @@ import torch
 from torch import nn
 
 from reserve.batch.movable import Movable
-from reserve.config import FitConfig, OptimizerConfig, TrainConfig
+from reserve.config import FitConfig, TrainConfig
 from reserve.data.loader import BatchSampler, TrainingSet, batch_start, load_batches
 from reserve.model.initialization import float32_on_cpu, undrawn
-from reserve.model.precision import autocast, training_dtype
+from reserve.model.precision import training_dtype
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
-from reserve.tasks.task import Loss, Task
+from reserve.tasks.task import Task
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
-from reserve.train.optimizer import clip_gradients, make_optimizer, zero_missing_gradients
-from reserve.train.parallel import parallelize, without_gradient_sync
+from reserve.train.optimizer import make_optimizer
+from reserve.train.parallel import parallelize
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import write_run_settings
-from reserve.train.schedule import learning_rate_scale
 from reserve.train.state import Progress, list_checkpoints, restore_checkpoint, save_checkpoint
+from reserve.train.step import mean_over_ranks, set_learning_rate, train_step
 from reserve.train.stopping import StopRequest
 from reserve.train.throughput import Throughput
 from reserve_kernels import BF16AdamW
@@ -188,55 +188,6 @@ def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Thro
         "learning_rate": training.optimizer.param_groups[0]["lr"],
         **throughput.since_last(),
     }
-
-
-def train_step(
-    module: Callable[[Any], Loss] | nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[Movable],
-    config: FitConfig,
-    ranks: Ranks,
-) -> dict[str, torch.Tensor]:
-    """One step of one rank: the mean gradient of its micro-batches, then an update.
-
-    `module(batch)` is the loss of a micro-batch. Returns the metrics, still on the device: the loss and the loss's own
-    metrics, averaged over the micro-batches, and `gradient_norm`, the norm of all gradients before they are clipped.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    reported = []
-    for number, batch in enumerate(micro_batches, 1):
-        # Ranks average their gradients once, in the last backward pass.
-        with nullcontext() if number == len(micro_batches) else without_gradient_sync(module):
-            batch = batch.to(ranks.device, non_blocking=True)
-            with autocast(config.train, ranks.device):
-                loss = module(batch)
-            (loss.total / len(micro_batches)).backward()
-        reported.append({"loss": loss.total.detach()} | loss.metrics)
-    zero_missing_gradients(optimizer)
-    norm = clip_gradients(optimizer, config.optimizer.max_grad_norm)
-    optimizer.step()
-    means = {name: torch.stack([values[name].float() for values in reported]).mean() for name in reported[0]}
-    return means | {"gradient_norm": norm}
-
-
-def set_learning_rate(
-    optimizer: torch.optim.Optimizer, step: int, config: OptimizerConfig, *, finetuning: bool = False
-) -> None:
-    """Sets every group's learning rate for `step`, counted from 0."""
-    scale = learning_rate_scale(
-        step,
-        num_warmup_steps=config.num_warmup_steps,
-        num_train_steps=config.num_train_steps,
-        decay="linear" if finetuning else "cosine",
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * scale
-
-
-def mean_over_ranks(values: dict[str, torch.Tensor], ranks: Ranks) -> dict[str, float]:
-    """The ranks' mean of each scalar, as numbers."""
-    mean = ranks.mean(torch.stack([value.float() for value in values.values()]))
-    return dict(zip(values, mean.tolist(), strict=True))
 
 
 def _metrics(training: _Training) -> Metrics | NoMetrics:

@@ -23,8 +23,8 @@ from reserve.tasks.vcr.boxes import DrawnBox, colour_of, draw_boxes, drawn_boxes
 from reserve.tasks.vcr.dataset import VcrBatch, VcrExample, choice_sequences, collate
 from reserve.tasks.vcr.task import vcr_logits
 from reserve.tasks.vcr.text import mentions_a_side, object_names, rationale_query, sentence
-from reserve.train.fit import set_learning_rate
 from reserve.train.optimizer import make_optimizer, zero_missing_gradients
+from reserve.train.step import set_learning_rate
 from tests.parity.figures import Figure, relative
 from tests.parity.golden import Golden
 

@@ -11,9 +11,9 @@ import torch
 from reserve.config import FitConfig, TrainConfig
 from reserve.tasks.finetuning import finetuning_optimizer
 from reserve.train.distributed import Ranks
-from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import parallelize
+from reserve.train.step import set_learning_rate, train_step
 from tests.helpers.finetuning_batches import finetuned_task, finetuning_batch
 from tests.helpers.tiny import tiny
 

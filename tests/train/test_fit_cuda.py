@@ -10,9 +10,9 @@ import torch
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.compilation import compile_layers, compiler_fault
 from reserve.train.distributed import Ranks
-from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import parallelize
+from reserve.train.step import set_learning_rate, train_step
 from tests.helpers.tiny_steps import tiny_batch, tiny_run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]

@@ -19,7 +19,7 @@ FILES = [
         f"reserve/tasks/{name}.py"
         for name in ("vcr/task", "tvqa/batch", "tvqa/task", "kinetics600/batch", "kinetics600/task")
     ),
-    *(f"reserve/train/{name}.py" for name in ("fit", "optimizer", "parallel", "throughput")),
+    *(f"reserve/train/{name}.py" for name in ("fit", "optimizer", "parallel", "step", "throughput")),
 ]
 """What a training step runs, besides the ops."""
 OPS = ("adamw", "attention", "contrastive", "quick_gelu")
@@ -69,7 +69,7 @@ ALLOWED = {
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu()"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu().numpy()"): "inference",
     ("reserve/train/fit.py", "_set_up", "bool(list_checkpoints(run))"): "before the first step",
-    ("reserve/train/fit.py", "mean_over_ranks", "mean.tolist()"): "once a line of metrics",
+    ("reserve/train/step.py", "mean_over_ranks", "mean.tolist()"): "once a line of metrics",
 }
 """Calls that do not wait, or not in every step: file, function, code, and why."""
 

@@ -14,8 +14,8 @@ from reserve.batch.movable import Movable
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
-from reserve.train.fit import train_step
 from reserve.train.parallel import parallelize
+from reserve.train.step import train_step
 from tests.helpers.ranks import run_ranks
 
 CPU = Ranks(0, 1, torch.device("cpu"))

@@ -11,8 +11,8 @@ from reserve.config import Config, DataConfig, OptimizerConfig, TrainConfig
 from reserve.tasks.pretrain.batch import pack_batch
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.distributed import Ranks
-from reserve.train.fit import set_learning_rate, train_step
 from reserve.train.optimizer import make_optimizer
+from reserve.train.step import set_learning_rate, train_step
 from tests.helpers.plain_model import PlainModel
 from tests.helpers.random_batches import VOCABULARY, random_batch, random_weights
 from tests.helpers.tiny import tiny

@@ -17,6 +17,7 @@ from torch import nn
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
 from reserve.data.loader import BatchSampler, TrainingSet, load_batches
+from reserve.fs import remove_partial_files
 from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.precision import training_dtype
 from reserve.model.pretrained import Pretrained
@@ -76,8 +77,10 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
     resuming = bool(list_checkpoints(run))
     stored = stored_settings(run) if resuming else {}
-    if ranks.is_first and not resuming:
-        write_run_settings(run, task, config)
+    if ranks.is_first:
+        remove_partial_files(run)  # of a run that was killed
+        if not resuming:
+            write_run_settings(run, task, config)
     _prepare(task, run, config, ranks)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)

@@ -82,9 +82,12 @@ def tensorboard_steps(run: Path) -> list[int]:
 
 
 def files_of(run: Path) -> list[str]:
-    """All files of a run but TensorBoard's, which each start adds to."""
-    paths = (path.relative_to(run) for path in run.rglob("*") if path.is_file())
-    return sorted(str(path) for path in paths if path.parts[0] != "tensorboard")
+    """A run's files, without those of TensorBoard, to which each start adds one, and of older checkpoints, which a kill
+    at the very end leaves."""
+    older = {checkpoint.path for checkpoint in list_checkpoints(run)[:-1]} | {run / "tensorboard"}
+    return sorted(
+        str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and not older & {*path.parents}
+    )
 
 
 def tensors_of(run: Path) -> dict[str, torch.Tensor]:

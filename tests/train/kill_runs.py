@@ -18,13 +18,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reserve.synthetic.videos import make_videos
 from reserve.train.metrics import read_metrics
 from reserve.train.state import list_checkpoints
 from tests.train.compare_runs import Comparison
@@ -42,10 +41,10 @@ PATIENCE = 1800.0
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds of a run that nobody kills: until its first save, in all, and of its shortest save."""
+    """Seconds of a run that nobody kills: until its first save, of a step and its save, and of the shortest save."""
 
     first_save: float
-    total: float
+    step: float
     save: float
 
 
@@ -86,23 +85,23 @@ def kill_runs(name: str, launcher: Launcher, kills: int, folder: Path, rng: rand
             shutil.copytree(reference / "prepared", run / "prepared")
         outcome.runs += 1
         for starts in itertools.count():
-            killed = outcome.kills.total()
             running = launcher.start(run, starts)
+            killed = None
             try:
-                if killed == kills:
-                    _finish(running, run)
-                else:
+                if (number := outcome.kills.total()) < kills:
                     # If a process that prepares a video dies alone, the video is skipped, and the data is another.
-                    way = WAYS[killed % (2 if launcher.prepares else len(WAYS))]
+                    way = WAYS[number % (2 if launcher.prepares else len(WAYS))]
                     spared = {running.pid} if launcher.supervised else set()
-                    where = _kill(running, run, way, spared, durations, rng)
-                    outcome.kills.update([where] if where else [])
-                    # Steps after the last checkpoint are done again, but their losses count too.
-                    outcome.comparison.compare_losses(run)
+                    killed = _kill(running, run, way, spared, durations, rng)
+                else:
+                    _finish(running, run)
             finally:
                 _kill_all(run)
-            if _last_step(run) == STEPS and not any(_partial_checkpoints(run)):
+            if killed is None:
                 break
+            outcome.kills[killed] += 1
+            # Steps after the last checkpoint are done again, but their losses count too.
+            outcome.comparison.compare_losses(run)
         outcome.comparison.compare_finished(run)
         shutil.rmtree(run)
     return outcome
@@ -122,12 +121,12 @@ def _undisturbed(launcher: Launcher, run: Path) -> Durations:
                     _check_patience(start, run)
                 saves.append(time.monotonic() - begin)
             _check_patience(start, run)
-            time.sleep(0.0005)
-        total = time.monotonic() - start
+            time.sleep(0.001)
+        steps = time.monotonic() - start - first_save
         _finish(running, run)
     finally:
         _kill_all(run)
-    return Durations(first_save, total, min(saves, default=0.0))
+    return Durations(first_save, steps / STEPS, min(saves, default=0.0))
 
 
 def _kill(
@@ -137,17 +136,16 @@ def _kill(
 
     `spared` are the processes that are not killed alone.
     """
-    partial_before, resumed_at, start = _partial_checkpoints(run), _last_step(run), time.monotonic()
+    partial_before, resumed_at = _partial_checkpoints(run), _last_step(run)
     if way == "saving":
-        while running.status() is None and not _partial_checkpoints(run) - partial_before:
-            _check_patience(start, run)
-            time.sleep(0.0005)
+        _wait_until(lambda: _partial_checkpoints(run) - partial_before, running, run)
         time.sleep(rng.uniform(0, 0.8 * durations.save))
+    elif saves := rng.randrange(4):
+        _wait_until(lambda: _last_step(run) >= resumed_at + saves, running, run)
+        time.sleep(rng.uniform(0, durations.step))
     else:
-        # Half of the steps at most, so that a run takes several kills.
-        end = start + rng.uniform(0, (durations.first_save + durations.total) / 2)
-        while running.status() is None and time.monotonic() < end:
-            time.sleep(0.0005)
+        end = time.monotonic() + rng.uniform(0, durations.first_save)
+        _wait_until(lambda: time.monotonic() > end or _last_step(run) > resumed_at, running, run)
     if running.status() is not None:
         _finish(running, run)
         return None
@@ -165,6 +163,14 @@ def _kill(
     metrics = run / "metrics.jsonl"
     logged = read_metrics(metrics) if metrics.exists() else []
     return STEP if any(line["step"] > resumed_at for line in logged) else SET_UP
+
+
+def _wait_until(condition: Callable[[], object], running: Running, run: Path) -> None:
+    """Waits for an instant in a run, or for the end of the run if it comes first."""
+    start = time.monotonic()
+    while running.status() is None and not condition():
+        _check_patience(start, run)
+        time.sleep(0.001)
 
 
 def _last_step(run: Path) -> int:
@@ -191,7 +197,7 @@ def _wait_for_the_end(running: Running, run: Path) -> None:
     start = time.monotonic()
     while running.status() is None or any(_processes(run)):
         _check_patience(start, run)
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def _check_patience(start: float, run: Path) -> None:
@@ -221,6 +227,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the instants")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     options = parser.parse_args()
+    from reserve.synthetic.videos import make_videos  # needs the extra demo, which the tests of this module do not
+
     summaries, differences = {}, []
     with tempfile.TemporaryDirectory(prefix="kill-test-") as temporary:
         folder = Path(temporary).resolve()

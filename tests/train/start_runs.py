@@ -8,11 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+
+from reserve.config import Config, OptimizerConfig, TrainConfig
+from reserve.train.fit import fit
+from tests.helpers.classifier_task import ClassifierConfig, Classify
+from tests.helpers.tiny import tiny
 
 STEPS = 12
 
@@ -137,6 +142,22 @@ def _train_in(train: Callable[[Path, int], None], run: Path) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     train(run, STEPS)
+
+
+def train_classifier(run: Path, steps: int) -> None:
+    """Fits the smallest task, in batches of 6 of its 16 examples, so that some straddle epochs."""
+    train = TrainConfig(
+        batch_size=6,
+        device="cpu",
+        precision="float32",
+        num_workers=0,
+        log_every=1,
+        checkpoint_every=1,
+        keep_checkpoints=2,
+    )
+    optimizer = OptimizerConfig(num_train_steps=steps, num_warmup_steps=0)
+    model = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2))))
+    fit(Classify(model), run, Config(optimizer=optimizer, train=train))
 
 
 def log_of(run: Path) -> Path:

@@ -12,14 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.tasks import TASKS
-from reserve.train.fit import fit
-from tests.helpers.classifier_task import Classify
 from tests.train.compare_runs import Comparison
 from tests.train.kill_runs import kill_runs
-from tests.train.start_runs import Forked, pretraining_variants
-from tests.train.test_resuming import MODEL
+from tests.train.start_runs import Forked, pretraining_variants, train_classifier
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes in /proc")
 
@@ -31,23 +27,9 @@ def _registered():
         yield
 
 
-def train_classifier(run: Path, steps: int) -> None:
-    """Fits batches of 6 of the 16 examples, so that some straddle epochs."""
-    train = TrainConfig(
-        batch_size=6,
-        device="cpu",
-        precision="float32",
-        num_workers=0,
-        log_every=1,
-        checkpoint_every=1,
-        keep_checkpoints=2,
-    )
-    fit(Classify(MODEL), run, Config(optimizer=OptimizerConfig(num_train_steps=steps, num_warmup_steps=0), train=train))
-
-
 def test_killed_runs_of_the_smallest_task_are_the_same(tmp_path):
-    outcome = kill_runs("classifier", Forked(train_classifier), 8, tmp_path / "runs", random.Random(0))
-    assert outcome.kills.total() == 8
+    outcome = kill_runs("classifier", Forked(train_classifier), 4, tmp_path / "runs", random.Random(0))
+    assert outcome.kills.total() == 4
     assert outcome.comparison.losses >= 12
     assert outcome.comparison.tensors > 100
     assert outcome.comparison.differences == []

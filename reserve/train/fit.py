@@ -174,10 +174,11 @@ def _train(training: _Training) -> None:
                 metrics.log(training.step, _line(training, values, throughput))
             if last or training.step % config.train.checkpoint_every == 0:
                 if ranks.is_first:
+                    # First, so that no checkpoint has settings that the next resume would not know. A resume that fails
+                    # in its first steps keeps those of the run.
+                    write_run_settings(training.run, training.task, config)
                     keep = config.train.keep_checkpoints
                     save_checkpoint(training.run, training.progress, training.model, optimizer, keep=keep)
-                    # Only now, so that a run's settings are always those of its last checkpoint.
-                    write_run_settings(training.run, training.task, config)
                 ranks.barrier()
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)

@@ -39,6 +39,10 @@ SETTINGS = [
 """Steps and saves take about as long as each other."""
 
 
+PRELOADED = ["torch._dynamo", "torch.utils.tensorboard", "rich.progress", "reserve.train.fit"]
+"""What training imports, most of it where it is used."""
+
+
 class Running(Protocol):
     """A run's main process."""
 
@@ -115,7 +119,7 @@ class Forked:
     supervised: bool = False
 
     def start(self, run: Path, starts: int) -> Running:
-        multiprocessing.set_forkserver_preload(["torch.utils.tensorboard", "rich.progress", "reserve.train.fit"])
+        multiprocessing.set_forkserver_preload(PRELOADED)
         process = multiprocessing.get_context("forkserver").Process(target=_train_in, args=(self.train, run))
         process.start()
         return ForkedProcess(process)

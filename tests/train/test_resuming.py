@@ -151,7 +151,7 @@ def test_other_contents_of_the_examples_are_named(tmp_path, caplog):
 def _crash(run: Path, monkeypatch, **settings) -> None:
     """A resumed run that dies in its first step."""
 
-    def out_of_memory(*_):
+    def out_of_memory(*_, **__):
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched:

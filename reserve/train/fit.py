@@ -16,7 +16,7 @@ from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
-from reserve.data.loader import BatchSampler, TrainingSet, batch_start, load_batches
+from reserve.data.loader import BatchSampler, TrainingSet, load_batches
 from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.precision import training_dtype
 from reserve.model.pretrained import Pretrained
@@ -185,8 +185,7 @@ def _train(training: _Training) -> None:
                 training.module, optimizer, micro_batches, config, ranks, step=training.step, vectors_loss=whole_loss
             )
             training.step += 1
-            batch = config.train.batch_size
-            training.place = batch_start(training.place, len(training.dataset), batch) + batch
+            training.place += config.train.batch_size
             metrics.advance()
             stopped = ranks.any(stop.name is not None)
             last = stopped or training.step == total

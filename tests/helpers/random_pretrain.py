@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 from reserve.config import Config
-from reserve.tasks.pretrain.random_examples import RandomExamples
-from reserve.tasks.pretrain.task import Pretrain
+from reserve.tasks.pretrain.random_examples import RandomPretrain
 from tests.helpers.tiny_steps import TINY_RUN
 
 EVERY_SPAN = replace(TINY_RUN.data, num_text_spans_to_include=TINY_RUN.data.num_text_spans)
 """All spans are predicted: a choice among those of a device's share would depend on the number of devices."""
 
 
-@dataclass(frozen=True)
-class RandomPretrain(Pretrain):
-    """Pretraining on `examples` random examples instead of videos."""
-
-    name = "random_pretrain"
-    examples: int = 16
-
-    def prepare(self, run, config):
-        pass
-
-    def training_set(self, run, config):
-        return RandomExamples(self.examples, self.data, self.model, seed=config.seed)
-
-
-def random_run(batch_size: int = 8, steps: int = 20, **train) -> tuple[RandomPretrain, Config]:
+def random_run(batch_size: int = 8, steps: int = 20, **train: Any) -> tuple[RandomPretrain, Config]:
     """A task whose loss falls within 20 steps, and its settings: in float32, a line of metrics for every step."""
     train = {"log_every": 1, "precision": "float32", "compile": "none", "num_workers": 0, "device": "cpu"} | train
     config = replace(

@@ -58,6 +58,8 @@ class Pretrained(nn.Module):
         super().__init__()
         _check_storable(config)
         self.config = config
+        # Sharding replaces the class of a module by one derived from it.
+        self._made_as = type(self)
 
     @classmethod
     def from_pretrained(
@@ -122,8 +124,8 @@ class Pretrained(nn.Module):
     def config_text(self, step: int) -> str:
         """The content of config.json after `step` training steps."""
         values: dict[str, Any] = {"model_type": MODEL_TYPE, "step": step}
-        if _architecture(type(self)) is not None:
-            values["class"] = _architecture(type(self))
+        if _architecture(self._made_as) is not None:
+            values["class"] = _architecture(self._made_as)
         return json.dumps(values | asdict(self.config), indent=2) + "\n"
 
     def restore(self, folder: str | os.PathLike[str]) -> None:
@@ -140,10 +142,9 @@ class Pretrained(nn.Module):
         CheckpointError if its config.json is damaged."""
         path = Path(folder)
         stored = _read_config(path / CONFIG)
-        if stored.architecture != _architecture(type(self)):
-            raise ValueError(
-                f"{path} is of a {stored.architecture or _trunk(type(self)).__name__}, not of a {type(self).__name__}"
-            )
+        if stored.architecture != _architecture(self._made_as):
+            kind = stored.architecture or _trunk(self._made_as).__name__
+            raise ValueError(f"{path} is of a {kind}, not of a {self._made_as.__name__}")
         saved = asdict(_build_config(self.config_class, stored.settings, path / CONFIG))
         own = asdict(self.config)
         changed = [f"{name} {value}, not {own[name]}" for name, value in saved.items() if value != own[name]]
@@ -157,7 +158,7 @@ class Pretrained(nn.Module):
         shape, keep their values; a warning names them, and weights of the folder that go unused. Raises
         CheckpointError.
         """
-        _load_into(self, Path(folder), needed=_trunk_names(type(self), self.config))
+        _load_into(self, Path(folder), needed=_trunk_names(self._made_as, self.config))
 
 
 def stored_config(folder: str | os.PathLike[str]) -> ModelConfig:

@@ -301,6 +301,12 @@ class TrainConfig:
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3
     """Latest checkpoints that are kept."""
+    keep_every: int = 0
+    """Keep, besides, every checkpoint at a multiple of this many steps; 0 keeps none for that."""
+    keep_best: int = 0
+    """Keep, besides, this many checkpoints with the lowest mean training loss since the checkpoint before."""
+    async_checkpoints: bool = True
+    """Write checkpoints while the training goes on. It takes a copy of what a rank writes in host memory."""
 
     def __post_init__(self) -> None:
         positive = ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
@@ -309,7 +315,7 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_size must be a multiple of train.accumulate {self.accumulate}; got {self.batch_size}"
             )
-        _check_range(self, "train", 0, math.inf, "num_workers", "seed", "fsdp_ranks")
+        _check_range(self, "train", 0, math.inf, "num_workers", "seed", "fsdp_ranks", "keep_every", "keep_best")
         for name in ("fsdp_ranks", "cpu_offload"):
             if getattr(self, name) and self.parallel != "fsdp":
                 raise ValueError(

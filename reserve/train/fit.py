@@ -29,7 +29,8 @@ from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import LossFunction, Wrapping, parallelize
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import write_run_settings
-from reserve.train.state import Progress, list_checkpoints, restore_checkpoint, save_checkpoint
+from reserve.train.saving import CheckpointWriter
+from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
 from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, train_step
 from reserve.train.stopping import StopRequest
 from reserve.train.throughput import Throughput
@@ -100,7 +101,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     )
     groups = task.parameter_groups(model, config.optimizer)
     optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
-    progress = restore_checkpoint(run, model, optimizer)
+    progress = restore_checkpoint(run, model, optimizer, ranks)
     place = place_in_data(progress, stored, len(dataset), config)
     warn_of_other_data(stored, task, config)
     logger.info(
@@ -175,7 +176,7 @@ def _train(training: _Training) -> None:
     whole_loss = _whole_loss(training)
     batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
     stopped = False
-    with StopRequest() as stop, _metrics(training) as metrics:
+    with StopRequest() as stop, _metrics(training) as metrics, _checkpoints(training) as checkpoints:
         while training.step < total and not stopped:
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
             with throughput.waiting():
@@ -186,18 +187,14 @@ def _train(training: _Training) -> None:
             )
             training.step += 1
             training.place += config.train.batch_size
+            checkpoints.add_loss(values["loss"])
             metrics.advance()
             stopped = ranks.any(stop.name is not None)
             last = stopped or training.step == total
             if last or training.step % config.train.log_every == 0:
                 metrics.log(training.step, _line(training, values, throughput))
             if last or training.step % config.train.checkpoint_every == 0:
-                if ranks.is_first:
-                    keep = config.train.keep_checkpoints
-                    save_checkpoint(training.run, training.progress, training.model, optimizer, keep=keep)
-                    # Only now, so that a run's settings are always those of its last checkpoint.
-                    write_run_settings(training.run, training.task, config)
-                ranks.barrier()
+                checkpoints.save(training.progress)
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
 
@@ -209,6 +206,18 @@ def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Thro
         "learning_rate": training.optimizer.param_groups[0]["lr"],
         **throughput.since_last(),
     }
+
+
+def _checkpoints(training: _Training) -> CheckpointWriter:
+    return CheckpointWriter(
+        training.run,
+        training.model,
+        training.optimizer,
+        training.ranks,
+        training.config.train,
+        # Only once it is saved, so that a run's settings are always those of its last checkpoint.
+        on_saved=lambda: write_run_settings(training.run, training.task, training.config),
+    )
 
 
 def _metrics(training: _Training) -> Metrics | NoMetrics:

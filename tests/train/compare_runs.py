@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from reserve.train.distributed import Ranks
 from reserve.train.metrics import read_metrics
 from reserve.train.optimizer import make_optimizer
 from reserve.train.run_folder import read_run
-from reserve.train.state import list_checkpoints, restore_checkpoint
+from reserve.train.state import list_checkpoints, restore_checkpoint, run_state
 
 SPEED = frozenset(
     (
@@ -97,12 +98,9 @@ def tensors_of(run: Path) -> dict[str, torch.Tensor]:
     optimizer = make_optimizer(
         model, task.parameter_groups(model, config.optimizer), config.optimizer, decay_to_start=task.finetuning
     )
-    progress = restore_checkpoint(run, model, optimizer)
+    progress = restore_checkpoint(run, model, optimizer, Ranks(0, 1, torch.device("cpu")))
     assert list_checkpoints(run)[-1].step == progress.step
-    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for number, values in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    return state | {"place": torch.tensor(progress.place)}
+    return run_state(model, optimizer) | {"place": torch.tensor(progress.place)}
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -37,6 +38,9 @@ SET_UP, STEP, SAVE, ONE = "before the first step", "between saves", "while savin
 
 PATIENCE = 1800.0
 """Seconds until a run counts as hanging: far more than the slowest machine takes."""
+
+
+_PARTIAL = re.compile(r"step_\d+\.partial")
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def _last_step(run: Path) -> int:
 def _partial_checkpoints(run: Path) -> set[tuple[str, int]]:
     """Name and inode of each checkpoint that is being written, or was when the run was killed."""
     with suppress(FileNotFoundError):
-        return {(e.name, e.inode()) for e in os.scandir(run / "checkpoints") if e.name.endswith(".partial")}
+        return {(e.name, e.inode()) for e in os.scandir(run / "checkpoints") if _PARTIAL.fullmatch(e.name)}
     return set()
 
 

@@ -176,4 +176,5 @@ def pretraining_variants(videos: Path) -> dict[str, Pretraining]:
         "loading processes": Pretraining(videos, workers=(1, 2, 0)),
         "from unprepared videos": Pretraining(videos, prepares=True),
         "two ranks, DDP": Pretraining(videos, ranks=2, workers=(0, 1)),
+        "two ranks, FSDP": Pretraining(videos, ranks=2, settings=("--train.batch_size=4", "--train.parallel=fsdp")),
     }

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from reserve.tasks import TASKS
-from tests.train.compare_runs import Comparison
+from tests.train.compare_runs import Comparison, files_of
 from tests.train.kill_runs import kill_runs
 from tests.train.start_runs import Forked, pretraining_variants, train_classifier
 
@@ -110,17 +110,21 @@ def test_another_state_is_found(comparison, copy):
     """A run of four steps is compared with one of three: every weight and moment differs."""
     train_classifier(copy, 4)
     comparison.compare_finished(copy)
-    assert any("model.classifier.weight differs" in difference for difference in comparison.differences)
-    assert any("optimizer.0.m differs" in difference for difference in comparison.differences)
+    assert any("model/classifier.weight differs" in difference for difference in comparison.differences)
+    assert any("optimizer/classifier.weight.m differs" in difference for difference in comparison.differences)
     assert "copy: place differs" in comparison.differences
 
 
-def test_what_a_killed_process_left_half_written_is_removed_at_the_next_start(reference, tmp_path):
+def test_what_a_killed_run_left_half_done_is_removed_at_the_next_start(reference, tmp_path):
+    """Also where the run was complete but for its last clean-up, and no step is left."""
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     run = shutil.copytree(reference, tmp_path / "run")
     left = [run / f".{name}.{killed.pid}-1.partial" for name in ("config.yaml", "metrics.jsonl")]
+    left += [run / "checkpoints" / name for name in ("step_00000001.old.partial/x", "step_00000003.partial/x")]
     for path in left:
+        path.parent.mkdir(exist_ok=True)
         path.write_text("half")
-    train_classifier(run, 4)
+    train_classifier(run, 3)
     assert not [path for path in left if path.exists()]
+    assert files_of(run) == files_of(reference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,10 +16,13 @@ from reserve.batch.vocabulary import MASK
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.data.order import epoch_order
 from reserve.tasks import TASKS
+from reserve.train.distributed import Ranks
 from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
-from reserve.train.state import list_checkpoints
+from reserve.train.optimizer import make_optimizer
+from reserve.train.state import list_checkpoints, restore_checkpoint
 from tests.helpers.classifier_task import ClassifierConfig, Classify
+from tests.helpers.old_checkpoints import write_old_checkpoint
 from tests.helpers.tiny import tiny
 
 MODEL = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2))))
@@ -93,10 +97,15 @@ def test_the_end_of_an_epoch_is_used_before_the_next_one(tmp_path):
 
 
 def _make_old(run: Path) -> None:
-    """Drops what checkpoints of older versions do not hold."""
-    path = list_checkpoints(run)[-1].path / "trainer.pt"
-    state = torch.load(path, weights_only=True)
-    torch.save({name: state[name] for name in ("step", "optimizer", "rng")}, path)
+    """Rewrites the last checkpoint in the layout of older versions, without its place in the data."""
+    task, config = Counted(MODEL), OptimizerConfig()
+    model = task.build_model()
+    groups = task.parameter_groups(model, config)
+    optimizer = make_optimizer(model, groups, config, decay_to_start=task.finetuning)
+    progress = restore_checkpoint(run, model, optimizer, Ranks(0, 1, torch.device("cpu")))
+    folder = list_checkpoints(run)[-1].path
+    shutil.rmtree(folder)
+    write_old_checkpoint(folder, model, optimizer, progress.step)
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(3, order(0)[12:18]), (5, [*order(1)[:6]]), (7, [*order(1)[8:14]])])
@@ -145,7 +154,7 @@ def test_other_contents_of_the_examples_are_named(tmp_path, caplog):
 def _crash(run: Path, monkeypatch, **settings) -> None:
     """A resumed run that dies in its first step."""
 
-    def out_of_memory(*_):
+    def out_of_memory(*_, **__):
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched:

@@ -30,15 +30,14 @@ from reserve.train.state import list_checkpoints
 from tests.train.compare_runs import Comparison
 from tests.train.start_runs import STEPS, Launcher, Running, log_of, pretraining_variants
 
-WAYS = ("saving", "any", "one", "any")
-"""How a run is killed, in turn: all its processes while it saves; all at any time; only one of them at any time."""
+WAYS = ("setting up", "saving", "stepping", "alone")
+"""When runs are killed, in turn. "alone" kills a single process of the run, in set-up or later; the others kill all."""
 
-SET_UP, STEP, SAVE, ONE = "before the first step", "between saves", "while saving", "of a single process"
+SET_UP, STEP, SAVE, ALONE = "before the first step", "between saves", "while saving", "of a single process"
 """Where a kill landed."""
 
 PATIENCE = 1800.0
 """Seconds until a run counts as hanging: far more than the slowest machine takes."""
-
 
 _PARTIAL = re.compile(r"step_\d+\.partial")
 
@@ -66,7 +65,7 @@ class Outcome:
         return {
             "runs": self.runs,
             "kills": self.kills.total(),
-            **{f"kills {where}": self.kills[where] for where in (SET_UP, STEP, SAVE, ONE)},
+            **{f"kills {where}": self.kills[where] for where in (SET_UP, STEP, SAVE, ALONE)},
             "losses compared": self.comparison.losses,
             "tensors compared": self.comparison.tensors,
             "differences": len(self.comparison.differences),
@@ -94,7 +93,7 @@ def kill_runs(name: str, launcher: Launcher, kills: int, folder: Path, rng: rand
             try:
                 if (number := outcome.kills.total()) < kills:
                     # If a process that prepares a video dies alone, the video is skipped, and the data is another.
-                    way = WAYS[number % (2 if launcher.prepares else len(WAYS))]
+                    way = WAYS[number % (len(WAYS) - launcher.prepares)]
                     spared = {running.pid} if launcher.supervised else set()
                     killed = _kill(running, run, way, spared, durations, rng)
                 else:
@@ -144,7 +143,8 @@ def _kill(
     if way == "saving":
         _wait_until(lambda: _partial_checkpoints(run) - partial_before, running, run)
         time.sleep(rng.uniform(0, 0.8 * durations.save))
-    elif saves := rng.randrange(4):
+    elif way == "stepping" or (way == "alone" and rng.random() < 0.5):
+        saves = rng.randrange(1, 4)
         _wait_until(lambda: _last_step(run) >= resumed_at + saves, running, run)
         time.sleep(rng.uniform(0, durations.step))
     else:
@@ -154,12 +154,12 @@ def _kill(
         _finish(running, run)
         return None
     victims = sorted(set(_processes(run)) - spared)
-    if way == "one" and victims:
+    if way == "alone" and victims:
         with suppress(ProcessLookupError):
             os.kill(rng.choice(victims), signal.SIGKILL)
         # Each of the others must end by itself, at its own end where it can do without the one that was killed.
         _wait_for_the_end(running, run)
-        return ONE
+        return ALONE
     _kill_all(run)
     _wait_for_the_end(running, run)
     if _partial_checkpoints(run) - partial_before:

@@ -38,7 +38,7 @@ class Progress:
     """How far a run is: `step` steps, and where the next batch starts in its data set of `examples`, in the order of
     `seed`.
 
-    `place` counts examples (`reserve.data.loader.batch_start`), so that batches of another size go on at the right one.
+    `place` counts the examples used since the start, so that a run resumes with batches of any size.
     All three are None in checkpoints of older versions.
     """
 

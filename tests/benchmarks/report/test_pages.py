@@ -60,7 +60,15 @@ def test_pages_are_up_to_date_after_writing(results, root):
     assert pages.write(results, root) == []
 
 
-@pytest.mark.parametrize("name", ["docs/benchmarks.md", "docs/figures/a-cpu-rotary_attention-speed.svg"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docs/benchmarks.md",
+        "docs/figures/a-cpu-rotary_attention-speed.svg",
+        "docs/scaling.md",
+        "docs/figures/scaling-model.svg",
+    ],
+)
 def test_an_edit_by_hand_is_found(results, root, name):
     path = root / name
     path.write_text(path.read_text() + " ")

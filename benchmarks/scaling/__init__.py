@@ -1,1 +1,1 @@
-"""A model of training on 8 to 512 GPUs: step time, memory and communication. It writes docs/scaling.md."""
+"""Training on many GPUs: a table of runs on this machine, and a model of 8 to 512 GPUs. It writes docs/scaling.md."""

@@ -12,7 +12,8 @@ from reserve.config.official import load_model_config
 from reserve.errors import CheckpointError
 from reserve.model.finetuned import FinetunedReserve
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.model.pretrained import WEIGHTS, pretrained_class, pretrained_step
+from reserve.model.pretrained import pretrained_class, pretrained_step
+from reserve.model.sharded import WEIGHTS, holds_weights
 
 OFFICIAL_SUFFIX = ".msgpack"
 WEIGHTS_SUFFIX = Path(WEIGHTS).suffix
@@ -55,8 +56,8 @@ def convert(
 
 
 def _check_folder(folder: Path) -> None:
-    if not (folder / WEIGHTS).exists() and (folder / "checkpoints").is_dir():
-        names = sorted(path.name for path in (folder / "checkpoints").iterdir() if (path / WEIGHTS).exists())
+    if not holds_weights(folder) and (folder / "checkpoints").is_dir():
+        names = sorted(path.name for path in (folder / "checkpoints").iterdir() if holds_weights(path))
         raise CheckpointError(f"{folder} is a run; name one of its checkpoints ({', '.join(names) or 'it has none'})")
 
 

@@ -266,11 +266,22 @@ class TrainConfig:
     """Examples of a step, over all devices."""
     accumulate: int = 1
     """Micro-batches that a device computes one after another in a step, to save memory. Candidates of the contrastive
-    losses are those of one micro-batch."""
+    losses are those of one micro-batch, unless grad_cache is set."""
+    grad_cache: bool = False
+    """With accumulate: make everything in the batch a candidate, as if it were not split (GradCache, Gao et al. 2021).
+    Each micro-batch is computed twice, first without gradients: a third more time."""
     seed: int = 0
     """Decides the weights, the order of the examples, the masking and the preparation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes CUDA where PyTorch sees a device."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share the work. ddp: each has the whole model. fsdp: they share parameters, gradients and
+    moments, and gather a layer when it runs (FSDP2). auto is ddp."""
+    fsdp_ranks: int = 0
+    """With fsdp: how many devices share one copy of the model; groups of so many hold copies of it. The devices of a
+    node, for slow networks. 0 shares among all."""
+    cpu_offload: bool = False
+    """With fsdp on GPUs: keep parameters, gradients and moments in host memory and update them there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations; parameters stay in float32. auto is bfloat16 on a GPU and on CPUs with instructions for it."""
     compile: Literal["auto", "layers", "none"] = "auto"
@@ -290,6 +301,12 @@ class TrainConfig:
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3
     """Latest checkpoints that are kept."""
+    keep_every: int = 0
+    """Keep, besides, every checkpoint at a multiple of this many steps; 0 keeps none for that."""
+    keep_best: int = 0
+    """Keep, besides, this many checkpoints with the lowest mean training loss since the checkpoint before."""
+    async_checkpoints: bool = True
+    """Write checkpoints while the training goes on. It takes a copy of what a rank writes in host memory."""
 
     def __post_init__(self) -> None:
         positive = ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
@@ -298,7 +315,13 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_size must be a multiple of train.accumulate {self.accumulate}; got {self.batch_size}"
             )
-        _check_range(self, "train", 0, math.inf, "num_workers", "seed")
+        _check_range(self, "train", 0, math.inf, "num_workers", "seed", "fsdp_ranks", "keep_every", "keep_best")
+        for name in ("fsdp_ranks", "cpu_offload"):
+            if getattr(self, name) and self.parallel != "fsdp":
+                raise ValueError(
+                    f"train.{name} needs train.parallel fsdp; got {getattr(self, name)} with train.parallel "
+                    f"{self.parallel}"
+                )
         if self.audio_track is not None:
             _check_range(self, "train", 0, math.inf, "audio_track")
         if self.seed > MAX_SEED:

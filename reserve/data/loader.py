@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import signal
 import threading
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from reserve.data.order import epoch_order
 from reserve.errors import BadInput, EnvironmentFailure
 
 Example = TypeVar("Example")
@@ -29,23 +32,17 @@ class TrainingSet(Protocol[Example_co]):
     def __getitem__(self, key: tuple[int, int], /) -> Example_co: ...
 
 
-def batch_start(place: int, num_examples: int, batch: int) -> int:
-    """Where a batch of `batch` examples starts that comes next at `place`.
-
-    Places count examples: `num_examples` for each epoch that is over, and those of the current epoch that have been
-    used. If fewer than `batch` are left in it, the batch is the first of the next epoch.
-    """
-    left = num_examples - place % num_examples
-    return place if batch <= left else place + left
-
-
 class BatchSampler(Sampler[list[tuple[int, int]]]):
     """Endless batches of (epoch, index) for one of `world_size` ranks.
 
-    Every epoch is a new permutation of the examples, cut into batches of `batch_size` a rank, each yielded in
-    `accumulate` parts of equal size. Examples that do not fill a batch on every rank are left for another epoch, so no
-    batch holds an example twice. All ranks together get the same batches, however many ranks and parts there are.
-    The first batch starts at `place` (see `batch_start`), at no cost and whatever the size of the batches before it.
+    Position g of the stream, counted in examples since the start of training, is example g % num_examples of the order
+    of epoch g // num_examples (`epoch_order`). Each step takes the next batch_size · world_size positions from `place`
+    on, so batches straddle epochs and every example comes once an epoch, whatever the batch sizes before. A rank yields
+    its share of a step in `accumulate` parts of equal size: part p of rank r has the p · world_size + r-th part of the
+    step's positions.
+
+    Any `place` costs the same to start at. The order of 20 million examples takes 0.16 GB, and 1.5 s of one CPU core
+    to compute at the start and at each new epoch.
     """
 
     def __init__(
@@ -70,20 +67,27 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
             )
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
         self.rank, self.world_size, self.accumulate, self.place = rank, world_size, accumulate, place
+        self._ordered: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        size, batch = self.batch_size // self.accumulate, self.batch_size * self.world_size
-        place, permuted = self.place, None
-        while True:
-            place = batch_start(place, self.num_examples, batch)
-            epoch, first = divmod(place, self.num_examples)
-            if epoch != permuted:
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
-                permuted = epoch
+        size = self.batch_size // self.accumulate
+        for place in itertools.count(self.place, self.batch_size * self.world_size):
             for part in range(self.accumulate):
-                start = first + (part * self.world_size + self.rank) * size
-                yield [(epoch, int(index)) for index in order[start : start + size]]
-            place += batch
+                yield self._keys(place + (part * self.world_size + self.rank) * size, size)
+
+    def _keys(self, start: int, count: int) -> list[tuple[int, int]]:
+        """The examples at `count` positions of the stream."""
+        keys: list[tuple[int, int]] = []
+        while len(keys) < count:
+            epoch, first = divmod(start + len(keys), self.num_examples)
+            keys += [(epoch, int(index)) for index in self._order(epoch)[first : first + count - len(keys)]]
+        return keys
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._ordered is None or self._ordered[0] != epoch:
+            self._ordered = None  # frees its memory before the next order is made
+            self._ordered = epoch, epoch_order(self.num_examples, self.seed, epoch)
+        return self._ordered[1]
 
 
 class InOrder(Sampler[list[tuple[int, int]]]):

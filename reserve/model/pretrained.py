@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -23,17 +23,19 @@ from reserve.config.load import build_section, convert_section
 from reserve.errors import BadInput, CheckpointError
 from reserve.fs import check_regular_file, replacing, write_text_atomic
 from reserve.model.initialization import float32_on_cpu, undrawn
+from reserve.model.manifest import CHECKPOINT
+from reserve.model.sharded import CONFIG, SHARDS, WEIGHTS, check_config, open_weights
+from reserve.model.tensor_files import safetensors_library
 from reserve.model.weights import compare_shapes, copy_weight, empty_model, fill_model, listed
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MODEL_TYPE = "merlot_reserve"
 
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_SIZE, _MAX_LAYERS = 1 << 18, 256
 _FLOATING = ("F16", "BF16", "F32", "F64")
-Result = TypeVar("Result")
+Model = TypeVar("Model", bound=nn.Module)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -56,6 +58,8 @@ class Pretrained(nn.Module):
         super().__init__()
         _check_storable(config)
         self.config = config
+        # Sharding replaces the class of a module by one derived from it.
+        self._made_as = type(self)
 
     @classmethod
     def from_pretrained(
@@ -70,9 +74,10 @@ class Pretrained(nn.Module):
         """Loads a model from a folder of `save_pretrained` or a Hugging Face hub id.
 
         It is in float32 and on the CPU, whatever torch's default dtype and device are; a subclass's own dtypes stay.
-        A checkpoint of a run is such a folder. `settings` override fields of the stored configuration. The folder may
-        be from another class with the same trunk: weights that it lacks keep their initial values, weights that this
-        class does not have are ignored, and a warning names both. `revision`, `cache_dir` and `local_files_only` are
+        A checkpoint of a run is such a folder, even with its weights in shards; its checksums are verified. `settings`
+        override fields of the stored configuration. The folder may be from another class with the same trunk: weights
+        that it lacks keep their initial values, weights that this class does not have are ignored, and a warning names
+        both. `revision`, `cache_dir` and `local_files_only` are
         passed to the hub. Raises CheckpointError naming the file and what is wrong with it, and ValueError for an
         unknown or invalid setting.
         """
@@ -87,11 +92,11 @@ class Pretrained(nn.Module):
             raise ValueError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(own_fields))}")
         config = replace(config, **convert_section(cls.config_class, settings, cls.__name__))
         if same_class and _holds_only_parameters(cls):
-            return _load_all(empty_model(lambda: cls(config)), folder / WEIGHTS)
+            return _load_all(empty_model(lambda: cls(config)), folder)
         # Not as an empty model: the class may compute buffers, and draw what the folder of another class lacks.
         with undrawn(), float32_on_cpu():
             model = cls(config)
-        _load_into(model, folder / WEIGHTS, needed=None if same_class else _trunk_names(cls, config))
+        _load_into(model, folder, needed=None if same_class else _trunk_names(cls, config))
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, step: int = 0) -> None:
@@ -100,17 +105,14 @@ class Pretrained(nn.Module):
         Each file is replaced atomically. Raises ValueError if a weight is not finite, since it could not be loaded
         again, and OSError if a file cannot be written.
         """
-        safetensors = _safetensors()
+        safetensors = safetensors_library()
         folder = Path(folder)
-        state = {name: value.detach().contiguous().cpu() for name, value in _stored_tensors(self).items()}
+        state = {name: value.detach().contiguous().cpu() for name, value in stored_tensors(self).items()}
         for name, weight in state.items():
             if not bool(weight.isfinite().all()):
                 raise ValueError(f"{name} holds numbers that are not finite")
         folder.mkdir(parents=True, exist_ok=True)
-        values: dict[str, Any] = {"model_type": MODEL_TYPE, "step": step}
-        if _architecture(type(self)) is not None:
-            values["class"] = _architecture(type(self))
-        write_text_atomic(folder / CONFIG, json.dumps(values | asdict(self.config), indent=2) + "\n")
+        write_text_atomic(folder / CONFIG, self.config_text(step))
         with replacing(folder / WEIGHTS) as temporary:
             try:
                 safetensors.torch.save_file(state, temporary, metadata={"format": "pt"})
@@ -119,24 +121,35 @@ class Pretrained(nn.Module):
             # safetensors creates files that only their owner can read.
             temporary.chmod((folder / CONFIG).stat().st_mode)
 
+    def config_text(self, step: int) -> str:
+        """The content of config.json after `step` training steps."""
+        values: dict[str, Any] = {"model_type": MODEL_TYPE, "step": step}
+        if _architecture(self._made_as) is not None:
+            values["class"] = _architecture(self._made_as)
+        return json.dumps(values | asdict(self.config), indent=2) + "\n"
+
     def restore(self, folder: str | os.PathLike[str]) -> None:
         """Loads a folder with exactly this class and configuration into this model, in place.
 
         Raises ValueError naming what differs if the class or the configuration is another one, and CheckpointError if a
         file is damaged.
         """
+        self.check_config(folder)
+        _load_into(self, Path(folder), needed=None)
+
+    def check_config(self, folder: str | os.PathLike[str]) -> None:
+        """Raises ValueError naming what differs unless a folder is of exactly this class and configuration, and
+        CheckpointError if its config.json is damaged."""
         path = Path(folder)
         stored = _read_config(path / CONFIG)
-        if stored.architecture != _architecture(type(self)):
-            raise ValueError(
-                f"{path} is of a {stored.architecture or _trunk(type(self)).__name__}, not of a {type(self).__name__}"
-            )
+        if stored.architecture != _architecture(self._made_as):
+            kind = stored.architecture or _trunk(self._made_as).__name__
+            raise ValueError(f"{path} is of a {kind}, not of a {self._made_as.__name__}")
         saved = asdict(_build_config(self.config_class, stored.settings, path / CONFIG))
         own = asdict(self.config)
         changed = [f"{name} {value}, not {own[name]}" for name, value in saved.items() if value != own[name]]
         if changed:
             raise ValueError(f"{path} is of a model with {'; '.join(changed)}")
-        _load_into(self, path / WEIGHTS, needed=None)
 
     def load_trunk(self, folder: str | os.PathLike[str]) -> None:
         """Loads what this model has of the folder of a model of another class, or of this one, in place.
@@ -145,7 +158,7 @@ class Pretrained(nn.Module):
         shape, keep their values; a warning names them, and weights of the folder that go unused. Raises
         CheckpointError.
         """
-        _load_into(self, Path(folder) / WEIGHTS, needed=_trunk_names(type(self), self.config))
+        _load_into(self, Path(folder), needed=_trunk_names(self._made_as, self.config))
 
 
 def stored_config(folder: str | os.PathLike[str]) -> ModelConfig:
@@ -190,7 +203,7 @@ def find_pretrained(
             revision=revision,
             cache_dir=None if cache_dir is None else Path(cache_dir),
             local_files_only=offline,
-            allow_patterns=[WEIGHTS, CONFIG],
+            allow_patterns=[WEIGHTS, CONFIG, CHECKPOINT, SHARDS],
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{source} is not a folder and could not be fetched from the hub: {error}") from error
@@ -221,7 +234,7 @@ def _trunk_names(cls: type[Pretrained], config: ModelConfig) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_parameters())
 
 
-def _stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+def stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters, with shared ones only once, and persistent buffers."""
     parameters = dict(model.named_parameters())
     state = model.state_dict(keep_vars=True)
@@ -229,27 +242,22 @@ def _stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**parameters, **buffers}
 
 
-def _load_all(model: Result, path: Path) -> Result:
-    """Fills an empty model with the weights at `path`, which must be exactly its parameters."""
-
-    def read(weights: Any) -> Result:
-        assert isinstance(model, nn.Module)
+def _load_all(model: Model, folder: Path) -> Model:
+    """Fills an empty model with the weights of a folder, which must be exactly its parameters."""
+    with open_weights(folder) as weights:
         expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
         compare_shapes(expected, _stored_shapes(weights, floating=expected))
         return fill_model(model, lambda name, _: (name, weights.get_tensor(name)))
 
-    return _with_weights(path, read)
 
-
-def _load_into(model: nn.Module, path: Path, needed: frozenset[str] | None) -> None:
-    """Copies the weights at `path` into a model.
+def _load_into(model: nn.Module, folder: Path, needed: frozenset[str] | None) -> None:
+    """Copies the weights of a folder into a model.
 
     If `needed` is None, they must be exactly the model's. Otherwise only those in `needed` that the model has must be
     stored: the rest of the model is unchanged, the rest of the file is ignored, and a warning names both.
     """
-
-    def read(weights: Any) -> None:
-        targets = _stored_tensors(model)
+    with open_weights(folder) as weights:
+        targets = stored_tensors(model)
         stored = _stored_shapes(weights, floating={k for k, v in targets.items() if v.is_floating_point()})
         shared = set(targets)
         if needed is not None:
@@ -258,11 +266,9 @@ def _load_into(model: nn.Module, path: Path, needed: frozenset[str] | None) -> N
         expected = {name: tuple(targets[name].shape) for name in shared | (targets.keys() & (needed or ()))}
         compare_shapes(expected, stored if needed is None else {k: v for k, v in stored.items() if k in expected})
         if needed is not None:
-            _warn_of_differences(type(model).__name__, targets.keys(), stored.keys(), shared, path)
+            _warn_of_differences(type(model).__name__, targets.keys(), stored.keys(), shared, folder / WEIGHTS)
         for name in sorted(shared):
             copy_weight(targets[name], name, weights.get_tensor(name))
-
-    _with_weights(path, read)
 
 
 def _warn_of_differences(
@@ -298,6 +304,7 @@ class _StoredConfig:
 
 
 def _read_config(path: Path) -> _StoredConfig:
+    check_config(path.parent)
     try:
         check_regular_file(path)
         with path.open("rb") as file:
@@ -349,28 +356,3 @@ def _check_storable(config: ModelConfig) -> None:
         ) from error
     if again != config:
         raise TypeError(f"{kind} comes back from config.json as {again}, not as {config}")
-
-
-def _with_weights(path: Path, read: Callable[[Any], Result]) -> Result:
-    """Calls `read` with the opened file, which reads its arrays one at a time on demand."""
-    safetensors = _safetensors()
-    try:
-        check_regular_file(path)
-        with safetensors.safe_open(path, framework="pt") as weights:
-            return read(weights)
-    except BadInput as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError(
-            "pretrained folders need safetensors: pip install 'merlot-reserve[train]'", name="safetensors"
-        ) from error
-    return safetensors

@@ -152,6 +152,7 @@ def _folder_of(weights: str) -> Path:
 def schedule(optimizer: OptimizerConfig, examples: int, batch_size: int, epochs: float) -> OptimizerConfig:
     """The optimiser's settings with the steps of `epochs` passes over the examples; half a pass is warm-up.
 
+    As in the release, a pass counts as examples // batch_size steps, although training also uses the remainder.
     Raises ValueError if the examples do not fill a batch.
     """
     steps = examples // batch_size

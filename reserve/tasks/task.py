@@ -150,3 +150,24 @@ class Task(ABC, Generic[Example, Batch]):
         """The task of a config.yaml's settings. Raises ValueError naming `where` and the setting that is wrong."""
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         return build_section(cls, {name: settings[name] for name in names if name in settings}, where)
+
+
+class ContrastiveTask(Task[Example, Batch]):
+    """A task whose loss compares vectors of the whole batch with each other.
+
+    Its loss in two parts allows train.grad_cache: a batch in micro-batches whose vectors are all compared.
+    """
+
+    @abstractmethod
+    def vectors(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+        """All that the loss needs of a micro-batch, by name: outputs of the model, temperatures, labels.
+
+        The floating-point ones get gradients. A parameter must be among them as a copy.
+        """
+
+    @abstractmethod
+    def vectors_loss(self, parts: Sequence[Mapping[str, torch.Tensor]], group: dist.ProcessGroup | None) -> Loss:
+        """The loss of one device's batch from the vectors of its micro-batches: that of the whole batch at once."""
+
+    def loss(self, model: Any, batch: Batch, group: dist.ProcessGroup | None) -> Loss:
+        return self.vectors_loss([self.vectors(model, batch)], group)

@@ -33,7 +33,8 @@ def compile_layers(model: nn.Module, mode: Compile, device: torch.device) -> boo
         logger.warning("layers are not compiled, since torch.compile does not work here: %s", reason)
         return False
     for layer in layers:
-        layer.compile(dynamic=True, fullgraph=True)
+        # Not layer.compile(), which would compile the hooks of FSDP with it.
+        layer.forward = torch.compile(layer.forward, dynamic=True, fullgraph=True)  # type: ignore[method-assign]
     return bool(layers)
 
 

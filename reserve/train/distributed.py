@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from reserve.errors import CheckpointError
+
 LONGEST_WAIT = timedelta(days=30)
 """Timeout of host-side communication. While the first rank prepares the videos the others wait, for days if there are
 many; PyTorch's default is half an hour. A rank that dies ends the wait at once, whatever the timeout."""
@@ -21,7 +23,8 @@ many; PyTorch's default is half an hour. A rank that dies ends the wait at once,
 class Ranks:
     """This process among those of the run.
 
-    `group` is the ranks' process group, None for a single process; `control` is a gloo group for host-side decisions.
+    `group` is the ranks' process group, None for a single process; `control` is a gloo group for host-side decisions,
+    and `saving` another one, for the thread that writes checkpoints.
     """
 
     rank: int
@@ -29,6 +32,7 @@ class Ranks:
     device: torch.device
     group: dist.ProcessGroup | None = None
     control: dist.ProcessGroup | None = None
+    saving: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -64,6 +68,22 @@ class Ranks:
         dist.gather_object(value, found, group=self.control)
         return found or []
 
+    def fail_together(self, error: Exception | None) -> None:
+        """Raises on every rank if one of them has an error: on that rank the error, elsewhere one with its text.
+
+        The error elsewhere is a CheckpointError if the rank's is one, else a ValueError.
+        """
+        mine = None if error is None else (isinstance(error, CheckpointError), str(error))
+        everyone: list[tuple[bool, str] | None] = [mine]
+        if self.control is not None:
+            everyone = [None] * self.world_size
+            dist.all_gather_object(everyone, mine, group=self.control)
+        if error is not None:
+            raise error
+        for rank, other in enumerate(everyone):
+            if other is not None:
+                raise (CheckpointError if other[0] else ValueError)(f"{other[1]} (found by rank {rank})")
+
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over ranks of a tensor of float32 numbers on `device`."""
         if self.group is not None:
@@ -96,6 +116,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
     try:
         control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
-        yield Ranks(dist.get_rank(), world_size, here, dist.group.WORLD, control)
+        saving = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        yield Ranks(dist.get_rank(), world_size, here, dist.group.WORLD, control, saving)
     finally:
         dist.destroy_process_group()

@@ -16,21 +16,22 @@ from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
-from reserve.data.loader import BatchSampler, TrainingSet, batch_start, load_batches
+from reserve.data.loader import BatchSampler, TrainingSet, load_batches
 from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.precision import training_dtype
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
-from reserve.tasks.task import Task
+from reserve.tasks.task import ContrastiveTask, Task
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import make_optimizer
-from reserve.train.parallel import parallelize
+from reserve.train.parallel import LossFunction, Wrapping, parallelize
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import write_run_settings
-from reserve.train.state import Progress, list_checkpoints, restore_checkpoint, save_checkpoint
-from reserve.train.step import mean_over_ranks, set_learning_rate, train_step
+from reserve.train.saving import CheckpointWriter
+from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
+from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, train_step
 from reserve.train.stopping import StopRequest
 from reserve.train.throughput import Throughput
 from reserve_kernels import BF16AdamW
@@ -93,27 +94,46 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     # Before the optimiser, since a mode that shards replaces the parameters.
     module = parallelize(
         model,
-        lambda inner, batch: task.loss(inner, batch, ranks.group),
+        _module_function(task, config.train, ranks),
         ranks,
-        uses_every_parameter=task.uses_every_parameter,
+        mode=config.train.parallel,
+        wrapping=Wrapping.of(config.train, ranks, uses_every_parameter=task.uses_every_parameter),
     )
     groups = task.parameter_groups(model, config.optimizer)
     optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
-    progress = restore_checkpoint(run, model, optimizer)
+    progress = restore_checkpoint(run, model, optimizer, ranks)
     place = place_in_data(progress, stored, len(dataset), config)
     warn_of_other_data(stored, task, config)
     logger.info(
-        "%d examples, %.1f M parameters, %d device(s) of type %s in %s, steps %d to %d",
+        "%d examples, %.1f M parameters, %d device(s) of type %s in %s%s, steps %d to %d",
         len(dataset),
         sum(p.numel() for p in model.parameters()) / 1e6,
         ranks.world_size,
         ranks.device.type,
         str(training_dtype(config.train, ranks.device)).removeprefix("torch."),
+        f" with {config.train.parallel.replace('auto', 'ddp')}" if ranks.world_size > 1 else "",
         progress.step,
         config.optimizer.num_train_steps,
     )
     _warn_of_spinning_threads(config, ranks)
     return _Training(task, run, config, ranks, dataset, model, module, optimizer, progress.step, place)
+
+
+def _module_function(task: Task[Any, Any], config: TrainConfig, ranks: Ranks) -> LossFunction:
+    """What the module computes of a batch: its loss, or with train.grad_cache the vectors that the loss compares."""
+    if not config.grad_cache:
+        return lambda model, batch: task.loss(model, batch, ranks.group)
+    if not isinstance(task, ContrastiveTask):
+        raise ValueError(f"train.grad_cache is for contrastive losses, which {task.name} does not have")
+    return task.vectors
+
+
+def _whole_loss(training: _Training) -> VectorsLoss | None:
+    task, group = training.task, training.ranks.group
+    if not training.config.train.grad_cache:
+        return None
+    assert isinstance(task, ContrastiveTask)
+    return lambda parts: task.vectors_loss(parts, group)
 
 
 def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> None:
@@ -153,30 +173,28 @@ def _train(training: _Training) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
     config, ranks, optimizer = training.config, training.ranks, training.optimizer
     total = config.optimizer.num_train_steps
+    whole_loss = _whole_loss(training)
     batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
     stopped = False
-    with StopRequest() as stop, _metrics(training) as metrics:
+    with StopRequest() as stop, _metrics(training) as metrics, _checkpoints(training) as checkpoints:
         while training.step < total and not stopped:
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
             with throughput.waiting():
                 micro_batches = list(islice(batches, config.train.accumulate))
             throughput.add(map(training.task.workload, micro_batches))
-            values = train_step(training.module, optimizer, micro_batches, config, ranks)
+            values = train_step(
+                training.module, optimizer, micro_batches, config, ranks, step=training.step, vectors_loss=whole_loss
+            )
             training.step += 1
-            batch = config.train.batch_size
-            training.place = batch_start(training.place, len(training.dataset), batch) + batch
+            training.place += config.train.batch_size
+            checkpoints.add_loss(values["loss"])
             metrics.advance()
             stopped = ranks.any(stop.name is not None)
             last = stopped or training.step == total
             if last or training.step % config.train.log_every == 0:
                 metrics.log(training.step, _line(training, values, throughput))
             if last or training.step % config.train.checkpoint_every == 0:
-                if ranks.is_first:
-                    keep = config.train.keep_checkpoints
-                    save_checkpoint(training.run, training.progress, training.model, optimizer, keep=keep)
-                    # Only now, so that a run's settings are always those of its last checkpoint.
-                    write_run_settings(training.run, training.task, config)
-                ranks.barrier()
+                checkpoints.save(training.progress)
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
 
@@ -188,6 +206,18 @@ def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Thro
         "learning_rate": training.optimizer.param_groups[0]["lr"],
         **throughput.since_last(),
     }
+
+
+def _checkpoints(training: _Training) -> CheckpointWriter:
+    return CheckpointWriter(
+        training.run,
+        training.model,
+        training.optimizer,
+        training.ranks,
+        training.config.train,
+        # Only once it is saved, so that a run's settings are always those of its last checkpoint.
+        on_saved=lambda: write_run_settings(training.run, training.task, training.config),
+    )
 
 
 def _metrics(training: _Training) -> Metrics | NoMetrics:

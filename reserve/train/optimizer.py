@@ -40,13 +40,15 @@ def zero_missing_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> torch.Tensor:
-    """The joint norm of all gradients of `optimizer`, which are scaled down to `max_norm` unless it is 0.
+    """The joint norm of all gradients of `optimizer`, on all ranks, which are scaled down to `max_norm` unless it is 0.
 
     The norm stays on the device: the host does not wait for it. If it is not finite, clipping leaves zeros and NaNs;
     BF16AdamW takes both for zeros.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters])
+    if hasattr(norm, "full_tensor"):  # each rank has the norm of its shards
+        norm = norm.full_tensor()
     if max_norm:
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm

@@ -25,7 +25,7 @@ def stored_settings(run: Path) -> Mapping[str, Any]:
 
 
 def place_in_data(progress: Progress, stored: Mapping[str, Any], examples: int, config: FitConfig) -> int:
-    """Where the next batch starts, as `reserve.data.loader.batch_start` counts.
+    """The position of the next batch in the stream of examples (`reserve.data.loader.BatchSampler`).
 
     `stored` are the settings that the checkpoint was made with and `examples` is the size of the data set. Checkpoints
     of older versions hold no place: theirs follows from their steps and the stored batch size. Where the order of the

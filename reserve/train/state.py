@@ -1,28 +1,33 @@
-"""Saving and resuming a run: one folder a checkpoint, complete or absent."""
+"""A run's checkpoints: which there are, what they hold, and loading the last one."""
 
 from __future__ import annotations
 
-import os
-import pickle
 import re
-import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from reserve.errors import CheckpointError
-from reserve.fs import replacing
-from reserve.model.pretrained import Pretrained
+from reserve.model.manifest import MODEL, OPTIMIZER, Chunk, StoredTensor, check_files, has_manifest, read_manifest
+from reserve.model.pretrained import Pretrained, stored_tensors
+from reserve.model.tensor_files import DTYPE_NAMES, DTYPES, TensorFiles
+from reserve.model.weights import compare_shapes
+from reserve.train.distributed import Ranks
+from reserve.train.old_state import OLD_STATE, read_old_state
+from reserve.train.storage import load_state
+from reserve_kernels import BF16AdamW
+from reserve_kernels.adamw.options import state_dtypes
 
 _NAME = re.compile(r"step_(\d{8})")
-_PARTIAL = ".partial"
-_STATE = "trainer.pt"
+ReadPart = Callable[[Chunk, tuple[slice, ...]], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state: `path` is also a pretrained model's folder (model.safetensors, config.json)."""
+    """A saved state: `path` is also a pretrained model's folder."""
 
     path: Path
     step: int
@@ -33,7 +38,7 @@ class Progress:
     """How far a run is: `step` steps, and where the next batch starts in its data set of `examples`, in the order of
     `seed`.
 
-    `place` counts examples (`reserve.data.loader.batch_start`), so that batches of another size go on at the right one.
+    `place` counts the examples used since the start, so that a run resumes with batches of any size.
     All three are None in checkpoints of older versions.
     """
 
@@ -43,85 +48,177 @@ class Progress:
     seed: int | None = None
 
 
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where a run's checkpoint after `step` steps is."""
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
 def list_checkpoints(run: Path) -> list[Checkpoint]:
     """The complete checkpoints of a run, oldest first."""
     found = [(path, _NAME.fullmatch(path.name)) for path in (run / "checkpoints").glob("step_*")]
     return sorted((Checkpoint(path, int(m[1])) for path, m in found if m), key=lambda c: c.step)
 
 
-def save_checkpoint(
-    run: Path, progress: Progress, model: Pretrained, optimizer: torch.optim.Optimizer, *, keep: int
-) -> Checkpoint:
-    """Writes a run's state, then removes all but the `keep` latest checkpoints.
+def run_state(model: Pretrained, optimizer: BF16AdamW) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds: weights and buffers as "model/NAME", moments as "optimizer/NAME.m" and so on.
 
-    It is written under another name and renamed when it is whole, so that a crash leaves no half checkpoint. Remains
-    of an earlier crash are removed first. Raises ValueError where the model has diverged to weights that are not
-    finite, which could not be loaded again; OSError where a file cannot be written.
+    Moments are under the name of their parameter, so that they can be loaded however the model is sharded and its
+    parameters are grouped.
     """
-    step = progress.step
-    folder = run / "checkpoints" / f"step_{step:08d}"
-    for left in folder.parent.glob(f"step_*{_PARTIAL}"):
-        shutil.rmtree(left, ignore_errors=True)
-    partial = folder.with_name(folder.name + _PARTIAL)
-    partial.mkdir(parents=True)
-    try:
-        model.save_pretrained(partial, step=step)
-    except ValueError as error:
-        raise ValueError(
-            f"the model has diverged and is not saved: after step {step} {error}. Resume from the last checkpoint, or "
-            "start again, with a smaller optimizer.learning_rate"
-        ) from error
-    state = {**asdict(progress), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-    with replacing(partial / _STATE) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:
-            raise OSError(f"cannot write {partial / _STATE}: {error}") from error
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-    for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old.path)
-    return Checkpoint(folder, step)
+    state = {f"{MODEL}/{name}": value.detach() for name, value in stored_tensors(model).items()}
+    for name, parameter, _ in _named_parameters(model, optimizer):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            state[f"{OPTIMIZER}/{name}.{key}"] = value
+    return state
 
 
-def load_trainer_state(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restores the moments and torch's generator, and returns the run's progress. Nothing in the file is executed.
-
-    The optimiser keeps the settings it was made with, so that a run can be resumed with others. Raises CheckpointError
-    where the file is missing or damaged, ValueError where it is of another kind of optimiser.
-    """
-    path = checkpoint.path / _STATE
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        moments, generator = state["optimizer"], state["rng"]
-        progress = _checked(Progress(checkpoint.step, state.get("place"), state.get("examples"), state.get("seed")))
-    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} is missing or damaged; without {checkpoint.path} the run resumes from the checkpoint before it"
-        ) from error
-    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(moments)
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)
-    torch.set_rng_state(generator)
-    return progress
-
-
-def _checked(progress: Progress) -> Progress:
-    """Raises TypeError unless the numbers of a state that was read are whole and possible."""
-    numbers = (progress.place, progress.examples, progress.seed)
-    if numbers != (None,) * 3 and not (all(type(n) is int and n >= 0 for n in numbers) and progress.examples):
-        raise TypeError(f"the place in the data must be three whole numbers; got {numbers}")
-    return progress
-
-
-def restore_checkpoint(run: Path, model: Pretrained, optimizer: torch.optim.Optimizer) -> Progress:
+def restore_checkpoint(run: Path, model: Pretrained, optimizer: BF16AdamW, ranks: Ranks) -> Progress:
     """Loads the run's last checkpoint, if any, into model and optimiser; returns the run's progress.
 
-    Raises ValueError where it is damaged or of other settings.
+    The checkpoint may be of another number of ranks and another way to shard. The optimiser keeps the settings it was
+    made with, so that a run can be resumed with others. Every file is verified before the first is loaded. Raises on
+    every rank: CheckpointError naming the file if it is damaged, and ValueError if it is of another model or kind of
+    optimiser.
     """
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         return Progress(0)
-    model.restore(checkpoints[-1].path)
-    return load_trainer_state(checkpoints[-1], optimizer)
+    last = checkpoints[-1]
+    try:
+        return _restore(last, model, optimizer, ranks)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. Remove the folder {last.path} to resume from the checkpoint before it"
+            if len(checkpoints) > 1
+            else f"{error}. {last.path} is the run's only checkpoint: start the run again"
+        ) from error
+
+
+def _restore(checkpoint: Checkpoint, model: Pretrained, optimizer: BF16AdamW, ranks: Ranks) -> Progress:
+    with TensorFiles(checkpoint.path) as files:
+        error: Exception | None = None
+        try:
+            model.check_config(checkpoint.path)
+            if has_manifest(checkpoint.path) or not (checkpoint.path / OLD_STATE).exists():
+                progress, stored, read = _open(checkpoint, files, ranks)
+            else:
+                progress, stored, read = _open_old(checkpoint, model, optimizer)
+            moments = _empty_moments(model, optimizer, stored)
+            state = {f"{MODEL}/{name}": value.detach() for name, value in stored_tensors(model).items()}
+            state |= {f"{OPTIMIZER}/{name}.{key}": value for name, own in moments.items() for key, value in own.items()}
+            compare_shapes(
+                {fqn: tuple(value.shape) for fqn, value in state.items()},
+                {fqn: tensor.shape for fqn, tensor in stored.items()},
+            )
+        except Exception as caught:
+            error = caught
+        ranks.fail_together(error)
+        with torch.no_grad():
+            load_state(state, stored, read, ranks.control)
+    _check_finite(model, checkpoint, ranks)
+    optimizer.state.clear()
+    for name, parameter, _ in _named_parameters(model, optimizer):
+        if name in moments:
+            optimizer.state[parameter] = moments[name]
+    return progress
+
+
+def _open(
+    checkpoint: Checkpoint, files: TensorFiles, ranks: Ranks
+) -> tuple[Progress, dict[str, StoredTensor], ReadPart]:
+    """Verifies this rank's share of a checkpoint's files, and says what they hold."""
+    manifest = read_manifest(checkpoint.path)
+    by_size = sorted(manifest.files, key=lambda name: (-manifest.files[name].size, name))
+    check_files(checkpoint.path, manifest, by_size[ranks.rank :: ranks.world_size])
+    progress = _checked(manifest.progress, checkpoint)
+    stored = {f"{part}/{name}": tensor for part, own in manifest.tensors.items() for name, tensor in own.items()}
+    return progress, stored, lambda chunk, part: files.read(chunk.file, chunk.key, part)
+
+
+def _open_old(
+    checkpoint: Checkpoint, model: Pretrained, optimizer: BF16AdamW
+) -> tuple[Progress, dict[str, StoredTensor], ReadPart]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
+    old = read_old_state(checkpoint.path, groups)
+    stored = {}
+    for fqn, value in old.tensors.items():
+        shape = tuple(value.shape)
+        stored[fqn] = StoredTensor(DTYPE_NAMES[value.dtype], shape, (Chunk("", fqn, (0,) * len(shape), shape),))
+    progress = _checked({"step": checkpoint.step, **old.progress}, checkpoint)
+    return progress, stored, lambda chunk, part: old.tensors[chunk.key][part]
+
+
+def _checked(values: Mapping[str, Any], checkpoint: Checkpoint) -> Progress:
+    """The progress in a checkpoint. Raises CheckpointError unless its numbers are whole and possible."""
+    place = tuple(values.get(name) for name in ("place", "examples", "seed"))
+    possible = all(type(number) is int and number >= 0 for number in place) and place[1]
+    if values.get("step") != checkpoint.step or (place != (None,) * 3 and not possible):
+        raise CheckpointError(
+            f"{checkpoint.path} is damaged: a checkpoint of step {checkpoint.step} cannot be at {dict(values)}"
+        )
+    return Progress(checkpoint.step, *place)
+
+
+def _named_parameters(
+    model: Pretrained, optimizer: BF16AdamW
+) -> Iterator[tuple[str, torch.nn.Parameter, dict[str, Any]]]:
+    """The optimiser's parameters with their names in the model and their groups."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in names:
+                raise ValueError(
+                    f"the optimiser has a parameter of shape {tuple(parameter.shape)} that the model lacks"
+                )
+            yield names[id(parameter)], parameter, group
+
+
+def _empty_moments(
+    model: Pretrained, optimizer: BF16AdamW, stored: Mapping[str, StoredTensor]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Tensors to load moments into, for each parameter that has some.
+
+    Raises ValueError where the stored ones are those of another kind of optimiser.
+    """
+    held: dict[str, set[str]] = {}
+    for fqn in stored:
+        part, _, key = fqn.partition("/")
+        if part == OPTIMIZER:
+            name, _, kind = key.rpartition(".")
+            held.setdefault(name, set()).add(kind)
+    moments = {}
+    for name, parameter, group in _named_parameters(model, optimizer):
+        if name not in held:  # It never had a gradient.
+            continue
+        dtypes = state_dtypes(group)
+        if held[name] != {"step", *dtypes}:
+            raise ValueError(
+                f"the state of {name} holds {sorted(held[name])}; this optimizer keeps {sorted({'step', *dtypes})}"
+            )
+        for kind, dtype in dtypes.items():
+            saved = DTYPES[stored[f"{OPTIMIZER}/{name}.{kind}"].dtype]
+            if saved != dtype:
+                raise ValueError(f"the state has moments in {saved}; this optimizer keeps them in {dtype}")
+        moments[name] = {"step": torch.zeros((), dtype=torch.int64, device="cpu")} | {
+            kind: torch.zeros_like(parameter, dtype=dtype, requires_grad=False) for kind, dtype in dtypes.items()
+        }
+    return moments
+
+
+def _check_finite(model: Pretrained, checkpoint: Checkpoint, ranks: Ranks) -> None:
+    name = not_finite(model)
+    ranks.fail_together(
+        CheckpointError(f"{checkpoint.path}: {name} holds numbers that are not finite") if name else None
+    )
+
+
+def not_finite(model: Pretrained) -> str | None:
+    """The first weight or buffer of which this rank's part has a number that is not finite."""
+    for name, value in stored_tensors(model).items():
+        local = value.detach()
+        local = local.to_local() if hasattr(local, "to_local") else local
+        # A sum is faster, and not finite if a number is not.
+        if local.is_floating_point() and not bool(local.sum().isfinite()) and not bool(local.isfinite().all()):
+            return name
+    return None

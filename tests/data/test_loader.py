@@ -8,8 +8,11 @@ from itertools import chain, islice
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from reserve.data.loader import BatchSampler, batch_start, load_batches
+from reserve.data.loader import BatchSampler, load_batches
+from reserve.data.order import epoch_order
 from reserve.errors import BadInput, EnvironmentFailure
 from tests.helpers.worker_functions import Keys, MarksItsEnd
 
@@ -18,20 +21,88 @@ def batches(count: int, *arguments, **settings) -> list[list[tuple[int, int]]]:
     return list(islice(BatchSampler(*arguments, **settings), count))
 
 
-def test_no_example_is_twice_in_a_batch_or_an_epoch():
-    for epoch, start in enumerate(range(0, 15, 5)):
-        part = batches(15, 23, 4)[start : start + 5]
-        assert {e for batch in part for e, _ in batch} == {epoch}
-        used = [index for batch in part for _, index in batch]
-        assert len(used) == len(set(used)) == 20
-        assert set(used) <= set(range(23))
+def stream(start: int, count: int, num_examples: int, seed: int = 0) -> list[tuple[int, int]]:
+    """(epoch, index) at `count` positions: the epochs' orders, one after the other."""
+    epochs = range((start + count) // num_examples + 1)
+    every = [(epoch, int(index)) for epoch in epochs for index in epoch_order(num_examples, seed, epoch)]
+    return every[start : start + count]
 
 
-def test_every_epoch_has_another_order_and_leaves_out_others():
-    first, second = batches(10, 23, 4)[:5], batches(10, 23, 4)[5:]
-    orders = [[index for batch in part for _, index in batch] for part in (first, second)]
-    assert orders[0] != orders[1]
-    assert set(orders[0]) != set(orders[1])
+def step_of_all_ranks(world_size: int, accumulate: int, size: int, place: int, **settings) -> list[tuple[int, int]]:
+    """The examples of a step, in the order of the stream: those of each part, rank by rank."""
+    ranks = [
+        batches(
+            accumulate,
+            EXAMPLES,
+            size * accumulate,
+            rank=rank,
+            world_size=world_size,
+            accumulate=accumulate,
+            place=place,
+            **settings,
+        )
+        for rank in range(world_size)
+    ]
+    return [key for parts in zip(*ranks, strict=True) for part in parts for key in part]
+
+
+def test_batches_straddle_epochs_and_drop_nothing():
+    """Six batches of four from epochs of 23: the last one holds the first example of the next epoch."""
+    assert [len(batch) for batch in batches(30, 23, 4)] == [4] * 30
+    assert [e for e, _ in batches(6, 23, 4)[-1]] == [0, 0, 0, 1]
+    used = list(chain(*batches(23, 23, 4)))
+    assert used == stream(0, 4 * 23, 23)
+    assert sorted(used) == [(epoch, index) for epoch in range(4) for index in range(23)]
+
+
+@pytest.mark.parametrize("batch_size", range(1, 8))
+def test_no_example_is_twice_in_a_batch_of_a_third_of_the_data_set(batch_size):
+    for batch in batches(40 * 23, 23, batch_size):
+        assert len({index for _, index in batch}) == batch_size
+
+
+EXAMPLES = 24
+
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 6)).filter(
+    lambda shape: shape[0] * shape[1] * shape[2] <= EXAMPLES
+)
+"""Ranks, parts, and examples of a part."""
+
+
+@given(st.lists(st.tuples(SHAPES, st.integers(1, 4)), min_size=1, max_size=6), st.integers(0, 3))
+def test_any_sequence_of_batch_sizes_and_ranks_gives_the_same_stream(resumes, seed):
+    """Each step may be the first of a resumed run: only the number of examples used so far is carried over."""
+    used: list[tuple[int, int]] = []
+    for (world_size, accumulate, size), steps in resumes:
+        for _ in range(steps):
+            used += step_of_all_ranks(world_size, accumulate, size, len(used), seed=seed)
+    assert used == stream(0, len(used), EXAMPLES, seed)
+    whole = len(used) // EXAMPLES * EXAMPLES
+    assert sorted(used[:whole]) == [(e, i) for e in range(whole // EXAMPLES) for i in range(EXAMPLES)]
+
+
+@given(SHAPES, st.integers(0, 100), st.integers(1, 5))
+def test_going_on_and_resuming_at_any_step_are_the_same(shape, place, steps):
+    world_size, accumulate, size = shape
+    for rank in range(world_size):
+        settings = {"rank": rank, "world_size": world_size, "accumulate": accumulate}
+        batch_size = size * accumulate
+        going_on = batches(accumulate * (steps + 2), EXAMPLES, batch_size, place=place, **settings)
+        resumed = batches(
+            accumulate * 2, EXAMPLES, batch_size, place=place + steps * batch_size * world_size, **settings
+        )
+        assert resumed == going_on[accumulate * steps :]
+
+
+def test_a_place_far_on_costs_no_more_than_the_first(monkeypatch):
+    """Its epoch is computed alone."""
+    computed = []
+    monkeypatch.setattr(
+        "reserve.data.loader.epoch_order",
+        lambda n, seed, epoch: (computed.append(epoch), epoch_order(n, seed, epoch))[1],
+    )
+    assert batches(12, 23, 4, place=23 * 10**9) == batches(12, 23, 4, place=23 * 10**9)
+    assert computed == [10**9, 10**9 + 1, 10**9 + 2] * 2
 
 
 def test_the_seed_decides_the_order():
@@ -54,47 +125,6 @@ def test_the_parts_of_all_ranks_are_the_batch_of_a_single_device(world_size):
     assert {len(part) for parts in ranks for part in parts} == {size // 3}
     together = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
     assert [list(chain(*together[i : i + 3])) for i in range(0, 18, 3)] == alone
-
-
-def place_after(count: int, num_examples: int, batch: int, place: int = 0) -> int:
-    """The place after `count` batches."""
-    for _ in range(count):
-        place = batch_start(place, num_examples, batch) + batch
-    return place
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("start", [0, 1, 4, 5, 6, 13])
-def test_a_place_resumes_the_order(start, parts):
-    """Epochs of 23 examples have five batches; the sixth batch is the first of the next."""
-    resumed = batches(4 * parts, 23, 4, place=place_after(start, 23, 4), accumulate=parts)
-    assert resumed == batches((start + 4) * parts, 23, 4, accumulate=parts)[start * parts :]
-
-
-@pytest.mark.parametrize(
-    ("world_size", "other"), [*((1, other) for other in (1, 3, 5, 8, 12, 23)), *((2, other) for other in (1, 3, 11))]
-)
-@pytest.mark.parametrize("before", range(1, 9))
-def test_batches_of_another_size_go_on_at_the_next_example(before, world_size, other):
-    """No example of an epoch comes twice, and none is left out before too few are left for a batch."""
-    first = list(chain(*batches(before, 23, 4)))
-    ranks = [
-        batches(30, 23, other, place=place_after(before, 23, 4), rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
-    then = list(chain(*(chain(*parts) for parts in zip(*ranks, strict=True))))
-    epoch = first[-1][0]
-    kept = [index for e, index in first + then if e == epoch]
-    order = [index for _, index in batches(1, 23, 23, place=23 * epoch)[0]]
-    assert kept == order[: len(kept)]
-    assert 23 - len(kept) < other * world_size
-    assert {e for e, _ in then} >= {epoch + 1}
-
-
-def test_a_place_in_the_last_examples_of_an_epoch():
-    assert batch_start(20, 23, 3) == 20
-    assert batch_start(20, 23, 4) == 23
-    assert batch_start(46, 23, 4) == 46
 
 
 def test_too_few_examples_say_how_many_are_needed():
@@ -120,6 +150,14 @@ def test_worker_processes_load_the_same_batches():
     dataset = Keys(6)
     expected = batches(4, 6, 2)
     assert [list(islice(load(dataset, workers), 4)) for workers in (0, 1)] == [expected, expected]
+
+
+def test_the_number_of_worker_processes_may_change_at_every_resume():
+    dataset, used = Keys(7), []
+    for workers, batch_size in ((0, 3), (2, 4), (1, 1), (0, 7), (2, 2)):
+        loaded = load_batches(dataset, BatchSampler(7, batch_size, place=len(used)), list, num_workers=workers)
+        used += chain(*islice(loaded, 3))
+    assert used == stream(0, 3 * (3 + 4 + 1 + 7 + 2), 7)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

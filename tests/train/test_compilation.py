@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
 from torch._dynamo.utils import counters
 
 from reserve.model.merlot_reserve import MerlotReserve
@@ -35,8 +34,8 @@ def _new_compiler() -> Iterator[None]:
 @pytest.fixture
 def _without_code_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are traced and guarded, then run op by op, so that the machine needs no compiler."""
-    whole = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: whole(self, backend="aot_eager", **options))
+    whole = torch.compile
+    monkeypatch.setattr(compilation.torch, "compile", lambda f, **options: whole(f, backend="aot_eager", **options))
     monkeypatch.setattr(compilation, "compiler_fault", lambda device_type: None)
 
 
@@ -90,7 +89,7 @@ def test_it_does_not_look_for_a_compiler_where_none_is_wanted(mode, device, monk
     monkeypatch.setattr(compilation, "compiler_fault", lambda device_type: pytest.fail("looked for a compiler"))
     model = TASK.build_model()
     assert not compile_layers(model, mode, device)
-    assert all(module._compiled_call_impl is None for module in model.modules())
+    assert all("forward" not in vars(module) for module in model.modules())
 
 
 @pytest.mark.parametrize(("mode", "device"), [("auto", GPU), ("layers", CPU)])

@@ -69,6 +69,16 @@ ALLOWED = {
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu()"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu().numpy()"): "inference",
     ("reserve/train/fit.py", "_set_up", "bool(list_checkpoints(run))"): "before the first step",
+    (
+        "reserve/train/step.py",
+        "_MicroBatches.whole_gradient",
+        "torch.randint(1 << 62, (len(seeds),), device='cpu').tolist()",
+    ): "on the CPU",
+    (
+        "reserve/train/step.py",
+        "micro_batch_seed",
+        "int(np.random.SeedSequence([seed, step, place]).generate_state(1, np.uint64)[0])",
+    ): "NumPy",
     ("reserve/train/step.py", "mean_over_ranks", "mean.tolist()"): "once a line of metrics",
 }
 """Calls that do not wait, or not in every step: file, function, code, and why."""

@@ -1,157 +1,273 @@
+"""What a checkpoint gives back, on any number of ranks and however the model is sharded."""
+
 from __future__ import annotations
 
 import os
-import resource
-import signal
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from reserve.config import TrainConfig
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
-from reserve.tasks.decay import parameter_groups
-from reserve.train.state import Progress, list_checkpoints, load_trainer_state, save_checkpoint
-from reserve_kernels import BF16AdamW
-from tests.helpers.tiny import tiny
+from reserve.train.distributed import Ranks, joined_ranks
+from reserve.train.saving import CheckpointWriter
+from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
+from tests.helpers.old_checkpoints import write_old_checkpoint
+from tests.helpers.ranks import free_ports, run_ranks
+from tests.helpers.trained_models import (
+    UNTRAINED,
+    new_model,
+    new_optimizer,
+    same_bits,
+    train_a_step,
+    trained,
+    whole_state,
+)
 
-SMALL = tiny(vocab_size=32, vit_patch_size=16, output_grid=(2, 2))
-
-
-@pytest.fixture
-def trained():
-    torch.manual_seed(0)
-    model = MerlotReserve(SMALL)
-    optimizer = BF16AdamW(parameter_groups(model, 0.1), lr=1e-3)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
-    return model, optimizer
-
-
-def test_only_the_latest_checkpoints_are_kept(tmp_path, trained):
-    for step in (5, 10, 15, 100000000 - 1):
-        save_checkpoint(tmp_path, Progress(step), *trained, keep=2)
-    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [15, 99999999]
+ALONE = Ranks(0, 1, torch.device("cpu"))
+PROGRESS = Progress(3, 20, 23, 5)
 
 
-def test_a_half_written_checkpoint_does_not_count(tmp_path, trained):
-    save_checkpoint(tmp_path, Progress(1), *trained, keep=3)
-    (tmp_path / "checkpoints" / "step_00000002.partial").mkdir()
-    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [1]
+def save(run: Path, model, optimizer, progress: Progress = PROGRESS, ranks: Ranks = ALONE) -> Path:
+    with CheckpointWriter(run, model, optimizer, ranks, TrainConfig()) as checkpoints:
+        checkpoints.save(progress)
+    return list_checkpoints(run)[-1].path
+
+
+def load(run: Path, ranks: Ranks = ALONE, **options):
+    """Another model and optimiser, filled from the run's last checkpoint."""
+    model = new_model(seed=9)
+    optimizer = new_optimizer(model, **options)
+    return model, optimizer, restore_checkpoint(run, model, optimizer, ranks)
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path):
     assert list_checkpoints(tmp_path) == []
+    assert load(tmp_path)[2] == Progress(0)
 
 
-def test_moments_and_generator_come_back_bit_for_bit(tmp_path, trained):
-    model, optimizer = trained
-    checkpoint = save_checkpoint(tmp_path, Progress(1), model, optimizer, keep=1)
-    expected = torch.rand(4)
-    again = BF16AdamW(parameter_groups(model, 0.1), lr=1e-3)
-    load_trainer_state(checkpoint, again)
-    assert torch.equal(torch.rand(4), expected)
-    for before, after in zip(optimizer.state.values(), again.state.values(), strict=True):
-        assert after["m"].dtype == after["v"].dtype == torch.bfloat16
-        assert torch.equal(before["m"].view(torch.int16), after["m"].view(torch.int16))
-        assert torch.equal(before["v"].view(torch.int16), after["v"].view(torch.int16))
+def test_weights_moments_and_progress_come_back_bit_for_bit(tmp_path):
+    model, optimizer = trained(decay_to_start=True)
+    save(tmp_path, model, optimizer)
+    again, again_optimizer, progress = load(tmp_path, decay_to_start=True)
+    assert progress == PROGRESS
+    assert same_bits(whole_state(again, again_optimizer), whole_state(model, optimizer))
+    # It has no moments, rather than moments of 0, whose step would be another one.
+    assert dict(again.named_parameters())[UNTRAINED] not in again_optimizer.state
+    for either, its_optimizer in ((model, optimizer), (again, again_optimizer)):
+        train_a_step(either, its_optimizer, seed=1)
+    assert same_bits(whole_state(again, again_optimizer), whole_state(model, optimizer))
 
 
-def test_progress_comes_back(tmp_path, trained):
-    progress = Progress(3, 20, 23, 5)
-    checkpoint = save_checkpoint(tmp_path, progress, *trained, keep=1)
-    assert load_trainer_state(checkpoint, trained[1]) == progress
+def test_moments_are_loaded_by_name_whatever_the_groups(tmp_path):
+    model, optimizer = trained()
+    save(tmp_path, model, optimizer)
+    again = new_model(seed=9)
+    reversed_groups = type(optimizer)(list(again.parameters())[::-1], lr=1e-3)
+    restore_checkpoint(tmp_path, again, reversed_groups, ALONE)
+    assert same_bits(whole_state(again, reversed_groups), whole_state(model, optimizer))
 
 
-def test_a_checkpoint_of_an_older_version_has_no_place(tmp_path, trained):
-    checkpoint = save_checkpoint(tmp_path, Progress(3, 20, 23, 5), *trained, keep=1)
-    path = checkpoint.path / "trainer.pt"
-    state = torch.load(path, weights_only=True)
-    torch.save({name: state[name] for name in ("step", "optimizer", "rng")}, path)
-    assert load_trainer_state(checkpoint, trained[1]) == Progress(3)
-
-
-def test_the_weights_in_a_checkpoint_are_a_pretrained_model(tmp_path, trained):
-    model, optimizer = trained
-    checkpoint = save_checkpoint(tmp_path, Progress(1), model, optimizer, keep=1)
-    loaded = MerlotReserve.from_pretrained(checkpoint.path)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
-
-
-def test_remains_of_crashed_checkpoints_are_removed_by_the_next(tmp_path, trained):
-    (tmp_path / "checkpoints" / "step_00000002.partial").mkdir(parents=True)
-    save_checkpoint(tmp_path, Progress(5), *trained, keep=1)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000005"]
-
-
-def test_every_file_is_on_the_disk_before_the_checkpoint_counts(tmp_path, trained, monkeypatch):
-    written = []
-    monkeypatch.setattr(os, "fsync", lambda number: written.append(os.fstat(number).st_ino))
-    checkpoint = save_checkpoint(tmp_path, Progress(1), *trained, keep=1)
-    assert {path.stat().st_ino for path in checkpoint.path.iterdir()} <= set(written)
-
-
-def test_the_optimizer_keeps_its_own_settings(tmp_path, trained):
+def test_the_optimizer_keeps_its_own_settings(tmp_path):
     """Otherwise a run resumed with another decay would record it in config.yaml and train with the old one."""
-    model, optimizer = trained
-    checkpoint = save_checkpoint(tmp_path, Progress(1), model, optimizer, keep=1)
-    other = BF16AdamW(parameter_groups(model, 0.5), lr=1e-2, betas=(0.8, 0.9), eps=1e-3)
-    load_trainer_state(checkpoint, other)
-    assert [(g["weight_decay"], g["lr"], g["betas"], g["eps"]) for g in other.param_groups] == [
-        (0.5, 1e-2, (0.8, 0.9), 1e-3),
-        (0.0, 1e-2, (0.8, 0.9), 1e-3),
+    save(tmp_path, *trained())
+    model = new_model()
+    other = new_optimizer(model, betas=(0.8, 0.9), eps=1e-3)
+    restore_checkpoint(tmp_path, model, other, ALONE)
+    assert [(g["weight_decay"], g["betas"], g["eps"]) for g in other.param_groups] == [
+        (0.1, (0.8, 0.9), 1e-3),
+        (0.0, (0.8, 0.9), 1e-3),
     ]
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("options", "message"),
     [
-        lambda path: path.unlink(),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"no zip archive"),
-        lambda path: path.write_bytes(path.read_bytes()[:9999]),
-        lambda path: torch.save([1], path),
-        lambda path: torch.save({"step": 1}, path),
-        lambda path: torch.save({"optimizer": SMALL}, path),
-        lambda path: torch.save(torch.load(path, weights_only=True) | {"place": -1, "examples": 5}, path),
-        lambda path: torch.save(torch.load(path, weights_only=True) | {"place": 1, "examples": 0}, path),
+        ({"moments": "float32"}, r"has moments in torch.bfloat16; this optimizer keeps them in torch.float32"),
+        ({"decay_to_start": True}, r"holds \['m', 'step', 'v'\]; this optimizer keeps \['m', 'start', 'step', 'v'\]"),
     ],
-    ids=["missing", "empty", "garbage", "cut", "list", "incomplete", "other objects", "place", "no examples"],
 )
-def test_a_damaged_state_is_named_with_a_remedy(tmp_path, trained, damage):
-    model, optimizer = trained
-    checkpoint = save_checkpoint(tmp_path, Progress(1), model, optimizer, keep=1)
-    damage(checkpoint.path / "trainer.pt")
-    with pytest.raises(CheckpointError, match=r"step_00000001.trainer\.pt is missing or damaged; without"):
-        load_trainer_state(checkpoint, optimizer)
+@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
+def test_other_moments_are_refused_and_change_nothing(tmp_path, options, message, old):
+    model, optimizer = trained()
+    if old:
+        write_old_checkpoint(tmp_path / "checkpoints" / "step_00000003", model, optimizer, 3)
+    else:
+        save(tmp_path, model, optimizer)
+    other = new_model(seed=9)
+    with pytest.raises(ValueError, match=message):
+        restore_checkpoint(tmp_path, other, new_optimizer(other, **options), ALONE)
+    assert same_bits(other.state_dict(), new_model(seed=9).state_dict())
 
 
-def test_a_diverged_model_replaces_no_checkpoint(tmp_path, trained):
-    """It could not be loaded again; a few of them would push out all that can."""
-    model, optimizer = trained
-    save_checkpoint(tmp_path, Progress(1), model, optimizer, keep=1)
-    with torch.no_grad():
-        model.head.weight[0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"diverged .* after step 2 head.weight holds numbers that are not finite"):
-        save_checkpoint(tmp_path, Progress(2), model, optimizer, keep=1)
-    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [1]
+def test_the_folder_is_a_pretrained_model(tmp_path):
+    model, optimizer = trained()
+    folder = save(tmp_path, model, optimizer)
+    assert {path.name for path in folder.iterdir()} == {
+        *("model.safetensors", "optimizer.safetensors", "config.json", "checkpoint.json")
+    }
+    assert same_bits(MerlotReserve.from_pretrained(folder).state_dict(), model.state_dict())
 
 
-@pytest.fixture
-def small_disk():
-    """Files that the test writes may have `limit` bytes; writing more fails as on a full disk."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+def test_missing_and_unknown_tensors_are_named(tmp_path):
+    model, optimizer = trained()
+    model.register_buffer("seen", torch.zeros(2))
+    save(tmp_path, model, optimizer)
+    with pytest.raises(CheckpointError, match="1 unknown: model/seen"):
+        load(tmp_path)
+    other = new_model()
+    other.register_buffer("kept", torch.zeros(2))
+    with pytest.raises(CheckpointError, match="1 missing: model/kept; 1 unknown: model/seen"):
+        restore_checkpoint(tmp_path, other, new_optimizer(other), ALONE)
+    other = new_model()
+    other.register_buffer("seen", torch.zeros(3))
+    with pytest.raises(CheckpointError, match=r"1 misshapen: model/seen is \(2,\), not \(3,\)"):
+        restore_checkpoint(tmp_path, other, new_optimizer(other), ALONE)
 
 
-@pytest.mark.parametrize(("limit", "name"), [(10_000, "model.safetensors"), (2_000_000, "trainer.pt")])
-def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, trained, small_disk, limit, name):
-    model, optimizer = trained
-    for state in optimizer.state.values():  # larger than the weights
-        state["m"] = torch.zeros(2_000_000 // len(optimizer.state), dtype=torch.bfloat16)
-    small_disk(limit)
-    with pytest.raises(OSError, match=f"cannot write .*{name}"):
-        save_checkpoint(tmp_path, Progress(1), model, optimizer, keep=1)
-    assert list_checkpoints(tmp_path) == []
+def test_moments_of_a_parameter_that_the_optimizer_lacks_are_named(tmp_path):
+    model, optimizer = trained()
+    save(tmp_path, model, optimizer)
+    other = new_model()
+    without_head = type(optimizer)([p for name, p in other.named_parameters() if name != "head.bias"])
+    with pytest.raises(CheckpointError, match=r"3 unknown: optimizer/head.bias.m, optimizer/head.bias.step"):
+        restore_checkpoint(tmp_path, other, without_head, ALONE)
+
+
+@pytest.mark.parametrize("place", [{}, {"place": 20, "examples": 23, "seed": 5}], ids=["without place", "with place"])
+def test_a_checkpoint_of_an_older_version_is_loaded(tmp_path, place):
+    model, optimizer = trained(decay_to_start=True)
+    write_old_checkpoint(tmp_path / "checkpoints" / "step_00000003", model, optimizer, 3, **place)
+    again, again_optimizer, progress = load(tmp_path, decay_to_start=True)
+    assert progress == Progress(3, **place)
+    assert same_bits(whole_state(again, again_optimizer), whole_state(model, optimizer))
+
+
+# Ranks.
+
+LAYOUTS = {2: ("plain", "fsdp"), 4: ("fsdp", "hybrid")}
+"""Ways to hold a model, by the number of ranks: whole, sharded, and sharded in two groups alike."""
+
+
+def sharded(model: MerlotReserve, layout: str) -> MerlotReserve:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    size = dist.get_world_size()
+    if layout == "plain":
+        return model
+    shape = (size,) if layout == "fsdp" else (2, size // 2)
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicas", "shards")[-len(shape) :])
+    for layer in model.joint_transformer.layers:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def join(rank: int, world_size: int, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
+
+
+def save_on_rank(rank: int, world_size: int, port: int, runs: dict[str, Path]) -> None:
+    """Saves the same state once for each layout."""
+    join(rank, world_size, port)
+    with joined_ranks("cpu") as ranks:
+        for layout, run in runs.items():
+            model = sharded(new_model(), layout)
+            optimizer = new_optimizer(model)
+            train_a_step(model, optimizer)
+            save(run, model, optimizer, ranks=ranks)
+
+
+def load_on_rank(
+    rank: int, world_size: int, port: int, runs: list[Path], layouts: tuple[str, ...], expected: Path
+) -> None:
+    """Loads every run into every layout."""
+    join(rank, world_size, port)
+    with joined_ranks("cpu") as ranks:
+        for run in runs:
+            for layout in layouts:
+                model = sharded(new_model(seed=9), layout)
+                optimizer = new_optimizer(model)
+                progress = restore_checkpoint(run, model, optimizer, ranks)
+                assert progress.step == 3
+                assert same_bits(whole_state(model, optimizer), torch.load(expected)), (run, layout)
+                # It trains on: parameters, gradients and state are distributed alike.
+                train_a_step(model, optimizer, seed=1)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("expected") / "state.pt"
+    torch.save(whole_state(*trained()), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[tuple[str, int], Path]:
+    """A run with the same state for each layout and number of ranks, by (layout, ranks)."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = {}
+    for (size, layouts), port in zip(LAYOUTS.items(), free_ports(2), strict=True):
+        own = {layout: folder / f"{layout}{size}" for layout in layouts}
+        run_ranks(save_on_rank, size, port, own, world_size=size)
+        found |= {(layout, size): run for layout, run in own.items()}
+    return found
+
+
+def test_each_rank_writes_its_shards(runs):
+    shards = {("plain", 2): 1, ("fsdp", 2): 2, ("fsdp", 4): 4, ("hybrid", 4): 2}
+    for key, run in runs.items():
+        folder = list_checkpoints(run)[-1].path
+        for part in ("model", "optimizer"):
+            names = {path.name for path in folder.glob(f"{part}*.safetensors")}
+            of = [f"-{n:05d}-of-{shards[key]:05d}" for n in range(1, shards[key] + 1)] if shards[key] > 1 else [""]
+            assert names == {f"{part}{shard}.safetensors" for shard in of}
+
+
+def test_one_rank_loads_every_layout(runs, expected):
+    for run in runs.values():
+        model, optimizer, progress = load(run)
+        assert progress == PROGRESS
+        assert same_bits(whole_state(model, optimizer), torch.load(expected))
+
+
+def test_every_layout_is_a_pretrained_model(runs):
+    for run in runs.values():
+        loaded = MerlotReserve.from_pretrained(list_checkpoints(run)[-1].path)
+        assert same_bits(loaded.state_dict(), trained()[0].state_dict())
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_several_ranks_load_every_layout_into_every_layout(world_size, runs, expected):
+    (port,) = free_ports(1)
+    layouts = LAYOUTS[world_size]
+    run_ranks(load_on_rank, world_size, port, list(runs.values()), layouts, expected, world_size=world_size)
+
+
+def test_an_old_checkpoint_is_loaded_into_any_layout(expected, tmp_path):
+    write_old_checkpoint(tmp_path / "checkpoints" / "step_00000003", *trained(), 3)
+    (port,) = free_ports(1)
+    run_ranks(load_on_rank, 2, port, [tmp_path], LAYOUTS[2], expected)
+
+
+def refuse_on_rank(rank: int, world_size: int, port: int, run: Path) -> None:
+    join(rank, world_size, port)
+    with joined_ranks("cpu") as ranks:
+        model = sharded(new_model(), "fsdp")
+        with pytest.raises(CheckpointError, match=r"model-00002-of-00002.safetensors is damaged"):
+            restore_checkpoint(run, model, new_optimizer(model), ranks)
+
+
+def test_every_rank_says_what_one_finds(runs, tmp_path):
+    shutil.copytree(runs["fsdp", 2], tmp_path / "run")
+    path = list_checkpoints(tmp_path / "run")[0].path / "model-00002-of-00002.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    (port,) = free_ports(1)
+    run_ranks(refuse_on_rank, 2, port, tmp_path / "run")

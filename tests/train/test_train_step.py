@@ -14,7 +14,7 @@ from reserve.batch.movable import Movable
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
-from reserve.train.parallel import parallelize
+from reserve.train.parallel import Wrapping, parallelize
 from reserve.train.step import train_step
 from tests.helpers.ranks import run_ranks
 
@@ -108,7 +108,7 @@ def _step_of_rank(rank: int, folder: str) -> None:
     ranks = Ranks(rank, 2, torch.device("cpu"), dist.group.WORLD)
     torch.manual_seed(1)
     model = nn.Linear(3, 1)
-    module = parallelize(model, squared_error, ranks, uses_every_parameter=True)
+    module = parallelize(model, squared_error, ranks, wrapping=Wrapping(uses_every_parameter=True))
     reduces = []
     module.register_forward_pre_hook(lambda wrapped, _: reduces.append(wrapped.require_backward_grad_sync))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,25 @@ class PretrainPairs(NamedTuple):
     imgs_to_audio: ContrastPairs
     text_to_audio: ContrastPairs
     stuff_to_span: ContrastPairs
+
+    def named(self) -> dict[str, torch.Tensor]:
+        """All tensors by name, as `joined` takes them."""
+        return {
+            f"{problem}.{side}": vectors
+            for problem, pairs in self._asdict().items()
+            for side, vectors in pairs._asdict().items()
+            if vectors is not None
+        }
+
+    @classmethod
+    def joined(cls, parts: Sequence[Mapping[str, torch.Tensor]]) -> PretrainPairs:
+        """The pairs of several micro-batches as those of one batch."""
+
+        def join(name: str) -> torch.Tensor:
+            return torch.cat([part[name] for part in parts]) if len(parts) > 1 else parts[0][name]
+
+        sides = {name: [side for side in ContrastPairs._fields if f"{name}.{side}" in parts[0]] for name in cls._fields}
+        return cls(*(ContrastPairs(*(join(f"{name}.{side}") for side in found)) for name, found in sides.items()))
 
 
 @dataclass

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 from torch.utils.data import Dataset
 
 from reserve.batch.vocabulary import SPECIAL_TOKENS
-from reserve.config import SEGMENT_SECONDS, DataConfig, ModelConfig
+from reserve.config import SEGMENT_SECONDS, DataConfig, ModelConfig, TrainConfig
 from reserve.tasks.pretrain.batch import split_sources
 from reserve.tasks.pretrain.dataset import MAX_RANDOM_TEXT, Example, audio_clips
 from reserve.tasks.pretrain.masking import draw_subsegment_starts, mask_text
+from reserve.tasks.pretrain.task import Pretrain
 from reserve.tasks.pretrain.text import MetadataPrefixes, UnmaskedText
 
 TOKENS_PER_SECOND = 3.2
@@ -71,3 +75,17 @@ class RandomExamples(Dataset[Example]):
 
     def _tokens(self, rng: np.random.Generator, count: int) -> np.ndarray:
         return rng.integers(len(SPECIAL_TOKENS) + 3, self.model.vocab_size, count).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class RandomPretrain(Pretrain):
+    """Pretraining on `examples` random examples instead of videos."""
+
+    name = "random_pretrain"
+    examples: int = 16
+
+    def prepare(self, run: Path, config: TrainConfig) -> None:
+        pass
+
+    def training_set(self, run: Path, config: TrainConfig) -> RandomExamples:  # type: ignore[override]
+        return RandomExamples(self.examples, self.data, self.model, seed=config.seed)

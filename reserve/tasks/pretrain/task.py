@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from reserve.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig
@@ -22,16 +23,16 @@ from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.dataset import Example, PretrainDataset, collate
 from reserve.tasks.pretrain.evaluation import MASKINGS, evaluate
-from reserve.tasks.pretrain.objective import pretrain_loss, pretrain_pairs, pretrain_workload
+from reserve.tasks.pretrain.objective import PretrainPairs, pretrain_loss, pretrain_pairs, pretrain_workload
 from reserve.tasks.pretrain.ranking import Evaluation
-from reserve.tasks.task import HeldOut, Loss, Task
+from reserve.tasks.task import ContrastiveTask, HeldOut, Loss
 from reserve_kernels.precision import autocast_off
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pretrain(Task[Example, PretrainBatch]):
+class Pretrain(ContrastiveTask[Example, PretrainBatch]):
     """Pretraining on narrated videos.
 
     `videos`: files and folders; `random_text`: a text or JSONL file (also .zst), or None for the transcripts of other
@@ -88,11 +89,19 @@ class Pretrain(Task[Example, PretrainBatch]):
     def collate(self, examples: Sequence[Example]) -> PretrainBatch:
         return collate(examples, self.data, self.model)
 
-    def loss(self, model: MerlotReserve, batch: PretrainBatch, group: dist.ProcessGroup | None) -> Loss:
+    def vectors(self, model: MerlotReserve, batch: PretrainBatch) -> dict[str, torch.Tensor]:
         pairs = pretrain_pairs(model, batch)
+        return {
+            **pairs.named(),
+            "log_scales": model.contrastive_scales.clone(),
+            "span_source": batch.targets.span_source,
+        }
+
+    def vectors_loss(self, parts: Sequence[Mapping[str, torch.Tensor]], group: dist.ProcessGroup | None) -> Loss:
+        pairs, source = PretrainPairs.joined(parts), torch.cat([part["span_source"] for part in parts])
         # In float32, from predictions in the precision of the model.
-        with autocast_off(batch.images.device):
-            loss = pretrain_loss(pairs, model.contrastive_scales, batch.targets.span_source, group=group)
+        with autocast_off(source.device):
+            loss = pretrain_loss(pairs, parts[0]["log_scales"], source, group=group)
         return Loss(loss.total, loss.metrics())
 
     def workload(self, batch: PretrainBatch) -> Workload:

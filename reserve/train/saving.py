@@ -1,0 +1,144 @@
+"""Writes a run's checkpoints, beside the training where it can."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch.distributed.checkpoint.metadata import MetadataIndex
+
+from reserve.config import TrainConfig
+from reserve.model.pretrained import Pretrained
+from reserve.train.distributed import Ranks
+from reserve.train.retention import Retention
+from reserve.train.state import Progress, checkpoint_folder, list_checkpoints, not_finite, run_state
+from reserve.train.storage import Header, Planner, save_state
+from reserve_kernels import BF16AdamW
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointWriter:
+    """Saves the state of a model and its optimiser into a run's folder, on all ranks together.
+
+    With `train.async_checkpoints`, `save` returns once the state is copied to host memory, and a thread writes it. One
+    save is written at a time: the next one, `wait` and the end of a `with` block wait for it, and raise what made it
+    fail. A checkpoint is written under another name and renamed when it is complete, so a crash at any time leaves
+    the one before. `on_saved` is called on the first rank after that.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        model: Pretrained,
+        optimizer: BF16AdamW,
+        ranks: Ranks,
+        config: TrainConfig,
+        on_saved: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._run, self._model, self._optimizer, self._ranks = run, model, optimizer, ranks
+        self._retention = Retention(config.keep_checkpoints, config.keep_every, config.keep_best)
+        self._asynchronous = config.async_checkpoints
+        self._on_saved = on_saved
+        self._losses: torch.Tensor | None = None
+        self._steps = 0
+        self._copies: dict[MetadataIndex, torch.Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def add_loss(self, loss: torch.Tensor) -> None:
+        """Counts a step's loss toward the mean of the next checkpoint. It stays on its device."""
+        loss = loss.detach().double()
+        self._losses = loss if self._losses is None else self._losses + loss
+        self._steps += 1
+
+    def save(self, progress: Progress) -> None:
+        """Saves the current state; every rank must call it.
+
+        Raises on every rank: what made the save before fail; ValueError where a weight is not finite, which could not
+        be loaded again; without `train.async_checkpoints` also OSError naming the file that cannot be written.
+        """
+        self.wait()
+        name = not_finite(self._model)
+        self._ranks.fail_together(
+            ValueError(
+                f"the model has diverged and is not saved: after step {progress.step} {name} holds numbers that are "
+                "not finite. Resume from the last checkpoint, or start again, with a smaller optimizer.learning_rate"
+            )
+            if name
+            else None
+        )
+        header = Header(
+            asdict(progress),
+            self._ranks.world_size,
+            self._mean_loss(),
+            self._model.config_text(progress.step),
+            self._committed,
+        )
+        state = run_state(self._model, self._optimizer)
+        planner = Planner(state, self._ranks.rank, self._copy if self._asynchronous else None)
+        folder = checkpoint_folder(self._run, progress.step)
+        if not self._asynchronous:
+            save_state(state, folder, header, planner, self._ranks.saving)
+            return
+        if self._ranks.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+
+        def write() -> None:
+            try:
+                save_state(state, folder, header, planner, self._ranks.saving)
+            except BaseException as error:
+                self._failure = error
+
+        # Not a daemon: the interpreter waits for it before it exits.
+        self._thread = threading.Thread(target=write, name="checkpoint", daemon=False)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Waits until the last save is written. Raises what made it fail, once."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            logger.error("the last checkpoint could not be saved: %s", failure)
+
+    def _copy(self, index: MetadataIndex, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy of a tensor in host memory, which the next save uses again."""
+        copy = self._copies.get(index)
+        if copy is None:
+            pinned = tensor.device.type == "cuda"
+            copy = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=pinned)
+            self._copies[index] = copy
+        return copy.copy_(tensor, non_blocking=True)
+
+    def _mean_loss(self) -> float | None:
+        if self._losses is None:
+            return None
+        mean = float(self._ranks.mean((self._losses / self._steps).float()))
+        self._losses, self._steps = None, 0
+        return mean if math.isfinite(mean) else None
+
+    def _committed(self) -> None:
+        self._retention.apply([(checkpoint.step, checkpoint.path) for checkpoint in list_checkpoints(self._run)])
+        self._on_saved()

@@ -6,7 +6,7 @@ Communication counts where it is exposed: where it takes longer than the work be
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal
 
@@ -165,9 +165,13 @@ def settings(job: Job) -> Iterator[Setting]:
         count *= 2
 
 
-def best(job: Job) -> Step | None:
-    """The simplest setting that fits and is within 1% of the fastest; None if none fits."""
-    fitting = [found for setting in settings(job) if (found := step(job, setting)).fits]
+def best(job: Job, *, vectors: bool = True) -> Step | None:
+    """The simplest setting that fits and is within 1% of the fastest; None if none fits.
+
+    Without `vectors`, what the loss holds takes no memory.
+    """
+    found = [step(job, setting) for setting in settings(job)]
+    fitting = [one for one in found if (one if vectors else replace(one, vectors=0.0)).fits]
     if not fitting:
         return None
     fastest = min(found.seconds for found in fitting)
@@ -188,13 +192,10 @@ def loss_flops(job: Job) -> tuple[int, int]:
 
 
 def state_bytes(job: Job, parallel: Parallel) -> float:
-    """Parameters, gradients and moments, with what DDP or FSDP holds beside them."""
+    """Parameters, gradients and moments, with what FSDP holds beside its shards."""
     sizes = job.sizes
-    if job.gpus == 1:
+    if job.gpus == 1 or parallel == "ddp":
         return BYTES_PER_PARAMETER * sizes.parameters
-    if parallel == "ddp":
-        # DDP keeps its buckets of gradients.
-        return (BYTES_PER_PARAMETER + FLOAT32) * sizes.parameters
     layer = sizes.layer_matrices / sizes.layers
     # Two layers gathered and two layers' gradients; what is not a layer's matrix, and its gradient, whole.
     whole = 2 * layer * (BFLOAT16 + FLOAT32) + 2 * FLOAT32 * sizes.other_parameters

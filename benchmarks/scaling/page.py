@@ -271,6 +271,8 @@ def _loss() -> str:
             row = [sizes.name, batch, f"{loss_share(sizes, batch, gpus):.1%}", seconds(found.loss)]
             rows.append([*row, size(found.vectors), seconds(found.candidates), seconds(slow.candidates)])
     head = ["model", "batch", "loss over passes, FLOPs", "loss", "vectors", *(n.name for n in NETWORKS)]
+    found = [one for case in _cases() for one in steps(*case)]
+    changed = sum(one.setting != free.setting for one in found if (free := best(one.job, vectors=False)))
     rows_by_problem = ", ".join(f"{p.name} {p.rows}" for p in PROBLEMS)
     return f"""### When the loss counts
 
@@ -281,8 +283,8 @@ summing their gradients.
 {_table(head, rows)}
 
 The loss exceeds {NOISE:.0%} of the passes' FLOPs from a batch of {first_loud(BASE, gpus)} with the base model and
-{first_loud(LARGE, gpus)} with the large one. [kernels/contrastive.md](kernels/contrastive.md#ranks) says why the
-vectors are gathered whole. With a small batch on many GPUs the hops of {4 * len(PROBLEMS)} collectives take longer than
+{first_loud(LARGE, gpus)} with the large one. If the vectors took no memory, {changed or "none"} of the {len(found)}
+settings above would change: [kernels/contrastive.md](kernels/contrastive.md#ranks) says why they are gathered whole. With a small batch on many GPUs the hops of {4 * len(PROBLEMS)} collectives take longer than
 their bytes.
 """
 
@@ -343,7 +345,7 @@ def _assumptions() -> str:
 
 - **Passes**: the kernels' time or the host's, whichever is longer, for forward and backward apart; forward is a third.
   Recomputation runs the layers' forward again in each backward pass; GradCache runs every micro-batch's forward twice.
-- **DDP** keeps a copy of the gradients in its buckets, and sums them beside the last backward pass, all but a bucket.
+- **DDP** sums gradients in buckets of 25 MiB beside the last backward pass. Nothing runs beside the last bucket.
 - **FSDP** gathers the layers' matrices in bfloat16 in each forward and backward pass, everything else in float32 once
   a forward pass, and reduces gradients in float32 after each backward pass.
 - **Collectives**: rings through all GPUs, one for each network adapter of a node; sums over all GPUs take a tree's

@@ -70,8 +70,8 @@ def test_a_step_by_hand():
     assert found.candidates == pytest.approx(3 * hops + gathers - own / 1e9)
     assert found.hidden == pytest.approx(bucket + own / 1e9)
     assert found.seconds == pytest.approx(7.0 + (own + others) / 1e9 + found.weights + found.candidates)
-    # Weights, gradients, moments and buckets; activations of two examples; vectors.
-    assert found.states == 16 * 13_107_200
+    # Weights, gradients and moments; activations of two examples; vectors.
+    assert found.states == 12 * 13_107_200
     assert found.activations == 10 * 20 * 2 * 100
     vectors = (2 * 188 * 2 + 188 * 6 + 2 * 48 * 8) * 200
     assert found.memory == found.states + found.activations + vectors
@@ -184,6 +184,13 @@ def test_the_best_setting_fits_and_is_the_simplest_of_the_fast():
     # Where a copy of the parameters does not fit, it is shared.
     assert best(Job(LARGE, 1024, 64, tight, FAST)).setting.parallel in ("hybrid", "fsdp")
     assert best(Job(LARGE, 1024, 64, replace(H100, memory=1e9), FAST)) is None
+
+
+def test_without_the_vectors_memory_a_setting_fits_that_did_not():
+    job = Job(BASE, 32768, 512, replace(H100, memory=40e9), FAST)
+    assert not step(job, Setting(recompute=True)).fits
+    assert best(job).setting != Setting(recompute=True)
+    assert best(job, vectors=False).setting == Setting(recompute=True)
 
 
 def test_impossible_jobs_and_settings_are_named():

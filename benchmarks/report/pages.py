@@ -14,6 +14,7 @@ from benchmarks.report import bars, resources, steps, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
 from benchmarks.scaling import page as scaling
+from benchmarks.scaling import table
 from benchmarks.scaling.plot import draw_scaling_model
 from reserve_kernels.registry import OPS
 
@@ -44,7 +45,8 @@ derive them. [The training step](kernels/step.md) says where its time and memory
 
 def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every generated page, by path."""
-    texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page(), SCALING_PAGE: scaling.page()}
+    texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
+    texts[SCALING_PAGE] = scaling.page(table.sections(table.stored_results()))
     places = {
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import groupby, pairwise
 from textwrap import fill
 
-from benchmarks.report.tables import seconds, size
+from benchmarks.report.tables import markdown, seconds, size
 from benchmarks.scaling.counts import BASE, LARGE, PROBLEMS, ROWS, Sizes
 from benchmarks.scaling.machines import BYTES_PER_PARAMETER, FAST, SLOW, Device, Network, measured_h100
 from benchmarks.scaling.model import USABLE, Job, Parallel, Setting, Step, activation_bytes, best, loss_flops, step
@@ -93,11 +93,6 @@ def _fast_host() -> Device:
     return replace(device(), host_seconds=0.0)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
 def _modelled() -> str:
     return f"""## Modelled: 8 to 512 GPUs
 
@@ -155,7 +150,7 @@ def _stops() -> str:
 "Scales to" is the last number of GPUs at which the doubling before it gave at least {WORTH:g} times the examples a
 second. The last three columns leave out the host's time.
 
-{_table([*head, "scales to, host not counted", "examples a GPU", "limit"], rows)}
+{markdown([*head, "scales to, host not counted", "examples a GPU", "limit"], rows)}
 
 The host takes {seconds(host)} for a forward and backward pass of the base model, however few examples it has, and the
 GPU's kernels {seconds(first)} an example: with fewer than {host / first:.0f} examples each, GPUs wait for their hosts.
@@ -180,7 +175,7 @@ def _settings() -> str:
 
 The simplest setting that fits in {USABLE:.0%} of {size(device().memory)} and whose step is within 1% of the fastest.
 
-{_table(["model", "batch", "network", "GPUs: setting"], rows)}
+{markdown(["model", "batch", "network", "GPUs: setting"], rows)}
 
 | setting | in the configuration |
 | --- | --- |
@@ -234,7 +229,7 @@ def _sharding() -> str:
 16 examples a GPU, `train.recompute_layers`. Exposed is communication of parameters and gradients that the passes do
 not hide, with its share of the step.
 
-{_table(head, rows)}
+{markdown(head, rows)}
 
 FSDP saves up to {size(saved)} of memory with the large model. Activations are the larger part for both models, so
 sharding is for parameters that outgrow a GPU. Of the {len(found)} cases above, {len(sharded)} choose
@@ -271,8 +266,8 @@ def _loss() -> str:
             row = [sizes.name, batch, f"{loss_share(sizes, batch, gpus):.1%}", seconds(found.loss)]
             rows.append([*row, size(found.vectors), seconds(found.candidates), seconds(slow.candidates)])
     head = ["model", "batch", "loss over passes, FLOPs", "loss", "vectors", *(n.name for n in NETWORKS)]
-    found = [one for case in _cases() for one in steps(*case)]
-    changed = sum(one.setting != free.setting for one in found if (free := best(one.job, vectors=False)))
+    chosen = [one for case in _cases() for one in steps(*case)]
+    changed = sum(one.setting != free.setting for one in chosen if (free := best(one.job, vectors=False)))
     rows_by_problem = ", ".join(f"{p.name} {p.rows}" for p in PROBLEMS)
     return f"""### When the loss counts
 
@@ -280,12 +275,12 @@ Each GPU compares its vectors with those of all: its FLOPs grow with the batch, 
 an example ({rows_by_problem}). For {gpus} GPUs; the last two columns are the exposed time of gathering candidates and
 summing their gradients.
 
-{_table(head, rows)}
+{markdown(head, rows)}
 
 The loss exceeds {NOISE:.0%} of the passes' FLOPs from a batch of {first_loud(BASE, gpus)} with the base model and
-{first_loud(LARGE, gpus)} with the large one. If the vectors took no memory, {changed or "none"} of the {len(found)}
-settings above would change: [kernels/contrastive.md](kernels/contrastive.md#ranks) says why they are gathered whole. With a small batch on many GPUs the hops of {4 * len(PROBLEMS)} collectives take longer than
-their bytes.
+{first_loud(LARGE, gpus)} with the large one. If the vectors took no memory, {changed or "none"} of the {len(chosen)}
+settings above would change: [kernels/contrastive.md](kernels/contrastive.md#ranks) says why they are gathered whole.
+With a small batch on many GPUs the hops of {4 * len(PROBLEMS)} collectives take longer than their bytes.
 """
 
 
@@ -339,9 +334,9 @@ def _assumptions() -> str:
     ]
     return f"""### Assumptions
 
-{_table(["quantity", "value", "source"], rows)}
+{markdown(["quantity", "value", "source"], rows)}
 
-{_table(["counted", *(s.name for s in MODELS)], counted)}
+{markdown(["counted", *(s.name for s in MODELS)], counted)}
 
 - **Passes**: the kernels' time or the host's, whichever is longer, for forward and backward apart; forward is a third.
   Recomputation runs the layers' forward again in each backward pass; GradCache runs every micro-batch's forward twice.
@@ -364,7 +359,7 @@ def _figures() -> str:
         head = ["GPUs", "examples a GPU", "setting", "memory", "kernels", "host", "loss", "optimizer"]
         head += ["communication", "exposed", "step", "examples/s", "against 8 GPUs", "use"]
         title = f"{sizes.name}, batch {batch}, {network.name}, modelled"
-        parts.append(f"<details><summary>{title}</summary>\n\n{_table(head, rows)}\n\n</details>\n")
+        parts.append(f"<details><summary>{title}</summary>\n\n{markdown(head, rows)}\n\n</details>\n")
     parts.append(FIGURES_FOOT)
     return "\n".join(parts)
 

@@ -75,6 +75,13 @@ def test_an_edit_by_hand_is_found(results, root, name):
     assert pages.stale(results, root) == [name]
 
 
+def test_stored_runs_stand_before_the_model_of_scaling(results, monkeypatch):
+    monkeypatch.setattr(pages.table, "stored_results", lambda: {"a-cpu": {}})
+    monkeypatch.setattr(pages.table, "sections", lambda results: [f"## Measured on {name}" for name in results])
+    text = pages.pages(results)["docs/scaling.md"]
+    assert 0 < text.index("## Measured on a-cpu\n") < text.index("## Modelled")
+
+
 def test_new_figures_make_page_and_plots_stale(results, root):
     timings = results[0].cases[0].timings
     timings["reserve"].info["length"] = 641

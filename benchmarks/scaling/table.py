@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report.results import RESULTS
+from benchmarks.report.tables import markdown
 from benchmarks.scaling.runs import FILE, LOSS_TOLERANCE, WEIGHTS_TOLERANCE, Run
 
 
@@ -40,11 +41,11 @@ whose gradients are near zero. Runs are accepted up to a difference of {LOSS_TOL
 {LOSS_TOLERANCE["bfloat16"]:g} in bfloat16, and a distance of {WEIGHTS_TOLERANCE["float32"]:g} and
 {WEIGHTS_TOLERANCE["bfloat16"]:g}; the largest differences are {widest["float32"]:.1e} and {widest["bfloat16"]:.1e}.
 
-{_table(ROW_HEAD, [_row(row) for row in rows])}
+{markdown(ROW_HEAD, [_row(row) for row in rows])}
 
 A checkpoint of one way, resumed under another, from step {found["saved_at"]} on:
 
-{_table(("saved by", "resumed by", "loss", "weights", "moments"), [_resumed(row) for row in resumed])}
+{markdown(("saved by", "resumed by", "loss", "weights", "moments"), [_resumed(row) for row in resumed])}
 
 Which spans of text are predicted is chosen within a device's micro-batch, as in the release. Here all are; a run that
 leaves some out draws others on another number of devices.
@@ -89,8 +90,3 @@ def _described(run: Run) -> str:
     ranks = "one process" if run.ranks == 1 else f"{run.ranks} ranks, {run.parallel}"
     parts = f"accumulate {run.accumulate}, grad_cache" if run.grad_cache else ""
     return ", ".join(part for part in (ranks, parts, _others(run)) if part)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

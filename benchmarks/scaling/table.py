@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report.results import RESULTS
+from benchmarks.report.tables import markdown
 from benchmarks.scaling.runs import FILE, LOSS_TOLERANCE, WEIGHTS_TOLERANCE, Run
 
 
@@ -34,17 +35,17 @@ A small model on random examples, {found["steps"]} steps with a batch of {found[
 one machine ({machine}, torch {found["torch"]}). The loss of one process falls from {curve[0]:.4f} to {curve[-1]:.4f};
 chance is {found["chance"]:.4f}. Each row is compared with one process that has the same candidates: the whole batch, or
 without GradCache the same micro-batches. "Loss" is the largest difference of a loss in {found["steps"]} steps,
-"weights" and "moments" are the distances between the last checkpoints, relative to the way from the first checkpoint (step
-{found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam turns that into steps of weights
+"weights" and "moments" are the distances between the last checkpoints, relative to the way from the first checkpoint
+(step {found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam turns that into steps of weights
 whose gradients are near zero. Runs are accepted up to a difference of {LOSS_TOLERANCE["float32"]:g} in float32 and
 {LOSS_TOLERANCE["bfloat16"]:g} in bfloat16, and a distance of {WEIGHTS_TOLERANCE["float32"]:g} and
 {WEIGHTS_TOLERANCE["bfloat16"]:g}; the largest differences are {widest["float32"]:.1e} and {widest["bfloat16"]:.1e}.
 
-{_table(ROW_HEAD, [_row(row) for row in rows])}
+{markdown(ROW_HEAD, [_row(row) for row in rows])}
 
 A checkpoint of one way, resumed under another, from step {found["saved_at"]} on:
 
-{_table(("saved by", "resumed by", "loss", "weights", "moments"), [_resumed(row) for row in resumed])}
+{markdown(("saved by", "resumed by", "loss", "weights", "moments"), [_resumed(row) for row in resumed])}
 
 Which spans of text are predicted is chosen within a device's micro-batch, as in the release. Here all are; a run that
 leaves some out draws others on another number of devices.
@@ -89,8 +90,3 @@ def _described(run: Run) -> str:
     ranks = "one process" if run.ranks == 1 else f"{run.ranks} ranks, {run.parallel}"
     parts = f"accumulate {run.accumulate}, grad_cache" if run.grad_cache else ""
     return ", ".join(part for part in (ranks, parts, _others(run)) if part)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

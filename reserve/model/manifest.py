@@ -133,7 +133,7 @@ def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
 def _parse(values: dict[str, Any]) -> Manifest:
     files = {name: StoredFile(**entry) for name, entry in values["files"].items()}
     for name, file in files.items():
-        if not name or Path(name).name != name or "\\" in name:
+        if Path(name).name != name or name in ("", "..") or "\\" in name:
             raise ValueError(f"{name!r} is not the name of a file")
         if type(file.size) is not int or not isinstance(file.sha256, str):
             raise TypeError(f"files.{name} must have a size and a checksum")

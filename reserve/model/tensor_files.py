@@ -19,18 +19,18 @@ from reserve.errors import BadInput, CheckpointError
 from reserve.fs import check_regular_file
 
 DTYPES = {
+    "I64": torch.int64,
     "F64": torch.float64,
     "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
     "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
     "I16": torch.int16,
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""The dtypes that a checkpoint may hold, by their names in safetensors."""
+"""The dtypes that a checkpoint may hold, by their names in safetensors, in the order of its library's files."""
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -52,7 +52,8 @@ def write_tensors(
     Python's lock, so that other threads go on. Raises OSError naming the file.
     """
     # The order and the padding of the safetensors library, which keep every tensor aligned.
-    names = sorted(shapes, key=lambda name: (-DTYPES[shapes[name][0]].itemsize, name))
+    order = {dtype: place for place, dtype in enumerate(DTYPES)}
+    names = sorted(shapes, key=lambda name: (order[shapes[name][0]], name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:

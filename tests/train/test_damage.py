@@ -1,0 +1,147 @@
+"""A flipped bit or a cut anywhere in a checkpoint is found, and the file is named with what to do."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from reserve.config import TrainConfig
+from reserve.errors import CheckpointError
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.train.distributed import Ranks
+from reserve.train.saving import CheckpointWriter
+from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
+from tests.helpers.old_checkpoints import write_old_checkpoint
+from tests.helpers.trained_models import new_model, new_optimizer, trained
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+FILES = ("checkpoint.json", "config.json", "model.safetensors", "optimizer.safetensors")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    with CheckpointWriter(folder, *trained(), ALONE, TrainConfig()) as checkpoints:
+        checkpoints.save(Progress(1, 4, 9, 0))
+        checkpoints.save(Progress(2, 8, 9, 0))
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def other():
+    """A model and an optimiser to load into."""
+    model = new_model(seed=9)
+    return model, new_optimizer(model)
+
+
+def spots(size: int, count: int) -> list[int]:
+    """Some bits of a file of `size` bytes: of its first and last bytes, and random ones."""
+    random.seed(size)
+    return [0, 7, 64, 8 * size - 1, *(random.randrange(8 * size) for _ in range(count))]
+
+
+def damaged(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_found(copy, name, other):
+    path = list_checkpoints(copy)[-1].path / name
+    content = path.read_bytes()
+    before = {key: value.clone() for key, value in other[0].state_dict().items()}
+    for bit in spots(len(content), 40):
+        path.write_bytes(damaged(content, bit))
+        with pytest.raises(CheckpointError, match=f"step_00000002/{re.escape(name)}") as caught:
+            restore_checkpoint(copy, *other, ALONE)
+        assert f"Remove the folder {path.parent} to resume from the checkpoint before it" in str(caught.value)
+    # Nothing was loaded.
+    assert all(torch.equal(before[key], value) for key, value in other[0].state_dict().items())
+    shutil.rmtree(path.parent)
+    assert restore_checkpoint(copy, *other, ALONE).step == 1
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+def test_a_flipped_bit_is_found_by_from_pretrained(copy, name):
+    path = list_checkpoints(copy)[-1].path / name
+    content = path.read_bytes()
+    for bit in spots(len(content), 10):
+        path.write_bytes(damaged(content, bit))
+        with pytest.raises(CheckpointError, match=re.escape(name)):
+            MerlotReserve.from_pretrained(path.parent)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_file_is_found(copy, name, other):
+    path = list_checkpoints(copy)[-1].path / name
+    content = path.read_bytes()
+    for length in (0, 1, 8, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=re.escape(name)):
+            restore_checkpoint(copy, *other, ALONE)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(CheckpointError, match=re.escape(name)):
+        restore_checkpoint(copy, *other, ALONE)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_found(copy, name, other):
+    (list_checkpoints(copy)[-1].path / name).unlink()
+    with pytest.raises(CheckpointError, match=re.escape(name)):
+        restore_checkpoint(copy, *other, ALONE)
+
+
+def test_a_checkpoint_of_another_step_is_found(copy, other):
+    folder = list_checkpoints(copy)[-1].path
+    folder.rename(folder.with_name("step_00000007"))
+    with pytest.raises(CheckpointError, match="a checkpoint of step 7 cannot be at"):
+        restore_checkpoint(copy, *other, ALONE)
+
+
+def test_the_only_checkpoint_has_no_other_before_it(copy, other):
+    first, last = list_checkpoints(copy)
+    shutil.rmtree(first.path)
+    (last.path / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="is the run's only checkpoint: start the run again"):
+        restore_checkpoint(copy, *other, ALONE)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no zip archive"),
+        lambda path: path.write_bytes(path.read_bytes()[:9999]),
+        lambda path: torch.save([1], path),
+        lambda path: torch.save({"step": 1}, path),
+        lambda path: torch.save({"optimizer": 3}, path),
+        lambda path: torch.save({"optimizer": {"param_groups": [3], "state": {}}}, path),
+        lambda path: torch.save({"optimizer": MerlotReserve.config_class()}, path),
+    ],
+    ids=["empty", "garbage", "cut", "list", "incomplete", "number", "groups", "other objects"],
+)
+def test_a_damaged_state_of_an_older_version_is_named(tmp_path, damage, other):
+    folder = tmp_path / "checkpoints" / "step_00000001"
+    write_old_checkpoint(folder, *trained(), 1)
+    damage(folder / "trainer.pt")
+    with pytest.raises(CheckpointError, match=r"step_00000001.trainer\.pt is missing or damaged"):
+        restore_checkpoint(tmp_path, *other, ALONE)
+
+
+@pytest.mark.parametrize("place", [{"place": -1, "examples": 5, "seed": 0}, {"place": 1, "examples": 0, "seed": 0}])
+def test_an_impossible_place_of_an_older_version_is_named(tmp_path, place, other):
+    write_old_checkpoint(tmp_path / "checkpoints" / "step_00000001", *trained(), 1, **place)
+    with pytest.raises(CheckpointError, match="a checkpoint of step 1 cannot be at"):
+        restore_checkpoint(tmp_path, *other, ALONE)

@@ -6,16 +6,22 @@ import hashlib
 import json
 import re
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.report import bars, resources, steps, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
+from benchmarks.scaling import page as scaling
+from benchmarks.scaling import table
+from benchmarks.scaling.plot import draw_scaling_model
 from reserve_kernels.registry import OPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/benchmarks.md"
 RESOURCES_PAGE = "docs/kernels/resources.md"
+SCALING_PAGE = "docs/scaling.md"
 FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
 """For each plot, a digest of the numbers that it was drawn from, and one of the file. A check cannot draw plots again:
@@ -40,6 +46,7 @@ derive them. [The training step](kernels/step.md) says where its time and memory
 def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every generated page, by path."""
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
+    texts[SCALING_PAGE] = scaling.page(table.sections(table.stored_results()))
     places = {
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),
@@ -113,6 +120,18 @@ def _of_cases(cases: list[Case]) -> str:
     return digest(json.dumps(figures, default=str).encode())
 
 
+def _plots(machines: list[Machine]) -> dict[str, tuple[str, Callable[[Path], None]]]:
+    """For each plot's file, a digest of what it shows, and the function that draws it to a path."""
+    plots: dict[str, tuple[str, Callable[[Path], None]]] = {
+        f"{name}.svg": (_of_cases(cases), partial(draw, cases))
+        for machine in machines
+        for name, cases, draw in all_plots(machine)
+    }
+    curves = scaling.curves()
+    plots[scaling.FIGURE] = digest(repr(curves).encode()), partial(draw_scaling_model, curves)
+    return plots
+
+
 def write(machines: list[Machine] | None = None, root: Path = ROOT) -> list[str]:
     """Writes pages and plots; returns what changed."""
     machines = load() if machines is None else machines
@@ -125,14 +144,14 @@ def write(machines: list[Machine] | None = None, root: Path = ROOT) -> list[str]
             changed.append(name)
     folder = root / FIGURES
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {f"{name}.svg": (cases, draw) for machine in machines for name, cases, draw in all_plots(machine)}
+    wanted = _plots(machines)
     old = _index(root)
     index = {}
-    for name, (cases, draw) in wanted.items():
-        path, of = folder / name, _of_cases(cases)
+    for name, (of, draw) in wanted.items():
+        path = folder / name
         if old.get(name) != {"of": of, "file": digest(path.read_bytes()) if path.exists() else None}:
             with tempfile.NamedTemporaryFile(suffix=".svg") as temporary:
-                draw(cases, Path(temporary.name))
+                draw(Path(temporary.name))
                 path.write_bytes(Path(temporary.name).read_bytes())
             changed.append(f"{FIGURES}/{name}")
         index[name] = {"of": of, "file": digest(path.read_bytes())}
@@ -158,7 +177,7 @@ def stale(machines: list[Machine] | None = None, root: Path = ROOT) -> list[str]
         if not (root / name).exists() or (root / name).read_text("utf-8") != text
     ]
     index = _index(root)
-    wanted = {f"{name}.svg": _of_cases(cases) for machine in machines for name, cases, _ in all_plots(machine)}
+    wanted = {name: of for name, (of, _) in _plots(machines).items()}
     present = {path.name: digest(path.read_bytes()) for path in (root / FIGURES).glob("*.svg")}
     names = sorted(wanted.keys() | present.keys() | index.keys())
     drawn = {name: {"of": wanted.get(name), "file": present.get(name)} for name in names}

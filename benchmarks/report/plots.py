@@ -33,7 +33,8 @@ def all_plots(machine: Machine) -> Iterator[tuple[str, list[Case], Any]]:
             yield f"{stem}-memory", weighed, draw_memory
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of this size in inches with `columns` axes side by side, which share their vertical scale."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -41,21 +42,22 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
     pyplot.rcParams.update({"svg.hashsalt": "reserve", "svg.fonttype": "none", "font.size": 9, "axes.edgecolor": FAINT})
     pyplot.rcParams.update({"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK})
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    drawn, axes = pyplot.subplots(1, columns, figsize=(width, height), layout="constrained", sharey=True, squeeze=False)
+    for one in axes[0]:
+        one.spines[["top", "right"]].set_visible(False)
+    return drawn, list(axes[0])
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(drawn: Figure, path: Path) -> None:
     from matplotlib import pyplot
 
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-    pyplot.close(figure)
+    drawn.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    pyplot.close(drawn)
 
 
 def _bars(cases: list[Case], values: dict[tuple[str, str], tuple[float, str]]) -> tuple[Figure, Axes]:
     """Labelled horizontal bars, one for each implementation, grouped by case."""
-    figure, axes = _figure(7.4, 0.9 + sum(0.17 * len(case.timings) + 0.16 for case in cases))
+    drawn, (axes,) = figure(7.4, 0.9 + sum(0.17 * len(case.timings) + 0.16 for case in cases))
     place, ticks = 0.0, []
     peers = list(dict.fromkeys(name for case in cases for name in case.timings if name != OURS))
     for case in cases:
@@ -75,7 +77,7 @@ def _bars(cases: list[Case], values: dict[tuple[str, str], tuple[float, str]]) -
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.margins(x=0.2, y=0.01)
-    return figure, axes
+    return drawn, axes
 
 
 def draw_speed(cases: list[Case], path: Path) -> None:
@@ -88,12 +90,12 @@ def draw_speed(cases: list[Case], path: Path) -> None:
             ratio = case.faster_than(name)
             text = "ours" if name == OURS else f"{ratio:.3g}x as long as ours"
             values[case.group, name] = (100 * (limits[case.group] or 0) / timing.median if counted else 1 / ratio, text)
-    figure, axes = _bars(cases, values)
+    drawn, axes = _bars(cases, values)
     if counted:
         axes.axvline(100, color=LIMIT, linewidth=2, label="the machine's limit")
     axes.set_xlabel("percent of the speed that the machine allows" if counted else "speed relative to ours")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=7.5)
-    _save(figure, path)
+    drawn.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=7.5)
+    save(drawn, path)
 
 
 def draw_memory(cases: list[Case], path: Path) -> None:
@@ -103,14 +105,14 @@ def draw_memory(cases: list[Case], path: Path) -> None:
         for name, timing in case.timings.items()
         if (peak := timing.info.get("peak_extra_bytes"))
     }
-    figure, axes = _bars(cases, values)
+    drawn, axes = _bars(cases, values)
     axes.set_xlabel("extra memory at the peak, MB (less is better)")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=7.5)
-    _save(figure, path)
+    drawn.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=7.5)
+    save(drawn, path)
 
 
 def draw_scaling(cases: list[Case], path: Path) -> None:
-    figure, axes = _figure(6.4, 3.4)
+    drawn, (axes,) = figure(6.4, 3.4)
     by = next(name for name in SCALED_BY if name in cases[0].facts)
     names = list(dict.fromkeys(name for case in cases for name in case.timings))
     for name in names:
@@ -126,4 +128,4 @@ def draw_scaling(cases: list[Case], path: Path) -> None:
     axes.set_ylabel("seconds")
     axes.grid(color=FAINT, linewidth=0.5)
     axes.legend(frameon=False, fontsize=7.5)
-    _save(figure, path)
+    save(drawn, path)

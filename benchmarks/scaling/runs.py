@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.__main__ import RESULTS, machine_name
-from benchmarks.scaling.train import SAVED_AT, STEPS
+from benchmarks.scaling.train import BATCH, DATA, SAVED_AT, STEPS
 from reserve.model.manifest import MODEL, read_manifest
 from reserve.model.sharded import whole_tensor
 from reserve.model.tensor_files import TensorFiles
@@ -29,6 +30,10 @@ from reserve.train.metrics import read_metrics
 from reserve.train.state import Checkpoint, list_checkpoints
 
 FILE = "scaling.json"
+LOSS_TOLERANCE = {"float32": 2e-3, "bfloat16": 5e-2}
+"""The largest difference of a loss from that of one process that is accepted."""
+WEIGHTS_TOLERANCE = {"float32": 5e-2, "bfloat16": 1.0}
+"""The same for the distance of the weights, relative to the way they went."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def measure(rows: Sequence[Run], moves: Sequence[tuple[Run, Run]], work: Path) -
         outcomes[run] = Outcome.of(folders[run])
         row = {"run": asdict(run), "seconds": taken, "losses": outcomes[run].losses}
         table.append(row | compare(outcomes[run], outcomes[run.reference]))
-        print(f"{run}: loss {table[-1]['loss']:.1e}, weights {table[-1]['weights']:.1e}, {taken:.1f} s", flush=True)
+        _check(run, run.precision, table[-1])
     resumed = []
     for number, (before, after) in enumerate(moves):
         folder = work / f"move_{number}"
@@ -165,8 +170,30 @@ def measure(rows: Sequence[Run], moves: Sequence[tuple[Run, Run]], work: Path) -
         train(after, folder)
         found = compare(_resumed(folder, outcomes[before]), outcomes[after.reference])
         resumed.append({"before": asdict(before), "after": asdict(after), **found})
-        print(f"{before} -> {after}: loss {found['loss']:.1e}, weights {found['weights']:.1e}", flush=True)
-    return {"steps": STEPS, "saved_at": SAVED_AT, "rows": table, "resumed": resumed}
+        _check(f"{before} -> {after}", after.precision, found)
+    chance = chance_loss(BATCH)
+    return {
+        "steps": STEPS,
+        "saved_at": SAVED_AT,
+        "batch": BATCH,
+        "chance": chance,
+        "rows": table,
+        "resumed": resumed,
+    }
+
+
+def chance_loss(examples: int) -> float:
+    """The loss of a model that cannot tell candidates apart: logarithms of their numbers, in both directions."""
+    frames, masked, sounds = DATA.num_segments, DATA.num_masked_subsegments, DATA.num_subsegments
+    sides = [(frames, frames), (masked, sounds), (DATA.num_text_spans_to_include,) * 2]
+    return sum(math.log(examples * x) / 2 + math.log(examples * y) / 2 for x, y in sides)
+
+
+def _check(label: object, precision: str, found: Mapping[str, Any]) -> None:
+    """Prints a row, and raises RuntimeError if it is not what one process computes."""
+    print(f"{label}: loss {found['loss']:.1e}, weights {found['weights']:.1e}", flush=True)
+    if not (found["loss"] <= LOSS_TOLERANCE[precision] and found["weights"] <= WEIGHTS_TOLERANCE[precision]):
+        raise RuntimeError(f"{label} does not compute what one process computes: {found}")
 
 
 def _resumed(folder: Path, before: Outcome) -> Outcome:

@@ -17,6 +17,7 @@ from torch import nn
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
 from reserve.data.loader import BatchSampler, TrainingSet, load_batches
+from reserve.fs import remove_partial_files
 from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.precision import training_dtype
 from reserve.model.pretrained import Pretrained
@@ -33,6 +34,7 @@ from reserve.train.saving import CheckpointWriter
 from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
 from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, train_step
 from reserve.train.stopping import StopRequest
+from reserve.train.storage import remove_partial_checkpoints
 from reserve.train.throughput import Throughput
 from reserve_kernels import BF16AdamW
 
@@ -77,8 +79,12 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
     resuming = bool(list_checkpoints(run))
     stored = stored_settings(run) if resuming else {}
-    if ranks.is_first and not resuming:
-        write_run_settings(run, task, config)
+    if ranks.is_first:
+        # What a run that was killed left.
+        remove_partial_files(run)
+        remove_partial_checkpoints(run / "checkpoints")
+        if not resuming:
+            write_run_settings(run, task, config)
     _prepare(task, run, config, ranks)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
@@ -194,6 +200,10 @@ def _train(training: _Training) -> None:
             if last or training.step % config.train.log_every == 0:
                 metrics.log(training.step, _line(training, values, throughput))
             if last or training.step % config.train.checkpoint_every == 0:
+                if ranks.is_first:
+                    # Before the checkpoint: one whose settings config.yaml lacks would be resumed with other settings.
+                    # Not at the start: a resume that fails in its first steps leaves the run as it was.
+                    write_run_settings(training.run, training.task, config)
                 checkpoints.save(training.progress)
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
@@ -209,15 +219,7 @@ def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Thro
 
 
 def _checkpoints(training: _Training) -> CheckpointWriter:
-    return CheckpointWriter(
-        training.run,
-        training.model,
-        training.optimizer,
-        training.ranks,
-        training.config.train,
-        # Only once it is saved, so that a run's settings are always those of its last checkpoint.
-        on_saved=lambda: write_run_settings(training.run, training.task, training.config),
-    )
+    return CheckpointWriter(training.run, training.model, training.optimizer, training.ranks, training.config.train)
 
 
 def _metrics(training: _Training) -> Metrics | NoMetrics:

@@ -74,6 +74,7 @@ class Metrics:
         for name, value in line.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)
+        self._board.flush()  # else a killed process takes the last two minutes with it
         losses = "  ".join(f"{name} {values[name]:.3f}" for name in self.shown)
         status = f"{losses}  {rate:.1f} examples/s"
         self._progress.update(self._task, status=status)
@@ -118,8 +119,8 @@ def _numbers(text: str) -> dict[str, float] | None:
 
 def _json_line(values: Mapping[str, float]) -> str:
     """A line of metrics.jsonl. Strict JSON has no NaN, and a run that diverged must not make its log unreadable."""
-    # To seven digits wherever the point is: a learning rate can be tiny.
-    rounded = {k: (v if k == "step" else float(f"{v:.7g}")) if math.isfinite(v) else None for k, v in values.items()}
+    # Nine digits tell every float32 from every other, so equal lines are equal losses.
+    rounded = {k: (v if k == "step" else float(f"{v:.9g}")) if math.isfinite(v) else None for k, v in values.items()}
     return json.dumps(rounded, allow_nan=False) + "\n"
 
 

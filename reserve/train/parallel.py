@@ -57,9 +57,13 @@ class _LossModule(nn.Module):
 
 
 def _ddp(module: nn.Module, ranks: Ranks, wrapping: Wrapping) -> nn.Module:
-    # Looking for unused parameters walks the graph in every step; not looking waits for their gradients for ever.
     return DistributedDataParallel(
-        module, process_group=ranks.group, find_unused_parameters=not wrapping.uses_every_parameter
+        module,
+        process_group=ranks.group,
+        # Looking for unused parameters walks the graph in every step; not looking waits for their gradients for ever.
+        find_unused_parameters=not wrapping.uses_every_parameter,
+        # Else it keeps a copy of all gradients.
+        gradient_as_bucket_view=True,
     )
 
 

@@ -19,7 +19,10 @@ DECIDES_EXAMPLES = ("seed", "audio_track")
 
 
 def stored_settings(run: Path) -> Mapping[str, Any]:
-    """What a run's config.yaml holds, the settings of its last checkpoint; empty without one. Raises ValueError."""
+    """What a run's config.yaml holds; empty without one. Raises ValueError.
+
+    These are the settings of its last checkpoint, or of one that was not complete when the run was killed.
+    """
     path = run / RUN_CONFIG
     return read_yaml(path) if path.is_file() else {}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +30,7 @@ class CheckpointWriter:
     With `train.async_checkpoints`, `save` returns once the state is copied to host memory, and a thread writes it. One
     save is written at a time: the next one, `wait` and the end of a `with` block wait for it, and raise what made it
     fail. A checkpoint is written under another name and renamed when it is complete, so a crash at any time leaves
-    the one before. `on_saved` is called on the first rank after that.
+    the one before.
     """
 
     def __init__(
@@ -41,12 +40,10 @@ class CheckpointWriter:
         optimizer: BF16AdamW,
         ranks: Ranks,
         config: TrainConfig,
-        on_saved: Callable[[], None] = lambda: None,
     ) -> None:
         self._run, self._model, self._optimizer, self._ranks = run, model, optimizer, ranks
         self._retention = Retention(config.keep_checkpoints, config.keep_every, config.keep_best)
         self._asynchronous = config.async_checkpoints
-        self._on_saved = on_saved
         self._losses: torch.Tensor | None = None
         self._steps = 0
         self._copies: dict[MetadataIndex, torch.Tensor] = {}
@@ -141,4 +138,3 @@ class CheckpointWriter:
 
     def _committed(self) -> None:
         self._retention.apply([(checkpoint.step, checkpoint.path) for checkpoint in list_checkpoints(self._run)])
-        self._on_saved()

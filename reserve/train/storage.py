@@ -44,6 +44,12 @@ State = Mapping[str, torch.Tensor]
 """Tensors by "PART/NAME"; those of a sharded model are DTensors."""
 
 
+def remove_partial_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints in `folder` that a killed run was writing or removing."""
+    for left in folder.glob(f"step_*{PARTIAL}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def save_state(
     state: State, folder: Path, header: Header, planner: SavePlanner, group: dist.ProcessGroup | None
 ) -> None:
@@ -196,8 +202,7 @@ class CheckpointStorage(StorageWriter):
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Makes the folder and gives each rank the names of its files."""
-        for left in self._folder.parent.glob(f"step_*{PARTIAL}"):
-            shutil.rmtree(left, ignore_errors=True)
+        remove_partial_checkpoints(self._folder.parent)
         self._partial.mkdir(parents=True)
         names: list[dict[str, str]] = [{} for _ in plans]
         for part in (MODEL, OPTIMIZER):

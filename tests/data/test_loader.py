@@ -154,10 +154,10 @@ def test_worker_processes_load_the_same_batches():
 
 def test_the_number_of_worker_processes_may_change_at_every_resume():
     dataset, used = Keys(7), []
-    for workers, batch_size in ((0, 3), (2, 4), (1, 1), (0, 7), (2, 2)):
+    for workers, batch_size in ((0, 3), (2, 4), (0, 7)):
         loaded = load_batches(dataset, BatchSampler(7, batch_size, place=len(used)), list, num_workers=workers)
         used += chain(*islice(loaded, 3))
-    assert used == stream(0, 3 * (3 + 4 + 1 + 7 + 2), 7)
+    assert used == stream(0, 3 * (3 + 4 + 7), 7)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

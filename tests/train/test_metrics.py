@@ -6,6 +6,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 
 from reserve.train.metrics import Metrics, NoMetrics, read_metrics
@@ -30,7 +31,7 @@ def test_a_line_is_json_with_the_step_the_losses_and_the_speed(tmp_path):
     line = json.loads(text)
     assert line.keys() == {"step", *LOSSES, "examples_per_second", "seconds"}
     assert type(line["step"]) is int
-    assert (line["step"], line["loss"], line["stuff_to_span"]) == (3, 6.123457, 3.0)
+    assert (line["step"], line["loss"], line["stuff_to_span"]) == (3, 6.12345678, 3.0)
     assert line["examples_per_second"] > 0
     assert line["seconds"] >= 0
 
@@ -70,8 +71,35 @@ def test_restarting_drops_every_line(tmp_path):
 
 
 def test_small_numbers_keep_their_digits(tmp_path):
-    log(tmp_path, [1], learning_rate=1.06666666e-7)
-    assert read_metrics(tmp_path / "metrics.jsonl")[0]["learning_rate"] == 1.066667e-7
+    log(tmp_path, [1], learning_rate=1.06666666666e-7)
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["learning_rate"] == 1.06666667e-7
+
+
+@pytest.mark.parametrize("value", [1.0, 11.618, 1e-30, 3e30])
+def test_neighbouring_float32_losses_differ_in_the_log(tmp_path, value):
+    """So that equal lines of two runs mean equal losses, bit for bit."""
+    loss = np.float32(value)
+    neighbours = [float(np.nextafter(loss, np.float32(end))) for end in (0, np.inf)]
+    for step, number in enumerate([*neighbours, float(loss)], 1):
+        log(tmp_path, [step], first_step=step - 1, loss=number)
+    logged = [np.float32(line["loss"]) for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert logged == [*map(np.float32, neighbours), loss]
+    # Resuming reads and writes the lines again.
+    log(tmp_path, [4], first_step=3)
+    assert [np.float32(line["loss"]) for line in read_metrics(tmp_path / "metrics.jsonl")][:3] == logged
+
+
+def test_a_killed_process_has_written_all_it_logged(tmp_path):
+    """To TensorBoard too, which would else hold events back for two minutes."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    metrics = Metrics(tmp_path, first_step=0, total_steps=10, batch_size=4)
+    for step in (1, 2, 3):
+        metrics.log(step, LOSSES)
+    assert steps(tmp_path) == [1, 2, 3]
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]
+    metrics.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60])

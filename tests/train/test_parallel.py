@@ -16,6 +16,7 @@ from reserve.config import TrainConfig
 from reserve.data.loader import BatchSampler, load_batches
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Layer, Transformer
+from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import MODES, Wrapping, parallelize
@@ -98,6 +99,7 @@ def _trained(ranks: Ranks, watch: Watch | None = None, *, recompute: bool = Fals
     task, config = random_run(**train)
     torch.manual_seed(0)
     model = task.build_model()
+    compile_layers(model, config.train.compile, ranks.device)
     for module in model.modules():
         if isinstance(module, Transformer):
             module.recompute = recompute
@@ -242,3 +244,26 @@ def test_layers_gather_their_matrices_alone_in_bfloat16(tmp_path):
         *("input", "output"),
     }
     assert seen["attention_norm.weight"] == seen["attention.qkv.bias"] == seen["angles"] == torch.float32
+
+
+def _compiled(rank: int, address: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    try:
+        ranks = Ranks(rank, 2, torch.device("cpu"), dist.group.WORLD)
+        modes = {"eager": {}, "ddp": {"compile": "layers"}, "fsdp": {"compile": "layers", "parallel": "fsdp"}}
+        results = {name: _trained(ranks, precision="bfloat16", **settings) for name, settings in modes.items()}
+        if rank == 0:
+            torch.save(results, folder / "results.pt")
+        gc.collect()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_compiled_layers_work_under_both(tmp_path):
+    run_ranks(_compiled, f"file://{tmp_path}/rendezvous", tmp_path)
+    results = torch.load(tmp_path / "results.pt")
+    for mode in ("ddp", "fsdp"):
+        torch.testing.assert_close(results[mode]["reported"], results["eager"]["reported"], rtol=2e-2, atol=1e-3)
+    torch.testing.assert_close(results["fsdp"]["reported"], results["ddp"]["reported"], rtol=1e-4, atol=1e-5)

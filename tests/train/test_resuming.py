@@ -173,6 +173,21 @@ def test_a_resume_that_crashed_changes_nothing_for_the_next_one(tmp_path, monkey
     assert "resumes with other data settings: train.seed 7, not 0" in caplog.text
 
 
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_run_killed_while_it_saves_keeps_the_settings_it_was_resumed_with(tmp_path, monkeypatch, asynchronous):
+    """A checkpoint made with settings that config.yaml lacks would go on with other ones."""
+    train(tmp_path, 3, 4)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reserve.train.fit.write_run_settings", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, 4, 6, async_checkpoints=asynchronous)
+    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [3]
+
+
 def test_a_resume_of_an_old_checkpoint_that_crashed_keeps_its_batch_size(tmp_path, monkeypatch):
     train(tmp_path, 3, 4)
     _make_old(tmp_path)

@@ -28,8 +28,8 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 FILES = ("model.safetensors", "optimizer.safetensors", "config.json", "checkpoint.json")
 
 
-def writer(run: Path, model, optimizer, ranks: Ranks = ALONE, on_saved=lambda: None, **settings) -> CheckpointWriter:
-    return CheckpointWriter(run, model, optimizer, ranks, TrainConfig(**settings), on_saved)
+def writer(run: Path, model, optimizer, ranks: Ranks = ALONE, **settings) -> CheckpointWriter:
+    return CheckpointWriter(run, model, optimizer, ranks, TrainConfig(**settings))
 
 
 def steps(run: Path) -> list[int]:
@@ -106,17 +106,6 @@ def test_without_async_checkpoints_it_is_written_when_save_returns(tmp_path):
     with writer(tmp_path, *trained(), async_checkpoints=False) as checkpoints:
         checkpoints.save(Progress(1))
         assert steps(tmp_path) == [1]
-
-
-@pytest.mark.parametrize("asynchronous", [True, False])
-def test_the_settings_are_written_after_the_checkpoint(tmp_path, asynchronous):
-    """A run's config.yaml is that of its last checkpoint."""
-    seen = []
-    settings = {"async_checkpoints": asynchronous}
-    with writer(tmp_path, *trained(), on_saved=lambda: seen.append(steps(tmp_path)), **settings) as checkpoints:
-        checkpoints.save(Progress(1))
-        checkpoints.save(Progress(2))
-    assert seen == [[1], [1, 2]]
 
 
 def test_every_file_is_on_the_disk_before_the_checkpoint_counts(tmp_path, monkeypatch):

@@ -60,11 +60,26 @@ def test_pages_are_up_to_date_after_writing(results, root):
     assert pages.write(results, root) == []
 
 
-@pytest.mark.parametrize("name", ["docs/benchmarks.md", "docs/figures/a-cpu-rotary_attention-speed.svg"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docs/benchmarks.md",
+        "docs/figures/a-cpu-rotary_attention-speed.svg",
+        "docs/scaling.md",
+        "docs/figures/scaling-model.svg",
+    ],
+)
 def test_an_edit_by_hand_is_found(results, root, name):
     path = root / name
     path.write_text(path.read_text() + " ")
     assert pages.stale(results, root) == [name]
+
+
+def test_stored_runs_stand_before_the_model_of_scaling(results, monkeypatch):
+    monkeypatch.setattr(pages.table, "stored_results", lambda: {"a-cpu": {}})
+    monkeypatch.setattr(pages.table, "sections", lambda results: [f"## Measured on {name}" for name in results])
+    text = pages.pages(results)["docs/scaling.md"]
+    assert 0 < text.index("## Measured on a-cpu\n") < text.index("## Modelled")
 
 
 def test_new_figures_make_page_and_plots_stale(results, root):

@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test scaling parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "               videos; FUZZ_SECONDS (60) for each, FUZZ_SEED"
 	@echo "make kill-test kills training runs with SIGKILL at KILLS (24) random instants, resumes them and compares every loss"
 	@echo "               with runs that were never killed; KILL_SEED, OUT"
+	@echo "make scaling   compares every way to share a training step with one process, kills runs, and writes docs/scaling.md"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
 	@echo "               Its steps: make gpu-build gpu-tests gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
 	@echo "make clean     removes .venv, builds and runs/demo"
@@ -81,6 +82,12 @@ fuzz: $(INSTALLED)
 	cmake --build build/fuzz --parallel 2
 	for driver in build/fuzz/*_fuzz; do $$driver $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1)
+
+# The measured half of docs/scaling.md, with kills at random instants.
+scaling: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling.runs --save
+	$(BIN)/python -m tests.train.kill_runs --kills $(or $(KILLS),30) --seed $(or $(KILL_SEED),1) --save
+	$(BIN)/python -m benchmarks.report
 
 kill-test: $(INSTALLED)
 	$(BIN)/python -m tests.train.kill_runs --kills $(or $(KILLS),24) --seed $(or $(KILL_SEED),1) --out $(or $(OUT),build/kill-test.json)

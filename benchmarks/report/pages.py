@@ -46,7 +46,7 @@ derive them. [The training step](kernels/step.md) says where its time and memory
 def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every generated page, by path."""
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
-    texts[SCALING_PAGE] = scaling.page(table.sections(table.stored_results()))
+    texts[SCALING_PAGE] = scaling.page(table.stored_sections())
     places = {
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),

@@ -186,8 +186,8 @@ The simplest setting that fits in {USABLE:.0%} of {size(device().memory)} and wh
 | micro-batches of N | `train.grad_cache`, which keeps the contrastive batch whole, and `train.accumulate` set to the \
 examples of a GPU over N |
 
-Recomputation and GradCache both cost a forward pass. Large micro-batches keep the host out of the way, so try
-recomputation first, and GradCache where that does not fit or a plain micro-batch already fills the host's time.
+Recomputation and GradCache cost a forward pass each. Recomputation allows larger micro-batches, which the host slows
+less, and needs no second setting; GradCache is for batches that do not fit even so, and both together cost both.
 """
 
 

@@ -11,18 +11,39 @@ from benchmarks.report.results import RESULTS
 from benchmarks.report.tables import markdown
 from benchmarks.scaling.runs import FILE, LOSS_TOLERANCE, WEIGHTS_TOLERANCE, Run
 
-
-def stored_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """The tables of `python -m benchmarks.scaling.runs` by machine."""
-    return {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"*/{FILE}"))}
+KILLS_FILE = "kill_test.json"
 
 
-def sections(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Markdown for each machine."""
-    return [_section(machine, found) for machine, found in results.items()]
+def stored_sections(folder: Path = RESULTS) -> list[str]:
+    """Markdown of what `make scaling` stored on each machine."""
+    shared, killed = ((_ways, FILE), (_kills, KILLS_FILE))
+    return [
+        section(path.parent.name, json.loads(path.read_text("utf-8")))
+        for section, name in (shared, killed)
+        for path in sorted(folder.glob(f"*/{name}"))
+    ]
 
 
-def _section(machine: str, found: Mapping[str, Any]) -> str:
+def _kills(machine: str, found: Mapping[str, Any]) -> str:
+    places = ("before the first step", "between saves", "while saving", "of a single process")
+    columns = ("kills", *(f"kills {place}" for place in places), "losses compared", "tensors compared", "differences")
+    rows = [(way, *(counts[name] for name in columns)) for way, counts in found.items() if isinstance(counts, Mapping)]
+    total = found["all"]
+    head = ("run", *(name.removeprefix("kills ") for name in columns))
+    return f"""## Measured: killed and resumed
+
+Pretraining of a small model on videos, killed with SIGKILL at random instants and resumed until it is through
+({machine}): {total["kills"]} kills, {total["kills while saving"]} of them while a checkpoint was being written. Each
+loss that was logged, and every weight and moment of the last checkpoint, is compared bit for bit with a run that was
+never killed: {total["losses compared"]} losses and {total["tensors compared"]} tensors, {total["differences"]}
+differences. "Of a single process": a rank, a loading process or the main process alone; the others must then end by
+themselves. Loading processes change in number from start to start.
+
+{markdown(head, sorted(rows, key=lambda row: row[0] == "all"))}
+"""
+
+
+def _ways(machine: str, found: Mapping[str, Any]) -> str:
     rows, resumed = found["rows"], found["resumed"]
     curve = rows[0]["losses"]
     widest = {
@@ -36,9 +57,9 @@ one machine ({machine}, torch {found["torch"]}). The loss of one process falls f
 chance is {found["chance"]:.4f}. Each row is compared with one process that has the same candidates: the whole batch, or
 without GradCache the same micro-batches. "Loss" is the largest difference of a loss in {found["steps"]} steps,
 "weights" and "moments" are the distances between the last checkpoints, relative to the way from the first checkpoint
-(step {found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam turns that into steps of weights
-whose gradients are near zero. Runs are accepted up to a difference of {LOSS_TOLERANCE["float32"]:g} in float32 and
-{LOSS_TOLERANCE["bfloat16"]:g} in bfloat16, and a distance of {WEIGHTS_TOLERANCE["float32"]:g} and
+(step {found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam turns that into steps of
+weights whose gradients are near zero. Runs are accepted up to a difference of {LOSS_TOLERANCE["float32"]:g} in float32
+and {LOSS_TOLERANCE["bfloat16"]:g} in bfloat16, and a distance of {WEIGHTS_TOLERANCE["float32"]:g} and
 {WEIGHTS_TOLERANCE["bfloat16"]:g}; the largest differences are {widest["float32"]:.1e} and {widest["bfloat16"]:.1e}.
 
 {markdown(ROW_HEAD, [_row(row) for row in rows])}

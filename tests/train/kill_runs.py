@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.__main__ import RESULTS, machine_name
+from benchmarks.scaling.table import KILLS_FILE
 from reserve.train.metrics import read_metrics
 from reserve.train.state import list_checkpoints
 from tests.train.compare_runs import Comparison
@@ -230,6 +232,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=24, help="of all ways to run together")
     parser.add_argument("--seed", type=int, default=1, help="of the instants")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    parser.add_argument(
+        "--save", action="store_true", help="the same in benchmarks/results/MACHINE, for docs/scaling.md"
+    )
     options = parser.parse_args()
     from reserve.synthetic.videos import make_videos  # needs the extra demo, which the tests of this module do not
 
@@ -246,10 +251,10 @@ def main() -> None:
             print(f"{name}: {json.dumps(summaries[name])}", flush=True)
     total = {key: sum(summary[key] for summary in summaries.values()) for key in outcome.summary()}
     print(f"all: {json.dumps(total)}", *differences, sep="\n")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+    for path in [options.out] * bool(options.out) + [RESULTS / machine_name("cpu") / KILLS_FILE] * options.save:
+        path.parent.mkdir(parents=True, exist_ok=True)
         result = {"seed": options.seed, "all": total, **summaries}
-        options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     sys.exit(bool(differences))
 
 

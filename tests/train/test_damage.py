@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,15 @@ def test_the_only_checkpoint_has_no_other_before_it(copy, other):
         restore_checkpoint(copy, *other, ALONE)
 
 
+def _damage_pickle(path: Path, content: bytes) -> None:
+    """Replaces the pickle in a file of torch.save."""
+    with zipfile.ZipFile(path) as before:
+        files = {name: before.read(name) for name in before.namelist()}
+    with zipfile.ZipFile(path, "w") as after:
+        for name, old in files.items():
+            after.writestr(name, content if name.endswith("data.pkl") else old)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -129,8 +139,14 @@ def test_the_only_checkpoint_has_no_other_before_it(copy, other):
         lambda path: torch.save({"optimizer": 3}, path),
         lambda path: torch.save({"optimizer": {"param_groups": [3], "state": {}}}, path),
         lambda path: torch.save({"optimizer": MerlotReserve.config_class()}, path),
+        lambda path: torch.save({"optimizer": {"param_groups": [], "state": {7: {"m": torch.ones(1)}}}}, path),
+        lambda path: torch.save({"optimizer": {"param_groups": [], "state": {7: {"m": "text"}}}}, path),
+        lambda path: _damage_pickle(path, b"."),
     ],
-    ids=["empty", "garbage", "cut", "list", "incomplete", "number", "groups", "other objects"],
+    ids=[
+        *("empty", "garbage", "cut", "list", "incomplete", "number", "groups", "other objects"),
+        *("no parameter", "text", "pop of nothing"),
+    ],
 )
 def test_a_damaged_state_of_an_older_version_is_named(tmp_path, damage, other):
     folder = tmp_path / "checkpoints" / "step_00000001"

@@ -9,7 +9,7 @@ from reserve.errors import CheckpointError
 from reserve.fs import sync_folder
 from reserve.model.pretrained import pretrained_class, pretrained_step
 from reserve.model.sharded import CONFIG, WEIGHTS, holds_weights, open_weights
-from reserve.model.tensor_files import write_tensors
+from reserve.model.tensor_files import DTYPES, write_tensors
 from reserve.train.state import checkpoint_folder, list_checkpoints
 
 
@@ -50,6 +50,9 @@ def export_checkpoint(checkpoint: Path, out: Path) -> None:
         with open_weights(checkpoint) as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (a handle, not a dict)
             shapes = {name: (array.get_dtype(), tuple(array.get_shape())) for name, array in slices.items()}
+            for name, (dtype, _) in shapes.items():
+                if dtype not in DTYPES:
+                    raise CheckpointError(f"{name:.120} is {dtype}; a checkpoint holds {', '.join(DTYPES)}")
             write_tensors(partial / WEIGHTS, shapes, weights.get_tensor)
         shutil.copyfile(checkpoint / CONFIG, partial / CONFIG)
         sync_folder(partial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from reserve.model.tensor_files import DTYPE_NAMES, DTYPES, TensorFiles
 from reserve.model.weights import compare_shapes
 from reserve.train.distributed import Ranks
 from reserve.train.old_state import OLD_STATE, read_old_state
-from reserve.train.storage import load_state
+from reserve.train.storage import ReadPart, load_state
 from reserve_kernels import BF16AdamW
 from reserve_kernels.adamw.options import state_dtypes
 
 _NAME = re.compile(r"step_(\d{8})")
-ReadPart = Callable[[Chunk, tuple[slice, ...]], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _open(
     check_files(checkpoint.path, manifest, by_size[ranks.rank :: ranks.world_size])
     progress = _checked(manifest.progress, checkpoint)
     stored = {f"{part}/{name}": tensor for part, own in manifest.tensors.items() for name, tensor in own.items()}
-    return progress, stored, lambda chunk, part: files.read(chunk.file, chunk.key, part)
+    return progress, stored, lambda dtype, chunk, part: files.read(chunk.file, chunk.key, dtype, chunk.sizes, part)
 
 
 def _open_old(
@@ -146,7 +145,7 @@ def _open_old(
         shape = tuple(value.shape)
         stored[fqn] = StoredTensor(DTYPE_NAMES[value.dtype], shape, (Chunk("", fqn, (0,) * len(shape), shape),))
     progress = _checked({"step": checkpoint.step, **old.progress}, checkpoint)
-    return progress, stored, lambda chunk, part: old.tensors[chunk.key][part]
+    return progress, stored, lambda _, chunk, part: old.tensors[chunk.key][part]
 
 
 def _checked(values: Mapping[str, Any], checkpoint: Checkpoint) -> Progress:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.results import RESULTS
-from benchmarks.report.tables import markdown
+from benchmarks.report.tables import markdown, seconds
+from benchmarks.scaling import saves
 from benchmarks.scaling.runs import FILE, LOSS_TOLERANCE, WEIGHTS_TOLERANCE, Run
 
 KILLS_FILE = "kill_test.json"
@@ -16,10 +17,10 @@ KILLS_FILE = "kill_test.json"
 
 def stored_sections(folder: Path = RESULTS) -> list[str]:
     """Markdown of what `make scaling` stored on each machine."""
-    shared, killed = ((_ways, FILE), (_kills, KILLS_FILE))
+    sections = {FILE: _ways, KILLS_FILE: _kills, saves.FILE: _saves}
     return [
         section(path.parent.name, json.loads(path.read_text("utf-8")))
-        for section, name in (shared, killed)
+        for name, section in sections.items()
         for path in sorted(folder.glob(f"*/{name}"))
     ]
 
@@ -40,6 +41,29 @@ differences. "Of a single process": a rank, a loading process or the main proces
 themselves. Loading processes change in number from start to start.
 
 {markdown(head, sorted(rows, key=lambda row: row[0] == "all"))}
+"""
+
+
+def _saves(machine: str, found: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            row["model"],
+            f"{row['parameters'] / 1e6:.1f} M",
+            seconds(row["held"]["before"]),
+            seconds(row["held"]["beside"]),
+            seconds(row["complete"]["beside"]),
+        )
+        for row in found["rows"]
+    ]
+    head = ("model", "parameters", "held, before the next step", "held, beside the training", "until it is complete")
+    rounds = found["rows"][0]["rounds"]
+    return f"""## Measured: how long a save holds the step
+
+With `train.async_checkpoints false` a checkpoint is written before the next step, otherwise beside the training: then
+the step is held only while the state is copied. One process, no step running beside the write ({machine}); medians of
+{rounds} saves of each way, in turn.
+
+{markdown(head, rows)}
 """
 
 

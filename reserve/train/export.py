@@ -10,7 +10,7 @@ from reserve.fs import sync_folder
 from reserve.model.pretrained import pretrained_class, pretrained_step
 from reserve.model.sharded import CONFIG, WEIGHTS, holds_weights, open_weights
 from reserve.model.tensor_files import DTYPES, write_tensors
-from reserve.train.state import checkpoint_folder, list_checkpoints
+from reserve.train.state import list_checkpoints
 
 
 def find_checkpoint(source: Path, step: int | None = None) -> Path:
@@ -27,10 +27,11 @@ def find_checkpoint(source: Path, step: int | None = None) -> Path:
         raise CheckpointError(f"{source} is neither a run with a checkpoint nor a checkpoint's folder")
     if step is None:
         return checkpoints[-1].path
-    if step not in [checkpoint.step for checkpoint in checkpoints]:
-        steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
-        raise CheckpointError(f"{source} has no checkpoint of step {step}; it has those of {steps}")
-    return checkpoint_folder(source, step)
+    for checkpoint in checkpoints:
+        if checkpoint.step == step:
+            return checkpoint.path
+    steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
+    raise CheckpointError(f"{source} has no checkpoint of step {step}; it has those of {steps}")
 
 
 def export_checkpoint(checkpoint: Path, out: Path) -> None:

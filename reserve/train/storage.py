@@ -40,6 +40,9 @@ from reserve.model.tensor_files import DTYPE_NAMES, DTYPES, StoredFile, write_te
 PARTIAL = ".partial"
 """Ends the name of a checkpoint's folder until it is complete."""
 
+REPLACED = ".replaced"
+"""Ends the name of a checkpoint whose step was saved again, until the new one has its place."""
+
 State = Mapping[str, torch.Tensor]
 """Tensors by "PART/NAME"; those of a sharded model are DTensors."""
 
@@ -49,8 +52,18 @@ ReadPart = Callable[[str, Chunk, tuple[slice, ...]], torch.Tensor]
 
 def remove_partial_checkpoints(folder: Path) -> None:
     """Removes the checkpoints in `folder` that a killed run was writing or removing."""
+    for replaced in folder.glob(f"step_*{REPLACED}"):
+        if replaced.with_name(replaced.name.removesuffix(REPLACED)).exists():
+            remove_checkpoint(replaced)
     for left in folder.glob(f"step_*{PARTIAL}"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Removes a checkpoint. It is renamed first, so that a kill leaves no half checkpoint that counts."""
+    removed = folder.with_name(f"{folder.name}.old{PARTIAL}")
+    shutil.rmtree(removed, ignore_errors=True)
+    shutil.rmtree(folder.replace(removed))
 
 
 def save_state(
@@ -263,10 +276,13 @@ class CheckpointStorage(StorageWriter):
         manifest = Manifest(header.progress, header.world_size, header.mean_loss, files, tensors)
         _write_text(self._partial / CHECKPOINT, encode_manifest(manifest))
         sync_folder(self._partial)
+        replaced = self._folder.with_name(self._folder.name + REPLACED)
         if self._folder.exists():
-            self._folder.replace(self._folder.with_name(f"{self._folder.name}.old{PARTIAL}"))
+            self._folder.replace(replaced)  # It still counts if the run is killed here.
         self._partial.replace(self._folder)
         sync_folder(self._folder.parent)
+        if replaced.exists():
+            remove_checkpoint(replaced)
         header.committed()
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from reserve.config import TrainConfig
+from reserve.batch.movable import Movable
+from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.data.loader import BatchSampler, load_batches
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Layer, Transformer
+from reserve.tasks.task import Loss
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks
 from reserve.train.optimizer import make_optimizer
@@ -88,6 +91,55 @@ def test_the_loss_runs_inside_what_is_wrapped(monkeypatch):
     module = parallelize(nn.Linear(3, 2), lambda model, batch: inside.append("loss"), ONE_OF_TWO)
     module(torch.zeros(1, 3))
     assert inside == ["in", "loss", "out"]
+
+
+def test_wrappers_find_the_tensors_of_a_loss():
+    """FSDP hooks them to start its backward pass; torch 2.11 looks for them in tuples and dicts alone."""
+    total, metric = torch.ones(()), torch.zeros(())
+    leaves = tree_leaves(Loss(total, {"metric": metric}))
+    assert [id(leaf) for leaf in leaves] == [id(total), id(metric)]
+    assert tree_leaves(Loss(total))[0] is total
+
+
+@dataclass
+class Rows(Movable):
+    x: torch.Tensor
+
+
+def _clipped_step(ranks: Ranks, **options) -> dict[str, torch.Tensor]:
+    """How far a step of gradient descent at a rate of 1 moves a model that has no `Layer`, with clipped gradients."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 1))
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    rows = torch.randn(12, 8).chunk(ranks.world_size)[ranks.rank]
+    module = parallelize(model, lambda inner, batch: Loss(inner(batch.x).square().mean()), ranks, **options)
+    config = Config(optimizer=OptimizerConfig(max_grad_norm=0.1), train=TrainConfig(precision="float32"))
+    values = train_step(module, torch.optim.SGD(model.parameters(), lr=1.0), [Rows(rows)], config, ranks)
+    moved = {name: _whole(p) - start[name] for name, p in model.named_parameters()}
+    return {**moved, "norm": values["gradient_norm"]}
+
+
+def _other_model(rank: int, address: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=3)
+    try:
+        ranks = Ranks(rank, 3, torch.device("cpu"), dist.group.WORLD)
+        wrappings = {"whole": Wrapping(), "one rank a copy": Wrapping(fsdp_ranks=1), "bf16": Wrapping(dtype=BF16)}
+        found = {name: _clipped_step(ranks, mode="fsdp", wrapping=wrapping) for name, wrapping in wrappings.items()}
+        if rank == 0:
+            torch.save(found, folder / "found.pt")
+        gc.collect()
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_model_without_layers_trains_under_fsdp(tmp_path):
+    """Also one whose parameters have fewer rows than there are ranks, and with gradients that are clipped."""
+    run_ranks(_other_model, f"file://{tmp_path}/rendezvous", tmp_path, world_size=3)
+    expected = _clipped_step(ALONE)
+    assert expected["norm"] > 0.1
+    for found in torch.load(tmp_path / "found.pt").values():
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 STEPS = 2

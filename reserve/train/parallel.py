@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -83,6 +83,7 @@ def _fsdp(module: nn.Module, ranks: Ranks, wrapping: Wrapping) -> nn.Module:
     sizes, names = ((sharing,), ("shard",)) if replicas == 1 else ((replicas, sharing), ("replicate", "shard"))
     mesh = init_device_mesh(ranks.device.type, sizes, mesh_dim_names=names)
     offload = CPUOffloadPolicy() if wrapping.cpu_offload else OffloadPolicy()
+    module.register_forward_pre_hook(lambda _, inputs: _check_parts(inputs[0], ranks))
     # Inputs keep their dtypes: rounded rotary angles would be other positions.
     exact = MixedPrecisionPolicy(cast_forward_inputs=False)
     layers = [inner for inner in module.modules() if isinstance(inner, Layer)]
@@ -103,6 +104,24 @@ def _fsdp(module: nn.Module, ranks: Ranks, wrapping: Wrapping) -> nn.Module:
     matrices = {p for layer in layers for p in layer.parameters() if p.dim() >= 2}
     fully_shard(module, mesh=mesh, mp_policy=exact, offload_policy=offload, ignored_params=matrices)
     return module
+
+
+def _check_parts(batch: Any, ranks: Ranks) -> None:
+    """Raises ValueError on every rank if one of them has a part of the batch that another lacks, such as sounds.
+
+    Ranks gather layers in the order in which they run. One that skipped an encoder would hang, or mix its layers with
+    those of another encoder.
+    """
+    if ranks.control is None or not is_dataclass(batch):
+        return
+    names = [field.name for field in fields(batch)]
+    counts = ranks.sum([getattr(batch, name) is not None for name in names])
+    for name, count in zip(names, counts, strict=True):
+        if count not in (0, ranks.world_size):
+            raise ValueError(
+                f"train.parallel fsdp needs batches with the same parts on all {ranks.world_size} ranks, which gather "
+                f"each encoder together; got {name} on {count:.0f} of them"
+            )
 
 
 MODES: dict[str, Callable[[nn.Module, Ranks, Wrapping], nn.Module]] = {"ddp": _ddp, "fsdp": _fsdp}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -18,14 +19,17 @@ from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.data.loader import BatchSampler, load_batches
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Layer, Transformer
+from reserve.tasks.kinetics600.batch import Example
 from reserve.tasks.task import Loss
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import MODES, Wrapping, parallelize
 from reserve.train.step import train_step
+from tests.helpers.finetuning_batches import finetuned_task
 from tests.helpers.random_pretrain import random_run
 from tests.helpers.ranks import run_ranks
+from tests.helpers.tiny import tiny
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 ONE_OF_TWO = Ranks(0, 2, torch.device("cpu"))
@@ -140,6 +144,53 @@ def test_a_model_without_layers_trains_under_fsdp(tmp_path):
     assert expected["norm"] > 0.1
     for found in torch.load(tmp_path / "found.pt").values():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@dataclass
+class Heard(Rows):
+    audio_clips: torch.Tensor | None = None
+
+
+def _kinetics_step(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """A finetuning step on four clips, of which only the first two have sound."""
+    sizes = tiny(vocab_size=50, audio_patch_size=5)
+    task = finetuned_task("kinetics600", sizes)
+    clips = np.random.default_rng(0).random((4, 1, 2, *sizes.image_size, 3), dtype=np.float32)
+    sound = np.random.default_rng(1).random((1, 2, 3, 60, 65), dtype=np.float32)
+    examples = [Example(clip, sound if number < 2 else None, number) for number, clip in enumerate(clips)]
+    count = 4 // ranks.world_size
+    batch = task.collate(examples[ranks.rank * count : (ranks.rank + 1) * count])
+    torch.manual_seed(0)
+    model = task.build_model()
+    loss = lambda inner, batch: task.loss(inner, batch, ranks.group)  # noqa: E731
+    module = parallelize(model, loss, ranks, mode="fsdp")
+    config = Config(optimizer=OptimizerConfig(learning_rate=1e-3), train=TrainConfig(precision="float32"))
+    groups = task.parameter_groups(model, config.optimizer)
+    optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=True)
+    values = train_step(module, optimizer, [batch], config, ranks)
+    return {"loss": ranks.mean(values["loss"]), "gradient_norm": values["gradient_norm"]}
+
+
+def _sounds_on_one_rank(rank: int, address: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    try:
+        ranks = Ranks(rank, 2, torch.device("cpu"), dist.group.WORLD, dist.group.WORLD)
+        found = _kinetics_step(ranks)
+        module = parallelize(nn.Linear(3, 2), lambda model, batch: Loss(model(batch.x).sum()), ranks, mode="fsdp")
+        with pytest.raises(ValueError, match=r"train.parallel fsdp needs .* on all 2 ranks.*; got audio_clips on 1 of"):
+            module(Heard(torch.zeros(1, 3), torch.zeros(1) if rank else None))
+        if rank == 0:
+            torch.save(found, folder / "found.pt")
+        gc.collect()
+    finally:
+        dist.destroy_process_group()
+
+
+def test_ranks_with_silent_clips_run_the_audio_encoder_too(tmp_path):
+    """Else the ranks would gather layers of different encoders, and hang. A task that lets them differ is refused."""
+    run_ranks(_sounds_on_one_rank, f"file://{tmp_path}/rendezvous", tmp_path)
+    torch.testing.assert_close(torch.load(tmp_path / "found.pt"), _kinetics_step(ALONE), rtol=1e-4, atol=1e-6)
 
 
 STEPS = 2

@@ -137,6 +137,20 @@ def without_gradient_sync(module: Any) -> AbstractContextManager[None]:
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
+def check_mode(mode: str, ranks: Ranks, wrapping: Wrapping) -> None:
+    """Raises ValueError for a mode that does not exist or cannot train on these ranks."""
+    if mode != "auto" and mode not in MODES:
+        raise ValueError(f"parallel mode must be one of 'auto', {', '.join(map(repr, MODES))}; got {mode!r}")
+    if wrapping.cpu_offload and ranks.device.type == "cpu":
+        raise ValueError("train.cpu_offload needs a GPU: on a CPU all parameters are in host memory already")
+    if wrapping.cpu_offload and ranks.world_size == 1:
+        raise ValueError("train.cpu_offload needs several ranks: a single one trains without FSDP")
+    if wrapping.fsdp_ranks and ranks.world_size > 1 and ranks.world_size % wrapping.fsdp_ranks:
+        raise ValueError(
+            f"train.fsdp_ranks must divide the number of ranks, {ranks.world_size}; got {wrapping.fsdp_ranks}"
+        )
+
+
 def parallelize(
     model: nn.Module,
     loss: LossFunction,
@@ -148,19 +162,12 @@ def parallelize(
     """A module whose forward pass is `loss(model, batch)`, wrapped for `ranks`.
 
     `mode` is a name in MODES or "auto", which is "ddp". A single rank needs no wrapping, whatever the mode. The model
-    is moved to no device and keeps its parameters' names; "fsdp" replaces the parameters by sharded ones. Raises
-    ValueError for a mode that does not exist or cannot train on these ranks.
+    is moved to no device and keeps its parameters' names; "fsdp" replaces the parameters by sharded ones. Raises what
+    `check_mode` raises.
     """
     wrapping = wrapping or Wrapping()
-    if mode != "auto" and mode not in MODES:
-        raise ValueError(f"parallel mode must be one of 'auto', {', '.join(map(repr, MODES))}; got {mode!r}")
-    if wrapping.cpu_offload and ranks.device.type == "cpu":
-        raise ValueError("train.cpu_offload needs a GPU: on a CPU all parameters are in host memory already")
+    check_mode(mode, ranks, wrapping)
     module = _LossModule(model, loss)
     if ranks.world_size == 1:
         return module
-    if wrapping.fsdp_ranks and ranks.world_size % wrapping.fsdp_ranks:
-        raise ValueError(
-            f"train.fsdp_ranks must divide the number of ranks, {ranks.world_size}; got {wrapping.fsdp_ranks}"
-        )
     return MODES["ddp" if mode == "auto" else mode](module, ranks, wrapping)

@@ -23,6 +23,7 @@ from reserve.tasks.kinetics600.batch import Example
 from reserve.tasks.task import Loss
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks
+from reserve.train.fit import fit
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import MODES, Wrapping, parallelize
 from reserve.train.step import train_step
@@ -67,6 +68,19 @@ def test_groups_of_ranks_must_be_equal():
 def test_a_cpu_has_nothing_to_offload():
     with pytest.raises(ValueError, match=r"train.cpu_offload needs a GPU"):
         parallelize(nn.Linear(3, 2), squared, ONE_OF_TWO, mode="fsdp", wrapping=Wrapping(cpu_offload=True))
+
+
+def test_a_setting_that_cannot_run_fails_before_the_data_is_prepared(tmp_path):
+    task, config = random_run(parallel="fsdp", cpu_offload=True)
+    with pytest.raises(ValueError, match=r"train.cpu_offload needs a GPU"):
+        fit(task, tmp_path, config)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_single_gpu_shares_nothing_to_offload():
+    gpu = Ranks(0, 1, torch.device("cuda"))  # named only
+    with pytest.raises(ValueError, match=r"train.cpu_offload needs several ranks"):
+        parallelize(nn.Linear(3, 2), squared, gpu, mode="fsdp", wrapping=Wrapping(cpu_offload=True))
 
 
 @pytest.mark.parametrize("setting", [{"fsdp_ranks": 2}, {"cpu_offload": True}])

@@ -96,8 +96,10 @@ class Kinetics600(Finetune[Example, ClipBatch]):
         return self._dataset(paths, recorded["labels"], run / EXAMPLES, seed=config.seed, training=True)
 
     def collate(self, examples: Sequence[Example]) -> ClipBatch:
-        """A batch to train on. Without any sound it holds a clip of zeros that no sequence refers to: ranks that share a
-        model must all run the audio encoder."""
+        """A batch to train on. Without any sound it holds a clip of zeros that no sequence refers to.
+
+        Ranks that share a model must all run the audio encoder.
+        """
         batch = collate(examples, self.model)
         if batch.audio_clips is None and self.model.with_audio:
             batch.audio_clips = torch.zeros(1, 1, 1, 1, self.model.audio_seq_length, MEL_CHANNELS)

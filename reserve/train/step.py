@@ -125,7 +125,7 @@ class _MicroBatches:
 
 
 def _reported(loss: Loss) -> dict[str, torch.Tensor]:
-    return {"loss": loss.total.detach()} | loss.metrics
+    return {"loss": loss.total.detach(), **loss.metrics}
 
 
 def _gradient(leaf: torch.Tensor) -> torch.Tensor:

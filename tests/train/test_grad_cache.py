@@ -123,3 +123,4 @@ def test_a_task_without_a_contrastive_loss_refuses_it(tmp_path):
     task = Classify(ClassifierConfig(hidden_size=64, vocab_size=32))
     with pytest.raises(ValueError, match=r"train.grad_cache is for contrastive losses, which classify does not have"):
         fit(task, tmp_path, replace(CONFIG, train=replace(CONFIG.train, grad_cache=True)))
+    assert not any(tmp_path.iterdir()), "refused after the run's folder was written"

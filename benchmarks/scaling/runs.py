@@ -120,7 +120,7 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     manifest = read_manifest(checkpoint.path)
     with TensorFiles(checkpoint.path) as files:
         whole = {
-            f"{part}/{name}": whole_tensor(files, name, stored)
+            f"{part}/{name}": whole_tensor(files, stored)
             for part, own in manifest.tensors.items()
             for name, stored in own.items()
         }

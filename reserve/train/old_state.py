@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from reserve.errors import CheckpointError
+from reserve.errors import BadInput, CheckpointError
+from reserve.fs import check_regular_file
 from reserve.model.manifest import MODEL, OPTIMIZER
 from reserve.model.sharded import WEIGHTS
 from reserve.model.tensor_files import DTYPE_NAMES, safetensors_library
@@ -34,6 +35,7 @@ def read_old_state(folder: Path, groups: Sequence[Sequence[str]]) -> OldState:
     """
     path = folder / OLD_STATE
     try:
+        check_regular_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         saved = [list(group["params"]) for group in state["optimizer"]["param_groups"]]
         progress = {name: state.get(name) for name in ("place", "examples", "seed")}
@@ -60,7 +62,8 @@ def read_old_state(folder: Path, groups: Sequence[Sequence[str]]) -> OldState:
     }
     safetensors = safetensors_library()
     try:
+        check_regular_file(folder / WEIGHTS)
         weights = safetensors.torch.load_file(folder / WEIGHTS)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (BadInput, OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} is missing or damaged: {error}") from error
     return OldState(progress, tensors | {f"{MODEL}/{name}": value for name, value in weights.items()})

@@ -87,6 +87,7 @@ fuzz: $(INSTALLED)
 scaling: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling.runs --save
 	$(BIN)/python -m tests.train.kill_runs --kills $(or $(KILLS),30) --seed $(or $(KILL_SEED),1) --save
+	$(BIN)/python -m benchmarks.scaling.saves --save
 	$(BIN)/python -m benchmarks.report
 
 kill-test: $(INSTALLED)

@@ -118,7 +118,7 @@ def _compiled_layers(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         for module in model.modules():
-            module._compiled_call_impl = None
+            vars(module).pop("forward", None)
 
 
 def _padded(bench: Bench, _: ExitStack, *, compiled: bool = False) -> list[Step]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.results import RESULTS
-from benchmarks.report.tables import markdown
+from benchmarks.report.tables import markdown, seconds
+from benchmarks.scaling import saves
 from benchmarks.scaling.runs import FILE, LOSS_TOLERANCE, WEIGHTS_TOLERANCE, Run
 
 KILLS_FILE = "kill_test.json"
@@ -16,10 +17,10 @@ KILLS_FILE = "kill_test.json"
 
 def stored_sections(folder: Path = RESULTS) -> list[str]:
     """Markdown of what `make scaling` stored on each machine."""
-    shared, killed = ((_ways, FILE), (_kills, KILLS_FILE))
+    sections = {FILE: _ways, KILLS_FILE: _kills, saves.FILE: _saves}
     return [
         section(path.parent.name, json.loads(path.read_text("utf-8")))
-        for section, name in (shared, killed)
+        for name, section in sections.items()
         for path in sorted(folder.glob(f"*/{name}"))
     ]
 
@@ -43,6 +44,29 @@ themselves. Loading processes change in number from start to start.
 """
 
 
+def _saves(machine: str, found: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            row["model"],
+            f"{row['parameters'] / 1e6:.1f} M",
+            seconds(row["held"]["before"]),
+            seconds(row["held"]["beside"]),
+            seconds(row["complete"]["beside"]),
+        )
+        for row in found["rows"]
+    ]
+    head = ("model", "parameters", "held, before the next step", "held, beside the training", "until it is complete")
+    rounds = found["rows"][0]["rounds"]
+    return f"""## Measured: how long a save holds the step
+
+With `train.async_checkpoints false` a checkpoint is written before the next step, otherwise beside the training: then
+the step is held only while the state is copied. One process, no step running beside the write ({machine}); medians of
+{rounds} saves of each way, in turn.
+
+{markdown(head, rows)}
+"""
+
+
 def _ways(machine: str, found: Mapping[str, Any]) -> str:
     rows, resumed = found["rows"], found["resumed"]
     curve = rows[0]["losses"]
@@ -55,7 +79,8 @@ def _ways(machine: str, found: Mapping[str, Any]) -> str:
 A small model on random examples, {found["steps"]} steps with a batch of {found["batch"]} on 1, 2 and 4 gloo ranks of
 one machine ({machine}, torch {found["torch"]}). The loss of one process falls from {curve[0]:.4f} to {curve[-1]:.4f};
 chance is {found["chance"]:.4f}. Each row is compared with one process that has the same candidates: the whole batch, or
-without GradCache the same micro-batches. "Loss" is the largest difference of a loss in {found["steps"]} steps,
+without GradCache the same micro-batches; in bfloat16 with DDP on as many ranks, since shares of another size are
+rounded differently from the first product on. "Loss" is the largest difference of a loss in {found["steps"]} steps,
 "weights" and "moments" are the distances between the last checkpoints, relative to the way from the first checkpoint
 (step {found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam turns that into steps of
 weights whose gradients are near zero. Runs are accepted up to a difference of {LOSS_TOLERANCE["float32"]:g} in float32

@@ -106,13 +106,15 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         return _parse(values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint's: {error!r:.200}") from error
 
 
 def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
     """Raises CheckpointError naming the first of the files `names` that is not what checkpoint.json says."""
     for name in names:
+        if name not in manifest.files:
+            raise CheckpointError(f"{folder / CHECKPOINT} does not list {name}")
         path, expected = folder / name, manifest.files[name]
         digest = hashlib.sha256()
         try:
@@ -141,6 +143,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
         part: {name: _parse_tensor(name, entry, files) for name, entry in values["tensors"][part].items()}
         for part in (MODEL, OPTIMIZER)
     }
+    _check_sizes(files, tensors)
     loss = values["mean_loss"]
     if loss is not None and not isinstance(loss, int | float):
         raise TypeError(f"mean_loss must be a number; got {loss!r}")
@@ -162,6 +165,17 @@ def _parse_tensor(name: str, entry: dict[str, Any], files: Mapping[str, StoredFi
     if not _covers([(chunk.offsets, chunk.sizes) for chunk in chunks], tensor.shape):
         raise ValueError(f"the chunks of {name} do not make up its shape {tensor.shape}")
     return tensor
+
+
+def _check_sizes(files: Mapping[str, StoredFile], tensors: Mapping[str, Mapping[str, StoredTensor]]) -> None:
+    """Raises ValueError where a file is too small for its chunks: memory is allocated for what they say."""
+    needed: dict[str, int] = defaultdict(int)
+    for tensor in (tensor for own in tensors.values() for tensor in own.values()):
+        for chunk in tensor.chunks:
+            needed[chunk.file] += math.prod(chunk.sizes) * DTYPES[tensor.dtype].itemsize
+    for name, size in needed.items():
+        if size > files[name].size:
+            raise ValueError(f"{name} has {files[name].size} bytes; its tensors need {size}")
 
 
 def _whole_numbers(values: Any) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ def holds_weights(folder: Path) -> bool:
 def open_weights(folder: Path) -> Iterator[Any]:
     """The weights of a folder, with `keys`, `get_slice` and `get_tensor` as an opened safetensors file.
 
-    Files that checkpoint.json lists are verified first. Raises CheckpointError naming the file, also for what the
-    block raises.
+    Files that checkpoint.json lists are verified first. Raises CheckpointError naming the file, also where the block
+    raises one or SafetensorError.
     """
     path = folder / WEIGHTS
     if has_manifest(folder):
@@ -47,14 +47,22 @@ def open_weights(folder: Path) -> Iterator[Any]:
     elif not path.exists() and next(folder.glob(SHARDS), None):
         raise CheckpointError(f"{folder} holds shards of weights but no {CHECKPOINT}, which says how they fit together")
     safetensors = safetensors_library()
-    try:
-        check_regular_file(path)
-        with safetensors.safe_open(path, framework="pt") as weights:
+    with ExitStack() as stack:
+        try:
+            check_regular_file(path)
+            weights = stack.enter_context(safetensors.safe_open(path, framework="pt"))
+        except BadInput as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from error
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+        try:
             yield weights
-    except (BadInput, CheckpointError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
 
 
 def check_config(folder: Path) -> None:
@@ -90,20 +98,15 @@ class _Shards:
         return _Slice(self.tensors[name])
 
     def get_tensor(self, name: str) -> torch.Tensor:
-        return whole_tensor(self.files, name, self.tensors[name])
+        return whole_tensor(self.files, self.tensors[name])
 
 
-def whole_tensor(files: TensorFiles, name: str, tensor: StoredTensor) -> torch.Tensor:
+def whole_tensor(files: TensorFiles, tensor: StoredTensor) -> torch.Tensor:
     """The chunks of a stored tensor, put together on the CPU. Raises CheckpointError naming a chunk that is not as
     checkpoint.json says."""
     whole = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype], device="cpu")
     for chunk in tensor.chunks:
-        part = files.read(chunk.file, chunk.key)
-        if part.dtype != whole.dtype or tuple(part.shape) != chunk.sizes:
-            raise CheckpointError(
-                f"{chunk.file}: {name:.120} is {part.dtype} of shape {tuple(part.shape)}, not {whole.dtype} of "
-                f"{chunk.sizes}"
-            )
+        part = files.read(chunk.file, chunk.key, tensor.dtype, chunk.sizes)
         place = tuple(slice(start, start + size) for start, size in zip(chunk.offsets, chunk.sizes, strict=True))
         whole[place] = part
     return whole

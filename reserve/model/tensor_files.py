@@ -101,16 +101,25 @@ class TensorFiles:
     ) -> None:
         self._stack.close()
 
-    def read(self, file: str, key: str, part: tuple[slice, ...] | None = None) -> torch.Tensor:
-        """A tensor of a file, or a part of it. Raises CheckpointError naming the file."""
+    def read(
+        self, file: str, key: str, dtype: str, shape: tuple[int, ...], part: tuple[slice, ...] = ()
+    ) -> torch.Tensor:
+        """A tensor of a file, or a part of it.
+
+        Raises CheckpointError naming the file, also where the tensor is not of `dtype` (its name) and `shape`.
+        """
         safetensors = safetensors_library()
         path = self._folder / file
         try:
             if file not in self._open:
                 check_regular_file(path)
                 self._open[file] = self._stack.enter_context(safetensors.safe_open(path, framework="pt"))
+            array = self._open[file].get_slice(key)
+            found = array.get_dtype(), tuple(array.get_shape())
+            if found != (dtype, shape):
+                raise BadInput(f"{key:.120} is {found[0]} of shape {found[1]}, not {dtype} of shape {shape}")
             # A scalar has no slices.
-            return self._open[file].get_slice(key)[part] if part else self._open[file].get_tensor(key)
+            return array[part] if part else self._open[file].get_tensor(key)
         except (BadInput, OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"{file}: {error}") from error
 

@@ -9,8 +9,8 @@ from reserve.errors import CheckpointError
 from reserve.fs import sync_folder
 from reserve.model.pretrained import pretrained_class, pretrained_step
 from reserve.model.sharded import CONFIG, WEIGHTS, holds_weights, open_weights
-from reserve.model.tensor_files import write_tensors
-from reserve.train.state import checkpoint_folder, list_checkpoints
+from reserve.model.tensor_files import DTYPES, write_tensors
+from reserve.train.state import list_checkpoints
 
 
 def find_checkpoint(source: Path, step: int | None = None) -> Path:
@@ -27,10 +27,11 @@ def find_checkpoint(source: Path, step: int | None = None) -> Path:
         raise CheckpointError(f"{source} is neither a run with a checkpoint nor a checkpoint's folder")
     if step is None:
         return checkpoints[-1].path
-    if step not in [checkpoint.step for checkpoint in checkpoints]:
-        steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
-        raise CheckpointError(f"{source} has no checkpoint of step {step}; it has those of {steps}")
-    return checkpoint_folder(source, step)
+    for checkpoint in checkpoints:
+        if checkpoint.step == step:
+            return checkpoint.path
+    steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
+    raise CheckpointError(f"{source} has no checkpoint of step {step}; it has those of {steps}")
 
 
 def export_checkpoint(checkpoint: Path, out: Path) -> None:
@@ -50,6 +51,9 @@ def export_checkpoint(checkpoint: Path, out: Path) -> None:
         with open_weights(checkpoint) as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (a handle, not a dict)
             shapes = {name: (array.get_dtype(), tuple(array.get_shape())) for name, array in slices.items()}
+            for name, (dtype, _) in shapes.items():
+                if dtype not in DTYPES:
+                    raise CheckpointError(f"{name:.120} is {dtype}; a checkpoint holds {', '.join(DTYPES)}")
             write_tensors(partial / WEIGHTS, shapes, weights.get_tensor)
         shutil.copyfile(checkpoint / CONFIG, partial / CONFIG)
         sync_folder(partial)

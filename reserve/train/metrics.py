@@ -74,7 +74,6 @@ class Metrics:
         for name, value in line.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)
-        self._board.flush()  # else a killed process takes the last two minutes with it
         losses = "  ".join(f"{name} {values[name]:.3f}" for name in self.shown)
         status = f"{losses}  {rate:.1f} examples/s"
         self._progress.update(self._task, status=status)

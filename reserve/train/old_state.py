@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from reserve.errors import CheckpointError
+from reserve.errors import BadInput, CheckpointError
+from reserve.fs import check_regular_file
 from reserve.model.manifest import MODEL, OPTIMIZER
 from reserve.model.sharded import WEIGHTS
-from reserve.model.tensor_files import safetensors_library
+from reserve.model.tensor_files import DTYPE_NAMES, safetensors_library
 
 OLD_STATE = "trainer.pt"
 
@@ -34,39 +35,35 @@ def read_old_state(folder: Path, groups: Sequence[Sequence[str]]) -> OldState:
     """
     path = folder / OLD_STATE
     try:
+        check_regular_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         saved = [list(group["params"]) for group in state["optimizer"]["param_groups"]]
-        states = {number: dict(entry) for number, entry in state["optimizer"]["state"].items()}
         progress = {name: state.get(name) for name in ("place", "examples", "seed")}
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        RuntimeError,
-        pickle.UnpicklingError,
-    ) as e:
-        raise CheckpointError(f"{path} is missing or damaged") from e
+        moments = {
+            (number, key): torch.as_tensor(value)
+            for number, entry in state["optimizer"]["state"].items()
+            for key, value in entry.items()
+        }
+        numbers = {number for group in saved for number in group}
+        unknown = [number for number, _ in moments if number not in numbers]
+    except Exception as error:  # torch.load raises anything at all for damaged files.
+        raise CheckpointError(f"{path} is missing or damaged: {error}") from error
+    if unknown or any(value.dtype not in DTYPE_NAMES for value in moments.values()):
+        raise CheckpointError(f"{path} is missing or damaged: its state is of no parameter or of an unknown dtype")
     if [len(group) for group in saved] != [len(group) for group in groups]:
         raise ValueError(
             f"{path} is of an optimiser with groups of {', '.join(str(len(group)) for group in saved)} parameters; "
             f"this one has {', '.join(str(len(group)) for group in groups)}"
         )
-    names = {
-        number: name
-        for numbers, own in zip(saved, groups, strict=True)
-        for number, name in zip(numbers, own, strict=True)
+    names = dict(zip(itertools.chain(*saved), itertools.chain(*groups), strict=True))
+    tensors = {
+        f"{OPTIMIZER}/{names[number]}.{key}": value.long() if key == "step" else value
+        for (number, key), value in moments.items()
     }
-    tensors = {}
-    for number, entry in states.items():
-        for key, value in entry.items():
-            value = torch.as_tensor(value)
-            tensors[f"{OPTIMIZER}/{names[number]}.{key}"] = value.long() if key == "step" else value
     safetensors = safetensors_library()
     try:
+        check_regular_file(folder / WEIGHTS)
         weights = safetensors.torch.load_file(folder / WEIGHTS)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (BadInput, OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} is missing or damaged: {error}") from error
     return OldState(progress, tensors | {f"{MODEL}/{name}": value for name, value in weights.items()})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reserve.errors import CheckpointError
 from reserve.model.manifest import has_manifest, read_manifest
-from reserve.train.storage import PARTIAL
+from reserve.train.storage import remove_checkpoint
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,7 @@ class Retention:
         kept = self.kept([(step, _mean_loss(folder) if self.best else None) for step, folder in checkpoints])
         for step, folder in checkpoints:
             if step not in kept:
-                # Under a name that does not count, so that a kill leaves no half checkpoint.
-                removed = folder.with_name(f"{folder.name}.old{PARTIAL}")
-                shutil.rmtree(removed, ignore_errors=True)
-                shutil.rmtree(folder.replace(removed))
+                remove_checkpoint(folder)
 
 
 def _mean_loss(folder: Path) -> float | None:

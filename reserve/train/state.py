@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from reserve.model.tensor_files import DTYPE_NAMES, DTYPES, TensorFiles
 from reserve.model.weights import compare_shapes
 from reserve.train.distributed import Ranks
 from reserve.train.old_state import OLD_STATE, read_old_state
-from reserve.train.storage import load_state
+from reserve.train.storage import REPLACED, ReadPart, load_state
 from reserve_kernels import BF16AdamW
 from reserve_kernels.adamw.options import state_dtypes
 
-_NAME = re.compile(r"step_(\d{8})")
-ReadPart = Callable[[Chunk, tuple[slice, ...]], torch.Tensor]
+_NAME = re.compile(rf"step_(\d{{8}})(?:{re.escape(REPLACED)})?")
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,11 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
-    """The complete checkpoints of a run, oldest first."""
-    found = [(path, _NAME.fullmatch(path.name)) for path in (run / "checkpoints").glob("step_*")]
-    return sorted((Checkpoint(path, int(m[1])) for path, m in found if m), key=lambda c: c.step)
+    """The complete checkpoints of a run, one a step, oldest first."""
+    # A replaced checkpoint comes before the one that took its place, if there is one, and gives way to it.
+    paths = sorted((run / "checkpoints").glob("step_*"), reverse=True)
+    found = {int(match[1]): path for path in paths if (match := _NAME.fullmatch(path.name))}
+    return [Checkpoint(path, step) for step, path in sorted(found.items())]
 
 
 def run_state(model: Pretrained, optimizer: BF16AdamW) -> dict[str, torch.Tensor]:
@@ -132,7 +133,7 @@ def _open(
     check_files(checkpoint.path, manifest, by_size[ranks.rank :: ranks.world_size])
     progress = _checked(manifest.progress, checkpoint)
     stored = {f"{part}/{name}": tensor for part, own in manifest.tensors.items() for name, tensor in own.items()}
-    return progress, stored, lambda chunk, part: files.read(chunk.file, chunk.key, part)
+    return progress, stored, lambda dtype, chunk, part: files.read(chunk.file, chunk.key, dtype, chunk.sizes, part)
 
 
 def _open_old(
@@ -146,7 +147,7 @@ def _open_old(
         shape = tuple(value.shape)
         stored[fqn] = StoredTensor(DTYPE_NAMES[value.dtype], shape, (Chunk("", fqn, (0,) * len(shape), shape),))
     progress = _checked({"step": checkpoint.step, **old.progress}, checkpoint)
-    return progress, stored, lambda chunk, part: old.tensors[chunk.key][part]
+    return progress, stored, lambda _, chunk, part: old.tensors[chunk.key][part]
 
 
 def _checked(values: Mapping[str, Any], checkpoint: Checkpoint) -> Progress:

@@ -40,14 +40,30 @@ from reserve.model.tensor_files import DTYPE_NAMES, DTYPES, StoredFile, write_te
 PARTIAL = ".partial"
 """Ends the name of a checkpoint's folder until it is complete."""
 
+REPLACED = ".replaced"
+"""Ends the name of a checkpoint whose step was saved again, until the new one has its place."""
+
 State = Mapping[str, torch.Tensor]
 """Tensors by "PART/NAME"; those of a sharded model are DTensors."""
+
+ReadPart = Callable[[str, Chunk, tuple[slice, ...]], torch.Tensor]
+"""Reads a part of a chunk of a tensor whose dtype has this name."""
 
 
 def remove_partial_checkpoints(folder: Path) -> None:
     """Removes the checkpoints in `folder` that a killed run was writing or removing."""
+    for replaced in folder.glob(f"step_*{REPLACED}"):
+        if replaced.with_name(replaced.name.removesuffix(REPLACED)).exists():
+            remove_checkpoint(replaced)
     for left in folder.glob(f"step_*{PARTIAL}"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Removes a checkpoint. It is renamed first, so that a kill leaves no half checkpoint that counts."""
+    removed = folder.with_name(f"{folder.name}.old{PARTIAL}")
+    shutil.rmtree(removed, ignore_errors=True)
+    shutil.rmtree(folder.replace(removed))
 
 
 def save_state(
@@ -73,13 +89,13 @@ def save_state(
 def load_state(
     state: State,
     stored: Mapping[str, StoredTensor],
-    read: Callable[[Chunk, tuple[slice, ...]], torch.Tensor],
+    read: ReadPart,
     group: dist.ProcessGroup | None,
 ) -> None:
     """Copies stored tensors into those of `state`, each rank its shards, in place.
 
-    `stored` must have the names and shapes of `state`. `read(chunk, part)` returns a part of a chunk. Raises on every
-    rank what the first failing rank raised.
+    `stored` must have the names and shapes of `state`. Raises on every rank what the first failing rank
+    raised.
     """
     _quiet()
     try:
@@ -260,19 +276,20 @@ class CheckpointStorage(StorageWriter):
         manifest = Manifest(header.progress, header.world_size, header.mean_loss, files, tensors)
         _write_text(self._partial / CHECKPOINT, encode_manifest(manifest))
         sync_folder(self._partial)
+        replaced = self._folder.with_name(self._folder.name + REPLACED)
         if self._folder.exists():
-            self._folder.replace(self._folder.with_name(f"{self._folder.name}.old{PARTIAL}"))
+            self._folder.replace(replaced)  # It still counts if the run is killed here.
         self._partial.replace(self._folder)
         sync_folder(self._folder.parent)
+        if replaced.exists():
+            remove_checkpoint(replaced)
         header.committed()
 
 
 class CheckpointReader(StorageReader):
     """Reads the parts of stored tensors that this rank holds."""
 
-    def __init__(
-        self, stored: Mapping[str, StoredTensor], read: Callable[[Chunk, tuple[slice, ...]], torch.Tensor]
-    ) -> None:
+    def __init__(self, stored: Mapping[str, StoredTensor], read: ReadPart) -> None:
         self._stored, self._read = stored, read
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
@@ -304,14 +321,18 @@ class CheckpointReader(StorageReader):
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        chunks = {(fqn, chunk.offsets): chunk for fqn, tensor in self._stored.items() for chunk in tensor.chunks}
+        chunks = {
+            (fqn, chunk.offsets): (tensor.dtype, chunk)
+            for fqn, tensor in self._stored.items()
+            for chunk in tensor.chunks
+        }
         for item in plan.items:
-            chunk = chunks[item.storage_index.fqn, tuple(item.storage_index.offset or ())]
+            dtype, chunk = chunks[item.storage_index.fqn, tuple(item.storage_index.offset or ())]
             part = tuple(
                 slice(start, start + length) for start, length in zip(item.storage_offsets, item.lengths, strict=True)
             )
             target = planner.resolve_tensor(item).detach()
-            target.copy_(self._read(chunk, part))
+            target.copy_(self._read(dtype, chunk, part))
             planner.commit_tensor(item, target)
         future: Future[None] = Future()
         future.set_result(None)

@@ -41,6 +41,8 @@ ALIASES = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n
         (["--optimizer.beta_1=2"], ["optimizer.beta_1 must be in [0, 1); got 2"]),
         (["--optimizer.eps=0"], ["optimizer.eps must be above 0; got 0"]),
         (["--optimizer.learning_rate=-1"], ["optimizer.learning_rate must be at least 0; got -1"]),
+        (["--train.keep_every=-1"], ["train.keep_every must be at least 0; got -1"]),
+        (["--train.keep_best=-1"], ["train.keep_best must be at least 0; got -1"]),
     ],
 )
 def test_a_wrong_key_or_value_says_which_and_what_is_allowed(arguments, message, capsys, tmp_path):

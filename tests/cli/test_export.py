@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from reserve.cli.app import main
 from reserve.config import TrainConfig
@@ -93,3 +96,26 @@ def test_shards_without_their_list_are_explained(run, tmp_path, capsys):
     shutil.copy(checkpoint_folder(run, 2) / "model.safetensors", folder / "model-00001-of-00002.safetensors")
     with pytest.raises(ValueError, match=r"holds shards of weights but no checkpoint.json"):
         MerlotReserve.from_pretrained(folder)
+
+
+def test_a_full_disk_is_not_blamed_on_the_checkpoint(run, tmp_path, monkeypatch, capsys):
+    def full(_number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert main(["export", str(run), str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().err
+    assert "No space left on device" in printed
+    assert f"cannot write {tmp_path}/.out.partial/model.safetensors" in printed
+    assert str(run) not in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_dtype_that_checkpoints_do_not_hold_is_named(run, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(checkpoint_folder(run, 2) / "config.json", folder)
+    save_file({"w": torch.zeros(2, dtype=torch.float8_e5m2)}, folder / "model.safetensors")
+    assert main(["export", str(folder), str(tmp_path / "out")]) == 1
+    assert f"{folder}/model.safetensors: w is F8_E5M2; a checkpoint holds I64, " in capsys.readouterr().err

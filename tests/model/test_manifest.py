@@ -11,10 +11,12 @@ from reserve.errors import CheckpointError
 from reserve.model.manifest import Chunk, Manifest, StoredTensor, check_files, encode_manifest, read_manifest
 from reserve.model.tensor_files import StoredFile
 
+CONTENT = b"x" * 100
+
 
 def manifest(chunks: list[tuple[tuple[int, ...], tuple[int, ...]]], shape: tuple[int, ...], **changes) -> Manifest:
     tensor = StoredTensor("F32", shape, tuple(Chunk("a", "w", *chunk) for chunk in chunks))
-    files = {"a": StoredFile(1, hashlib.sha256(b"x").hexdigest())}
+    files = {"a": StoredFile(100, hashlib.sha256(CONTENT).hexdigest())}
     values = {"progress": {"step": 3}, "world_size": 2, "mean_loss": 0.1, "files": files}
     return Manifest(**(values | {"tensors": {"model": {"w": tensor}, "optimizer": {}}} | changes))
 
@@ -61,6 +63,22 @@ def test_chunks_that_do_not_make_up_a_tensor_are_refused(tmp_path, chunks, shape
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("shape", [(2**62, 2**62), (10**30,), (26,)], ids=str)
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path, shape):
+    """Before memory is allocated for it."""
+    chunks = [((0,) * len(shape), shape)]
+    (tmp_path / "checkpoint.json").write_bytes(encode_manifest(manifest(chunks, shape)))
+    with pytest.raises(CheckpointError, match="a has 100 bytes; its tensors need"):
+        read_manifest(tmp_path)
+
+
+def test_thousands_of_dimensions_are_refused(tmp_path):
+    shape = (1,) * 5000
+    (tmp_path / "checkpoint.json").write_bytes(encode_manifest(manifest([((0,) * 5000, shape)], shape)))
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint's: RecursionError"):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "b/a", "", "..", "b\\a"])
 def test_files_elsewhere_are_refused(tmp_path, name):
     files = {**WHOLE.files, name: StoredFile(1, "")}
@@ -101,12 +119,22 @@ def test_a_later_format_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "a is missing or damaged"), (b"", "a is missing or damaged"), (b"xy", "2 bytes, not 1"), (b"y", "SHA-256")],
+    [
+        (None, "a is missing or damaged"),
+        (b"", "a is missing or damaged"),
+        (b"xy", "2 bytes, not 100"),
+        (b"y" * 100, "SHA-256"),
+    ],
 )
 def test_a_file_that_is_not_as_listed_is_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / "a").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         check_files(tmp_path, WHOLE, ["a"])
-    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "a").write_bytes(CONTENT)
     check_files(tmp_path, WHOLE, ["a"])
+
+
+def test_a_file_that_is_not_listed_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"checkpoint.json does not list config.json"):
+        check_files(tmp_path, WHOLE, ["config.json"])

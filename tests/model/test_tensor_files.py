@@ -84,10 +84,14 @@ def test_short_writes_are_continued(tmp_path, monkeypatch):
 def test_parts_of_tensors_are_read(tmp_path):
     values = tensors()
     write(tmp_path / "file", values)
+    f32 = "F32", tuple(values["F32"].shape)
     with TensorFiles(tmp_path) as files:
-        assert torch.equal(files.read("file", "F32", (slice(1, 3), slice(0, 2))), values["F32"][1:3, :2])
-        assert torch.equal(files.read("file", "scalar", ()), values["scalar"])
+        assert torch.equal(files.read("file", "F32", *f32, (slice(1, 3), slice(0, 2))), values["F32"][1:3, :2])
+        assert torch.equal(files.read("file", "scalar", DTYPE_NAMES[values["scalar"].dtype], ()), values["scalar"])
         with pytest.raises(CheckpointError, match=r"file: .*nothing"):
-            files.read("file", "nothing")
+            files.read("file", "nothing", *f32)
         with pytest.raises(CheckpointError, match="other: cannot be opened"):
-            files.read("other", "F32")
+            files.read("other", "F32", *f32)
+        for dtype, shape in [("F16", f32[1]), ("F32", f32[1][::-1]), ("F32", (1, *f32[1]))]:
+            with pytest.raises(CheckpointError, match=r"file: F32 is F32 of shape .*, not F\d\d of shape"):
+                files.read("file", "F32", dtype, shape, (slice(0, 1),) * len(shape))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import re
 import shutil
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from reserve.config import TrainConfig
 from reserve.errors import CheckpointError
+from reserve.model.manifest import encode_manifest, read_manifest
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.tensor_files import StoredFile
 from reserve.train.distributed import Ranks
 from reserve.train.saving import CheckpointWriter
 from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
@@ -118,6 +125,15 @@ def test_the_only_checkpoint_has_no_other_before_it(copy, other):
         restore_checkpoint(copy, *other, ALONE)
 
 
+def _damage_pickle(path: Path, content: bytes) -> None:
+    """Replaces the pickle in a file of torch.save."""
+    with zipfile.ZipFile(path) as before:
+        files = {name: before.read(name) for name in before.namelist()}
+    with zipfile.ZipFile(path, "w") as after:
+        for name, old in files.items():
+            after.writestr(name, content if name.endswith("data.pkl") else old)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -129,8 +145,14 @@ def test_the_only_checkpoint_has_no_other_before_it(copy, other):
         lambda path: torch.save({"optimizer": 3}, path),
         lambda path: torch.save({"optimizer": {"param_groups": [3], "state": {}}}, path),
         lambda path: torch.save({"optimizer": MerlotReserve.config_class()}, path),
+        lambda path: torch.save({"optimizer": {"param_groups": [], "state": {7: {"m": torch.ones(1)}}}}, path),
+        lambda path: torch.save({"optimizer": {"param_groups": [], "state": {7: {"m": "text"}}}}, path),
+        lambda path: _damage_pickle(path, b"."),
     ],
-    ids=["empty", "garbage", "cut", "list", "incomplete", "number", "groups", "other objects"],
+    ids=[
+        *("empty", "garbage", "cut", "list", "incomplete", "number", "groups", "other objects"),
+        *("no parameter", "text", "pop of nothing"),
+    ],
 )
 def test_a_damaged_state_of_an_older_version_is_named(tmp_path, damage, other):
     folder = tmp_path / "checkpoints" / "step_00000001"
@@ -138,6 +160,32 @@ def test_a_damaged_state_of_an_older_version_is_named(tmp_path, damage, other):
     damage(folder / "trainer.pt")
     with pytest.raises(CheckpointError, match=r"step_00000001.trainer\.pt is missing or damaged"):
         restore_checkpoint(tmp_path, *other, ALONE)
+
+
+@pytest.mark.parametrize("name", ["trainer.pt", "model.safetensors"])
+def test_a_pipe_in_a_checkpoint_of_an_older_version_is_named(tmp_path, name, other):
+    """Opening it would wait for ever."""
+    folder = tmp_path / "checkpoints" / "step_00000001"
+    write_old_checkpoint(folder, *trained(), 1)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match=f"{re.escape(name)} is missing or damaged: not a regular file"):
+        restore_checkpoint(tmp_path, *other, ALONE)
+
+
+def test_a_file_with_other_tensors_than_listed_is_named(copy, other):
+    """Every checksum is right: checkpoint.json was rewritten for the file."""
+    folder = list_checkpoints(copy)[-1].path
+    path = folder / "optimizer.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith(".m"))
+    save_file(tensors | {name: tensors[name].float()}, path)
+    content = path.read_bytes()
+    manifest = read_manifest(folder)
+    files = {**manifest.files, path.name: StoredFile(len(content), hashlib.sha256(content).hexdigest())}
+    (folder / "checkpoint.json").write_bytes(encode_manifest(replace(manifest, files=files)))
+    with pytest.raises(CheckpointError, match=f"optimizer.safetensors: {re.escape(name)} is F32 of shape .*, not BF16"):
+        restore_checkpoint(copy, *other, ALONE)
 
 
 @pytest.mark.parametrize("place", [{"place": -1, "examples": 5, "seed": 0}, {"place": 1, "examples": 0, "seed": 0}])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import pytest
 import torch
 
+from reserve.errors import CheckpointError
 from reserve.train.distributed import joined_ranks, pick_device
+from tests.helpers.ranks import free_ports, run_ranks
 
 
 def test_one_process_stands_alone(monkeypatch):
@@ -16,6 +19,9 @@ def test_one_process_stands_alone(monkeypatch):
         assert ranks.any(True)
         assert not ranks.any(False)
         assert ranks.gather("mine") == ["mine"]
+        ranks.fail_together(None)
+        with pytest.raises(KeyError, match="mine"):
+            ranks.fail_together(KeyError("mine"))
         assert torch.equal(ranks.mean(torch.tensor([1.0, 2.0])), torch.tensor([1.0, 2.0]))
 
 
@@ -29,6 +35,22 @@ def test_ranks_wait_for_a_long_preparation(monkeypatch):
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
     with joined_ranks("cpu"):
         assert asked["timeout"] >= timedelta(days=7)
+
+
+def fail_on_rank_1(rank: int, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    with joined_ranks("cpu") as ranks:
+        ranks.fail_together(None)
+        for error, elsewhere in ((CheckpointError("a file"), CheckpointError), (KeyError("a name"), ValueError)):
+            with pytest.raises(type(error) if rank else elsewhere) as caught:
+                ranks.fail_together(error if rank else None)
+            assert str(caught.value) == (str(error) if rank else f"{error} (found by rank 1)")
+            assert isinstance(caught.value, CheckpointError) == isinstance(error, CheckpointError)
+
+
+def test_an_error_of_one_rank_is_raised_on_every_rank():
+    run_ranks(fail_on_rank_1, free_ports(1)[0])
 
 
 def test_a_missing_gpu_is_named(monkeypatch):

@@ -89,19 +89,6 @@ def test_neighbouring_float32_losses_differ_in_the_log(tmp_path, value):
     assert [np.float32(line["loss"]) for line in read_metrics(tmp_path / "metrics.jsonl")][:3] == logged
 
 
-def test_a_killed_process_has_written_all_it_logged(tmp_path):
-    """To TensorBoard too, which would else hold events back for two minutes."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    metrics = Metrics(tmp_path, first_step=0, total_steps=10, batch_size=4)
-    for step in (1, 2, 3):
-        metrics.log(step, LOSSES)
-    assert steps(tmp_path) == [1, 2, 3]
-    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]
-    metrics.__exit__(None, None, None)
-
-
 @pytest.mark.parametrize("cut", [1, 10, 60])
 def test_a_truncated_last_line_is_skipped_and_overwritten(tmp_path, cut):
     log(tmp_path, [1, 2])

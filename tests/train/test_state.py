@@ -14,6 +14,7 @@ from reserve.config import TrainConfig
 from reserve.errors import CheckpointError
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.train.distributed import Ranks, joined_ranks
+from reserve.train.export import export_checkpoint
 from reserve.train.saving import CheckpointWriter
 from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
 from tests.helpers.old_checkpoints import write_old_checkpoint
@@ -237,9 +238,32 @@ def test_one_rank_loads_every_layout(runs, expected):
 
 
 def test_every_layout_is_a_pretrained_model(runs):
+    expected = trained()[0].state_dict()
     for run in runs.values():
-        loaded = MerlotReserve.from_pretrained(list_checkpoints(run)[-1].path)
-        assert same_bits(loaded.state_dict(), trained()[0].state_dict())
+        folder = list_checkpoints(run)[-1].path
+        assert same_bits(MerlotReserve.from_pretrained(folder).state_dict(), expected)
+        restored, trunk = new_model(seed=9), new_model(seed=9)
+        restored.restore(folder)
+        trunk.load_trunk(folder)
+        assert same_bits(restored.state_dict(), expected)
+        assert same_bits(trunk.state_dict(), expected)
+
+
+def test_shards_are_exported_as_one_file(runs, tmp_path):
+    for (layout, size), run in runs.items():
+        out = tmp_path / f"{layout}{size}"
+        export_checkpoint(list_checkpoints(run)[-1].path, out)
+        assert {path.name for path in out.iterdir()} == {"model.safetensors", "config.json"}
+        assert same_bits(MerlotReserve.from_pretrained(out).state_dict(), trained()[0].state_dict())
+
+
+def test_a_damaged_shard_is_named_by_from_pretrained(runs, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(list_checkpoints(runs["fsdp", 4])[-1].path, folder)
+    path = folder / "model-00003-of-00004.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"model-00003-of-00004.safetensors is damaged: it has \d+ bytes, not"):
+        MerlotReserve.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from benchmarks.scaling import saves
 from benchmarks.scaling.runs import FILE, Run
 from benchmarks.scaling.table import KILLS_FILE, stored_sections
 
@@ -62,3 +63,13 @@ def test_kills_come_after_it_and_are_summed_up(tmp_path):
 def test_a_machine_without_runs_has_no_section(tmp_path):
     (tmp_path / "machine").mkdir()
     assert stored_sections(tmp_path) == []
+
+
+def test_saves_are_shown_with_how_long_they_hold_a_step(tmp_path):
+    (tmp_path / "machine").mkdir()
+    saved = saves.measure("tiny", 1, tmp_path / "run")
+    (tmp_path / "machine" / saves.FILE).write_text(json.dumps({"torch": "2.13.0", "rows": [saved]}))
+    assert saved["held"]["before"] <= saved["complete"]["before"]
+    assert saved["held"]["beside"] < saved["complete"]["beside"]
+    (text,) = stored_sections(tmp_path)
+    assert f"| tiny | {saved['parameters'] / 1e6:.1f} M |" in text

@@ -11,6 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.transformer import Layer
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.train import compilation

@@ -77,7 +77,7 @@ class Step:
 
     `passes` are the kernels of the forward and backward passes; `host` is what the host takes longer than they do.
     `weights` and `candidates` are exposed communication, `hidden` is what other work hides. `states` are parameters,
-    gradients and moments; `vectors` is what the loss holds.
+    gradients and moments; `vectors` is what the loss holds, and `cached` what GradCache's second pass keeps of it.
     """
 
     job: Job
@@ -92,6 +92,7 @@ class Step:
     states: float
     activations: float
     vectors: float
+    cached: float
 
     @property
     def exposed(self) -> float:
@@ -104,8 +105,9 @@ class Step:
     @property
     def memory(self) -> float:
         """The loss runs beside a step's activations, but with micro-batches while there are none."""
-        apart = self.setting.micro_batches > 1
-        return self.states + (max if apart else sum)((self.activations, self.vectors))
+        if self.setting.micro_batches > 1:
+            return self.states + max(self.activations + self.cached, self.vectors)
+        return self.states + self.activations + self.vectors
 
     @property
     def rate(self) -> float:
@@ -151,6 +153,7 @@ def step(job: Job, setting: Setting) -> Step:
         states=state_bytes(job, setting.parallel),
         activations=activation_bytes(job, setting),
         vectors=vector_bytes(job),
+        cached=own_vector_bytes(job),
     )
 
 
@@ -171,7 +174,7 @@ def best(job: Job, *, vectors: bool = True) -> Step | None:
     Without `vectors`, what the loss holds takes no memory.
     """
     found = [step(job, setting) for setting in settings(job)]
-    fitting = [one for one in found if (one if vectors else replace(one, vectors=0.0)).fits]
+    fitting = [one for one in found if (one if vectors else replace(one, vectors=0.0, cached=0.0)).fits]
     if not fitting:
         return None
     fastest = min(found.seconds for found in fitting)
@@ -214,14 +217,18 @@ def activation_bytes(job: Job, setting: Setting) -> float:
     return inputs + outside + job.device.activation_bytes * sizes.widest_tokens * width
 
 
+def own_vector_bytes(job: Job) -> float:
+    """A GPU's own vectors with their gradients."""
+    return 2 * ROWS * job.examples * BFLOAT16 * job.sizes.hidden_size
+
+
 def vector_bytes(job: Job) -> float:
     """A GPU's own vectors with their gradients, the gathered ones, and twice the largest side of a problem.
 
     That is the gathered buffer with the rows of others picked from it, or their gradients with the buffer that is
     summed over GPUs.
     """
-    row = BFLOAT16 * job.sizes.hidden_size
-    own = 2 * ROWS * job.examples * row
+    row, own = BFLOAT16 * job.sizes.hidden_size, own_vector_bytes(job)
     if job.gpus == 1:
         return own
     largest = max(problem.pairs + problem.extras for problem in PROBLEMS)
@@ -249,13 +256,14 @@ def _weights_seconds(
     layer = job.sizes.layer_matrices / job.sizes.layers
     other = FLOAT32 * job.sizes.other_parameters
     gather, reduce = _gather(job, setting, BFLOAT16 * layer), _reduce(job, setting, FLOAT32 * layer)
-    # Nothing runs beside the gathers before the first layer, nor beside the sums after the last.
-    first, last = _gather(job, setting, other) + gather, _reduce(job, setting, other) + reduce
+    # What is outside layers stays gathered until a backward pass, through the whole first pass of GradCache.
+    others = _gather(job, setting, other) + _reduce(job, setting, other)
     layers = job.sizes.layers
     of_forward, of_backward = (layers - 1) * gather, layers * gather + (layers - 1) * reduce
-    exposed = forwards * (first + max(0.0, of_forward - forward))
-    exposed += backwards * (last + max(0.0, of_backward - backward))
-    return exposed, forwards * (first + of_forward) + backwards * (last + of_backward) - exposed
+    # Nothing runs beside the gather of the first layer, nor beside the last sum.
+    exposed = forwards * (gather + max(0.0, of_forward - forward))
+    exposed += backwards * (others + reduce + max(0.0, of_backward - backward))
+    return exposed, forwards * (gather + of_forward) + backwards * (others + reduce + of_backward) - exposed
 
 
 def _gather(job: Job, setting: Setting, size: float) -> float:

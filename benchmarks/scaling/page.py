@@ -342,7 +342,7 @@ def _assumptions() -> str:
   Recomputation runs the layers' forward again in each backward pass; GradCache runs every micro-batch's forward twice.
 - **DDP** sums gradients in buckets of 25 MiB beside the last backward pass. Nothing runs beside the last bucket.
 - **FSDP** gathers the layers' matrices in bfloat16 in each forward and backward pass, everything else in float32 once
-  a forward pass, and reduces gradients in float32 after each backward pass.
+  a backward pass, and reduces gradients in float32 after each backward pass.
 - **Collectives**: rings through all GPUs, one for each network adapter of a node; sums over all GPUs take a tree's
   hops. They take nothing from the GPU's kernels.
 - **Candidates** are gathered in bfloat16, and their gradients reduced in it. Only the logits among a GPU's own vectors

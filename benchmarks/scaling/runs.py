@@ -30,9 +30,9 @@ from reserve.train.metrics import read_metrics
 from reserve.train.state import Checkpoint, list_checkpoints
 
 FILE = "scaling.json"
-LOSS_TOLERANCE = {"float32": 2e-3, "bfloat16": 5e-2}
+LOSS_TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-3}
 """The largest difference of a loss from that of one process that is accepted."""
-WEIGHTS_TOLERANCE = {"float32": 5e-2, "bfloat16": 1.0}
+WEIGHTS_TOLERANCE = {"float32": 5e-2, "bfloat16": 5e-2}
 """The same for the distance of the weights, relative to the way they went."""
 
 
@@ -56,9 +56,14 @@ class Run:
 
     @property
     def reference(self) -> Run:
-        """One process with the same candidates: the batch whole, or in the same micro-batches."""
+        """One process with the same candidates: the batch whole, or in the same micro-batches.
+
+        In bfloat16 DDP on as many ranks: shares of another size are rounded differently, from the first product on.
+        """
+        if self.precision == "bfloat16":
+            return replace(self, parallel="ddp", fsdp_ranks=0)
         whole = self.grad_cache or self.accumulate == 1
-        return Run(accumulate=1 if whole else self.accumulate, precision=self.precision)
+        return Run(accumulate=1 if whole else self.accumulate)
 
 
 def grid() -> list[Run]:
@@ -68,7 +73,8 @@ def grid() -> list[Run]:
     rows = [*parts, *(replace(part, ranks=ranks, parallel=mode) for mode, ranks in shared for part in parts)]
     rows += [Run(4, "fsdp", fsdp_ranks=2), Run(4, "fsdp", 2, True, fsdp_ranks=2, recompute_layers=True)]
     rows += [Run(2, mode, compile="layers") for mode in ("ddp", "fsdp")]
-    rows += [Run(precision="bfloat16"), *(Run(2, mode, precision="bfloat16") for mode in ("ddp", "fsdp"))]
+    rounded = [(2, "ddp", 0), (2, "fsdp", 0), (4, "ddp", 0), (4, "fsdp", 2)]
+    rows += [Run(ranks, mode, fsdp_ranks=shared, precision="bfloat16") for ranks, mode, shared in rounded]
     return rows
 
 

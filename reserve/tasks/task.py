@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_type_hints
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar, get_type_hints
 
 import torch
 import torch.distributed as dist
@@ -23,12 +24,14 @@ Example = TypeVar("Example")
 Batch = TypeVar("Batch", bound=Movable)
 
 
-@dataclass
-class Loss:
-    """`total` is what training lowers, logged as "loss"; `metrics` are other scalars to log, detached, by name."""
+class Loss(NamedTuple):
+    """`total` is what training lowers, logged as "loss"; `metrics` are other scalars to log, detached, by name.
+
+    A tuple, since FSDP of torch 2.11 looks for the tensors that start a backward pass in tuples, lists and dicts only.
+    """
 
     total: torch.Tensor
-    metrics: dict[str, torch.Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from types import MethodType
 from typing import Literal
 
 import torch
@@ -33,8 +34,10 @@ def compile_layers(model: nn.Module, mode: Compile, device: torch.device) -> boo
         logger.warning("layers are not compiled, since torch.compile does not work here: %s", reason)
         return False
     for layer in layers:
-        # Not layer.compile(), which would compile the hooks of FSDP with it.
-        layer.forward = torch.compile(layer.forward, dynamic=True, fullgraph=True)  # type: ignore[method-assign]
+        # Not layer.compile(), which would compile the hooks of FSDP with it. Bound to the layer, so that a deep copy of
+        # the model computes with its own weights.
+        forward = torch.compile(type(layer).forward, dynamic=True, fullgraph=True)
+        layer.forward = MethodType(forward, layer)  # type: ignore[method-assign]
     return bool(layers)
 
 

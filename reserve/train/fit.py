@@ -27,7 +27,7 @@ from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import make_optimizer
-from reserve.train.parallel import LossFunction, Wrapping, parallelize
+from reserve.train.parallel import LossFunction, Wrapping, check_mode, parallelize
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import write_run_settings
 from reserve.train.saving import CheckpointWriter
@@ -77,6 +77,11 @@ class _Training:
 
 def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> _Training:
     """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
+    # Settings that do not fit fail before the run's folder changes and before hours of preparation.
+    _per_device(config.train, ranks.world_size)
+    function = _module_function(task, config.train, ranks)
+    wrapping = Wrapping.of(config.train, ranks, uses_every_parameter=task.uses_every_parameter)
+    check_mode(config.train.parallel, ranks, wrapping)
     resuming = bool(list_checkpoints(run))
     stored = stored_settings(run) if resuming else {}
     if ranks.is_first:
@@ -98,13 +103,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         if isinstance(module, Transformer):
             module.recompute = config.train.recompute_layers
     # Before the optimiser, since a mode that shards replaces the parameters.
-    module = parallelize(
-        model,
-        _module_function(task, config.train, ranks),
-        ranks,
-        mode=config.train.parallel,
-        wrapping=Wrapping.of(config.train, ranks, uses_every_parameter=task.uses_every_parameter),
-    )
+    module = parallelize(model, function, ranks, mode=config.train.parallel, wrapping=wrapping)
     groups = task.parameter_groups(model, config.optimizer)
     optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
     progress = restore_checkpoint(run, model, optimizer, ranks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -83,6 +83,7 @@ def _fsdp(module: nn.Module, ranks: Ranks, wrapping: Wrapping) -> nn.Module:
     sizes, names = ((sharing,), ("shard",)) if replicas == 1 else ((replicas, sharing), ("replicate", "shard"))
     mesh = init_device_mesh(ranks.device.type, sizes, mesh_dim_names=names)
     offload = CPUOffloadPolicy() if wrapping.cpu_offload else OffloadPolicy()
+    module.register_forward_pre_hook(lambda _, inputs: _check_parts(inputs[0], ranks))
     # Inputs keep their dtypes: rounded rotary angles would be other positions.
     exact = MixedPrecisionPolicy(cast_forward_inputs=False)
     layers = [inner for inner in module.modules() if isinstance(inner, Layer)]
@@ -105,6 +106,24 @@ def _fsdp(module: nn.Module, ranks: Ranks, wrapping: Wrapping) -> nn.Module:
     return module
 
 
+def _check_parts(batch: Any, ranks: Ranks) -> None:
+    """Raises ValueError on every rank if one of them has a part of the batch that another lacks, such as sounds.
+
+    Ranks gather layers in the order in which they run. One that skipped an encoder would hang, or mix its layers with
+    those of another encoder.
+    """
+    if ranks.control is None or not is_dataclass(batch):
+        return
+    names = [field.name for field in fields(batch)]
+    counts = ranks.sum([getattr(batch, name) is not None for name in names])
+    for name, count in zip(names, counts, strict=True):
+        if count not in (0, ranks.world_size):
+            raise ValueError(
+                f"train.parallel fsdp needs batches with the same parts on all {ranks.world_size} ranks, which gather "
+                f"each encoder together; got {name} on {count:.0f} of them"
+            )
+
+
 MODES: dict[str, Callable[[nn.Module, Ranks, Wrapping], nn.Module]] = {"ddp": _ddp, "fsdp": _fsdp}
 """The ways to wrap a module for several ranks, by name."""
 
@@ -118,6 +137,20 @@ def without_gradient_sync(module: Any) -> AbstractContextManager[None]:
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
+def check_mode(mode: str, ranks: Ranks, wrapping: Wrapping) -> None:
+    """Raises ValueError for a mode that does not exist or cannot train on these ranks."""
+    if mode != "auto" and mode not in MODES:
+        raise ValueError(f"parallel mode must be one of 'auto', {', '.join(map(repr, MODES))}; got {mode!r}")
+    if wrapping.cpu_offload and ranks.device.type == "cpu":
+        raise ValueError("train.cpu_offload needs a GPU: on a CPU all parameters are in host memory already")
+    if wrapping.cpu_offload and ranks.world_size == 1:
+        raise ValueError("train.cpu_offload needs several ranks: a single one trains without FSDP")
+    if wrapping.fsdp_ranks and ranks.world_size > 1 and ranks.world_size % wrapping.fsdp_ranks:
+        raise ValueError(
+            f"train.fsdp_ranks must divide the number of ranks, {ranks.world_size}; got {wrapping.fsdp_ranks}"
+        )
+
+
 def parallelize(
     model: nn.Module,
     loss: LossFunction,
@@ -129,19 +162,12 @@ def parallelize(
     """A module whose forward pass is `loss(model, batch)`, wrapped for `ranks`.
 
     `mode` is a name in MODES or "auto", which is "ddp". A single rank needs no wrapping, whatever the mode. The model
-    is moved to no device and keeps its parameters' names; "fsdp" replaces the parameters by sharded ones. Raises
-    ValueError for a mode that does not exist or cannot train on these ranks.
+    is moved to no device and keeps its parameters' names; "fsdp" replaces the parameters by sharded ones. Raises what
+    `check_mode` raises.
     """
     wrapping = wrapping or Wrapping()
-    if mode != "auto" and mode not in MODES:
-        raise ValueError(f"parallel mode must be one of 'auto', {', '.join(map(repr, MODES))}; got {mode!r}")
-    if wrapping.cpu_offload and ranks.device.type == "cpu":
-        raise ValueError("train.cpu_offload needs a GPU: on a CPU all parameters are in host memory already")
+    check_mode(mode, ranks, wrapping)
     module = _LossModule(model, loss)
     if ranks.world_size == 1:
         return module
-    if wrapping.fsdp_ranks and ranks.world_size % wrapping.fsdp_ranks:
-        raise ValueError(
-            f"train.fsdp_ranks must divide the number of ranks, {ranks.world_size}; got {wrapping.fsdp_ranks}"
-        )
     return MODES["ddp" if mode == "auto" else mode](module, ranks, wrapping)

@@ -39,7 +39,8 @@ def train_step(
     `module(batch)` is the loss of a micro-batch, a `Loss`; the step takes the mean gradient. With `vectors_loss`,
     `module(batch)` is a micro-batch's vectors by name, and the step takes the gradient of `vectors_loss(vectors of all
     micro-batches)` (GradCache, https://arxiv.org/abs/2101.06983). `step` seeds torch's generators: the random numbers
-    of a micro-batch then depend on train.seed, the step and its place in the batch. None leaves them alone.
+    of a micro-batch then depend on train.seed, the step and its place in the batch. None leaves them alone, but for
+    the two passes of GradCache, which it seeds alike.
 
     Returns the metrics, still on the device: the loss and the loss's own metrics, averaged over the micro-batches, and
     `gradient_norm`, the norm of all gradients before they are clipped.
@@ -125,7 +126,7 @@ class _MicroBatches:
 
 
 def _reported(loss: Loss) -> dict[str, torch.Tensor]:
-    return {"loss": loss.total.detach()} | loss.metrics
+    return {"loss": loss.total.detach(), **loss.metrics}
 
 
 def _gradient(leaf: torch.Tensor) -> torch.Tensor:

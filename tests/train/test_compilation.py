@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.utils import counters
 
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.transformer import Layer
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.train import compilation
@@ -83,6 +86,19 @@ def test_names_of_weights_do_not_change():
     assert list(model.state_dict()) == names
 
 
+@pytest.mark.usefixtures("_without_code_generation")
+def test_a_deep_copy_computes_with_its_own_weights():
+    layer = Layer(64, "reserve")
+    compile_layers(layer, "layers", CPU)
+    copied = copy.deepcopy(layer)
+    for parameter in copied.parameters():
+        nn.init.zeros_(parameter)
+    x, cu_seqlens = torch.randn(5, 64), torch.tensor([0, 5], dtype=torch.int32)
+    inputs = x, cu_seqlens, 5, torch.rand(5, 16)
+    assert not torch.allclose(layer(*inputs), x)
+    assert torch.equal(copied(*inputs), x), "a layer whose matrices are zero adds nothing"
+
+
 @pytest.mark.parametrize(("mode", "device"), [("none", GPU), ("auto", CPU)])
 def test_it_does_not_look_for_a_compiler_where_none_is_wanted(mode, device, monkeypatch):
     monkeypatch.setattr(compilation, "compiler_fault", lambda device_type: pytest.fail("looked for a compiler"))
@@ -109,4 +125,4 @@ def test_a_machine_without_a_compiler(mode, device, monkeypatch, caplog):
         assert not compile_layers(model, mode, device)
         assert "layers are not compiled" in caplog.text
         assert "Failed to find C compiler" in caplog.text
-    assert not any("forward" in vars(module) for module in model.modules())
+    assert all("forward" not in vars(module) for module in model.modules())

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from reserve.config import TrainConfig
+from reserve.batch.movable import Movable
+from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.data.loader import BatchSampler, load_batches
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Layer, Transformer
+from reserve.tasks.kinetics600.batch import Example
+from reserve.tasks.task import Loss
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks
+from reserve.train.fit import fit
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import MODES, Wrapping, parallelize
 from reserve.train.step import train_step
+from tests.helpers.finetuning_batches import finetuned_task
 from tests.helpers.random_pretrain import random_run
 from tests.helpers.ranks import run_ranks
+from tests.helpers.tiny import tiny
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 ONE_OF_TWO = Ranks(0, 2, torch.device("cpu"))
@@ -62,6 +70,19 @@ def test_a_cpu_has_nothing_to_offload():
         parallelize(nn.Linear(3, 2), squared, ONE_OF_TWO, mode="fsdp", wrapping=Wrapping(cpu_offload=True))
 
 
+def test_a_setting_that_cannot_run_fails_before_the_data_is_prepared(tmp_path):
+    task, config = random_run(parallel="fsdp", cpu_offload=True)
+    with pytest.raises(ValueError, match=r"train.cpu_offload needs a GPU"):
+        fit(task, tmp_path, config)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_single_gpu_shares_nothing_to_offload():
+    gpu = Ranks(0, 1, torch.device("cuda"))  # named only
+    with pytest.raises(ValueError, match=r"train.cpu_offload needs several ranks"):
+        parallelize(nn.Linear(3, 2), squared, gpu, mode="fsdp", wrapping=Wrapping(cpu_offload=True))
+
+
 @pytest.mark.parametrize("setting", [{"fsdp_ranks": 2}, {"cpu_offload": True}])
 @pytest.mark.parametrize("mode", ["auto", "ddp"])
 def test_settings_of_fsdp_need_it(setting, mode):
@@ -88,6 +109,102 @@ def test_the_loss_runs_inside_what_is_wrapped(monkeypatch):
     module = parallelize(nn.Linear(3, 2), lambda model, batch: inside.append("loss"), ONE_OF_TWO)
     module(torch.zeros(1, 3))
     assert inside == ["in", "loss", "out"]
+
+
+def test_wrappers_find_the_tensors_of_a_loss():
+    """FSDP hooks them to start its backward pass; torch 2.11 looks for them in tuples and dicts alone."""
+    total, metric = torch.ones(()), torch.zeros(())
+    leaves = tree_leaves(Loss(total, {"metric": metric}))
+    assert [id(leaf) for leaf in leaves] == [id(total), id(metric)]
+    assert tree_leaves(Loss(total))[0] is total
+
+
+@dataclass
+class Rows(Movable):
+    x: torch.Tensor
+
+
+def _clipped_step(ranks: Ranks, **options) -> dict[str, torch.Tensor]:
+    """How far a step of gradient descent at a rate of 1 moves a model that has no `Layer`, with clipped gradients."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 1))
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    rows = torch.randn(12, 8).chunk(ranks.world_size)[ranks.rank]
+    module = parallelize(model, lambda inner, batch: Loss(inner(batch.x).square().mean()), ranks, **options)
+    config = Config(optimizer=OptimizerConfig(max_grad_norm=0.1), train=TrainConfig(precision="float32"))
+    values = train_step(module, torch.optim.SGD(model.parameters(), lr=1.0), [Rows(rows)], config, ranks)
+    moved = {name: _whole(p) - start[name] for name, p in model.named_parameters()}
+    return {**moved, "norm": values["gradient_norm"]}
+
+
+def _other_model(rank: int, address: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=3)
+    try:
+        ranks = Ranks(rank, 3, torch.device("cpu"), dist.group.WORLD)
+        wrappings = {"whole": Wrapping(), "one rank a copy": Wrapping(fsdp_ranks=1), "bf16": Wrapping(dtype=BF16)}
+        found = {name: _clipped_step(ranks, mode="fsdp", wrapping=wrapping) for name, wrapping in wrappings.items()}
+        if rank == 0:
+            torch.save(found, folder / "found.pt")
+        gc.collect()
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_model_without_layers_trains_under_fsdp(tmp_path):
+    """Also one whose parameters have fewer rows than there are ranks, and with gradients that are clipped."""
+    run_ranks(_other_model, f"file://{tmp_path}/rendezvous", tmp_path, world_size=3)
+    expected = _clipped_step(ALONE)
+    assert expected["norm"] > 0.1
+    for found in torch.load(tmp_path / "found.pt").values():
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@dataclass
+class Heard(Rows):
+    audio_clips: torch.Tensor | None = None
+
+
+def _kinetics_step(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """A finetuning step on four clips, of which only the first two have sound."""
+    sizes = tiny(vocab_size=50, audio_patch_size=5)
+    task = finetuned_task("kinetics600", sizes)
+    clips = np.random.default_rng(0).random((4, 1, 2, *sizes.image_size, 3), dtype=np.float32)
+    sound = np.random.default_rng(1).random((1, 2, 3, 60, 65), dtype=np.float32)
+    examples = [Example(clip, sound if number < 2 else None, number) for number, clip in enumerate(clips)]
+    count = 4 // ranks.world_size
+    batch = task.collate(examples[ranks.rank * count : (ranks.rank + 1) * count])
+    torch.manual_seed(0)
+    model = task.build_model()
+    loss = lambda inner, batch: task.loss(inner, batch, ranks.group)  # noqa: E731
+    module = parallelize(model, loss, ranks, mode="fsdp")
+    config = Config(optimizer=OptimizerConfig(learning_rate=1e-3), train=TrainConfig(precision="float32"))
+    groups = task.parameter_groups(model, config.optimizer)
+    optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=True)
+    values = train_step(module, optimizer, [batch], config, ranks)
+    return {"loss": ranks.mean(values["loss"]), "gradient_norm": values["gradient_norm"]}
+
+
+def _sounds_on_one_rank(rank: int, address: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    try:
+        ranks = Ranks(rank, 2, torch.device("cpu"), dist.group.WORLD, dist.group.WORLD)
+        found = _kinetics_step(ranks)
+        module = parallelize(nn.Linear(3, 2), lambda model, batch: Loss(model(batch.x).sum()), ranks, mode="fsdp")
+        with pytest.raises(ValueError, match=r"train.parallel fsdp needs .* on all 2 ranks.*; got audio_clips on 1 of"):
+            module(Heard(torch.zeros(1, 3), torch.zeros(1) if rank else None))
+        if rank == 0:
+            torch.save(found, folder / "found.pt")
+        gc.collect()
+    finally:
+        dist.destroy_process_group()
+
+
+def test_ranks_with_silent_clips_run_the_audio_encoder_too(tmp_path):
+    """Else the ranks would gather layers of different encoders, and hang. A task that lets them differ is refused."""
+    run_ranks(_sounds_on_one_rank, f"file://{tmp_path}/rendezvous", tmp_path)
+    torch.testing.assert_close(torch.load(tmp_path / "found.pt"), _kinetics_step(ALONE), rtol=1e-4, atol=1e-6)
 
 
 STEPS = 2

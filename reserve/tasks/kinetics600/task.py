@@ -6,14 +6,16 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from reserve.config import TrainConfig
+from reserve.config import MEL_CHANNELS, TrainConfig
 from reserve.errors import BadInput
 from reserve.fs import write_text_atomic
 from reserve.model.finetuned import FinetunedReserve
@@ -94,7 +96,14 @@ class Kinetics600(Finetune[Example, ClipBatch]):
         return self._dataset(paths, recorded["labels"], run / EXAMPLES, seed=config.seed, training=True)
 
     def collate(self, examples: Sequence[Example]) -> ClipBatch:
-        return collate(examples, self.model)
+        """A batch to train on. Without any sound it holds a clip of zeros that no sequence refers to.
+
+        Ranks that share a model must all run the audio encoder.
+        """
+        batch = collate(examples, self.model)
+        if batch.audio_clips is None and self.model.with_audio:
+            batch.audio_clips = torch.zeros(1, 1, 1, 1, self.model.audio_seq_length, MEL_CHANNELS)
+        return batch
 
     def loss(self, model: FinetunedReserve, batch: ClipBatch, group: dist.ProcessGroup | None) -> Loss:
         scores = class_scores(model, batch)[:, 0]
@@ -113,7 +122,9 @@ class Kinetics600(Finetune[Example, ClipBatch]):
         clips = usable_clips(self.data, held_out.split, labels)
         dataset = self._dataset(clips.paths, clips.labels, held_out.folder / EXAMPLES, training=False)
         predictions, seen = [], 0
-        for probabilities, readable in predict(model, dataset, self.collate, _probabilities, config):
+        for probabilities, readable in predict(
+            model, dataset, partial(collate, model=self.model), _probabilities, config
+        ):
             for row, good in zip(probabilities, readable, strict=True):
                 if good:
                     predictions.append(best_classes(clips.names[seen], row, clips.labels[seen]))

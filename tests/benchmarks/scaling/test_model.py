@@ -136,8 +136,20 @@ def test_recomputation_and_gradcache_cost_a_forward_pass_and_save_memory(setting
 def test_with_micro_batches_the_loss_and_the_activations_take_turns():
     job = Job(BASE, 32768, 512, H100, FAST)
     found = step(job, Setting(micro_batches=4))
-    assert found.memory == found.states + max(found.activations, found.vectors)
+    assert found.memory == found.states + found.activations + found.cached
+    assert found.cached == 2 * 188 * 64 * 2 * 768, "GradCache keeps a GPU's vectors and their gradients"
+    large = step(replace(job, batch=2**20), Setting(micro_batches=2**10))
+    assert large.memory == large.states + large.vectors
     assert activation_bytes(job, Setting(micro_batches=4)) == pytest.approx(activation_bytes(job, Setting()) / 4)
+
+
+def test_gradcache_gathers_what_is_outside_layers_once_a_backward_pass():
+    """Each micro-batch more is two gathers of all layers, and one of the rest."""
+    job = Job(BASE, 8 * 16, 8, H100, FAST)
+    one, two, four = (step(job, Setting("fsdp", micro_batches=count)) for count in (1, 2, 4))
+    spent = [found.exposed + found.hidden for found in (one, two, four)]
+    layers = BASE.layers * FAST.ring_seconds(8, 2 * BASE.layer_matrices / BASE.layers)
+    assert 2 * (spent[1] - spent[0]) - (spent[2] - spent[1]) == pytest.approx(2 * layers)
 
 
 @pytest.mark.parametrize(("sizes", "batch", "network"), CASES)

@@ -33,7 +33,7 @@ def test_the_grid_has_every_way_and_its_reference():
 def test_a_reference_is_one_process_with_the_same_candidates():
     assert Run(4, "fsdp", 4, True).reference == Run()
     assert Run(4, "ddp", 4).reference == Run(accumulate=4)
-    assert Run(2, "fsdp", precision="bfloat16").reference == Run(precision="bfloat16")
+    assert Run(4, "fsdp", fsdp_ranks=2, precision="bfloat16").reference == Run(4, "ddp", precision="bfloat16")
 
 
 def test_distances_are_relative_to_the_way_that_was_gone():

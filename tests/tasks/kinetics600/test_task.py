@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from reserve.config import FitConfig, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput
 from reserve.tasks import find_task
+from reserve.tasks.kinetics600.batch import Example
 from reserve.tasks.kinetics600.stored import KineticsSettings
 from reserve.tasks.kinetics600.task import Kinetics600
 from reserve.train.evaluate import evaluate_run
@@ -157,3 +160,17 @@ def test_the_task_is_found_and_rebuilt_from_its_settings(kinetics_folder):
     original = task(kinetics_folder)
 
     assert find_task("kinetics600").from_settings(original.settings(), "a test") == original
+
+
+@pytest.mark.parametrize("with_audio", [True, False])
+def test_a_batch_without_sound_trains_the_audio_encoder_with_zeros(with_audio):
+    own = Kinetics600(model=replace(SIZES, with_audio=with_audio))
+    silent = own.collate([Example(np.ones((1, 2, *SIZES.image_size, 3), np.float32), None, 0)])
+    assert (silent.audio_clips is not None) == with_audio
+    model = own.build_model()
+    loss = own.loss(model, silent, None).total
+    loss.backward()
+    if with_audio:
+        assert not any(p.grad.any() for n, p in model.audio_encoder.named_parameters() if "cls_projection" not in n)
+        silent.audio_clips = None
+        torch.testing.assert_close(own.loss(model, silent, None).total, loss)

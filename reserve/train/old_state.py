@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ def read_old_state(folder: Path, groups: Sequence[Sequence[str]]) -> OldState:
         }
         numbers = {number for group in saved for number in group}
         unknown = [number for number, _ in moments if number not in numbers]
+    except pickle.UnpicklingError as error:  # Its message advises to load the file without weights_only.
+        raise CheckpointError(f"{path} is missing or damaged: it holds more than tensors and plain values") from error
     except Exception as error:  # torch.load raises anything at all for damaged files.
         raise CheckpointError(f"{path} is missing or damaged: {error}") from error
     if unknown or any(value.dtype not in DTYPE_NAMES for value in moments.values()):

@@ -162,6 +162,26 @@ def test_a_damaged_state_of_an_older_version_is_named(tmp_path, damage, other):
         restore_checkpoint(tmp_path, *other, ALONE)
 
 
+class _RunsCode:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_nothing_is_executed_and_nobody_is_advised_to(tmp_path, other):
+    folder = tmp_path / "checkpoints" / "step_00000001"
+    write_old_checkpoint(folder, *trained(), 1)
+    torch.save({"optimizer": _RunsCode(tmp_path / "executed")}, folder / "trainer.pt")
+    with pytest.raises(CheckpointError, match=r"trainer.pt .*holds more than tensors and plain values") as caught:
+        restore_checkpoint(tmp_path, *other, ALONE)
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
 @pytest.mark.parametrize("name", ["trainer.pt", "model.safetensors"])
 def test_a_pipe_in_a_checkpoint_of_an_older_version_is_named(tmp_path, name, other):
     """Opening it would wait for ever."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import resource
 import shutil
@@ -343,3 +344,37 @@ def test_what_fails_on_one_rank_is_raised_on_every_rank(tmp_path):
     (checkpoint,) = list_checkpoints(tmp_path)
     manifest = read_manifest(checkpoint.path)
     assert (checkpoint.step, manifest.world_size, manifest.mean_loss) == (1, 2, 2.0)
+
+
+def die_on_rank(rank: int, port: int, run: Path) -> None:
+    """Rank 1 dies while it writes its shard; what rank 0 raises is written to a file."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    from torch.distributed.fsdp import fully_shard
+
+    with joined_ranks("cpu") as ranks:
+        model = fully_shard(new_model())
+        checkpoints = writer(run, model, new_optimizer(model), ranks)
+        checkpoints.save(Progress(1))
+        checkpoints.wait()
+        if rank == 1:
+            storage.write_tensors = lambda *_: os._exit(9)
+        checkpoints.save(Progress(2))
+        try:
+            checkpoints.wait()
+        except RuntimeError as error:
+            (run / "raised").write_text(str(error))
+
+
+def test_the_death_of_one_rank_is_an_error_on_the_others(tmp_path):
+    (port,) = free_ports(1)
+    context = multiprocessing.get_context("forkserver")
+    ranks = [context.Process(target=die_on_rank, args=(rank, port, tmp_path), daemon=True) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(600)  # The ranks' own timeout is days.
+    assert ranks[1].exitcode == 9
+    assert ranks[0].exitcode is not None, "rank 0 hangs"
+    assert "onnection" in (tmp_path / "raised").read_text()
+    assert steps(tmp_path) == [1]

@@ -145,7 +145,9 @@ def _parse(values: dict[str, Any]) -> Manifest:
     }
     _check_sizes(files, tensors)
     loss = values["mean_loss"]
-    if loss is not None and not isinstance(loss, int | float):
+    if type(values["world_size"]) is not int:
+        raise TypeError(f"world_size must be a whole number; got {values['world_size']!r:.80}")
+    if loss is not None and type(loss) not in (int, float):
         raise TypeError(f"mean_loss must be a number; got {loss!r}")
     if not isinstance(values["progress"], dict):
         raise TypeError("progress must be a map")

@@ -72,6 +72,14 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path, shape):
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"world_size": "2"}, {"mean_loss": True}, {"progress": [3]}], ids=str)
+def test_values_of_other_types_are_named(tmp_path, change):
+    (name,) = change
+    (tmp_path / "checkpoint.json").write_bytes(encode_manifest(manifest([((), ())], (), **change)))
+    with pytest.raises(CheckpointError, match=f"{name} must be a"):
+        read_manifest(tmp_path)
+
+
 def test_thousands_of_dimensions_are_refused(tmp_path):
     shape = (1,) * 5000
     (tmp_path / "checkpoint.json").write_bytes(encode_manifest(manifest([((0,) * 5000, shape)], shape)))

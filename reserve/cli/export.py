@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 def run(options: Namespace) -> None:
     from reserve.train.export import export_checkpoint, find_checkpoint
 
-    if options.out.exists():
+    if os.path.lexists(options.out):
         raise UsageError(f"{options.out} already exists; name a new folder")
     if not options.source.is_dir():
         raise UsageError(f"{options.source} is not a folder; name that of a run or of a checkpoint")

@@ -22,7 +22,7 @@ SHARDS = "model-*-of-*.safetensors"
 
 def holds_weights(folder: Path) -> bool:
     """Whether a folder holds the weights of a model, in one file or in shards."""
-    return (folder / WEIGHTS).exists() or has_manifest(folder)
+    return (folder / WEIGHTS).exists() or has_manifest(folder) or next(folder.glob(SHARDS), None) is not None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def export_checkpoint(checkpoint: Path, out: Path) -> None:
     The files are verified first, and one tensor at a time is in memory. `out` appears when it is complete. Raises
     CheckpointError naming a damaged file, ValueError if `out` exists, and OSError if it cannot be written.
     """
-    if out.exists():
+    if os.path.lexists(out):  # a link to nowhere too
         raise ValueError(f"{out} already exists")
     # Parsed too: a folder without a readable configuration is no model.
     pretrained_step(checkpoint), pretrained_class(checkpoint)

@@ -70,7 +70,11 @@ def run_state(model: Pretrained, optimizer: BF16AdamW) -> dict[str, torch.Tensor
     for name, parameter, _ in _named_parameters(model, optimizer):
         for key, value in optimizer.state.get(parameter, {}).items():
             state[f"{OPTIMIZER}/{name}.{key}"] = value
-    return state
+    # The shards of a tensor without elements do not have the shapes that torch.distributed.checkpoint expects.
+    return {
+        name: value if value.numel() else torch.empty(value.shape, dtype=value.dtype, device="cpu")
+        for name, value in state.items()
+    }
 
 
 def restore_checkpoint(run: Path, model: Pretrained, optimizer: BF16AdamW, ranks: Ranks) -> Progress:

@@ -100,7 +100,7 @@ def load_state(
     _quiet()
     try:
         dcp.load(
-            dict(state),
+            {name: tensor for name, tensor in state.items() if tensor.numel()},
             storage_reader=CheckpointReader(stored, read),
             planner=dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
             process_group=group,

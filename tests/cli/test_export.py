@@ -15,6 +15,7 @@ from reserve.cli.app import main
 from reserve.config import TrainConfig
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.train.distributed import Ranks
+from reserve.train.export import export_checkpoint
 from reserve.train.saving import CheckpointWriter
 from reserve.train.state import Progress, checkpoint_folder
 from tests.helpers.old_checkpoints import write_old_checkpoint
@@ -96,6 +97,16 @@ def test_shards_without_their_list_are_explained(run, tmp_path, capsys):
     shutil.copy(checkpoint_folder(run, 2) / "model.safetensors", folder / "model-00001-of-00002.safetensors")
     with pytest.raises(ValueError, match=r"holds shards of weights but no checkpoint.json"):
         MerlotReserve.from_pretrained(folder)
+    assert main(["export", str(folder), str(tmp_path / "out")]) == 1
+    assert "holds shards of weights but no checkpoint.json" in capsys.readouterr().err
+
+
+def test_a_link_to_nowhere_is_not_replaced(run, tmp_path, capsys):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    assert main(["export", str(run), str(tmp_path / "out")]) == 2
+    assert "out already exists; name a new folder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="out already exists"):
+        export_checkpoint(checkpoint_folder(run, 2), tmp_path / "out")
 
 
 def test_a_full_disk_is_not_blamed_on_the_checkpoint(run, tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from reserve.batch.inputs import ModelInputs
 from reserve.batch.packing import pack_joint
@@ -18,6 +19,7 @@ from reserve.tasks.task import Figures, Loss, Task
 @dataclass(frozen=True)
 class ClassifierConfig(ModelConfig):
     num_classes: int = 2
+    dropout: float = 0.0
 
 
 class Classifier(MerlotReserve):
@@ -28,7 +30,8 @@ class Classifier(MerlotReserve):
         self.classifier = nn.Linear(config.hidden_size, config.num_classes)
 
     def forward(self, batch):
-        return self.classifier(super().forward(batch).joint[batch.mask_rows])
+        rows = super().forward(batch).joint[batch.mask_rows]
+        return self.classifier(functional.dropout(rows, self.config.dropout, self.training))
 
 
 @dataclass

@@ -149,7 +149,10 @@ def _train_in(train: Callable[[Path, int], None], run: Path) -> None:
 
 
 def train_classifier(run: Path, steps: int) -> None:
-    """Fits the smallest task, in batches of 6 of its 16 examples, so that some straddle epochs."""
+    """Fits the smallest task, in batches of 6 of its 16 examples, so that some straddle epochs.
+
+    With dropout, so that a resumed run with other random numbers has other losses.
+    """
     train = TrainConfig(
         batch_size=6,
         device="cpu",
@@ -160,7 +163,7 @@ def train_classifier(run: Path, steps: int) -> None:
         keep_checkpoints=2,
     )
     optimizer = OptimizerConfig(num_train_steps=steps, num_warmup_steps=0)
-    model = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2))))
+    model = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2))), dropout=0.1)
     fit(Classify(model), run, Config(optimizer=optimizer, train=train))
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from reserve.config import TrainConfig
 from reserve.errors import CheckpointError
+from reserve.model.manifest import read_manifest
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.export import export_checkpoint
@@ -295,3 +297,26 @@ def test_every_rank_says_what_one_finds(runs, tmp_path):
     path.write_bytes(content)
     (port,) = free_ports(1)
     run_ranks(refuse_on_rank, 2, port, tmp_path / "run")
+
+
+def empty_on_rank(rank: int, world_size: int, port: int, run: Path) -> None:
+    """Saves and loads a model with parameters without elements."""
+    join(rank, world_size, port)
+    with joined_ranks("cpu") as ranks:
+        models = []
+        for seed in (0, 9):
+            model = new_model(seed)
+            model.register_parameter("no_rows", nn.Parameter(torch.empty(0, 4)))
+            model.register_parameter("no_columns", nn.Parameter(torch.empty(4, 0)))
+            models.append(sharded(model, "fsdp"))
+        saved, loaded = models
+        save(run, saved, new_optimizer(saved), ranks=ranks)
+        assert restore_checkpoint(run, loaded, new_optimizer(loaded), ranks) == PROGRESS
+        assert torch.equal(loaded.head.weight.full_tensor(), saved.head.weight.full_tensor())
+
+
+def test_parameters_without_elements_are_saved_by_sharded_models(tmp_path):
+    (port,) = free_ports(1)
+    run_ranks(empty_on_rank, 2, port, tmp_path)
+    tensors = read_manifest(list_checkpoints(tmp_path)[0].path).tensors["model"]
+    assert (tensors["no_rows"].shape, tensors["no_columns"].shape) == ((0, 4), (4, 0))

@@ -58,7 +58,8 @@ class Run:
     def reference(self) -> Run:
         """One process with the same candidates: the batch whole, or in the same micro-batches.
 
-        In bfloat16 DDP on as many ranks: shares of another size are rounded differently, from the first product on.
+        In bfloat16 DDP on as many ranks: each rank rounds its part of the vectors' gradients, so another number of
+        ranks differs by more than a way to share does (docs/kernels/contrastive.md).
         """
         if self.precision == "bfloat16":
             return replace(self, parallel="ddp", fsdp_ranks=0)

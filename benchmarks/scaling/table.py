@@ -79,11 +79,11 @@ def _ways(machine: str, found: Mapping[str, Any]) -> str:
 A small model on random examples, {found["steps"]} steps with a batch of {found["batch"]} on 1, 2 and 4 gloo ranks of
 one machine ({machine}, torch {found["torch"]}). The loss of one process falls from {curve[0]:.4f} to {curve[-1]:.4f};
 chance is {found["chance"]:.4f}. Each row is compared with one process that has the same candidates: the whole batch, or
-without GradCache the same micro-batches; in bfloat16 with DDP on as many ranks, since shares of another size are
-rounded differently from the first product on. "Loss" is the largest difference of a loss in {found["steps"]} steps,
-"weights" and "moments" are the distances between the last checkpoints, relative to the way from the first checkpoint
-(step {found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam turns that into steps of
-weights whose gradients are near zero. Runs are accepted up to a difference of {LOSS_TOLERANCE["float32"]:g} in float32
+without GradCache the same micro-batches; in bfloat16 with DDP on as many ranks, since each rank rounds its part of the
+vectors' gradients ([how much](kernels/contrastive.md#ranks)). "Loss" is the largest difference of a loss in
+{found["steps"]} steps, "weights" and "moments" are the distances between the last checkpoints, relative to the way from
+the first checkpoint (step {found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam
+turns that into steps of weights whose gradients are near zero. Runs are accepted up to a difference of {LOSS_TOLERANCE["float32"]:g} in float32
 and {LOSS_TOLERANCE["bfloat16"]:g} in bfloat16, and a distance of {WEIGHTS_TOLERANCE["float32"]:g} and
 {WEIGHTS_TOLERANCE["bfloat16"]:g}; the largest differences are {widest["float32"]:.1e} and {widest["bfloat16"]:.1e}.
 

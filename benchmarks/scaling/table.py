@@ -82,8 +82,10 @@ chance is {found["chance"]:.4f}. Each row is compared with one process that has 
 without GradCache the same micro-batches; in bfloat16 with DDP on as many ranks, since each rank rounds its part of the
 vectors' gradients ([how much](kernels/contrastive.md#ranks)). "Loss" is the largest difference of a loss in
 {found["steps"]} steps, "weights" and "moments" are the distances between the last checkpoints, relative to the way from
-the first checkpoint (step {found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam
-turns that into steps of weights whose gradients are near zero. Runs are accepted up to a difference of {LOSS_TOLERANCE["float32"]:g} in float32
+the first checkpoint (step {found["saved_at"]}) to the last. Sums over ranks are rounded in another order; Adam turns
+that into steps of weights whose gradients are near zero.
+
+Runs are accepted up to a difference of {LOSS_TOLERANCE["float32"]:g} in float32
 and {LOSS_TOLERANCE["bfloat16"]:g} in bfloat16, and a distance of {WEIGHTS_TOLERANCE["float32"]:g} and
 {WEIGHTS_TOLERANCE["bfloat16"]:g}; the largest differences are {widest["float32"]:.1e} and {widest["bfloat16"]:.1e}.
 

@@ -25,8 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import RESULTS, machine_name
-from benchmarks.scaling.table import KILLS_FILE
 from reserve.train.metrics import read_metrics
 from reserve.train.state import list_checkpoints
 from tests.train.compare_runs import Comparison
@@ -236,7 +234,10 @@ def main() -> None:
         "--save", action="store_true", help="the same in benchmarks/results/MACHINE, for docs/scaling.md"
     )
     options = parser.parse_args()
-    from reserve.synthetic.videos import make_videos  # needs the extra demo, which the tests of this module do not
+    # They need extras that the tests of this module do not.
+    from benchmarks.__main__ import RESULTS, machine_name
+    from benchmarks.scaling.table import KILLS_FILE
+    from reserve.synthetic.videos import make_videos
 
     summaries, differences = {}, []
     with tempfile.TemporaryDirectory(prefix="kill-test-") as temporary:

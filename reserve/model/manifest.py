@@ -77,19 +77,25 @@ def has_manifest(folder: Path) -> bool:
     return (folder / CHECKPOINT).exists()
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Reads checkpoint.json. Raises CheckpointError naming it unless every byte is as it was written."""
-    path = folder / CHECKPOINT
+def read_small_file(path: Path, most: int) -> bytes:
+    """The content of a file of at most `most` bytes. Raises CheckpointError naming it."""
     try:
         check_regular_file(path)
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            content = file.read(most + 1)
     except BadInput as error:
         raise CheckpointError(f"{path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > _MAX_BYTES:
-        raise CheckpointError(f"{path} has more than {_MAX_BYTES} bytes")
+    if len(content) > most:
+        raise CheckpointError(f"{path} has more than {most} bytes")
+    return content
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads checkpoint.json. Raises CheckpointError naming it unless every byte is as it was written."""
+    path = folder / CHECKPOINT
+    content = read_small_file(path, _MAX_BYTES)
     try:
         values = json.loads(content)
         written = values.pop("sha256")

@@ -20,10 +20,10 @@ from torch import nn
 
 from reserve.config import ModelConfig
 from reserve.config.load import build_section, convert_section
-from reserve.errors import BadInput, CheckpointError
-from reserve.fs import check_regular_file, replacing, write_text_atomic
+from reserve.errors import CheckpointError
+from reserve.fs import replacing, write_text_atomic
 from reserve.model.initialization import float32_on_cpu, undrawn
-from reserve.model.manifest import CHECKPOINT
+from reserve.model.manifest import CHECKPOINT, read_small_file
 from reserve.model.sharded import CONFIG, SHARDS, WEIGHTS, check_config, open_weights
 from reserve.model.tensor_files import safetensors_library
 from reserve.model.weights import compare_shapes, copy_weight, empty_model, fill_model, listed
@@ -305,16 +305,7 @@ class _StoredConfig:
 
 def _read_config(path: Path) -> _StoredConfig:
     check_config(path.parent)
-    try:
-        check_regular_file(path)
-        with path.open("rb") as file:
-            content = file.read(_MAX_CONFIG_BYTES + 1)
-    except BadInput as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > _MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path} has more than {_MAX_CONFIG_BYTES} bytes")
+    content = read_small_file(path, _MAX_CONFIG_BYTES)
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:

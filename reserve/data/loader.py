@@ -8,7 +8,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -129,14 +131,46 @@ def load_batches(
         # The workers' seeds would come from the default generator: a run resumed with dropout would draw other masks.
         generator=torch.Generator(),
     )
+    batches: Iterator[Any] = iter(())
     try:
-        for batch in loader:
+        with _noticing_dead_children():
+            batches = iter(loader)
+        for batch in batches:
             if isinstance(batch, _FAILURES):
                 raise batch
             yield batch
     finally:
         # A traceback that keeps the loader alive leaves its workers to the garbage collector, which takes 5 s for them.
-        del loader
+        del loader, batches
+
+
+@contextmanager
+def _noticing_dead_children() -> Iterator[None]:
+    """Raises RuntimeError where a process dies while loading processes are started.
+
+    Python sends each a pickle through a pipe, whose other end it holds open itself: after the death of the process it
+    would wait for ever to send the rest. Signals reach the main thread only; elsewhere nothing is noticed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    starting, before = True, signal.getsignal(signal.SIGCHLD)
+
+    def child_changed(number: int, frame: FrameType | None) -> None:
+        dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) if starting else None
+        if dead is not None and dead.si_code != os.CLD_EXITED:
+            raise RuntimeError(f"a loading process died of signal {dead.si_status} while it started")
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGCHLD, child_changed)
+    try:
+        yield
+    finally:
+        starting = False
+        # torch's loader may have set its own, which calls this one.
+        if signal.getsignal(signal.SIGCHLD) is child_changed:
+            signal.signal(signal.SIGCHLD, before)
 
 
 Failure = BadInput | EnvironmentFailure | OSError

@@ -195,3 +195,23 @@ def test_program_that_keeps_its_loader_exits(tmp_path):
     script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{KEEPS_ITS_LOADER}")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+DIES_AT_THE_START = """
+if __name__ == "__main__":
+    import signal
+    from reserve.data.loader import BatchSampler, load_batches
+    from tests.helpers.worker_functions import DiesAtTheStart
+    try:
+        next(load_batches(DiesAtTheStart(), BatchSampler(4, 2), list, num_workers=1))
+    except RuntimeError as error:
+        print(error, signal.getsignal(signal.SIGCHLD).name)
+"""
+
+
+def test_a_loading_process_that_dies_at_the_start_is_an_error(tmp_path):
+    """Python would wait for ever to send it the rest of the data set."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{DIES_AT_THE_START}")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout == "a loading process died of signal 9 while it started SIG_DFL\n", done.stderr

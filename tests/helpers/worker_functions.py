@@ -51,3 +51,33 @@ class MarksItsEnd(Keys):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
         atexit.register(self.marker.touch)
+
+
+class DiesAtTheStart:
+    """Examples that kill the process that they are sent to, before it has read all that is sent."""
+
+    def __init__(self) -> None:
+        self.content = bytes(10_000_000)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, key: tuple[int, int]) -> int:
+        return 0
+
+    def __reduce__(self) -> tuple:
+        return _die, (_Dying(), self.content)
+
+
+class _Dying:
+    def __reduce__(self) -> tuple:
+        return os.kill, (_OwnProcess(), signal.SIGKILL)
+
+
+class _OwnProcess:
+    def __reduce__(self) -> tuple:
+        return os.getpid, ()
+
+
+def _die(*_: object) -> None:
+    raise AssertionError("the process lives")

@@ -27,7 +27,8 @@ FIGURE = "scaling-model.svg"
 HEAD = """# Scaling
 
 `make bench-report` writes this page from [benchmarks/scaling](../benchmarks/scaling) and
-[benchmarks/results](../benchmarks/results); `make test` fails if it is out of date.
+[benchmarks/results](../benchmarks/results); `make test` fails if it is out of date. `make scaling` measures its first
+half anew.
 """
 FIGURES_FOOT = """Columns: "host" is what the host takes longer than the kernels. "Against 8 GPUs" is the rate of one
 GPU over that with 8 GPUs: above 100% where more GPUs need no recomputation. "Use" is the share of the step that the

@@ -106,7 +106,8 @@ ROW_HEAD = ("ranks", "parallel", "accumulate", "grad_cache", "other settings", "
 def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
     run = Run(**row["run"])
     grad_cache = "yes" if run.grad_cache else "no"
-    return (run.ranks, _parallel(run), run.accumulate, grad_cache, _others(run), *_distances(row))
+    found = ("reference",) * 3 if run == run.reference else _distances(row)
+    return (run.ranks, _parallel(run), run.accumulate, grad_cache, _others(run), *found)
 
 
 def _resumed(row: Mapping[str, Any]) -> tuple[object, ...]:

@@ -19,6 +19,7 @@ WAYS = {
     "chance": 13.8,
     "rows": [
         {"run": asdict(Run()), "seconds": 1.0, "losses": [13.9, 13.5], **SAME},
+        {"run": asdict(Run(grad_cache=True)), "seconds": 1.0, "losses": [13.9, 13.5], **SAME},
         {"run": asdict(Run(4, "fsdp", 4, True, fsdp_ranks=2)), "seconds": 2.0, "losses": [13.9, 13.5], **DIFFERENT},
         {"run": asdict(Run(2, "ddp", precision="bfloat16")), "seconds": 2.0, "losses": [13.9, 13.5], **DIFFERENT},
     ],
@@ -40,7 +41,8 @@ def test_every_row_is_shown(tmp_path):
     (tmp_path / "machine").mkdir()
     (tmp_path / "machine" / FILE).write_text(json.dumps(WAYS))
     (text,) = stored_sections(tmp_path)
-    assert "| 1 | one process | 1 | no |  | identical | identical | identical |" in text
+    assert "| 1 | one process | 1 | no |  | reference | reference | reference |" in text
+    assert "| 1 | one process | 1 | yes |  | identical | identical | identical |" in text
     assert "| 4 | fsdp | 4 | yes | `fsdp_ranks 2` | 2.0e-05 | 3.0e-03 | 4.0e-02 |" in text
     assert "| 2 | ddp | 1 | no | `precision bfloat16` |" in text
     assert "| one process | 4 ranks, fsdp, `compile layers` | 2.0e-05 | 3.0e-03 | 4.0e-02 |" in text

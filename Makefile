@@ -37,7 +37,7 @@ demo: $(INSTALLED)
 	  $(BIN)/reserve demo-data $(DEMO)/videos --videos 72 --held_out 24 --seed 0 && touch $(DEMO)/videos/.complete; }
 	@rm -rf $(DEMO)/run
 	$(BIN)/reserve pretrain --config tiny --videos $(DEMO)/videos/train --out $(DEMO)/run
-	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 5
+	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 3
 
 test: $(INSTALLED) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"

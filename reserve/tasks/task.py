@@ -158,14 +158,14 @@ class Task(ABC, Generic[Example, Batch]):
 class ContrastiveTask(Task[Example, Batch]):
     """A task whose loss compares vectors of the whole batch with each other.
 
-    Its loss in two parts allows train.grad_cache: a batch in micro-batches whose vectors are all compared.
+    Subclasses give the loss in two parts, so that train.grad_cache can compare the vectors of all micro-batches.
     """
 
     @abstractmethod
     def vectors(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """All that the loss needs of a micro-batch, by name: outputs of the model, temperatures, labels.
 
-        The floating-point ones get gradients. A parameter must be among them as a copy.
+        The floating-point ones get gradients. Return a clone of a parameter, not the parameter itself.
         """
 
     @abstractmethod

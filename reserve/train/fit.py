@@ -125,7 +125,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
 
 
 def _module_function(task: Task[Any, Any], config: TrainConfig, ranks: Ranks) -> LossFunction:
-    """What the module computes of a batch: its loss, or with train.grad_cache the vectors that the loss compares."""
+    """What the module computes for a batch: its loss, or with train.grad_cache the vectors that the loss compares."""
     if not config.grad_cache:
         return lambda model, batch: task.loss(model, batch, ranks.group)
     if not isinstance(task, ContrastiveTask):

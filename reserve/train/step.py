@@ -87,11 +87,11 @@ class _MicroBatches:
             loss.total.backward()
             return [_reported(loss)]
         seeds = [self._seed(number) for number in numbers]
-        if self.step is None:  # both passes must draw the same random numbers all the same
+        if self.step is None:  # the two passes must still draw the same random numbers
             seeds = torch.randint(1 << 62, (len(seeds),), device="cpu").tolist()
         with torch.no_grad():
             found = [self._forward(number, seed) for number, seed in zip(numbers, seeds, strict=True)]
-        # A new tensor each: an output that is not the model's own would otherwise get requires_grad.
+        # Detached first: labels and other tensors of the batch must not get requires_grad.
         leaves = [{name: v.detach().requires_grad_(v.is_floating_point()) for name, v in f.items()} for f in found]
         loss = vectors_loss(leaves)
         loss.total.backward()

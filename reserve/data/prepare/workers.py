@@ -86,6 +86,21 @@ def run_supervised(
             worker.kill()
 
 
+def run_items(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, timeout: float
+) -> Iterator[tuple[Item, Result | Lost]]:
+    """run_supervised, yielding the items themselves with their results."""
+    taken: dict[int, Item] = {}
+
+    def remembered() -> Iterator[Item]:
+        for index, item in enumerate(items):
+            taken[index] = item
+            yield item
+
+    for index, result in run_supervised(function, remembered(), workers=workers, timeout=timeout):
+        yield taken.pop(index), result
+
+
 def _checked(outcome: Result | Lost | _Stop) -> Result | Lost:
     if isinstance(outcome, _Stop):
         raise EnvironmentFailure(outcome.reason)

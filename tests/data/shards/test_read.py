@@ -104,16 +104,20 @@ def test_every_flipped_byte_of_the_tables_is_noticed(folder):
     path = folder / "shard-00000.index"
     expected = opened(folder)
     before = [expected.load(video) for video in (0, 1)], [expected.texts(video) for video in (0, 1)]
+    noticed = 0
     for place in range(path.stat().st_size):
         flip(path, place)
-        with pytest.raises(BadInput):
+        try:
             found = opened(folder)
             after = [found.load(video) for video in (0, 1)], [found.texts(video) for video in (0, 1)]
+        except BadInput:
+            noticed += 1
+        else:
             # Bytes that pad the header may change without any effect.
             assert after[1] == before[1]
             assert [each.words for each in after[0]] == [each.words for each in before[0]]
-            raise BadInput("no effect")
         flip(path, place)
+    assert noticed > 0.95 * path.stat().st_size
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 1000])

@@ -211,7 +211,7 @@ def test_a_set_smaller_than_its_part_of_a_batch_is_refused(size, refused):
 
 
 def test_a_small_set_of_small_weight_is_used_with_large_batches():
-    """In 2048 positions there are at most three times its 11 in a block."""
-    ExampleStream(shares((33, 1), (10**6, 99))).check_batch(2048)
-    with pytest.raises(ValueError, match="can hold 33 of its examples"):
-        ExampleStream(shares((32, 1), (10**6, 99))).check_batch(2048)
+    """In 2048 positions there are at most three times its 10 in a block."""
+    ExampleStream(shares((30, 1), (10**6, 99))).check_batch(2048)
+    with pytest.raises(ValueError, match="can hold 30 of its examples"):
+        ExampleStream(shares((29, 1), (10**6, 99))).check_batch(2048)

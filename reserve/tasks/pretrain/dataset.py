@@ -55,8 +55,8 @@ class PretrainDataset(Dataset[Example]):
     """Examples assembled from sets of prepared videos, indexed by (epoch, index).
 
     The examples of each set come after those of the set before it. `text_source` is where random text comes from, None
-    for the other videos of the example's part. Without `training`, frames are not cropped at random, audio windows lie where inference puts them, and no group is
-    split into two videos; masking is still random.
+    for the other videos of the example's part. Without `training`, frames are not cropped at random, audio windows lie
+    where inference puts them, and no group is split into two videos; masking is still random.
     """
 
     def __init__(

@@ -13,6 +13,10 @@ class DecodingTimeout(BadInput):
     """A file that takes longer to decode than its limit. Another machine may be fast enough."""
 
 
+class DamagedSample(BadInput):
+    """A sample of a shard that is damaged: training skips it. The message names the shard and the video."""
+
+
 class EnvironmentFailure(RuntimeError):
     """The machine is at fault, not a file: a full disk, a lost mount, too many open files.
 

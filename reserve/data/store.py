@@ -1,7 +1,8 @@
 """Segments of one video on disk: one safetensors file, written atomically and validated when it is read.
 
 Tensors: `start` float64 [n], `playback_speed` int32 [n], `log_mel` float16 [n, frames, mels], `frame_bytes` uint8 [*]
-(the JPEG files one after another), `frame_offsets` int64 [n + 1], `text` uint8 [*] (JSON: video_id, metadata, words).
+(the JPEG files one after another), `frame_offsets` int64 [n + 1], `text` uint8 [*] (JSON: video_id, metadata, words);
+where the sound itself was kept, `sound_bytes` uint8 [*] and `sound_offsets` int64 [n + 1], a FLAC file a segment.
 The header holds the name of the format, the counts, the key of the inputs, the transcript used and those passed over,
 and the warnings of the preparation.
 """
@@ -35,6 +36,7 @@ _LAYOUT = {
     "frame_offsets": ("I64", 1),
     "text": ("U8", 1),
 }
+_SOUND_LAYOUT = {"sound_bytes": ("U8", 1), "sound_offsets": ("I64", 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,11 @@ def save_segments(
         "start": segments.start.astype(np.float64),
         "playback_speed": segments.playback_speed.astype(np.int32),
         "log_mel": segments.log_mel.astype(np.float16),
-        "frame_bytes": np.frombuffer(b"".join(segments.frames), dtype=np.uint8),
-        "frame_offsets": np.cumsum([0, *map(len, segments.frames)], dtype=np.int64),
+        **_files("frame", segments.frames),
         "text": np.frombuffer(json.dumps(text).encode("ascii"), dtype=np.uint8),
     }
+    if segments.sound:
+        tensors |= _files("sound", segments.sound)
     header = {
         "format": FORMAT,
         "key": key,
@@ -87,6 +90,13 @@ def save_segments(
     }
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
+
+
+def _files(name: str, files: Sequence[bytes]) -> dict[str, np.ndarray]:
+    return {
+        f"{name}_bytes": np.frombuffer(b"".join(files), dtype=np.uint8),
+        f"{name}_offsets": np.cumsum([0, *map(len, files)], dtype=np.int64),
+    }
 
 
 def read_summary(path: str | Path) -> StoreSummary:
@@ -115,10 +125,11 @@ def load_segments(path: str | Path, start: int = 0, stop: int | None = None) -> 
             video_id=video_id,
             start=starts,
             playback_speed=speeds,
-            frames=_read_frames(file, start, stop),
+            frames=_read_files(file, "frame", start, stop),
             log_mel=log_mel,
             words=words[start:stop],
             metadata=metadata,
+            sound=_read_files(file, "sound", start, stop) if _SOUND_LAYOUT.keys() <= set(file.keys()) else [],
         )
 
 
@@ -169,10 +180,12 @@ def _summary(file: Any, path: Path) -> StoreSummary:
 
 def _check_layout(file: Any, count: int) -> int:
     """Checks that names, dtypes and shapes fit each other. Returns the number of segments."""
-    if set(file.keys()) != set(_LAYOUT):
-        raise BadInput(f"not a store of segments: it holds {sorted(file.keys())}, not {sorted(_LAYOUT)}")
+    names = set(file.keys())
+    layout = _LAYOUT | (_SOUND_LAYOUT if names & _SOUND_LAYOUT.keys() else {})
+    if names != layout.keys():
+        raise BadInput(f"not a store of segments: it holds {sorted(names)}, not {sorted(layout)}")
     lengths = {}
-    for name, (dtype, axes) in _LAYOUT.items():
+    for name, (dtype, axes) in layout.items():
         part = file.get_slice(name)
         shape = part.get_shape()
         if part.get_dtype() != dtype or len(shape) != axes:
@@ -180,19 +193,20 @@ def _check_layout(file: Any, count: int) -> int:
         lengths[name] = shape[0]
     if any(lengths[name] != count for name in ("start", "playback_speed", "log_mel")):
         raise BadInput(f"not a store of segments: its header counts {count} segments, its tensors have {lengths}")
-    if lengths["frame_offsets"] != count + 1:
-        raise BadInput(f"not a store of segments: {lengths['frame_offsets']} frame offsets for {count} segments")
+    for name, length in lengths.items():
+        if name.endswith("_offsets") and length != count + 1:
+            raise BadInput(f"not a store of segments: {length} {name.replace('_', ' ')} for {count} segments")
     return count
 
 
-def _read_frames(file: Any, start: int, stop: int) -> list[bytes]:
-    offsets = file.get_tensor("frame_offsets")
-    size = file.get_slice("frame_bytes").get_shape()[0]
+def _read_files(file: Any, name: str, start: int, stop: int) -> list[bytes]:
+    offsets = file.get_tensor(f"{name}_offsets")
+    size = file.get_slice(f"{name}_bytes").get_shape()[0]
     if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) <= 0).any():
-        raise BadInput("not a store of segments: its frame offsets do not divide its frames")
-    frames = file.get_slice("frame_bytes")[int(offsets[start]) : int(offsets[stop])]
+        raise BadInput(f"not a store of segments: its {name} offsets do not divide its {name}s")
+    files = file.get_slice(f"{name}_bytes")[int(offsets[start]) : int(offsets[stop])]
     bounds = offsets[start : stop + 1] - offsets[start]
-    return [frames[a:b].tobytes() for a, b in pairwise(bounds)]
+    return [files[a:b].tobytes() for a, b in pairwise(bounds)]
 
 
 def _decode_text(data: np.ndarray, count: int) -> tuple[str, VideoMetadata, list[list[Word]]]:

@@ -59,7 +59,8 @@ class Segments:
     Shapes: `start` float64 [n], seconds into the video; `playback_speed` int32 [n], in {1, 2, 3};
     `frames` n JPEG files (the frame at the middle of each segment, shorter side at most 288 and longer at most
     512 pixels); `log_mel` float16 [n, 188, 64] (SPEC 2); `words` one list a segment, times in seconds from the
-    segment's start, already divided by its playback speed.
+    segment's start, already divided by its playback speed. `sound`, if it was kept: n FLAC files, mono, 5 s times the
+    playback speed long, the whole track's peak at full scale; otherwise empty.
     """
 
     video_id: str
@@ -69,6 +70,7 @@ class Segments:
     log_mel: np.ndarray
     words: list[list[Word]]
     metadata: VideoMetadata = field(default_factory=VideoMetadata)
+    sound: list[bytes] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.start)

@@ -10,6 +10,7 @@ All times are seconds on the file's presentation axis: 0 is where a player start
 
 from __future__ import annotations
 
+import mmap
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,9 @@ class MediaLimits:
                 f"frames of {width}x{height} pixels; at most {self.max_pixels} pixels and {self.max_side} a side "
                 "are allowed"
             )
+
+
+_PEAK_SAMPLES = 2**20
 
 
 class Deadline:
@@ -140,11 +144,26 @@ class MediaInfo:
 class Soundtrack:
     """The sound of a whole file. `waveform` is float32 [samples] in about [-1, 1], sample i at i / `sample_rate`
     seconds, 0 where there is no sound. `media_end` is where the last packet of sound or picture ends, in seconds,
-    whatever the container claims."""
+    whatever the container claims. The waveform of a long file lies on disk: `mapping` is its memory map."""
 
     waveform: np.ndarray
     sample_rate: int
     media_end: float
+    mapping: mmap.mmap | None = None
+
+    def peak(self) -> float:
+        """The largest absolute value, at least that of the smallest 16-bit sample: a silent track stays silent (SPEC
+        2)."""
+        peak = 1 / 32768
+        for first in range(0, len(self.waveform), _PEAK_SAMPLES):
+            peak = max(peak, float(np.abs(self.waveform[first : first + _PEAK_SAMPLES]).max()))
+            self.release()
+        return peak
+
+    def release(self) -> None:
+        """Takes what has been read of a waveform on disk out of memory."""
+        if self.mapping is not None:
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class Media(ABC):

@@ -56,7 +56,10 @@ def store_name(video_id: str) -> str:
 def store_key(source: VideoSource, settings: PreparationSettings, decoders: Sequence[str]) -> str:
     """Digest of everything that decides the content of the store file."""
     files = [source.path, *source.transcripts, *([source.info] if source.info else [])]
-    described = [FORMAT, _VERSION, source.video_id, asdict(settings), [_identity(path) for path in files]]
+    decides = asdict(settings)
+    if not decides["keep_sound"]:  # so that the stores of releases without it stay valid
+        del decides["keep_sound"]
+    described = [FORMAT, _VERSION, source.video_id, decides, [_identity(path) for path in files]]
     if list(decoders) != _FIRST_DECODERS:
         described.append(list(decoders))
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()

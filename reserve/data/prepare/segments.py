@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from reserve.data.images import (
     encode_jpeg,
     resize,
 )
+from reserve.data.segment_sound import clip_length, encode_flac, log_mels
 from reserve.data.types import Word
 from reserve.errors import BadInput
 
@@ -30,9 +32,10 @@ ENOUGH_WORDS_AHEAD = 16
 _STOP_PROBABILITY = 0.1
 _UNUSED_END = 1.0
 """Seconds at the end of a video that stay unused."""
-_MEL_BATCH = 32
 # Until the black bars are known, frames wait as nearly lossless JPEGs, large enough for any trimming.
 _WAITING_QUALITY = 95
+_WAITING_BYTES = 2**25
+"""More of them wait on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,52 +106,38 @@ def window_words(words: Sequence[Word], window: Window) -> list[Word]:
     ]
 
 
-def log_mels(soundtrack: Soundtrack, windows: Sequence[Window], config: DataConfig) -> np.ndarray:
-    """Log-mel spectrograms of the windows: float16 [windows, spec_size, num_mels] (SPEC 2).
+@dataclass(frozen=True, slots=True)
+class SegmentSound:
+    """The sound of each of `windows`: of a whole track divided by its peak, followed by silence."""
 
-    Divides the whole track by its peak. If the sound ends before a window does, silence follows.
-    """
-    if soundtrack.sample_rate != config.sample_rate:
-        raise ValueError(f"soundtrack must have {config.sample_rate} Hz; got {soundtrack.sample_rate}")
-    waveform = soundtrack.waveform
-    # SPEC 2 divides int16 samples by at least 1, so a silent track stays silent.
-    peak = max(float(np.abs(waveform).max(initial=0.0)), 1 / 32768)
-    mels = np.zeros((len(windows), config.spec_size, config.num_mels), dtype=np.float16)
-    for speed in range(1, MAX_PLAYBACK_SPEED + 1):
-        at_speed = [index for index, window in enumerate(windows) if window.playback_speed == speed]
-        for batch in (at_speed[i : i + _MEL_BATCH] for i in range(0, len(at_speed), _MEL_BATCH)):
-            clips = np.stack([_clip(waveform, windows[index], config.sample_rate) for index in batch]) / peak
-            mels[batch] = _log_mel(clips, speed, config)
-    return mels
+    soundtrack: Soundtrack
+    windows: Sequence[Window]
+    peak: float
 
+    @classmethod
+    def of(cls, soundtrack: Soundtrack, windows: Sequence[Window], sample_rate: int) -> SegmentSound:
+        if soundtrack.sample_rate != sample_rate:
+            raise ValueError(f"soundtrack must have {sample_rate} Hz; got {soundtrack.sample_rate}")
+        return cls(soundtrack, windows, soundtrack.peak())
 
-def _clip(waveform: np.ndarray, window: Window, sample_rate: int) -> np.ndarray:
-    first = int(sample_rate * window.start)
-    length = int(sample_rate * SEGMENT_SECONDS) * window.playback_speed
-    sound = waveform[first : first + length]
-    return np.pad(sound, (0, length - len(sound)))
+    def clip(self, index: int) -> np.ndarray:
+        """The sound of a window, the track's peak at 1: float32 [5 s times its playback speed]."""
+        rate = self.soundtrack.sample_rate
+        window = self.windows[index]
+        first = int(rate * window.start)
+        length = clip_length(window.playback_speed, rate)
+        sound = self.soundtrack.waveform[first : first + length]
+        clip = np.pad(sound, (0, length - len(sound))) / self.peak
+        self.soundtrack.release()
+        return clip
 
+    def log_mels(self, config: DataConfig) -> np.ndarray:
+        """Log-mel spectrograms: float16 [windows, spec_size, num_mels] (SPEC 2)."""
+        return log_mels(self.clip, [window.playback_speed for window in self.windows], config)
 
-def _log_mel(clips: np.ndarray, speed: int, config: DataConfig) -> np.ndarray:
-    import torch
-
-    from reserve_kernels import log_mel_spectrogram
-
-    spectrogram = log_mel_spectrogram(
-        torch.from_numpy(clips.astype(np.float32)),
-        playback_speed=speed,
-        pad_mode="reflect",
-        sample_rate=config.sample_rate,
-        n_fft=config.fft_window_size,
-        hop_length=config.fft_hop_length,
-        n_mels=config.num_mels,
-    )
-    if spectrogram.shape[1] != config.spec_size:
-        raise ValueError(
-            f"data.spec_size is {config.spec_size}, but a segment of {SEGMENT_SECONDS:g} s has {spectrogram.shape[1]} "
-            "mel frames at data.sample_rate and data.fft_hop_length"
-        )
-    return spectrogram.numpy().astype(np.float16)
+    def flac(self) -> list[bytes]:
+        """Each window's sound as a FLAC file."""
+        return [encode_flac(self.clip(index), self.soundtrack.sample_rate) for index in range(len(self.windows))]
 
 
 def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
@@ -156,21 +145,23 @@ def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
     the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE. Holds one frame at a time, for long videos."""
     keep = 1 - 2 * BLACK_BAR_LIMIT
     bars = BlackBars()
-    waiting: list[bytes] = []
+    sizes: list[int] = []
     size: tuple[int, int] | None = None
-    for frame in frames:
-        _check_frame(frame)
-        if size is None:
-            size = bounded_size(
-                frame.shape[0], frame.shape[1], round(STORED_SHORTER_SIDE / keep), round(STORED_LONGER_SIDE / keep)
-            )
-        image = resize(frame, *size)
-        bars.add(image)
-        waiting.append(encode_jpeg(image, _WAITING_QUALITY))
-    if not waiting:
-        raise BadInput("no frame of its video can be decoded")
-    rows, columns = bars.content()
-    return [_stored_frame(decode_jpeg(jpeg)[rows, columns]) for jpeg in waiting]
+    with tempfile.SpooledTemporaryFile(_WAITING_BYTES) as waiting:
+        for frame in frames:
+            _check_frame(frame)
+            if size is None:
+                size = bounded_size(
+                    frame.shape[0], frame.shape[1], round(STORED_SHORTER_SIDE / keep), round(STORED_LONGER_SIDE / keep)
+                )
+            image = resize(frame, *size)
+            bars.add(image)
+            sizes.append(waiting.write(encode_jpeg(image, _WAITING_QUALITY)))
+        if not sizes:
+            raise BadInput("no frame of its video can be decoded")
+        rows, columns = bars.content()
+        waiting.seek(0)
+        return [_stored_frame(decode_jpeg(waiting.read(length))[rows, columns]) for length in sizes]
 
 
 def _check_frame(frame: object) -> None:

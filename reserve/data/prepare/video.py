@@ -12,9 +12,9 @@ import numpy as np
 from reserve.config import SEGMENT_SECONDS, DataConfig
 from reserve.data.decode.protocol import Deadline, FileDecoder, Media, MediaLimits
 from reserve.data.prepare.segments import (
+    SegmentSound,
     Window,
     cut_windows,
-    log_mels,
     stored_frames,
     video_rng,
     window_words,
@@ -31,23 +31,27 @@ from reserve.errors import BadInput
 class PreparationSettings:
     """What decides how a video is prepared: the same settings, decoder, file and id give the same segments.
 
-    `audio_track` counts from 0; None chooses by the languages of `data`.
+    `audio_track` counts from 0; None chooses by the languages of `data`. `keep_sound` keeps the segments' sound as FLAC
+    files beside their spectrograms.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     audio_track: int | None = None
     limits: MediaLimits = field(default_factory=MediaLimits)
+    keep_sound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
     """All of a video's segments but their frames: `windows` in order of time, `log_mel` float16 [windows, frames, mels]
-    and `words` for each, `seconds` of the video, the `choice` of its tracks, and the `warnings` so far."""
+    and `words` for each, their `sound` where it is kept, `seconds` of the video, the `choice` of its tracks, and the
+    `warnings` so far."""
 
     video_id: str
     windows: list[Window]
     log_mel: np.ndarray
+    sound: list[bytes]
     words: list[list[Word]]
     metadata: VideoMetadata
     seconds: float
@@ -99,6 +103,7 @@ def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray]) -> Prepared
         log_mel=plan.log_mel,
         words=plan.words,
         metadata=plan.metadata,
+        sound=plan.sound,
     )
     return PreparedVideo(segments, plan.seconds, plan.choice, plan.warnings)
 
@@ -126,10 +131,12 @@ def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> P
             f"{SEGMENT_SECONDS:g} s and the last second stays unused"
         )
     metadata, warning = load_metadata(source.info)
+    sound = SegmentSound.of(soundtrack, windows, settings.data.sample_rate)
     return PlannedVideo(
         video_id=source.video_id,
         windows=windows,
-        log_mel=log_mels(soundtrack, windows, settings.data),
+        log_mel=sound.log_mels(settings.data),
+        sound=sound.flac() if settings.keep_sound else [],
         words=[window_words(words, window) for window in windows],
         metadata=metadata,
         seconds=duration,

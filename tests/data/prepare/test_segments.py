@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reserve.config import DataConfig
 from reserve.data.decode.protocol import Soundtrack
 from reserve.data.images import decode_jpeg
-from reserve.data.prepare.segments import Window, cut_windows, log_mels, stored_frames, video_rng, window_words
+from reserve.data.prepare.segments import SegmentSound, Window, cut_windows, stored_frames, video_rng, window_words
 from reserve.data.types import Word
 from reserve_kernels import log_mel_spectrogram
 
@@ -23,6 +23,10 @@ RATE = 22050
 def steady(words_per_second, seconds, start=0.0):
     step = 1 / words_per_second
     return [Word("w", start + i * step, start + (i + 1) * step) for i in range(int(seconds * words_per_second))]
+
+
+def log_mels(track, windows, config):
+    return SegmentSound.of(track, windows, config.sample_rate).log_mels(config)
 
 
 def cut(words, duration, seed=0):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import mmap
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,6 +26,9 @@ _JITTER = 0.05
 _MAX_OVERLAP = 5.0
 # Decoding starts this many seconds before a span: decoders and resamplers need some sound to settle.
 _PREROLL = 0.5
+_IN_MEMORY = 2**24
+"""Samples: 64 MiB, 12 minutes at 22050 Hz."""
+_SAMPLE_BYTES = 4
 
 
 def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> Soundtrack:
@@ -48,15 +53,15 @@ def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> So
         for frame in container.decode(packet):
             pieces.extend(runs.push(frame))
     pieces.extend(runs.flush())
-    if not pieces.parts:
+    if not pieces.end:
         raise BadInput("no sound can be decoded from its audio track")
     if pieces.overlap > _MAX_OVERLAP * sample_rate:
         raise BadInput(
             f"its timestamps start again: {pieces.overlap / sample_rate:.1f} s of its sound lie over earlier sound, as "
             "in recordings joined byte by byte"
         )
-    waveform = pieces.joined(pieces.end)
-    return Soundtrack(waveform, sample_rate, min(max(picture_end, len(waveform) / sample_rate), limit))
+    waveform, mapping = pieces.mapped()
+    return Soundtrack(waveform, sample_rate, min(max(picture_end, len(waveform) / sample_rate), limit), mapping)
 
 
 def read_sound(container: Container, start: float, stop: float, *, track: int, sample_rate: int) -> np.ndarray:
@@ -110,7 +115,8 @@ def _packets_from(container: Container, track: int, start: float) -> Iterator[An
 class _Pieces:
     """Stretches of samples between positions `first` and `stop`; later ones win where they overlap.
 
-    `end` is the position after the last sample, `overlap` the number of samples that lie over earlier ones.
+    `end` is the position after the last sample, `overlap` the number of samples that lie over earlier ones. Beyond
+    _IN_MEMORY samples they go to a temporary file, so that memory does not grow with the length of a file.
     """
 
     first: int
@@ -118,6 +124,8 @@ class _Pieces:
     parts: list[tuple[int, np.ndarray]] = field(default_factory=list)
     end: int = 0
     overlap: int = 0
+    file: BinaryIO | None = None
+    waiting: int = 0
 
     def extend(self, pieces: Iterator[tuple[int, np.ndarray]]) -> None:
         """Adds (position, samples), cut to the range. Positions of `parts` count from `first`."""
@@ -127,17 +135,43 @@ class _Pieces:
             if len(samples):
                 place = start + skip - self.first
                 self.parts.append((place, samples))
+                self.waiting += len(samples)
                 self.overlap += max(min(self.end, place + len(samples)) - place, 0)
                 self.end = max(self.end, place + len(samples))
+                if self.waiting > _IN_MEMORY:
+                    self._write()
+
+    def mapped(self) -> tuple[np.ndarray, mmap.mmap | None]:
+        """All samples up to the end, as `joined` gives them, and the memory map that they lie in if there is one."""
+        if self.file is None:
+            return self.joined(self.end), None
+        self._write()
+        self.file.truncate(self.end * _SAMPLE_BYTES)
+        mapping = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.file.close()
+        return np.frombuffer(mapping, dtype=np.float32), mapping
+
+    def _write(self) -> None:
+        """Moves the samples in memory to the file, which is not stored where there are none."""
+        if self.file is None:
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115  # mapped() closes it
+        for start, samples in self.parts:
+            self.file.seek(start * _SAMPLE_BYTES)
+            self.file.write(_finite(samples.astype(np.float32)).tobytes())
+        self.file.flush()
+        self.parts, self.waiting = [], 0
 
     def joined(self, length: int) -> np.ndarray:
         """All samples: float32 [length], 0 between the parts."""
         waveform = np.zeros(length, dtype=np.float32)
         for start, samples in self.parts:
             waveform[start : start + len(samples)] = samples
-        # A damaged float track can hold NaN and infinity.
-        np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        return waveform
+        return _finite(waveform)
+
+
+def _finite(samples: np.ndarray) -> np.ndarray:
+    """A damaged float track can hold NaN and infinity: 0 takes their place, in place."""
+    return np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 class _Resampled:

@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from reserve.batch.streams import TokenStream
 from reserve.batch.vocabulary import AUDIOSPAN, MASK, MASKAUDIO, PAD
-from reserve.data.store import load_segments
 from reserve.report.pictures import clip_uri, frame_uri, spectrogram_svg
 from reserve.tasks.pretrain.dataset import Example, PretrainDataset
 from reserve.tasks.pretrain.masking import inference_subsegment_starts
@@ -115,8 +114,9 @@ class SegmentLookup:
     def segment(self, example: int, segment: int) -> HeldOutSegment:
         """Everything about segment `segment` of example `example`."""
         item, data = self._example(example), self.data
-        video, index = self.dataset.plans[example].segments[segment]
-        stored = load_segments(self.dataset.stores[video], index, index + 1)
+        collection, plan = self.dataset.plans[example]
+        video, index = plan.segments[segment]
+        stored = collection.load(video, index, index + 1)
         length = self.dataset.model.audio_seq_length
         subsegments = segment * data.num_audio_subsegments + np.arange(data.num_audio_subsegments)
         heard = item.text.text2audio

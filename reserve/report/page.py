@@ -70,7 +70,7 @@ def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
     page = environment.get_template(TEMPLATE).render(
         run=run.resolve().name,
         evaluation=evaluation,
-        videos=len(dataset.stores),
+        videos=dataset.plans.num_videos,
         settings=_settings(config),
         titles=TITLES,
         scale=bar_scale(evaluation.rankings),

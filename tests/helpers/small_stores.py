@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from reserve.config import DataConfig
+from reserve.data.collection import PartSet
 from reserve.data.images import encode_jpeg
-from reserve.data.sources.random_text import TranscriptTextSource
 from reserve.data.store import save_segments
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.types import Segments, VideoMetadata, Word
@@ -91,5 +91,5 @@ def make_dataset(stores: list[Path], *, seed: int = 0, training: bool = True, **
     from dataclasses import replace
 
     return PretrainDataset(
-        stores, tokenizer(), TranscriptTextSource(stores), replace(DATA, **data), MODEL, seed=seed, training=training
+        [PartSet.of_stores(stores)], tokenizer(), None, replace(DATA, **data), MODEL, seed=seed, training=training
     )

@@ -29,7 +29,7 @@ def views(held_out, evaluation):
 
 
 def number(dataset, example, segment) -> int:
-    video, index = dataset.plans[example].segments[segment]
+    video, index = dataset.plans[example][1].segments[segment]
     return video * 8 + index
 
 
@@ -50,7 +50,7 @@ def test_without_masked_sounds_any_segment_is_shown(evaluation):
 
 def test_a_segment_shows_its_own_frame_video_and_time(dataset, views):
     for (example, segment), view in views.items():
-        video, index = dataset.plans[example].segments[segment]
+        video, index = dataset.plans[example][1].segments[segment]
         assert (view.video, view.start, view.playback_speed) == (f"video-{video}.mp4", 5.0 * index, 1)
         assert view.frame == frame_uri(dataset[0, example].images[segment])
         assert view.frame_answer.truth.picture == view.frame

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from reserve.data.store import load_texts
+from reserve.data.collection import Collection
 from reserve.errors import BadInput
 from reserve.fs import check_regular_file, replacing
 
@@ -112,14 +112,13 @@ def _lines_around(file: BinaryIO, start: int) -> Iterator[bytes]:
 
 
 class TranscriptTextSource:
-    """The transcripts of the other videos of the data set, never of the example's own.
+    """The transcripts of the other videos of a collection, never of the example's own.
 
-    If an example shows every video, draws what is said outside the example's segments. `stores` are the store files in
-    the order of the examples' video indices. Objects can be pickled.
+    If an example shows every video, draws what is said outside the example's segments. Objects can be pickled.
     """
 
-    def __init__(self, stores: Sequence[str | Path]) -> None:
-        self._stores = tuple(map(Path, stores))
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
 
     def draw(self, rng: np.random.Generator, used: Sequence[tuple[int, int]]) -> str:
         """The transcript of a random video from a random segment on, then those of further videos. Raises BadInput if
@@ -140,17 +139,19 @@ class TranscriptTextSource:
     def _texts(self, rng: np.random.Generator, used: Sequence[tuple[int, int]]) -> Iterator[list[str]]:
         """Texts of the other videos' segments in random order; if they have none, of the example's unused segments."""
         videos = {video for video, _ in used}
-        others = [video for video in rng.permutation(len(self._stores)).tolist() if video not in videos]
+        others = [
+            video for video in rng.permutation(len(self._collection.segment_counts())).tolist() if video not in videos
+        ]
         found = False
         for video in others:
-            texts = load_texts(self._stores[video])
+            texts = self._collection.texts(video)
             found = found or any(texts)
             if texts:
                 yield texts
         if not found:
             taken = set(used)
             for video in sorted(videos):
-                texts = load_texts(self._stores[video])
+                texts = self._collection.texts(video)
                 yield [text for index, text in enumerate(texts) if (video, index) not in taken] or [""]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +11,10 @@ from torch.utils.data import Dataset
 
 from reserve.batch.vocabulary import PAD, SPECIAL_TOKENS
 from reserve.config import DataConfig, ModelConfig
+from reserve.data.collection import Collection, PartSet
 from reserve.data.images import decode_jpeg, inference_image, training_image
-from reserve.data.sources.random_text import TextSource
-from reserve.data.store import load_segments, naming_store, read_summary
+from reserve.data.order import SetShare
+from reserve.data.sources.random_text import TextSource, TranscriptTextSource
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.types import Segments
 from reserve.tasks.pretrain.batch import (
@@ -25,8 +25,9 @@ from reserve.tasks.pretrain.batch import (
     span_streams,
     split_sources,
 )
-from reserve.tasks.pretrain.example_plan import ExamplePlan, SegmentRange, plan_examples
+from reserve.tasks.pretrain.example_plan import ExamplePlan
 from reserve.tasks.pretrain.masking import draw_subsegment_starts, inference_subsegment_starts, mask_text
+from reserve.tasks.pretrain.planned_parts import PlannedParts
 from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
 
 MAX_RANDOM_TEXT = 1280
@@ -51,17 +52,18 @@ class Example:
 
 
 class PretrainDataset(Dataset[Example]):
-    """Examples assembled from store files, indexed by (epoch, index).
+    """Examples assembled from sets of prepared videos, indexed by (epoch, index).
 
-    Without `training`, frames are not cropped at random, audio windows lie where inference puts them, and no group is
-    split into two videos; masking is still random.
+    The examples of each set come after those of the set before it. `text_source` is where random text comes from, None
+    for the other videos of the example's part. Without `training`, frames are not cropped at random, audio windows lie
+    where inference puts them, and no group is split into two videos; masking is still random.
     """
 
     def __init__(
         self,
-        stores: Sequence[Path],
+        sets: Sequence[PartSet],
         tokenizer: Tokenizer,
-        text_source: TextSource,
+        text_source: TextSource | None,
         data: DataConfig,
         model: ModelConfig,
         *,
@@ -72,12 +74,10 @@ class PretrainDataset(Dataset[Example]):
             raise ValueError(
                 f"model.vocab_size must be at least the tokenizer's {tokenizer.vocab_size}; got {model.vocab_size}"
             )
-        self.stores = list(stores)
         self.tokenizer, self.text_source = tokenizer, text_source
         self.data, self.model = data, model
         self.seed, self.training = seed, training
-        counts = [_num_segments(store) for store in self.stores]
-        self.plans = plan_examples(counts, data.num_segments, seed=seed)
+        self.plans = PlannedParts(sets, data.num_segments, seed=seed)
         self._prefixes = MetadataPrefixes(
             *(np.array(tokenizer.encode(f"{name}:")) for name in ("title", "description", "tags"))
         )
@@ -85,13 +85,18 @@ class PretrainDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.plans)
 
+    @property
+    def shares(self) -> tuple[SetShare, ...]:
+        """The sets of the mixture that it is trained on."""
+        return self.plans.shares
+
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, index = key
         rng = np.random.default_rng([self.seed, epoch, index])
-        plan = self.plans[index]
-        runs = [load_segments(self.stores[run.video], run.start, run.stop) for run in plan.ranges]
+        collection, plan = self.plans[index]
+        runs = [collection.load(run.video, run.start, run.stop) for run in plan.ranges]
         speeds = np.concatenate([run.playback_speed for run in runs])
-        text = self.unmasked_text(plan, runs, rng)
+        text = self.unmasked_text(plan, runs, self.text_source or TranscriptTextSource(collection), rng)
         if self.training:
             starts = draw_subsegment_starts(rng, self.data, self.model.audio_seq_length)
         else:
@@ -101,7 +106,11 @@ class PretrainDataset(Dataset[Example]):
         log_mel = np.concatenate([run.log_mel for run in runs]).astype(np.float32)
         return Example(
             images=np.stack(
-                [image for part in zip(plan.ranges, runs, strict=True) for image in self._images(*part, rng)]
+                [
+                    image
+                    for run, segments in zip(plan.ranges, runs, strict=True)
+                    for image in self._images(collection, run.video, segments, rng)
+                ]
             ),
             audio_clips=audio_clips(log_mel, speeds, starts, self.model.audio_seq_length),
             text=masked,
@@ -110,7 +119,9 @@ class PretrainDataset(Dataset[Example]):
             span_noise=rng.gumbel(size=self.data.num_text_spans),
         )
 
-    def unmasked_text(self, plan: ExamplePlan, runs: Sequence[Segments], rng: np.random.Generator) -> UnmaskedText:
+    def unmasked_text(
+        self, plan: ExamplePlan, runs: Sequence[Segments], text_source: TextSource, rng: np.random.Generator
+    ) -> UnmaskedText:
         """The words, metadata and random text of an example as tokens."""
         words = [segment for run in runs for segment in run.words]
         spoken = [
@@ -122,7 +133,7 @@ class PretrainDataset(Dataset[Example]):
         ]
         columns = np.array(spoken, dtype=np.float64).reshape(-1, 4).T
         metadata = runs[0].metadata
-        random_text = self._encode(self.text_source.draw(rng, plan.segments))[:MAX_RANDOM_TEXT]
+        random_text = self._encode(text_source.draw(rng, plan.segments))[:MAX_RANDOM_TEXT]
         return UnmaskedText(
             token_ids=columns[0].astype(np.int32),
             token_start=columns[1].astype(np.float32),
@@ -140,8 +151,10 @@ class PretrainDataset(Dataset[Example]):
     def _encode(self, text: str) -> np.ndarray:
         return np.array(self.tokenizer.encode_plain(text), dtype=np.int32)
 
-    def _images(self, run: SegmentRange, segments: Segments, rng: np.random.Generator) -> list[np.ndarray]:
-        with naming_store(self.stores[run.video]):
+    def _images(
+        self, collection: Collection, video: int, segments: Segments, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        with collection.naming(video):
             return [self._image(decode_jpeg(jpeg), rng) for jpeg in segments.frames]
 
     def _image(self, frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -149,11 +162,6 @@ class PretrainDataset(Dataset[Example]):
             return inference_image(frame, self.model.image_size)
         scales = (self.data.random_scale_min, self.data.random_scale_max)
         return training_image(frame, self.model.image_size, rng, scales)
-
-
-def _num_segments(store: Path) -> int:
-    with naming_store(store):
-        return read_summary(store).num_segments
 
 
 def audio_clips(log_mel: np.ndarray, speeds: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:

@@ -13,9 +13,10 @@ import torch.distributed as dist
 
 from reserve.config import Config, DataConfig, FitConfig, ModelConfig, TrainConfig
 from reserve.config.schema import check_data_fits_model
+from reserve.data.collection import PartSet
 from reserve.data.prepare import prepare_stores, recorded_stores
 from reserve.data.sources.discover import discover_sources
-from reserve.data.sources.random_text import TextSource, TranscriptTextSource, open_text_source
+from reserve.data.sources.random_text import TextSource, open_text_source
 from reserve.data.tokenizer import Tokenizer
 from reserve.errors import BadInput
 from reserve.model.flops import Workload
@@ -138,11 +139,10 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
         return None if self.random_text is None else open_text_source(self.random_text, cache)
 
     def _dataset(self, folder: Path, text: TextSource | None, *, seed: int, training: bool) -> PretrainDataset:
-        stores = recorded_stores(folder)
         return PretrainDataset(
-            stores,
+            [PartSet.of_stores(recorded_stores(folder))],
             Tokenizer.load(self.tokenizer),
-            text or TranscriptTextSource(stores),
+            text,
             self.data,
             self.model,
             seed=seed,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zstandard
 
+from reserve.data.collection import StoreFiles
 from reserve.data.sources.random_text import DRAW_CHARACTERS, FileTextSource, TranscriptTextSource, open_text_source
 from reserve.data.store import save_segments
 from reserve.data.types import Segments, Word
@@ -141,7 +142,7 @@ def test_several_zstandard_frames(tmp_path):
     assert sorted(text.split()) == ["one", "two"]
 
 
-def stores(folder, *videos):
+def stores(folder, *videos) -> StoreFiles:
     """Store files of videos, each a list of its segments' texts."""
     paths = []
     for index, texts in enumerate(videos):
@@ -156,7 +157,7 @@ def stores(folder, *videos):
         )
         paths.append(folder / f"{index}.safetensors")
         save_segments(segments, paths[-1])
-    return paths
+    return StoreFiles(paths)
 
 
 def test_draws_from_other_videos_only(tmp_path):

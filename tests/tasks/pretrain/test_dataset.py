@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import fields, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from reserve.batch.streams import TokenStream
 from reserve.batch.vocabulary import AUDIOSPAN, END, LTOVPOOL, MASK, MASKAUDIO, PAD, SPECIAL_TOKENS, START
+from reserve.data.collection import PartSet
 from reserve.data.sources.random_text import TranscriptTextSource
 from reserve.data.store import save_segments
 from reserve.data.types import VideoMetadata, Word
@@ -68,7 +70,7 @@ def test_a_damaged_store_is_named(tmp_path, read):
     dataset = make_dataset(stores)
     broken = {"words of the example": 0, "random text": 1, "counts": 0}[read]
     stores[broken].write_bytes(stores[broken].read_bytes()[:-10])
-    (mine,) = (index for index, plan in enumerate(dataset.plans) if plan.videos == {0})
+    (mine,) = (index for index in range(len(dataset)) if dataset.plans[index][1].videos == {0})
     with pytest.raises(BadInput, match=rf"^{stores[broken]}: not a store of segments.*; delete it"):
         make_dataset(stores) if read == "counts" else dataset[0, mine]
 
@@ -97,8 +99,8 @@ def test_seed_epoch_and_index_each_change_the_masking(stores, seed, key):
 
 def test_images_are_bytes_of_the_models_size_and_of_the_right_segments(stores):
     dataset = make_dataset(stores, training=False)
-    for index, plan in enumerate(dataset.plans):
-        images = dataset[0, index].images
+    for index in range(len(dataset)):
+        images, plan = dataset[0, index].images, dataset.plans[index][1]
         assert images.dtype == np.uint8
         assert images.shape == (DATA.num_segments, *MODEL.image_size, 3)
         for image, (video, segment) in zip(images, plan.segments, strict=True):
@@ -128,7 +130,7 @@ def test_audio_clips_are_cut_where_they_start():
 def test_clips_are_those_of_the_segments_and_windows(stores):
     dataset = make_dataset(stores, training=False)
     clips = dataset[0, 1].audio_clips
-    numbers = [video * 8 + segment for video, segment in dataset.plans[1].segments]
+    numbers = [video * 8 + segment for video, segment in dataset.plans[1][1].segments]
     assert clips.shape == (DATA.num_subsegments, 60, 65)
     np.testing.assert_array_equal(clips[:, 0, 0], np.repeat(numbers, 3))
     np.testing.assert_array_equal(clips[:, 0, 1], [2, 64, 126] * 4)
@@ -137,12 +139,12 @@ def test_clips_are_those_of_the_segments_and_windows(stores):
 
 def test_words_keep_their_segment_and_time(stores):
     dataset = make_dataset(stores)
-    plan = dataset.plans[2]
+    collection, plan = dataset.plans[2]
     runs = [make_segments(run.video, 8, first_number=run.video * 8) for run in plan.ranges]
     for run, segments in zip(plan.ranges, runs, strict=True):
         segments.words = segments.words[run.start : run.stop]
         segments.playback_speed = segments.playback_speed[run.start : run.stop]
-    text = dataset.unmasked_text(plan, runs, np.random.default_rng(0))
+    text = dataset.unmasked_text(plan, runs, TranscriptTextSource(collection), np.random.default_rng(0))
     spoken = [word for video, segment in plan.segments for word in segment_words(video * 8 + segment)]
     assert tokenizer().decode(text.token_ids).split() == spoken
     np.testing.assert_array_equal(text.token_segment, np.repeat(np.arange(4), 9))
@@ -197,4 +199,15 @@ def test_streams_have_the_configured_shapes(stores):
 
 def test_a_vocabulary_larger_than_the_models_is_refused(stores):
     with pytest.raises(ValueError, match=r"model.vocab_size must be at least the tokenizer's 32768; got 1000"):
-        PretrainDataset(stores, tokenizer(), TranscriptTextSource(stores), DATA, replace(MODEL, vocab_size=1000))
+        PretrainDataset([PartSet.of_stores(stores)], tokenizer(), None, DATA, replace(MODEL, vocab_size=1000))
+
+
+def test_examples_of_existing_runs_stay(tmp_path):
+    """Their segments, masks and random text: a run that is resumed must see the rest of the same epoch."""
+    dataset = make_dataset(make_stores(tmp_path, videos=3, segments=7), seed=3)
+    digest = hashlib.sha256()
+    for key in [(0, 0), (0, 4), (5, 2)]:
+        for name, array in sorted(arrays(dataset[key]).items()):
+            if name.startswith("text.") and array.dtype.kind in "iu":
+                digest.update(name.encode() + array.astype(np.int64).tobytes())
+    assert (len(dataset), digest.hexdigest()[:16]) == (5, "70aa68aa2a5df186")

@@ -1,0 +1,105 @@
+"""What examples are planned from: collections of prepared videos, in store files or in shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from reserve.data.store import load_segments, load_texts, naming_store, read_summary
+from reserve.data.types import Segments
+
+
+class Collection(Protocol):
+    """Segments of some videos, which are numbered from 0. Objects can be pickled."""
+
+    def segment_counts(self) -> Sequence[int]:
+        """Segments of each video."""
+        ...
+
+    def load(self, video: int, start: int, stop: int, /) -> Segments:
+        """Segments `start` to `stop` - 1 of a video. Raises BadInput naming the file at fault."""
+        ...
+
+    def texts(self, video: int, /) -> list[str]:
+        """The words of each segment of a video, joined by spaces. Raises as `load` does."""
+        ...
+
+    def naming(self, video: int, /) -> AbstractContextManager[None]:
+        """Adds the file of a video, and what to do about it, to a BadInput raised inside."""
+        ...
+
+
+class Part(Protocol):
+    """Videos that examples are planned from at a time: a folder of store files, or one shard. Objects can be pickled.
+
+    `name` is for messages; `num_segments` is known without opening the part.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def num_segments(self) -> int: ...
+
+    def open(self) -> Collection:
+        """Raises BadInput naming the part if it is gone or damaged as a whole."""
+        ...
+
+
+@dataclass(frozen=True)
+class PartSet:
+    """Parts that are one data set. `weight` is its share of a mixture, None for its share of all examples.
+
+    `identity` changes whenever the set's contents do; empty where that is not known.
+    """
+
+    name: str
+    parts: Sequence[Part]
+    num_videos: int
+    weight: float | None = None
+    identity: str = ""
+
+    @classmethod
+    def of_stores(cls, stores: Sequence[str | Path]) -> PartSet:
+        """A folder of store files, as one part."""
+        return cls("the videos", [StoreFiles(stores)], len(stores))
+
+
+class StoreFiles:
+    """Store files (`reserve.data.store`), one a video: a part, and its own collection.
+
+    Raises BadInput naming the file if one is damaged.
+    """
+
+    name = "the videos"
+
+    def __init__(self, stores: Sequence[str | Path]) -> None:
+        self._stores = tuple(map(Path, stores))
+        self._counts = tuple(map(_num_segments, self._stores))
+
+    @property
+    def num_segments(self) -> int:
+        return sum(self._counts)
+
+    def open(self) -> StoreFiles:
+        return self
+
+    def segment_counts(self) -> Sequence[int]:
+        return self._counts
+
+    def load(self, video: int, start: int, stop: int) -> Segments:
+        return load_segments(self._stores[video], start, stop)
+
+    def texts(self, video: int) -> list[str]:
+        return load_texts(self._stores[video])
+
+    def naming(self, video: int) -> AbstractContextManager[None]:
+        return naming_store(self._stores[video])
+
+
+def _num_segments(store: Path) -> int:
+    with naming_store(store):
+        return read_summary(store).num_segments

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from reserve.data.filters import find_duplicates
 from reserve.data.prepare.shards.build import current_record, is_finished
@@ -16,17 +13,15 @@ from reserve.data.prepare.shards.events import ignore
 from reserve.data.prepare.shards.locks import POLL_SECONDS, locked, try_lock
 from reserve.data.prepare.shards.outcomes import skipped_duplicate
 from reserve.data.prepare.shards.plan import ShardPlan, remove_folder
-from reserve.data.shards.layout import MANIFEST, SETTINGS, shard_name
+from reserve.data.shards.layout import MANIFEST, shard_name
+from reserve.data.shards.manifest import finish_set, make_manifest
 from reserve.data.shards.records import (
-    FileRecord,
     Manifest,
-    ShardEntry,
     ShardRecord,
     SkippedFile,
     VideoRecord,
     read_manifest,
     read_record,
-    write_manifest,
 )
 from reserve.errors import BadInput
 from reserve.fs import remove_partial_files
@@ -53,7 +48,7 @@ def finish(plan: ShardPlan, *, workers: int) -> Manifest | None:
             if not _is_current(plan):
                 if not _drop_duplicates(plan, workers):
                     return None
-                write_manifest(plan.out, _manifest(plan))
+                finish_set(plan.out)
             remove_partial_files(plan.out)
             _remove_work(plan)
     return read_manifest((plan.out / MANIFEST).read_bytes())
@@ -98,45 +93,10 @@ def _records(plan: ShardPlan) -> Iterator[ShardRecord]:
         yield read_record((plan.out / f"{shard_name(number)}.json").read_bytes(), f"{shard_name(number)}.json")
 
 
-def _manifest(plan: ShardPlan) -> Manifest:
-    entries = []
-    skipped: Counter[str] = Counter()
-    for record in _records(plan):
-        skipped.update(each.filter or "unusable" for each in record.skipped)
-        entries.append(
-            ShardEntry(
-                number=record.number,
-                videos=len(record.videos),
-                segments=record.num_segments,
-                words=sum(video.words for video in record.videos),
-                seconds=sum(video.seconds for video in record.videos),
-                skipped=len(record.skipped),
-                record=_file_record(plan.out / f"{record.name}.json"),
-                tar=record.tar,
-                index=record.index,
-            )
-        )
-    return Manifest(
-        settings=_file_record(plan.out / SETTINGS),
-        videos=sum(entry.videos for entry in entries),
-        segments=sum(entry.segments for entry in entries),
-        words=sum(entry.words for entry in entries),
-        seconds=sum(entry.seconds for entry in entries),
-        bytes=sum(file.bytes for entry in entries for file in (entry.record, entry.tar, entry.index) if file),
-        skipped=dict(skipped),
-        shards=tuple(entries),
-    )
-
-
-def _file_record(path: Path) -> FileRecord:
-    data = path.read_bytes()
-    return FileRecord(path.name, len(data), hashlib.sha256(data).hexdigest())
-
-
 def _is_current(plan: ShardPlan) -> bool:
     """Whether the manifest in the folder is that of the shards in it."""
     try:
-        return read_manifest((plan.out / MANIFEST).read_bytes()) == _manifest(plan)
+        return read_manifest((plan.out / MANIFEST).read_bytes()) == make_manifest(plan.out)
     except (BadInput, FileNotFoundError):
         return False
 

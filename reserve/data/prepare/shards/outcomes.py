@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from reserve.config import SEGMENT_SECONDS, DataConfig, FilterConfig
-from reserve.data.filters import inspect_video
+from reserve.data.filters import screen_store
 from reserve.data.prepare.jobs import Job
 from reserve.data.prepare.results import FileResult
 from reserve.data.prepare.shards.plan import Item
@@ -26,16 +26,16 @@ def judge_prepared(job: Job, result: FileResult, filters: FilterConfig) -> Outco
 
 
 def judge_stored(video: StoredVideo, data: DataConfig, filters: FilterConfig, keep_sound: bool) -> Outcome:
-    """The outcome of a store file of an earlier run, all of which is validated."""
+    """The outcome of a store file of an earlier run."""
     try:
-        segments = load_segments(video.path)
-        shape, wanted = segments.log_mel.shape[1:], (data.spec_size, data.num_mels)
+        if not read_summary(video.path).num_segments:
+            raise BadInput("it has no segments")
+        first = load_segments(video.path, 0, 1)
+        shape, wanted = first.log_mel.shape[1:], (data.spec_size, data.num_mels)
         if shape != wanted:
             raise BadInput(f"its spectrograms are {list(shape)}; data.spec_size and data.num_mels are {list(wanted)}")
-        if keep_sound and len(segments.sound) != len(segments):
+        if keep_sound and not first.sound:
             raise BadInput("it was prepared without the sound itself, which --sound flac needs")
-        if not len(segments):
-            raise BadInput("it has no segments")
         return _judge(video, video.path, filters)
     except BadInput as error:
         return skipped_file(video, str(error).removeprefix(f"{video.path}: ").partition("; delete it")[0])
@@ -70,9 +70,9 @@ def category(skipped: SkippedFile) -> str:
 def _judge(item: Item, store: Path, filters: FilterConfig) -> Outcome:
     video_id, path = _names(item)
     summary = read_summary(store)
-    refusal, signature = inspect_video(store, filters, summary.choice)
-    if refusal is not None:
-        return SkippedFile(video_id, path.name, item.key, refusal[1], filter=refusal[0])
+    screening = screen_store(store, filters)
+    if screening.filter:
+        return SkippedFile(video_id, path.name, item.key, screening.reason, filter=screening.filter)
     return VideoRecord(
         video_id=video_id,
         file=path.name,
@@ -83,7 +83,7 @@ def _judge(item: Item, store: Path, filters: FilterConfig) -> Outcome:
         transcript=summary.choice.transcript,
         audio=summary.choice.audio,
         warnings=summary.warnings,
-        signature=signature,
+        signature=screening.signature,
     )
 
 

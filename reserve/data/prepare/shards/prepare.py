@@ -13,6 +13,7 @@ from pathlib import Path
 
 from reserve.config import DataConfig, FilterConfig
 from reserve.data.decode.protocol import MediaLimits
+from reserve.data.filters import check_filters
 from reserve.data.prepare.running import Decoders
 from reserve.data.prepare.shards.build import current_record
 from reserve.data.prepare.shards.engines import Engine
@@ -84,6 +85,7 @@ def prepare_shards(
         EnvironmentFailure: the machine failed, not a file. What is prepared is kept.
     """
     check_languages(data.languages)
+    check_filters(filters)
     # Other machines have other working folders.
     out, paths = Path(os.path.abspath(out)), [Path(os.path.abspath(source)) for source in sources]
     _check(out, paths, videos_per_shard, fold, folds)

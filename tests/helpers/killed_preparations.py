@@ -47,9 +47,8 @@ def main(videos: Path, out: Path) -> None:
     # Children need not import them again.
     for module in ("av", "torch", "reserve_kernels", "safetensors.numpy"):
         importlib.import_module(module)
-    deaths, step = 0, 0
-    # A process that dies at its first step gets no further. Those with more steps do.
-    while dies_at(step := step % 7 + 1, videos, out):
+    deaths = 0
+    while dies_at(deaths + 1, videos, out):
         deaths += 1
     print(deaths)
 

@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.__main__ import RESULTS, machine_name
-from benchmarks.shards.preparing import prepare
+from benchmarks.shards.preparing import prepare, store_result
 from reserve.config import SECTIONS, Config, DataConfig, ModelConfig, TrainConfig
 from reserve.config.load import config_file, read_settings
 from reserve.data.collection import PartSet, StoreFiles
@@ -95,9 +93,7 @@ class VideoFiles:
 class VideoDataset(PretrainDataset):
     """Examples whose frames are decoded already."""
 
-    def _images(
-        self, _collection: Any, _video: int, segments: Segments, rng: np.random.Generator
-    ) -> list[np.ndarray]:
+    def _images(self, _collection: Any, _video: int, segments: Segments, rng: np.random.Generator) -> list[np.ndarray]:
         return [self._image(np.asarray(frame), rng) for frame in segments.frames]
 
 
@@ -208,7 +204,9 @@ def measure(ready: Ready, rounds: int, batches: int, steps: int) -> dict[str, An
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shards.loading", description=__doc__)
-    parser.add_argument("--videos", type=Path, required=True, help="a folder of videos, such as `reserve demo-data` makes")
+    parser.add_argument(
+        "--videos", type=Path, required=True, help="a folder of videos, such as `reserve demo-data` makes"
+    )
     parser.add_argument("--count", type=int, default=48, help="how many of them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, default=12, help="batches of 4 examples of 16 segments, a round")
@@ -217,12 +215,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         ready = Ready.of(options.videos, options.count, Path(folder))
-        result = {"torch": torch.__version__, **measure(ready, options.rounds, options.batches, options.steps)}
+        result = measure(ready, options.rounds, options.batches, options.steps)
     print(json.dumps(result, indent=1))
     if options.save:
-        path = RESULTS / machine_name("cpu") / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        store_result(FILE, result)
 
 
 if __name__ == "__main__":

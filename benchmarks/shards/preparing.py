@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ STAGES = {
     "shard": "pack into the shard, with checksums",
 }
 WORKERS = (1, 2, 3, 4)
+PARTS = ("by_stage", "by_processes", "sizes")
 
 
 class Stages:
@@ -181,8 +182,8 @@ def measure_bytes(videos: Path, out: Path, workers: int) -> dict[str, Any]:
     }
     for sound in ("log_mel", "flac"):
         folder = out / sound
-        seconds = prepare(videos, folder, workers, sound)
-        result[sound] = {"prepare_seconds": seconds, "workers": workers, **count_bytes(folder)}
+        prepare(videos, folder, workers, sound)
+        result[sound] = count_bytes(folder)
     return result
 
 
@@ -211,6 +212,7 @@ def count_bytes(folder: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shards.preparing", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; by default all")
     parser.add_argument("--videos", type=Path, help="a folder of videos; by default 1,000 are made")
     parser.add_argument("--staged", type=int, default=40, help="videos measured by stage")
     parser.add_argument("--grown", type=int, default=64, help="videos of the measurement by processes")
@@ -224,17 +226,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             make_videos(Path(folder) / "videos", videos=1000, held_out=0, seed=3)
             videos = Path(folder) / "videos" / "train"
-        result = {
-            "torch": torch.__version__,
-            "by_stage": measure_stages(videos, options.staged),
-            "by_processes": measure_growth(videos, options.grown, options.rounds),
-            "sizes": measure_bytes(videos, Path(folder), max(WORKERS[:2])),
+        measures = {
+            "by_stage": lambda: measure_stages(videos, options.staged),
+            "by_processes": lambda: measure_growth(videos, options.grown, options.rounds),
+            "sizes": lambda: measure_bytes(videos, Path(folder), workers=2),
         }
+        result = {part: measures[part]() for part in options.parts}
     print(json.dumps(result, indent=1))
     if options.save:
-        path = RESULTS / machine_name("cpu") / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        store_result(FILE, result)
+
+
+def store_result(name: str, result: Mapping[str, Any]) -> None:
+    """Stores parts of a result beside those stored before."""
+    path = RESULTS / machine_name("cpu") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    whole = before | result | {"torch": torch.__version__}
+    path.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

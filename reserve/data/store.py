@@ -67,7 +67,7 @@ def save_segments(
     `key` identifies the inputs they were made from; `warnings` and `choice` are those of the preparation, `seconds` is
     the length of the video.
     """
-    from safetensors.numpy import save
+    from safetensors.numpy import save_file
 
     path = Path(path)
     text: dict[str, Any] = {
@@ -94,7 +94,7 @@ def save_segments(
         "seconds": repr(float(seconds)),
     }
     with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata=header))
+        save_file(tensors, temporary, metadata=header)
 
 
 def _files(name: str, files: Sequence[bytes]) -> dict[str, np.ndarray]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,13 +58,30 @@ def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
 
 def decode_jpeg(data: bytes) -> np.ndarray:
     """Decodes a JPEG file to uint8 RGB [h, w, 3]. Raises BadInput if it is incomplete or larger than 8192 a side."""
+    with _opened_jpeg(data) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def decode_thumbnail(data: bytes, side: int) -> np.ndarray:
+    """Decodes a JPEG file to uint8 YCbCr [side, side, 3], each value the mean over its part of the picture. Faster than
+    decode_jpeg, since it does not decode details. Raises BadInput as decode_jpeg does."""
+    from PIL import Image
+
+    with _opened_jpeg(data) as image:
+        image.draft("YCbCr", (side, side))
+        return np.asarray(image.convert("YCbCr").resize((side, side), Image.Resampling.BOX))
+
+
+@contextmanager
+def _opened_jpeg(data: bytes) -> Iterator[Image.Image]:
+    """A JPEG file whose size is checked and that is not decoded yet. Whatever fails inside raises BadInput."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             if max(image.size) > _MAX_SIDE:
                 raise BadInput(f"a stored frame of {image.size[0]}x{image.size[1]} pixels; at most {_MAX_SIDE} a side")
-            return np.asarray(image.convert("RGB"))
+            yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         # For data that it does not recognise, Pillow's message is the address of a buffer.
         reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"

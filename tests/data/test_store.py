@@ -48,6 +48,17 @@ def test_round_trip(tmp_path, start, stop):
     assert_same(load_segments(path, start, stop), segments(), start, stop)
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (1, 4)])
+def test_sound_that_was_kept(tmp_path, start, stop):
+    sound = [bytes([number]) * (number + 1) for number in range(5)]
+    save_segments(dataclasses.replace(segments(), sound=sound), tmp_path / "a.safetensors")
+    found = load_segments(tmp_path / "a.safetensors", start, stop)
+    assert_same(found, segments(), start, stop)
+    assert found.sound == sound[start:stop]
+    save_segments(segments(), tmp_path / "b.safetensors")
+    assert load_segments(tmp_path / "b.safetensors").sound == []
+
+
 def test_video_id_that_is_not_utf8(tmp_path):
     """Python's form of file names in another encoding."""
     path = tmp_path / "a.safetensors"

@@ -10,8 +10,9 @@ tensors but `text_bytes`.
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ _TABLES = {
     "text_crc": ("U32", 1),
 }
 _TEXT = "text_bytes"
+_HEADER = "index"
 
 
 class IndexBuilder:
@@ -74,8 +76,9 @@ class IndexBuilder:
             **_joined("text", self._texts),
             "text_crc": np.array([zlib.crc32(b"".join(self._texts[a:b])) for a, b in pairwise(first)], np.uint32),
         }
-        header = {"format": FORMAT, "sound": self.sound, "tables_crc": str(_tables_crc(tables))}
-        return save(tables, metadata=header)
+        header = {"format": FORMAT, "sound": self.sound, "tables_crc": _tables_crc(tables)}
+        # As one entry: safetensors writes several in any order, and equal videos must make equal bytes.
+        return save(tables, metadata={_HEADER: json.dumps(header)})
 
 
 def _joined(name: str, parts: Sequence[bytes]) -> dict[str, np.ndarray]:
@@ -101,19 +104,14 @@ class ShardIndex:
 
         try:
             self._file: Any = safe_open(path, framework="numpy").__enter__()
-            header = self._file.metadata() or {}
-            if header.get("format") != FORMAT or header.get("sound") not in SOUND_SUFFIXES:
-                raise BadInput(
-                    f"not the index of a shard: its format is {header.get('format')!r:.80}, not {FORMAT!r}, or its "
-                    f"sound is {header.get('sound')!r:.80}"
-                )
+            header = _header(self._file.metadata() or {})
             self._check_layout()
             tables = {name: self._file.get_tensor(name) for name in _TABLES}
         except (SafetensorError, OSError) as error:
             if isinstance(error, OSError) and is_environment_failure(error):
                 raise EnvironmentFailure(str(error)) from error
             raise BadInput(f"not the index of a shard: {error}") from error
-        if header.get("tables_crc") != str(_tables_crc(tables)):
+        if header.get("tables_crc") != _tables_crc(tables):
             raise BadInput("a damaged index: its tables do not have the checksum that it names")
         self.sound: Sound = header["sound"]
         self.video_first, self.sample_start = tables["video_first"], tables["sample_start"]
@@ -186,6 +184,18 @@ class ShardIndex:
         )
         if not fits:
             raise BadInput("a damaged index: its tables do not fit each other")
+
+
+def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        header = json.loads(metadata.get(_HEADER, "null"))
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise BadInput(f"not the index of a shard: its format is not {FORMAT!r}")
+    if header.get("sound") not in SOUND_SUFFIXES:
+        raise BadInput(f"not the index of a shard: its sound is {header.get('sound')!r:.80}")
+    return header
 
 
 def _divides(offsets: np.ndarray, size: int, *, least: int) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from reserve.data.shards.layout import Sample, Sound
 from reserve.data.shards.read import Shard
 from reserve.data.shards.records import VideoRecord
-from reserve.data.store import load_segments
+from reserve.data.store import load_segments, read_summary
 from reserve.data.types import Segments
 from reserve.errors import BadInput
 
@@ -40,6 +40,8 @@ class StorePiece:
 
     def samples(self, sound: Sound) -> Iterator[Sample]:
         total = self.record.segments
+        if (found := read_summary(self.store).num_segments) != total:
+            raise BadInput(f"{self.store} has {found} segments, not the {total} of its record")
         for first in range(0, total, _SEGMENTS_AT_ONCE):
             part = load_segments(self.store, first, min(first + _SEGMENTS_AT_ONCE, total))
             if sound == "flac" and len(part.sound) != len(part):

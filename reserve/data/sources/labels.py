@@ -119,12 +119,12 @@ def check_languages(languages: Sequence[str]) -> None:
 
 
 @cache
-def wanted_language(text: str) -> Labels:
-    """A language as a user writes it in the configuration. Raises ValueError if it is none."""
+def wanted_language(text: str, setting: str = "data.languages") -> Labels:
+    """A language as a user writes it in the configuration, in `setting`. Raises ValueError if it is none."""
     labels = parse_labels([text])
     if labels is None or not labels.language:
         raise ValueError(
-            f"data.languages must hold languages: codes or names such as 'en', 'pt-BR', 'deu' or 'German'; got {text!r}"
+            f"{setting} must hold languages: codes or names such as 'en', 'pt-BR', 'deu' or 'German'; got {text!r}"
         )
     return labels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +41,11 @@ def test_key_depends_on_the_decoders(source):
     """Of pictures, and of sound and text."""
     decoders = [["pyav"], ["other"], ["batches", "pyav"], ["batches", "other"]]
     assert len({store_key(source, SETTINGS, names) for names in decoders}) == 4
+
+
+def test_key_depends_on_whether_the_sound_is_kept(source):
+    settings = [replace(SETTINGS, keep_sound=keep) for keep in (False, True)]
+    assert len({store_key(source, each, ["pyav"]) for each in settings}) == 2
 
 
 def test_store_names_are_safe_and_distinct():

@@ -12,6 +12,7 @@ import pytest
 from reserve.data.decode.protocol import Deadline, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.decode.pyav.container import Container
+from reserve.data.decode.pyav.sound import _Pieces
 from reserve.data.prepare.workers import run_supervised
 from reserve.errors import BadInput
 from tests.helpers.media_files import Sound, click_track, find_clicks, write_media
@@ -160,3 +161,35 @@ def test_span_survives_a_seek_that_lands_late(tmp_path, monkeypatch):
     monkeypatch.setattr("reserve.data.decode.pyav.sound.math", SimpleNamespace(floor=lambda _: 5_900_000))
     with PyAVDecoder().open(path) as media:
         assert find_clicks(media.sound(5, 6), RATE) == pytest.approx(find_clicks(expected, RATE), abs=0.002)
+
+
+@pytest.mark.parametrize("in_memory", [0, 1000, 50_000])
+def test_long_tracks_on_disk_are_those_in_memory(tmp_path, monkeypatch, in_memory):
+    """With a late start, a gap and sound over earlier sound."""
+    sounds = [Sound(click_track(4, [0.5, 3.0]), start=1.5), Sound(click_track(6, CLICKS))]
+    path = write_media(tmp_path / "a.mkv", frame_times=TIMES, sounds=sounds)
+    expected = [soundtrack(path, track=track) for track in (0, 1)]
+    assert all(track.mapping is None for track in expected)
+    monkeypatch.setattr("reserve.data.decode.pyav.sound._IN_MEMORY", in_memory)
+    for track, before in enumerate(expected):
+        found = soundtrack(path, track=track)
+        assert found.mapping is not None
+        np.testing.assert_array_equal(found.waveform, before.waveform)
+        assert (found.media_end, found.peak()) == (before.media_end, before.peak())
+        found.release()
+        np.testing.assert_array_equal(found.waveform, before.waveform)
+
+
+def test_pieces_on_disk_lie_over_each_other_as_in_memory(monkeypatch):
+    rng = np.random.default_rng(0)
+    parts = [(int(start), rng.standard_normal(700).astype(np.float32)) for start in rng.integers(0, 5000, 40)]
+    parts[7][1][5] = np.nan
+    plain, spooled = _Pieces(100, 5200), _Pieces(100, 5200)
+    plain.extend(iter(parts))
+    monkeypatch.setattr("reserve.data.decode.pyav.sound._IN_MEMORY", 1500)
+    spooled.extend(iter(parts))
+    assert spooled.file is not None
+    (expected, _), (found, mapping) = plain.mapped(), spooled.mapped()
+    assert mapping is not None
+    np.testing.assert_array_equal(found, expected)
+    assert (plain.end, plain.overlap) == (spooled.end, spooled.overlap)

@@ -1,0 +1,163 @@
+"""Reading shards: any segments of any video, checked; what is damaged or gone is named."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from reserve.data.segment_sound import flac_log_mels
+from reserve.data.shards.files import LocalFiles
+from reserve.data.shards.index import ShardIndex
+from reserve.data.shards.layout import MANIFEST, SETTINGS
+from reserve.data.shards.read import Shard, ShardSet
+from reserve.data.shards.records import write_settings
+from reserve.data.store import load_segments, load_texts
+from reserve.errors import BadInput, DamagedSample
+from tests.helpers.small_shards import make_shard_set, settings
+from tests.helpers.small_stores import DATA
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_shard_set(tmp_path / "set", (2, 0, 1), 6)
+    return tmp_path / "set"
+
+
+def opened(folder, number=0):
+    return Shard(LocalFiles(folder), number, DATA)
+
+
+def store(folder, video):
+    return folder.parent / "set-stores" / f"video-{video}.safetensors"
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 6), (0, 1), (5, 6), (2, 5), (0, None)])
+@pytest.mark.parametrize("video", [0, 1])
+def test_segments_are_those_of_the_store(folder, video, start, stop):
+    found, stored = opened(folder).load(video, start, stop), load_segments(store(folder, video), start, stop)
+    for name in ("start", "playback_speed", "log_mel"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(stored, name))
+        assert getattr(found, name).dtype == getattr(stored, name).dtype
+    for name in ("video_id", "frames", "words", "metadata", "sound"):
+        assert getattr(found, name) == getattr(stored, name)
+
+
+def test_words_are_those_of_the_store(folder):
+    assert opened(folder).texts(1) == load_texts(store(folder, 1))
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 2), (3, 3), (5, 4), (0, 7)])
+def test_segments_out_of_bounds(folder, start, stop):
+    with pytest.raises(IndexError, match=r"out of bounds: the video has 6"):
+        opened(folder).load(0, start, stop)
+
+
+def test_a_shard_can_be_pickled(folder):
+    shard = opened(folder)
+    shard.load(0)
+    again = pickle.loads(pickle.dumps(shard))
+    assert again.load(1, 2, 3).words == shard.load(1, 2, 3).words
+
+
+def test_a_set_gives_the_shards_that_hold_segments(folder):
+    found = ShardSet.open(folder)
+    assert [(part.name, part.num_segments) for part in found.parts] == [
+        (f"{folder}/shard-00000", 12),
+        (f"{folder}/shard-00002", 6),
+    ]
+    assert found.data == DATA
+    assert found.parts[1].open().video_id(0) == "video-2.mp4"
+
+
+def test_spectrograms_of_flac_shards_are_made_of_the_sound(tmp_path):
+    make_shard_set(tmp_path / "set", (1,), 3, "flac")
+    segments = opened(tmp_path / "set").load(0, 0, 2)
+    expected = flac_log_mels(segments.sound, [1, 1], DATA)
+    np.testing.assert_array_equal(segments.log_mel, expected)
+    assert np.abs(expected[0].astype(float) - expected[1]).max() > 1
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_any_flipped_byte_of_a_sample_is_noticed(folder):
+    """Also in headers and padding, and the other samples can still be read."""
+    index = ShardIndex(folder / "shard-00000.index")
+    tar = folder / "shard-00000.tar"
+    begin, end = (int(place) for place in index.sample_start[3:5])
+    for place in [*range(begin, end, 997), begin, end - 1]:
+        flip(tar, place)
+        shard = opened(folder)
+        with pytest.raises(DamagedSample, match=r"set/shard-00000\.tar: video-0\.mp4: segment 3 is damaged"):
+            shard.load(0, 2, 5)
+        assert len(shard.load(0, 4, 6)) == 2
+        flip(tar, place)
+    assert len(opened(folder).load(0)) == 6
+
+
+def test_every_flipped_byte_of_the_tables_is_noticed(folder):
+    path = folder / "shard-00000.index"
+    expected = opened(folder)
+    before = [expected.load(video) for video in (0, 1)], [expected.texts(video) for video in (0, 1)]
+    noticed = 0
+    for place in range(path.stat().st_size):
+        flip(path, place)
+        try:
+            found = opened(folder)
+            after = [found.load(video) for video in (0, 1)], [found.texts(video) for video in (0, 1)]
+        except BadInput:
+            noticed += 1
+        else:
+            # Bytes that pad the header may change without any effect.
+            assert after[1] == before[1]
+            assert [each.words for each in after[0]] == [each.words for each in before[0]]
+        flip(path, place)
+    assert noticed > 0.95 * path.stat().st_size
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 1000])
+def test_truncated_files_are_noticed(folder, size):
+    (folder / "shard-00002.tar").write_bytes((folder / "shard-00002.tar").read_bytes()[:size])
+    with pytest.raises(DamagedSample, match=r"shard-00002\.tar: video-2\.mp4: segment 0 is damaged"):
+        opened(folder, 2).load(0)
+    (folder / "shard-00000.index").write_bytes((folder / "shard-00000.index").read_bytes()[:size])
+    with pytest.raises(BadInput, match=r"set/shard-00000\.index: not the index of a shard"):
+        opened(folder)
+
+
+def test_swapped_indexes_are_noticed(folder):
+    first, last = folder / "shard-00000.index", folder / "shard-00002.index"
+    data = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    last.write_bytes(data)
+    with pytest.raises(DamagedSample):
+        opened(folder, 2).load(1)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "index"])
+def test_a_vanished_file_is_named_and_is_no_damaged_sample(folder, suffix):
+    (folder / f"shard-00000.{suffix}").unlink()
+    with pytest.raises(BadInput, match=rf"set/shard-00000\.{suffix}: .*No such file") as caught:
+        opened(folder).load(0)
+    assert not isinstance(caught.value, DamagedSample)
+
+
+def test_what_is_no_finished_set_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match=r"empty: not a set of shards: it has no manifest\.json"):
+        ShardSet.open(tmp_path / "empty")
+    write_settings(tmp_path / "empty", settings(3))
+    with pytest.raises(BadInput, match="not all prepared"):
+        ShardSet.open(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SETTINGS])
+def test_a_damaged_manifest_is_refused(folder, name):
+    flip(folder / name, 40)
+    with pytest.raises(BadInput, match=name):
+        ShardSet.open(folder)

@@ -119,10 +119,10 @@ def prepare_by_stages(source: VideoSource, decoder: FileDecoder, folder: Path) -
 
 
 def measure_stages(videos: Path, count: int) -> dict[str, Any]:
-    """Median seconds a video of each stage, in one process with one thread."""
+    """Mean seconds a video of each stage, in one process with one thread."""
     decoder = choose_file_decoder()
     rows: dict[str, list[float]] = defaultdict(list)
-    seconds = 0.0
+    seconds, segments = 0.0, 0
     with tempfile.TemporaryDirectory() as folder, torch_threads(1):
         stores, out = Path(folder) / "stores", Path(folder) / "out"
         stores.mkdir()
@@ -136,12 +136,14 @@ def measure_stages(videos: Path, count: int) -> dict[str, Any]:
             write_shard(out, number, [piece], (), sound="log_mel")
             spent["shard"] = time.perf_counter() - start
             seconds += piece.record.seconds
+            segments += piece.record.segments
             for stage in STAGES:
                 rows[stage].append(spent[stage])
     return {
         "videos": count,
         "video_seconds": seconds / count,
-        "stages": {stage: statistics.median(times) for stage, times in rows.items()},
+        "segments": segments / count,
+        "stages": {stage: statistics.mean(times) for stage, times in rows.items()},
     }
 
 
@@ -179,12 +181,25 @@ def measure_bytes(videos: Path, out: Path, workers: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "videos": len(sources),
         "source_bytes": sum(source.path.stat().st_size for source in sources),
+        "photograph_bytes": photograph_bytes(),
     }
     for sound in ("log_mel", "flac"):
         folder = out / sound
         prepare(videos, folder, workers, sound)
         result[sound] = count_bytes(folder)
     return result
+
+
+def photograph_bytes() -> int:
+    """Bytes of a photograph as a stored frame of 16:9."""
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image
+
+    with get_sample_data("grace_hopper.jpg") as file:
+        picture = np.asarray(Image.open(file).convert("RGB"))
+    height = picture.shape[1] * 9 // 16
+    (frame,) = stored_frames([np.ascontiguousarray(picture[:height])])
+    return len(frame)
 
 
 def count_bytes(folder: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def save_segments(
     tensors: dict[str, np.ndarray] = {
         "start": segments.start.astype(np.float64),
         "playback_speed": segments.playback_speed.astype(np.int32),
-        "log_mel": segments.log_mel.astype(np.float16),
+        "log_mel": segments.log_mel.astype(np.float16, copy=False),
         **_files("frame", segments.frames),
         "text": np.frombuffer(json.dumps(text).encode("ascii"), dtype=np.uint8),
     }

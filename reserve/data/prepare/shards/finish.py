@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from reserve.data.filters import find_duplicates
@@ -21,10 +23,11 @@ from reserve.data.shards.records import (
     SkippedFile,
     VideoRecord,
     read_manifest,
-    read_record,
 )
 from reserve.errors import BadInput
 from reserve.fs import remove_partial_files
+
+logger = logging.getLogger(__name__)
 
 
 def unfinished_shards(plan: ShardPlan) -> list[int]:
@@ -36,6 +39,27 @@ def unfinished_shards(plan: ShardPlan) -> list[int]:
     ]
 
 
+def drop_damaged_records(plan: ShardPlan, numbers: Iterable[int]) -> None:
+    """Removes the records that are not those of the manifest, so that their shards are prepared again.
+
+    Whoever writes a record removes the manifest first: where there is one, a record that differs is damaged.
+    """
+    manifest = _read_manifest(plan)
+    for number in numbers if manifest else ():
+        if _is_damaged(plan, number, manifest) and (lock := try_lock(plan.lock(number))) is not None:
+            if _is_damaged(plan, number, _read_manifest(plan)):
+                logger.warning("%s is made again: its record is damaged", shard_name(number))
+                (plan.out / f"{shard_name(number)}.json").unlink()
+            lock.release()
+
+
+def _is_damaged(plan: ShardPlan, number: int, manifest: Manifest | None) -> bool:
+    path = plan.out / f"{shard_name(number)}.json"
+    if manifest is None or number >= len(manifest.shards) or not path.exists():
+        return False
+    return hashlib.sha256(path.read_bytes()).hexdigest() != manifest.shards[number].record.sha256
+
+
 def finish(plan: ShardPlan, *, workers: int) -> Manifest | None:
     """Leaves out the duplicates, writes the manifest and removes the scratch folder, once every shard is finished.
 
@@ -43,33 +67,41 @@ def finish(plan: ShardPlan, *, workers: int) -> Manifest | None:
     """
     if unfinished_shards(plan):
         return None
-    if plan.work.exists() or not _is_current(plan):
+    manifest = _current_manifest(plan)
+    if manifest is None or plan.work.exists():
         with locked(plan.set_lock):
-            if not _is_current(plan):
-                if not _drop_duplicates(plan, workers):
-                    return None
-                finish_set(plan.out)
-            remove_partial_files(plan.out)
-            _remove_work(plan)
-    return read_manifest((plan.out / MANIFEST).read_bytes())
+            manifest = _current_manifest(plan) or _finish(plan, workers)
+            if manifest is not None:
+                remove_partial_files(plan.out)
+                _remove_work(plan)
+    return manifest
 
 
-def _drop_duplicates(plan: ShardPlan, workers: int) -> bool:
-    """Rewrites the shards whose duplicates are not those of the whole set. False if a shard is no longer finished."""
+def _finish(plan: ShardPlan, workers: int) -> Manifest | None:
+    """Rewrites the shards whose duplicates are not those of the whole set, and writes the manifest. None if another
+    process has begun to change a shard: it will finish the set."""
     while not unfinished_shards(plan):
-        duplicates: dict[str, str] = {}
-        if plan.filters.duplicates:
-            duplicates = find_duplicates(
-                (video.video_id, video.segments, video.signature)
-                for record in _records(plan)
-                for video in _with_duplicates(record)
-            )
-        numbers = [record.number for record in _records(plan) if _is_to_rewrite(record, duplicates)]
-        if not numbers:
-            return True
+        try:
+            numbers, duplicates = _to_rewrite(plan)
+            if not numbers:
+                return finish_set(plan.out)
+        except BadInput:
+            return None
         if build_shards(plan, numbers, ignore, workers=workers, duplicates=duplicates):
             time.sleep(POLL_SECONDS)
-    return False
+    return None
+
+
+def _to_rewrite(plan: ShardPlan) -> tuple[list[int], dict[str, str]]:
+    """The shards whose duplicates are not those of the whole set, and these."""
+    duplicates: dict[str, str] = {}
+    if plan.filters.duplicates:
+        duplicates = find_duplicates(
+            (video.video_id, video.segments, video.signature)
+            for record in _records(plan)
+            for video in _with_duplicates(record)
+        )
+    return [record.number for record in _records(plan) if _is_to_rewrite(record, duplicates)], duplicates
 
 
 def _with_duplicates(record: ShardRecord) -> list[VideoRecord | SkippedFile]:
@@ -90,15 +122,26 @@ def _is_to_rewrite(record: ShardRecord, duplicates: Mapping[str, str]) -> bool:
 
 def _records(plan: ShardPlan) -> Iterator[ShardRecord]:
     for number in range(plan.settings.num_shards):
-        yield read_record((plan.out / f"{shard_name(number)}.json").read_bytes(), f"{shard_name(number)}.json")
+        record = current_record(plan.out, number)
+        if record is None:
+            raise BadInput(f"{shard_name(number)} is not finished")
+        yield record
 
 
-def _is_current(plan: ShardPlan) -> bool:
-    """Whether the manifest in the folder is that of the shards in it."""
+def _current_manifest(plan: ShardPlan) -> Manifest | None:
+    """The manifest in the folder if it is that of the shards in it."""
+    manifest = _read_manifest(plan)
     try:
-        return read_manifest((plan.out / MANIFEST).read_bytes()) == make_manifest(plan.out)
+        return manifest if manifest is not None and manifest == make_manifest(plan.out) else None
+    except BadInput:
+        return None
+
+
+def _read_manifest(plan: ShardPlan) -> Manifest | None:
+    try:
+        return read_manifest((plan.out / MANIFEST).read_bytes())
     except (BadInput, FileNotFoundError):
-        return False
+        return None
 
 
 def _remove_work(plan: ShardPlan) -> None:

@@ -19,7 +19,7 @@ from reserve.data.prepare.shards.build import current_record
 from reserve.data.prepare.shards.engines import Engine
 from reserve.data.prepare.shards.engines.local import LocalEngine
 from reserve.data.prepare.shards.events import Event, Report
-from reserve.data.prepare.shards.finish import finish, unfinished_shards
+from reserve.data.prepare.shards.finish import drop_damaged_records, finish, unfinished_shards
 from reserve.data.prepare.shards.locks import POLL_SECONDS
 from reserve.data.prepare.shards.outcomes import category
 from reserve.data.prepare.shards.plan import STORES, ShardPlan, agree_on_settings, by_shard, section_values
@@ -109,6 +109,7 @@ def prepare_shards(
             on_event(event, total)
 
     try:
+        drop_damaged_records(plan, numbers)
         _build_fold(plan, engine or LocalEngine(workers), report, numbers)
         manifest = finish(plan, workers=workers)
     except (EnvironmentFailure, OSError) as error:
@@ -174,8 +175,7 @@ def _versions() -> dict[str, str]:
 
 def _build_fold(plan: ShardPlan, engine: Engine, report: Report, numbers: Sequence[int]) -> None:
     """Prepares the shards; waits for those on which other processes work, and takes over where these die."""
-    left: Sequence[int] = numbers
-    while left := engine.build(plan, left, report):
+    while numbers := engine.build(plan, numbers, report):
         time.sleep(POLL_SECONDS)
 
 

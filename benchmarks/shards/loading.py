@@ -154,7 +154,7 @@ class ReadyPretrain(Pretrain):
 def loading_rate(dataset: PretrainDataset, workers: int, batch_size: int, batches: int) -> float:
     """Examples/s of the loader alone, once its processes run."""
     pack = partial(collate, data=dataset.data, model=dataset.model)
-    loaded = load_batches(dataset, BatchSampler.of(dataset, batch_size), pack, num_workers=workers)
+    loaded = load_batches(dataset, BatchSampler(dataset.shares, batch_size), pack, num_workers=workers)
     for _ in range(2 * max(workers, 1)):
         next(loaded)
     start = time.perf_counter()

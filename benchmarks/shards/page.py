@@ -218,10 +218,11 @@ def _training(results: Results) -> str:
     h100 = _h100_rate()
     return f"""## Loading and training
 
-{found["videos"]} videos, {found["examples"]} examples; medians of {found["rounds"]} rounds, in each of which every way is
-measured once. "One process" and "two processes" load examples of 16 segments for the base model and do nothing else; "training"
-is the demo's model (8 segments) on 2 cores with its loading processes. Straight from video, frames and sound are
-decoded whenever an example is used; the segments are known beforehand and loudness is not normalised, which favours it.
+{found["videos"]} videos, {found["examples"]} examples; medians of {found["rounds"]} rounds, in each of which every way
+is measured once. "One process" and "two processes" load examples of 16 segments for the base model and do nothing else;
+"training" is the demo's model (8 segments) on 2 cores with its loading processes. Straight from video, frames and sound
+are decoded whenever an example is used; the segments are known beforehand and loudness is not normalised, which favours
+it.
 
 {markdown(head, rows)}
 
@@ -289,6 +290,6 @@ def _assumptions(results: Results) -> str:
   videos measured are synthetic, 640x360, H.264 at a low rate. Measure some of yours with
   `python -m benchmarks.shards.preparing --videos FOLDER`.
 - Cores are like those of the machine measured ({results.machine}).
-- Prices are round numbers to scale by your own: {DOLLARS_A_CORE_HOUR} USD a core hour, {DOLLARS_A_GB_MONTH} USD a GB and
-  month. Traffic and requests are not in them.
+- Prices are round numbers, to scale by your own: {DOLLARS_A_CORE_HOUR} USD a core hour, {DOLLARS_A_GB_MONTH} USD a GB
+  and month. Traffic and requests are not in them.
 """

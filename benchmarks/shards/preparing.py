@@ -192,11 +192,11 @@ def measure_bytes(videos: Path, out: Path, workers: int) -> dict[str, Any]:
 
 def photograph_bytes() -> int:
     """Bytes of a photograph as a stored frame of 16:9."""
-    from matplotlib.cbook import get_sample_data
+    from matplotlib import get_data_path
     from PIL import Image
 
-    with get_sample_data("grace_hopper.jpg") as file:
-        picture = np.asarray(Image.open(file).convert("RGB"))
+    with Image.open(Path(get_data_path()) / "sample_data" / "grace_hopper.jpg") as file:
+        picture = np.asarray(file.convert("RGB"))
     height = picture.shape[1] * 9 // 16
     (frame,) = stored_frames([np.ascontiguousarray(picture[:height])])
     return len(frame)
@@ -257,7 +257,7 @@ def store_result(name: str, result: Mapping[str, Any]) -> None:
     path = RESULTS / machine_name("cpu") / name
     path.parent.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    whole = before | result | {"torch": torch.__version__}
+    whole = {**before, **result, "torch": torch.__version__}
     path.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n", "utf-8")
 
 

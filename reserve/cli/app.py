@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 COMMANDS = (
-    *("pretrain", "finetune", "zeroshot", "evaluate", "export", "convert", "backends"),
+    *("prepare", "pretrain", "finetune", "zeroshot", "evaluate", "export", "convert", "backends"),
     *("demo-data", "demo-tasks", "train-tokenizer"),
 )
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
@@ -30,6 +30,7 @@ _EXTRAS = {
     "chardet": "video",
     "zstandard": "text",
     "espeakng_loader": "demo",
+    "ray": "ray",
 }
 """The extra that installs a module; "train" installs the others."""
 

@@ -3,8 +3,8 @@
 Tensors: `start` float64 [n], `playback_speed` int32 [n], `log_mel` float16 [n, frames, mels], `frame_bytes` uint8 [*]
 (the JPEG files one after another), `frame_offsets` int64 [n + 1], `text` uint8 [*] (JSON: video_id, metadata, words);
 where the sound itself was kept, `sound_bytes` uint8 [*] and `sound_offsets` int64 [n + 1], a FLAC file a segment.
-The header holds the name of the format, the counts, the key of the inputs, the transcript used and those passed over,
-and the warnings of the preparation.
+The header holds the name of the format, the counts, the length of the video, the key of the inputs, the transcript used
+and those passed over, and the warnings of the preparation.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class StoreSummary:
     num_words: int
     warnings: tuple[str, ...]
     choice: Choice = field(default_factory=Choice)
+    seconds: float = 0.0
+    """Length of the video; 0 in the stores of earlier releases."""
 
 
 def save_segments(
@@ -58,12 +60,14 @@ def save_segments(
     key: str = "",
     warnings: Sequence[str] = (),
     choice: Choice | None = None,
+    seconds: float = 0.0,
 ) -> None:
     """Writes `segments` atomically: a crash leaves the old file or none.
 
-    `key` identifies the inputs they were made from; `warnings` and `choice` are those of the preparation.
+    `key` identifies the inputs they were made from; `warnings` and `choice` are those of the preparation, `seconds` is
+    the length of the video.
     """
-    from safetensors.numpy import save
+    from safetensors.numpy import save_file
 
     path = Path(path)
     text: dict[str, Any] = {
@@ -74,7 +78,7 @@ def save_segments(
     tensors: dict[str, np.ndarray] = {
         "start": segments.start.astype(np.float64),
         "playback_speed": segments.playback_speed.astype(np.int32),
-        "log_mel": segments.log_mel.astype(np.float16),
+        "log_mel": segments.log_mel.astype(np.float16, copy=False),
         **_files("frame", segments.frames),
         "text": np.frombuffer(json.dumps(text).encode("ascii"), dtype=np.uint8),
     }
@@ -87,9 +91,10 @@ def save_segments(
         "num_words": str(sum(map(len, segments.words))),
         "warnings": json.dumps(list(warnings)),
         "choice": json.dumps(asdict(choice or Choice())),
+        "seconds": repr(float(seconds)),
     }
     with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata=header))
+        save_file(tensors, temporary, metadata=header)
 
 
 def _files(name: str, files: Sequence[bytes]) -> dict[str, np.ndarray]:
@@ -133,6 +138,13 @@ def load_segments(path: str | Path, start: int = 0, stop: int | None = None) -> 
         )
 
 
+def read_video_id(path: str | Path) -> str:
+    """The id of a store file's video. Raises BadInput if it is not a store."""
+    with _opened(path) as file:
+        count = _check_layout(file, _summary(file, Path(path)).num_segments)
+        return _decode_text(file.get_tensor("text"), count)[0]
+
+
 def load_texts(path: str | Path) -> list[str]:
     """The words of each segment of a store file, joined by spaces. Raises BadInput as load_segments does."""
     with naming_store(path), _opened(path) as file:
@@ -169,11 +181,14 @@ def _summary(file: Any, path: Path) -> StoreSummary:
     try:
         segments, words = int(header["num_segments"]), int(header["num_words"])
         warnings = tuple(map(str, json.loads(header["warnings"])))
-        # Earlier releases recorded no choice.
+        # Earlier releases recorded neither the choice nor the length.
         made = json.loads(header.get("choice", "{}"))
         others = tuple(PassedOver(str(other["name"]), str(other["reason"])) for other in made.get("passed_over", []))
         choice = Choice(str(made.get("transcript", "")), str(made.get("audio", "")), others)
-        return StoreSummary(path, header["key"], segments, words, warnings, choice)
+        seconds = float(header.get("seconds", 0))
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds {seconds}")
+        return StoreSummary(path, header["key"], segments, words, warnings, choice, seconds)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"not a store of segments: bad or missing header field: {error}") from error
 

@@ -90,6 +90,7 @@ def unchanged(job: Job) -> FileResult | None:
         status="unchanged",
         segments=summary.num_segments,
         words=summary.num_words,
+        seconds=summary.seconds,
         choice=summary.choice,
         warnings=summary.warnings,
         store=job.store,
@@ -137,7 +138,14 @@ def finish_job(job: Job, plan: PlannedVideo, frames: Iterable[np.ndarray]) -> Fi
 
 def _stored(job: Job, prepared: PreparedVideo) -> FileResult:
     try:
-        save_segments(prepared.segments, job.store, key=job.key, warnings=prepared.warnings, choice=prepared.choice)
+        save_segments(
+            prepared.segments,
+            job.store,
+            key=job.key,
+            warnings=prepared.warnings,
+            choice=prepared.choice,
+            seconds=prepared.seconds,
+        )
     except OSError as error:
         raise EnvironmentFailure(f"{job.store} cannot be written: {error.strerror or error}") from error
     return FileResult(

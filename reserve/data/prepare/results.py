@@ -13,8 +13,8 @@ from reserve.data.types import Choice
 class FileResult:
     """The outcome for one file.
 
-    `segments`, `words`, `choice`, `warnings` and `store` are set if it was prepared now or is `unchanged` since an
-    earlier run; `seconds` if it was prepared now; `reason` if it was skipped.
+    `segments`, `words`, `seconds` (0 if an earlier release prepared it), `choice`, `warnings` and `store` are set if it
+    was prepared now or is `unchanged` since an earlier run; `reason` if it was skipped.
     """
 
     video_id: str

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reserve.config import DataConfig
-from reserve.data.decode import choose_decoder, choose_file_decoder
-from reserve.data.decode.protocol import BatchDecoder, Decoder, FileDecoder, MediaLimits
-from reserve.data.prepare.batches import prepare_in_batches
-from reserve.data.prepare.jobs import Job, make_job, run_job, skipped, unchanged
+from reserve.data.decode.protocol import MediaLimits
+from reserve.data.prepare.jobs import Job, make_job, unchanged
 from reserve.data.prepare.results import FileResult, PreparationReport
+from reserve.data.prepare.running import Decoders, run_jobs
 from reserve.data.prepare.video import PreparationSettings
-from reserve.data.prepare.workers import Lost, run_supervised
 from reserve.data.sources.discover import VideoSource
 from reserve.errors import EnvironmentFailure, NothingPrepared
 from reserve.fs import remove_partial_files
 
 logger = logging.getLogger(__name__)
-
-# A decoder checks its own time limit. A process that exceeds the limit by this many seconds is killed.
-_GRACE_SECONDS = 60.0
 
 
 def prepare_videos(
@@ -55,26 +49,23 @@ def prepare_videos(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     settings = PreparationSettings(config, seed, audio_track, limits or MediaLimits())
-    chosen = choose_decoder(decoder)
-    file_decoder = chosen if isinstance(chosen, FileDecoder) else choose_file_decoder()
-    # Both decide what a store holds: pictures come from one, sound and text from the other.
-    names = list(dict.fromkeys([chosen.name, file_decoder.name]))
-    jobs = [make_job(source, out_dir, settings, names) for source in sources]
-    results: dict[int, FileResult] = {}
+    decoders = Decoders.choose(decoder)
+    jobs = [make_job(source, out_dir, settings, decoders.names) for source in sources]
+    results: dict[str, FileResult] = {}
 
-    def finish(index: int, result: FileResult) -> None:
-        results[index] = result
+    def finish(result: FileResult) -> None:
+        results[result.video_id] = result
         _log(result)
         if on_result is not None:
             on_result(result)
 
-    for index, job in enumerate(jobs):
+    for job in jobs:
         if (kept := unchanged(job)) is not None:
-            finish(index, kept)
-    pending = [index for index in range(len(jobs)) if index not in results]
+            finish(kept)
+    pending = [job for job in jobs if job.source.video_id not in results]
     try:
-        for place, result in _run([jobs[index] for index in pending], settings, chosen, file_decoder, workers):
-            finish(pending[place], result)
+        for _, result in run_jobs(pending, settings, decoders, _itself, workers=workers):
+            finish(result)
     except (EnvironmentFailure, OSError) as error:
         raise EnvironmentFailure(
             f"preparation stopped after {len(results)} of {len(jobs)} videos: {error}. What is prepared is kept: mend "
@@ -82,24 +73,15 @@ def prepare_videos(
         ) from error
     finally:
         remove_partial_files(out_dir)  # Of worker processes that were killed.
-    report = PreparationReport(tuple(results[index] for index in range(len(jobs))))
+    report = PreparationReport(tuple(results[source.video_id] for source in sources))
     logger.info("%s", report.summary())
     if not report.stores:
         raise NothingPrepared(report)
     return report
 
 
-def _run(
-    jobs: Sequence[Job], settings: PreparationSettings, decoder: Decoder, file_decoder: FileDecoder, workers: int
-) -> Iterator[tuple[int, FileResult]]:
-    """Yields (index, result) of every job as it finishes."""
-    timeout = settings.limits.max_decode_seconds + _GRACE_SECONDS
-    if isinstance(decoder, BatchDecoder):
-        yield from prepare_in_batches(jobs, settings, decoder, file_decoder, workers=workers, timeout=timeout)
-        return
-    function = partial(run_job, settings=settings, decoder=file_decoder)
-    for index, outcome in run_supervised(function, jobs, workers=workers, timeout=timeout):
-        yield index, skipped(jobs[index], outcome.reason) if isinstance(outcome, Lost) else outcome
+def _itself(_: Job, result: FileResult) -> FileResult:
+    return result
 
 
 def _log(result: FileResult) -> None:

@@ -11,8 +11,10 @@ import multiprocessing
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -39,28 +41,36 @@ class _Stop:
 
 
 def run_supervised(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, timeout: float
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, timeout: float
 ) -> Iterator[tuple[int, Result | Lost]]:
     """Yields (index, result) of every item as it finishes, exactly one for each.
 
-    `function`, items and results must be picklable. The result of an item that takes longer than `timeout` seconds,
-    kills its process or raises is `Lost`. With `workers` 0 everything runs in this process, and nothing is killed.
-    Raises EnvironmentFailure, and stops, when an item fails with one or with such an error (see fs.py), and
+    Takes an item from `items` when a worker is free for it, never ahead, and starts no more workers than there are
+    items. `function`, items and results must be picklable. The result of an item that takes longer than `timeout`
+    seconds, kills its process or raises is `Lost`. With `workers` 0 everything runs in this process, and nothing is
+    killed. Raises EnvironmentFailure, and stops, when an item fails with one or with such an error (see fs.py), and
     RuntimeError if worker processes do not start.
     """
     if workers < 0 or timeout <= 0:
         raise ValueError(f"workers must be >= 0 and timeout > 0 seconds; got {workers} and {timeout}")
+    left = enumerate(items)
     if workers == 0:
-        for index, item in enumerate(items):
+        for index, item in left:
             yield index, _checked(_call(function, item))
         return
-    waiting = list(enumerate(items))[::-1]
-    pool = [_Worker(function) for _ in range(min(workers, len(items)))]
+    waiting = deque(islice(left, workers))
+    more = len(waiting) == workers
+    pool: list[_Worker[Item, Result]] = [_Worker(function) for _ in waiting]
     try:
-        while waiting or any(worker.is_busy for worker in pool):
+        while True:
             for worker in pool:
+                if worker.is_ready and more and not waiting:
+                    waiting.extend(islice(left, 1))
+                    more = bool(waiting)
                 if worker.is_ready and waiting:
-                    worker.start(*waiting.pop(), timeout)
+                    worker.start(*waiting.popleft(), timeout)
+            if not more and not waiting and not any(worker.is_busy for worker in pool):
+                return
             watched = [handle for worker in pool for handle in (worker.connection, worker.process.sentinel)]
             ends = [worker.end for worker in pool if worker.is_busy]
             wait(watched, timeout=max(min(ends) - time.monotonic(), 0) if ends else None)
@@ -74,6 +84,21 @@ def run_supervised(
     finally:
         for worker in pool:
             worker.kill()
+
+
+def run_items(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, timeout: float
+) -> Iterator[tuple[Item, Result | Lost]]:
+    """run_supervised, yielding the items themselves with their results."""
+    taken: dict[int, Item] = {}
+
+    def remembered() -> Iterator[Item]:
+        for index, item in enumerate(items):
+            taken[index] = item
+            yield item
+
+    for index, result in run_supervised(function, remembered(), workers=workers, timeout=timeout):
+        yield taken.pop(index), result
 
 
 def _checked(outcome: Result | Lost | _Stop) -> Result | Lost:

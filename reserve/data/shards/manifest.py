@@ -24,7 +24,14 @@ UNUSABLE = "unusable"
 
 
 def finish_set(folder: Path) -> Manifest:
-    """Writes the manifest of a folder that holds all its shards. One record at a time is in memory.
+    """Writes the manifest of a folder that holds all its shards, and returns it. Raises BadInput as make_manifest."""
+    manifest = make_manifest(folder)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def make_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder that holds all its shards, without its digest. One record at a time is in memory.
 
     Raises BadInput if a record is not there or damaged.
     """
@@ -39,7 +46,7 @@ def finish_set(folder: Path) -> Manifest:
         entries.append(_entry(record, _file_record(name, data)))
         skipped.update(counted_as(file) for file in record.skipped)
     files = [file for entry in entries for file in (entry.tar, entry.index) if file]
-    manifest = Manifest(
+    return Manifest(
         settings=_file_record(SETTINGS, settings_bytes),
         videos=sum(entry.videos for entry in entries),
         segments=sum(entry.segments for entry in entries),
@@ -49,8 +56,6 @@ def finish_set(folder: Path) -> Manifest:
         skipped=dict(sorted(skipped.items())),
         shards=tuple(entries),
     )
-    write_manifest(folder, manifest)
-    return manifest
 
 
 def counted_as(file: SkippedFile) -> str:

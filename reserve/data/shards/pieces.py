@@ -24,7 +24,8 @@ _SEGMENTS_AT_ONCE = 64
 class Piece(Protocol):
     """A video for a shard."""
 
-    record: VideoRecord
+    @property
+    def record(self) -> VideoRecord: ...
 
     def samples(self, sound: Sound) -> Iterator[Sample]:
         """Its segments in order. Raises BadInput where one is damaged or its sound is of another kind."""

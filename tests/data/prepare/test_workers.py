@@ -93,3 +93,40 @@ def test_a_worker_ends_quietly_when_its_parent_is_gone(monkeypatch, gone):
 
     monkeypatch.setattr("reserve.data.prepare.workers.signal.signal", lambda *_: None)
     assert _serve(str, Orphaned()) is None
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_items_are_taken_only_when_a_worker_is_free(workers):
+    taken = []
+
+    def items():
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    results = run_supervised(work, items(), workers=workers, timeout=FAR)
+    assert taken == []
+    for done, _ in enumerate(results, start=1):
+        # Those that are done, and one for each worker.
+        assert len(taken) <= done + max(workers - 1, 0)
+    assert taken == list(range(20))
+
+
+def test_items_that_come_after_every_worker_died():
+    def items():
+        yield "crash"
+        yield 4
+
+    (first, second) = run_supervised(work, items(), workers=1, timeout=FAR)
+    assert isinstance(first[1], Lost)
+    assert second == (1, 8)
+
+
+def test_an_item_that_cannot_be_made_ends_the_workers():
+    def items():
+        yield 1
+        raise KeyError("no next item")
+
+    with pytest.raises(KeyError):
+        list(run_supervised(work, items(), workers=1, timeout=FAR))
+    assert not multiprocessing.active_children()

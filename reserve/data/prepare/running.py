@@ -1,0 +1,79 @@
+"""Runs preparation jobs with any decoder: in supervised processes, or with the frames of batches in this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from reserve.data.decode import choose_decoder, choose_file_decoder
+from reserve.data.decode.protocol import BatchDecoder, Decoder, FileDecoder
+from reserve.data.prepare.batches import prepare_in_batches
+from reserve.data.prepare.jobs import Job, plan_job, run_job, skipped, unchanged
+from reserve.data.prepare.results import FileResult
+from reserve.data.prepare.video import PlannedVideo, PreparationSettings
+from reserve.data.prepare.workers import Lost, run_items
+
+Result = TypeVar("Result")
+# A decoder checks its own time limit. A process that exceeds the limit by this many seconds is killed.
+GRACE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoders:
+    """The decoder of the frames, and the one of sound and text: the same if it opens files."""
+
+    frames: Decoder
+    files: FileDecoder
+
+    @classmethod
+    def choose(cls, requested: str = "auto") -> Decoders:
+        """The decoders to run. Raises as choose_decoder does."""
+        frames = choose_decoder(requested)
+        return cls(frames, frames if isinstance(frames, FileDecoder) else choose_file_decoder())
+
+    @property
+    def names(self) -> list[str]:
+        """What decides the content of a store: pictures come from one, sound and text from the other."""
+        return list(dict.fromkeys([self.frames.name, self.files.name]))
+
+
+def run_jobs(
+    jobs: Iterable[Job],
+    settings: PreparationSettings,
+    decoders: Decoders,
+    finish: Callable[[Job, FileResult], Result],
+    *,
+    workers: int,
+    keep: bool = False,
+) -> Iterator[tuple[Job, Result]]:
+    """Yields every job as it finishes, with what `finish` makes of its result.
+
+    Takes a job when one of the `workers` processes (0: this process) is free for it. `keep` reuses the stores that are
+    not stale. `finish` runs in the workers where these decode the frames; it must be picklable.
+    """
+    timeout = settings.limits.max_decode_seconds + GRACE_SECONDS
+    if isinstance(decoders.frames, BatchDecoder):
+        plan = partial(_plan, settings=settings, decoder=decoders.files, keep=keep)
+        batches = prepare_in_batches(jobs, plan, decoders.frames, settings.limits, workers=workers, timeout=timeout)
+        for job, result in batches:
+            yield job, finish(job, result)
+        return
+    function = partial(_run, settings=settings, decoder=decoders.files, finish=finish, keep=keep)
+    for job, outcome in run_items(function, jobs, workers=workers, timeout=timeout):
+        yield job, finish(job, skipped(job, outcome.reason)) if isinstance(outcome, Lost) else outcome
+
+
+def _plan(job: Job, settings: PreparationSettings, decoder: FileDecoder, keep: bool) -> PlannedVideo | FileResult:
+    return (unchanged(job) if keep else None) or plan_job(job, settings, decoder)
+
+
+def _run(
+    job: Job,
+    settings: PreparationSettings,
+    decoder: FileDecoder,
+    finish: Callable[[Job, FileResult], Result],
+    keep: bool,
+) -> Result:
+    return finish(job, (unchanged(job) if keep else None) or run_job(job, settings, decoder))

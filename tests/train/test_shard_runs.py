@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ def train(run: Path, shards: tuple[str, ...], steps: int, workers: int = 0, weig
             precision="float32",
             num_workers=workers,
             log_every=1,
-            checkpoint_every=100,
+            checkpoint_every=1,
+            keep_checkpoints=STEPS,
             seed=5,
             **settings,
         ),
@@ -69,12 +71,21 @@ def uninterrupted(sets, tmp_path_factory) -> Path:
     return run
 
 
+def interrupted(finished: Path, run: Path, step: int) -> Path:
+    """A copy of a run as it was when it was stopped after `step` steps."""
+    shutil.copytree(finished, run)
+    for checkpoint in list_checkpoints(run):
+        if checkpoint.step > step:
+            shutil.rmtree(checkpoint.path)
+    return run
+
+
 def test_a_run_resumed_with_other_workers_is_the_same(sets, uninterrupted, tmp_path, caplog):
     """In mid-epoch of both sets: in all nine digits of its losses, and in what was skipped."""
-    run = tmp_path / "run"
-    train(run, sets, 2, workers=1)
-    train(run, sets, 4, workers=2)
-    train(run, sets, STEPS)
+    run = interrupted(uninterrupted, tmp_path / "first", 2)
+    train(run, sets, STEPS, workers=2)
+    run = interrupted(run, tmp_path / "second", 4)
+    train(run, sets, STEPS, workers=1)
     assert [line["step"] for line in losses(run)] == list(range(1, STEPS + 1))
     assert losses(run) == losses(uninterrupted)
     skipped = losses(run)[-1]["skipped_examples"]
@@ -95,8 +106,7 @@ def train_as_rank(rank: int, port: int, run: Path, sets: tuple[str, str]) -> Non
 
 def test_a_run_resumed_on_two_ranks_sees_the_same_examples(sets, uninterrupted, tmp_path):
     """Its sums are in another order."""
-    run = tmp_path / "run"
-    train(run, sets, 3)
+    run = interrupted(uninterrupted, tmp_path / "run", 3)
     run_ranks(train_as_rank, free_ports(1)[0], run, sets)
     for found, expected in zip(losses(run), losses(uninterrupted), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
@@ -105,9 +115,7 @@ def test_a_run_resumed_on_two_ranks_sees_the_same_examples(sets, uninterrupted, 
 
 @pytest.mark.parametrize("change", ["weights", "sets"])
 def test_another_mixture_begins_an_epoch_with_a_warning(sets, uninterrupted, tmp_path, caplog, change):
-    run = tmp_path / "run"
-    train(run, sets, 2)
-    caplog.clear()
+    run = interrupted(uninterrupted, tmp_path / "run", 2)
     with caplog.at_level(logging.INFO):
         train(run, *((sets[::-1], 3) if change == "sets" else (sets, 3)), weights=(1.0, 1.0))
     assert "the sets of examples or their weights changed, and with them the order" in caplog.text

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 from reserve.data.shards.cache import ByteCache
 from reserve.data.shards.layout import check_file_name
+from reserve.data.shards.records import FileRecord
 from reserve.data.shards.remote import RemoteFiles, open_file_system
 from reserve.errors import BadInput, EnvironmentFailure
 from reserve.fs import is_environment_failure
@@ -36,8 +37,8 @@ class Files(Protocol):
         """Bytes `start` to `stop` - 1 of a file; fewer where it ends before."""
         ...
 
-    def pinned(self, digests: Mapping[str, str]) -> Files:
-        """The same files, of which those named in `digests` have these SHA-256, so that they can be cached."""
+    def pinned(self, records: Iterable[FileRecord]) -> Files:
+        """The same files, of which some are known to be as in these records, so that they can be cached."""
         ...
 
 
@@ -57,7 +58,7 @@ class LocalFiles:
         except OSError as error:
             raise failure(self.path(name), error) from error
 
-    def pinned(self, digests: Mapping[str, str]) -> LocalFiles:
+    def pinned(self, records: Iterable[FileRecord]) -> LocalFiles:
         """These files: nothing of them is cached."""
         return self
 

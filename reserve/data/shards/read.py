@@ -211,7 +211,7 @@ class ShardSet:
         except (BadInput, ValueError) as error:
             raise BadInput(f"{files.where}: {error}") from error
         known = (file for entry in manifest.shards for file in (entry.record, entry.tar, entry.index) if file)
-        return cls(files.pinned({file.name: file.sha256 for file in known}), manifest, settings, data)
+        return cls(files.pinned(known), manifest, settings, data)
 
     @property
     def parts(self) -> list[ShardPart]:

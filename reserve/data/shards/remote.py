@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from reserve.data.shards.cache import ByteCache
 from reserve.data.shards.layout import check_file_name
+from reserve.data.shards.records import FileRecord
 from reserve.errors import BadInput, EnvironmentFailure
 
 logger = logging.getLogger(__name__)
@@ -32,39 +33,44 @@ class RemoteFiles:
     EnvironmentFailure; a file that is not there raises BadInput at once. Both name the file's URL.
     """
 
-    def __init__(self, where: str, cache: ByteCache, digests: Mapping[str, str] | None = None) -> None:
-        self.where, self._cache, self._digests = where.rstrip("/"), cache, dict(digests or {})
+    def __init__(self, where: str, cache: ByteCache, pinned: Iterable[FileRecord] = ()) -> None:
+        self.where, self._cache = where.rstrip("/"), cache
+        self._pinned = {record.name: record for record in pinned}
         self._process, self._system, self._root = -1, None, ""
         self._ignores_ranges = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteFiles, (self.where, self._cache, self._digests)
+        return RemoteFiles, (self.where, self._cache, list(self._pinned.values()))
 
-    def pinned(self, digests: Mapping[str, str]) -> RemoteFiles:
-        """The same files, of which those named in `digests` have these SHA-256."""
-        return RemoteFiles(self.where, self._cache, digests)
+    def pinned(self, records: Iterable[FileRecord]) -> RemoteFiles:
+        """The same files, of which some are known to be as in these records."""
+        return RemoteFiles(self.where, self._cache, records)
 
     def path(self, name: str) -> Path:
-        """A local copy of a whole file, for now: it must be opened at once. Raises BadInput if it has another SHA-256
-        than it should."""
-        digest = self._digests.get(name, "")
-        cached = self._cache.file(digest) if digest else None
+        """A local copy of a whole file, for now: it must be opened at once. Raises BadInput if it is not as its record
+        says."""
+        record = self._pinned.get(check_file_name(name))
+        if record is None:
+            data = self._attempt(name, lambda system, path: system.cat_file(path))
+            return self._cache.add_file(len(data), lambda copy: copy.write_bytes(data))
+        cached = self._cache.file(record.sha256)
         if cached is not None:
             return cached
-        size = self._attempt(name, lambda system, path: system.size(path)) or 0
         copy = self._cache.add_file(
-            size, lambda temporary: self._attempt(name, lambda system, path: system.get_file(path, str(temporary)))
+            record.bytes, lambda copy: self._attempt(name, lambda system, path: system.get_file(path, str(copy)))
         )
-        if digest and copy.stem != digest:
-            raise BadInput(f"{self._url(name)} is damaged: it has the SHA-256 {copy.stem}, its manifest says {digest}")
+        if copy.stem != record.sha256:
+            raise BadInput(
+                f"{self._url(name)} is damaged: its SHA-256 is {copy.stem}, not {record.sha256} as in the manifest"
+            )
         return copy
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Bytes `start` to `stop` - 1 of a file; fewer where it ends before."""
-        digest = self._digests.get(name, "")
-        if not digest:
+        record = self._pinned.get(check_file_name(name))
+        if record is None:
             return self._fetch(name, start, stop)
-        key = json.dumps([self.where, name, digest, start, stop])
+        key = json.dumps([self.where, name, record.sha256, start, stop])
         data = self._cache.range(key)
         if data is None:
             data = self._whole_range(name, start, stop) if self._ignores_ranges else self._fetch(name, start, stop)
@@ -116,7 +122,7 @@ class RemoteFiles:
         return self._system
 
     def _url(self, name: str) -> str:
-        return f"{self.where}/{check_file_name(name)}"
+        return f"{self.where}/{name}"
 
 
 def open_file_system(url: str) -> tuple[Any, str]:

@@ -16,12 +16,14 @@ from benchmarks.report.results import Case, Machine, load
 from benchmarks.scaling import page as scaling
 from benchmarks.scaling import table
 from benchmarks.scaling.plot import draw_scaling_model
+from benchmarks.shards import page as shards
 from reserve_kernels.registry import OPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/benchmarks.md"
 RESOURCES_PAGE = "docs/kernels/resources.md"
 SCALING_PAGE = "docs/scaling.md"
+SHARDS_PAGE = "docs/twenty_million.md"
 FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
 """For each plot, a digest of the numbers that it was drawn from, and one of the file. A check cannot draw plots again:
@@ -47,6 +49,7 @@ def pages(machines: list[Machine]) -> dict[str, str]:
     """The text of every generated page, by path."""
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
     texts[SCALING_PAGE] = scaling.page(table.stored_sections())
+    texts[SHARDS_PAGE] = shards.page(shards.stored())
     places = {
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),

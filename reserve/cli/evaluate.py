@@ -1,4 +1,4 @@
-"""Evaluate a run on held-out data: videos for pretraining, a split of the data set for a finetuned task."""
+"""Evaluate a run on held-out data: videos or shards for pretraining, a split of the data set for a finetuned task."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     parser.add_argument("run", type=Path, help="the folder of a run of `reserve pretrain` or `reserve finetune`")
     parser.add_argument("--videos", type=str, nargs="+", help="pretraining: held-out video files and folders")
+    parser.add_argument("--shards", type=str, nargs="+", help="pretraining: held-out sets of shards, folders or URLs")
     parser.add_argument("--data", type=str, help="a finetuned task: the data set's folder, by default the run's own")
     parser.add_argument("--split", type=str, help="a finetuned task: the part of the data set, val by default")
     parser.add_argument("--workers", type=int, default=2, help="pretraining: processes that prepare videos")
@@ -38,13 +39,16 @@ def run(options: Namespace) -> int | None:
     if options.times_chance is not None and not isinstance(task, Pretrain):
         raise UsageError(f"--times_chance is for pretraining runs; {options.run} is of the task {task.name}")
     pretraining = isinstance(task, Pretrain)
-    if pretraining != bool(options.videos):
-        raise UsageError(f"a run of the task {task.name} {'needs' if pretraining else 'takes no'} --videos")
+    given = bool(options.videos) + bool(options.shards)
+    if given != (1 if pretraining else 0):
+        wanted = "needs either --videos or --shards" if pretraining else "takes no --videos or --shards"
+        raise UsageError(f"a run of the task {task.name} {wanted}")
     if pretraining and (options.data or options.split):
         raise UsageError("--data and --split are for finetuned tasks")
     evaluation = evaluate_run(
         options.run,
         options.videos or ([options.data] if options.data else []),
+        shards=options.shards or (),
         workers=options.workers,
         seed=options.seed,
         split=options.split or "val",

@@ -1,4 +1,4 @@
-"""Pretrain on a folder of videos; every setting is SECTION.KEY of the configuration."""
+"""Pretrain on a folder of videos, or on prepared shards; every setting is SECTION.KEY of the configuration."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 INPUTS = {
     "task": str,
     "videos": tuple[Path, ...],
+    "shards": tuple[str, ...],
+    "shard_weights": tuple[float, ...],
     "out": Path | None,
     "random_text": Path | None,
     "tokenizer": Path | None,
@@ -28,12 +30,30 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     stored = add_settings(parser, arguments, SECTIONS, INPUTS)
     if stored.get("task", "pretrain") != "pretrain":
         raise UsageError(f"the configuration is of the task {stored['task']}, not of pretraining")
+    given = {argument.partition("=")[0] for argument in arguments}
+    # What is given replaces the videos and shards of a file, whichever it has.
+    if given & {"--videos", "--shards"}:
+        stored = {name: value for name, value in stored.items() if name not in ("videos", "shards", "shard_weights")}
     parser.add_argument(
         "--videos",
         type=str,
         nargs="+",
         default=[str(path) for path in stored.get("videos", ())],
         help="video files, and folders that are searched recursively",
+    )
+    parser.add_argument(
+        "--shards",
+        type=str,
+        nargs="+",
+        default=list(stored.get("shards", ())),
+        help="instead of videos: sets that `reserve prepare` has made, folders or URLs such as s3://bucket/set",
+    )
+    parser.add_argument(
+        "--shard_weights",
+        type=float,
+        nargs="+",
+        default=list(stored.get("shard_weights", ())),
+        help="the sets' shares of the examples, one a set; by default those of the sets' sizes",
     )
     parser.add_argument(
         "--out", type=Path, default=stored.get("out"), help="the run's folder: settings, metrics, checkpoints"
@@ -57,6 +77,8 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 def run(options: Namespace) -> None:
     if options.print_config is not None:
         inputs = {"videos": tuple(map(Path, options.videos)), "out": options.out}
+        if options.shards:
+            inputs |= {"shards": tuple(options.shards), "shard_weights": tuple(options.shard_weights)}
         inputs |= {name: options[name] for name in ("random_text", "tokenizer", *SECTIONS)}
         print(yaml_text({name: plain_values(value) for name, value in inputs.items()}), end="")
         return
@@ -65,8 +87,10 @@ def run(options: Namespace) -> None:
     from reserve.train.state import list_checkpoints
 
     out = options.resume or options.out
-    if not options.videos or out is None:
-        raise UsageError("pretrain needs --videos and --out (or --resume RUN)")
+    if not (options.videos or options.shards) or out is None:
+        raise UsageError("pretrain needs --videos or --shards, and --out (or --resume RUN)")
+    if options.videos and options.shards:
+        raise UsageError("pretrain takes --videos or --shards, not both: `reserve prepare` makes shards of videos")
     if options.out is not None and options.out.resolve() != out.resolve():
         raise UsageError(f"--resume {out} continues in {out}: leave out --out {options.out}")
     if out.exists() and not out.is_dir():
@@ -75,6 +99,14 @@ def run(options: Namespace) -> None:
         raise UsageError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
     try:
         config = Config(**{name: options[name] for name in SECTIONS})
+        task = Pretrain.of(
+            config,
+            options.videos,
+            options.random_text,
+            options.tokenizer,
+            shards=options.shards,
+            shard_weights=options.shard_weights,
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    print(fit(Pretrain.of(config, options.videos, options.random_text, options.tokenizer), out, config))
+    print(fit(task, out, config))

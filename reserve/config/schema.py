@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 NUM_MELS = 64
@@ -293,6 +294,11 @@ class TrainConfig:
     """Processes that load examples, a device; 0 loads in the trainer itself."""
     prepare_workers: int = 4
     """Processes that prepare videos."""
+    shard_cache: Path | None = None
+    """Folder where shards from URLs are cached; null is reserve/shards in the user's folder for caches. Runs can share
+    it."""
+    shard_cache_gb: float = 50.0
+    """Most that the cached shards may take, in 10^9 bytes. The parts used longest ago are removed first."""
     audio_track: int | None = None
     """Which audio track of a video is heard, counted from 0; null chooses by data.languages and the tracks' labels."""
     log_every: int = 10
@@ -324,6 +330,8 @@ class TrainConfig:
                 )
         if self.audio_track is not None:
             _check_range(self, "train", 0, math.inf, "audio_track")
+        if not 0 < self.shard_cache_gb < math.inf:
+            raise ValueError(f"train.shard_cache_gb must be above 0 and finite; got {self.shard_cache_gb:g}")
         if self.seed > MAX_SEED:
             raise ValueError(f"train.seed must be at most 2^63 - 1; got {self.seed}")
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from reserve.data.store import load_segments, load_texts, naming_store, read_summary
 from reserve.data.types import Segments
 
@@ -15,7 +18,7 @@ from reserve.data.types import Segments
 class Collection(Protocol):
     """Segments of some videos, which are numbered from 0. Objects can be pickled."""
 
-    def segment_counts(self) -> Sequence[int]:
+    def segment_counts(self) -> Sequence[int] | npt.NDArray[np.int64]:
         """Segments of each video."""
         ...
 

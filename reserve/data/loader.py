@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from reserve.data.order import epoch_order
-from reserve.errors import BadInput, EnvironmentFailure
+from reserve.data.order import ExampleStream, SetShare
+from reserve.errors import BadInput, DamagedSample, EnvironmentFailure
+
+logger = logging.getLogger(__name__)
+
+MOST_DAMAGED = 20
+"""Damaged samples in place of one example after which loading fails."""
 
 Example = TypeVar("Example")
 Example_co = TypeVar("Example_co", covariant=True)
@@ -27,29 +32,45 @@ Batch = TypeVar("Batch")
 
 
 class TrainingSet(Protocol[Example_co]):
-    """`len` examples, each asked for as (epoch, index): the same key gives the same example in any process."""
+    """`len` examples, each asked for as (epoch, index): the same key gives the same example in any process.
+
+    Raises DamagedSample for an example that cannot be used where others can.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: tuple[int, int], /) -> Example_co: ...
 
 
+@runtime_checkable
+class Mixture(Protocol):
+    """A training set that mixes several sets, whose examples it numbers one set after the other."""
+
+    @property
+    def shares(self) -> Sequence[SetShare]: ...
+
+
+def shares_of(dataset: TrainingSet[Any]) -> Sequence[SetShare]:
+    """The sets that a training set mixes; one, unless it is a Mixture."""
+    return dataset.shares if isinstance(dataset, Mixture) else [SetShare("the data set", len(dataset))]
+
+
 class BatchSampler(Sampler[list[tuple[int, int]]]):
     """Endless batches of (epoch, index) for one of `world_size` ranks.
 
-    Position g of the stream, counted in examples since the start of training, is example g % num_examples of the order
-    of epoch g // num_examples (`epoch_order`). Each step takes the next batch_size · world_size positions from `place`
-    on, so batches straddle epochs and every example comes once an epoch, whatever the batch sizes before. A rank yields
-    its share of a step in `accumulate` parts of equal size: part p of rank r has the p · world_size + r-th part of the
-    step's positions.
+    `sets` are the sets to mix, or the number of examples of a single one. Positions in their `ExampleStream` count the
+    examples since the start of training. Each step takes the next batch_size · world_size positions from `place` on, so
+    batches straddle epochs and every example comes once an epoch of its set, whatever the batch sizes before. A rank
+    yields its share of a step in `accumulate` parts of equal size: part p of rank r has the p · world_size + r-th part
+    of the step's positions.
 
     Any `place` costs the same to start at: the order of an epoch, 8 bytes an example, is computed at the start and at
-    each new epoch.
+    each new epoch. Raises ValueError naming a set that is too small for the batches.
     """
 
     def __init__(
         self,
-        num_examples: int,
+        sets: int | Sequence[SetShare],
         batch_size: int,
         *,
         seed: int = 0,
@@ -62,34 +83,21 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
             raise ValueError(f"train.batch_size must be at least 1; got {batch_size}")
         if accumulate < 1 or batch_size % accumulate:
             raise ValueError(f"train.accumulate must divide the {batch_size} examples of a device; got {accumulate}")
-        if num_examples < batch_size * world_size:
+        self.stream = ExampleStream([SetShare("the data set", sets)] if isinstance(sets, int) else sets, seed)
+        if len(self.stream) < batch_size * world_size:
             raise ValueError(
                 f"train.batch_size {batch_size} on {world_size} device(s) needs {batch_size * world_size} examples; "
-                f"the data set has {num_examples}"
+                f"the data set has {len(self.stream)}"
             )
-        self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
+        self.stream.check_batch(batch_size * world_size)
+        self.batch_size = batch_size
         self.rank, self.world_size, self.accumulate, self.place = rank, world_size, accumulate, place
-        self._ordered: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         size = self.batch_size // self.accumulate
         for place in itertools.count(self.place, self.batch_size * self.world_size):
             for part in range(self.accumulate):
-                yield self._keys(place + (part * self.world_size + self.rank) * size, size)
-
-    def _keys(self, start: int, count: int) -> list[tuple[int, int]]:
-        """The examples at `count` positions of the stream."""
-        keys: list[tuple[int, int]] = []
-        while len(keys) < count:
-            epoch, first = divmod(start + len(keys), self.num_examples)
-            keys += [(epoch, int(index)) for index in self._order(epoch)[first : first + count - len(keys)]]
-        return keys
-
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        if self._ordered is None or self._ordered[0] != epoch:
-            self._ordered = None  # frees its memory before the next order is made
-            self._ordered = epoch, epoch_order(self.num_examples, self.seed, epoch)
-        return self._ordered[1]
+                yield self.stream.keys(place + (part * self.world_size + self.rank) * size, size)
 
 
 class InOrder(Sampler[list[tuple[int, int]]]):
@@ -106,6 +114,21 @@ class InOrder(Sampler[list[tuple[int, int]]]):
             yield [(0, index) for index in range(first, min(first + self.batch_size, self.num_examples))]
 
 
+class DamageLog:
+    """Logs damaged samples, each once, and counts how often one was skipped."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._logged: set[str] = set()
+
+    def add(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self.count += 1
+            if message not in self._logged:
+                self._logged.add(message)
+                logger.warning("a damaged sample is skipped: %s", message)
+
+
 def load_batches(
     dataset: TrainingSet[Example],
     sampler: BatchSampler | InOrder,
@@ -113,14 +136,18 @@ def load_batches(
     *,
     num_workers: int,
     pin_memory: bool = False,
+    damage: DamageLog | None = None,
 ) -> Iterator[Batch]:
     """Loads the sampler's batches, in `num_workers` processes (0: in this one).
 
     With worker processes, `dataset` and `collate` must be picklable. Raises the data set's BadInput, EnvironmentFailure
-    and OSError as they are.
+    and OSError as they are, but for DamagedSample: another example of its set, drawn from its key, takes its place.
+    Those skipped for a batch are added to `damage` when the batch is yielded. Raises BadInput after MOST_DAMAGED of
+    them in place of one example.
     """
+    damage = damage or DamageLog()
     loader: DataLoader[Any] = DataLoader(
-        _CatchFailures(dataset),  # type: ignore[arg-type]  # the loader needs no more of Dataset than the protocol
+        _SkipDamage(dataset, [share.examples for share in shares_of(dataset)]),  # type: ignore[arg-type]  # the loader needs no more of Dataset than the protocol
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=_CollateGood(collate),
@@ -138,7 +165,8 @@ def load_batches(
         for batch in batches:
             if isinstance(batch, _FAILURES):
                 raise batch
-            yield batch
+            damage.add(batch.skipped)
+            yield batch.value
     finally:
         # A traceback that keeps the loader alive leaves its workers to the garbage collector, which takes 5 s for them.
         del loader, batches
@@ -178,17 +206,47 @@ _FAILURES = (BadInput, EnvironmentFailure, OSError)
 """What is wrong with a file or with the machine; other errors are the program's, and keep their traceback."""
 
 
+class _Loaded(NamedTuple):
+    """An example or a batch, and the messages of the damaged samples that were skipped for it.
+
+    A tuple, since torch pins the memory of what is in tuples.
+    """
+
+    value: Any
+    skipped: Sequence[str]
+
+
 @dataclass(frozen=True)
-class _CatchFailures(Generic[Example]):
-    """Returns failures instead of raising them: torch wraps what a worker raises in the text of a traceback."""
+class _SkipDamage(Generic[Example]):
+    """Replaces damaged examples by others of the same set; `sizes` are the numbers of examples of the sets.
+
+    Returns other failures instead of raising them: torch wraps what a worker raises in the text of a traceback.
+    """
 
     dataset: TrainingSet[Example]
+    sizes: Sequence[int]
 
-    def __getitem__(self, key: tuple[int, int]) -> Example | Failure:
-        try:
-            return self.dataset[key]
-        except _FAILURES as error:
-            return error
+    def __getitem__(self, key: tuple[int, int]) -> _Loaded | Failure:
+        epoch, index = key
+        skipped: list[str] = []
+        others = self._others(epoch, index)
+        while len(skipped) < MOST_DAMAGED:
+            try:
+                return _Loaded(self.dataset[epoch, index], skipped)
+            except DamagedSample as error:
+                skipped.append(str(error))
+                index = next(others)
+            except _FAILURES as error:
+                return error
+        return BadInput(f"{len(skipped)} samples in a row, drawn at random, are damaged; the last: {skipped[-1]}")
+
+    def _others(self, epoch: int, index: int) -> Iterator[int]:
+        """Examples of the same set, drawn from the key of one. Damage often comes in a row, so not its neighbours."""
+        stops = np.cumsum(self.sizes)
+        number = int(np.searchsorted(stops, index, side="right"))
+        rng = np.random.default_rng([epoch, index])
+        while True:
+            yield int(stops[number]) - 1 - int(rng.integers(self.sizes[number]))
 
 
 @dataclass(frozen=True)
@@ -197,13 +255,15 @@ class _CollateGood(Generic[Example, Batch]):
 
     collate: Callable[[Sequence[Example]], Batch]
 
-    def __call__(self, examples: Sequence[Example | Failure]) -> Batch | Failure:
+    def __call__(self, examples: Sequence[_Loaded | Failure]) -> _Loaded | Failure:
         good: list[Example] = []
+        skipped: list[str] = []
         for example in examples:
             if isinstance(example, _FAILURES):
                 return example
-            good.append(example)
-        return self.collate(good)
+            good.append(example.value)
+            skipped += example.skipped
+        return _Loaded(self.collate(good), skipped)
 
 
 def _start_worker(_worker: int) -> None:

@@ -67,7 +67,7 @@ def save_segments(
     `key` identifies the inputs they were made from; `warnings` and `choice` are those of the preparation, `seconds` is
     the length of the video.
     """
-    from safetensors.numpy import save
+    from safetensors.numpy import save_file
 
     path = Path(path)
     text: dict[str, Any] = {
@@ -78,7 +78,7 @@ def save_segments(
     tensors: dict[str, np.ndarray] = {
         "start": segments.start.astype(np.float64),
         "playback_speed": segments.playback_speed.astype(np.int32),
-        "log_mel": segments.log_mel.astype(np.float16),
+        "log_mel": segments.log_mel.astype(np.float16, copy=False),
         **_files("frame", segments.frames),
         "text": np.frombuffer(json.dumps(text).encode("ascii"), dtype=np.uint8),
     }
@@ -94,7 +94,7 @@ def save_segments(
         "seconds": repr(float(seconds)),
     }
     with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata=header))
+        save_file(tensors, temporary, metadata=header)
 
 
 def _files(name: str, files: Sequence[bytes]) -> dict[str, np.ndarray]:

@@ -39,7 +39,7 @@ class HeldOut:
     """What to evaluate on: `sources` are files and folders, `folder` is where prepared data and predictions go.
 
     `workers` processes may prepare it; `seed` seeds the evaluation's random choices; `split` is the part of a data set
-    that has several.
+    that has several. `shards` are sets of prepared videos, folders or URLs, instead of sources.
     """
 
     sources: Sequence[str]
@@ -47,6 +47,7 @@ class HeldOut:
     workers: int = 2
     seed: int = 0
     split: str = "val"
+    shards: Sequence[str] = ()
 
 
 class Evaluation(Protocol):

@@ -20,9 +20,15 @@ EVALUATION_NAME = "evaluation.json"
 
 
 def evaluate_run(
-    run: Path, sources: Sequence[str], *, workers: int = 2, seed: int = 0, split: str = "val"
+    run: Path,
+    sources: Sequence[str],
+    *,
+    shards: Sequence[str] = (),
+    workers: int = 2,
+    seed: int = 0,
+    split: str = "val",
 ) -> Evaluation:
-    """Evaluates a run's last checkpoint on `sources` and writes `run`/evaluation.json.
+    """Evaluates a run's last checkpoint on `sources`, or on sets of prepared `shards`; writes `run`/evaluation.json.
 
     `workers` processes prepare the data; `seed` seeds the evaluation's random choices; `split` is the part of a data
     set that has several, whose result is in evaluation_SPLIT.json unless it is "val". Raises ValueError if `run` is not
@@ -37,7 +43,7 @@ def evaluate_run(
     with undrawn(), float32_on_cpu():
         model = task.build_model()
     model.restore(checkpoints[-1].path)
-    held_out = HeldOut(sources, run / task.held_out_folder, workers, seed, split)
+    held_out = HeldOut(sources, run / task.held_out_folder, workers, seed, split, shards)
     return _evaluate(task, model, held_out, config, run, checkpoints[-1].step)
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
-from reserve.data.loader import BatchSampler, TrainingSet, load_batches
+from reserve.data.loader import BatchSampler, DamageLog, TrainingSet, load_batches, shares_of
+from reserve.data.order import ExampleStream
 from reserve.fs import remove_partial_files
 from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.precision import training_dtype
@@ -57,7 +58,8 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
 
 @dataclass
 class _Training:
-    """A run at step `step`, counted from 0: what each step needs. `place` is where its batch starts in the data."""
+    """A run at step `step`, counted from 0: what each step needs. `place` is where its batch starts in the data, the
+    stream of examples whose identity is `order`; `skipped` counts the damaged samples of before this start."""
 
     task: Task[Any, Any]
     run: Path
@@ -69,10 +71,21 @@ class _Training:
     optimizer: BF16AdamW
     step: int
     place: int
+    order: str
+    skipped: int
+    damage: DamageLog = field(default_factory=DamageLog)
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.step, self.place, len(self.dataset), self.config.train.seed)
+        """How far it is. Every rank must ask for it together."""
+        return Progress(
+            self.step, self.place, len(self.dataset), self.config.train.seed, self.order, self.skipped_examples
+        )
+
+    @property
+    def skipped_examples(self) -> int:
+        """Damaged samples that were skipped on all ranks since the run began. Every rank must ask for it together."""
+        return self.skipped + round(self.ranks.sum([self.damage.count])[0])
 
 
 def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> _Training:
@@ -107,7 +120,8 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     groups = task.parameter_groups(model, config.optimizer)
     optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
     progress = restore_checkpoint(run, model, optimizer, ranks)
-    place = place_in_data(progress, stored, len(dataset), config)
+    stream = ExampleStream(shares_of(dataset), config.train.seed)
+    place = place_in_data(progress, stored, stream, config)
     warn_of_other_data(stored, task, config)
     logger.info(
         "%d examples, %.1f M parameters, %d device(s) of type %s in %s%s, steps %d to %d",
@@ -121,7 +135,20 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         config.optimizer.num_train_steps,
     )
     _warn_of_spinning_threads(config, ranks)
-    return _Training(task, run, config, ranks, dataset, model, module, optimizer, progress.step, place)
+    return _Training(
+        task,
+        run,
+        config,
+        ranks,
+        dataset,
+        model,
+        module,
+        optimizer,
+        progress.step,
+        place,
+        stream.identity,
+        progress.skipped,
+    )
 
 
 def _module_function(task: Task[Any, Any], config: TrainConfig, ranks: Ranks) -> LossFunction:
@@ -157,7 +184,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
     """This rank's micro-batches from the current place on."""
     config, ranks = training.config.train, training.ranks
     sampler = BatchSampler(
-        len(training.dataset),
+        shares_of(training.dataset),
         _per_device(config, ranks.world_size),
         seed=config.seed,
         rank=ranks.rank,
@@ -171,6 +198,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
         training.task.collate,
         num_workers=config.num_workers,
         pin_memory=ranks.device.type == "cuda",
+        damage=training.damage,
     )
 
 
@@ -210,10 +238,12 @@ def _train(training: _Training) -> None:
 
 def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Throughput) -> dict[str, float]:
     """What is logged after a step. It waits for the device, so that the throughput counts finished work."""
+    skipped = training.skipped_examples
     return {
         **mean_over_ranks(values, training.ranks),
         "learning_rate": training.optimizer.param_groups[0]["lr"],
         **throughput.since_last(),
+        **({"skipped_examples": skipped} if skipped else {}),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from reserve.config import FitConfig
 from reserve.config.load import RUN_CONFIG, plain_values, read_yaml
+from reserve.data.order import ExampleStream
 from reserve.tasks import Task
 from reserve.train.state import Progress
 
@@ -27,14 +28,14 @@ def stored_settings(run: Path) -> Mapping[str, Any]:
     return read_yaml(path) if path.is_file() else {}
 
 
-def place_in_data(progress: Progress, stored: Mapping[str, Any], examples: int, config: FitConfig) -> int:
-    """The position of the next batch in the stream of examples (`reserve.data.loader.BatchSampler`).
+def place_in_data(progress: Progress, stored: Mapping[str, Any], stream: ExampleStream, config: FitConfig) -> int:
+    """The position of the next batch in the stream of examples.
 
-    `stored` are the settings that the checkpoint was made with and `examples` is the size of the data set. Checkpoints
-    of older versions hold no place: theirs follows from their steps and the stored batch size. Where the order of the
-    examples is another one, with another seed or data set, a place in it means nothing and the next epoch begins.
+    `stored` are the settings that the checkpoint was made with. Checkpoints of older versions hold no place: theirs
+    follows from their steps and the stored batch size. Where the order of the examples is another one, with another
+    seed, data set or mixture, a place in it means nothing and the next epoch of all examples begins.
     """
-    train = _section(stored, "train")
+    train, examples = _section(stored, "train"), len(stream)
     place, size = progress.place, progress.examples
     if place is None or size is None:
         stored_batch, size = train.get("batch_size"), examples
@@ -51,10 +52,16 @@ def place_in_data(progress: Progress, stored: Mapping[str, Any], examples: int, 
                 batches * batch + 1,
             )
     seed = train.get("seed", config.train.seed) if progress.seed is None else progress.seed
-    if (examples, config.train.seed) == (size, seed):
+    same_numbers = (examples, config.train.seed) == (size, seed)
+    if same_numbers and stream.identity == progress.order:
         return place
     epochs = -(-place // size)
-    if place:
+    if place and same_numbers:
+        logger.warning(
+            "the sets of examples or their weights changed, and with them the order of the examples: starting epoch %d",
+            epochs + 1,
+        )
+    elif place:
         logger.warning(
             "train.seed or the number of examples changed (now %d and %d, before %s and %d), and with it the order of "
             "the examples: starting epoch %d",

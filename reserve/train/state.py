@@ -38,13 +38,16 @@ class Progress:
     `seed`.
 
     `place` counts the examples used since the start, so that a run resumes with batches of any size.
-    All three are None in checkpoints of older versions.
+    All three are None in checkpoints of older versions. `order` identifies a mixture of sets or a set of shards
+    (`reserve.data.order.ExampleStream.identity`). `skipped` counts the damaged samples that were skipped so far.
     """
 
     step: int
     place: int | None = None
     examples: int | None = None
     seed: int | None = None
+    order: str = ""
+    skipped: int = 0
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -156,13 +159,16 @@ def _open_old(
 
 def _checked(values: Mapping[str, Any], checkpoint: Checkpoint) -> Progress:
     """The progress in a checkpoint. Raises CheckpointError unless its numbers are whole and possible."""
-    place = tuple(values.get(name) for name in ("place", "examples", "seed"))
+    place = (values.get("place"), values.get("examples"), values.get("seed"))
     possible = all(type(number) is int and number >= 0 for number in place) and place[1]
-    if values.get("step") != checkpoint.step or (place != (None,) * 3 and not possible):
+    # Earlier releases had neither.
+    order, skipped = values.get("order", ""), values.get("skipped", 0)
+    whole = type(order) is str and type(skipped) is int and skipped >= 0
+    if values.get("step") != checkpoint.step or not whole or (place != (None,) * 3 and not possible):
         raise CheckpointError(
             f"{checkpoint.path} is damaged: a checkpoint of step {checkpoint.step} cannot be at {dict(values)}"
         )
-    return Progress(checkpoint.step, *place)
+    return Progress(checkpoint.step, *place, order, skipped)
 
 
 def _named_parameters(

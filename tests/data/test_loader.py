@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reserve.data.loader import BatchSampler, load_batches
-from reserve.data.order import epoch_order
-from reserve.errors import BadInput, EnvironmentFailure
-from tests.helpers.worker_functions import Keys, MarksItsEnd
+from reserve.data.loader import MOST_DAMAGED, BatchSampler, DamageLog, load_batches
+from reserve.data.order import SetShare, epoch_order
+from reserve.errors import BadInput, DamagedSample, EnvironmentFailure
+from tests.helpers.worker_functions import Damaged, Keys, MarksItsEnd
 
 
 def batches(count: int, *arguments, **settings) -> list[list[tuple[int, int]]]:
@@ -98,8 +98,8 @@ def test_a_place_far_on_costs_no_more_than_the_first(monkeypatch):
     """Its epoch is computed alone."""
     computed = []
     monkeypatch.setattr(
-        "reserve.data.loader.epoch_order",
-        lambda n, seed, epoch: (computed.append(epoch), epoch_order(n, seed, epoch))[1],
+        "reserve.data.order.epoch_order",
+        lambda n, seed, epoch, stream: (computed.append(epoch), epoch_order(n, seed, epoch))[1],
     )
     assert batches(12, 23, 4, place=23 * 10**9) == batches(12, 23, 4, place=23 * 10**9)
     assert computed == [10**9, 10**9 + 1, 10**9 + 2] * 2
@@ -137,6 +137,13 @@ def test_a_batch_size_below_one_is_refused():
         BatchSampler(7, 0)
 
 
+def test_a_set_too_small_for_its_share_of_a_batch_is_named():
+    sets = [SetShare("talks", 50, 1.0), SetShare("songs", 7, 1.0)]
+    with pytest.raises(ValueError, match=r"songs of weight 1 with 7 examples is too small .* a batch of 8 can hold 8"):
+        BatchSampler(sets, 4, world_size=2)
+    assert len(next(iter(BatchSampler(sets, 7)))) == 7
+
+
 def test_parts_of_unequal_size_are_refused():
     with pytest.raises(ValueError, match=r"train.accumulate must divide the 4 examples of a device; got 3"):
         BatchSampler(7, 4, accumulate=3)
@@ -170,6 +177,64 @@ def test_failures_arrive_as_they_were_raised(workers, error):
     with pytest.raises(type(error)) as caught:
         next(load(Keys(6, error=error), workers))
     assert str(caught.value) == str(error)
+
+
+SETS = [SetShare("talks", 40, 3.0), SetShare("songs", 30, 1.0)]
+
+
+def load_damaged(damaged, workers, place=0):
+    log = DamageLog()
+    sampler = BatchSampler(SETS, 5, place=place)
+    return load_batches(Damaged(SETS, damaged), sampler, list, num_workers=workers, damage=log), log
+
+
+def test_a_damaged_sample_is_replaced_by_one_of_its_set(caplog):
+    damaged = {3, 4, 5, 50}
+    batches, log = load_damaged(damaged, 0)
+    loaded = list(chain(*islice(batches, 40)))
+    wanted = list(chain(*islice(BatchSampler(SETS, 5), 40)))
+    skipped = 0
+    for (epoch, index), found in zip(wanted, loaded, strict=True):
+        if index not in damaged:
+            assert found == (epoch, index)
+            continue
+        skipped += 1
+        assert found[0] == epoch
+        assert found[1] not in damaged
+        assert (found[1] < 40) == (index < 40)
+    assert 10 < skipped <= log.count
+    messages = [record.getMessage() for record in caplog.records]
+    assert sorted(messages) == [f"a damaged sample is skipped: sample {index}" for index in (3, 4, 5, 50)]
+
+
+def test_what_replaces_damage_depends_on_nothing_but_the_place():
+    """Neither on the number of worker processes nor on where the run was resumed."""
+    damaged = set(range(0, 70, 2))
+    expected, log = load_damaged(damaged, 0)
+    expected = list(islice(expected, 8))
+    for workers, place in ((1, 0), (2, 0), (2, 15)):
+        batches, other = load_damaged(damaged, workers, place)
+        assert list(islice(batches, 8 - place // 5)) == expected[place // 5 :]
+        assert place or other.count == log.count
+
+
+def test_damage_is_counted_when_the_trainer_gets_the_batch():
+    """Loading processes are some batches ahead, more of them further."""
+    batches, log = load_damaged(set(range(0, 70, 2)), 2)
+    counts = [log.count for _ in islice(batches, 4)]
+    alone, log = load_damaged(set(range(0, 70, 2)), 0)
+    assert counts == [log.count for _ in islice(alone, 4)]
+    assert counts == sorted(set(counts))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_set_of_damaged_samples_is_an_error(workers):
+    batches, _ = load_damaged(set(range(40)), workers)
+    with pytest.raises(
+        BadInput, match=rf"^{MOST_DAMAGED} samples in a row.* are damaged; the last: sample \d+$"
+    ) as caught:
+        list(islice(batches, 8))
+    assert not isinstance(caught.value, DamagedSample)
 
 
 def test_loading_processes_end_without_finalising_python(tmp_path):

@@ -7,8 +7,12 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
+
+from reserve.data.order import SetShare
+from reserve.errors import DamagedSample
 
 
 def work(item):
@@ -38,6 +42,21 @@ class Keys:
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
         if self.error is not None:
             raise self.error
+        return key
+
+
+class Damaged:
+    """A mixture whose examples are their own keys, but for those of the indices `damaged`."""
+
+    def __init__(self, shares: Sequence[SetShare], damaged: Collection[int]) -> None:
+        self.shares, self.damaged = shares, damaged
+
+    def __len__(self) -> int:
+        return sum(share.examples for share in self.shares)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
+        if key[1] in self.damaged:
+            raise DamagedSample(f"sample {key[1]}")
         return key
 
 

@@ -32,7 +32,7 @@ from tests.helpers.trained_models import (
 )
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-PROGRESS = Progress(3, 20, 23, 5)
+PROGRESS = Progress(3, 20, 23, 5, "a mixture", 7)
 
 
 def save(run: Path, model, optimizer, progress: Progress = PROGRESS, ranks: Ranks = ALONE) -> Path:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import PurePath
 from typing import Any
 
-from reserve.data.sources.labels import Labels, parse_labels, track_labels, wanted_language
+from reserve.data.sources.labels import parse_labels, track_labels, wanted_language
 from reserve.data.sources.languages import folded, standard_code
 
 MIN_LETTERS = 100
@@ -45,8 +45,9 @@ def transcript_language(video_id: str, transcript: str) -> str:
     """The language that the name of a transcript gives, such as talk.de.vtt of talk.mp4 or "text track 0 (ger)"; "" if
     none."""
     if (track := _TRACK.fullmatch(transcript)) is not None:
-        code, _, title = (track[1] or "").partition(", ")
-        return (track_labels(code, title) if title else _code_or_title(code)).language
+        known = track[1] or ""
+        code, _, title = known.partition(", ")
+        return track_labels(code, title).language or track_labels("", known).language
     media = PurePath(video_id).name
     parts = PurePath(transcript).stem.split(".")
     # A companion's name begins with that of its video, with or without the ending.
@@ -70,12 +71,6 @@ def guess_language(texts: Sequence[str]) -> str:
         return ""
     code, confidence = _identifier().classify(" ".join(text).lower()[: 2 * _MOST_LETTERS])
     return (standard_code(code) or "") if confidence >= MIN_CONFIDENCE else ""
-
-
-def _code_or_title(text: str) -> Labels:
-    """What a track's name has in brackets if it has only one of the two."""
-    by_code = track_labels(text, "")
-    return by_code if by_code.language else track_labels("", text)
 
 
 @cache

@@ -1,8 +1,9 @@
 """The signature of a video: a short text by which its copies are found (duplicates.py).
 
-It has a MinHash (Broder 1997) of the words and, for some of its slots, the perceptual hash of a frame. A slot's smallest
-shingle is a phrase of the video, and its frame is that of the segment in which the phrase is first said. So frames of
-two copies are compared at the same spoken phrase, wherever the copies begin and whichever times their segments got.
+It has a MinHash (Broder 1997) of the words and, for some of its slots, the perceptual hash of a frame. The smallest
+shingle of a slot is a phrase of the video, and its frame is that of the segment in which the phrase is first said. So
+frames of two copies are compared at the same spoken phrase, wherever the copies begin and whichever times their
+segments got.
 """
 
 from __future__ import annotations

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+from reserve.data.shards.cache import ByteCache
+from reserve.data.shards.layout import check_file_name
+from reserve.data.shards.records import FileRecord
+from reserve.data.shards.remote import RemoteFiles, open_file_system
 from reserve.errors import BadInput, EnvironmentFailure
 from reserve.fs import is_environment_failure
 
 _MAX_OPEN = 64
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://).*")
+DEFAULT_CACHE_BYTES = 50 * 10**9
 
 
 class Files(Protocol):
@@ -29,6 +37,10 @@ class Files(Protocol):
         """Bytes `start` to `stop` - 1 of a file; fewer where it ends before."""
         ...
 
+    def pinned(self, records: Iterable[FileRecord]) -> Files:
+        """The same files, of which some are known to be as in these records, so that they can be cached."""
+        ...
+
 
 class LocalFiles:
     """Files of a local folder, of which some stay open."""
@@ -38,13 +50,17 @@ class LocalFiles:
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def path(self, name: str) -> Path:
-        return Path(self.where) / name
+        return Path(self.where) / check_file_name(name)
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         try:
             return os.pread(self._descriptor(name), stop - start, start)
         except OSError as error:
             raise failure(self.path(name), error) from error
+
+    def pinned(self, records: Iterable[FileRecord]) -> LocalFiles:
+        """These files: nothing of them is cached."""
+        return self
 
     def _descriptor(self, name: str) -> int:
         number = self._open.pop(name, None)
@@ -61,6 +77,30 @@ class LocalFiles:
     def __del__(self) -> None:
         for number in self.__dict__.get("_open", {}).values():
             os.close(number)
+
+
+def is_url(where: str) -> bool:
+    """Whether a place is a URL of fsspec, such as s3://bucket/folder, rather than a local folder."""
+    return _URL.fullmatch(where) is not None
+
+
+def open_files(where: str | Path, cache: Path | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES) -> Files:
+    """The files of a local folder, or of a URL through a cache of at most `cache_bytes` in the folder `cache`.
+
+    Without `cache` it is `user_cache()`. Raises ValueError for an unknown kind of URL, ImportError naming the package
+    that its driver is in. Nothing is read, and no connection is made.
+    """
+    if not is_url(str(where)):
+        return LocalFiles(where)
+    system, root = open_file_system(str(where))
+    if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
+        return LocalFiles(root)
+    return RemoteFiles(str(where), ByteCache(cache or user_cache(), cache_bytes))
+
+
+def user_cache() -> Path:
+    """The user's folder for cached shards."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reserve" / "shards"
 
 
 def failure(path: str | Path, error: OSError) -> Exception:

@@ -8,6 +8,8 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from reserve.errors import BadInput
+
 FORMAT = "reserve-shards-1"
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
@@ -20,6 +22,7 @@ END = bytes(2 * BLOCK)
 Sound = Literal["log_mel", "flac"]
 PICTURE, TEXT = "jpg", "json"
 SOUND_SUFFIXES: dict[Sound, str] = {"log_mel": "npy", "flac": "flac"}
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 _SHARD = re.compile(r"shard-(\d{5,})")
 MAX_SEGMENT = 99_999
 """Segments of a video are numbered in five digits; two hours have 1440."""
@@ -32,6 +35,14 @@ class Sample(NamedTuple):
     picture: bytes
     sound: bytes
     text: bytes
+
+
+def check_file_name(name: str) -> str:
+    """The name of a file of a set, which may come from a manifest. Raises BadInput if it could be outside the set's
+    folder."""
+    if not _FILE.fullmatch(name):
+        raise BadInput(f"{name!r:.80} is not the name of a file of a set of shards")
+    return name
 
 
 def shard_of(video_id: str, num_shards: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from reserve.config import MAX_PLAYBACK_SPEED, DataConfig
 from reserve.config.load import build_section
 from reserve.data.segment_sound import flac_log_mels
-from reserve.data.shards.files import Files, LocalFiles
+from reserve.data.shards.files import Files, open_files
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS, Sample, Sound, member_starts, shard_name
 from reserve.data.shards.records import Manifest, Settings, ShardEntry, read_manifest, read_settings
@@ -203,14 +203,15 @@ class ShardSet:
     def open(cls, files: Files | str | Path) -> ShardSet:
         """Reads the manifest and the settings of a folder. Raises BadInput if it is not a finished set."""
         if isinstance(files, str | Path):
-            files = LocalFiles(files)
+            files = open_files(files)
         try:
             manifest = read_manifest(_read(files, MANIFEST))
             settings = read_settings(_read(files, SETTINGS))
             data = build_section(DataConfig, settings.data, f"{SETTINGS}: data.")
         except (BadInput, ValueError) as error:
             raise BadInput(f"{files.where}: {error}") from error
-        return cls(files, manifest, settings, data)
+        known = (file for entry in manifest.shards for file in (entry.record, entry.tar, entry.index) if file)
+        return cls(files.pinned(known), manifest, settings, data)
 
     @property
     def parts(self) -> list[ShardPart]:

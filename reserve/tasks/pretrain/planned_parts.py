@@ -66,7 +66,7 @@ class PlannedParts:
 
     def _share(self, each: PartSet, examples: int) -> SetShare:
         if not examples and len(each.parts) == 1:
-            plan_examples(each.parts[0].open().segment_counts(), self._num_segments)
+            plan_examples(list(each.parts[0].open().segment_counts()), self._num_segments)
         if not examples:
             raise TooFewSegments(
                 f"{each.name}: none of its {len(each.parts)} parts has the {self._num_segments} segments that one "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from reserve.config import Config, DataConfig, FitConfig, ModelConfig, TrainConf
 from reserve.config.schema import check_data_fits_model
 from reserve.data.collection import PartSet
 from reserve.data.prepare import prepare_stores, recorded_stores
-from reserve.data.sources.discover import discover_sources
 from reserve.data.sources.random_text import TextSource, open_text_source
 from reserve.data.tokenizer import Tokenizer
 from reserve.errors import BadInput
@@ -26,6 +24,16 @@ from reserve.tasks.pretrain.dataset import Example, PretrainDataset, collate
 from reserve.tasks.pretrain.evaluation import MASKINGS, evaluate
 from reserve.tasks.pretrain.objective import PretrainPairs, pretrain_loss, pretrain_pairs, pretrain_workload
 from reserve.tasks.pretrain.ranking import Evaluation
+from reserve.tasks.pretrain.shard_sets import (
+    absolute_place,
+    check_weights,
+    open_sets,
+    part_sets,
+    videos_among,
+    videos_among_shards,
+    videos_in,
+    videos_of,
+)
 from reserve.tasks.task import ContrastiveTask, HeldOut, Loss
 from reserve_kernels.precision import autocast_off
 
@@ -36,8 +44,9 @@ logger = logging.getLogger(__name__)
 class Pretrain(ContrastiveTask[Example, PretrainBatch]):
     """Pretraining on narrated videos.
 
-    `videos`: files and folders; `random_text`: a text or JSONL file (also .zst), or None for the transcripts of other
-    videos; `tokenizer`: a `tokenizers` JSON in the released layout, or None for the shipped one.
+    `videos`: files and folders; `shards`: sets of prepared videos instead, folders or URLs, mixed by `shard_weights`
+    (by default their numbers of examples); `random_text`: a text or JSONL file (also .zst), or None for the transcripts
+    of other videos; `tokenizer`: a `tokenizers` JSON in the released layout, or None for the shipped one.
     """
 
     name = "pretrain"
@@ -49,9 +58,15 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
     tokenizer: Path | None = None
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    shards: tuple[str, ...] = ()
+    shard_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_data_fits_model(self.data, self.model)
+        if self.videos and self.shards:
+            raise ValueError("give videos or shards, not both: prepare the videos into a set of shards to mix them")
+        check_weights(self.shards, self.shard_weights)
+        object.__setattr__(self, "shards", tuple(map(absolute_place, self.shards)))
 
     @classmethod
     def of(
@@ -60,9 +75,13 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
         videos: Sequence[str | Path] = (),
         random_text: Path | None = None,
         tokenizer: Path | None = None,
+        *,
+        shards: Sequence[str] = (),
+        shard_weights: Sequence[float] = (),
     ) -> Pretrain:
         """Pretraining with the data and model sections of a whole configuration."""
-        return cls(tuple(map(Path, videos)), random_text, tokenizer, config.data, config.model)
+        paths = tuple(map(Path, videos))
+        return cls(paths, random_text, tokenizer, config.data, config.model, tuple(shards), tuple(shard_weights))
 
     def whole_config(self, fit: FitConfig) -> Config:
         """The task's sections and the trainer's as one configuration."""
@@ -75,6 +94,9 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
         """Prepares the videos in the run's folder. Validates the other inputs first, since preparing can take hours."""
         Tokenizer.load(self.tokenizer)
         self._named_text(run)
+        if self.shards:
+            open_sets(self.shards, self.data, config)
+            return
         prepare_stores(
             self.videos,
             run,
@@ -85,7 +107,8 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
         )
 
     def training_set(self, run: Path, config: TrainConfig) -> PretrainDataset:
-        return self._dataset(run, self._named_text(run), seed=config.seed, training=True)
+        sets = part_sets(self.shards, self.shard_weights, self.data, config) if self.shards else _stores(run)
+        return self._dataset(sets, self._named_text(run), seed=config.seed, training=True)
 
     def collate(self, examples: Sequence[Example]) -> PretrainBatch:
         return collate(examples, self.data, self.model)
@@ -111,40 +134,50 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
     def evaluate(self, model: MerlotReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> Evaluation:
         """Ranks the true span, sound and frame of held-out videos among all candidates."""
         Tokenizer.load(self.tokenizer)
-        self._warn_of_training_videos(held_out.sources)
+        self._warn_of_training_videos(held_out, config)
         text = self._named_text(held_out.folder.parent)
-        prepare_stores(
-            held_out.sources,
-            held_out.folder,
-            self.data,
-            workers=held_out.workers,
-            seed=config.seed,
-            audio_track=config.audio_track,
-        )
-        dataset = self._dataset(held_out.folder, text, seed=held_out.seed, training=False)
+        if held_out.shards:
+            sets = part_sets(tuple(map(absolute_place, held_out.shards)), (), self.data, config)
+        else:
+            prepare_stores(
+                held_out.sources,
+                held_out.folder,
+                self.data,
+                workers=held_out.workers,
+                seed=config.seed,
+                audio_track=config.audio_track,
+            )
+            sets = _stores(held_out.folder)
+        dataset = self._dataset(sets, text, seed=held_out.seed, training=False)
         return evaluate(model, dataset, step=step, maskings=MASKINGS)
 
-    def _warn_of_training_videos(self, sources: Sequence[str]) -> None:
+    def _warn_of_training_videos(self, held_out: HeldOut, config: TrainConfig) -> None:
         """Warns if held-out videos were trained on, which would make their ranks meaningless."""
+        if held_out.shards:
+            videos = list(videos_of(open_sets(held_out.shards, self.data, config)))
+        else:
+            videos = list(videos_in(held_out.sources))
         try:
-            trained_on = {os.path.realpath(source.path) for source in discover_sources(self.videos)}
+            if self.shards:
+                shared = videos_among_shards(videos, open_sets(self.shards, self.data, config))
+            else:
+                shared = videos_among(videos, videos_in(self.videos))
         except BadInput:  # the training videos no longer exist
             return
-        shared = [s.path for s in discover_sources(sources) if os.path.realpath(s.path) in trained_on]
         if shared:
-            logger.warning("%d of the videos to evaluate on were trained on, such as %s", len(shared), shared[0])
+            logger.warning("%d of the videos to evaluate on were trained on, such as %s", len(shared), shared[0].file)
 
     def _named_text(self, cache: Path) -> TextSource | None:
         """The user's random text, or None. A compressed file is decompressed into `cache`."""
         return None if self.random_text is None else open_text_source(self.random_text, cache)
 
-    def _dataset(self, folder: Path, text: TextSource | None, *, seed: int, training: bool) -> PretrainDataset:
-        return PretrainDataset(
-            [PartSet.of_stores(recorded_stores(folder))],
-            Tokenizer.load(self.tokenizer),
-            text,
-            self.data,
-            self.model,
-            seed=seed,
-            training=training,
-        )
+    def _dataset(
+        self, sets: Sequence[PartSet], text: TextSource | None, *, seed: int, training: bool
+    ) -> PretrainDataset:
+        tokenizer = Tokenizer.load(self.tokenizer)
+        return PretrainDataset(sets, tokenizer, text, self.data, self.model, seed=seed, training=training)
+
+
+def _stores(folder: Path) -> list[PartSet]:
+    """The store files that were prepared in a folder."""
+    return [PartSet.of_stores(recorded_stores(folder))]

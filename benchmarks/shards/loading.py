@@ -1,0 +1,225 @@
+"""Examples/s of loading and of training: from shards, from store files, and straight from video.
+
+Straight from video is what one does without any preparation: each time an example is used, its frames and its sound are
+decoded from the files. The segments, the words and the plan of the examples are known beforehand there, and the
+sound is not divided by the peak of its track, which would mean decoding all of it: both favour it.
+
+`python -m benchmarks.shards.loading --videos FOLDER --save` stores the result in benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.shards.preparing import prepare, store_result
+from reserve.config import SECTIONS, Config, DataConfig, ModelConfig, TrainConfig
+from reserve.config.load import config_file, read_settings
+from reserve.data.collection import PartSet, StoreFiles
+from reserve.data.decode import choose_file_decoder
+from reserve.data.loader import BatchSampler, load_batches
+from reserve.data.prepare import prepare_stores, recorded_stores
+from reserve.data.segment_sound import clip_length, log_mels
+from reserve.data.shards.read import ShardSet
+from reserve.data.sources.discover import discover_sources
+from reserve.data.tokenizer import Tokenizer
+from reserve.data.types import Segments
+from reserve.tasks.pretrain.dataset import PretrainDataset, collate
+from reserve.tasks.pretrain.task import Pretrain
+from reserve.train.fit import fit
+
+FILE = "shards_loading.json"
+VIDEO, STORES, SHARDS, FLAC = "straight from video", "store files", "shards", "shards with FLAC"
+WAYS = (VIDEO, STORES, SHARDS, FLAC)
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """Videos whose segments are decoded whenever they are asked for. `stores` say which segments a video has."""
+
+    videos: tuple[Path, ...]
+    stores: StoreFiles
+    data: DataConfig
+
+    name = "videos"
+
+    @property
+    def num_segments(self) -> int:
+        return self.stores.num_segments
+
+    def open(self) -> VideoFiles:
+        return self
+
+    def segment_counts(self) -> Sequence[int]:
+        return self.stores.segment_counts()
+
+    def texts(self, video: int) -> list[str]:
+        return self.stores.texts(video)
+
+    def naming(self, _video: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def load(self, video: int, start: int, stop: int) -> Segments:
+        known = self.stores.load(video, start, stop)
+        rate = self.data.sample_rate
+        speeds = known.playback_speed.tolist()
+        lengths = [clip_length(speed, rate) for speed in speeds]
+        middles = known.start + np.array(lengths) / rate / 2
+        with choose_file_decoder().open(self.videos[video]) as media:
+            frames: Any = list(media.frames(middles.tolist()))
+            begin = float(known.start[0])
+            sound = media.sound(begin, float(known.start[-1]) + lengths[-1] / rate, sample_rate=rate)
+        places = [round((float(each) - begin) * rate) for each in known.start]
+
+        def clip(index: int) -> np.ndarray:
+            heard = sound[places[index] : places[index] + lengths[index]]
+            return np.pad(heard, (0, lengths[index] - len(heard)))
+
+        return replace(known, frames=frames, log_mel=log_mels(clip, speeds, self.data))
+
+
+class VideoDataset(PretrainDataset):
+    """Examples whose frames are decoded already."""
+
+    def _images(self, _collection: Any, _video: int, segments: Segments, rng: np.random.Generator) -> list[np.ndarray]:
+        return [self._image(np.asarray(frame), rng) for frame in segments.frames]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Videos prepared in every way."""
+
+    videos: tuple[Path, ...]
+    stores: tuple[Path, ...]
+    shards: Path
+    flac: Path
+
+    @classmethod
+    def of(cls, folder: Path, count: int, out: Path) -> Ready:
+        """Prepares the first `count` videos below `folder`, none of which may be refused."""
+        sources = discover_sources([folder])[:count]
+        paths = [source.path for source in sources]
+        prepare_stores(paths, out / "stores", DataConfig(), workers=2, seed=0, audio_track=None)
+        linked = out / "videos"
+        linked.mkdir()
+        for source in sources:
+            for file in (source.path, *source.transcripts, *([source.info] if source.info else [])):
+                (linked / file.name).symlink_to(file)
+        prepare(linked, out / "shards", 2)
+        prepare(linked, out / "flac", 2, "flac")
+        return cls(tuple(paths), tuple(recorded_stores(out / "stores")), out / "shards", out / "flac")
+
+    def dataset(self, way: str, data: DataConfig, model: ModelConfig, seed: int) -> PretrainDataset:
+        kind = PretrainDataset
+        if way == VIDEO:
+            kind = VideoDataset
+            files = VideoFiles(self.videos, StoreFiles(self.stores), data)
+            sets = PartSet("videos", [files], len(self.videos))
+        elif way == STORES:
+            sets = PartSet.of_stores(self.stores)
+        else:
+            found = ShardSet.open(self.flac if way == FLAC else self.shards)
+            sets = PartSet(way, found.parts, found.manifest.videos)
+        return kind([sets], Tokenizer.load(), None, data, model, seed=seed)
+
+
+@dataclass(frozen=True)
+class ReadyPretrain(Pretrain):
+    """Pretraining on what is prepared already."""
+
+    make: Callable[[int], PretrainDataset] | None = None
+
+    def prepare(self, run: Path, config: TrainConfig) -> None: ...
+
+    def training_set(self, run: Path, config: TrainConfig) -> PretrainDataset:
+        assert self.make is not None
+        return self.make(config.seed)
+
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in super().settings().items() if name != "make"}
+
+
+def loading_rate(dataset: PretrainDataset, workers: int, batch_size: int, batches: int) -> float:
+    """Examples/s of the loader alone, once its processes run."""
+    pack = partial(collate, data=dataset.data, model=dataset.model)
+    loaded = load_batches(dataset, BatchSampler(dataset.shares, batch_size), pack, num_workers=workers)
+    for _ in range(2 * max(workers, 1)):
+        next(loaded)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(loaded)
+    return batches * batch_size / (time.perf_counter() - start)
+
+
+def training_rate(ready: Ready, way: str, steps: int) -> float:
+    """Median examples/s of training the demo's model, past the first quarter of its steps."""
+    settings = read_settings([config_file("tiny")], SECTIONS, {})
+    config = Config(**settings)
+    train = replace(config.train, log_every=1, num_workers=2, checkpoint_every=steps, async_checkpoints=False)
+    optimizer = replace(config.optimizer, num_train_steps=steps, num_warmup_steps=0)
+    config = replace(config, train=train, optimizer=optimizer)
+    make = partial(_dataset, ready, way, config.data, config.model)
+    task = ReadyPretrain(data=config.data, model=config.model, make=make)
+    with tempfile.TemporaryDirectory() as run:
+        fit(task, Path(run), config)
+        lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    return statistics.median(line["examples_per_second"] for line in lines[len(lines) // 4 :])
+
+
+def _dataset(ready: Ready, way: str, data: DataConfig, model: ModelConfig, seed: int) -> PretrainDataset:
+    return ready.dataset(way, data, model, seed)
+
+
+def measure(ready: Ready, rounds: int, batches: int, steps: int) -> dict[str, Any]:
+    """Medians over rounds, in each of which every way is measured once."""
+    loading: dict[str, dict[str, list[float]]] = {str(workers): defaultdict(list) for workers in (0, 2)}
+    training: dict[str, list[float]] = defaultdict(list)
+    for turn in range(rounds):
+        for way in WAYS[turn % len(WAYS) :] + WAYS[: turn % len(WAYS)]:
+            for workers, rows in loading.items():
+                dataset = ready.dataset(way, DataConfig(), ModelConfig(), turn)
+                rows[way].append(loading_rate(dataset, int(workers), 4, batches))
+            training[way].append(training_rate(ready, way, steps))
+            print(way, {w: rows[way][-1] for w, rows in loading.items()}, training[way][-1], flush=True)
+    return {
+        "videos": len(ready.videos),
+        "rounds": rounds,
+        "examples": len(ready.dataset(SHARDS, DataConfig(), ModelConfig(), 0)),
+        "loading": {w: {way: statistics.median(rates) for way, rates in rows.items()} for w, rows in loading.items()},
+        "training": {way: statistics.median(rates) for way, rates in training.items()},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.shards.loading", description=__doc__)
+    parser.add_argument(
+        "--videos", type=Path, required=True, help="a folder of videos, such as `reserve demo-data` makes"
+    )
+    parser.add_argument("--count", type=int, default=48, help="how many of them")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=12, help="batches of 4 examples of 16 segments, a round")
+    parser.add_argument("--steps", type=int, default=16, help="training steps of the demo's model, a round")
+    parser.add_argument("--save", action="store_true", help="store the result in benchmarks/results/MACHINE")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Ready.of(options.videos, options.count, Path(folder))
+        result = measure(ready, options.rounds, options.batches, options.steps)
+    print(json.dumps(result, indent=1))
+    if options.save:
+        store_result(FILE, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""docs/twenty_million.md: what shards cost, measured, and projected to 20 million videos. Every number is computed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.results import RESULTS
+from benchmarks.report.tables import markdown, seconds, size
+from benchmarks.shards import limits, loading, preparing
+from benchmarks.shards.preparing import STAGES
+
+VIDEOS = 20_000_000
+SEGMENTS_A_VIDEO = 50
+"""YT-Temporal-1B: 20 million videos with over a billion frames (Zellers et al., 2022)."""
+FILES_TIB = 600
+"""20 million videos as files."""
+SEGMENTS_AN_EXAMPLE = 16
+BYTES = ("pictures", "sound", "text", "framing", "index", "record")
+VIDEOS_A_SHARD = 256
+DOLLARS_A_CORE_HOUR = 0.04
+DOLLARS_A_GB_MONTH = 0.02
+CORES = 1024
+MANIFEST_BYTES = 800
+"""Of a shard."""
+HEAD = """# Twenty million videos
+
+What shards cost to make, to keep and to train from, and what breaks first. `make bench-report` writes this page from
+[benchmarks/shards](../benchmarks/shards) and [benchmarks/results](../benchmarks/results); `make shards-bench` measures
+it anew on this machine. [shards.md](shards.md) says how to use shards.
+"""
+NOT_MEASURED = HEAD + "\nNot measured yet.\n"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything measured on one machine."""
+
+    machine: str
+    preparing: Mapping[str, Any]
+    loading: Mapping[str, Any]
+    limits: Mapping[str, Any]
+
+    @property
+    def segments_a_video(self) -> float:
+        found = self.preparing["sizes"]["log_mel"]
+        return found["segments"] / found["videos"]
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds of one core for each segment."""
+        return {
+            stage: spent / self.preparing["by_stage"]["segments"]
+            for stage, spent in self.preparing["by_stage"]["stages"].items()
+        }
+
+
+def stored(folder: Path = RESULTS) -> Results | None:
+    """The results of the machine on which all was measured."""
+    names = (preparing.FILE, loading.FILE, limits.FILE)
+    for machine in sorted(folder.iterdir()):
+        paths = [machine / name for name in names]
+        if all(path.exists() for path in paths):
+            found = Results(machine.name, *(json.loads(path.read_text("utf-8")) for path in paths))
+            if set(preparing.PARTS) <= found.preparing.keys():
+                return found
+    return None
+
+
+def page(results: Results | None) -> str:
+    """The page's text."""
+    if results is None:
+        return NOT_MEASURED
+    sections = (_summary, _bytes, _stages, _processes, _training, _breaks, _assumptions)
+    return HEAD + "\n" + "\n".join(section(results) for section in sections)
+
+
+def bytes_of(results: Results, sound: str) -> dict[str, float]:
+    """Bytes a segment, by what they are for."""
+    found = results.preparing["sizes"][sound]
+    return {name: found[name] / found["segments"] for name in BYTES}
+
+
+def _tib(results: Results, sound: str) -> float:
+    return sum(bytes_of(results, sound).values()) * VIDEOS * SEGMENTS_A_VIDEO / 2**40
+
+
+def _core_hours(a_segment: float) -> float:
+    return a_segment * VIDEOS * SEGMENTS_A_VIDEO / 3600
+
+
+def _dollars(value: float) -> str:
+    return f"{value:,.0f} USD"
+
+
+def _summary(results: Results) -> str:
+    hours = _core_hours(sum(results.stage_seconds.values()))
+    rows = [
+        ("storage as log-mel shards", f"{_tib(results, 'log_mel'):.0f} TiB", _storage_cost(results, "log_mel")),
+        ("storage as FLAC shards", f"{_tib(results, 'flac'):.0f} TiB", _storage_cost(results, "flac")),
+        (
+            "preparation",
+            f"{hours:,.0f} core hours: {hours / CORES / 24:.1f} days on {CORES} cores",
+            _dollars(hours * DOLLARS_A_CORE_HOUR),
+        ),
+    ]
+    files = FILES_TIB * 2**40 / 1e9 * DOLLARS_A_GB_MONTH
+    rows.insert(0, ("the videos as files", f"about {FILES_TIB} TiB", f"{_dollars(files)} a month"))
+    return f"""## In short
+
+20 million videos of {SEGMENTS_A_VIDEO} segments, projected from {results.preparing["sizes"]["videos"]} synthetic
+narrated videos ({results.machine}). [What this assumes](#what-this-assumes).
+
+{markdown(("", "amount", "cost"), rows)}
+"""
+
+
+def _storage_cost(results: Results, sound: str) -> str:
+    return f"{_dollars(_tib(results, sound) * 2**40 / 1e9 * DOLLARS_A_GB_MONTH)} a month"
+
+
+def _bytes(results: Results) -> str:
+    sizes = results.preparing["sizes"]
+    columns = {sound: bytes_of(results, sound) for sound in ("log_mel", "flac")}
+    rows: list[tuple[object, ...]] = [(name, *(size(column[name]) for column in columns.values())) for name in BYTES]
+    totals = {sound: sum(column.values()) for sound, column in columns.items()}
+    rows += [
+        ("**a segment**", *(f"**{size(total)}**" for total in totals.values())),
+        ("an example of 16 segments", *(size(total * SEGMENTS_AN_EXAMPLE) for total in totals.values())),
+        (f"all {sizes['videos']} videos", *(size(total * sizes["log_mel"]["segments"]) for total in totals.values())),
+        ("20 million videos", *(f"{_tib(results, sound):.0f} TiB" for sound in totals)),
+    ]
+    return f"""## Bytes
+
+{sizes["videos"]} videos of {sizes["log_mel"]["seconds"] / sizes["videos"]:.0f} s, {size(sizes["source_bytes"])} as
+H.264 files, have {sizes["log_mel"]["segments"]} segments. "Framing" is what a tar adds.
+
+{markdown(("bytes of", "log-mel", "FLAC"), rows)}
+
+The pictures are drawings. A photograph (the portrait of Grace Hopper that comes with matplotlib) takes
+{size(sizes["photograph_bytes"])} in the format of stored frames; with such frames, 20 million videos take
+{_photograph_tib(results):.0f} TiB as log-mel shards.
+"""
+
+
+def _photograph_tib(results: Results) -> float:
+    a_segment = bytes_of(results, "log_mel") | {"pictures": results.preparing["sizes"]["photograph_bytes"]}
+    return sum(a_segment.values()) * VIDEOS * SEGMENTS_A_VIDEO / 2**40
+
+
+def _stages(results: Results) -> str:
+    found = results.preparing["by_stage"]
+    spent = results.stage_seconds
+    total = sum(spent.values())
+    rows = [
+        (
+            name,
+            meaning,
+            seconds(found["stages"][name]),
+            f"{spent[name] / total:.0%}",
+            f"{_core_hours(spent[name]):,.0f}",
+            _dollars(_core_hours(spent[name]) * DOLLARS_A_CORE_HOUR),
+        )
+        for name, meaning in STAGES.items()
+    ]
+    hours = _core_hours(total)
+    rows.append(
+        (
+            "**all**",
+            "",
+            f"**{seconds(sum(found['stages'].values()))}**",
+            "",
+            f"**{hours:,.0f}**",
+            f"**{_dollars(hours * DOLLARS_A_CORE_HOUR)}**",
+        )
+    )
+    head = ("stage", "what it does", "a video here", "share", "core hours, 20 million", "cost")
+    return f"""## Preparation by stage
+
+Means of {found["videos"]} videos of {found["video_seconds"]:.0f} s with {found["segments"]:.1f} segments, 640x360 in
+H.264, one process with one thread.
+
+{markdown(head, rows)}
+"""
+
+
+def _processes(results: Results) -> str:
+    found = results.preparing["by_processes"]
+    one = found["seconds"]["1"]
+    rows = [
+        (workers, f"{found['videos'] / spent:.2f}", f"{one / spent:.2f}") for workers, spent in found["seconds"].items()
+    ]
+    return f"""## Preparation by processes
+
+`reserve prepare` on {found["videos"]} videos, from start to end: start-up of the processes, duplicates and manifest
+included. Medians of {found["rounds"]} rounds on 2 cores.
+
+{markdown(("processes", "videos/s", "against one"), rows)}
+"""
+
+
+def _training(results: Results) -> str:
+    found = results.loading
+    video = loading.VIDEO
+    rows = []
+    for way in loading.WAYS:
+        cells: list[object] = [way]
+        for rates in (*(found["loading"][workers] for workers in ("0", "2")), found["training"]):
+            cells += [f"{rates[way]:.2f}", f"{rates[way] / rates[video]:.1f}x"]
+        rows.append(cells)
+    head = ("examples/s", "one process", "", "two processes", "", "training", "")
+    core = found["loading"]["0"][loading.SHARDS]
+    read = core * SEGMENTS_AN_EXAMPLE * sum(bytes_of(results, "log_mel").values())
+    h100 = _h100_rate()
+    return f"""## Loading and training
+
+{found["videos"]} videos, {found["examples"]} examples; medians of {found["rounds"]} rounds, in each of which every way
+is measured once. "One process" and "two processes" load examples of 16 segments for the base model and do nothing else;
+"training" is the demo's model (8 segments) on 2 cores with its loading processes. Straight from video, frames and sound
+are decoded whenever an example is used; the segments are known beforehand and loudness is not normalised, which favours
+it.
+
+{markdown(head, rows)}
+
+One core loads {core:.1f} examples/s from shards, {size(read)}/s. An H100 that trains the base model takes {h100:.0f}
+examples/s ([benchmarks](benchmarks.md)): {h100 / core:.0f} cores like these feed it.
+"""
+
+
+def _h100_rate() -> float:
+    """Examples/s of the measured training step."""
+    step = json.loads((RESULTS / "nvidia-h100-80gb" / "step.json").read_text("utf-8"))
+    ours = [variant["seconds"] for name, variant in step["variants"].items() if name.startswith("ours")]
+    return step["facts"]["examples"] / min(map(statistics.median, ours))
+
+
+def _breaks(results: Results) -> str:
+    scaled = {
+        name: (
+            results.limits[name]["seconds"] / results.limits[name]["count"],
+            results.limits[name]["bytes"] / results.limits[name]["count"],
+        )
+        for name in ("listing", "duplicates", "order")
+    }
+    examples = VIDEOS * SEGMENTS_A_VIDEO // SEGMENTS_AN_EXAMPLE
+    shards = VIDEOS // VIDEOS_A_SHARD
+    listing, listed = (each * VIDEOS for each in scaled["listing"])
+    compare, compared = (each * VIDEOS for each in scaled["duplicates"])
+    order, ordered = (each * examples for each in scaled["order"])
+    hours = _core_hours(sum(results.stage_seconds.values()))
+    index = bytes_of(results, "log_mel")["index"] * VIDEOS * SEGMENTS_A_VIDEO
+    rows = [
+        ("listing the files, in every worker", f"{listing / 3600:.1f} h", size(listed)),
+        ("comparing signatures, once", f"{compare / 60:.1f} min", size(compared)),
+        ("the order of an epoch, in every rank", f"{order:.0f} s", size(ordered)),
+    ]
+    read = hours / CORES * 3600
+    shard = sum(bytes_of(results, "log_mel").values()) * VIDEOS_A_SHARD * SEGMENTS_A_VIDEO
+    return f"""## What breaks first
+
+In the order in which it hurts:
+
+1. **Listing.** Every worker lists all files: {listing / 3600:.1f} hours and {size(listed)} of memory. Prepare folders
+   of a million videos or so into sets of their own ({listing / 20 / 60:.0f} minutes, {size(listed / 20)}), and mix the
+   sets with `--shards a b …`. Duplicates are then found within each set only.
+2. **Reading the videos.** {CORES} cores that prepare for {hours / CORES / 24:.1f} days read {FILES_TIB} TiB at
+   {FILES_TIB * 2**40 / 1e9 / read:.1f} GB/s.
+3. **Feeding GPUs.** Loading is bound by decoding JPEGs; see the cores a GPU needs [above](#loading-and-training).
+4. **The caches of a remote set.** Examples come in random order over the whole set, so a cache smaller than the set
+   helps no more than its share of it. An example is one request; {shards:,} indexes are {size(index)} in all.
+5. **Memory of a rank.** The order of {examples / 1e6:.1f} million examples takes {size(ordered)} while it is drawn.
+
+{markdown(("20 million videos", "time", "memory"), rows)}
+
+What does not break: {shards:,} shards of {size(shard)} are {3 * shards:,} files, and the manifest has some
+{size(MANIFEST_BYTES * shards)}.
+"""
+
+
+def _assumptions(results: Results) -> str:
+    return f"""## What this assumes
+
+- A video has {SEGMENTS_A_VIDEO} segments: YT-Temporal-1B has 20 million videos and over a billion frames
+  ([Zellers et al.](https://arxiv.org/abs/2201.02639)). As files they take about {FILES_TIB} TiB.
+- Time and bytes grow with the number of segments. Larger pictures, other codecs and longer pauses cost more: the
+  videos measured are synthetic, 640x360, H.264 at a low rate. Measure some of yours with
+  `python -m benchmarks.shards.preparing --videos FOLDER`.
+- Cores are like those of the machine measured ({results.machine}).
+- Prices are round numbers, to scale by your own: {DOLLARS_A_CORE_HOUR} USD a core hour, {DOLLARS_A_GB_MONTH} USD a GB
+  and month. Traffic and requests are not in them.
+"""

@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEMO := runs/demo
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test scaling parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test scaling shards-bench parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make kill-test kills training runs with SIGKILL at KILLS (24) random instants, resumes them and compares every loss"
 	@echo "               with runs that were never killed; KILL_SEED, OUT"
 	@echo "make scaling   compares every way to share a training step with one process, kills runs, and writes docs/scaling.md"
+	@echo "make shards-bench  measures what shards cost to make, to keep and to train from, and writes docs/twenty_million.md"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
 	@echo "               Its steps: make gpu-build gpu-tests gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
 	@echo "make clean     removes .venv, builds and runs/demo"
@@ -88,6 +89,16 @@ scaling: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling.runs --save
 	$(BIN)/python -m tests.train.kill_runs --kills $(or $(KILLS),30) --seed $(or $(KILL_SEED),1) --save
 	$(BIN)/python -m benchmarks.scaling.saves --save
+	$(BIN)/python -m benchmarks.report
+
+# 1,000 synthetic videos in SHARD_VIDEOS, made where they are not there yet.
+SHARD_VIDEOS ?= runs/shards-bench
+shards-bench: $(INSTALLED)
+	@test -f $(SHARD_VIDEOS)/.complete || { $(BIN)/reserve demo-data $(SHARD_VIDEOS) --videos 1000 --held_out 0 --seed 3 && \
+	  touch $(SHARD_VIDEOS)/.complete; }
+	$(BIN)/python -m benchmarks.shards.preparing --videos $(SHARD_VIDEOS)/train --save
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.shards.loading --videos $(SHARD_VIDEOS)/train --save
+	$(BIN)/python -m benchmarks.shards.limits --save
 	$(BIN)/python -m benchmarks.report
 
 kill-test: $(INSTALLED)

@@ -43,11 +43,11 @@ def make_manifest(folder: Path) -> Manifest:
         name = f"{shard_name(number)}.json"
         data = _read(folder / name)
         record = read_record(data, name)
-        entries.append(_entry(record, _file_record(name, data)))
+        entries.append(shard_entry(record, file_record(name, data)))
         skipped.update(counted_as(file) for file in record.skipped)
     files = [file for entry in entries for file in (entry.tar, entry.index) if file]
     return Manifest(
-        settings=_file_record(SETTINGS, settings_bytes),
+        settings=file_record(SETTINGS, settings_bytes),
         videos=sum(entry.videos for entry in entries),
         segments=sum(entry.segments for entry in entries),
         words=sum(entry.words for entry in entries),
@@ -63,7 +63,8 @@ def counted_as(file: SkippedFile) -> str:
     return file.filter or UNUSABLE
 
 
-def _entry(record: ShardRecord, file: FileRecord) -> ShardEntry:
+def shard_entry(record: ShardRecord, file: FileRecord) -> ShardEntry:
+    """What the manifest says of a shard with a `record` in `file`."""
     return ShardEntry(
         number=record.number,
         videos=len(record.videos),
@@ -77,7 +78,8 @@ def _entry(record: ShardRecord, file: FileRecord) -> ShardEntry:
     )
 
 
-def _file_record(name: str, data: bytes) -> FileRecord:
+def file_record(name: str, data: bytes) -> FileRecord:
+    """A small file of a set from its bytes."""
     return FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    parser.add_argument("shards", help="the folder of a finished set of shards, or the .tar of a shard")
+    parser.add_argument("shards", help="the folder or URL of a finished set of shards, or the .tar of a shard")
     parser.add_argument("--out", type=Path, help="the page to write; by default NAME.html in the current folder")
     parser.add_argument("--videos", type=int, default=8, help="videos to show, evenly spaced through the shards")
     parser.add_argument("--video", type=str, help="show this video only, by its id")
@@ -21,12 +21,12 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 
 
 def run(options: Namespace) -> None:
-    from reserve.report.shard_page import write_shard_page
+    from reserve.report.shard_page import split_place, write_shard_page
 
     for name in ("videos", "segments"):
         if options[name] < 1:
             raise UsageError(f"--{name} must be at least 1; got {options[name]}")
-    out = options.out or Path(f"{Path(options.shards).resolve().stem}.html")
+    out = options.out or Path(f"{split_place(options.shards)[1].removesuffix('.tar')}.html")
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; name a file")
     write_shard_page(options.shards, out, videos=options.videos, video=options.video, segments=options.segments)

@@ -12,7 +12,7 @@ from reserve.config import SEGMENT_SECONDS, DataConfig
 from reserve.config.load import build_section
 from reserve.data.filters import FILTERS
 from reserve.data.images import decode_jpeg
-from reserve.data.shards.files import Files, LocalFiles
+from reserve.data.shards.files import Files, is_url, open_files
 from reserve.data.shards.layout import SETTINGS, shard_name, shard_number, shard_of
 from reserve.data.shards.manifest import UNUSABLE, counted_as
 from reserve.data.shards.read import Shard, ShardSet
@@ -96,7 +96,7 @@ class _Source:
 def write_shard_page(
     where: str | Path, out: Path, *, videos: int = 8, video: str | None = None, segments: int = 24
 ) -> Path:
-    """Writes a page of the set of shards in the folder `where`, or of the shard whose tar `where` is, to `out`.
+    """Writes a page of a set of shards, by its folder or URL, or of one shard, by its tar, to `out`.
 
     Shows `videos` videos evenly spaced through it, or only the one with the id `video`, and at most `segments` of each.
     The page loads nothing from the network and runs no script; text from videos is escaped. Damaged samples are shown
@@ -118,9 +118,9 @@ def write_shard_page(
 
 
 def _open(where: str | Path) -> _Source:
-    path = Path(where)
-    if path.suffix in (".tar", ".index", ".json") and shard_number(path.stem) is not None:
-        return _open_shard(LocalFiles(path.parent), path.stem)
+    folder, name = split_place(where)
+    if Path(name).suffix in (".tar", ".index", ".json") and shard_number(Path(name).stem) is not None:
+        return _open_shard(open_files(folder), Path(name).stem)
     shards = ShardSet.open(where)
     manifest = shards.manifest
     facts = [
@@ -129,10 +129,16 @@ def _open(where: str | Path) -> _Source:
         *_setting_facts(shards.settings),
     ]
     numbers = [(entry.number, entry.videos) for entry in manifest.shards if entry.videos]
-    name = path.resolve().name
     return _Source(
         name, "A set of shards", shards.files, shards.settings, shards.data, facts, manifest.skipped, (), numbers
     )
+
+
+def split_place(where: str | Path) -> tuple[str, str]:
+    """The folder and the name of a set or a shard, by its path or URL."""
+    place = str(where).rstrip("/") if is_url(str(where)) else str(Path(where).resolve())
+    folder, _, name = place.rpartition("/")
+    return folder or "/", name
 
 
 def _open_shard(files: Files, name: str) -> _Source:
@@ -149,7 +155,7 @@ def _open_shard(files: Files, name: str) -> _Source:
         *_setting_facts(settings),
     ]
     skipped = dict(Counter(counted_as(file) for file in record.skipped))
-    subtitle = f"One of the {settings.num_shards} shards of {Path(files.where).resolve().name}"
+    subtitle = f"One of the {settings.num_shards} shards of {split_place(files.where)[1]}"
     numbers = [(record.number, len(record.videos))] if record.videos else []
     return _Source(name, subtitle, files, settings, data, facts, skipped, record.skipped[:MOST_SKIPPED], numbers)
 

@@ -17,7 +17,7 @@ import numpy as np
 from reserve.config import MAX_PLAYBACK_SPEED, DataConfig
 from reserve.config.load import build_section
 from reserve.data.segment_sound import flac_log_mels
-from reserve.data.shards.files import Files, open_files
+from reserve.data.shards.files import Files, check_not_special, open_files
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS, Sample, Sound, member_starts, shard_name
 from reserve.data.shards.records import Manifest, Settings, ShardEntry, read_manifest, read_settings
@@ -37,7 +37,7 @@ class Shard:
         self.name, self._files, self._data = shard_name(number), files, data
         self.where = f"{files.where.rstrip('/')}/{self.name}"
         try:
-            self._index = ShardIndex(files.path(f"{self.name}.index"))
+            self._index = ShardIndex(check_not_special(files.path(f"{self.name}.index")))
         except BadInput as error:
             raise BadInput(f"{self.where}.index: {error}") from error
 
@@ -223,7 +223,7 @@ class ShardSet:
 
 
 def _read(files: Files, name: str) -> bytes:
-    path = files.path(name)
+    path = check_not_special(files.path(name))
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

@@ -15,7 +15,7 @@ from reserve.data.images import decode_jpeg
 from reserve.data.shards.files import Files, is_url, open_files
 from reserve.data.shards.layout import SETTINGS, shard_name, shard_number, shard_of
 from reserve.data.shards.manifest import UNUSABLE, counted_as
-from reserve.data.shards.read import Shard, ShardSet
+from reserve.data.shards.read import Shard, ShardSet, read_file
 from reserve.data.shards.records import (
     Settings,
     ShardRecord,
@@ -143,7 +143,7 @@ def split_place(where: str | Path) -> tuple[str, str]:
 
 def _open_shard(files: Files, name: str) -> _Source:
     try:
-        settings = read_settings(_read(files, SETTINGS))
+        settings = read_settings(read_file(files, SETTINGS))
         data = build_section(DataConfig, settings.data, f"{SETTINGS}: data.")
         record = _record(files, name)
     except (BadInput, ValueError) as error:
@@ -161,14 +161,7 @@ def _open_shard(files: Files, name: str) -> _Source:
 
 
 def _record(files: Files, name: str) -> ShardRecord:
-    return read_record(_read(files, f"{name}.json"), f"{name}.json")
-
-
-def _read(files: Files, name: str) -> bytes:
-    try:
-        return files.path(name).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error.strerror or error}") from error
+    return read_record(read_file(files, f"{name}.json"), f"{name}.json")
 
 
 def _facts(videos: int, segments: int, words: int, seconds: float, size: int) -> list[tuple[str, str]]:

@@ -205,8 +205,8 @@ class ShardSet:
         if isinstance(files, str | Path):
             files = open_files(files)
         try:
-            manifest = read_manifest(_read(files, MANIFEST))
-            settings = read_settings(_read(files, SETTINGS))
+            manifest = read_manifest(read_file(files, MANIFEST))
+            settings = read_settings(read_file(files, SETTINGS))
             data = build_section(DataConfig, settings.data, f"{SETTINGS}: data.")
         except (BadInput, ValueError) as error:
             raise BadInput(f"{files.where}: {error}") from error
@@ -222,7 +222,8 @@ class ShardSet:
         return ShardPart(self.files, entry.number, entry.segments, self.data)
 
 
-def _read(files: Files, name: str) -> bytes:
+def read_file(files: Files, name: str) -> bytes:
+    """A small file of a set. Raises BadInput if it is not there or cannot be read."""
     path = check_not_special(files.path(name))
     try:
         return path.read_bytes()
@@ -235,4 +236,6 @@ def _read(files: Files, name: str) -> bytes:
 def _absent(files: Files, name: str) -> str:
     if name == MANIFEST and files.path(SETTINGS).is_file():
         return "its shards are not all prepared: run `reserve prepare` to its end, for every fold"
-    return f"not a set of shards: it has no {name}"
+    if name in (MANIFEST, SETTINGS):
+        return f"not a set of shards: it has no {name}"
+    return f"{files.path(name)}: there is no such file"

@@ -169,7 +169,9 @@ def training_rate(ready: Ready, way: str, model: str, steps: int) -> float:
     """Median examples/s of training the demo's model, or a smallest one, past the first quarter of the steps."""
     config = Config(**read_settings([config_file("tiny")], SECTIONS, {}))
     if model == SMALLEST:
-        layers = dict.fromkeys(("vit_num_layers", "audio_num_layers", "span_num_layers", "joint_num_layers"), 1)
+        layers: dict[str, Any] = dict.fromkeys(
+            ("vit_num_layers", "audio_num_layers", "span_num_layers", "joint_num_layers"), 1
+        )
         config = replace(config, model=replace(config.model, hidden_size=64, **layers))
     train = replace(config.train, log_every=1, num_workers=2, checkpoint_every=steps, async_checkpoints=False)
     optimizer = replace(config.optimizer, num_train_steps=steps, num_warmup_steps=0)

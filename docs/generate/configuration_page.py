@@ -59,7 +59,8 @@ def page() -> str:
     contents = [f"- [{name}](#{name})" for name in SECTIONS]
     contents += ["- [Presets](#presets)", "- [Finetuning](#finetuning)", "- [filter](#filter)"]
     sections = (_section(name, kind) for name, kind in SECTIONS.items())
-    parts = [HEAD, "\n".join(contents), *sections, _presets(), _finetuning(), _section("filter", FilterConfig), FILTER]
+    preparation = [_section("filter", FilterConfig), FILTER]
+    parts = [HEAD, "\n".join(contents), *sections, _presets(), _finetuning(), *preparation]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -48,8 +48,8 @@ YAML. How to choose: [training.md](training.md).
 A run's `config.yaml` also holds the name of its task under `task`, and the task's inputs; for `pretrain` these are
 `videos`, `random_text` and `tokenizer`.
 """
-FILTER = """`reserve prepare` takes the sections `data` and `filter` of its `--config`, and ignores the others. Only it takes
-`filter`."""
+FILTER = """`reserve prepare` takes the sections `data` and `filter` of its `--config`, and ignores the others. No other
+command takes `filter`."""
 _PROBES = (-1, 0, 2, 1.5, 0.75, math.inf, 2**63)
 """Values offered to each setting, beside its neighbours and its double, to learn what is refused and why."""
 

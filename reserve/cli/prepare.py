@@ -1,7 +1,7 @@
 """Prepare videos into shards: `reserve prepare SOURCE [SOURCE ...] OUT`.
 
-Run it again to go on after an interruption or to take over what changed. Several processes, on machines that share a
-file system, may prepare one OUT at once, each its own fold or all the same.
+Run it again to resume after an interruption or to pick up changes. Several processes may work on one OUT at once, on
+machines that share a file system, each on its own fold or all on the same one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SECTIONS: dict[str, type] = {"data": DataConfig, "filter": FilterConfig}
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     files = named_options(arguments, "config")["config"]
-    # A configuration of pretraining says more, which does not matter here.
+    # A pretraining configuration has more sections and inputs; they are ignored here.
     stored = read_settings([config_file(name) for name in files], SECTIONS | _SECTIONS, INPUTS)
     check_setting_names(arguments, _SECTIONS)
     parser.add_argument(
@@ -46,8 +46,8 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
         help="store spectrograms, or the sound itself, from which the loader computes them",
     )
     parser.add_argument("--videos_per_shard", type=int, default=256, help="videos of a shard on average")
-    parser.add_argument("--fold", type=int, default=0, help="which part of the shards to prepare, counted from 0")
-    parser.add_argument("--folds", type=int, default=1, help="parts that the shards are divided into")
+    parser.add_argument("--fold", type=int, default=0, help="the part of the shards to prepare, counted from 0")
+    parser.add_argument("--folds", type=int, default=1, help="number of parts that the shards are divided into")
     parser.add_argument(
         "--engine", type=Literal["local", "ray"], default="local", help="processes of this machine, or a Ray cluster"
     )
@@ -57,16 +57,14 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        help="videos that are prepared at a time; by default one a core (with --ray_address, of the cluster)",
+        help="processes, by default one a core; with --ray_address, tasks in flight, by default two a core",
     )
-    parser.add_argument("--seed", type=int, default=0, help="decides the times of the segments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the segments' start times")
     parser.add_argument(
         "--audio_track", type=int, help="which audio track is heard, counted from 0; by default the languages choose"
     )
     parser.add_argument("--decoder", type=str, default="auto", help="auto, or the name of a decoder")
-    parser.add_argument(
-        "--retry_skipped", action="store_true", help="try again the files that could not be used before"
-    )
+    parser.add_argument("--retry_skipped", action="store_true", help="retry files that were skipped as unusable before")
 
 
 def run(options: Namespace) -> None:

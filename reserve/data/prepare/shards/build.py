@@ -1,4 +1,4 @@
-"""One shard in the making: what of it is kept from an older state, what is to prepare, and what became of that."""
+"""Builds one shard: keeps what is unchanged from its older state, and says which videos are left to prepare."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Busy(Exception):
 
 
 class ShardBuild:
-    """A shard that this process has locked. `todo` are the videos to prepare; `add` takes what became of each."""
+    """A shard that this process has locked. `todo` lists the videos to prepare; pass the outcome of each to `add`."""
 
     def __init__(self, plan: ShardPlan, number: int, duplicates: Mapping[str, str] | None = None) -> None:
-        """Locks shard `number`. `duplicates` are the videos to leave out as copies, each with the one that it copies;
-        None leaves earlier decisions as they are. Raises Busy if another process has the lock."""
+        """Locks shard `number`. `duplicates` maps videos to leave out to the ones that they copy; None keeps earlier
+        decisions. Raises Busy if another process holds the lock."""
         lock = try_lock(plan.lock(number))
         if lock is None:
             raise Busy
@@ -41,7 +41,7 @@ class ShardBuild:
         self._folder = plan.folder(number)
         try:
             self._folder.mkdir(exist_ok=True)
-            # Of processes that were killed: nobody else writes these.
+            # Left by killed processes: with the lock held, nobody else writes these.
             for folder, pattern in ((self._folder, ".*.partial"), (plan.out, f".{shard_name(number)}.*.partial")):
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ class ShardBuild:
         self._outcomes[outcome.video_id] = outcome
 
     def write(self) -> ShardRecord:
-        """Writes the shard, removes the stores that it was made from, and unlocks it. Keeps what is right already."""
+        """Writes the shard, removes its stores and unlocks it. Writes nothing if the shard is up to date."""
         outcomes = [self._outcomes[name] for name in sorted(self._outcomes)]
         if self._duplicates is not None:
             outcomes = [_without_duplicate(outcome, self._duplicates) for outcome in outcomes]
@@ -83,7 +83,7 @@ class ShardBuild:
         if record is None or not self._intact or (record.videos, record.skipped) != (videos, skipped):
             (self._plan.out / MANIFEST).unlink(missing_ok=True)
             if self._current is not None:
-                # A kill from here on leaves a shard that is not finished, and all that is needed to finish it.
+                # Without a record the shard does not look finished if this process is killed from here on.
                 (self._plan.out / self._set_aside.name).replace(self._set_aside)
             pieces = [self._piece(video) for video in videos]
             record = write_shard(self._plan.out, self.number, pieces, skipped, sound=self._plan.sound)
@@ -98,7 +98,7 @@ class ShardBuild:
 
     @property
     def _set_aside(self) -> Path:
-        """Where the record of the older state is while the shard is written."""
+        """Where the old record is kept while the shard is rewritten."""
         return self._folder / f"{shard_name(self.number)}.json"
 
     @cached_property
@@ -106,22 +106,22 @@ class ShardBuild:
         return Shard(LocalFiles(self._plan.out), self.number, self._plan.preparation.data)
 
     def _keep_old(self) -> None:
-        """Takes over the outcome of every video that is as it was."""
+        """Keeps the outcome of every unchanged video."""
         if self._old is None:
             return
         for place, video in enumerate(self._old.videos):
-            if self._intact and self._is_as_it_was(video):
+            if self._intact and self._is_unchanged(video):
                 self._outcomes[video.video_id] = video
                 self._places[video.video_id] = place
         for skipped in self._old.skipped:
-            if self._is_as_it_was(skipped) and not self._is_tried_again(skipped):
+            if self._is_unchanged(skipped) and not self._is_retried(skipped):
                 self._outcomes[skipped.video_id] = skipped
 
-    def _is_as_it_was(self, outcome: Outcome) -> bool:
+    def _is_unchanged(self, outcome: Outcome) -> bool:
         item = self._items.get(outcome.video_id)
         return item is not None and item.key == outcome.key
 
-    def _is_tried_again(self, skipped: SkippedFile) -> bool:
+    def _is_retried(self, skipped: SkippedFile) -> bool:
         if skipped.filter == "duplicates":
             return self._duplicates is not None and skipped.video_id not in self._duplicates
         return self._plan.retry_skipped and not skipped.filter
@@ -167,7 +167,7 @@ def _read(path: Path) -> ShardRecord | None:
     except FileNotFoundError:
         return None
     except BadInput as error:
-        logger.warning("%s is made again: %s", path, error)
+        logger.warning("%s: its shard is rebuilt: %s", path, error)
         return None
 
 

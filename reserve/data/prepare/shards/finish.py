@@ -40,15 +40,15 @@ def unfinished_shards(plan: ShardPlan) -> list[int]:
 
 
 def drop_damaged_records(plan: ShardPlan, numbers: Iterable[int]) -> None:
-    """Removes the records that are not those of the manifest, so that their shards are prepared again.
+    """Removes records that do not match the manifest, so that their shards are rebuilt.
 
-    Whoever writes a record removes the manifest first: where there is one, a record that differs is damaged.
+    Writers remove the manifest before they replace a record, so a record that differs from a manifest is damaged.
     """
     manifest = _read_manifest(plan)
     for number in numbers if manifest else ():
         if _is_damaged(plan, number, manifest) and (lock := try_lock(plan.lock(number))) is not None:
             if _is_damaged(plan, number, _read_manifest(plan)):
-                logger.warning("%s is made again: its record is damaged", shard_name(number))
+                logger.warning("%s is rebuilt: its record is damaged", shard_name(number))
                 (plan.out / f"{shard_name(number)}.json").unlink()
             lock.release()
 

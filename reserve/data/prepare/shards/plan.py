@@ -142,7 +142,7 @@ def section_values(section: Any) -> dict[str, Any]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder of scratch files, into which a process whose parent was killed may still write."""
+    """Removes a scratch folder. Retries, since an orphaned worker process may still write into it."""
     for _ in range(3):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

@@ -76,7 +76,7 @@ def prepare_shards(
     Args:
         sources: video files, folders that are searched, or folders of runs, whose store files are taken instead.
         engine: where videos are prepared; by default in `workers` processes of this machine (0: in this process).
-        retry_skipped: try again the files that could not be used before. A file that changed always is.
+        retry_skipped: retry files that were skipped as unusable. Files that changed are always retried.
         on_event: called with every event and the number of videos of the fold, in this thread.
 
     Raises:
@@ -115,7 +115,7 @@ def prepare_shards(
         manifest = None if remaining else finish(plan, workers=workers)
     except (EnvironmentFailure, OSError) as error:
         raise EnvironmentFailure(
-            f"preparation stopped after {done} videos: {error}. What is prepared is kept: mend this and run the "
+            f"preparation stopped after {done} videos: {error}. What is prepared is kept: fix this and run the "
             "command again"
         ) from error
     if manifest is not None and not manifest.videos:
@@ -175,7 +175,7 @@ def _versions() -> dict[str, str]:
 
 
 def _build_fold(plan: ShardPlan, engine: Engine, report: Report, numbers: Sequence[int]) -> None:
-    """Prepares the shards; waits for those on which other processes work, and takes over where these die."""
+    """Prepares the shards. Waits for those that other processes work on, and takes over if these die."""
     while numbers := engine.build(plan, numbers, report):
         time.sleep(POLL_SECONDS)
 

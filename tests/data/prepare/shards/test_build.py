@@ -1,4 +1,4 @@
-"""A shard in the making: what a killed process left of it, and what is kept."""
+"""Builds of one shard: what they keep, and what a killed process leaves."""
 
 from __future__ import annotations
 

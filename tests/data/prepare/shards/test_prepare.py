@@ -6,10 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +26,7 @@ from reserve.data.sources.discover import discover_sources
 from reserve.data.store import load_segments, save_segments
 from reserve.errors import BadInput, EnvironmentFailure
 from tests.helpers.batch_decoder import PyAVInBatches
-from tests.helpers.shard_videos import HostilePyAV, contents, make_video, make_videos, prepare, write_words
+from tests.helpers.shard_videos import HostilePyAV, contents, make_video, prepare, write_words
 
 SHARDS = 3
 GOOD = [f"video {number}.mp4" for number in range(5)]
@@ -351,47 +347,6 @@ def test_a_shard_of_another_process_is_waited_for(shard_source, shard_set, tmp_p
     monkeypatch.setattr("reserve.data.prepare.shards.prepare.time", SimpleNamespace(sleep=sleep))
     prepare(shard_source, tmp_path, on_event=lambda event, _: events.append(event))
     assert contents(tmp_path) == contents(shard_set)
-
-
-def run_command(videos, out, *options):
-    command = [sys.executable, "-m", "reserve", "prepare", str(videos), str(out), "--videos_per_shard=2", *options]
-    return subprocess.Popen([*command, "--workers=1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def test_two_processes_on_one_fold(shard_source, shard_set, tmp_path):
-    processes = [run_command(shard_source, tmp_path) for _ in range(2)]
-    for process in processes:
-        errors = process.communicate()[1]
-        assert process.returncode == 0, errors
-    assert contents(tmp_path) == contents(shard_set)
-
-
-@pytest.mark.slow
-def test_kills_at_any_instant(tmp_path):
-    """Killed and started again a dozen times, at instants that cover the whole preparation."""
-    source = make_videos(tmp_path / "videos", 14)
-    prepare(source, tmp_path / "whole")
-    started = time.monotonic()
-    assert run_command(source, tmp_path / "timed").wait() == 0
-    takes = time.monotonic() - started
-    random = np.random.default_rng()
-    for instant in np.sort(random.uniform(0.2, 1.0, 12)):
-        process = run_command(source, tmp_path / "out")
-        killer = threading.Timer(float(instant) * takes, process.kill)
-        killer.start()
-        process.wait()
-        killer.cancel()
-    assert run_command(source, tmp_path / "out").wait() == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-def test_kills_at_every_step(videos, shard_set, tmp_path):
-    """Each process is killed some steps after the one before, so that any two steps have had a kill between them."""
-    command = [sys.executable, "-m", "tests.helpers.killed_preparations", str(videos), str(tmp_path / "out")]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout) > 5
-    assert contents(tmp_path / "out") == contents(shard_set)
 
 
 def test_names_that_are_not_text(tmp_path):

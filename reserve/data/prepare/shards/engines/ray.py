@@ -1,4 +1,4 @@
-"""Prepares shards on the machines of a Ray cluster, a task each. Ray starts the task of a machine that dies again."""
+"""Prepares shards on a Ray cluster, one task a shard. Ray reruns the tasks of a machine that dies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reserve.data.shards.records import read_settings
 from reserve.errors import BadInput, EnvironmentFailure
 
 _RETRIES = 20
-"""Times that the task of a shard may die with its machine."""
+"""How often the task of a shard may die with its machine."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Smallest that Ray takes. Tasks exchange names and counts; videos and shards are files."""
 _POLL_SECONDS = 0.5
@@ -31,9 +31,9 @@ _CONNECT_SECONDS = 20
 def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
     """Connects to the cluster at `address`, or starts one on this machine for the block.
 
-    `workers` are the tasks at a time: by default twice the cores of the cluster, so that none idles between two; of a
-    cluster on this machine, its cores. Raises ModuleNotFoundError naming the extra, and EnvironmentFailure if there is
-    no cluster at `address`.
+    `workers` bounds the tasks in flight, by default two a core so that no core idles between tasks. For a cluster that
+    is started here it is the number of cores to use. Raises ModuleNotFoundError naming the extra, and
+    EnvironmentFailure if there is no cluster at `address`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send them to its makers.
     try:
@@ -135,8 +135,8 @@ class _Mailbox:
 
 
 def _build_shard(plan: ShardPlan, number: int, mailbox: Any) -> bool:
-    """The task: prepares a shard with a process of its own, which a hostile video may kill. False if another process
-    works on the shard."""
+    """The Ray task. Decodes in a child process, so that a hostile video kills only that. Returns False if another
+    process works on the shard."""
     import ray
 
     _check_sight(plan)

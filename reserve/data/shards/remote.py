@@ -38,6 +38,7 @@ class RemoteFiles:
         self._pinned = {record.name: record for record in pinned}
         self._process, self._system, self._root = -1, None, ""
         self._ignores_ranges = False
+        self._copies: dict[str, Path] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFiles, (self.where, self._cache, list(self._pinned.values()))
@@ -72,10 +73,13 @@ class RemoteFiles:
             return self._fetch(name, start, stop)
         key = json.dumps([self.where, name, record.sha256, start, stop])
         data = self._cache.range(key)
-        if data is None:
-            data = self._whole_range(name, start, stop) if self._ignores_ranges else self._fetch(name, start, stop)
-            if len(data) == stop - start:
-                self._cache.add_range(key, data)
+        if data is not None:
+            return data
+        if self._ignores_ranges:
+            return self._from_whole(name, start, stop)
+        data = self._fetch(name, start, stop)
+        if len(data) == stop - start:
+            self._cache.add_range(key, data)
         return data
 
     def _fetch(self, name: str, start: int, stop: int) -> bytes:
@@ -87,9 +91,12 @@ class RemoteFiles:
             logger.warning("%s: the server sends whole files where ranges are asked for; they are cached", self.where)
         return bytes(data[start:stop])
 
-    def _whole_range(self, name: str, start: int, stop: int) -> bytes:
-        """A range of the local copy of a whole file."""
-        with self.path(name).open("rb") as file:
+    def _from_whole(self, name: str, start: int, stop: int) -> bytes:
+        """A range of the local copy of a whole file, which is checked when this process first uses it."""
+        path = self._copies.get(name)
+        if path is None or not self._cache.keep(path):
+            self._copies[name] = path = self.path(name)
+        with path.open("rb") as file:
             return os.pread(file.fileno(), stop - start, start)
 
     def _attempt(self, name: str, action: Callable[[Any, str], Result]) -> Result:

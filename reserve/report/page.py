@@ -12,6 +12,7 @@ from reserve.config import Config
 from reserve.fs import write_text_atomic
 from reserve.report.held_out import SegmentLookup, choose_segments
 from reserve.report.pictures import curves_svg
+from reserve.report.templates import render
 from reserve.tasks.pretrain.ranking import Evaluation, Ranking
 from reserve.train.metrics import read_metrics
 
@@ -55,19 +56,11 @@ def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
 
     The page loads nothing from the network and runs no script; text from videos is escaped. Returns the path.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("reserve", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "score": _score, "place": _place, "clock": _clock, "times": _times}
     dataset = evaluation.dataset
     held_out = SegmentLookup(dataset, evaluation)
-    page = environment.get_template(TEMPLATE).render(
+    page = render(
+        TEMPLATE,
+        {"percent": _percent, "score": _score, "place": _place, "times": _times},
         run=run.resolve().name,
         evaluation=evaluation,
         videos=dataset.plans.num_videos,
@@ -158,7 +151,3 @@ def _score(value: float) -> str:
 
 def _place(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:g}"
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"

@@ -32,7 +32,7 @@ JPEG_QUALITY = 92
 
 def frame_uri(image: np.ndarray) -> str:
     """An RGB image uint8 [height, width, 3] as a JPEG data URI."""
-    return _uri("jpeg", encode_jpeg(image, JPEG_QUALITY))
+    return file_uri("image/jpeg", encode_jpeg(image, JPEG_QUALITY))
 
 
 def clip_uri(log_mel: np.ndarray) -> str:
@@ -43,7 +43,7 @@ def clip_uri(log_mel: np.ndarray) -> str:
     shades = colormaps[SPECTRUM_COLOURS](np.clip(log_mel.T[::-1] / LOUDEST, 0, 1), bytes=True)[..., :3]
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(shades)).save(buffer, format="PNG")
-    return _uri("png", buffer.getvalue())
+    return file_uri("image/png", buffer.getvalue())
 
 
 def spectrogram_svg(
@@ -149,5 +149,6 @@ def _svg(figure: Figure, title: str) -> Markup:
     return Markup(re.sub(r"<svg", lambda _: attributes, text, count=1))
 
 
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def file_uri(kind: str, data: bytes) -> str:
+    """A file of a MIME type, such as image/png, as a data URI."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

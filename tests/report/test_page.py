@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from html.parser import HTMLParser
 
 import pytest
 import torch
@@ -17,41 +16,11 @@ from reserve.report import write_report
 from reserve.report.page import bar_scale, chance_losses
 from reserve.tasks.pretrain.objective import ContrastPairs, PretrainPairs, pretrain_loss
 from reserve.tasks.pretrain.ranking import Evaluation, rank
+from tests.helpers.html_page import Page
 from tests.helpers.random_rankings import evaluate_at_random
 from tests.helpers.small_stores import DATA, MODEL, make_dataset, make_segments, make_stores
 
 CONFIG = Config(data=DATA, model=MODEL, train=TrainConfig(batch_size=4))
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Parses a page and checks that its elements are closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def count(self, tag: str, **attributes: str) -> int:
-        required = {name.rstrip("_"): value for name, value in attributes.items()}
-        return sum(name == tag and required.items() <= found.items() for name, found in self.elements)
 
 
 def metrics(run, steps=20):

@@ -65,7 +65,7 @@ class LocalFiles:
     def _descriptor(self, name: str) -> int:
         number = self._open.pop(name, None)
         if number is None:
-            number = os.open(self.path(name), os.O_RDONLY)
+            number = os.open(check_not_special(self.path(name)), os.O_RDONLY)
             while len(self._open) >= _MAX_OPEN:
                 os.close(self._open.popitem(last=False)[1])
         self._open[name] = number
@@ -101,6 +101,13 @@ def open_files(where: str | Path, cache: Path | None = None, cache_bytes: int = 
 def user_cache() -> Path:
     """The user's folder for cached shards."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reserve" / "shards"
+
+
+def check_not_special(path: Path) -> Path:
+    """A file that may be opened. Raises BadInput for a pipe or a device, which could block for ever."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path}: not a regular file")
+    return path
 
 
 def failure(path: str | Path, error: OSError) -> Exception:

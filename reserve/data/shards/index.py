@@ -55,11 +55,11 @@ class IndexBuilder:
         self._start.append(self._start[-1] + sample_length(sizes))
         self._crc.append(crc)
         self._sizes.append(sizes)
-        self._texts.append(words.encode("utf-8", errors="surrogateescape"))
+        self._texts.append(words.encode("utf-8", errors="surrogatepass"))
 
     def end_video(self, video_id: str) -> None:
         """Says that the samples since the last video were those of `video_id`."""
-        self._ids.append(video_id.encode("utf-8", errors="surrogateescape"))
+        self._ids.append(video_id.encode("utf-8", errors="surrogatepass"))
         self._first.append(len(self._crc))
 
     def data(self) -> bytes:
@@ -139,7 +139,7 @@ class ShardIndex:
 
     def video_id(self, video: int) -> str:
         first, stop = (int(place) for place in self._id_offsets[video : video + 2])
-        return bytes(self._id_bytes[first:stop]).decode("utf-8", errors="surrogateescape")
+        return _decoded(bytes(self._id_bytes[first:stop]))
 
     def texts(self, video: int) -> list[str]:
         """The words of each segment of a video, joined by spaces. Raises BadInput if they are damaged."""
@@ -154,7 +154,7 @@ class ShardIndex:
         if zlib.crc32(data) != int(self._text_crc[video]):
             raise BadInput("its words in the index do not have the checksum that it names")
         offsets -= offsets[0]
-        return [data[a:b].decode("utf-8", errors="surrogateescape") for a, b in pairwise(offsets)]
+        return [_decoded(data[a:b]) for a, b in pairwise(offsets)]
 
     def _check_layout(self) -> None:
         found = set(self._file.keys())
@@ -184,6 +184,16 @@ class ShardIndex:
         )
         if not fits:
             raise BadInput("a damaged index: its tables do not fit each other")
+        for video in range(videos):
+            self.video_id(video)
+
+
+def _decoded(data: bytes) -> str:
+    """Text of any characters, also such as no encoding has: transcripts in JSON and names of files can hold them."""
+    try:
+        return data.decode("utf-8", errors="surrogatepass")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"a damaged index: its words or ids are not text ({error})") from error
 
 
 def _header(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def sample_key(video_id: str, segment: int) -> str:
 
 
 def _digest(video_id: str) -> str:
-    return hashlib.sha256(video_id.encode("utf-8", errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(video_id.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def member_header(name: str, size: int) -> bytes:

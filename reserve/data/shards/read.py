@@ -17,7 +17,7 @@ import numpy as np
 from reserve.config import MAX_PLAYBACK_SPEED, DataConfig
 from reserve.config.load import build_section
 from reserve.data.segment_sound import flac_log_mels
-from reserve.data.shards.files import Files, open_files
+from reserve.data.shards.files import Files, check_not_special, open_files
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS, Sample, Sound, member_starts, shard_name
 from reserve.data.shards.records import Manifest, Settings, ShardEntry, read_manifest, read_settings
@@ -37,7 +37,7 @@ class Shard:
         self.name, self._files, self._data = shard_name(number), files, data
         self.where = f"{files.where.rstrip('/')}/{self.name}"
         try:
-            self._index = ShardIndex(files.path(f"{self.name}.index"))
+            self._index = ShardIndex(check_not_special(files.path(f"{self.name}.index")))
         except BadInput as error:
             raise BadInput(f"{self.where}.index: {error}") from error
 
@@ -54,6 +54,7 @@ class Shard:
         return self._index.segment_counts()
 
     def video_id(self, video: int) -> str:
+        """The id of a video."""
         return self._index.video_id(video)
 
     def texts(self, video: int) -> list[str]:
@@ -183,6 +184,7 @@ class ShardPart:
 
     @property
     def name(self) -> str:
+        """The shard's place, for messages."""
         return f"{self.files.where.rstrip('/')}/{shard_name(self.number)}"
 
     def open(self) -> Shard:
@@ -205,8 +207,8 @@ class ShardSet:
         if isinstance(files, str | Path):
             files = open_files(files)
         try:
-            manifest = read_manifest(_read(files, MANIFEST))
-            settings = read_settings(_read(files, SETTINGS))
+            manifest = read_manifest(read_file(files, MANIFEST))
+            settings = read_settings(read_file(files, SETTINGS))
             data = build_section(DataConfig, settings.data, f"{SETTINGS}: data.")
         except (BadInput, ValueError) as error:
             raise BadInput(f"{files.where}: {error}") from error
@@ -222,8 +224,9 @@ class ShardSet:
         return ShardPart(self.files, entry.number, entry.segments, self.data)
 
 
-def _read(files: Files, name: str) -> bytes:
-    path = files.path(name)
+def read_file(files: Files, name: str) -> bytes:
+    """A small file of a set. Raises BadInput if it is not there or cannot be read."""
+    path = check_not_special(files.path(name))
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -235,4 +238,6 @@ def _read(files: Files, name: str) -> bytes:
 def _absent(files: Files, name: str) -> str:
     if name == MANIFEST and files.path(SETTINGS).is_file():
         return "its shards are not all prepared: run `reserve prepare` to its end, for every fold"
-    return f"not a set of shards: it has no {name}"
+    if name in (MANIFEST, SETTINGS):
+        return f"not a set of shards: it has no {name}"
+    return f"{files.path(name)}: there is no such file"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -223,7 +224,7 @@ def _parsed(kind: type[Kind], data: bytes, name: str) -> Kind:
     try:
         values = json.loads(data)
         return _built(kind, values)
-    except (ValueError, TypeError, KeyError, RecursionError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, AttributeError) as error:
         raise BadInput(f"{name} is damaged: {error}") from error
 
 
@@ -255,7 +256,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if origin is dict and isinstance(value, dict):
         inner = hint.__args__[1]
         return value if inner is Any else {key: _value(inner, each, name) for key, each in value.items()}
-    if hint is float and type(value) in (int, float):
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if hint in (str, int) and type(value) is hint and (hint is str or value >= 0):
         return value

@@ -15,7 +15,7 @@ from typing import Any
 
 from reserve.config import DataConfig
 from reserve.config.load import build_section
-from reserve.data.shards.files import Files, LocalFiles
+from reserve.data.shards.files import Files, LocalFiles, open_files
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS, WORK, Sound, shard_name, shard_number
 from reserve.data.shards.manifest import counted_as, file_record, shard_entry
@@ -73,11 +73,12 @@ def verify_shards(
 ) -> Verification:
     """Reads every byte of a set and calls `on_fault` with each fault, in the order of the shards.
 
-    `workers` processes (0: this one) share the shards. A sample at a time is in memory, and an index. Of a set without
+    `where` is a folder, or a URL: then without its cache, and foreign files are not looked for. `workers` processes (0:
+    this one) share the shards. A sample at a time is in memory, and an index. Of a set without
     a manifest, checks the shards that are finished. Raises BadInput if there is no set.
     """
     begun = time.monotonic()
-    files = where if not isinstance(where, str | Path) else LocalFiles(where)
+    files = open_files(where) if isinstance(where, str | Path) else where
     faults = 0
 
     def fault(file: str, what: str) -> None:

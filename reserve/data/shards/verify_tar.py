@@ -40,14 +40,20 @@ class TarStream:
         self._files, self.name = files, name
         self._digest = hashlib.sha256()
         self._chunk, self._place = b"", 0
+        self._failure = ""
         self.size = 0
 
+    @property
+    def end(self) -> str:
+        """Where the file ends, and why if it is not known to."""
+        return f"after {self.size} bytes{f' ({self._failure})' if self._failure else ''}"
+
     def read(self, count: int) -> bytes:
-        """The next `count` bytes; fewer at the end."""
+        """The next `count` bytes; fewer at the end. Raises BadInput where the file cannot be read at all."""
         parts = []
         while count:
             if self._place == len(self._chunk):
-                self._chunk, self._place = self._files.read_range(self.name, self.size, self.size + _CHUNK), 0
+                self._chunk, self._place = self._next_chunk(), 0
                 if not self._chunk:
                     break
             part = self._chunk[self._place : self._place + count]
@@ -57,6 +63,16 @@ class TarStream:
             self._digest.update(part)
             count -= len(part)
         return b"".join(parts)
+
+    def _next_chunk(self) -> bytes:
+        try:
+            return self._files.read_range(self.name, self.size, self.size + _CHUNK)
+        except BadInput as error:
+            # Some servers refuse a range after the end, and disks a block that is gone.
+            if not self.size:
+                raise
+            self._failure = str(error)
+            return b""
 
     def skip(self, count: int) -> int:
         """Reads `count` bytes without keeping them. Returns how many there were."""
@@ -99,7 +115,7 @@ def check_with_index(stream: TarStream, index: ShardIndex, fault: Callable[[str]
                 data = stream.read(length)
                 found = len(data)
             if found < length:
-                fault(f"cut short after {stream.size} bytes: {_lost(index, video, segment)}")
+                fault(f"cut short {stream.end}: {_lost(index, video, segment)}")
                 return Contents(None, stream.finish(), stream.size)
             if data and not _check_sample(data, index, first + segment, video_id, segment, builder, fault):
                 builder = None

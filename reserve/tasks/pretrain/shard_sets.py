@@ -12,7 +12,7 @@ from reserve.config import DataConfig, TrainConfig
 from reserve.data.collection import PartSet
 from reserve.data.shards.files import is_url, open_files
 from reserve.data.shards.layout import shard_of
-from reserve.data.shards.read import ShardSet
+from reserve.data.shards.read import ShardSet, read_file
 from reserve.data.shards.records import ShardEntry, VideoRecord, read_record
 from reserve.data.sources.discover import discover_sources
 from reserve.errors import BadInput
@@ -120,4 +120,4 @@ def videos_among_shards(held_out: Sequence[KnownVideo], trained_on: Iterable[Sha
 
 def _videos(each: ShardSet, entry: ShardEntry) -> Sequence[VideoRecord]:
     name = entry.record.name
-    return read_record(each.files.path(name).read_bytes(), name).videos
+    return read_record(read_file(each.files, name), name).videos

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import numpy as np
@@ -161,3 +162,12 @@ def test_a_damaged_manifest_is_refused(folder, name):
     flip(folder / name, 40)
     with pytest.raises(BadInput, match=name):
         ShardSet.open(folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SETTINGS, "shard-00000.index", "shard-00000.tar"])
+def test_a_pipe_does_not_block(folder, name):
+    shard = None if name.endswith(("json", "index")) else opened(folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(BadInput, match="not a regular file"):
+        shard.load(0) if shard else opened(folder) if name.endswith("index") else ShardSet.open(folder)

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from reserve.data.shards.files import LocalFiles
 from reserve.data.shards.index import IndexBuilder, ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS, sample_key
 from reserve.data.shards.manifest import finish_set, make_manifest
@@ -220,3 +221,45 @@ def test_what_is_no_set(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="not a set of shards"):
         verify_shards(tmp_path / name)
+
+
+@pytest.fixture
+def url(folder):
+    """The set in fsspec's file system in memory."""
+    fsspec = pytest.importorskip("fsspec")
+    system = fsspec.filesystem("memory")
+    for path in folder.iterdir():
+        system.pipe(f"/verify/{path.name}", path.read_bytes())
+    yield "memory://verify"
+    system.rm("/verify", recursive=True)
+
+
+def test_a_set_at_a_url(url, monkeypatch, tmp_path):
+    import fsspec
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert faults_of(url) == []
+    system = fsspec.filesystem("memory")
+    content = bytearray(system.cat("/verify/shard-00000.tar"))
+    content[600] ^= 1
+    system.pipe("/verify/shard-00000.tar", bytes(content))
+    system.rm("/verify/shard-00002.index")
+    assert [file for file, _ in faults_of(url)] == ["shard-00000.tar", "shard-00002.index"]
+    system.rm("/verify/manifest.json")
+    with pytest.raises(BadInput, match="verify a local copy"):
+        verify_shards(url, workers=0)
+
+
+def test_a_server_that_refuses_ranges_after_the_end(folder):
+    class Refusing(LocalFiles):
+        def read_range(self, name, start, stop):
+            if not (data := super().read_range(name, start, stop)):
+                raise BadInput("416")
+            return data
+
+    assert faults_of(Refusing(folder)) == []
+    tar = folder / "shard-00000.tar"
+    tar.write_bytes(tar.read_bytes()[:70_000])
+    assert [what for _, what in faults_of(Refusing(folder))] == [
+        "cut short after 70000 bytes (416): the last 3 segments of video-0.mp4 and all 1 videos behind it are gone"
+    ]

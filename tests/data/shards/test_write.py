@@ -19,6 +19,7 @@ from reserve.data.shards.read import Shard
 from reserve.data.shards.records import SkippedFile
 from reserve.data.shards.write import write_shard
 from reserve.data.store import load_segments, save_segments
+from reserve.data.types import Word
 from reserve.errors import BadInput
 from tests.helpers.small_shards import make_shard_set, store_piece, with_sound
 from tests.helpers.small_stores import DATA, make_segments, make_stores
@@ -210,3 +211,15 @@ def test_random_videos_come_back(tmp_path, out):
         assert (found.frames, found.words, found.metadata) == (stored.frames, stored.words, stored.metadata)
         np.testing.assert_array_equal(found.log_mel, stored.log_mel)
         np.testing.assert_array_equal(found.start, stored.start)
+
+
+def test_characters_that_no_encoding_has(tmp_path, out):
+    """JSON transcripts can hold halves of surrogate pairs, and names of files bytes that are not UTF-8."""
+    segments = replace(make_segments(0, 2, first_number=0), video_id="name \udcff.mp4")
+    segments.words[1] = [Word("half \ud83d", 0.0, 0.1), Word("\udc80", 1.0, 2.0)]
+    save_segments(segments, tmp_path / "a.safetensors")
+    write(out, [tmp_path / "a.safetensors"])
+    shard = Shard(LocalFiles(out), 0, DATA)
+    assert shard.video_id(0) == "name \udcff.mp4"
+    assert shard.texts(0)[1] == "half \ud83d \udc80"
+    assert shard.load(0).words == segments.words

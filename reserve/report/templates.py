@@ -1,0 +1,26 @@
+"""Renders a page from its template. Text from videos is escaped, and a page loads nothing and runs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def render(template: str, formats: Mapping[str, Callable[..., str]], **values: Any) -> str:
+    """A page of reserve/assets as HTML, with `formats` for its values as Jinja filters."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("reserve", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clock": clock, **formats}
+    return environment.get_template(template).render(**values)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds."""
+    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"

@@ -22,6 +22,8 @@ FIRST_DELAY = 0.5
 """Seconds before the second attempt; each further one waits twice as long."""
 _PASSING = (408, 425, 429)
 """HTTP statuses of 400 to 499 that another attempt may not get."""
+_OUT_OF_RANGE = 416
+"""HTTP's status where a file ends before the range."""
 Result = TypeVar("Result")
 
 
@@ -83,13 +85,13 @@ class RemoteFiles:
         return data
 
     def _fetch(self, name: str, start: int, stop: int) -> bytes:
-        data = self._attempt(name, lambda system, path: system.cat_file(path, start=start, end=stop))
+        data = self._attempt(name, lambda system, path: _range_of(system, path, start, stop))
         if len(data) <= stop - start:
-            return bytes(data)
+            return data
         if not self._ignores_ranges:
             self._ignores_ranges = True
             logger.warning("%s: the server sends whole files where ranges are asked for; they are cached", self.where)
-        return bytes(data[start:stop])
+        return data[start:stop]
 
     def _from_whole(self, name: str, start: int, stop: int) -> bytes:
         """A range of the local copy of a whole file, which is checked when this process first uses it."""
@@ -130,6 +132,16 @@ class RemoteFiles:
 
     def _url(self, name: str) -> str:
         return f"{self.where}/{name}"
+
+
+def _range_of(system: Any, path: str, start: int, stop: int) -> bytes:
+    """A range of a file; nothing if the file ends before it."""
+    try:
+        return bytes(system.cat_file(path, start=start, end=stop))
+    except Exception as error:
+        if getattr(error, "status", 0) == _OUT_OF_RANGE:
+            return b""
+        raise
 
 
 def open_file_system(url: str) -> tuple[Any, str]:

@@ -43,6 +43,8 @@ from reserve.train.fit import fit
 FILE = "shards_loading.json"
 VIDEO, STORES, SHARDS, FLAC = "straight from video", "store files", "shards", "shards with FLAC"
 WAYS = (VIDEO, STORES, SHARDS, FLAC)
+SMALLEST, DEMO = "smallest", "demo"
+MODELS = (SMALLEST, DEMO)
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,14 @@ def loading_rate(dataset: PretrainDataset, workers: int, batch_size: int, batche
     return batches * batch_size / (time.perf_counter() - start)
 
 
-def training_rate(ready: Ready, way: str, steps: int) -> float:
-    """Median examples/s of training the demo's model, past the first quarter of its steps."""
-    settings = read_settings([config_file("tiny")], SECTIONS, {})
-    config = Config(**settings)
+def training_rate(ready: Ready, way: str, model: str, steps: int) -> float:
+    """Median examples/s of training the demo's model, or a smallest one, past the first quarter of the steps."""
+    config = Config(**read_settings([config_file("tiny")], SECTIONS, {}))
+    if model == SMALLEST:
+        layers: dict[str, Any] = dict.fromkeys(
+            ("vit_num_layers", "audio_num_layers", "span_num_layers", "joint_num_layers"), 1
+        )
+        config = replace(config, model=replace(config.model, hidden_size=64, **layers))
     train = replace(config.train, log_every=1, num_workers=2, checkpoint_every=steps, async_checkpoints=False)
     optimizer = replace(config.optimizer, num_train_steps=steps, num_warmup_steps=0)
     config = replace(config, train=train, optimizer=optimizer)
@@ -185,21 +191,28 @@ def _dataset(ready: Ready, way: str, data: DataConfig, model: ModelConfig, seed:
 def measure(ready: Ready, rounds: int, batches: int, steps: int) -> dict[str, Any]:
     """Medians over rounds, in each of which every way is measured once."""
     loading: dict[str, dict[str, list[float]]] = {str(workers): defaultdict(list) for workers in (0, 2)}
-    training: dict[str, list[float]] = defaultdict(list)
+    training: dict[str, dict[str, list[float]]] = {model: defaultdict(list) for model in MODELS}
     for turn in range(rounds):
         for way in WAYS[turn % len(WAYS) :] + WAYS[: turn % len(WAYS)]:
             for workers, rows in loading.items():
                 dataset = ready.dataset(way, DataConfig(), ModelConfig(), turn)
                 rows[way].append(loading_rate(dataset, int(workers), 4, batches))
-            training[way].append(training_rate(ready, way, steps))
-            print(way, {w: rows[way][-1] for w, rows in loading.items()}, training[way][-1], flush=True)
+            for model, rows in training.items():
+                rows[way].append(training_rate(ready, way, model, steps))
+            print(
+                way, *({name: rows[way][-1] for name, rows in each.items()} for each in (loading, training)), flush=True
+            )
     return {
         "videos": len(ready.videos),
         "rounds": rounds,
         "examples": len(ready.dataset(SHARDS, DataConfig(), ModelConfig(), 0)),
-        "loading": {w: {way: statistics.median(rates) for way, rates in rows.items()} for w, rows in loading.items()},
-        "training": {way: statistics.median(rates) for way, rates in training.items()},
+        "loading": _medians(loading),
+        "training": _medians(training),
     }
+
+
+def _medians(measured: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    return {name: {way: statistics.median(rates) for way, rates in rows.items()} for name, rows in measured.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

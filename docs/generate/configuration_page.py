@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from reserve.cli.finetune import TASKS
-from reserve.config import SECTIONS, Config, FinetunedConfig, ModelConfig, OptimizerConfig
+from reserve.config import SECTIONS, Config, FilterConfig, FinetunedConfig, ModelConfig, OptimizerConfig
 from reserve.config.load import PRESETS, preset_names, read_settings
 from reserve.tasks import find_task
 from reserve.tasks.finetuning import BATCH_SIZE, finetuning_optimizer
@@ -48,15 +48,19 @@ YAML. How to choose: [training.md](training.md).
 A run's `config.yaml` also holds the name of its task under `task`, and the task's inputs; for `pretrain` these are
 `videos`, `random_text` and `tokenizer`.
 """
+FILTER = """`reserve prepare` takes the sections `data` and `filter` of its `--config`, and ignores the others. No other
+command takes `filter`."""
 _PROBES = (-1, 0, 2, 1.5, 0.75, math.inf, 2**63)
 """Values offered to each setting, beside its neighbours and its double, to learn what is refused and why."""
 
 
 def page() -> str:
     """The page's text. Raises ValueError for a setting without a docstring."""
-    contents = [f"- [{name}](#{name})" for name in SECTIONS] + ["- [Presets](#presets)", "- [Finetuning](#finetuning)"]
+    contents = [f"- [{name}](#{name})" for name in SECTIONS]
+    contents += ["- [Presets](#presets)", "- [Finetuning](#finetuning)", "- [filter](#filter)"]
     sections = (_section(name, kind) for name, kind in SECTIONS.items())
-    parts = [HEAD, "\n".join(contents), *sections, _presets(), _finetuning()]
+    preparation = [_section("filter", FilterConfig), FILTER]
+    parts = [HEAD, "\n".join(contents), *sections, _presets(), _finetuning(), *preparation]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -96,7 +100,7 @@ def allowed_values(section: str, name: str) -> list[str]:
 
     An error about another setting counts where it names this one and does not depend on the bad value.
     """
-    default = getattr(getattr(Config(), section), name)
+    default = getattr(_defaults(section), name)
     if isinstance(default, bool | str):
         return []
     place = f"{section}.{name}"
@@ -110,13 +114,17 @@ def allowed_values(section: str, name: str) -> list[str]:
     return list(rules)
 
 
+def _defaults(section: str) -> Any:
+    return FilterConfig() if section == "filter" else getattr(Config(), section)
+
+
 def _bad_values(default: Any) -> list[Any]:
     if default is None:
         return [-1]
     if isinstance(default, str):
         return [""]
     if isinstance(default, tuple):
-        return [(value, *default[1:]) for value in _bad_values(default[0])]
+        return [(value, *default[1:]) for value in _bad_values(default[0] if default else "")]
     values = (*_PROBES, default - 1, default + 1, 2 * default)
     if isinstance(default, float):
         return [float(value) for value in values]
@@ -125,9 +133,10 @@ def _bad_values(default: Any) -> list[Any]:
 
 def _refusal(section: str, name: str, value: Any) -> str | None:
     """The rule that `value` breaks, without the value it got and that of another setting; None where it is allowed."""
-    base = Config()
     try:
-        replace(base, **{section: replace(getattr(base, section), **{name: value})})
+        changed = replace(_defaults(section), **{name: value})
+        if section in SECTIONS:
+            replace(Config(), **{section: changed})
     except ArithmeticError:
         return None
     except ValueError as error:

@@ -126,15 +126,20 @@ def _summary(out: Path, fold: Preparation) -> str:
     from reserve.data.prepare.shards import skipped_counts
 
     used = (
-        f"{fold.videos} videos with {fold.segments} segments and {fold.words} words in {fold.shards} shards of "
-        f"{fold.bytes / 2**20:.1f} MiB"
+        f"{fold.videos} videos with {fold.segments} segments and {fold.words} words in {_shards(fold.shards)} "
+        f"({fold.bytes / 2**20:.1f} MiB)"
     )
     lines = ["; ".join([used, *skipped_counts(fold.skipped)])]
     if fold.manifest is None:
-        lines.append(f"{fold.remaining} shards are left to other folds; the set in {out} is finished after these")
+        are = "is" if fold.remaining == 1 else "are"
+        lines.append(f"{_shards(fold.remaining)} {are} left to other folds; with these, {out} is finished")
     else:
         lines.append(
             f"{out} is finished: {fold.manifest.videos} videos with {fold.manifest.segments} segments in "
-            f"{len(fold.manifest.shards)} shards"
+            f"{_shards(len(fold.manifest.shards))}"
         )
     return "\n".join(lines)
+
+
+def _shards(count: int) -> str:
+    return f"{count} shard{'s' * (count != 1)}"

@@ -85,6 +85,7 @@ class StoreFiles:
 
     @property
     def num_segments(self) -> int:
+        """Segments of all videos."""
         return sum(self._counts)
 
     def open(self) -> StoreFiles:

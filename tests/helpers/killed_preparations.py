@@ -1,32 +1,40 @@
-"""Prepares a set of shards in processes that die at a chosen write, each going on where the last one died.
+"""Prepares a set of shards in processes that die at a chosen step, each going on where the last one died.
 
-Run as a module: `python -m tests.helpers.killed_preparations VIDEOS OUT`. Prints at which writes processes died.
+Run as a module: `python -m tests.helpers.killed_preparations VIDEOS OUT`. Prints how many died.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.helpers.shard_videos import prepare
 
 
-def dies_at(write: int, videos: Path, out: Path) -> bool:
-    """Prepares in a child process that SIGKILL ends before its `write`th file gets its name. False if it was done
+def dies_at(step: int, videos: Path, out: Path) -> bool:
+    """Prepares in a child process that SIGKILL ends before its `step`th change of the file system. False if it was done
     before."""
     child = os.fork()
     if not child:
-        rename, left = Path.replace, [write]
+        left = [step]
 
-        def replace(self: Path, target: Path) -> Path:
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return rename(self, target)
+        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                left[0] -= 1
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **options)
 
-        Path.replace = replace  # type: ignore[method-assign]
+            return call
+
+        for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "write_bytes"), (shutil, "rmtree")):
+            setattr(owner, name, counted(getattr(owner, name)))
         prepare(videos, out)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
@@ -36,12 +44,13 @@ def dies_at(write: int, videos: Path, out: Path) -> bool:
 
 
 def main(videos: Path, out: Path) -> None:
-    deaths = []
-    write = 1
-    while dies_at(write, videos, out):
-        deaths.append(write)
-        write = write % 4 + 1  # A process that died before its first write was made no progress by the next does.
-    print(*deaths)
+    # Children need not import them again.
+    for module in ("av", "torch", "reserve_kernels", "safetensors.numpy"):
+        importlib.import_module(module)
+    deaths = 0
+    while dies_at(deaths + 1, videos, out):
+        deaths += 1
+    print(deaths)
 
 
 if __name__ == "__main__":

@@ -208,6 +208,16 @@ def test_a_file_with_other_tensors_than_listed_is_named(copy, other):
         restore_checkpoint(copy, *other, ALONE)
 
 
+@pytest.mark.parametrize("changed", [{"order": 5}, {"order": None}, {"skipped": -1}, {"skipped": "3"}, {"place": None}])
+def test_an_impossible_progress_is_named(copy, changed, other):
+    folder = list_checkpoints(copy)[-1].path
+    manifest = read_manifest(folder)
+    progress = {**manifest.progress, **changed}
+    (folder / "checkpoint.json").write_bytes(encode_manifest(replace(manifest, progress=progress)))
+    with pytest.raises(CheckpointError, match="a checkpoint of step 2 cannot be at"):
+        restore_checkpoint(copy, *other, ALONE)
+
+
 @pytest.mark.parametrize("place", [{"place": -1, "examples": 5, "seed": 0}, {"place": 1, "examples": 0, "seed": 0}])
 def test_an_impossible_place_of_an_older_version_is_named(tmp_path, place, other):
     write_old_checkpoint(tmp_path / "checkpoints" / "step_00000001", *trained(), 1, **place)

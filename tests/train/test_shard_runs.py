@@ -19,6 +19,7 @@ from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
 from reserve.train.run_folder import read_run
 from reserve.train.state import list_checkpoints
+from tests.helpers.file_server import FileServer
 from tests.helpers.ranks import free_ports, run_ranks
 from tests.helpers.small_shards import make_shard_set
 from tests.helpers.small_stores import DATA, MODEL
@@ -140,6 +141,25 @@ def test_a_shard_that_vanishes_stops_the_run(tmp_path):
     (tmp_path / "set" / "shard-00001.tar").unlink()
     with pytest.raises(BadInput, match=f"^{tmp_path}/set/shard-00001.tar: No such file"):
         train(tmp_path / "run", (str(tmp_path / "set"),), 9, workers=1, weights=())
+
+
+def test_a_run_from_a_url_is_the_run_from_the_folder(sets, uninterrupted, tmp_path):
+    """And a second one reads nothing but manifests and settings again."""
+    pytest.importorskip("aiohttp")
+    server = FileServer(Path(sets[0]).parent)
+    cache = {"shard_cache": tmp_path / "cache", "shard_cache_gb": 0.01}
+    with server.running() as url:
+        distant = (f"{url}/talks", f"{url}/songs")
+        train(tmp_path / "one", distant, STEPS, workers=1, **cache)
+        assert losses(tmp_path / "one") == losses(uninterrupted)
+        server.requests.clear()
+        train(tmp_path / "two", distant, 2, **cache)
+        assert {Path(name).name for _, name, _ in server.requests} <= {"manifest.json", "settings.json"}
+        # The folder's run goes on at the URL.
+        resumed = interrupted(uninterrupted, tmp_path / "resumed", 4)
+        train(resumed, distant, STEPS, **cache)
+    assert losses(resumed) == losses(uninterrupted)
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.*")) <= 10**7
 
 
 # The command line.

@@ -100,16 +100,21 @@ def unchanged(job: Job) -> FileResult | None:
 def skipped(job: Job, reason: str) -> FileResult:
     """The result of a file that cannot be used. Removes the store of an earlier state of the file.
 
-    Raises EnvironmentFailure if the file's folder is gone, or empty as the folder of a lost mount is: then the file is
-    not at fault.
+    Raises EnvironmentFailure as check_folder does.
     """
-    folder = job.source.path.parent
-    if not folder.exists():
-        raise EnvironmentFailure(f"{folder} is gone")
-    if not job.source.path.exists() and not any(folder.iterdir()):
-        raise EnvironmentFailure(f"{folder} is empty now")
+    check_folder(job.source.path)
     job.store.unlink(missing_ok=True)
     return FileResult(job.source.video_id, job.source.path, "skipped", reason=reason)
+
+
+def check_folder(path: Path) -> None:
+    """Raises EnvironmentFailure if the folder of a file that cannot be used is gone, or empty as the folder of a lost
+    mount is: then the file is not at fault."""
+    folder = path.parent
+    if not folder.exists():
+        raise EnvironmentFailure(f"{folder} is gone")
+    if not path.exists() and not any(folder.iterdir()):
+        raise EnvironmentFailure(f"{folder} is empty now")
 
 
 def run_job(job: Job, settings: PreparationSettings, decoder: FileDecoder) -> FileResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -106,13 +107,12 @@ class ByteCache:
 
         total_file = self.folder / "total"
         with FileLock(self.folder / "lock"):
-            try:
-                total = int(total_file.read_text("ascii"))
-            except (FileNotFoundError, ValueError):
+            total = _number(total_file)
+            if total is None:
                 total = self.max_bytes
             if total + size > self.max_bytes:
                 total = self._remove_oldest(int(_KEPT * self.max_bytes) - size)
-            total_file.write_text(str(total + size), "ascii")
+            total_file.write_text(f"{total + size}\n", "ascii")
 
     def _remove_oldest(self, most: int) -> int:
         """Removes entries until at most `most` bytes are left, and returns how many are."""
@@ -145,6 +145,12 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise EnvironmentFailure(f"the cache cannot be read: {error}") from error
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None if it is not there or was not written to its end."""
+    data = _read(path) or b""
+    return int(data) if re.fullmatch(rb"\d{1,18}\n", data) else None
 
 
 def _touch(path: Path) -> None:

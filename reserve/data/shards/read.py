@@ -54,6 +54,7 @@ class Shard:
         return self._index.segment_counts()
 
     def video_id(self, video: int) -> str:
+        """The id of a video."""
         return self._index.video_id(video)
 
     def texts(self, video: int) -> list[str]:
@@ -183,6 +184,7 @@ class ShardPart:
 
     @property
     def name(self) -> str:
+        """The shard's place, for messages."""
         return f"{self.files.where.rstrip('/')}/{shard_name(self.number)}"
 
     def open(self) -> Shard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -114,15 +114,16 @@ def _lines_around(file: BinaryIO, start: int) -> Iterator[bytes]:
 class TranscriptTextSource:
     """The transcripts of the other videos of a collection, never of the example's own.
 
-    If an example shows every video, draws what is said outside the example's segments. Objects can be pickled.
+    If an example shows every video, draws what is said outside the example's segments, and if nothing is, the words of
+    the collections that `others` returns. Objects can be pickled if `others` can.
     """
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    def __init__(self, collection: Collection, others: Callable[[], Iterable[Collection]] = tuple) -> None:
+        self._collection, self._others = collection, others
 
     def draw(self, rng: np.random.Generator, used: Sequence[tuple[int, int]]) -> str:
         """The transcript of a random video from a random segment on, then those of further videos. Raises BadInput if
-        there is no word outside `used`."""
+        there is no word outside `used`, in no collection."""
         parts: list[str] = []
         length = 0
         for texts in self._texts(rng, used):
@@ -148,11 +149,18 @@ class TranscriptTextSource:
             found = found or any(texts)
             if texts:
                 yield texts
+        if found:
+            return
+        taken = set(used)
+        for video in sorted(videos):
+            texts = self._collection.texts(video)
+            left = [text for index, text in enumerate(texts) if (video, index) not in taken]
+            found = found or any(left)
+            yield left or [""]
         if not found:
-            taken = set(used)
-            for video in sorted(videos):
-                texts = self._collection.texts(video)
-                yield [text for index, text in enumerate(texts) if (video, index) not in taken] or [""]
+            for collection in self._others():
+                for video in rng.permutation(len(collection.segment_counts())).tolist():
+                    yield collection.texts(video) or [""]
 
 
 def open_text_source(path: str | Path, cache_dir: str | Path) -> FileTextSource:

@@ -10,23 +10,20 @@ import numpy as np
 
 from reserve.config import FinetunedConfig
 from reserve.data.float_images import finetuning_image
-from reserve.errors import BadInput
+from reserve.errors import BadInput, DamagedSample
 from reserve.tasks.kinetics600.batch import Example
 from reserve.tasks.kinetics600.stored import KineticsSettings, prepare_clip, read_view
 from reserve.tasks.record_cache import Parts, RecordCache
 
 logger = logging.getLogger(__name__)
 
-MOST_DAMAGED = 20
-"""Damaged clips in a row that training steps over."""
-
 
 class KineticsDataset:
     """Clips asked for as (epoch, index).
 
-    With `training`, an example is one view, drawn at random, of pictures that are scaled and cropped at random, and the
-    clip after a damaged one stands in for it, with a warning. Without, it is all views, and a damaged clip gives an
-    example that is not readable.
+    With `training`, an example is one view, drawn at random, of pictures that are scaled and cropped at random, and a
+    damaged clip raises DamagedSample: the loader takes another one. Without, it is all views, and a damaged clip gives
+    an example that is not readable.
     """
 
     def __init__(
@@ -53,20 +50,12 @@ class KineticsDataset:
         if not self.training:
             return self._all_views(index)
         rng = np.random.default_rng([self.seed, epoch, index])
-        index, parts = self._readable_from(index)
+        try:
+            parts = self._parts(index)
+        except BadInput as error:
+            raise DamagedSample(str(error)) from error
         view = int(rng.integers(self.settings.views))
         return self._example(index, parts, [view], rng)
-
-    def _readable_from(self, index: int) -> tuple[int, Parts]:
-        """The first clip from `index` on that can be read. Depends on nothing but the files."""
-        for step in range(MOST_DAMAGED):
-            place = (index + step) % len(self)
-            try:
-                return place, self._parts(place)
-            except BadInput as error:
-                logger.warning("a clip is replaced by the next one: %s", error)
-                last = error
-        raise BadInput(f"{MOST_DAMAGED} clips in a row cannot be read, the last one {last}")
 
     def _all_views(self, index: int) -> Example:
         try:

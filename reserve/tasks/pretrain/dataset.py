@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -55,8 +56,10 @@ class PretrainDataset(Dataset[Example]):
     """Examples assembled from sets of prepared videos, indexed by (epoch, index).
 
     The examples of each set come after those of the set before it. `text_source` is where random text comes from, None
-    for the other videos of the example's part. Without `training`, frames are not cropped at random, audio windows lie
-    where inference puts them, and no group is split into two videos; masking is still random.
+    for the other videos of the example's part, or where they say nothing of the set's next parts.
+
+    Without `training`, frames are not cropped at random, audio windows lie where inference puts them, and no group is
+    split into two videos; masking is still random.
     """
 
     def __init__(
@@ -96,7 +99,8 @@ class PretrainDataset(Dataset[Example]):
         collection, plan = self.plans[index]
         runs = [collection.load(run.video, run.start, run.stop) for run in plan.ranges]
         speeds = np.concatenate([run.playback_speed for run in runs])
-        text = self.unmasked_text(plan, runs, self.text_source or TranscriptTextSource(collection), rng)
+        spoken = TranscriptTextSource(collection, partial(self.plans.others, index))
+        text = self.unmasked_text(plan, runs, self.text_source or spoken, rng)
         if self.training:
             starts = draw_subsegment_starts(rng, self.data, self.model.audio_seq_length)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -52,10 +52,27 @@ class PlannedParts:
         """Example `index`: its plan, and the collection whose videos the plan numbers."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} is out of bounds: there are {len(self)}")
-        number = int(np.searchsorted(self._first, index, side="right")) - 1
-        collection = self._open.get(number, lambda: self._parts[number].open())
+        number = self._part_of(index)
+        collection = self._opened(number)
         plans = self._planned.get(number, lambda: self._plan(self._parts[number], collection))
         return collection, plans[index - int(self._first[number])]
+
+    def others(self, index: int) -> Iterator[Collection]:
+        """The other collections of the set of example `index`, from the one after its own on."""
+        number, first = self._part_of(index), 0
+        for each in self.sets:
+            count = len(each.parts)
+            if number < first + count:
+                break
+            first += count
+        for step in range(1, count):
+            yield self._opened(first + (number - first + step) % count)
+
+    def _part_of(self, index: int) -> int:
+        return int(np.searchsorted(self._first, index, side="right")) - 1
+
+    def _opened(self, number: int) -> Collection:
+        return self._open.get(number, lambda: self._parts[number].open())
 
     def _plan(self, part: Part, collection: Collection) -> _Plans:
         counts = collection.segment_counts()

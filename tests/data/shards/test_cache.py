@@ -104,7 +104,7 @@ def test_a_damaged_entry_is_removed(tmp_path, damage):
     assert cache.range("a") == bytes(50)
 
 
-@pytest.mark.parametrize("text", ["", "not a number", "-5", "999999999999"])
+@pytest.mark.parametrize("text", ["", "1", "not a number\n", "-5\n", "999999999999\n"])
 def test_a_damaged_count_is_made_afresh(tmp_path, text):
     cache = ByteCache(tmp_path, 1000)
     for number in range(20):
@@ -112,8 +112,7 @@ def test_a_damaged_count_is_made_afresh(tmp_path, text):
         (tmp_path / "total").write_text(text)
     cache.add_range("last", bytes(200))
     assert cache.range("last") is not None
-    if text != "-5":
-        assert size(tmp_path) <= 1000
+    assert size(tmp_path) <= 1000
 
 
 def test_a_file_that_was_just_handed_out_is_kept(tmp_path, monkeypatch):

@@ -184,6 +184,19 @@ def test_nothing_to_draw_from(tmp_path):
         source.draw(rng(), EXAMPLE)
 
 
+def test_other_collections_are_used_where_one_has_no_words_left(tmp_path):
+    """As a shard of one video has."""
+    for folder in ("own", "silent", "other"):
+        (tmp_path / folder).mkdir()
+    own = stores(tmp_path / "own", ["all", "shown"], ["", "left"])
+    others = [stores(tmp_path / "silent", [""]), stores(tmp_path / "other", ["b1"], ["c1", "c2"])]
+    source = TranscriptTextSource(own, lambda: others)
+    shown = [(0, 0), (0, 1), (1, 0)]
+    assert source.draw(rng(), shown) == "left"
+    draws = {source.draw(rng(seed), [*shown, (1, 1)]) for seed in range(30)}
+    assert {word for draw in draws for word in draw.split()} == {"b1", "c1", "c2"}
+
+
 def test_sources_can_be_pickled(tmp_path):
     sources = [FileTextSource(numbered(tmp_path / "a.txt")), TranscriptTextSource(stores(tmp_path, ["a"], ["b"]))]
     for source in sources:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import re
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 
-from reserve.errors import BadInput
+from reserve.data.loader import BatchSampler, load_batches
+from reserve.errors import BadInput, DamagedSample
 from reserve.tasks.kinetics600.annotations import usable_clips
 from reserve.tasks.kinetics600.dataset import KineticsDataset
 from reserve.tasks.kinetics600.stored import VERSION, KineticsSettings
@@ -23,6 +25,11 @@ def dataset(folder, cache, *, training=False, seed=0, model=SIZES, settings=None
     settings = settings or KineticsSettings()
     cache = RecordCache(cache, VERSION)
     return KineticsDataset(clips.paths, clips.labels, cache, model, settings, seed=seed, training=training)
+
+
+def load(examples):
+    """Batches of one example."""
+    return load_batches(examples, BatchSampler(len(examples), 1), list, num_workers=0)
 
 
 def test_a_clip_is_seen_and_heard_in_all_views(kinetics_folder, tmp_path):
@@ -64,18 +71,17 @@ def test_draws_are_a_function_of_seed_epoch_and_index(kinetics_folder, tmp_path)
     assert len({one[epoch, 0].audio_clips.tobytes() for epoch in range(20)}) == 3
 
 
-def test_the_next_clip_stands_in_for_a_damaged_one(changed_folder, tmp_path, caplog):
+def test_training_skips_a_damaged_clip(changed_folder, tmp_path, caplog):
     damaged = dataset(changed_folder, tmp_path / "a", training=True)
     path = usable_clips(changed_folder, "train", CLASSES).paths[0]
     path.write_bytes(path.read_bytes()[:500])
 
-    with caplog.at_level(logging.WARNING):
-        example = damaged[0, 0]
-
-    assert f"replaced by the next one: {path}: " in caplog.text
-    again = dataset(changed_folder, tmp_path / "b", training=True)[0, 0]
-    np.testing.assert_array_equal(example.images, again.images)
-    assert example.label == damaged.labels[1]
+    with pytest.raises(DamagedSample, match=re.escape(str(path))):
+        damaged[0, 0]
+    count = len(damaged)
+    epoch = [example for batch in islice(load(damaged), count) for example in batch]
+    assert len(epoch) == count
+    assert caplog.text.count(f"a damaged sample is skipped: {path}: ") == 1
     # In evaluation it counts for nothing.
     held_out = dataset(changed_folder, tmp_path / "a")[0, 0]
     assert not held_out.is_readable
@@ -86,8 +92,8 @@ def test_training_ends_where_nothing_can_be_read(changed_folder, tmp_path):
     for path in usable_clips(changed_folder, "train", CLASSES).paths:
         path.write_bytes(b"no video")
 
-    with pytest.raises(BadInput, match="20 clips in a row cannot be read"):
-        dataset(changed_folder, tmp_path / "cache", training=True)[0, 0]
+    with pytest.raises(BadInput, match="20 samples in a row, drawn at random, are damaged"):
+        next(load(dataset(changed_folder, tmp_path / "cache", training=True)))
 
 
 def test_stored_clips_need_no_media(changed_folder, tmp_path):

@@ -90,6 +90,13 @@ def test_the_number_of_open_parts_is_bounded(monkeypatch):
     assert len(plans._planned._values) == 1
 
 
+def test_the_other_parts_of_a_set_begin_after_the_examples_own():
+    plans = PlannedParts(make_sets([[4], [8], [2]], [[5], [6]], [[4]]), 4)
+    found = [[other.name for other in plans.others(index)] for index in range(len(plans))]
+    first, second = ["part 0-1", "part 0-2"], ["part 0-2", "part 0-0"]
+    assert found == [first, second, second, ["part 1-1"], ["part 1-0"], []]
+
+
 def test_a_pickle_holds_no_open_part():
     plans = PlannedParts(make_sets(COUNTS), 4)
     size = len(pickle.dumps(plans))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from reserve.config import TrainConfig
-from reserve.data.loader import BatchSampler, shares_of
+from reserve.data.loader import BatchSampler, DamageLog, load_batches, shares_of
 from reserve.errors import BadInput, DamagedSample
 from reserve.tasks.pretrain import shard_sets
 from reserve.tasks.pretrain.dataset import PretrainDataset
@@ -84,6 +86,31 @@ def test_a_damaged_sample_is_named_and_its_neighbours_are_not_hurt(tmp_path):
                 dataset[0, index]
         else:
             dataset[0, index]
+
+
+def test_each_segment_is_used_once_in_an_epoch(tmp_path):
+    make_shard_set(tmp_path / "set", (3, 0, 2), 7)
+    dataset = shard_dataset(tmp_path / "set")
+    keys = [key for batch in islice(BatchSampler(shares_of(dataset), 4), 2) for key in batch]
+    used = Counter()
+    for epoch, index in keys:
+        assert epoch == 0
+        collection, plan = dataset.plans[index]
+        used.update((collection.name, *place) for place in plan.segments)
+    assert len(used) == 8 * DATA.num_segments
+    assert max(used.values()) == 1
+
+
+@pytest.mark.parametrize("left", [0.5, 0.0])
+def test_a_cut_tar_costs_only_what_was_cut_off(tmp_path, left):
+    make_shard_set(tmp_path / "set", (3, 3), 8)
+    tar = tmp_path / "set" / "shard-00001.tar"
+    tar.write_bytes(tar.read_bytes()[: int(left * tar.stat().st_size)])
+    dataset, log = shard_dataset(tmp_path / "set"), DamageLog()
+    sampler = BatchSampler(shares_of(dataset), 4)
+    loaded = list(islice(load_batches(dataset, sampler, list, num_workers=0, damage=log), 3))
+    assert [len(batch) for batch in loaded] == [4, 4, 4]
+    assert log.count >= (3 if left else 6)
 
 
 @pytest.mark.parametrize("suffix", ["tar", "index"])

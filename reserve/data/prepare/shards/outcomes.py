@@ -7,13 +7,14 @@ from pathlib import Path
 
 from reserve.config import SEGMENT_SECONDS, DataConfig, FilterConfig
 from reserve.data.filters import screen_store
-from reserve.data.prepare.jobs import Job
+from reserve.data.prepare.jobs import Job, check_folder
 from reserve.data.prepare.results import FileResult
 from reserve.data.prepare.shards.plan import Item
 from reserve.data.prepare.shards.sources import StoredVideo
 from reserve.data.shards.records import SkippedFile, VideoRecord
 from reserve.data.store import load_segments, read_summary
 from reserve.errors import BadInput
+from reserve.fs import check_regular_file
 
 Outcome = VideoRecord | SkippedFile
 
@@ -28,6 +29,7 @@ def judge_prepared(job: Job, result: FileResult, filters: FilterConfig) -> Outco
 def judge_stored(video: StoredVideo, data: DataConfig, filters: FilterConfig, keep_sound: bool) -> Outcome:
     """The outcome of a store file of an earlier run."""
     try:
+        check_regular_file(video.path)
         if not read_summary(video.path).num_segments:
             raise BadInput("it has no segments")
         first = load_segments(video.path, 0, 1)
@@ -38,6 +40,7 @@ def judge_stored(video: StoredVideo, data: DataConfig, filters: FilterConfig, ke
             raise BadInput("it was prepared without the sound itself, which --sound flac needs")
         return _judge(video, video.path, filters)
     except BadInput as error:
+        check_folder(video.path)
         return skipped_file(video, str(error).removeprefix(f"{video.path}: ").partition("; delete it")[0])
 
 

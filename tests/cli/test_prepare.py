@@ -1,0 +1,95 @@
+"""The command `reserve prepare`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reserve.cli.app import main
+from reserve.data.shards.read import ShardSet
+from tests.helpers.shard_videos import make_video, make_videos
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("prepare") / "videos", 3)
+
+
+def test_prepares_in_folds_and_says_what_is_done_and_left(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--videos_per_shard=2", "--workers=1", "--folds=2", "--data.languages=[en]"]
+    assert main(["prepare", str(source), str(out), *options, "--fold=1"]) == 0
+    assert "1 shard is left to other folds" in capsys.readouterr().out
+    assert main(["prepare", str(source), str(out), *options]) == 0
+    printed = capsys.readouterr()
+    assert f"{out} is finished: 3 videos with 6 segments in 2 shards" in printed.out
+    assert ShardSet.open(out).manifest.videos == 3
+    assert main(["prepare", str(source), str(out), *options]) == 0
+    assert "skipped" not in capsys.readouterr().err  # it was said when the file was tried
+
+
+def test_a_skipped_file_is_a_line_and_counted_by_its_reason(source, tmp_path, capsys):
+    assert main(["prepare", str(source), str(tmp_path / "out"), "--workers=1"]) == 0
+    printed = capsys.readouterr()
+    assert f"skipped {source / 'noise.mp4'}: not a media file" in printed.err
+    assert "1 skipped (1 not a media file that can be decoded)" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fold=2", "--folds=2"], "--fold must be from 0 to 1 with --folds 2; got 2"),
+        (["--fold=-1"], "--fold must be from 0 to 0 with --folds 1; got -1"),
+        (["--folds=0"], "--folds must be at least 1; got 0"),
+        (["--videos_per_shard=0"], "--videos_per_shard must be at least 1; got 0"),
+        (["--workers=0"], "--workers must be at least 1; got 0"),
+        (["--seed=-1"], "--seed must be at least 0; got -1"),
+        (["--seed=9223372036854775808"], "--seed must be at most 2^63 - 1"),
+        (["--audio_track=-1"], "--audio_track must be at least 0; got -1"),
+        (["--ray_address=x:1"], "--ray_address needs --engine ray"),
+        (["--engine=spark"], "spark"),
+        (["--sound=mp3"], "mp3"),
+        (["--filter.min_words=3"], "filter.min_words is not known. Did you mean"),
+        (["--filters.static=3"], "there is no section filters. Did you mean filter?"),
+        (["--filter.max_static_share=2"], "filter.max_static_share must be in [0, 1]; got 2"),
+        (["--data.num_segments=15"], "data.num_segments must be a multiple"),
+        (["--config=tyni"], "there is no configuration tyni. Did you mean tiny?"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path, capsys, options, message):
+    assert main(["prepare", str(tmp_path), str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--decoder=x"], "decoder must be 'auto' or one of 'pyav'; got 'x'"),
+        (["--data.languages=[klingonish]"], "klingonish"),
+        (["--filter.languages=[klingonish]"], "klingonish"),
+    ],
+)
+def test_names_that_are_none(source, tmp_path, capsys, options, message):
+    assert main(["prepare", str(source), str(tmp_path / "out"), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_source_that_is_not_there(tmp_path, capsys):
+    assert main(["prepare", str(tmp_path / "none"), str(tmp_path / "out")]) == 1
+    assert "none: no such file or folder" in capsys.readouterr().err
+
+
+def test_several_sources_and_a_configuration(source, tmp_path, capsys):
+    other = make_video(tmp_path / "more" / "another.mp4", 9)
+    config = tmp_path / "config.yaml"
+    config.write_text("data: {languages: [de]}\nfilter: {duplicates: false}\ntrain: {seed: 3}\n")
+    command = ["prepare", str(source), str(other), str(tmp_path / "out"), f"--config={config}", "--workers=1"]
+    assert main(command) == 0
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["data"]["languages"] == ["de"]
+    assert settings["filter"]["duplicates"] is False
+    assert ShardSet.open(tmp_path / "out").manifest.videos == 4
+    assert main([*command, "--filter.duplicates=true"]) == 1
+    assert "filter.duplicates was False, is True now" in capsys.readouterr().err

@@ -342,7 +342,7 @@ class FilterConfig:
 
     max_static_share: float = 0.95
     """Skip a video if more than this share of its neighbouring frames show the same picture: a song over one picture,
-    for example. A talking head stays, and so do slides that change at least every 19 segments. 1 keeps all."""
+    for example. A talking head stays, and so do slides if one in 20 neighbouring frames differs. 1 keeps all."""
     min_words_per_minute: float = 4.0
     """Skip a video with fewer words a minute. A segment lasts at most 15 s, so with fewer than 4 the average segment
     has no word at all. 0 keeps all."""

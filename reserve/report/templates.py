@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 
 def render(template: str, formats: Mapping[str, Callable[..., str]], **values: Any) -> str:
     """A page of reserve/assets as HTML, with `formats` for its values as Jinja filters."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("reserve", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = _environment()
     environment.filters |= {"clock": clock, **formats}
     return environment.get_template(template).render(**values)
 
 
 def clock(seconds: float) -> str:
     """Seconds as minutes and seconds."""
-    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{int(minutes)}:{rest:04.1f}"
+
+
+@cache
+def _environment() -> Any:
+    """It keeps the compiled templates."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("reserve", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -105,7 +105,7 @@ def run(options: Namespace) -> None:
             retry_skipped=options.retry_skipped,
             on_event=show,
         )
-    print(_summary(options.out, preparation))
+    print(_summary(options.out, options.folds, preparation))
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def _engine(options: Namespace) -> Iterator[Engine]:
         yield LocalEngine(options.workers or os.cpu_count() or 1)
 
 
-def _summary(out: Path, fold: Preparation) -> str:
+def _summary(out: Path, folds: int, fold: Preparation) -> str:
     """What the fold holds, what it skipped, and what is left to others."""
     from reserve.data.prepare.shards import skipped_counts
 
@@ -132,7 +132,8 @@ def _summary(out: Path, fold: Preparation) -> str:
     lines = ["; ".join([used, *skipped_counts(fold.skipped)])]
     if fold.manifest is None:
         are = "is" if fold.remaining == 1 else "are"
-        lines.append(f"{_shards(fold.remaining)} {are} left to other folds; with these, {out} is finished")
+        left = "left to other folds" if folds > 1 else "out of date, since files changed meanwhile: run this again"
+        lines.append(f"{out} is not finished: {_shards(fold.remaining)} {are} {left}")
     else:
         lines.append(
             f"{out} is finished: {fold.manifest.videos} videos with {fold.manifest.segments} segments in "

@@ -137,7 +137,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(tmp_path, monkeypatc
 
 def test_missing_arguments_are_named(capsys):
     assert main(["pretrain"]) == 2
-    assert "--videos and --out" in capsys.readouterr().err
+    assert "--videos or --shards, and --out" in capsys.readouterr().err
 
 
 def test_videos_that_do_not_exist_are_named(tmp_path, capsys):

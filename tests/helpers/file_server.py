@@ -60,6 +60,9 @@ class FileServer:
             return
         first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", wanted).groups())
         data = path.read_bytes()
+        if first >= len(data):
+            handler.send_error(416)
+            return
         part = data[first : last + 1]
         handler.send_response(206)
         handler.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")

@@ -192,6 +192,13 @@ def test_shards_on_the_command_line_replace_those_of_a_file(printed, tmp_path):
     assert "shards" not in found
 
 
+def test_the_cache_is_a_setting(printed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert printed()["train"]["shard_cache"] is None
+    found = printed("--train.shard_cache", "cache", "--train.shard_cache_gb", "0.5")["train"]
+    assert (found["shard_cache"], found["shard_cache_gb"]) == (str(tmp_path / "cache"), 0.5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -65,13 +65,18 @@ class ByteCache:
         path.unlink(missing_ok=True)
         return None
 
+    def keep(self, path: Path) -> bool:
+        """Makes an entry the one used last, without reading it; False if it is gone."""
+        _touch(path)
+        return path.exists()
+
     def add_file(self, size: int, write: Callable[[Path], object]) -> Path:
         """Stores a whole file of about `size` bytes, which `write` writes to the path it is given. Returns its path.
 
-        Raises ValueError if the file is more than the cache may hold.
+        Raises EnvironmentFailure if the file is more than the cache may hold.
         """
         if size > self.max_bytes:
-            raise ValueError(
+            raise EnvironmentFailure(
                 f"a file of {size} bytes does not fit in the cache {self.folder} of {self.max_bytes} bytes: raise "
                 "train.shard_cache_gb"
             )

@@ -22,6 +22,8 @@ FIRST_DELAY = 0.5
 """Seconds before the second attempt; each further one waits twice as long."""
 _PASSING = (408, 425, 429)
 """HTTP statuses of 400 to 499 that another attempt may not get."""
+_OUT_OF_RANGE = 416
+"""HTTP's status where a file ends before the range."""
 Result = TypeVar("Result")
 
 
@@ -38,6 +40,7 @@ class RemoteFiles:
         self._pinned = {record.name: record for record in pinned}
         self._process, self._system, self._root = -1, None, ""
         self._ignores_ranges = False
+        self._copies: dict[str, Path] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFiles, (self.where, self._cache, list(self._pinned.values()))
@@ -72,24 +75,30 @@ class RemoteFiles:
             return self._fetch(name, start, stop)
         key = json.dumps([self.where, name, record.sha256, start, stop])
         data = self._cache.range(key)
-        if data is None:
-            data = self._whole_range(name, start, stop) if self._ignores_ranges else self._fetch(name, start, stop)
-            if len(data) == stop - start:
-                self._cache.add_range(key, data)
+        if data is not None:
+            return data
+        if self._ignores_ranges:
+            return self._from_whole(name, start, stop)
+        data = self._fetch(name, start, stop)
+        if len(data) == stop - start:
+            self._cache.add_range(key, data)
         return data
 
     def _fetch(self, name: str, start: int, stop: int) -> bytes:
-        data = self._attempt(name, lambda system, path: system.cat_file(path, start=start, end=stop))
+        data = self._attempt(name, lambda system, path: _range_of(system, path, start, stop))
         if len(data) <= stop - start:
-            return bytes(data)
+            return data
         if not self._ignores_ranges:
             self._ignores_ranges = True
             logger.warning("%s: the server sends whole files where ranges are asked for; they are cached", self.where)
-        return bytes(data[start:stop])
+        return data[start:stop]
 
-    def _whole_range(self, name: str, start: int, stop: int) -> bytes:
-        """A range of the local copy of a whole file."""
-        with self.path(name).open("rb") as file:
+    def _from_whole(self, name: str, start: int, stop: int) -> bytes:
+        """A range of the local copy of a whole file, which is checked when this process first uses it."""
+        path = self._copies.get(name)
+        if path is None or not self._cache.keep(path):
+            self._copies[name] = path = self.path(name)
+        with path.open("rb") as file:
             return os.pread(file.fileno(), stop - start, start)
 
     def _attempt(self, name: str, action: Callable[[Any, str], Result]) -> Result:
@@ -123,6 +132,16 @@ class RemoteFiles:
 
     def _url(self, name: str) -> str:
         return f"{self.where}/{name}"
+
+
+def _range_of(system: Any, path: str, start: int, stop: int) -> bytes:
+    """A range of a file; nothing if the file ends before it."""
+    try:
+        return bytes(system.cat_file(path, start=start, end=stop))
+    except Exception as error:
+        if getattr(error, "status", 0) == _OUT_OF_RANGE:
+            return b""
+        raise
 
 
 def open_file_system(url: str) -> tuple[Any, str]:

@@ -16,7 +16,7 @@ from reserve.data.collection import PartSet
 from reserve.data.prepare import prepare_stores, recorded_stores
 from reserve.data.sources.random_text import TextSource, open_text_source
 from reserve.data.tokenizer import Tokenizer
-from reserve.errors import BadInput
+from reserve.errors import BadInput, EnvironmentFailure
 from reserve.model.flops import Workload
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.batch import PretrainBatch
@@ -153,16 +153,16 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
 
     def _warn_of_training_videos(self, held_out: HeldOut, config: TrainConfig) -> None:
         """Warns if held-out videos were trained on, which would make their ranks meaningless."""
-        if held_out.shards:
-            videos = list(videos_of(open_sets(held_out.shards, self.data, config)))
-        else:
-            videos = list(videos_in(held_out.sources))
         try:
+            if held_out.shards:
+                videos = list(videos_of(open_sets(held_out.shards, self.data, config)))
+            else:
+                videos = list(videos_in(held_out.sources))
             if self.shards:
                 shared = videos_among_shards(videos, open_sets(self.shards, self.data, config))
             else:
                 shared = videos_among(videos, videos_in(self.videos))
-        except BadInput:  # the training videos no longer exist
+        except (BadInput, EnvironmentFailure, ImportError, OSError):  # the training videos are out of reach
             return
         if shared:
             logger.warning("%d of the videos to evaluate on were trained on, such as %s", len(shared), shared[0].file)

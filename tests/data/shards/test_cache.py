@@ -83,7 +83,7 @@ def test_what_exceeds_the_bound_by_itself_is_not_kept(tmp_path):
     cache.add_range("a", bytes(101))
     assert cache.range("a") is None
     with pytest.raises(
-        ValueError, match=r"101 bytes does not fit in the cache .* of 100 bytes: raise train.shard_cache_gb"
+        EnvironmentFailure, match=r"101 bytes does not fit in the cache .* of 100 bytes: raise train.shard_cache_gb"
     ):
         cache.add_file(101, lambda path: path.write_bytes(bytes(101)))
 

@@ -205,3 +205,12 @@ def test_evaluation_on_training_shards_warns_and_works(tmp_path, caplog):
     assert "3 of the videos to evaluate on were trained on, such as /videos/video-0.mp4" in caplog.text
     assert len(evaluation.rankings) == 3
     assert evaluation.dataset.plans.num_videos == 3
+
+
+def test_evaluation_needs_neither_the_training_shards_nor_records(tmp_path, caplog):
+    make_shard_set(tmp_path / "set", (3,), 8)
+    (tmp_path / "set" / "shard-00000.json").unlink()
+    task = Pretrain(shards=(str(tmp_path / "gone"),), data=DATA, model=MODEL)
+    held_out = HeldOut([], tmp_path / "heldout", shards=(str(tmp_path / "set"),))
+    task.evaluate(task.build_model(), held_out, config=CONFIG, step=0)
+    assert "were trained on" not in caplog.text

@@ -61,12 +61,11 @@ def _is_damaged(plan: ShardPlan, number: int, manifest: Manifest | None) -> bool
 
 
 def finish(plan: ShardPlan, *, workers: int) -> Manifest | None:
-    """Leaves out the duplicates, writes the manifest and removes the scratch folder, once every shard is finished.
+    """Leaves out the duplicates of a set whose shards are all finished, writes the manifest and removes the scratch
+    folder. Only one process does the work; others wait for it.
 
-    Returns None if some shard is not. Only one process does the work; others wait for it.
+    Returns None if another process has begun to change a shard: it will finish the set.
     """
-    if unfinished_shards(plan):
-        return None
     manifest = _current_manifest(plan)
     if manifest is None or plan.work.exists():
         with locked(plan.set_lock):

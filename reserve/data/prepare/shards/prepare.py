@@ -36,8 +36,8 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Preparation:
-    """What the shards of a fold hold; `remaining` counts the shards that other folds have not finished. `manifest` is
-    that of the finished set, None until all folds are done."""
+    """What the shards of a fold hold. `remaining` counts the shards of the set that are not finished, those of other
+    folds in general. `manifest` is that of the finished set, None until all folds are done."""
 
     videos: int = 0
     segments: int = 0
@@ -111,7 +111,8 @@ def prepare_shards(
     try:
         drop_damaged_records(plan, numbers)
         _build_fold(plan, engine or LocalEngine(workers), report, numbers)
-        manifest = finish(plan, workers=workers)
+        remaining = len(unfinished_shards(plan))
+        manifest = None if remaining else finish(plan, workers=workers)
     except (EnvironmentFailure, OSError) as error:
         raise EnvironmentFailure(
             f"preparation stopped after {done} videos: {error}. What is prepared is kept: mend this and run the "
@@ -119,7 +120,7 @@ def prepare_shards(
         ) from error
     if manifest is not None and not manifest.videos:
         raise BadInput(_nothing_usable(plan))
-    return _summary(plan, numbers, manifest)
+    return _summary(plan, numbers, remaining, manifest)
 
 
 def _check(out: Path, paths: Sequence[Path], videos_per_shard: int, fold: int, folds: int) -> None:
@@ -179,7 +180,7 @@ def _build_fold(plan: ShardPlan, engine: Engine, report: Report, numbers: Sequen
         time.sleep(POLL_SECONDS)
 
 
-def _summary(plan: ShardPlan, numbers: Sequence[int], manifest: Manifest | None) -> Preparation:
+def _summary(plan: ShardPlan, numbers: Sequence[int], remaining: int, manifest: Manifest | None) -> Preparation:
     records = [record for number in numbers if (record := current_record(plan.out, number)) is not None]
     videos = [video for record in records for video in record.videos]
     return Preparation(
@@ -189,7 +190,7 @@ def _summary(plan: ShardPlan, numbers: Sequence[int], manifest: Manifest | None)
         bytes=sum(file.bytes for record in records for file in (record.tar, record.index) if file is not None),
         shards=len(records),
         skipped=Counter(category(skipped) for record in records for skipped in record.skipped),
-        remaining=0 if manifest is not None else len(unfinished_shards(plan)),
+        remaining=remaining,
         manifest=manifest,
     )
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -391,3 +392,23 @@ def test_kills_at_every_step(videos, shard_set, tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 5
     assert contents(tmp_path / "out") == contents(shard_set)
+
+
+def test_names_that_are_not_text(tmp_path):
+    name = os.fsdecode(b"caf\xe9.mp4")
+    make_video(tmp_path / "videos" / name, 1)
+    (tmp_path / "videos" / os.fsdecode(b"b\xe9d.mp4")).write_bytes(b"x")
+    prepare(tmp_path / "videos", tmp_path / "out")
+    assert videos_of(tmp_path / "out") == [name]
+    before = mtimes(tmp_path / "out")
+    prepare(tmp_path / "videos", tmp_path / "out")
+    assert mtimes(tmp_path / "out") == before
+
+
+def test_the_place_of_the_videos_does_not_matter(shard_source, shard_set, tmp_path, monkeypatch):
+    """Machines may mount them elsewhere."""
+    moved = shutil.copytree(shard_source, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    prepare(Path("elsewhere"), Path("out"))
+    assert contents(tmp_path / "out") == contents(shard_set)
+    assert moved.exists()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,14 +55,13 @@ class _LocalBuild:
 
     def run(self, numbers: Iterable[int], workers: int) -> list[int]:
         try:
-            for item, outcome in _outcomes(self._plan, self._items(numbers), workers):
-                self._report(
-                    Event(self._open[video_id(item)].number, "video", path=str(source_path(item)), outcome=outcome)
-                )
-                build = self._open.pop(video_id(item))
-                build.add(outcome)
-                if build.is_complete:
-                    self._write(build)
+            with closing(_outcomes(self._plan, self._items(numbers), workers)) as outcomes:
+                for item, outcome in outcomes:
+                    build = self._open.pop(video_id(item))
+                    build.add(outcome)
+                    self._report(Event(build.number, "video", path=str(source_path(item)), outcome=outcome))
+                    if build.is_complete:
+                        self._write(build)
             self._wait(at_most=0)
             return self._busy
         finally:
@@ -104,7 +104,7 @@ class _LocalBuild:
             self._report(Event(build.number, "written", kept=len(record.videos) + len(record.skipped)))
 
 
-def _outcomes(plan: ShardPlan, items: Iterable[Item], workers: int) -> Iterator[tuple[Item, Outcome]]:
+def _outcomes(plan: ShardPlan, items: Iterable[Item], workers: int) -> Generator[tuple[Item, Outcome], None, None]:
     """Yields every item with its outcome as it finishes."""
     if plan.from_stores:
         judge = partial(

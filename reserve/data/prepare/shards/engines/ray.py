@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _RETRIES = 20
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Smallest that Ray takes. Tasks exchange names and counts; videos and shards are files."""
 _POLL_SECONDS = 0.5
+_CONNECT_SECONDS = 20
 
 
 @contextmanager
@@ -50,13 +52,22 @@ def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
     else:
         del options["include_dashboard"]
     try:
+        _check_reachable(address or "")
         ray.init(address or "local", **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise EnvironmentFailure(f"no connection to a Ray cluster at {address or 'this machine'}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"at {address}" if address else "on this machine"
+        raise EnvironmentFailure(f"no Ray cluster {where}: {error}") from error
     try:
         yield RayEngine(workers)
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError if nothing listens at a host:port, to which Ray would try to connect for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 @dataclass(frozen=True, slots=True)

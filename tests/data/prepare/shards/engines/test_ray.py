@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from reserve.data.prepare.shards.engines.ray import _check_sight, _Mailbox, ray_engine
+from reserve.data.prepare.shards.engines.ray import RayEngine, _check_sight, _Mailbox, _result, ray_engine
 from reserve.data.prepare.shards.events import Event
 from reserve.data.prepare.shards.plan import by_shard
 from reserve.data.shards.layout import shard_of
@@ -97,3 +98,99 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'merlot-reserve\[ray\]'"), ray_engine(None, 1):
         pass
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_without_a_cluster_is_named(form):
+    pytest.importorskip("ray")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens
+        address = form.format(free.getsockname()[1])
+        message = rf"no Ray cluster at {address}: .*refused"
+        with pytest.raises(EnvironmentFailure, match=message), ray_engine(address, 1):
+            pass
+
+
+def test_failures_of_tasks_are_told_apart(monkeypatch):
+    ray = pytest.importorskip("ray")
+    from ray.exceptions import RayTaskError, WorkerCrashedError
+
+    def outcome(error):
+        def get(_):
+            raise error
+
+        monkeypatch.setattr(ray, "get", get)
+        return _result(7, None)
+
+    with pytest.raises(EnvironmentFailure, match=r"^No space left$"):
+        outcome(RayTaskError("f", "traceback", EnvironmentFailure("No space left")))
+    with pytest.raises(RuntimeError, match="shard 7 failed in its Ray task: KeyError"):
+        outcome(RayTaskError("f", "traceback", KeyError("x")))
+    with pytest.raises(EnvironmentFailure, match="Ray could not prepare shard 7"):
+        outcome(WorkerCrashedError())
+
+
+BUSY = 5
+"""A shard that another process works on."""
+
+
+class FakeRay(ModuleType):
+    """Ends the tasks in flight one by one, each with the number of its shard for a reference, and counts them."""
+
+    def __init__(self):
+        super().__init__("ray")
+        self.most, self.cancelled = 0, []
+
+    def remote(self, function):
+        mailbox = SimpleNamespace(take=SimpleNamespace(remote=lambda: "events"))
+        call = (lambda: mailbox) if function is _Mailbox else lambda plan, number, mailbox: number
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=call))
+
+    def wait(self, refs, timeout):
+        self.most = max(self.most, len(refs))
+        return refs[-1:], refs[:-1]
+
+    def get(self, ref):
+        return [] if ref == "events" else ref != BUSY
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "node")
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def cancel(self, ref, force):
+        self.cancelled.append(ref)
+
+    def kill(self, actor):
+        pass
+
+
+@pytest.fixture
+def fake_ray(monkeypatch):
+    ray = FakeRay()
+    strategies = ModuleType("ray.util.scheduling_strategies")
+    strategies.NodeAffinitySchedulingStrategy = lambda *_, **__: None
+    exceptions = ModuleType("ray.exceptions")
+    exceptions.RayError = exceptions.RayTaskError = type("RayError", (Exception,), {})
+    for module in (ray, strategies, exceptions):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return ray
+
+
+@pytest.mark.parametrize(("workers", "most"), [(3, 3), (None, 4)])
+def test_a_bounded_number_of_tasks_is_in_flight(fake_ray, workers, most, tmp_path):
+    """By default twice as many as the cluster has cores."""
+    plan = SimpleNamespace(out=tmp_path, only=lambda number: None)
+    assert RayEngine(workers).build(plan, range(20), lambda event: None) == [BUSY]
+    assert fake_ray.most == most
+
+
+def test_an_interruption_cancels_the_tasks(fake_ray, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake_ray, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        RayEngine(3).build(SimpleNamespace(out=tmp_path, only=lambda number: None), range(20), lambda event: None)
+    assert fake_ray.cancelled == [0, 1, 2]

@@ -106,9 +106,9 @@ def test_many_videos_with_the_same_words_take_bounded_time(monkeypatch):
     compared = []
     original = duplicates._first_match
 
-    def counting(words, frames, row, others):
+    def counting(own, others):
         compared.append(len(others))
-        return original(words, frames, row, others)
+        return original(own, others)
 
     monkeypatch.setattr(duplicates, "MOST_COMPARED", 20)
     monkeypatch.setattr(duplicates, "_first_match", counting)
@@ -117,7 +117,7 @@ def test_many_videos_with_the_same_words_take_bounded_time(monkeypatch):
     videos = [(f"{n:03}", 9, signature_of(rng, words)) for n in range(100)]
     videos.append(("copy", 5, videos[3][2]))
     assert find_duplicates(videos) == {"copy": "003"}
-    assert len(compared) == 101
+    assert len(compared) == 100
     assert max(compared) == 20
 
 

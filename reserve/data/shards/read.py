@@ -101,16 +101,23 @@ class Shard:
             raise DamagedSample(f"{self.where}.tar: {self.video_id(video)}: {error}") from error
 
     def _samples(self, video: int, start: int, stop: int) -> list[Sample]:
-        index = self._index
-        first = int(index.video_first[video])
-        places = index.sample_start[first + start : first + stop + 1].astype(np.int64)
-        begin = int(places[0])
+        first = int(self._index.video_first[video])
+        places = self._index.sample_start[first + start : first + stop + 1].astype(np.int64).tolist()
         try:
-            data = self._files.read_range(f"{self.name}.tar", begin, int(places[-1]))
+            return self._read(places, first, start)
+        except BadInput:
+            # The file may be whole: a cache or a transfer can be at fault.
+            return self._read(places, first, start, afresh=True)
+
+    def _read(self, places: Sequence[int], first: int, start: int, *, afresh: bool = False) -> list[Sample]:
+        """Samples that lie between `places` of the tar, from segment `start` of the video on whose row is `first`."""
+        begin = places[0]
+        try:
+            data = self._files.read_range(f"{self.name}.tar", begin, places[-1], afresh=afresh)
         except BadInput as error:  # the file is gone, not a sample in it
             raise _Unreadable(error) from error
         return [
-            self._checked(data[int(a) - begin : int(b) - begin], first + start + place, start + place)
+            self._checked(data[a - begin : b - begin], first + start + place, start + place)
             for place, (a, b) in enumerate(pairwise(places))
         ]
 

@@ -143,6 +143,35 @@ def test_swapped_indexes_are_noticed(folder):
         opened(folder, 2).load(1)
 
 
+def test_swapped_shards_of_a_set_are_refused(tmp_path):
+    """Their samples are whole, but they are not those that the order of the run means."""
+    make_shard_set(tmp_path / "set", (2, 2), 6)
+    for suffix in ("tar", "index"):
+        first, second = (tmp_path / "set" / f"shard-0000{number}.{suffix}" for number in (0, 1))
+        first.rename(tmp_path / "other")
+        second.rename(first)
+        (tmp_path / "other").rename(second)
+    for part in ShardSet.open(tmp_path / "set").parts:
+        with pytest.raises(BadInput, match=rf"{part.name}\.index is damaged or of another set"):
+            part.open()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_shard_that_vanishes_after_a_read_is_named(folder, replaced):
+    shard, other = (part.open() for part in ShardSet.open(folder).parts)
+    shard.load(0)
+    if replaced:
+        (folder / "shard-00002.tar").replace(folder / "shard-00000.tar")
+        with pytest.raises(DamagedSample, match="segment 0 is damaged"):
+            shard.load(0)
+        shard = other
+    else:
+        (folder / "shard-00000.tar").unlink()
+    with pytest.raises(BadInput, match=rf"{shard.where}\.tar: No such file") as caught:
+        shard.load(0)
+    assert not isinstance(caught.value, DamagedSample)
+
+
 @pytest.mark.parametrize("suffix", ["tar", "index"])
 def test_a_vanished_file_is_named_and_is_no_damaged_sample(folder, suffix):
     (folder / f"shard-00000.{suffix}").unlink()

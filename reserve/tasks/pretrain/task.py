@@ -45,7 +45,7 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
     """Pretraining on narrated videos.
 
     `videos`: files and folders; `shards`: sets of prepared videos instead, folders or URLs, mixed by `shard_weights`
-    (by default their numbers of examples); `random_text`: a text or JSONL file (also .zst), or None for the transcripts
+    (without weights they are one data set); `random_text`: a text or JSONL file (also .zst), or None for the transcripts
     of other videos; `tokenizer`: a `tokenizers` JSON in the released layout, or None for the shipped one.
     """
 

@@ -180,6 +180,11 @@ def test_a_vanished_file_is_named_and_is_no_damaged_sample(folder, suffix):
     assert not isinstance(caught.value, DamagedSample)
 
 
+def test_a_place_that_cannot_be_one_is_refused():
+    with pytest.raises(BadInput, match=r"manifest\.json cannot be read: File name too long"):
+        ShardSet.open("a" * 300)
+
+
 def test_what_is_no_finished_set_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"empty: not a set of shards: it has no manifest\.json"):

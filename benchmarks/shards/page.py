@@ -274,7 +274,8 @@ In the order in which it hurts:
    {FILES_TIB * 2**40 / 1e9 / read:.1f} GB/s.
 3. **Feeding GPUs.** Loading is bound by decoding JPEGs; see the cores a GPU needs [above](#loading-and-training).
 4. **The caches of a remote set.** Examples come in random order over the whole set, so a cache smaller than the set
-   helps no more than its share of it. An example is one request; {shards:,} indexes are {size(index)} in all.
+   helps no more than its share of it. An example is one request; the {shards:,} indexes are {size(index)} in all, which
+   `train.shard_cache_gb` should hold.
 5. **Memory of a rank.** The order of {examples / 1e6:.1f} million examples takes {size(ordered)} while it is drawn.
 
 {markdown(("20 million videos", "time", "memory"), rows)}

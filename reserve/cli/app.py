@@ -29,6 +29,7 @@ _EXTRAS = {
     "av": "video",
     "chardet": "video",
     "zstandard": "text",
+    "aiohttp": "http",
     "espeakng_loader": "demo",
     "ray": "ray",
 }

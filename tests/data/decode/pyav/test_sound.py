@@ -181,6 +181,17 @@ def test_long_tracks_on_disk_are_those_in_memory(tmp_path, monkeypatch, in_memor
         np.testing.assert_array_equal(found.waveform, before.waveform)
 
 
+def test_a_long_span_on_disk_is_the_one_in_memory(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mp4", sounds=[Sound(click_track(6, CLICKS))])
+    with PyAVDecoder().open(path) as media:
+        expected = media.sound(0.5, 8)
+        monkeypatch.setattr("reserve.data.decode.pyav.sound._IN_MEMORY", 1000)
+        found = media.sound(0.5, 8)
+    assert found.any()
+    np.testing.assert_array_equal(found, expected)
+    assert found.flags.writeable
+
+
 def test_pieces_on_disk_lie_over_each_other_as_in_memory(monkeypatch):
     rng = np.random.default_rng(0)
     parts = [(int(start), rng.standard_normal(700).astype(np.float32)) for start in rng.integers(0, 5000, 40)]

@@ -28,7 +28,9 @@ _EXTRAS = {
     "unidecode": "tasks",
     "av": "video",
     "chardet": "video",
+    "py3langid": "video",
     "zstandard": "text",
+    "aiohttp": "http",
     "espeakng_loader": "demo",
     "ray": "ray",
 }

@@ -21,6 +21,8 @@ def work(item):
         time.sleep(3600)
     if item == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "terminate":
+        os.kill(os.getpid(), signal.SIGTERM)
     if item == "exit":
         os._exit(3)
     if item == "full":
@@ -28,6 +30,11 @@ def work(item):
     if item == "raise":
         raise KeyError("x")
     return item * 2
+
+
+def write_pid_and_hang(item):
+    print(os.getpid(), flush=True)
+    time.sleep(3600)
 
 
 class Keys:

@@ -12,7 +12,8 @@ from reserve.data.prepare.results import FileResult, PreparationReport
 from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
 from reserve.data.sources.labels import check_languages
-from reserve.errors import NothingPrepared
+from reserve.data.store import SUFFIX
+from reserve.errors import BadInput, NothingPrepared
 from reserve.fs import write_text_atomic
 
 NAME = "files.jsonl"
@@ -61,9 +62,20 @@ def prepare_and_record(
 
 
 def recorded_stores(out: Path) -> list[Path]:
-    """The store files of a run's usable videos, in the order of the videos."""
-    lines = (out / NAME).read_text("utf-8").splitlines()
-    return [out / "prepared" / entry["store"] for entry in map(json.loads, lines) if entry["store"]]
+    """The store files of a run's usable videos, in the order of the videos. Raises BadInput if files.jsonl is damaged,
+    or names a file elsewhere."""
+    path = out / NAME
+    stores = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            name = json.loads(line)["store"]
+            if name and not (Path(name).name == name and name.endswith(SUFFIX)):
+                raise ValueError(f"{name!r:.80} is not the name of a store file")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise BadInput(f"{path}, line {number} is damaged: {error}") from error
+        if name:
+            stores.append(out / "prepared" / name)
+    return stores
 
 
 def _write(report: PreparationReport, path: Path) -> None:

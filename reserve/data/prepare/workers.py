@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 import time
 import traceback
 from collections import deque
@@ -22,6 +24,8 @@ from reserve.errors import EnvironmentFailure
 from reserve.fs import is_environment_failure
 
 logger = logging.getLogger(__name__)
+# Job schedulers and terminals send these to every process of a job. No video is at fault.
+_ENDED_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -48,8 +52,8 @@ def run_supervised(
     Takes an item from `items` when a worker is free for it, never ahead, and starts no more workers than there are
     items. `function`, items and results must be picklable. The result of an item that takes longer than `timeout`
     seconds, kills its process or raises is `Lost`. With `workers` 0 everything runs in this process, and nothing is
-    killed. Raises EnvironmentFailure, and stops, when an item fails with one or with such an error (see fs.py), and
-    RuntimeError if worker processes do not start.
+    killed. Raises EnvironmentFailure, and stops, when an item fails with one or with such an error (see fs.py) or
+    someone ends a worker with SIGTERM or SIGHUP, and RuntimeError if worker processes do not start.
     """
     if workers < 0 or timeout <= 0:
         raise ValueError(f"workers must be >= 0 and timeout > 0 seconds; got {workers} and {timeout}")
@@ -121,12 +125,20 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
     """Runs in a worker process: sends the result of each item it receives, until the connection closes."""
     # Ctrl-C reaches the whole process group, but the parent ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(None)
     while True:
         try:
             connection.send(_call(function, connection.recv()))
         except (EOFError, OSError):
             return  # the parent has exited
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the parent dies: a long video would keep it busy for many minutes."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Worker(Generic[Item, Result]):
@@ -178,6 +190,8 @@ class _Worker(Generic[Item, Result]):
     def _died(self) -> tuple[int, Result | Lost | _Stop] | None:
         self.process.join()
         code = self.process.exitcode or 0
+        if -code in _ENDED_FROM_OUTSIDE:
+            raise EnvironmentFailure(f"a worker process was ended by {signal.Signals(-code).name}")
         if not self._started:
             raise RuntimeError(
                 f"worker processes do not start (exit code {code}); a script that uses them must guard its main part "

@@ -48,7 +48,7 @@ class StorePiece:
             if sound == "flac" and len(part.sound) != len(part):
                 raise BadInput(f"{self.store}: it was prepared without the sound itself")
             for place in range(len(part)):
-                yield _sample(part, place, first + place, total, sound)
+                yield _sample(self.record, part, place, first + place, sound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ class ShardPiece:
             yield self.shard.sample(self.video, segment)
 
 
-def _sample(part: Segments, place: int, segment: int, total: int, sound: Sound) -> Sample:
+def _sample(record: VideoRecord, part: Segments, place: int, segment: int, sound: Sound) -> Sample:
     text = {
-        "video_id": part.video_id,
+        "video_id": record.video_id,  # Stores of two runs may have the same.
         "segment": segment,
-        "segments": total,
+        "segments": record.segments,
         "start": float(part.start[place]),
         "playback_speed": int(part.playback_speed[place]),
         "words": [[word.text, word.start, word.end] for word in part.words[place]],

@@ -8,7 +8,7 @@ import pytest
 
 from reserve.config import DataConfig
 from reserve.data.prepare.record import prepare_and_record, recorded_stores
-from reserve.errors import NothingPrepared
+from reserve.errors import BadInput, NothingPrepared
 from tests.helpers.media_files import Sound, click_track, write_media
 
 WORDS = [{"word": f"word{i}", "start": i * 0.5, "end": i * 0.5 + 0.5} for i in range(24)]
@@ -60,3 +60,12 @@ def test_written_even_if_every_file_fails(videos, tmp_path):
     with pytest.raises(NothingPrepared):
         record(videos, tmp_path / "out")
     assert recorded_stores(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    "line", ["no JSON", "[]", "{}", '{"store": 3}', '{"store": "../a.safetensors"}', '{"store": ".."}']
+)
+def test_a_damaged_record_is_named(tmp_path, line):
+    (tmp_path / "files.jsonl").write_text(f'{{"store": "a.safetensors"}}\n{line}\n')
+    with pytest.raises(BadInput, match=r"files\.jsonl, line 2 is damaged: "):
+        recorded_stores(tmp_path)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +59,36 @@ def test_a_full_disk_stops_everything(workers):
         seen.extend(results)
     assert len(seen) < 100
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("items", [["terminate", 1], [1, "terminate"]])
+def test_a_worker_that_a_scheduler_ends_costs_no_item(items):
+    with pytest.raises(EnvironmentFailure, match="a worker process was ended by SIGTERM"):
+        for _, result in run_supervised(work, items, workers=1, timeout=FAR):
+            assert result == 2
+    assert not multiprocessing.active_children()
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    """At once: an item may take hours."""
+    with subprocess.Popen([sys.executable, "-c", _PARENT], stdout=subprocess.PIPE) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            # The worker has the other end of the pipe until it ends.
+            assert parent.communicate(timeout=60) == (b"", None)
+        except subprocess.TimeoutExpired:
+            os.kill(worker, signal.SIGKILL)
+            raise
+
+
+_PARENT = """
+from reserve.data.prepare.workers import run_supervised
+from tests.helpers.worker_functions import write_pid_and_hang
+
+if __name__ == "__main__":
+    list(run_supervised(write_pid_and_hang, [1], workers=1, timeout=3600))
+"""
 
 
 def test_no_items():

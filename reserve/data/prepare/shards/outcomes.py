@@ -10,7 +10,7 @@ from reserve.data.filters import screen_store
 from reserve.data.prepare.jobs import Job, check_folder
 from reserve.data.prepare.results import FileResult
 from reserve.data.prepare.shards.plan import Item
-from reserve.data.prepare.shards.sources import StoredVideo
+from reserve.data.prepare.shards.sources import StoredVideo, is_store_of
 from reserve.data.shards.records import SkippedFile, VideoRecord
 from reserve.data.store import load_segments, read_summary
 from reserve.errors import BadInput
@@ -36,6 +36,8 @@ def judge_stored(video: StoredVideo, data: DataConfig, filters: FilterConfig, ke
         shape, wanted = first.log_mel.shape[1:], (data.spec_size, data.num_mels)
         if shape != wanted:
             raise BadInput(f"its spectrograms are {list(shape)}; data.spec_size and data.num_mels are {list(wanted)}")
+        if not is_store_of(video.path, first.video_id):
+            raise BadInput(f"it holds the video {first.video_id}, which is not the one that its name says")
         if keep_sound and not first.sound:
             raise BadInput("it was prepared without the sound itself, which --sound flac needs")
         return _judge(video, video.path, filters)

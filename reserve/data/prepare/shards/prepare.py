@@ -130,9 +130,10 @@ def _check(out: Path, paths: Sequence[Path], videos_per_shard: int, fold: int, f
         raise ValueError(f"folds must be at least 1; got {folds}")
     if not 0 <= fold < folds:
         raise ValueError(f"fold must be from 0 to {folds - 1}, since there are {folds} folds; got {fold}")
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"OUT must be a folder or a name that is free; {out} is a file")
-    if is_run(out) or any(path.resolve() == out.resolve() for path in paths):
+    if os.path.lexists(out) and not out.is_dir():
+        kind = "a file" if out.exists() else "a broken link"
+        raise BadInput(f"OUT must be a folder or a name that is free; {out} is {kind}")
+    if is_run(out) or any(path.resolve().is_relative_to(out.resolve()) for path in paths):
         raise BadInput(f"OUT must be a new folder or a set of shards; {out} holds what is to be prepared")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reserve.data.prepare.jobs import store_name
 from reserve.data.prepare.record import NAME, recorded_stores
 from reserve.data.sources.discover import VideoSource, discover_sources
 from reserve.data.store import FORMAT, read_video_id
@@ -66,8 +67,18 @@ def is_run(path: Path) -> bool:
 
 
 def _stored_id(store: Path) -> str:
-    """The id of a store file's video. That of a damaged file is its name; it is reported when it is prepared."""
+    """The id of a store file's video. A file that is damaged or holds another video has its name as id, and is reported
+    when it is prepared."""
     try:
-        return read_video_id(store)
+        video_id = read_video_id(store)
     except BadInput:
         return store.name
+    return video_id if is_store_of(store, video_id) else store.name
+
+
+def is_store_of(store: Path, video_id: str) -> bool:
+    """Whether a store file has the name that preparation gives to that of a video. It has not if files were swapped."""
+    try:
+        return store.name == store_name(video_id)
+    except UnicodeEncodeError:  # No file has such an id.
+        return False

@@ -267,8 +267,13 @@ def test_wrong_values(shard_source, tmp_path, options, message):
 def test_out_must_not_be_what_is_prepared(videos):
     with pytest.raises(BadInput, match=r"videos holds what is to be prepared"):
         prepare(videos, videos)
+    with pytest.raises(BadInput, match=r"holds what is to be prepared"):
+        prepare(videos, videos.parent)  # The videos would be foreign files of the set.
     with pytest.raises(BadInput, match=r"OUT must be a folder or a name that is free"):
         prepare(videos, videos / "noise.mp4")
+    (videos / "broken").symlink_to("nowhere")
+    with pytest.raises(BadInput, match=r"a name that is free; .* is a broken link"):
+        prepare(videos, videos / "broken")
 
 
 def test_nothing_usable_says_why(tmp_path):

@@ -9,9 +9,12 @@ import pytest
 
 from reserve.config import DataConfig, FilterConfig
 from reserve.data.prepare.record import prepare_and_record
+from reserve.data.prepare.shards import prepare_shards
 from reserve.data.prepare.shards.outcomes import judge_stored
-from reserve.data.prepare.shards.sources import StoredVideo, find_sources, is_run
+from reserve.data.prepare.shards.sources import StoredVideo, find_sources, is_run, is_store_of
 from reserve.data.shards.read import ShardSet
+from reserve.data.shards.records import read_record
+from reserve.data.shards.verify import verify_shards
 from reserve.data.store import load_segments, save_segments
 from reserve.errors import BadInput, EnvironmentFailure
 from tests.helpers.shard_videos import contents, prepare
@@ -73,6 +76,25 @@ def test_a_store_that_cannot_be_used_is_skipped_with_its_reason(run, tmp_path):
     assert not any("delete it" in reason or str(tmp_path) in reason for reason in reasons)
 
 
+def test_a_store_that_holds_another_video_is_skipped(run, tmp_path):
+    """Two files with the id of one video."""
+    stores = sorted((run / "prepared").iterdir())
+    stores[1].write_bytes(stores[0].read_bytes())
+    preparation = prepare(run, tmp_path / "out")
+    assert (preparation.videos, preparation.manifest.skipped) == (4, {"unusable": 1})
+    (skipped,) = [each for name in (tmp_path / "out").glob("shard-*.json") for each in read_skipped(name)]
+    assert skipped.reason == "it holds the video video 0.mp4, which is not the one that its name says"
+
+
+def read_skipped(path):
+    return read_record(path.read_bytes(), path.name).skipped
+
+
+def test_a_store_with_an_id_that_no_file_has(run):
+    store = next((run / "prepared").iterdir())
+    assert not is_store_of(store, "\ud800")
+
+
 def test_stores_of_a_lost_mount_stop_the_preparation(run, tmp_path):
     sources = find_sources([run], ("en",))
     shutil.rmtree(run / "prepared")
@@ -101,6 +123,9 @@ def test_two_runs_with_videos_of_one_name(run, tmp_path):
     sources = find_sources([run, other, run], ("en",))
     assert len({source.video_id for source in sources}) == len(sources) == 10
     assert all(isinstance(source, StoredVideo) for source in sources)
+    settings = {"workers": 0, "videos_per_shard": 4}
+    prepare_shards([run, other], tmp_path / "out", DataConfig(), FilterConfig(duplicates=False), **settings)
+    assert verify_shards(tmp_path / "out").faults == 0
 
 
 def test_out_must_not_be_the_run(run):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from reserve.config import MAX_PLAYBACK_SPEED
-from reserve.data.types import Choice, PassedOver, Segments, VideoMetadata, Word
+from reserve.data.types import MAX_SECONDS, Choice, PassedOver, Segments, VideoMetadata, Word
 from reserve.errors import BadInput
 from reserve.fs import replacing
 
@@ -233,8 +233,8 @@ def _decode_text(data: np.ndarray, count: int) -> tuple[str, VideoMetadata, list
         video_id = str(text["video_id"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadInput(f"not a store of segments: its text cannot be read ({error})") from error
-    if not all(math.isfinite(word.start) and math.isfinite(word.end) for part in words for word in part):
-        raise BadInput("not a store of segments: times of words that are not finite")
+    if not all(abs(word.start) <= MAX_SECONDS >= abs(word.end) for part in words for word in part):
+        raise BadInput("not a store of segments: times of words that are out of range")
     if len(words) != count:
         raise BadInput(f"not a store of segments: words of {len(words)} segments instead of {count}")
     return video_id, decoded, words

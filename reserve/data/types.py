@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
+MAX_SECONDS = 1e9
+"""Times in stored segments are within this, or the file is damaged: larger ones can be infinite in float32."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cue:
     """A caption: `lines` as written, on screen from `start` to `end` seconds."""

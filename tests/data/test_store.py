@@ -163,7 +163,8 @@ def text(**fields):
         ({}, {"text": np.frombuffer(b"[" * 10**5, dtype=np.uint8)}, "text cannot be read"),
         ({}, {"text": text(words=[[["a", 1]]] * 5)}, "text cannot be read"),
         ({}, {"text": text(words=[])}, "words of 0 segments"),
-        ({}, {"text": text(words=[[["a", float("nan"), 1]]] * 5)}, "not finite"),
+        ({}, {"text": text(words=[[["a", float("nan"), 1]]] * 5)}, "out of range"),
+        ({}, {"text": text(words=[[["a", 0, 1e300]]] * 5)}, "out of range"),
         ({}, {"text": text(metadata=None)}, "text cannot be read"),
     ],
 )

@@ -22,7 +22,7 @@ from reserve.data.shards.files import Files, check_not_special, open_files
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS, Sample, Sound, member_starts, shard_name
 from reserve.data.shards.records import MAX_BYTES, Manifest, Settings, ShardEntry, read_manifest, read_settings
-from reserve.data.types import Segments, VideoMetadata, Word
+from reserve.data.types import MAX_SECONDS, Segments, VideoMetadata, Word
 from reserve.errors import BadInput, DamagedSample
 
 
@@ -162,7 +162,7 @@ class _Text:
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise BadInput(f"its JSON cannot be read ({error})") from error
         times = [parsed.start, *(time for word in words for time in (word.start, word.end))]
-        if not all(map(math.isfinite, times)) or not 1 <= parsed.playback_speed <= MAX_PLAYBACK_SPEED:
+        if not all(abs(time) <= MAX_SECONDS for time in times) or not 1 <= parsed.playback_speed <= MAX_PLAYBACK_SPEED:
             raise BadInput("its JSON has times or a playback speed out of range")
         return parsed
 

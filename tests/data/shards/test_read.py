@@ -15,7 +15,7 @@ from reserve.data.segment_sound import flac_log_mels
 from reserve.data.shards.files import LocalFiles
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS
-from reserve.data.shards.read import Shard, ShardSet, _spectrogram
+from reserve.data.shards.read import Shard, ShardSet, _spectrogram, _Text
 from reserve.data.shards.records import write_settings
 from reserve.data.store import load_segments, load_texts
 from reserve.errors import BadInput, DamagedSample
@@ -233,6 +233,14 @@ def test_settings_of_another_set_are_refused(folder):
     (folder / SETTINGS).write_text(text.replace('"fft_window_size": 1536', '"fft_window_size": 1024'))
     with pytest.raises(BadInput, match=r"settings\.json is damaged or of another set"):
         ShardSet.open(folder)
+
+
+@pytest.mark.parametrize("changed", [{"start": -1e300}, {"words": [["a", 0, 1e39]]}, {"playback_speed": 4}])
+def test_times_and_speeds_out_of_range_are_damage(folder, changed):
+    """1e39 is infinite in float32, which training would stop at."""
+    sample = opened(folder).sample(0, 0)
+    with pytest.raises(BadInput, match="its JSON has times or a playback speed out of range"):
+        _Text.parse(json.dumps(json.loads(sample.text) | changed).encode())
 
 
 def npy(header: str, values: int = 2 * 188 * 64) -> bytes:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-
 MAX_SECONDS = 1e9
 """Times in stored segments are within this, or the file is damaged: larger ones can be infinite in float32."""
 

@@ -6,8 +6,9 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reserve.errors import BadInput, EnvironmentFailure
@@ -65,12 +66,17 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Removes what killed processes of this machine left of files that they were writing with `replacing`."""
+def remove_partial_files(folder: Path, *, older_than: float = 0.0) -> None:
+    """Removes what killed processes of this machine left of files that they were writing with `replacing`.
+
+    Keeps those that were written to in the last `older_than` seconds.
+    """
     for path in folder.glob(f".*{_PARTIAL}"):
         process = path.name.removesuffix(_PARTIAL).rpartition(".")[2].partition("-")[0]
         if process.isdecimal() and not _is_running(int(process)):
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if not older_than or time.time() - path.stat().st_mtime >= older_than:
+                    path.unlink()
 
 
 def _is_running(process: int) -> bool:

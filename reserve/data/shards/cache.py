@@ -17,6 +17,9 @@ RANGE, FILE = ".range", ".file"
 """Suffixes of entries: a range behind its SHA-256, and a whole file whose name is its SHA-256."""
 _KEPT = 0.9
 """Share of the bound that is left after old entries are removed, so that this is not done for every new one."""
+_ABANDONED = 3600.0
+"""Seconds after which what a killed process was writing is removed. Containers that share a cache do not see each
+other's processes, so a younger one may still be written."""
 _HANDED_OUT = 5.0
 """Seconds in which a whole file that was asked for is not removed: it is about to be opened."""
 
@@ -125,7 +128,7 @@ class ByteCache:
         for folder in self.folder.iterdir():
             if not folder.is_dir():
                 continue
-            remove_partial_files(folder)
+            remove_partial_files(folder, older_than=_ABANDONED)
             for path in folder.iterdir():
                 with suppress(FileNotFoundError):
                     status = path.stat()

@@ -139,6 +139,21 @@ def test_entries_of_a_read_only_cache_are_used(tmp_path, monkeypatch):
     assert cache.file(path.stem) == path
 
 
+def test_what_processes_elsewhere_are_writing_is_kept(tmp_path):
+    """A container does not see the processes of others that share the cache."""
+    cache = ByteCache(tmp_path, 1000)
+    (tmp_path / "ab").mkdir()
+    elsewhere, abandoned = (tmp_path / "ab" / f".{name}.range.{2**22 + 1}-1.partial" for name in ("a", "b"))
+    for path in (elsewhere, abandoned):
+        path.write_bytes(b"part")
+    os.utime(abandoned, (1, 1))
+    for key in range(30):
+        cache.add_range(str(key), bytes(100))
+    assert elsewhere.exists()
+    assert not abandoned.exists()
+    assert size(tmp_path) <= 1000
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(EnvironmentFailure, match=f"the cache {tmp_path / 'file'} cannot be written"):

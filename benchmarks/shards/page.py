@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benchmarks.report.results import RESULTS
@@ -25,6 +27,7 @@ VIDEOS_A_SHARD = 256
 DOLLARS_A_CORE_HOUR = 0.04
 DOLLARS_A_GB_MONTH = 0.02
 CORES = 1024
+WIDTH = 120
 MANIFEST_BYTES = 800
 """Of a shard."""
 HEAD = """# Twenty million videos
@@ -76,7 +79,28 @@ def page(results: Results | None) -> str:
     if results is None:
         return NOT_MEASURED
     sections = (_summary, _bytes, _stages, _processes, _training, _breaks, _assumptions)
-    return HEAD + "\n" + "\n".join(section(results) for section in sections)
+    return HEAD + "\n" + _wrapped("\n".join(section(results) for section in sections))
+
+
+def _wrapped(text: str) -> str:
+    """`text` with its paragraphs and list entries in lines of WIDTH characters."""
+    return "\n\n".join(map(_wrapped_part, text.rstrip().split("\n\n"))) + "\n"
+
+
+def _wrapped_part(part: str) -> str:
+    if part.startswith(("|", "#")):
+        return part
+    entries = re.split(r"\n(?=(?:-|\d+\.) )", part)
+    return "\n".join(
+        fill(
+            " ".join(entry.split()),
+            WIDTH,
+            subsequent_indent=" " * (match.end() if (match := re.match(r"- |\d+\. ", entry)) else 0),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for entry in entries
+    )
 
 
 def bytes_of(results: Results, sound: str) -> dict[str, float]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +12,10 @@ from typing import Any, Protocol
 from reserve.data.shards.cache import ByteCache
 from reserve.data.shards.layout import check_file_name
 from reserve.data.shards.records import FileRecord
-from reserve.data.shards.remote import RemoteFiles, open_file_system
+from reserve.data.shards.remote import RemoteFiles, not_as_recorded, open_file_system
 from reserve.errors import BadInput, EnvironmentFailure
 from reserve.fs import is_environment_failure
 
-_MAX_OPEN = 64
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://).*")
 DEFAULT_CACHE_BYTES = 50 * 10**9
 
@@ -30,53 +29,66 @@ class Files(Protocol):
     where: str
 
     def path(self, name: str) -> Path:
-        """A local copy of a whole file, or the file itself."""
+        """A local copy of a whole file, or the file itself. Raises BadInput if it is pinned and not as its record
+        says."""
         ...
 
-    def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop` - 1 of a file; fewer where it ends before."""
+    def read_range(self, name: str, start: int, stop: int, *, afresh: bool = False) -> bytes:
+        """Bytes `start` to `stop` - 1 of a file; fewer where it ends before. `afresh` reads no cached ones."""
         ...
 
     def pinned(self, records: Iterable[FileRecord]) -> Files:
-        """The same files, of which some are known to be as in these records, so that they can be cached."""
+        """The same files, of which some must be as in these records, and can be cached."""
         ...
 
 
 class LocalFiles:
-    """Files of a local folder, of which some stay open."""
+    """Files of a local folder.
 
-    def __init__(self, where: str | Path) -> None:
+    Those that are `pinned` are checked against their SHA-256 before `path` returns them, and again when they have been
+    written since. A file is opened for each read, so that one that is gone or was replaced is noticed.
+    """
+
+    def __init__(self, where: str | Path, pinned: Iterable[FileRecord] = ()) -> None:
         self.where = str(where)
-        self._open: OrderedDict[str, int] = OrderedDict()
+        # Samples of a tar are checked one by one.
+        self._pinned = {record.name: record for record in pinned if not record.name.endswith(".tar")}
+        self._checked: dict[str, tuple[int, ...]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalFiles, (self.where, list(self._pinned.values()))
 
     def path(self, name: str) -> Path:
-        return Path(self.where) / check_file_name(name)
+        path = Path(self.where) / check_file_name(name)
+        if name in self._pinned:
+            try:
+                self._check(check_not_special(path), self._pinned[name])
+            except OSError as error:
+                raise failure(path, error) from error
+        return path
 
-    def read_range(self, name: str, start: int, stop: int) -> bytes:
+    def read_range(self, name: str, start: int, stop: int, *, afresh: bool = False) -> bytes:
+        path = Path(self.where) / check_file_name(name)
         try:
-            return os.pread(self._descriptor(name), stop - start, start)
+            with check_not_special(path).open("rb", buffering=0) as file:
+                stop = min(stop, os.fstat(file.fileno()).st_size)  # an index may ask for more than there is memory
+                return os.pread(file.fileno(), max(stop - start, 0), start)
         except OSError as error:
-            raise failure(self.path(name), error) from error
+            raise failure(path, error) from error
 
     def pinned(self, records: Iterable[FileRecord]) -> LocalFiles:
-        """These files: nothing of them is cached."""
-        return self
+        return LocalFiles(self.where, records)
 
-    def _descriptor(self, name: str) -> int:
-        number = self._open.pop(name, None)
-        if number is None:
-            number = os.open(check_not_special(self.path(name)), os.O_RDONLY)
-            while len(self._open) >= _MAX_OPEN:
-                os.close(self._open.popitem(last=False)[1])
-        self._open[name] = number
-        return number
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"where": self.where, "_open": OrderedDict()}
-
-    def __del__(self) -> None:
-        for number in self.__dict__.get("_open", {}).values():
-            os.close(number)
+    def _check(self, path: Path, record: FileRecord) -> None:
+        status = path.stat()
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._checked.get(record.name) == state:
+            return
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != record.sha256:
+            raise BadInput(not_as_recorded(path, found, record))
+        self._checked[record.name] = state
 
 
 def is_url(where: str) -> bool:

@@ -203,7 +203,7 @@ def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise BadInput(f"not the index of a shard: its format is not {FORMAT!r}")
-    if header.get("sound") not in SOUND_SUFFIXES:
+    if header.get("sound") not in list(SOUND_SUFFIXES):  # a list, since what JSON holds may not be hashable
         raise BadInput(f"not the index of a shard: its sound is {header.get('sound')!r:.80}")
     return header
 

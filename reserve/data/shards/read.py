@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -20,7 +21,7 @@ from reserve.data.segment_sound import flac_log_mels
 from reserve.data.shards.files import Files, check_not_special, open_files
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS, Sample, Sound, member_starts, shard_name
-from reserve.data.shards.records import Manifest, Settings, ShardEntry, read_manifest, read_settings
+from reserve.data.shards.records import MAX_BYTES, Manifest, Settings, ShardEntry, read_manifest, read_settings
 from reserve.data.types import Segments, VideoMetadata, Word
 from reserve.errors import BadInput, DamagedSample
 
@@ -100,16 +101,23 @@ class Shard:
             raise DamagedSample(f"{self.where}.tar: {self.video_id(video)}: {error}") from error
 
     def _samples(self, video: int, start: int, stop: int) -> list[Sample]:
-        index = self._index
-        first = int(index.video_first[video])
-        places = index.sample_start[first + start : first + stop + 1].astype(np.int64)
-        begin = int(places[0])
+        first = int(self._index.video_first[video])
+        places = self._index.sample_start[first + start : first + stop + 1].astype(np.int64).tolist()
         try:
-            data = self._files.read_range(f"{self.name}.tar", begin, int(places[-1]))
+            return self._read(places, first, start)
+        except BadInput:
+            # The file may be whole: a cache or a transfer can be at fault.
+            return self._read(places, first, start, afresh=True)
+
+    def _read(self, places: Sequence[int], first: int, start: int, *, afresh: bool = False) -> list[Sample]:
+        """Samples that lie between `places` of the tar, from segment `start` of the video on whose row is `first`."""
+        begin = places[0]
+        try:
+            data = self._files.read_range(f"{self.name}.tar", begin, places[-1], afresh=afresh)
         except BadInput as error:  # the file is gone, not a sample in it
             raise _Unreadable(error) from error
         return [
-            self._checked(data[int(a) - begin : int(b) - begin], first + start + place, start + place)
+            self._checked(data[a - begin : b - begin], first + start + place, start + place)
             for place, (a, b) in enumerate(pairwise(places))
         ]
 
@@ -160,14 +168,20 @@ class _Text:
 
 
 def _spectrogram(data: bytes, config: DataConfig) -> np.ndarray:
+    wanted = (config.spec_size, config.num_mels)
+    file = io.BytesIO(data)
     try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False, max_header_size=1024)
-    except (ValueError, EOFError, OSError, TypeError) as error:
+        # Not read_array, which allocates whatever a header asks for.
+        version = np.lib.format.read_magic(file)
+        shape, columns_first, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=1024)
+    except Exception as error:  # NumPy parses a header as Python, and raises what Python's parser does
         raise BadInput(f"its spectrogram cannot be read ({error})") from error
-    if array.dtype != np.float16 or array.shape != (config.spec_size, config.num_mels):
-        raise BadInput(
-            f"its spectrogram is {array.dtype} {list(array.shape)}, not float16 {[config.spec_size, config.num_mels]}"
-        )
+    if (version, columns_first) != ((1, 0), False) or dtype != np.float16 or shape != wanted:
+        raise BadInput(f"its spectrogram is {dtype!s:.80} {list(shape)!r:.80}, not float16 {list(wanted)}")
+    values = data[file.tell() :]
+    if len(values) != 2 * math.prod(wanted):
+        raise BadInput(f"its spectrogram has {len(values)} bytes, not {2 * math.prod(wanted)}")
+    array = np.frombuffer(values, np.float16).reshape(wanted)
     if not np.isfinite(array).all():
         raise BadInput("its spectrogram is not finite")
     return array
@@ -208,7 +222,10 @@ class ShardSet:
             files = open_files(files)
         try:
             manifest = read_manifest(read_file(files, MANIFEST))
-            settings = read_settings(read_file(files, SETTINGS))
+            settings_bytes = read_file(files, SETTINGS)
+            if hashlib.sha256(settings_bytes).hexdigest() != manifest.settings.sha256:
+                raise BadInput(f"{SETTINGS} is damaged or of another set: its SHA-256 is not that in {MANIFEST}")
+            settings = read_settings(settings_bytes)
             data = build_section(DataConfig, settings.data, f"{SETTINGS}: data.")
         except (BadInput, ValueError) as error:
             raise BadInput(f"{files.where}: {error}") from error
@@ -228,6 +245,8 @@ def read_file(files: Files, name: str) -> bytes:
     """A small file of a set. Raises BadInput if it is not there or cannot be read."""
     path = check_not_special(files.path(name))
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise BadInput(f"{name} has {size} bytes; at most {MAX_BYTES} are read")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise BadInput(_absent(files, name)) from error

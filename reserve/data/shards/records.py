@@ -17,6 +17,8 @@ from reserve.fs import replacing
 
 MAX_BYTES = 2**30
 """Larger JSON files are not read: 20 million videos have a manifest of some 50 MB."""
+MAX_NUMBER = 2**63 - 1
+"""Larger numbers do not fit in the arrays that counts are kept in."""
 Kind = TypeVar("Kind")
 
 
@@ -169,6 +171,11 @@ def read_manifest(data: bytes) -> Manifest:
     values = json.loads(data)
     if canonical(values).encode() != data or manifest.digest != _manifest_digest(values):
         raise BadInput(f"{MANIFEST} is damaged: it does not have the digest that it names")
+    if not manifest.shards:
+        raise BadInput(f"{MANIFEST} names no shard")
+    for name in ("videos", "segments"):
+        if (total := sum(getattr(entry, name) for entry in manifest.shards)) != getattr(manifest, name):
+            raise BadInput(f"{MANIFEST} counts {getattr(manifest, name)} {name}; its shards have {total}")
     for place, entry in enumerate(manifest.shards):
         if entry.number != place:
             raise BadInput(f"{MANIFEST} has shard {entry.number} in place {place}")
@@ -258,7 +265,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return value if inner is Any else {key: _value(inner, each, name) for key, each in value.items()}
     if hint is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if hint in (str, int) and type(value) is hint and (hint is str or value >= 0):
+    if hint in (str, int) and type(value) is hint and (hint is str or 0 <= value <= MAX_NUMBER):
         return value
     if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
         return _built(hint, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import multiprocessing
+import os
 import pickle
 import sys
 from dataclasses import replace
@@ -161,8 +162,58 @@ def test_a_changed_file_is_not_taken_from_the_cache(server, folder, tmp_path):
 def test_a_file_with_another_digest_than_its_manifest_says_is_refused(server, tmp_path):
     with server.running() as url:
         files = open_files(url, tmp_path / "cache").pinned([replace(RECORD, sha256="0" * 64)])
-        with pytest.raises(BadInput, match=f"{url}/a.tar is damaged: its SHA-256 is {SHA256}, not 0000"):
+        with pytest.raises(
+            BadInput, match=f"{url}/a.tar is damaged or of another set: its SHA-256 is {SHA256}, not 00"
+        ):
             files.path("a.tar")
+
+
+def test_a_local_file_is_checked_once_and_when_it_has_changed(folder, monkeypatch):
+    index = folder / "a.index"
+    index.write_bytes(CONTENT)
+    files = open_files(folder).pinned([replace(RECORD, name="a.index")])
+    hashed = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(1) or digest(file, name))
+    for _ in range(3):
+        assert files.path("a.index") == index
+    assert len(hashed) == 1
+    index.write_bytes(CONTENT[::-1])
+    for each in (files, pickle.loads(pickle.dumps(files))):
+        with pytest.raises(BadInput, match=f"{index} is damaged or of another set: its SHA-256 is .* not {SHA256}"):
+            each.path("a.index")
+    index.unlink()
+    with pytest.raises(BadInput, match=f"{index}: No such file"):
+        files.path("a.index")
+
+
+def test_no_file_of_a_folder_stays_open(folder):
+    """Mixtures of many sets would run out of descriptors."""
+    before = len(os.listdir("/proc/self/fd"))
+    files = open_files(folder)
+    for number in range(30):
+        (folder / f"{number}.tar").write_bytes(b"abc")
+        assert files.read_range(f"{number}.tar", 1, 3) == b"bc"
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_more_than_a_file_has_takes_no_memory(folder):
+    assert open_files(folder).read_range("a.tar", 2000, 2**62) == CONTENT[2000:]
+
+
+def test_a_transfer_that_lost_bytes_is_repeated(memory, tmp_path, monkeypatch):
+    files = open_files("memory://set", tmp_path / "cache").pinned([RECORD])
+    copying, copies = type(memory).get_file, []
+
+    def lossy(system, path, target, **options):
+        copies.append(target)
+        copying(system, path, target, **options)
+        if len(copies) == 1:
+            os.truncate(target, 100)
+
+    monkeypatch.setattr(type(memory), "get_file", lossy)
+    assert files.path("a.tar").read_bytes() == CONTENT
+    assert len(copies) == 2
 
 
 def test_passing_errors_are_tried_again(server, tmp_path):
@@ -264,3 +315,27 @@ def test_a_vanished_shard_and_a_damaged_sample_at_a_url(tmp_path):
         with pytest.raises(BadInput, match=f"{url}/shard-00001.tar: there is no such file") as caught:
             second.load(0, 0, 2)
         assert not isinstance(caught.value, DamagedSample)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_damage_that_was_cached_is_mended_with_the_file(tmp_path, ranges):
+    pytest.importorskip("aiohttp")
+    make_shard_set(tmp_path / "videos", (1,), 4)
+    tar = tmp_path / "videos" / "shard-00000.tar"
+    whole = tar.read_bytes()
+    with FileServer(tmp_path / "videos", ranges=ranges).running() as url:
+        (part,) = ShardSet.open(open_files(url, tmp_path / "cache")).parts
+        shard = part.open()
+        if ranges:
+            tar.write_bytes(bytes(len(whole)))
+            for _ in range(2):
+                with pytest.raises(DamagedSample, match="segment 0 is damaged"):
+                    shard.load(0, 0, 2)
+            tar.write_bytes(whole)
+        else:
+            shard.load(0, 0, 1)
+            shard.load(0, 1, 2)
+            for copy in (tmp_path / "cache").rglob("*.file"):
+                if copy.stat().st_size == len(whole):
+                    copy.write_bytes(bytes(len(whole)))
+        assert len(shard.load(0, 0, 2)) == 2

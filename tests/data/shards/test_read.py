@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from reserve.data.segment_sound import flac_log_mels
 from reserve.data.shards.files import LocalFiles
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS
-from reserve.data.shards.read import Shard, ShardSet
+from reserve.data.shards.read import Shard, ShardSet, _spectrogram
 from reserve.data.shards.records import write_settings
 from reserve.data.store import load_segments, load_texts
 from reserve.errors import BadInput, DamagedSample
@@ -140,6 +143,35 @@ def test_swapped_indexes_are_noticed(folder):
         opened(folder, 2).load(1)
 
 
+def test_swapped_shards_of_a_set_are_refused(tmp_path):
+    """Their samples are whole, but they are not those that the order of the run means."""
+    make_shard_set(tmp_path / "set", (2, 2), 6)
+    for suffix in ("tar", "index"):
+        first, second = (tmp_path / "set" / f"shard-0000{number}.{suffix}" for number in (0, 1))
+        first.rename(tmp_path / "other")
+        second.rename(first)
+        (tmp_path / "other").rename(second)
+    for part in ShardSet.open(tmp_path / "set").parts:
+        with pytest.raises(BadInput, match=rf"{part.name}\.index is damaged or of another set"):
+            part.open()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_shard_that_vanishes_after_a_read_is_named(folder, replaced):
+    shard, other = (part.open() for part in ShardSet.open(folder).parts)
+    shard.load(0)
+    if replaced:
+        (folder / "shard-00002.tar").replace(folder / "shard-00000.tar")
+        with pytest.raises(DamagedSample, match="segment 0 is damaged"):
+            shard.load(0)
+        shard = other
+    else:
+        (folder / "shard-00000.tar").unlink()
+    with pytest.raises(BadInput, match=rf"{shard.where}\.tar: No such file") as caught:
+        shard.load(0)
+    assert not isinstance(caught.value, DamagedSample)
+
+
 @pytest.mark.parametrize("suffix", ["tar", "index"])
 def test_a_vanished_file_is_named_and_is_no_damaged_sample(folder, suffix):
     (folder / f"shard-00000.{suffix}").unlink()
@@ -162,6 +194,64 @@ def test_a_damaged_manifest_is_refused(folder, name):
     flip(folder / name, 40)
     with pytest.raises(BadInput, match=name):
         ShardSet.open(folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SETTINGS])
+def test_a_huge_file_is_not_read(folder, name):
+    os.truncate(folder / name, 2**40)
+    with pytest.raises(BadInput, match=f"{name} has {2**40} bytes; at most {2**30} are read"):
+        ShardSet.open(folder)
+
+
+def test_settings_of_another_set_are_refused(folder):
+    """Spectrograms of FLAC shards would be computed with its settings."""
+    text = (folder / SETTINGS).read_text()
+    (folder / SETTINGS).write_text(text.replace('"fft_window_size": 1536', '"fft_window_size": 1024'))
+    with pytest.raises(BadInput, match=r"settings\.json is damaged or of another set"):
+        ShardSet.open(folder)
+
+
+def npy(header: str, values: int = 2 * 188 * 64) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(values)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("(", "cannot be read"),
+        ("'''", "cannot be read"),
+        ("-" * 900 + "1", "cannot be read"),
+        ("{'descr': ',', 'fortran_order': False, 'shape': (188, 64)}", "cannot be read"),
+        ("{'descr': '<f2', 'fortran_order': False, 'shape': (10**15,)}", "cannot be read"),
+        (f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({10**15},)}}", "is float16 .1000000000000000., not"),
+        (f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({10**30}, 64)}}", "is float16 .10000.*, not float16"),
+        ("{'descr': 'V99999999', 'fortran_order': False, 'shape': (188, 64)}", "is .*V99999999 .188, 64., not"),
+        ("{'descr': '<f2', 'fortran_order': True, 'shape': (188, 64)}", "is float16"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (188, 64)}", "is object"),
+    ],
+)
+def test_a_hostile_spectrogram_is_a_bad_input(header, message):
+    """Whatever NumPy's parser would raise or allocate."""
+    with pytest.raises(BadInput, match=f"its spectrogram {message}"):
+        _spectrogram(npy(header), DATA)
+
+
+def test_a_spectrogram_of_another_length_is_a_bad_input():
+    header = "{'descr': '<f2', 'fortran_order': False, 'shape': (188, 64)}"
+    assert _spectrogram(npy(header), DATA).shape == (188, 64)
+    for values in (0, 24063, 24066):
+        with pytest.raises(BadInput, match=f"its spectrogram has {values} bytes, not 24064"):
+            _spectrogram(npy(header, values), DATA)
+
+
+@pytest.mark.parametrize("sound", [[], {}, None, "mp3"])
+def test_an_index_of_unknown_sound_is_refused(folder, sound):
+    path = folder / "shard-00000.index"
+    with safe_open(path, framework="numpy") as file:
+        tables, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["index"])  # noqa: SIM118
+    save_file(tables, path, metadata={"index": json.dumps(header | {"sound": sound})})
+    with pytest.raises(BadInput, match="not the index of a shard: its sound is"):
+        ShardIndex(path)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, SETTINGS, "shard-00000.index", "shard-00000.tar"])

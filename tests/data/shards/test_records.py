@@ -17,6 +17,7 @@ from reserve.data.shards.records import (
     read_manifest,
     read_record,
     read_settings,
+    write_manifest,
     write_record,
     write_settings,
 )
@@ -56,6 +57,7 @@ def changed(data: bytes, change) -> bytes:
     [
         (lambda record: record.update(number=-1), "number cannot be -1"),
         (lambda record: record.update(number=True), "number cannot be True"),
+        (lambda record: record["videos"][0].update(segments=2**63), f"segments cannot be {2**63}"),
         (lambda record: record.update(number="3"), "number cannot be '3'"),
         (lambda record: record.pop("videos"), "has the fields"),
         (lambda record: record.update(other=1), "has the fields"),
@@ -113,3 +115,19 @@ def test_a_manifest_with_a_shard_in_the_wrong_place_is_refused(tmp_path):
     data = changed((tmp_path / "set" / MANIFEST).read_bytes(), lambda values: values["shards"].reverse())
     with pytest.raises(BadInput, match="damaged"):
         read_manifest(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segments": 41}, "counts 41 segments; its shards have 40"),
+        ({"videos": 0}, "counts 0 videos; its shards have 5"),
+        ({"shards": ()}, "names no shard"),
+    ],
+)
+def test_a_manifest_whose_counts_do_not_add_up_is_refused(tmp_path, changes, message):
+    """Though its digest is right."""
+    manifest = make_shard_set(tmp_path / "set", (3, 0, 2))
+    write_manifest(tmp_path / "set", replace(manifest, **changes))
+    with pytest.raises(BadInput, match=message):
+        read_manifest((tmp_path / "set" / MANIFEST).read_bytes())

@@ -79,7 +79,8 @@ def read_sound(container: Container, start: float, stop: float, *, track: int, s
         for frame in container.decode(packet):
             pieces.extend(runs.push(frame))
     pieces.extend(runs.flush())
-    return pieces.joined(length)
+    waveform, _ = pieces.mapped()
+    return np.pad(waveform, (0, length - len(waveform)))
 
 
 def _rewound(container: Container, track: int) -> Any:
@@ -142,9 +143,9 @@ class _Pieces:
                     self._write()
 
     def mapped(self) -> tuple[np.ndarray, mmap.mmap | None]:
-        """All samples up to the end, as `joined` gives them, and the memory map that they lie in if there is one."""
+        """All samples, float32 [end] and 0 between the parts, and the memory map that they lie in if there is one."""
         if self.file is None:
-            return self.joined(self.end), None
+            return self._joined(), None
         self._write()
         self.file.truncate(self.end * _SAMPLE_BYTES)
         mapping = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -161,9 +162,9 @@ class _Pieces:
         self.file.flush()
         self.parts, self.waiting = [], 0
 
-    def joined(self, length: int) -> np.ndarray:
-        """All samples: float32 [length], 0 between the parts."""
-        waveform = np.zeros(length, dtype=np.float32)
+    def _joined(self) -> np.ndarray:
+        """The samples in memory: float32 [end], 0 between the parts."""
+        waveform = np.zeros(self.end, dtype=np.float32)
         for start, samples in self.parts:
             waveform[start : start + len(samples)] = samples
         return _finite(waveform)

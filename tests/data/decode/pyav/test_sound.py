@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from types import SimpleNamespace
 
 import av
@@ -180,6 +181,17 @@ def test_long_tracks_on_disk_are_those_in_memory(tmp_path, monkeypatch, in_memor
         np.testing.assert_array_equal(found.waveform, before.waveform)
 
 
+def test_a_long_span_on_disk_is_the_one_in_memory(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mp4", sounds=[Sound(click_track(6, CLICKS))])
+    with PyAVDecoder().open(path) as media:
+        expected = media.sound(0.5, 8)
+        monkeypatch.setattr("reserve.data.decode.pyav.sound._IN_MEMORY", 1000)
+        found = media.sound(0.5, 8)
+    assert found.any()
+    np.testing.assert_array_equal(found, expected)
+    assert found.flags.writeable
+
+
 def test_pieces_on_disk_lie_over_each_other_as_in_memory(monkeypatch):
     rng = np.random.default_rng(0)
     parts = [(int(start), rng.standard_normal(700).astype(np.float32)) for start in rng.integers(0, 5000, 40)]
@@ -193,3 +205,17 @@ def test_pieces_on_disk_lie_over_each_other_as_in_memory(monkeypatch):
     assert mapping is not None
     np.testing.assert_array_equal(found, expected)
     assert (plain.end, plain.overlap) == (spooled.end, spooled.overlap)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_track(tmp_path, monkeypatch):
+    monkeypatch.setattr("reserve.data.decode.pyav.sound._IN_MEMORY", 2**14)
+    peaks = []
+    for seconds in (5, 60, 120):
+        path = write_media(tmp_path / f"{seconds}.mkv", sounds=[Sound(click_track(seconds, [1.0]), codec="flac")])
+        tracemalloc.start()
+        track = soundtrack(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(track.waveform) == pytest.approx(seconds * RATE, abs=RATE / 10)
+    # Two minutes are 10.6 MB.
+    assert max(peaks[1:]) < peaks[0] + 2**20

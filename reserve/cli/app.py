@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from reserve.errors import BadInput, CheckpointError, NothingPrepared, UsageError
+from reserve.terminal import printable_lines
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -77,7 +78,7 @@ def _run(module: ModuleType, options: Namespace) -> int:
         return 1
     except (BadInput, NothingPrepared, CheckpointError, ImportError, OSError, RuntimeError, ValueError) as error:
         logging.getLogger(__name__).debug("failed", exc_info=True)
-        print(f"reserve: {error}", file=sys.stderr)
+        print(f"reserve: {printable_lines(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -7,9 +7,12 @@ machines that share a file system, each on its own fold or all on the same one.
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from reserve.cli.pretrain import INPUTS
@@ -85,7 +88,7 @@ def run(options: Namespace) -> None:
         raise UsageError(
             f"--fold must be from 0 to {options.folds - 1} with --folds {options.folds}; got {options.fold}"
         )
-    with _engine(options) as engine, shard_progress() as show:
+    with _engine(options) as engine, _ending_workers(), shard_progress() as show:
         preparation = prepare_shards(
             options.sources,
             options.out,
@@ -104,6 +107,23 @@ def run(options: Namespace) -> None:
             on_event=show,
         )
     print(_summary(options.out, options.folds, preparation))
+
+
+@contextmanager
+def _ending_workers() -> Iterator[None]:
+    """Makes SIGTERM end the worker processes and unlock the shards, as Ctrl-C does. Says that the work can resume."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        print("reserve: stopped. What is prepared is kept: run the command again to resume", file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

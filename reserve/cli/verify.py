@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reserve.errors import UsageError
+from reserve.terminal import printable
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -30,7 +31,7 @@ def run(options: Namespace) -> int:
 
 
 def _show(fault: Fault) -> None:
-    print(_printable(f"{fault.file}: {fault.what}"), flush=True)
+    print(printable(f"{fault.file}: {fault.what}"), flush=True)
 
 
 def _summary(found: Verification) -> str:
@@ -46,8 +47,3 @@ def _summary(found: Verification) -> str:
         )
     lines.append(f"{found.faults} faults" if found.faults else "no faults")
     return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    """Text in which nothing can steer a terminal: names of videos come from anywhere."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

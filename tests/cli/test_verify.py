@@ -35,6 +35,7 @@ def test_faults_are_listed_and_fail(folder, capsys):
 
 def test_an_unfinished_set_is_called_so(folder, capsys):
     (folder / "manifest.json").unlink()
+    (folder / "work").mkdir()
     (folder / "shard-00001.json").unlink()
     assert main(["verify", str(folder)]) == 0
     assert "not finished: 1 shards are not there yet" in capsys.readouterr().out

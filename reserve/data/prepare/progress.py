@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from reserve.data.prepare.results import FileResult
+from reserve.terminal import printable
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def preparation_progress() -> Iterator[Callable[[FileResult, int], None]]:
             lines = [f"skipped {result.path}: {result.reason}"] if result.status == "skipped" else []
             lines += [f"{result.path}: {warning}" for warning in result.warnings]
             for line in lines:
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
         yield show
     summary = ", ".join(f"{n} {status}" for status, n in counts.items())

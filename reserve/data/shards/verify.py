@@ -74,8 +74,8 @@ def verify_shards(
     """Reads every byte of a set and calls `on_fault` with each fault, in the order of the shards.
 
     `where` is a folder, or a URL: then without its cache, and foreign files are not looked for. `workers` processes (0:
-    this one) share the shards. A sample at a time is in memory, and an index. Of a set without
-    a manifest, checks the shards that are finished. Raises BadInput if there is no set.
+    this one) share the shards. A sample at a time is in memory, and an index. Of a set that is being prepared, checks
+    the shards that are finished. Raises BadInput if there is no set.
     """
     begun = time.monotonic()
     files = open_files(where) if isinstance(where, str | Path) else where
@@ -130,6 +130,8 @@ def _read_head(
         raise BadInput(f"{files.where}: not a set of shards: it has neither {MANIFEST} nor {SETTINGS}")
     if SETTINGS not in data and names is not None:
         fault(SETTINGS, "is not there")
+    elif names is not None and not names & {MANIFEST, WORK}:
+        fault(MANIFEST, f"is not there, and without {WORK} nothing is under way that would write it")
     elif manifest and SETTINGS in data and manifest.settings != file_record(SETTINGS, data[SETTINGS]):
         fault(SETTINGS, f"damaged: its bytes are not those that {MANIFEST} names")
     return manifest, settings, read

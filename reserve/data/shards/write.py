@@ -50,15 +50,16 @@ def write_shard(
 
     A sample at a time is in memory. Equal pieces make equal bytes. The tar and the index get their names when both are
     on disk, then the record: a crash leaves an older shard or one whose record does not fit its files. Without pieces
-    there is a record only. Raises what the pieces raise.
+    there is a record only, and older files are removed before it is written. Raises what the pieces raise.
     """
     name = shard_name(number)
     tar, index = folder / f"{name}.tar", folder / f"{name}.index"
     if not pieces:
         record = ShardRecord(number, None, None, (), tuple(skipped))
-        write_record(folder, record)
+        # First, since nobody looks for files of a shard whose record names none.
         for path in (tar, index):
             path.unlink(missing_ok=True)
+        write_record(folder, record)
         return record
     builder = IndexBuilder(sound)
     with replacing(tar) as new_tar, replacing(index) as new_index:

@@ -210,6 +210,14 @@ def test_a_set_without_a_manifest_is_checked_as_far_as_it_is_there(folder):
     assert [file for file, _ in faults_of(folder)] == ["shard-00002.tar", "shard-00007.tar"]
 
 
+def test_a_lost_manifest_is_a_fault(folder):
+    """While a set is being prepared there is none, but its scratch folder is there."""
+    (folder / MANIFEST).unlink()
+    assert faults_of(folder) == [(MANIFEST, "is not there, and without work nothing is under way that would write it")]
+    (folder / "work").mkdir()
+    assert faults_of(folder) == []
+
+
 def test_hostile_settings_do_not_count_for_ever(folder):
     (folder / MANIFEST).unlink()
     write_settings(folder, settings(10**18))

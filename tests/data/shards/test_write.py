@@ -8,6 +8,7 @@ import os
 import random
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from reserve.data.shards.files import LocalFiles
 from reserve.data.shards.layout import sample_key
 from reserve.data.shards.pieces import ShardPiece
 from reserve.data.shards.read import Shard
-from reserve.data.shards.records import SkippedFile
+from reserve.data.shards.records import SkippedFile, read_record
 from reserve.data.shards.write import write_shard
 from reserve.data.store import load_segments, save_segments
 from reserve.data.types import Word
@@ -138,6 +139,22 @@ def test_a_shard_without_videos_has_a_record_only(out, stores):
     write(out, stores)
     write_shard(out, 0, [], (SkippedFile("a", "f", "k", "no words in it"),), sound="log_mel")
     assert contents(out).keys() == {"shard-00000.json"}
+
+
+def test_a_crash_while_a_shard_becomes_empty_leaves_no_files_beside_the_new_record(out, stores, monkeypatch):
+    write(out, stores)
+    unlink = Path.unlink
+
+    def crashes(path, missing_ok=False):
+        if path.suffix == ".tar":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", crashes)
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(out, 0, [], (SkippedFile("a", "f", "k", "no words in it"),), sound="log_mel")
+    record = read_record((out / "shard-00000.json").read_bytes(), "shard-00000.json")
+    assert record.tar is not None or not (out / "shard-00000.tar").exists()
 
 
 def test_a_video_with_other_segments_than_its_record_leaves_the_old_shard(out, stores):

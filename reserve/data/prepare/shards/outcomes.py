@@ -37,7 +37,7 @@ def judge_stored(video: StoredVideo, data: DataConfig, filters: FilterConfig, ke
         if shape != wanted:
             raise BadInput(f"its spectrograms are {list(shape)}; data.spec_size and data.num_mels are {list(wanted)}")
         if not is_store_of(video.path, first.video_id):
-            raise BadInput(f"it holds the video {first.video_id}, which is not the one that its name says")
+            raise BadInput(f"it holds another video than its name says: {first.video_id}")
         if keep_sound and not first.sound:
             raise BadInput("it was prepared without the sound itself, which --sound flac needs")
         return _judge(video, video.path, filters)

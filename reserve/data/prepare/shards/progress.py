@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from reserve.data.prepare.shards.events import Event
 from reserve.data.prepare.shards.outcomes import category
 from reserve.data.shards.records import SkippedFile
+from reserve.terminal import printable
 
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -58,7 +59,7 @@ def shard_progress() -> Iterator[Callable[[Event, int], None]]:
     last = time.monotonic()
 
     def line(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     columns = (TextColumn("preparing shards"), BarColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -76,7 +77,7 @@ def shard_progress() -> Iterator[Callable[[Event, int], None]]:
                 for warning in event.outcome.warnings:
                     line(f"{event.path}: {warning}")
             text = counts.text(total)
-            progress.update(bar, completed=counts.done, total=total, description=text)
+            progress.update(bar, completed=counts.done, total=total, description=printable(text))
             if not console.is_terminal and time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
                 last = time.monotonic()
                 line(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,14 @@ import numpy as np
 import pytest
 
 from tests.helpers.shard_videos import contents, make_videos, prepare
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Children start with Ctrl-C at work, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def run_command(videos, out, *options):
@@ -24,6 +33,21 @@ def test_two_processes_on_one_fold(shard_source, shard_set, tmp_path):
         errors = process.communicate()[1]
         assert process.returncode == 0, errors
     assert contents(tmp_path) == contents(shard_set)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_processes_and_the_work_resumes(shard_source, shard_set, tmp_path, number, status):
+    process = run_command(shard_source, tmp_path / "out")
+    while not (tmp_path / "out" / "settings.json").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    # Workers have the other end of the pipe until they end.
+    errors = process.communicate(timeout=60)[1].decode()
+    assert "What is prepared is kept: run the command again to resume" in errors
+    assert "Traceback" not in errors
+    assert process.returncode == status
+    assert run_command(shard_source, tmp_path / "out").wait() == 0
+    assert contents(tmp_path / "out") == contents(shard_set)
 
 
 @pytest.mark.slow

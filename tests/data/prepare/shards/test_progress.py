@@ -24,11 +24,13 @@ def test_skipped_files_warnings_and_waits_are_lines(capsys):
         show(Event(0, "started"), 3)
         show(Event(0, "video", path="/v/a.mp4", outcome=GOOD), 3)
         show(Event(0, "video", path="/v/b.mp4", outcome=skipped("too short: 3 s")), 3)
+        show(Event(0, "video", path="/v/\x1b[2J.mp4", outcome=skipped("no\nvideo")), 3)
         show(Event(1, "busy"), 3)
         show(Event(1, "busy"), 3)
     assert capsys.readouterr().err.splitlines() == [
         "/v/a.mp4: a.en.vtt: no words in it",
         "skipped /v/b.mp4: too short: 3 s",
+        "skipped /v/\\x1b[2J.mp4: no\\nvideo",
         "shard 1 is left to another process that works on it",
     ]
 

@@ -83,7 +83,7 @@ def test_a_store_that_holds_another_video_is_skipped(run, tmp_path):
     preparation = prepare(run, tmp_path / "out")
     assert (preparation.videos, preparation.manifest.skipped) == (4, {"unusable": 1})
     (skipped,) = [each for name in (tmp_path / "out").glob("shard-*.json") for each in read_skipped(name)]
-    assert skipped.reason == "it holds the video video 0.mp4, which is not the one that its name says"
+    assert skipped.reason == "it holds another video than its name says: video 0.mp4"
 
 
 def read_skipped(path):

@@ -78,7 +78,8 @@ def decode_flac(data: bytes, playback_speed: int, sample_rate: int) -> np.ndarra
                 )
             samples = file.read(wanted, dtype="int16")
     except library.LibsndfileError as error:
-        raise BadInput(f"its sound cannot be decoded: {error}") from error
+        # Its own text names the address of the buffer, so a damaged sample would be logged anew each time.
+        raise BadInput(f"its sound cannot be decoded: {error.error_string}") from error
     if samples.shape != (wanted,):
         raise BadInput(f"its sound has {len(samples)} of {wanted} samples")
     return np.divide(samples, np.float32(_FULL_SCALE), dtype=np.float32)

@@ -52,11 +52,11 @@ class LocalFiles:
     def __init__(self, where: str | Path, pinned: Iterable[FileRecord] = ()) -> None:
         self.where = str(where)
         # Samples of a tar are checked one by one.
-        self._pinned = {record.name: record for record in pinned if not record.name.endswith(".tar")}
+        self._pinned = {record.name: record.sha256 for record in pinned if not record.name.endswith(".tar")}
         self._checked: dict[str, tuple[int, ...]] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LocalFiles, (self.where, list(self._pinned.values()))
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_checked": {}}
 
     def path(self, name: str) -> Path:
         path = Path(self.where) / check_file_name(name)
@@ -79,16 +79,16 @@ class LocalFiles:
     def pinned(self, records: Iterable[FileRecord]) -> LocalFiles:
         return LocalFiles(self.where, records)
 
-    def _check(self, path: Path, record: FileRecord) -> None:
+    def _check(self, path: Path, sha256: str) -> None:
         status = path.stat()
         state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if self._checked.get(record.name) == state:
+        if self._checked.get(path.name) == state:
             return
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != record.sha256:
-            raise BadInput(not_as_recorded(path, found, record))
-        self._checked[record.name] = state
+        if found != sha256:
+            raise BadInput(not_as_recorded(path, found, sha256))
+        self._checked[path.name] = state
 
 
 def is_url(where: str) -> bool:

@@ -65,7 +65,7 @@ class RemoteFiles:
             )
             if copy.stem == record.sha256:
                 return copy
-        raise BadInput(not_as_recorded(self._url(name), copy.stem, record))
+        raise BadInput(not_as_recorded(self._url(name), copy.stem, record.sha256))
 
     def read_range(self, name: str, start: int, stop: int, *, afresh: bool = False) -> bytes:
         """Bytes `start` to `stop` - 1 of a file; fewer where it ends before. `afresh` replaces cached ones."""
@@ -135,9 +135,9 @@ class RemoteFiles:
         return f"{self.where}/{name}"
 
 
-def not_as_recorded(where: str | Path, sha256: str, record: FileRecord) -> str:
+def not_as_recorded(where: str | Path, found: str, expected: str) -> str:
     """The message for a file with another SHA-256 than its record."""
-    return f"{where} is damaged or of another set: its SHA-256 is {sha256}, not {record.sha256} as in the manifest"
+    return f"{where} is damaged or of another set: its SHA-256 is {found}, not {expected} as in the manifest"
 
 
 def _range_of(system: Any, path: str, start: int, stop: int) -> bytes:

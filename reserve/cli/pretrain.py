@@ -53,7 +53,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
         type=float,
         nargs="+",
         default=list(stored.get("shard_weights", ())),
-        help="the sets' shares of the examples, one a set; by default those of the sets' sizes",
+        help="the sets' shares of the examples, one a set; by default all sets are used as one",
     )
     parser.add_argument(
         "--out", type=Path, default=stored.get("out"), help="the run's folder: settings, metrics, checkpoints"

@@ -54,7 +54,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class PartSet:
-    """Parts that are one data set. `weight` is its share of a mixture, None for its share of all examples.
+    """Parts that are one data set. `weight` is its share of a mixture; sets without weights are used as one.
 
     `identity` changes whenever the set's contents do; empty where that is not known.
     """

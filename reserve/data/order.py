@@ -45,7 +45,7 @@ def epoch_order(num_examples: int, seed: int, epoch: int, *, stream: int = 0) ->
 @dataclass(frozen=True)
 class SetShare:
     """A set of a mixture. `weight` is its share of the examples used, against the other sets' weights; None for its
-    share of all examples. `identity` changes whenever its contents do; empty where that is not known."""
+    number of examples. `identity` changes whenever its contents do; empty where that is not known."""
 
     name: str
     examples: int
@@ -58,23 +58,27 @@ class SetShare:
 
 
 class ExampleStream:
-    """The examples of one set or of several that are mixed, in the order of their use: a pure function of the sets'
-    sizes, the weights and the seed.
+    """The examples of one set or of several, in the order of their use: a pure function of the sets' sizes, the weights
+    and the seed.
 
-    Positions are counted from the start of training. Each block of `block` positions has the same number of examples of
-    a set: its weight, rounded by the largest remainder. Where in a block they are is a permutation drawn from the seed
-    and the block's number. The k-th example of a set is example k % examples of epoch k // examples in the set's own
-    `epoch_order`. So every set has each of its examples once in each of its epochs, and one set alone is in exactly
-    that order.
+    Positions are counted from the start of training. Sets without weights are one: each epoch has every example of all
+    sets once, in the `epoch_order` of their total.
 
-    A block has 1024 positions, or as many times twice that as the smallest set needs for 8 of them.
+    With weights, each block of `block` positions has the same number of examples of a set: its weight, rounded by the
+    largest remainder. Where in a block they are is a permutation drawn from the seed and the block's number. The k-th
+    example of a set is example k % examples of epoch k // examples in the set's own `epoch_order`. So every set has
+    each of its examples once in each of its epochs. A block has 1024 positions, or as many times twice that as the
+    smallest set needs for 8 of them.
     """
 
     def __init__(self, sets: Sequence[SetShare], seed: int = 0) -> None:
         """Raises ValueError naming the set whose weight is not positive or is too small beside the others."""
         self.sets, self.seed = tuple(sets), seed
-        weights = [each.examples if each.weight is None else each.weight for each in self.sets]
-        for each, weight in zip(self.sets, weights, strict=True):
+        weighted = any(each.weight is not None for each in self.sets)
+        # The sets that have an order each.
+        self._mixed = self.sets if weighted else (SetShare("the data set", sum(each.examples for each in self.sets)),)
+        weights = [each.examples if each.weight is None else each.weight for each in self._mixed]
+        for each, weight in zip(self._mixed, weights, strict=True):
             if not 0 < weight < math.inf:
                 raise ValueError(f"the weight of a set must be above 0 and finite; got {each}")
         shares = np.array(weights, np.float64) / sum(weights)
@@ -82,10 +86,12 @@ class ExampleStream:
         while self.block * shares.min() < _LEAST_IN_BLOCK:
             self.block *= 2
             if self.block > _LARGEST_BLOCK:
-                raise ValueError(f"{self.sets[shares.argmin()]} has too small a share of the mixture: {shares.min():g}")
+                raise ValueError(
+                    f"{self._mixed[shares.argmin()]} has too small a share of the mixture: {shares.min():g}"
+                )
         self._counts = _largest_remainder(shares, self.block)
-        # The number of each set's first example.
-        self._first = np.cumsum([0, *(each.examples for each in self.sets)]).tolist()
+        # The number of each mixed set's first example.
+        self._first = np.cumsum([0, *(each.examples for each in self._mixed)]).tolist()
         self._blocks: tuple[int, npt.NDArray[np.int64]] | None = None
         self._orders: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
 
@@ -98,12 +104,12 @@ class ExampleStream:
         """What tells orders of one seed and number of examples apart. Empty for one set of unknown identity."""
         if len(self.sets) == 1 and not self.sets[0].identity:
             return ""
-        described = [[s.examples, count, s.identity] for s, count in zip(self.sets, self._counts, strict=True)]
-        return hashlib.sha256(json.dumps([self.block, described]).encode()).hexdigest()
+        described = [[each.examples, each.identity] for each in self.sets]
+        return hashlib.sha256(json.dumps([self.block, self._counts, described]).encode()).hexdigest()
 
     def check_batch(self, size: int) -> None:
         """Raises ValueError where a batch of `size` examples can have more of a set than the set has."""
-        for each, count in zip(self.sets, self._counts, strict=True):
+        for each, count in zip(self._mixed, self._counts, strict=True):
             most = min(size, count * (-(-size // self.block) + 1))
             if most > each.examples:
                 raise ValueError(
@@ -112,13 +118,13 @@ class ExampleStream:
                 )
 
     def keys(self, start: int, count: int) -> list[tuple[int, int]]:
-        """(epoch, index) at `count` positions from `start` on. `epoch` is that of the example's set, `index` counts
-        through all sets, in their order."""
+        """(epoch, index) at `count` positions from `start` on. `epoch` is that of the example's set, or of all sets if
+        they have no weights; `index` counts through all sets, in their order."""
         found: list[tuple[int, int]] = []
         while len(found) < count:
             block, offset = divmod(start + len(found), self.block)
             sets = self._sets_of_block(block)
-            before = np.bincount(sets[:offset], minlength=len(self.sets))
+            before = np.bincount(sets[:offset], minlength=len(self._mixed))
             places = [block * self._counts[s] + int(b) for s, b in enumerate(before)]
             for number in sets[offset : offset + count - len(found)].tolist():
                 found.append(self._key(number, places[number]))
@@ -126,19 +132,19 @@ class ExampleStream:
         return found
 
     def _key(self, number: int, place: int) -> tuple[int, int]:
-        epoch, within = divmod(place, self.sets[number].examples)
+        epoch, within = divmod(place, self._mixed[number].examples)
         return epoch, self._first[number] + int(self._order(number, epoch)[within])
 
     def _order(self, number: int, epoch: int) -> npt.NDArray[np.int64]:
         if number not in self._orders or self._orders[number][0] != epoch:
             self._orders.pop(number, None)  # frees its memory before the next order is made
-            self._orders[number] = epoch, epoch_order(self.sets[number].examples, self.seed, epoch, stream=number)
+            self._orders[number] = epoch, epoch_order(self._mixed[number].examples, self.seed, epoch, stream=number)
         return self._orders[number][1]
 
     def _sets_of_block(self, block: int) -> npt.NDArray[np.int64]:
         """The set of each position of a block, int64 [block]."""
         if self._blocks is None or self._blocks[0] != block:
-            sets = np.repeat(np.arange(len(self.sets)), self._counts)
+            sets = np.repeat(np.arange(len(self._mixed)), self._counts)
             self._blocks = block, _generator(self.seed, block, _BLOCKS).permutation(sets)
         return self._blocks[1]
 

@@ -98,9 +98,10 @@ def test_one_set_alone_is_in_the_order_of_its_epochs(num_examples, seed, start, 
         assert stream.keys(start, count) == every[start : start + count]
 
 
+@pytest.mark.parametrize("weights", [(None,) * 4, (1, 2, 3, 1)])
 @given(SIZES, SEEDS, st.integers(0, 5000), st.integers(0, 60), st.integers(0, 60))
-def test_a_stream_may_be_read_from_anywhere(sizes, seed, start, count, more):
-    sets = shares(*((size, None) for size in sizes))
+def test_a_stream_may_be_read_from_anywhere(weights, sizes, seed, start, count, more):
+    sets = shares(*zip(sizes, weights, strict=False))
     whole = ExampleStream(sets, seed).keys(start, count + more)
     assert ExampleStream(sets, seed).keys(start + count, more) == whole[count:]
     stream = ExampleStream(sets, seed)
@@ -115,7 +116,7 @@ def test_a_stream_may_be_read_from_anywhere(sizes, seed, start, count, more):
         ((1, 1, 1), 1024, (342, 341, 341)),
         ((0.5, 0.3, 0.2), 1024, (512, 307, 205)),
         ((999, 1), 8192, (8184, 8)),
-        ((None, None), 1024, (640, 384)),
+        ((None, 300), 1024, (640, 384)),
     ],
 )
 def test_every_block_has_the_same_number_of_a_sets_examples(weights, block, counts):
@@ -127,6 +128,14 @@ def test_every_block_has_the_same_number_of_a_sets_examples(weights, block, coun
         keys = stream.keys(number * block, block)
         found = np.bincount([set_of(index, sets) for _, index in keys], minlength=len(sets))
         assert tuple(found) == counts
+
+
+@given(SIZES, SEEDS, st.integers(0, 5000))
+def test_sets_without_weights_are_one(sizes, seed, start):
+    """So each epoch has every example once, and sets of any sizes fit batches of any size."""
+    stream = ExampleStream(shares(*((size, None) for size in sizes)), seed)
+    assert stream.keys(start, 50) == ExampleStream(shares((sum(sizes), None)), seed).keys(start, 50)
+    stream.check_batch(sum(sizes))
 
 
 def test_blocks_are_shuffled_each_in_its_own_way():
@@ -175,9 +184,11 @@ def test_what_decides_the_order_decides_its_identity():
         [replace(base[0], weight=1.1), base[1]],
         [replace(base[0], identity="z"), base[1]],
         [replace(base[0], weight=None), replace(base[1], weight=None)],
+        [replace(base[0], weight=None, examples=40), replace(base[1], weight=None, examples=50)],
+        [replace(base[0], weight=50), replace(base[1], weight=40)],
     ]
     identities = {ExampleStream(sets).identity for sets in (base, *others)}
-    assert len(identities) == 7
+    assert len(identities) == 9
     # A set that was moved, and weights that mean the same.
     assert (
         ExampleStream([replace(base[0], name="c", weight=10.0), replace(base[1], weight=20.0)]).identity in identities

@@ -144,7 +144,7 @@ def test_a_shard_that_vanishes_stops_the_run(tmp_path):
 
 
 def test_a_run_from_a_url_is_the_run_from_the_folder(sets, uninterrupted, tmp_path):
-    """And a second one reads nothing but manifests and settings again."""
+    """And a second one reads nothing but manifests and settings again, and what was damaged: it may be mended."""
     pytest.importorskip("aiohttp")
     server = FileServer(Path(sets[0]).parent)
     cache = {"shard_cache": tmp_path / "cache", "shard_cache_gb": 0.01}
@@ -154,7 +154,11 @@ def test_a_run_from_a_url_is_the_run_from_the_folder(sets, uninterrupted, tmp_pa
         assert losses(tmp_path / "one") == losses(uninterrupted)
         server.requests.clear()
         train(tmp_path / "two", distant, 2, **cache)
-        assert {Path(name).name for _, name, _ in server.requests} <= {"manifest.json", "settings.json"}
+        again = {Path(name).name for _, name, _ in server.requests}
+        assert again <= {"manifest.json", "settings.json", "shard-00002.tar"}
+        assert sum(name.endswith("shard-00002.tar") for _, name, _ in server.requests) <= losses(tmp_path / "two")[
+            -1
+        ].get("skipped_examples", 0)
         # The folder's run goes on at the URL.
         resumed = interrupted(uninterrupted, tmp_path / "resumed", 4)
         train(resumed, distant, STEPS, **cache)

@@ -159,8 +159,8 @@ def _number(path: Path) -> int | None:
 
 
 def _touch(path: Path) -> None:
-    """Makes an entry the one used last. Another process may have removed it."""
-    with suppress(FileNotFoundError):
+    """Makes an entry the one used last. Another process may have removed it, or the folder may be read-only."""
+    with suppress(OSError):
         os.utime(path)
 
 

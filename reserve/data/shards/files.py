@@ -99,11 +99,15 @@ def is_url(where: str) -> bool:
 def open_files(where: str | Path, cache: Path | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES) -> Files:
     """The files of a local folder, or of a URL through a cache of at most `cache_bytes` in the folder `cache`.
 
-    Without `cache` it is `user_cache()`. Raises ValueError for an unknown kind of URL, ImportError naming the package
-    that its driver is in. Nothing is read, and no connection is made.
+    Without `cache` it is `user_cache()`. Raises ValueError for a URL with a query and as open_file_system. No file of
+    the folder is read.
     """
     if not is_url(str(where)):
         return LocalFiles(where)
+    if re.match(r"https?://[^?#]*[?#]", str(where)):
+        raise ValueError(
+            f"{where}: the URL of a folder must end in its path, without a query: file names are added to it"
+        )
     system, root = open_file_system(str(where))
     if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
         return LocalFiles(root)

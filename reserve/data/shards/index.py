@@ -11,6 +11,8 @@ tensors but `text_bytes`.
 from __future__ import annotations
 
 import json
+import os
+import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -96,21 +98,26 @@ def _tables_crc(tables: dict[str, np.ndarray]) -> int:
 
 
 class ShardIndex:
-    """An index, its tables in memory and its texts on disk."""
+    """An index, its tables in memory and its texts on disk. Its file stays open, so that it may be removed.
+
+    Texts are not read through a memory map: a file that is cut while it is mapped kills the process.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens the file. Raises BadInput, which does not name it, if it is damaged."""
         from safetensors import SafetensorError, safe_open
 
         try:
-            self._file: Any = safe_open(path, framework="numpy").__enter__()
-            header = _header(self._file.metadata() or {})
-            self._check_layout()
-            tables = {name: self._file.get_tensor(name) for name in _TABLES}
+            self._descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+            with safe_open(path, framework="numpy") as file:
+                header = _header(file.metadata() or {})
+                _check_layout(file)
+                tables = {name: file.get_tensor(name) for name in _TABLES}
+                text_size = file.get_slice(_TEXT).get_shape()[0]
+            self._text_start = _text_start(self._descriptor)
         except (SafetensorError, OSError) as error:
-            if isinstance(error, OSError) and is_environment_failure(error):
-                raise EnvironmentFailure(str(error)) from error
-            raise BadInput(f"not the index of a shard: {error}") from error
+            raise _failure("not the index of a shard", error) from error
         if header.get("tables_crc") != _tables_crc(tables):
             raise BadInput("a damaged index: its tables do not have the checksum that it names")
         self.sound: Sound = header["sound"]
@@ -118,7 +125,7 @@ class ShardIndex:
         self.sample_crc, self.member_sizes = tables["sample_crc"], tables["member_sizes"]
         self._id_bytes, self._id_offsets = tables["id_bytes"], tables["id_offsets"]
         self._text_offsets, self._text_crc = tables["text_offsets"], tables["text_crc"]
-        self._check_tables()
+        self._check_tables(text_size)
 
     @property
     def num_videos(self) -> int:
@@ -143,33 +150,21 @@ class ShardIndex:
 
     def texts(self, video: int) -> list[str]:
         """The words of each segment of a video, joined by spaces. Raises BadInput if they are damaged."""
-        from safetensors import SafetensorError
-
         first, stop = (int(place) for place in self.video_first[video : video + 2])
         offsets = self._text_offsets[first : stop + 1].astype(np.int64)
         try:
-            data = bytes(self._file.get_slice(_TEXT)[int(offsets[0]) : int(offsets[-1])])
-        except SafetensorError as error:
-            raise BadInput(f"its words cannot be read: {error}") from error
+            data = os.pread(self._descriptor, int(offsets[-1] - offsets[0]), self._text_start + int(offsets[0]))
+        except OSError as error:
+            raise _failure("its words cannot be read", error) from error
         if zlib.crc32(data) != int(self._text_crc[video]):
             raise BadInput("its words in the index do not have the checksum that it names")
         offsets -= offsets[0]
         return [_decoded(data[a:b]) for a, b in pairwise(offsets)]
 
-    def _check_layout(self) -> None:
-        found = set(self._file.keys())
-        if found != {*_TABLES, _TEXT}:
-            raise BadInput(f"not the index of a shard: it holds {sorted(found)!r:.200}")
-        for name, (dtype, axes) in {**_TABLES, _TEXT: ("U8", 1)}.items():
-            part = self._file.get_slice(name)
-            if part.get_dtype() != dtype or len(part.get_shape()) != axes:
-                raise BadInput(f"not the index of a shard: {name} is {part.get_dtype()} of shape {part.get_shape()}")
-
-    def _check_tables(self) -> None:
+    def _check_tables(self, text_size: int) -> None:
         """Raises BadInput unless the tables fit each other, so that nothing outside the tar is ever read."""
         videos, segments = self.num_videos, self.num_segments
         starts = self.sample_start.astype(np.int64)
-        text_size = self._file.get_slice(_TEXT).get_shape()[0]
         lengths = self.member_sizes.astype(np.int64)
         fits = (
             videos >= 1
@@ -186,6 +181,29 @@ class ShardIndex:
             raise BadInput("a damaged index: its tables do not fit each other")
         for video in range(videos):
             self.video_id(video)
+
+
+def _check_layout(file: Any) -> None:
+    found = set(file.keys())
+    if found != {*_TABLES, _TEXT}:
+        raise BadInput(f"not the index of a shard: it holds {sorted(found)!r:.200}")
+    for name, (dtype, axes) in {**_TABLES, _TEXT: ("U8", 1)}.items():
+        part = file.get_slice(name)
+        if part.get_dtype() != dtype or len(part.get_shape()) != axes:
+            raise BadInput(f"not the index of a shard: {name} is {part.get_dtype()} of shape {part.get_shape()}")
+
+
+def _text_start(descriptor: int) -> int:
+    """Where the texts begin in an index that safetensors has opened: after a length of 8 bytes and a header in JSON."""
+    length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+    try:
+        return 8 + length + int(json.loads(os.pread(descriptor, length, 8))[_TEXT]["data_offsets"][0])
+    except ValueError as error:  # it was cut since
+        raise BadInput("not the index of a shard: it is being written") from error
+
+
+def _failure(what: str, error: Exception) -> Exception:
+    return EnvironmentFailure(str(error)) if is_environment_failure(error) else BadInput(f"{what}: {error}")
 
 
 def _decoded(data: bytes) -> str:

@@ -243,8 +243,8 @@ class ShardSet:
 
 def read_file(files: Files, name: str) -> bytes:
     """A small file of a set. Raises BadInput if it is not there or cannot be read."""
-    path = check_not_special(files.path(name))
     try:
+        path = check_not_special(files.path(name))
         if (size := path.stat().st_size) > MAX_BYTES:
             raise BadInput(f"{name} has {size} bytes; at most {MAX_BYTES} are read")
         return path.read_bytes()

@@ -153,7 +153,8 @@ def _range_of(system: Any, path: str, start: int, stop: int) -> bytes:
 def open_file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, shared with nothing else in the process, and the path on it.
 
-    Raises ValueError for an unknown kind of URL, ImportError naming the package that its driver is in.
+    Raises ValueError for an unknown kind of URL, ImportError naming the package that its driver is in, BadInput where
+    the driver fails for another reason, such as an archive that is not there.
     """
     import fsspec
 
@@ -163,4 +164,6 @@ def open_file_system(url: str) -> tuple[Any, str]:
         raise ValueError(f"{url}: {error}") from error
     except ImportError as error:
         raise ImportError(f"{url}: {error}") from error
+    except Exception as error:  # every driver has exceptions of its own
+        raise BadInput(f"{url} cannot be opened: {type(error).__name__}: {error}") from error
     return system, str(root).rstrip("/")

@@ -45,8 +45,8 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
     """Pretraining on narrated videos.
 
     `videos`: files and folders; `shards`: sets of prepared videos instead, folders or URLs, mixed by `shard_weights`
-    (by default their numbers of examples); `random_text`: a text or JSONL file (also .zst), or None for the transcripts
-    of other videos; `tokenizer`: a `tokenizers` JSON in the released layout, or None for the shipped one.
+    (without weights they are one data set); `random_text`: a text or JSONL file (also .zst), or None for other videos'
+    transcripts; `tokenizer`: a `tokenizers` JSON in the released layout, or None for the shipped one.
     """
 
     name = "pretrain"
@@ -162,8 +162,8 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
                 shared = videos_among_shards(videos, open_sets(self.shards, self.data, config))
             else:
                 shared = videos_among(videos, videos_in(self.videos))
-        except (BadInput, EnvironmentFailure, ImportError, OSError):  # the training videos are out of reach
-            return
+        except (BadInput, EnvironmentFailure, ImportError, OSError, ValueError):
+            return  # The training videos are out of reach or were prepared anew; other faults are reported later.
         if shared:
             logger.warning("%d of the videos to evaluate on were trained on, such as %s", len(shared), shared[0].file)
 

@@ -71,7 +71,8 @@ def test_one_package_alone_imports_av():
         path.relative_to(DATA)
         for path in DATA.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if "av" in [name.name for name in getattr(node, "names", [])] or getattr(node, "module", None) == "av"
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and ("av" in [name.name for name in node.names] or getattr(node, "module", None) == "av")
     }
     assert importing
     assert all(path.is_relative_to("decode/pyav") for path in importing)

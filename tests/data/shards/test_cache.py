@@ -126,6 +126,19 @@ def test_a_file_that_was_just_handed_out_is_kept(tmp_path, monkeypatch):
     assert not path.exists()
 
 
+def test_entries_of_a_read_only_cache_are_used(tmp_path, monkeypatch):
+    cache = ByteCache(tmp_path, 1000)
+    cache.add_range("a", b"abc")
+    path = cache.add_file(3, lambda copy: copy.write_bytes(b"def"))
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.range("a") == b"abc"
+    assert cache.file(path.stem) == path
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(EnvironmentFailure, match=f"the cache {tmp_path / 'file'} cannot be written"):

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -274,6 +275,22 @@ def test_unknown_urls_and_missing_drivers_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(ImportError, match=r"^s3://a/b: .*s3fs"):
         open_files("s3://a/b")
+
+
+@pytest.mark.parametrize("url", ["https://a/b?token=c", "http://a/b#c"])
+def test_a_url_with_a_query_is_no_folder(url):
+    with pytest.raises(ValueError, match=r"must end in its path, without a query"):
+        open_files(url)
+
+
+def test_an_archive_is_a_folder_and_one_that_is_not_there_is_named(folder, tmp_path):
+    pytest.importorskip("fsspec")
+    with zipfile.ZipFile(tmp_path / "a?b.zip", "w") as archive:
+        archive.write(folder / "a.tar", "set/a.tar")
+    files = open_files(f"zip://set::file://{tmp_path}/a?b.zip", tmp_path / "cache").pinned([RECORD])
+    assert pickle.loads(pickle.dumps(files)).read_range("a.tar", 3, 9) == CONTENT[3:9]
+    with pytest.raises(BadInput, match=rf"zip://set::{tmp_path}/b.zip cannot be opened: FileNotFoundError"):
+        open_files(f"zip://set::{tmp_path}/b.zip")
 
 
 def test_the_default_cache_is_the_users(monkeypatch, tmp_path):

@@ -172,12 +172,36 @@ def test_a_shard_that_vanishes_after_a_read_is_named(folder, replaced):
     assert not isinstance(caught.value, DamagedSample)
 
 
+def test_an_index_that_is_cut_while_it_is_open_is_damaged(folder):
+    """As by `cp` of another one. Through a memory map, the process would die of SIGBUS."""
+    shard = opened(folder)
+    assert shard.texts(1) == load_texts(store(folder, 1))
+    os.truncate(folder / "shard-00000.index", 0)
+    with pytest.raises(DamagedSample, match=r"video-1\.mp4: its words in the index do not have the checksum"):
+        shard.texts(1)
+
+
+def test_an_open_index_can_be_removed_and_closes_with_its_shard(folder):
+    """A cache removes what was not used for long."""
+    before = len(os.listdir("/proc/self/fd"))
+    shard = opened(folder)
+    (folder / "shard-00000.index").unlink()
+    assert shard.texts(1) == load_texts(store(folder, 1))
+    del shard
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 @pytest.mark.parametrize("suffix", ["tar", "index"])
 def test_a_vanished_file_is_named_and_is_no_damaged_sample(folder, suffix):
     (folder / f"shard-00000.{suffix}").unlink()
     with pytest.raises(BadInput, match=rf"set/shard-00000\.{suffix}: .*No such file") as caught:
         opened(folder).load(0)
     assert not isinstance(caught.value, DamagedSample)
+
+
+def test_a_place_that_cannot_be_one_is_refused():
+    with pytest.raises(BadInput, match=r"manifest\.json cannot be read: File name too long"):
+        ShardSet.open("a" * 300)
 
 
 def test_what_is_no_finished_set_is_refused(tmp_path):

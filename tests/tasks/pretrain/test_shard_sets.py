@@ -13,6 +13,8 @@ import pytest
 
 from reserve.config import TrainConfig
 from reserve.data.loader import BatchSampler, DamageLog, load_batches, shares_of
+from reserve.data.shards.manifest import finish_set
+from reserve.data.shards.records import write_settings
 from reserve.errors import BadInput, DamagedSample
 from reserve.tasks.pretrain import shard_sets
 from reserve.tasks.pretrain.dataset import PretrainDataset
@@ -26,7 +28,7 @@ from reserve.tasks.pretrain.shard_sets import (
 )
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.tasks.task import HeldOut
-from tests.helpers.small_shards import make_shard_set
+from tests.helpers.small_shards import make_shard_set, settings
 from tests.helpers.small_stores import DATA, MODEL, make_dataset, tokenizer
 from tests.tasks.pretrain.test_dataset import assert_same
 
@@ -149,7 +151,7 @@ def test_an_unfinished_set_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("inputs", "message"),
     [
         ({"videos": (Path("v"),), "shards": ("s",)}, "give videos or shards, not both"),
         ({"shards": ("s", "t"), "shard_weights": (1.0,)}, "shard_weights must be one a set of shards; got 1 for 2"),
@@ -157,17 +159,17 @@ def test_an_unfinished_set_is_refused(tmp_path):
         ({"shard_weights": (1.0,)}, "shard_weights must be one a set of shards; got 1 for 0"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings, message):
+def test_settings_that_do_not_fit_are_refused(inputs, message):
     with pytest.raises(ValueError, match=message):
-        Pretrain(**settings, data=DATA, model=MODEL)
+        Pretrain(**inputs, data=DATA, model=MODEL)
 
 
 def test_folders_are_kept_as_absolute_paths_and_urls_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task = Pretrain(shards=("a/b", "s3://bucket/set"), shard_weights=(1.0, 2.5), data=DATA, model=MODEL)
-    settings = task.settings()
-    assert settings["shards"] == [str(tmp_path / "a" / "b"), "s3://bucket/set"]
-    assert Pretrain.from_settings(settings, "config.yaml:") == task
+    stored = task.settings()
+    assert stored["shards"] == [str(tmp_path / "a" / "b"), "s3://bucket/set"]
+    assert Pretrain.from_settings(stored, "config.yaml:") == task
 
 
 # Held-out videos that were trained on.
@@ -207,8 +209,14 @@ def test_evaluation_on_training_shards_warns_and_works(tmp_path, caplog):
     assert evaluation.dataset.plans.num_videos == 3
 
 
-def test_evaluation_needs_neither_the_training_shards_nor_records(tmp_path, caplog):
+@pytest.mark.parametrize("prepared_anew", [False, True])
+def test_evaluation_needs_neither_the_training_shards_nor_records(tmp_path, caplog, prepared_anew):
     make_shard_set(tmp_path / "set", (3,), 8)
+    if prepared_anew:
+        make_shard_set(tmp_path / "gone", (3,), 8)
+        before = settings(1)
+        write_settings(tmp_path / "gone", replace(before, data=before.data | {"fft_window_size": 1024}))
+        finish_set(tmp_path / "gone")
     (tmp_path / "set" / "shard-00000.json").unlink()
     task = Pretrain(shards=(str(tmp_path / "gone"),), data=DATA, model=MODEL)
     held_out = HeldOut([], tmp_path / "heldout", shards=(str(tmp_path / "set"),))

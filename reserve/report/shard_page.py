@@ -155,7 +155,8 @@ def _open_shard(files: Files, name: str) -> _Source:
         *_setting_facts(settings),
     ]
     skipped = dict(Counter(counted_as(file) for file in record.skipped))
-    subtitle = f"One of the {settings.num_shards} shards of {split_place(files.where)[1]}"
+    which = "The only shard" if settings.num_shards == 1 else f"One of the {settings.num_shards} shards"
+    subtitle = f"{which} of {split_place(files.where)[1]}"
     numbers = [(record.number, len(record.videos))] if record.videos else []
     return _Source(name, subtitle, files, settings, data, facts, skipped, record.skipped[:MOST_SKIPPED], numbers)
 

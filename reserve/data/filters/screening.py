@@ -49,7 +49,7 @@ def screen_store(path: str | Path, config: FilterConfig) -> Screening:
     for piece in _pieces(path, summary.num_segments):
         with naming_store(path):
             video.add(piece)
-    if failed := video.failed_filter(summary.choice.transcript, config):
+    if failed := video.failed_filter(summary.choice.transcript, summary.seconds, config):
         return Screening(*failed)
     return Screening(signature=make_signature(video.texts, video.hashes) if config.duplicates else "")
 
@@ -82,9 +82,10 @@ class _Video:
             self._same_pictures += self._last is not None and is_same_picture(self._last, small)
             self._last = small
 
-    def failed_filter(self, transcript: str, config: FilterConfig) -> tuple[str, str] | None:
-        """The first filter that skips the video, and the reason."""
-        words_per_minute = 60 * self._words / max(self._seconds, SEGMENT_SECONDS)
+    def failed_filter(self, transcript: str, length: float, config: FilterConfig) -> tuple[str, str] | None:
+        """The first filter that skips the video of `length` seconds (0: not known), and the reason."""
+        # Not of the segments alone: they end where the words do.
+        words_per_minute = 60 * self._words / max(length, self._seconds, SEGMENT_SECONDS)
         if words_per_minute < config.min_words_per_minute:
             return "few_words", (
                 f"{words_per_minute:.1f} words a minute; filter.min_words_per_minute is {config.min_words_per_minute:g}"

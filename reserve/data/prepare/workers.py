@@ -30,6 +30,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class WorkerEnded(EnvironmentFailure):
+    """A worker process that someone ended from outside, as the scheduler of a machine does that is shut down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """The result of an item that failed, with the reason."""
@@ -52,8 +56,8 @@ def run_supervised(
     Takes an item from `items` when a worker is free for it, never ahead, and starts no more workers than there are
     items. `function`, items and results must be picklable. The result of an item that takes longer than `timeout`
     seconds, kills its process or raises is `Lost`. With `workers` 0 everything runs in this process, and nothing is
-    killed. Raises EnvironmentFailure, and stops, when an item fails with one or with such an error (see fs.py) or
-    someone ends a worker with SIGTERM or SIGHUP, and RuntimeError if worker processes do not start.
+    killed. Raises EnvironmentFailure, and stops, when an item fails with one or with such an error (see fs.py),
+    WorkerEnded when a worker is ended by SIGTERM or SIGHUP, and RuntimeError if worker processes do not start.
     """
     if workers < 0 or timeout <= 0:
         raise ValueError(f"workers must be >= 0 and timeout > 0 seconds; got {workers} and {timeout}")
@@ -191,7 +195,7 @@ class _Worker(Generic[Item, Result]):
         self.process.join()
         code = self.process.exitcode or 0
         if -code in _ENDED_FROM_OUTSIDE:
-            raise EnvironmentFailure(f"a worker process was ended by {signal.Signals(-code).name}")
+            raise WorkerEnded(f"a worker process was ended by {signal.Signals(-code).name}")
         if not self._started:
             raise RuntimeError(
                 f"worker processes do not start (exit code {code}); a script that uses them must guard its main part "

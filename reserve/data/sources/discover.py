@@ -78,12 +78,20 @@ def discover_sources(paths: Iterable[str | Path], *, languages: Sequence[str] = 
 
 def _media_below(folder: Path, searched: set[tuple[int, int]]) -> list[Path]:
     """Media files and unreadable folders below `folder`. Skips folders in `searched` and adds those it visits, so
-    a link back up or a folder named twice adds nothing."""
+    a link back up or a folder named twice adds nothing. Ignores a folder that is removed meanwhile, such as the scratch
+    folder of a preparation into `folder`."""
     unreadable: list[Path] = []
     media: list[Path] = []
-    walk = os.walk(folder, followlinks=True, onerror=lambda error: unreadable.append(Path(error.filename)))
-    for parent, folders, names in walk:
-        status = os.stat(parent)
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            unreadable.append(Path(error.filename))
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=failed):
+        try:
+            status = os.stat(parent)
+        except FileNotFoundError:
+            continue
         if (status.st_dev, status.st_ino) in searched:
             folders.clear()
             continue

@@ -72,6 +72,19 @@ def test_words_are_counted_a_minute_of_video(tmp_path):
     assert screen_store(stored(tmp_path, video), FilterConfig(min_words_per_minute=0)).filter == ""
 
 
+def test_minutes_without_words_count_too(tmp_path):
+    """Segments are cut where words are: the few words of a long video may lie in one segment."""
+    video = make_segments(0, 1, first_number=0)
+    video.words = [words_of(5)]
+    path = tmp_path / "a.safetensors"
+    save_segments(video, path, choice=Choice(transcript="a.vtt"), seconds=80.0)
+    assert screen_store(path, FilterConfig()) == Screening(
+        "few_words", "3.8 words a minute; filter.min_words_per_minute is 4"
+    )
+    save_segments(video, path, choice=Choice(transcript="a.vtt"), seconds=60.0)
+    assert screen_store(path, FilterConfig()).filter == ""
+
+
 def test_other_languages_are_skipped(tmp_path):
     video = replace(drawn_video(0, "story.mp4"), video_id="folder/a.mp4")
     german = FilterConfig(languages=("German", "fr"))

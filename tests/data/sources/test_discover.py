@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,27 @@ def test_folder_that_cannot_be_read_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert [source.video_id for source in discover_sources([tmp_path])] == ["a.mp4", "locked"]
+
+
+def test_a_folder_that_is_removed_meanwhile_is_not_there(tmp_path, monkeypatch):
+    """As the scratch folder of shards that another process finishes."""
+    touch(tmp_path, "a.mp4", "early/b.mp4", "late/c.mp4")
+    scan, walk = os.scandir, os.walk
+
+    def remove(path):
+        if path == str(tmp_path / "early"):
+            shutil.rmtree(path)
+        return scan(path)
+
+    def walk_and_remove(*args, **options):
+        for parent, folders, names in walk(*args, **options):
+            if os.path.basename(parent) == "late":
+                shutil.rmtree(parent)
+            yield parent, folders, names
+
+    monkeypatch.setattr(os, "scandir", remove)
+    monkeypatch.setattr(os, "walk", walk_and_remove)
+    assert [source.video_id for source in discover_sources([tmp_path])] == ["a.mp4"]
 
 
 def test_many_folders_of_one_video_take_linear_time(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from reserve.data.prepare.shards.events import ignore
 from reserve.data.prepare.shards.locks import POLL_SECONDS, locked, try_lock
 from reserve.data.prepare.shards.outcomes import skipped_duplicate
 from reserve.data.prepare.shards.plan import ShardPlan, remove_folder
-from reserve.data.shards.layout import MANIFEST, shard_name
+from reserve.data.shards.layout import MANIFEST, SETTINGS, shard_name
 from reserve.data.shards.manifest import finish_set, make_manifest
 from reserve.data.shards.records import (
     Manifest,
@@ -25,7 +25,6 @@ from reserve.data.shards.records import (
     read_manifest,
 )
 from reserve.errors import BadInput
-from reserve.fs import remove_partial_files
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def finish(plan: ShardPlan, *, workers: int) -> Manifest | None:
         with locked(plan.set_lock):
             manifest = _current_manifest(plan) or _finish(plan, workers)
             if manifest is not None:
-                remove_partial_files(plan.out)
+                _remove_partial_files(plan)
                 _remove_work(plan)
     return manifest
 
@@ -141,6 +140,14 @@ def _read_manifest(plan: ShardPlan) -> Manifest | None:
         return read_manifest((plan.out / MANIFEST).read_bytes())
     except (BadInput, FileNotFoundError):
         return None
+
+
+def _remove_partial_files(plan: ShardPlan) -> None:
+    """Removes what killed processes left of the files that are written with the set locked. Those of shards may be in
+    use on another machine: whoever locks the shard next removes them."""
+    for name in (SETTINGS, MANIFEST):
+        for path in plan.out.glob(f".{name}.*.partial"):
+            path.unlink(missing_ok=True)
 
 
 def _remove_work(plan: ShardPlan) -> None:

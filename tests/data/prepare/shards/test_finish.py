@@ -34,8 +34,12 @@ def test_a_finished_set_is_left_as_it_is(plan, shard_set):
 def test_the_scratch_folder_stays_while_a_process_works_in_it(plan):
     lock = try_lock(plan.lock(1))
     plan.folder(1).mkdir()
+    # A process of another machine writes it: its id says nothing here.
+    written = plan.out / ".shard-00001.tar.4194305-1.partial"
+    written.touch()
     finish(plan, workers=0)
     assert plan.folder(1).exists()
+    assert written.exists()
     lock.release()
     finish(plan, workers=0)
     assert not plan.work.exists()

@@ -15,6 +15,7 @@ from reserve.data.prepare.shards.build import is_done
 from reserve.data.prepare.shards.engines.local import build_shards
 from reserve.data.prepare.shards.events import Event, Report
 from reserve.data.prepare.shards.plan import ShardPlan
+from reserve.data.prepare.workers import WorkerEnded
 from reserve.data.shards.layout import SETTINGS
 from reserve.data.shards.records import read_settings
 from reserve.errors import BadInput, EnvironmentFailure
@@ -82,7 +83,9 @@ class RayEngine:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-        task = ray.remote(_build_shard).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
+        task = ray.remote(_build_shard).options(
+            num_cpus=1, max_retries=_RETRIES, retry_exceptions=[WorkerEnded], scheduling_strategy="SPREAD"
+        )
         left = iter(numbers)
         running: dict[Any, int] = {}
         busy: list[int] = []

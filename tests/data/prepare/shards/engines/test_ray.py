@@ -9,9 +9,18 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from reserve.data.prepare.shards.engines.ray import RayEngine, _check_sight, _Mailbox, _result, ray_engine
+from reserve.data.prepare.shards.engines import ray as ray_module
+from reserve.data.prepare.shards.engines.ray import (
+    RayEngine,
+    _build_shard,
+    _check_sight,
+    _Mailbox,
+    _result,
+    ray_engine,
+)
 from reserve.data.prepare.shards.events import Event
 from reserve.data.prepare.shards.plan import by_shard
+from reserve.data.prepare.workers import WorkerEnded
 from reserve.data.shards.layout import shard_of
 from reserve.data.shards.records import read_settings, write_settings
 from reserve.data.sources.discover import discover_sources
@@ -32,6 +41,24 @@ def test_ray_makes_the_same_bytes(shard_source, shard_set, tmp_path):
     tried = [event.outcome.video_id for event, _ in events if event.kind == "video"]
     assert tried == [path.name for path in shard_source.glob("*.mp4") if shard_of(path.name, 3) == 1] != []
     assert sorted(event.shard for event, _ in events if event.kind == "written") == [0, 1, 2]
+
+
+def test_a_task_whose_machine_is_shut_down_is_tried_again(shard_source, shard_set, tmp_path, monkeypatch):
+    """The signal may reach the process that decodes before the task's own."""
+    pytest.importorskip("ray")
+    marker, build_shard = tmp_path / "ended", _build_shard
+
+    def ends(plan, number, mailbox):
+        if not marker.exists():
+            marker.touch()
+            raise WorkerEnded("a worker process was ended by SIGTERM")
+        return build_shard(plan, number, mailbox)
+
+    monkeypatch.setattr(ray_module, "_build_shard", ends)
+    with ray_engine(None, 1) as engine:
+        prepare(shard_source, tmp_path / "out", engine=engine)
+    assert marker.exists()
+    assert contents(tmp_path / "out") == contents(shard_set)
 
 
 @pytest.mark.slow

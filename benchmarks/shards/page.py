@@ -15,6 +15,7 @@ from benchmarks.report.results import RESULTS
 from benchmarks.report.tables import markdown, seconds, size
 from benchmarks.shards import limits, loading, preparing
 from benchmarks.shards.preparing import STAGES
+from reserve.tasks.pretrain.planned_parts import MAX_OPEN
 
 VIDEOS = 20_000_000
 SEGMENTS_A_VIDEO = 50
@@ -28,6 +29,8 @@ DOLLARS_A_CORE_HOUR = 0.04
 DOLLARS_A_GB_MONTH = 0.02
 CORES = 1024
 WIDTH = 120
+TABLE_BYTES = 32
+"""Of a segment, in its shard's index: where it begins, its CRC-32, the sizes of its files, where its words begin."""
 MANIFEST_BYTES = 800
 """Of a shard."""
 HEAD = """# Twenty million videos
@@ -286,7 +289,10 @@ def _breaks(results: Results) -> str:
         ("the order of an epoch, in every rank", f"{order:.0f} s", size(ordered)),
     ]
     read = hours / CORES * 3600
-    shard = sum(bytes_of(results, "log_mel").values()) * VIDEOS_A_SHARD * SEGMENTS_A_VIDEO
+    a_segment = sum(bytes_of(results, "log_mel").values())
+    shard = a_segment * VIDEOS_A_SHARD * SEGMENTS_A_VIDEO
+    tables = TABLE_BYTES * VIDEOS_A_SHARD * SEGMENTS_A_VIDEO
+    example = a_segment * SEGMENTS_AN_EXAMPLE
     return f"""## What breaks first
 
 In the order in which it hurts:
@@ -300,7 +306,9 @@ In the order in which it hurts:
 4. **The caches of a remote set.** Examples come in random order over the whole set, so a cache smaller than the set
    helps no more than its share of it. An example is one request; the {shards:,} indexes are {size(index)} in all, which
    `train.shard_cache_gb` should hold.
-5. **Memory of a rank.** The order of {examples / 1e6:.1f} million examples takes {size(ordered)} while it is drawn.
+5. **Indexes.** A process keeps {MAX_OPEN} shards open, so nearly every example reads the tables of another index:
+   {size(tables)} beside the {size(example)} of its samples. Larger shards make it worse.
+6. **Memory of a rank.** The order of {examples / 1e6:.1f} million examples takes {size(ordered)} while it is drawn.
 
 {markdown(("20 million videos", "time", "memory"), rows)}
 

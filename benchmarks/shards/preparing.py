@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; by default all")
     parser.add_argument("--videos", type=Path, help="a folder of videos; by default 1,000 are made")
     parser.add_argument("--staged", type=int, default=40, help="videos measured by stage")
-    parser.add_argument("--grown", type=int, default=64, help="videos of the measurement by processes")
+    parser.add_argument("--grown", type=int, default=160, help="videos of the measurement by processes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--save", action="store_true", help="store the result in benchmarks/results/MACHINE")
     options = parser.parse_args(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,13 @@ def test_core_hours_are_projected_by_segments(text):
 def test_rates_stand_beside_straight_from_video(text):
     (row,) = rows(text, loading.SHARDS)
     assert row == "| shards | " + " | ".join(["20.0 (10.0x)"] * 4) + " |"
+
+
+def test_the_bar_is_on_both_ways_of_loading(text):
+    assert "gives 10.0x with one process and 10.0x with two: met." in " ".join(text.split())
+    slow = {"0": LOADING, "2": LOADING | {loading.SHARDS: 9.0}}
+    other = page.page(replace(RESULTS, loading=RESULTS.loading | {"loading": slow}))
+    assert "10.0x with one process and 4.5x with two: **missed**." in " ".join(other.split())
 
 
 def test_limits_grow_with_the_videos(text):

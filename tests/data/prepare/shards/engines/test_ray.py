@@ -43,6 +43,7 @@ def test_ray_makes_the_same_bytes(shard_source, shard_set, tmp_path):
     assert sorted(event.shard for event, _ in events if event.kind == "written") == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_task_whose_machine_is_shut_down_is_tried_again(shard_source, shard_set, tmp_path, monkeypatch):
     """The signal may reach the process that decodes before the task's own."""
     pytest.importorskip("ray")

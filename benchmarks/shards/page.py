@@ -265,7 +265,7 @@ are known beforehand and loudness is not normalised, which favours it.
 
 The bar is {BAR:g}x straight from video. Loading from shards gives {gains[0]:.1f}x with one process and {gains[1]:.1f}x
 with two: {"met" if min(gains) >= BAR else "**missed**"}. Training gains less on two cores, since the model's own step
-takes most of them.
+runs on them too.
 
 One core loads {core:.1f} examples/s from shards, {size(read)}/s. An H100 that trains the base model takes {h100:.0f}
 examples/s ([benchmarks](benchmarks.md)): {math.ceil(h100 / core)} cores like these feed it.

@@ -1,5 +1,6 @@
 """Configuration: typed sections, the files they come from, and the reference's files."""
 
+from reserve.config.filters import FilterConfig
 from reserve.config.schema import (
     MAX_PLAYBACK_SPEED,
     MEL_CHANNELS,
@@ -8,7 +9,6 @@ from reserve.config.schema import (
     SEGMENT_SECONDS,
     Config,
     DataConfig,
-    FilterConfig,
     FinetunedConfig,
     FitConfig,
     ModelConfig,

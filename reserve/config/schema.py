@@ -18,7 +18,7 @@ MAX_SEED = 2**63 - 1
 """What torch's generators take."""
 
 
-def _check_range(section: Any, prefix: str, low: float, high: float, *names: str) -> None:
+def check_range(section: Any, prefix: str, low: float, high: float, *names: str) -> None:
     """Raises ValueError naming the first of the fields `names` that is not in [low, high]."""
     for name in names:
         if not low <= getattr(section, name) <= high:
@@ -68,9 +68,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         whole = [name for name, value in vars(self).items() if type(value) is int and name != "text_span_budget"]
-        _check_range(self, "data", 1, math.inf, *whole)
-        _check_range(self, "data", 0, math.inf, "text_span_budget")
-        _check_range(self, "data", 0, 1, "use_audio_token_prob")
+        check_range(self, "data", 1, math.inf, *whole)
+        check_range(self, "data", 0, math.inf, "text_span_budget")
+        check_range(self, "data", 0, 1, "use_audio_token_prob")
         if not 0 < self.random_scale_min <= self.random_scale_max:
             raise ValueError(
                 "data.random_scale_min must be above 0 and at most data.random_scale_max; got "
@@ -246,7 +246,7 @@ class OptimizerConfig:
     does."""
 
     def __post_init__(self) -> None:
-        _check_range(self, "optimizer", 0, math.inf, "learning_rate", "weight_decay_rate", "max_grad_norm")
+        check_range(self, "optimizer", 0, math.inf, "learning_rate", "weight_decay_rate", "max_grad_norm")
         for name in ("beta_1", "beta_2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name} must be in [0, 1); got {getattr(self, name)}")
@@ -316,12 +316,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
-        _check_range(self, "train", 1, math.inf, *positive)
+        check_range(self, "train", 1, math.inf, *positive)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.batch_size must be a multiple of train.accumulate {self.accumulate}; got {self.batch_size}"
             )
-        _check_range(self, "train", 0, math.inf, "num_workers", "seed", "fsdp_ranks", "keep_every", "keep_best")
+        check_range(self, "train", 0, math.inf, "num_workers", "seed", "fsdp_ranks", "keep_every", "keep_best")
         for name in ("fsdp_ranks", "cpu_offload"):
             if getattr(self, name) and self.parallel != "fsdp":
                 raise ValueError(
@@ -329,34 +329,11 @@ class TrainConfig:
                     f"{self.parallel}"
                 )
         if self.audio_track is not None:
-            _check_range(self, "train", 0, math.inf, "audio_track")
+            check_range(self, "train", 0, math.inf, "audio_track")
         if not 0 < self.shard_cache_gb < math.inf:
             raise ValueError(f"train.shard_cache_gb must be above 0 and finite; got {self.shard_cache_gb:g}")
         if self.seed > MAX_SEED:
             raise ValueError(f"train.seed must be at most 2^63 - 1; got {self.seed}")
-
-
-@dataclass(frozen=True)
-class FilterConfig:
-    """Which videos stay out of a data set of shards. A video that a filter skips is listed with its reason."""
-
-    max_static_share: float = 0.95
-    """Skip a video if more than this share of its neighbouring frames show the same picture: a song over one picture,
-    for example. A talking head stays, and so do slides if one in 20 neighbouring frames differs. 1 keeps all."""
-    min_words_per_minute: float = 4.0
-    """Skip a video with fewer words a minute. A segment lasts at most 15 s, so with fewer than 4 the average segment
-    has no word at all. 0 keeps all."""
-    languages: tuple[str, ...] = ()
-    """Skip a video whose words are in none of these languages: codes or names such as en, deu, German; regions do not
-    count. The label of its transcript decides, or else its words. Empty keeps all."""
-    duplicates: bool = True
-    """Of videos with the same words and the same pictures, keep only the one with the most segments."""
-
-    def __post_init__(self) -> None:
-        _check_range(self, "filter", 0, 1, "max_static_share")
-        _check_range(self, "filter", 0, math.inf, "min_words_per_minute")
-        if not all(language.strip() for language in self.languages):
-            raise ValueError(f"filter.languages must hold codes or names of languages; got {list(self.languages)}")
 
 
 @dataclass(frozen=True, kw_only=True)

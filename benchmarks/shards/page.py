@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -16,6 +16,7 @@ from benchmarks.report.results import RESULTS
 from benchmarks.report.tables import markdown, seconds, size
 from benchmarks.shards import limits, loading, preparing
 from benchmarks.shards.preparing import STAGES
+from reserve.data.shards.records import FileRecord, ShardEntry, canonical
 from reserve.tasks.pretrain.planned_parts import MAX_OPEN
 
 VIDEOS = 20_000_000
@@ -34,8 +35,6 @@ BAR = 5
 WIDTH = 120
 TABLE_BYTES = 32
 """Of a segment, in its shard's index: where it begins, its CRC-32, the sizes of its files, where its words begin."""
-MANIFEST_BYTES = 800
-"""Of a shard."""
 HEAD = """# Twenty million videos
 
 What shards cost to make, to keep and to train from, and what breaks first. `make bench-report` writes this page from
@@ -167,7 +166,8 @@ def _bytes(results: Results) -> str:
     return f"""## Bytes
 
 {sizes["videos"]} videos of {sizes["log_mel"]["seconds"] / sizes["videos"]:.0f} s, {size(sizes["source_bytes"])} as
-H.264 files, have {sizes["log_mel"]["segments"]} segments. "Framing" is what a tar adds.
+H.264 files, have {sizes["log_mel"]["segments"]} segments. {_skipped(sizes["log_mel"]["skipped"])}
+"Framing" is what a tar adds.
 
 {markdown(("bytes of", "log-mel", "FLAC"), rows)}
 
@@ -175,6 +175,11 @@ The pictures are drawings. A photograph (the portrait of Grace Hopper that comes
 {size(sizes["photograph_bytes"])} in the format of stored frames; with such frames, 20 million videos take
 {_photograph_tib(results):.0f} TiB as log-mel shards.
 """
+
+
+def _skipped(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count} as {name}" for name, count in counts.items())
+    return f"Skipped were {listed}." if listed else "None is skipped by a filter."
 
 
 def _photograph_tib(results: Results) -> float:
@@ -323,8 +328,15 @@ In the order in which it hurts:
 {markdown(("20 million videos", "time", "memory"), rows)}
 
 What does not break: {shards:,} shards of {size(shard)} are {3 * shards:,} files, and the manifest has some
-{size(MANIFEST_BYTES * shards)}.
+{size(_manifest_bytes() * shards)}.
 """
+
+
+def _manifest_bytes() -> int:
+    """Bytes that a shard takes in the manifest."""
+    file = FileRecord("shard-12345.index", 10**8, "0" * 64)
+    entry = ShardEntry(12345, VIDEOS_A_SHARD, 10**4, 10**5, 123456.789, 10, file, file, file)
+    return len(canonical(asdict(entry)))
 
 
 def _assumptions(results: Results) -> str:

@@ -41,7 +41,7 @@ def check_filters(config: FilterConfig) -> None:
 def screen_store(path: str | Path, config: FilterConfig) -> Screening:
     """Applies the filters to the store file of one video, and makes its signature. Reads long videos piece by piece.
 
-    Takes about 7 ms a video of 90 s, a fiftieth of its preparation. Raises BadInput if the file is damaged.
+    Raises BadInput if the file is damaged.
     """
     with naming_store(path):
         summary = read_summary(path)

@@ -37,7 +37,8 @@ def _show(fault: Fault) -> None:
 def _summary(found: Verification) -> str:
     counts, megabytes = found.counts, found.bytes_read / 1e6
     lines = [
-        f"{found.shards} shards with {counts.videos} videos and {counts.segments} segments; {megabytes:.1f} MB read in "
+        f"{found.shards} {'shard' if found.shards == 1 else 'shards'} with {counts.videos} videos and "
+        f"{counts.segments} segments; {megabytes:.1f} MB read in "
         f"{found.seconds:.1f} s, {megabytes / max(found.seconds, 1e-9):.0f} MB/s"
     ]
     if found.unfinished is not None:

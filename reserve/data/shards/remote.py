@@ -50,8 +50,8 @@ class RemoteFiles:
         return RemoteFiles(self.where, self._cache, records)
 
     def path(self, name: str) -> Path:
-        """A local copy of a whole file, for now: it must be opened at once. Raises BadInput if it is not as its record
-        says."""
+        """A local copy of a whole file. Open it at once, since the cache may remove it soon. Raises BadInput if it is
+        not as its record says."""
         record = self._pinned.get(check_file_name(name))
         if record is None:
             data = self._attempt(name, lambda system, path: system.cat_file(path))

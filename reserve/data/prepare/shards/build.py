@@ -29,7 +29,7 @@ class Busy(Exception):
 
 
 class ShardBuild:
-    """A shard that this process has locked. `todo` lists the videos to prepare; pass the outcome of each to `add`."""
+    """A shard that this process has locked. `pending` are the videos to prepare; pass the outcome of each to `add`."""
 
     def __init__(self, plan: ShardPlan, number: int, duplicates: Mapping[str, str] | None = None) -> None:
         """Locks shard `number`. `duplicates` maps videos to leave out to the ones that they copy; None keeps earlier
@@ -53,8 +53,8 @@ class ShardBuild:
             self._outcomes: dict[str, Outcome] = {}
             self._places: dict[str, int] = {}
             self._keep_old()
-            self.todo = [item for item in items if video_id(item) not in self._outcomes]
-            self._left = {video_id(item) for item in self.todo}
+            self.pending = [item for item in items if video_id(item) not in self._outcomes]
+            self._left = {video_id(item) for item in self.pending}
         except BaseException:
             lock.release()
             raise
@@ -62,7 +62,7 @@ class ShardBuild:
     @property
     def kept(self) -> int:
         """Videos of the shard that need no preparation."""
-        return len(self._items) - len(self.todo)
+        return len(self._items) - len(self.pending)
 
     @property
     def is_complete(self) -> bool:

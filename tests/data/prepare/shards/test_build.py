@@ -36,7 +36,7 @@ def test_a_shard_has_one_builder(videos, out):
 def test_what_did_not_change_is_kept(videos, out):
     write_words(videos / "video 1.mp4", 77)
     again = ShardBuild(make_plan(videos, out), NUMBER)
-    assert [item.source.video_id for item in again.todo] == ["video 1.mp4"]
+    assert [item.source.video_id for item in again.pending] == ["video 1.mp4"]
     assert again.kept == len(again._items) - 1 > 0
     assert not again.is_complete
     again.release()

@@ -88,8 +88,8 @@ class _LocalBuild:
             if build.is_complete:
                 self._write(build)
                 continue
-            self._open |= {video_id(item): build for item in build.todo}
-            yield from build.todo
+            self._open |= {video_id(item): build for item in build.pending}
+            yield from build.pending
 
     def _write(self, build: ShardBuild) -> None:
         self._writing.append((build, self._writer.submit(build.write)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import random
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,29 @@ import torch
 if importlib.util.find_spec("hypothesis"):  # a GPU machine may lack it
     import hypothesis
 
-    # No test depends on the speed of the machine.
-    hypothesis.settings.register_profile("no deadline", deadline=None)
-    hypothesis.settings.load_profile("no deadline")
+    # No test depends on the speed of the machine, and every run draws the same examples.
+    hypothesis.settings.register_profile(
+        "repeatable", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> None:
+    _seed(f"{request.node.nodeid} {fixturedef.argname} {getattr(request, 'param_index', 0)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    _seed(item.nodeid)
+
+
+def _seed(name: str) -> None:
+    """Seeds the global generators. A test draws the same numbers whatever ran before it in its process, alone too."""
+    seed = zlib.crc32(name.encode("utf-8", "surrogatepass"))
+    random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch.multiprocessing as mp
@@ -13,14 +12,24 @@ import torch.multiprocessing as mp
 PRELOADED = ["torch", "reserve.tasks.pretrain.task"]
 
 
+_RESERVED: list[socket.socket] = []
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nothing listens to. Every process group of a test needs one of its own: a rank that is
-    through with the first group could else join the second one at the store of the first, and wait there for ever."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Ports of this machine that nothing listens to, reserved until this process ends.
+
+    A reserved port stays bound, so the system gives it to no other process, yet a listener that sets SO_REUSEADDR, as
+    PyTorch's stores do, may take it. Every process group of a test needs one of its own: a rank that is through with
+    the first group could else join the second one at the store of the first, and wait there for ever.
+    """
+    ports = []
+    for _ in range(count):
+        reserved = socket.socket()
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        _RESERVED.append(reserved)
+        ports.append(reserved.getsockname()[1])
+    return ports
 
 
 def run_ranks(function: Callable[..., None], *arguments: Any, world_size: int = 2) -> None:

@@ -28,7 +28,8 @@ _ENVIRONMENT = frozenset(
         errno.ETIMEDOUT,
     }
 )
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
+"""Suffix of files that are being written."""
 
 
 def is_environment_failure(error: BaseException) -> bool:
@@ -43,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The content is flushed to disk first, so that a crash leaves the old file, the new one or none, never a part. An
     OSError without a file name, such as that of a full disk, gets that of `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_PARTIAL}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -71,8 +72,8 @@ def remove_partial_files(folder: Path, *, older_than: float = 0.0) -> None:
 
     Keeps those that were written to in the last `older_than` seconds.
     """
-    for path in folder.glob(f".*{_PARTIAL}"):
-        process = path.name.removesuffix(_PARTIAL).rpartition(".")[2].partition("-")[0]
+    for path in folder.glob(f".*{PARTIAL}"):
+        process = path.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")[0]
         if process.isdecimal() and not _is_running(int(process)):
             with suppress(FileNotFoundError):
                 if not older_than or time.time() - path.stat().st_mtime >= older_than:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reserve.errors import EnvironmentFailure
-from reserve.fs import remove_partial_files, replacing
+from reserve.fs import PARTIAL, remove_partial_files, replacing
 
 RANGE, FILE = ".range", ".file"
 """Suffixes of entries: a range behind its SHA-256, and a whole file whose name is its SHA-256."""
+_RESERVED = ".reserved"
 _KEPT = 0.9
 """Share of the bound that is left after old entries are removed, so that this is not done for every new one."""
 _ABANDONED = 3600.0
@@ -25,7 +27,7 @@ _HANDED_OUT = 5.0
 
 
 class ByteCache:
-    """Ranges and whole files in `folder`, together at most `max_bytes` beside what is being written.
+    """Ranges and whole files in `folder`, together at most `max_bytes`, those being written included.
 
     The entries used longest ago are removed first. Every entry is checked against its digest when it is read: a damaged
     one is removed and counts as absent. A process that is killed leaves nothing that another one would take for an
@@ -53,7 +55,7 @@ class ByteCache:
         if size > self.max_bytes:
             return
         path = self._path(_digest(key.encode()), RANGE)
-        with self._writing(path, size) as temporary:
+        with self._room(path, size), replacing(path) as temporary:
             temporary.write_bytes(hashlib.sha256(data).digest() + data)
 
     def file(self, sha256: str) -> Path | None:
@@ -85,31 +87,40 @@ class ByteCache:
             )
         # Its name is not known before it is written.
         incoming = self._path(_digest(os.urandom(16)), FILE)
-        with self._writing(incoming, size) as temporary:
-            write(temporary)
-            path = self._path(_file_digest(temporary), FILE)
-        path.parent.mkdir(exist_ok=True)
-        incoming.replace(path)
+        with self._room(incoming, size):
+            with replacing(incoming) as temporary:
+                write(temporary)
+                path = self._path(_file_digest(temporary), FILE)
+            path.parent.mkdir(exist_ok=True)
+            incoming.replace(path)
         return path
 
     def _path(self, digest: str, suffix: str) -> Path:
         return self.folder / digest[:2] / f"{digest}{suffix}"
 
     @contextmanager
-    def _writing(self, path: Path, size: int) -> Iterator[Path]:
-        """Makes room for an entry and yields where to write it. Raises EnvironmentFailure if that fails."""
+    def _room(self, path: Path, size: int) -> Iterator[None]:
+        """Makes room for the entry `path`, which is written in the block. Raises EnvironmentFailure if that fails.
+
+        An empty file beside the entry holds the room meanwhile: other processes that count the bytes on the disk would
+        miss those that are not written yet.
+        """
+        name = f".{path.name}.{size}{_RESERVED}.{os.getpid()}-{threading.get_ident()}{PARTIAL}"
+        reservation = path.with_name(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._reserve(size)
-            with replacing(path) as temporary:
-                yield temporary
+            try:
+                self._reserve(size, reservation)
+                yield
+            finally:
+                reservation.unlink(missing_ok=True)
         except OSError as error:
             raise EnvironmentFailure(f"the cache {self.folder} cannot be written: {error}") from error
 
-    def _reserve(self, size: int) -> None:
+    def _reserve(self, size: int, reservation: Path) -> None:
         """Counts `size` more bytes; where they are too many, removes the entries used longest ago.
 
-        Processes that are killed leave bytes counted that were never written. The next removal counts afresh.
+        Processes that are killed leave bytes counted that were never written, until their reservations are removed.
         """
         from filelock import FileLock
 
@@ -121,6 +132,7 @@ class ByteCache:
             if total + size > self.max_bytes:
                 total = self._remove_oldest(int(_KEPT * self.max_bytes) - size)
             total_file.write_text(f"{total + size}\n", "ascii")
+            reservation.touch()
 
     def _remove_oldest(self, most: int) -> int:
         """Removes entries until at most `most` bytes are left, and returns how many are."""
@@ -130,10 +142,12 @@ class ByteCache:
                 continue
             remove_partial_files(folder, older_than=_ABANDONED)
             for path in folder.iterdir():
-                with suppress(FileNotFoundError):
-                    status = path.stat()
-                    total += status.st_size
-                    if path.suffix in (RANGE, FILE):
+                if reserved := re.search(rf"\.(\d+){_RESERVED}\.", path.name):
+                    total += int(reserved[1])
+                elif path.suffix in (RANGE, FILE):
+                    with suppress(FileNotFoundError):
+                        status = path.stat()
+                        total += status.st_size
                         entries.append((status.st_mtime_ns, status.st_size, path))
         handed_out = time.time_ns() - int(_HANDED_OUT * 1e9)
         for used, size, path in sorted(entries):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -376,5 +377,6 @@ def test_the_death_of_one_rank_is_an_error_on_the_others(tmp_path):
         process.join(600)  # The ranks' own timeout is days.
     assert ranks[1].exitcode == 9
     assert ranks[0].exitcode is not None, "rank 0 hangs"
-    assert "onnection" in (tmp_path / "raised").read_text()
+    # What rank 0 was doing when the connection ended decides which error it gets.
+    assert re.search(r"[Cc]onnection|Broken pipe", (tmp_path / "raised").read_text())
     assert steps(tmp_path) == [1]

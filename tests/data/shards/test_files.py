@@ -265,7 +265,7 @@ def test_other_processes_have_connections_of_their_own(server, tmp_path, method)
         results = context.Queue()
         process = context.Process(target=_read_in_a_process, args=(files, "a.tar", results))
         process.start()
-        assert results.get(timeout=60) == CONTENT[3:8]
+        assert results.get(timeout=600) == CONTENT[3:8]
         process.join()
 
 

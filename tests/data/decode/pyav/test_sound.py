@@ -125,7 +125,7 @@ def test_order_of_channels_that_is_not_that_of_ffmpeg(tmp_path, tag):
     place = content.index(b"chan") + 8
     content[place : place + 4] = struct.pack(">I", tag)
     path.write_bytes(content)
-    ((_, track),) = run_supervised(soundtrack, [path], workers=1, timeout=60)
+    ((_, track),) = run_supervised(soundtrack, [path], workers=1, timeout=600)
     assert_clicks(track, [0.5])
     assert np.abs(track.waveform).max() == pytest.approx(0.8, abs=0.05)
 

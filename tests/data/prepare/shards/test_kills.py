@@ -39,10 +39,11 @@ def test_two_processes_on_one_fold(shard_source, shard_set, tmp_path):
 def test_a_signal_ends_all_processes_and_the_work_resumes(shard_source, shard_set, tmp_path, number, status):
     process = run_command(shard_source, tmp_path / "out")
     while not (tmp_path / "out" / "settings.json").exists():
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(number)
     # Workers have the other end of the pipe until they end.
-    errors = process.communicate(timeout=60)[1].decode()
+    errors = process.communicate(timeout=600)[1].decode()
     assert "What is prepared is kept: run the command again to resume" in errors
     assert "Traceback" not in errors
     assert process.returncode == status

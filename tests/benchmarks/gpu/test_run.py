@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,13 @@ def test_a_failure_gives_its_status(tmp_path):
 def test_a_missing_tool_is_named(tmp_path):
     done = gpu_run.run(Command("step", ["no-such-tool"]), 600, tmp_path / "step.log")
     assert "no-such-tool" in done["status"]
+
+
+def test_two_processes_may_make_the_folder_of_imports_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_run, "ROOT", tmp_path)
+    monkeypatch.setattr(Path, "exists", lambda self: False)  # as each finds before the other has made the link
+    assert gpu_run.import_folder() == gpu_run.import_folder()
+    assert (tmp_path / "build" / "gpu" / "reserve_kernels").readlink() == Path("../../kernels")
 
 
 LIMIT = 12345.0

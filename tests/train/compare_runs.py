@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,11 +77,20 @@ def losses_of(line: dict[str, float]) -> dict[str, float]:
 
 
 def tensorboard_steps(run: Path) -> list[int]:
-    """The steps of the losses that TensorBoard shows."""
+    """The steps of the losses that TensorBoard shows.
+
+    TensorBoard reads a folder's files in the order of their names, which begin with the second and the number of the
+    process. Runs that are resumed within a second of their start are out of order where numbers start again, so the
+    files are named by their age here.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
-    return [event.step for event in board.Scalars("loss")]
+    files = sorted((run / "tensorboard").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, file in enumerate(files):
+            shutil.copy(file, Path(folder) / f"events.out.tfevents.{number:010d}")
+        board = EventAccumulator(folder, size_guidance={"scalars": 0}).Reload()
+        return [event.step for event in board.Scalars("loss")]
 
 
 def files_of(run: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -119,4 +120,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         saving = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         yield Ranks(dist.get_rank(), world_size, here, dist.group.WORLD, control, saving)
     finally:
+        # Wrapped models are in reference cycles. One that outlives the process group ends gloo's threads when it is
+        # collected, holding the interpreter's lock, which such a thread may wait for; and a thread that is left can
+        # abort the process while Python ends.
+        gc.collect()
         dist.destroy_process_group()

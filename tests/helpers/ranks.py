@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch.multiprocessing as mp
@@ -39,3 +42,21 @@ def run_ranks(function: Callable[..., None], *arguments: Any, world_size: int = 
     """
     multiprocessing.set_forkserver_preload(PRELOADED)
     mp.start_processes(function, arguments, world_size, start_method="forkserver")
+
+
+def check_gloo_threads_ended() -> None:
+    """Fails if a thread of a gloo group outlives it. Such a thread can abort the process while Python ends."""
+    end = time.monotonic() + 60
+    # The system still lists a thread for a moment after it was joined.
+    while "pt_gloo_runloop" in (names := _thread_names()):
+        assert time.monotonic() < end, names
+        time.sleep(0.01)
+
+
+def _thread_names() -> list[str]:
+    """The names of this process's threads; empty where the system does not list them."""
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # The thread ended meanwhile.
+            names.append(path.read_text().strip())
+    return names

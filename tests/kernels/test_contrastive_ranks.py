@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from reserve_kernels import contrastive_loss
+from tests.helpers.ranks import check_gloo_threads_ended
 from tests.kernels.contrastive_cases import make_inputs
 
 NAMES = ("x", "y", "x_extra", "y_extra")
@@ -78,21 +77,7 @@ def run_rank(rank: int, world_size: int, address: str, folder: str) -> None:
             check_unlike_ranks(rank)
     finally:
         dist.destroy_process_group()
-    # A thread that outlives its group can abort the process while Python ends. The system lists one that has been
-    # joined for a moment longer.
-    end = time.monotonic() + 60
-    while "pt_gloo_runloop" in thread_names():
-        assert time.monotonic() < end, thread_names()
-        time.sleep(0.01)
-
-
-def thread_names() -> list[str]:
-    """The names of this process's threads; empty where the system does not list them."""
-    names = []
-    for path in Path("/proc/self/task").glob("*/comm"):
-        with suppress(OSError):  # The thread ended meanwhile.
-            names.append(path.read_text().strip())
-    return names
+    check_gloo_threads_ended()
 
 
 @pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import gc
 import os
 from datetime import timedelta
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from reserve.errors import CheckpointError
 from reserve.train.distributed import joined_ranks, pick_device
-from tests.helpers.ranks import free_ports, run_ranks
+from tests.helpers.ranks import check_gloo_threads_ended, free_ports, run_ranks
 
 
 def test_one_process_stands_alone(monkeypatch):
@@ -51,6 +54,22 @@ def fail_on_rank_1(rank: int, port: int) -> None:
 
 def test_an_error_of_one_rank_is_raised_on_every_rank():
     run_ranks(fail_on_rank_1, free_ports(1)[0])
+
+
+def leave_a_cycle(rank: int, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    gc.disable()
+    with joined_ranks("cpu"):
+        cycle: list[object] = [DistributedDataParallel(nn.Linear(2, 1))]
+        cycle.append(cycle)
+        del cycle
+    check_gloo_threads_ended()
+
+
+def test_no_wrapped_model_outlives_the_process_group():
+    """Its reducer would end the threads of the group at any later time, which can hang or abort the process."""
+    run_ranks(leave_a_cycle, free_ports(1)[0])
 
 
 def test_a_missing_gpu_is_named(monkeypatch):

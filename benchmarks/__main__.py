@@ -15,7 +15,9 @@ from pathlib import Path
 from benchmarks.catalogue import BENCHMARKS
 
 ROOT = Path(__file__).parent.parent
-INTERRUPTED, PATIENCE_SECONDS = 130, 8
+INTERRUPTED = 130
+PATIENCE_SECONDS = 60
+"""Until an interrupted pytest that has not ended is killed. It measures the machine before it stores its results."""
 NOTHING_COLLECTED = 5
 """pytest's exit status."""
 RESULTS = Path(__file__).parent / "results"

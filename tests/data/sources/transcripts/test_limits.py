@@ -13,7 +13,7 @@ from reserve.errors import BadInput
 
 SIZE = 20_000_000
 SECONDS = 30.0
-"""Of processor time: over ten times what the slowest takes, and far less than work that grows with the square of SIZE."""
+"""Of processor time: ten times what the slowest takes, and far less than what takes time with the square of SIZE."""
 MEMORY = 2**30
 LINE_STARTS = {
     "a.srt": "1\n00:00:01,000 --> 00:00:04,000\n",

@@ -243,7 +243,8 @@ prepared.
 
 
 def _memory(results: Results) -> str:
-    rows = [(f"{minutes} minutes", size(peak)) for minutes, peak in results.memory["peak_bytes"].items()]
+    peaks = sorted((float(minutes), peak) for minutes, peak in results.memory["peak_bytes"].items())
+    rows = [(f"{minutes:g} minutes", size(peak)) for minutes, peak in peaks]
     return f"""## Memory by the length of a video
 
 What a preparing process of `reserve prepare` has in use at most, Python and its libraries included, for a video of

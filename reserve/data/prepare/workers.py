@@ -130,14 +130,14 @@ def _signals_wait() -> Iterator[None]:
     # Processes inherit SIG_IGN, which must stay. None is a handler that Python can't put back.
     held = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     for number in held:
-        signal.signal(number, lambda number, _: arrived.append(number))
+        signal.signal(number, lambda each, _: arrived.append(each))
     try:
         yield
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(arrived):
-            signal.raise_signal(number)
+        for late in dict.fromkeys(arrived):
+            signal.raise_signal(late)
 
 
 def _checked(outcome: Result | Lost | _Stop) -> Result | Lost:

@@ -20,6 +20,12 @@ FAR = 3600.0
 """A time limit that no machine is slow enough to reach."""
 
 
+@pytest.fixture
+def children():
+    """Child processes of earlier tests, such as those of a loader that waits to be collected."""
+    return set(multiprocessing.active_children())
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_every_item_once(workers):
     assert dict(run_supervised(work, list(range(9)), workers=workers, timeout=FAR)) == {i: 2 * i for i in range(9)}
@@ -51,24 +57,24 @@ def test_exception_in_this_process_is_lost_too():
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_full_disk_stops_everything(workers):
+def test_a_full_disk_stops_everything(workers, children):
     """The next item would fail too."""
     results = run_supervised(work, [1, "full", *range(100)], workers=workers, timeout=FAR)
     seen = []
     with pytest.raises(EnvironmentFailure, match="No space left on device"):
         seen.extend(results)
     assert len(seen) < 100
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= children
 
 
 @pytest.mark.parametrize("items", [["terminate", 1], [1, "terminate"]])
-def test_a_worker_that_a_scheduler_ends_costs_no_item(items):
+def test_a_worker_that_a_scheduler_ends_costs_no_item(items, children):
     results = run_supervised(work, items, workers=1, timeout=FAR)
     seen = []
     with pytest.raises(EnvironmentFailure, match="a worker process was ended by SIGTERM"):
         seen.extend(result for _, result in results)
     assert seen == [2] * items.index("terminate")
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= children
 
 
 def test_workers_end_with_a_parent_that_is_killed():
@@ -137,11 +143,11 @@ def test_no_items():
     assert list(run_supervised(work, [], workers=2, timeout=1)) == []
 
 
-def test_leaving_early_ends_the_workers():
+def test_leaving_early_ends_the_workers(children):
     results = run_supervised(work, [1, "hang"], workers=2, timeout=FAR)
     assert next(results) == (0, 2)
     results.close()
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= children
 
 
 @pytest.mark.parametrize("options", [{"workers": -1, "timeout": 1}, {"workers": 1, "timeout": 0}])
@@ -198,11 +204,11 @@ def test_items_that_come_after_every_worker_died():
     assert second == (1, 8)
 
 
-def test_an_item_that_cannot_be_made_ends_the_workers():
+def test_an_item_that_cannot_be_made_ends_the_workers(children):
     def items():
         yield 1
         raise KeyError("no next item")
 
     with pytest.raises(KeyError):
         list(run_supervised(work, items(), workers=1, timeout=FAR))
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= children

@@ -19,7 +19,8 @@ def skipped(reason, filter=""):
     return SkippedFile("b.mp4", "b.mp4", "k", reason, filter=filter)
 
 
-def test_skipped_files_warnings_and_waits_are_lines(capsys):
+def test_skipped_files_warnings_and_waits_are_lines(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
     with shard_progress() as show:
         show(Event(0, "started"), 3)
         show(Event(0, "video", path="/v/a.mp4", outcome=GOOD), 3)

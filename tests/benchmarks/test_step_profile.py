@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
+from benchmarks import step_profile
 from benchmarks.step_profile import host_wait_places, kernel_table, kind_of
 
 
@@ -34,13 +37,39 @@ def test_kernels_have_a_kind(kernel, kind):
     assert kind_of(kernel) == kind
 
 
-def test_a_table_has_the_longest_kernels_and_the_sum_of_each_kind():
+def test_a_table_has_the_operators_of_a_call_and_the_sum_of_each_kind():
     x = torch.randn(512, 512)
-    table, kinds = kernel_table(lambda: (x @ x).sigmoid(), "cpu", rows=1)
+    table, kinds = kernel_table(lambda: (x @ x).sigmoid(), "cpu")
     assert kinds["GEMM"] > 0
     assert kinds["elementwise"] > 0
     assert "aten::mm" in table
-    assert "aten::sigmoid" not in table
+    assert "aten::sigmoid" in table
+
+
+class Profiled:
+    """Takes the place of the profiler, with operators that took as many microseconds."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def __enter__(self) -> Profiled:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def events(self) -> list[SimpleNamespace]:
+        common = {"device_type": DeviceType.CPU, "is_user_annotation": False}
+        operators = [("aten::mul", 300.0), ("aten::mm", 200.0), ("aten::mm", 400.0), ("aten::add", 100.0)]
+        return [SimpleNamespace(name=name, self_cpu_time_total=us, **common) for name, us in operators]
+
+
+def test_a_table_has_the_longest_kernels(monkeypatch):
+    monkeypatch.setattr(step_profile, "profile", Profiled)
+    table, kinds = kernel_table(lambda: None, "cpu", rows=1)
+    assert kinds == pytest.approx({"GEMM": 0.6, "elementwise": 0.4})
+    assert re.search(r"0\.600  60\.0%      2     300\.0  GEMM +aten::mm\n$", table)
+    assert "aten::mul" not in table
 
 
 def test_waits_name_the_line_that_waits(monkeypatch):

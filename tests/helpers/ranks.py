@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.multiprocessing as mp
 
-PRELOADED = ["torch", "reserve.tasks.pretrain.task"]
+PRELOADED = ["torch", "torch.distributed.fsdp", "reserve.tasks.pretrain.task", "reserve.train.fit"]
 
 
 def free_ports(count: int) -> list[int]:
@@ -26,7 +26,7 @@ def free_ports(count: int) -> list[int]:
 def run_ranks(function: Callable[..., None], *arguments: Any, world_size: int = 2) -> None:
     """Calls `function(rank, *arguments)` in a process per rank; raises if one of them fails.
 
-    A server that has imported torch forks the processes: a fresh interpreter would spend two seconds on imports.
+    A server that has imported torch forks the processes: a fresh interpreter would spend three seconds on imports.
     """
     multiprocessing.set_forkserver_preload(PRELOADED)
     mp.start_processes(function, arguments, world_size, start_method="forkserver")

@@ -10,7 +10,11 @@ from typing import Any
 
 import torch.multiprocessing as mp
 
-PRELOADED = ["torch", "torch.distributed.fsdp", "reserve.tasks.pretrain.task", "reserve.train.fit"]
+PRELOADED = [
+    *("torch._dynamo", "torch.distributed.fsdp", "torch.utils.tensorboard", "rich.progress"),
+    *("reserve.tasks.pretrain.task", "reserve.train.fit"),
+]
+"""What training imports, most of it where it is used. A process has one such server: all tests share this list."""
 
 
 def free_ports(count: int) -> list[int]:

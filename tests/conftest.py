@@ -25,7 +25,7 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what the tests' modules hold out of garbage collections, each of which would search it for half a second."""
+    """Leaves what the tests' modules hold out of garbage collections, which would search it each time."""
     gc.collect()
     gc.freeze()
     gc.enable()

@@ -103,6 +103,7 @@ shards-bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.shards.preparing --videos $(SHARD_VIDEOS)/train --save
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.shards.loading --videos $(SHARD_VIDEOS)/train --save
 	$(BIN)/python -m benchmarks.shards.limits --save
+	$(BIN)/python -m benchmarks.shards.memory --videos $(SHARD_VIDEOS)/train --save
 	$(BIN)/python -m benchmarks.report
 
 kill-test: $(INSTALLED)

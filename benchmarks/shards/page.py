@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.report.results import RESULTS
 from benchmarks.report.tables import markdown, seconds, size
-from benchmarks.shards import limits, loading, preparing
+from benchmarks.shards import limits, loading, memory, preparing
 from benchmarks.shards.preparing import STAGES
 from reserve.data.shards.records import FileRecord, ShardEntry, canonical
 from reserve.tasks.pretrain.planned_parts import MAX_OPEN
@@ -52,6 +52,7 @@ class Results:
     preparing: Mapping[str, Any]
     loading: Mapping[str, Any]
     limits: Mapping[str, Any]
+    memory: Mapping[str, Any]
 
     @property
     def segments_a_video(self) -> float:
@@ -69,7 +70,7 @@ class Results:
 
 def stored(folder: Path = RESULTS) -> Results | None:
     """The results of the machine on which all was measured."""
-    names = (preparing.FILE, loading.FILE, limits.FILE)
+    names = (preparing.FILE, loading.FILE, limits.FILE, memory.FILE)
     for machine in sorted(folder.iterdir()):
         paths = [machine / name for name in names]
         if all(path.exists() for path in paths):
@@ -83,7 +84,7 @@ def page(results: Results | None) -> str:
     """The page's text."""
     if results is None:
         return NOT_MEASURED
-    sections = (_summary, _bytes, _stages, _processes, _training, _breaks, _assumptions)
+    sections = (_summary, _bytes, _stages, _processes, _memory, _training, _breaks, _assumptions)
     return HEAD + "\n" + _wrapped("\n".join(section(results) for section in sections))
 
 
@@ -238,6 +239,18 @@ included. Medians of {found["rounds"]} rounds on 2 cores.
 
 More processes than cores gain nothing. The command itself takes some of a core: it packs shards while videos are
 prepared.
+"""
+
+
+def _memory(results: Results) -> str:
+    peaks = sorted((float(minutes), peak) for minutes, peak in results.memory["peak_bytes"].items())
+    rows = [(f"{minutes:g} minutes", size(peak)) for minutes, peak in peaks]
+    return f"""## Memory by the length of a video
+
+What a preparing process of `reserve prepare` has in use at most, Python and its libraries included, for a video of
+640x360. Sound and frames of a long video wait on disk.
+
+{markdown(("length of the video", "memory"), rows)}
 """
 
 

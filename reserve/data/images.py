@@ -58,8 +58,14 @@ def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
 
 def decode_jpeg(data: bytes) -> np.ndarray:
     """Decodes a JPEG file to uint8 RGB [h, w, 3]. Raises BadInput if it is incomplete or larger than 8192 a side."""
+    return np.asarray(decode_picture(data))
+
+
+def decode_picture(data: bytes) -> Image.Image:
+    """decode_jpeg, as Pillow's image: what resizes it next does not have to copy it first."""
     with _opened_jpeg(data) as image:
-        return np.asarray(image.convert("RGB"))
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def decode_thumbnail(data: bytes, side: int) -> np.ndarray:
@@ -160,21 +166,22 @@ def trim_black_bars(frames: Sequence[np.ndarray], *, trim_black: bool = False) -
 
 
 def training_image(
-    image: np.ndarray,
+    image: np.ndarray | Image.Image,
     size: tuple[int, int],
     rng: np.random.Generator,
     scale_range: tuple[float, float] = (1.05, 1.1),
 ) -> np.ndarray:
-    """Turns a frame, uint8 [h, w, 3], into a training image, uint8 [*size, 3].
+    """Turns a frame, uint8 [h, w, 3] or an RGB image of Pillow's, into a training image, uint8 [*size, 3].
 
     Rotates portrait frames (height at least 4/3 of width) by 90° counter-clockwise and adds grey edges of 4 pixels left
     and right. Then resizes the frame, aspect kept, to fit `size` times a scale from U(`scale_range`) with a random
     filter, crops it to `size` at a random place, and pads it with 0 at the bottom and right.
     """
-    if image.shape[0] >= 4 * image.shape[1] / 3:
+    image = _as_picture(image)
+    if image.height >= 4 * image.width / 3:
         edges = ((0, 0), (_ROTATED_EDGE_WIDTH, _ROTATED_EDGE_WIDTH), (0, 0))
-        image = np.pad(np.rot90(image), edges, constant_values=_ROTATED_EDGE)
-    height, width = image.shape[:2]
+        image = _as_picture(np.pad(np.rot90(np.asarray(image)), edges, constant_values=_ROTATED_EDGE))
+    width, height = image.size
     factor = rng.uniform(*scale_range)
     scale = min(int(factor * size[0]) / height, int(factor * size[1]) / width)
     scale = max(scale, _MIN_SCALED_SIDE / min(height, width))
@@ -183,12 +190,14 @@ def training_image(
     return _fit(scaled[top:, left:], size)
 
 
-def inference_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a frame, uint8 [h, w, 3], to fit `size` (bilinear, aspect kept) and pads it with 0 at the bottom and
-    right: uint8 [*size, 3]. Trim black bars first, over all frames of the video: `trim_black_bars`."""
+def inference_image(image: np.ndarray | Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a frame, uint8 [h, w, 3] or an RGB image of Pillow's, to fit `size` (bilinear, aspect kept) and pads it
+    with 0 at the bottom and right: uint8 [*size, 3]. Trim black bars first, over all frames of the video:
+    `trim_black_bars`."""
     from PIL import Image
 
-    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    image = _as_picture(image)
+    scale = min(size[0] / image.height, size[1] / image.width)
     return _fit(_resize_scaled(image, scale, Image.Resampling.BILINEAR), size)
 
 
@@ -200,12 +209,16 @@ def _training_filter(rng: np.random.Generator) -> Image.Resampling:
     return filters[rng.integers(len(filters))]
 
 
-def _resize_scaled(image: np.ndarray, scale: float, resample: Image.Resampling) -> np.ndarray:
+def _as_picture(image: np.ndarray | Image.Image) -> Image.Image:
     from PIL import Image
 
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+
+
+def _resize_scaled(image: Image.Image, scale: float, resample: Image.Resampling) -> np.ndarray:
     # Round sides down as the reference does, but not through a rounding error (191.9999 is 192).
-    height, width = (max(int(side * scale + 1e-6), 1) for side in image.shape[:2])
-    return np.asarray(Image.fromarray(image).resize((width, height), resample))
+    width, height = (max(int(side * scale + 1e-6), 1) for side in image.size)
+    return np.asarray(image.resize((width, height), resample))
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from PIL import Image
 from reserve.data.images import (
     bounded_size,
     decode_jpeg,
+    decode_picture,
     encode_jpeg,
     inference_image,
     read_picture,
@@ -159,6 +162,22 @@ def test_any_size_gives_the_input_size(height, width, seed):
     trained = training_image(image, SIZE, np.random.default_rng(seed))
     assert trained.shape == inference_image(image, SIZE).shape == (*SIZE, 3)
     assert trained[0, 10].min() > 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(270, 480), (512, 288), (40, 30)])
+def test_pictures_of_pillow_give_what_arrays_give(height, width):
+    data = encode_jpeg(np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8))
+    array, picture = decode_jpeg(data), decode_picture(data)
+    assert (inference_image(picture, SIZE) == inference_image(array, SIZE)).all()
+    trained = [training_image(image, SIZE, np.random.default_rng(0)) for image in (picture, array)]
+    assert (trained[0] == trained[1]).all()
+
+
+def test_grey_jpegs_are_read_as_rgb():
+    buffer = io.BytesIO()
+    Image.new("L", (8, 6), 99).save(buffer, "JPEG")
+    assert decode_picture(buffer.getvalue()).mode == "RGB"
+    assert (decode_jpeg(buffer.getvalue()) == np.full((6, 8, 3), 99)).all()
 
 
 def test_training_depends_on_the_generator_alone():

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -68,8 +69,11 @@ def run_supervised(
         return
     waiting = deque(islice(left, workers))
     more = len(waiting) == workers
-    pool: list[_Worker[Item, Result]] = [_Worker(function) for _ in waiting]
+    pool: list[_Worker[Item, Result]] = []
     try:
+        for _ in range(len(waiting)):
+            with _signals_wait():
+                pool.append(_Worker(function))
         while True:
             for worker in pool:
                 if worker.is_ready and more and not waiting:
@@ -86,7 +90,8 @@ def run_supervised(
                 outcome, usable = worker.poll(timeout)
                 if not usable:
                     worker.kill()
-                    pool[place] = _Worker(function)
+                    with _signals_wait():
+                        pool[place] = _Worker(function)
                 if outcome is not None:
                     yield outcome[0], _checked(outcome[1])
     finally:
@@ -107,6 +112,32 @@ def run_items(
 
     for index, result in run_supervised(function, remembered(), workers=workers, timeout=timeout):
         yield taken.pop(index), result
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Holds back Ctrl-C and SIGTERM until the end of the block.
+
+    A handler that raises in the middle of Process.start() leaves a process that nobody ends, or that never gets its
+    function and dies with a traceback. A mask would not do: a signal goes to any thread that does not block it, and
+    processes inherit masks.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread alone
+        return
+    arrived: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Processes inherit SIG_IGN, which must stay. None is a handler that Python can't put back.
+    held = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    for number in held:
+        signal.signal(number, lambda each, _: arrived.append(each))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for late in dict.fromkeys(arrived):
+            signal.raise_signal(late)
 
 
 def _checked(outcome: Result | Lost | _Stop) -> Result | Lost:

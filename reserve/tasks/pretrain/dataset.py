@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 from reserve.batch.vocabulary import PAD, SPECIAL_TOKENS
 from reserve.config import DataConfig, ModelConfig
 from reserve.data.collection import Collection, PartSet
-from reserve.data.images import decode_jpeg, inference_image, training_image
+from reserve.data.images import decode_picture, inference_image, training_image
 from reserve.data.order import SetShare
 from reserve.data.sources.random_text import TextSource, TranscriptTextSource
 from reserve.data.tokenizer import Tokenizer
@@ -30,6 +31,9 @@ from reserve.tasks.pretrain.example_plan import ExamplePlan
 from reserve.tasks.pretrain.masking import draw_subsegment_starts, inference_subsegment_starts, mask_text
 from reserve.tasks.pretrain.planned_parts import PlannedParts
 from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_RANDOM_TEXT = 1280
 """Length of the random text in the reference's records, in tokens."""
@@ -159,9 +163,9 @@ class PretrainDataset(Dataset[Example]):
         self, collection: Collection, video: int, segments: Segments, rng: np.random.Generator
     ) -> list[np.ndarray]:
         with collection.naming(video):
-            return [self._image(decode_jpeg(jpeg), rng) for jpeg in segments.frames]
+            return [self._image(decode_picture(jpeg), rng) for jpeg in segments.frames]
 
-    def _image(self, frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _image(self, frame: np.ndarray | Image.Image, rng: np.random.Generator) -> np.ndarray:
         if not self.training:
             return inference_image(frame, self.model.image_size)
         scales = (self.data.random_scale_min, self.data.random_scale_max)

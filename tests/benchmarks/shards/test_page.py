@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.shards import limits, loading, page, preparing
+from benchmarks.shards import limits, loading, memory, page, preparing
 
 BYTES = {"pictures": 9e5, "sound": 2.4e6, "text": 1e5, "framing": 2e5, "index": 1e4, "record": 1e4}
 SET = {"videos": 10, "segments": 100, "words": 1000, "seconds": 500.0, "skipped": {}, "shards": 1, **BYTES}
@@ -38,6 +38,7 @@ RESULTS = page.Results(
         "training": {"smallest": LOADING, "demo": LOADING},
     },
     {name: {"count": 1000, "seconds": 0.5, "bytes": 2_000_000} for name in ("listing", "duplicates", "order")},
+    {"peak_bytes": {"120": 6e8, "2": 5e8}},
 )
 
 
@@ -82,12 +83,21 @@ def test_limits_grow_with_the_videos(text):
     assert row == "| listing the files, in every worker | 2.8 h | 40 GB |"
 
 
+def test_memory_stands_beside_the_length(text):
+    assert "| 2 minutes | 500 MB |\n| 120 minutes | 600 MB |\n" in text
+
+
 def test_processes_stand_beside_one(text):
     assert "| 2 | 2.00 | 2.00 |" in text
 
 
 def test_results_count_when_all_were_measured_on_one_machine(tmp_path):
-    files = {preparing.FILE: RESULTS.preparing, loading.FILE: RESULTS.loading, limits.FILE: RESULTS.limits}
+    files = {
+        preparing.FILE: RESULTS.preparing,
+        loading.FILE: RESULTS.loading,
+        limits.FILE: RESULTS.limits,
+        memory.FILE: RESULTS.memory,
+    }
     (tmp_path / "a-cpu").mkdir()
     for name, content in files.items():
         assert page.stored(tmp_path) is None

@@ -93,6 +93,46 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_a_signal_in_the_middle_of_a_start_leaves_no_process(monkeypatch, number, before):
+    """It comes when a process runs that has not got its function yet: the first, the second, one that is replaced."""
+    spawn, pids = multiprocessing.util.spawnv_passfds, []
+
+    def spawn_then_signal(*arguments):
+        pids.append(spawn(*arguments))
+        if len(pids) == before:
+            signal.raise_signal(number)
+        return pids[-1]
+
+    def end(number, _):
+        raise SystemExit(number)
+
+    multiprocessing.resource_tracker.ensure_running()  # it starts by the same function
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", spawn_then_signal)
+    handler = signal.signal(number, end)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            list(run_supervised(work, ["crash", 1, 2, 3], workers=2, timeout=FAR))
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, handler)
+    assert stopped.value.code == number
+    assert len(pids) == before
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_an_ignored_signal_stays_ignored_in_workers():
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert dict(run_supervised(work, ["terminate"], workers=1, timeout=FAR)) == {0: 2 * "terminate"}
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
 def test_no_items():
     assert list(run_supervised(work, [], workers=2, timeout=1)) == []
 

@@ -15,7 +15,7 @@ from reserve.data.segment_sound import flac_log_mels
 from reserve.data.shards.files import LocalFiles
 from reserve.data.shards.index import ShardIndex
 from reserve.data.shards.layout import MANIFEST, SETTINGS
-from reserve.data.shards.read import Shard, ShardSet, _spectrogram, _Text
+from reserve.data.shards.read import Shard, ShardSet, _spectrogram, _Text, _usual_header
 from reserve.data.shards.records import write_settings
 from reserve.data.store import load_segments, load_texts
 from reserve.errors import BadInput, DamagedSample
@@ -268,8 +268,12 @@ def test_a_hostile_spectrogram_is_a_bad_input(header, message):
         _spectrogram(npy(header), DATA)
 
 
-def test_a_spectrogram_of_another_length_is_a_bad_input():
+@pytest.mark.parametrize("written_as", ["NumPy writes it", "others may write it"])
+def test_a_spectrogram_of_another_length_is_a_bad_input(written_as):
     header = "{'descr': '<f2', 'fortran_order': False, 'shape': (188, 64)}"
+    if written_as == "NumPy writes it":
+        header = f"{header[:-1]}, }}".ljust(117) + "\n"
+        assert npy(header).startswith(_usual_header((188, 64)))
     assert _spectrogram(npy(header), DATA).shape == (188, 64)
     for values in (0, 24063, 24066):
         with pytest.raises(BadInput, match=f"its spectrogram has {values} bytes, not 24064"):

@@ -31,6 +31,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what is left frozen is reported as leaked at exit
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of golden tensors and real clips next to the checkout on development machines."""

@@ -40,11 +40,15 @@ demo: $(INSTALLED)
 	$(BIN)/reserve pretrain --config tiny --videos $(DEMO)/videos/train --out $(DEMO)/run
 	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 3
 
+# Each process takes half of the tests, in their order, and what is left of the other half when it is done: the tests of
+# a file, which share fixtures, stay together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
 test: $(INSTALLED) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-all: $(INSTALLED) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 .PHONY: lint
 lint: $(INSTALLED)

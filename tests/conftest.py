@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import os
 import random
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 if importlib.util.find_spec("hypothesis"):  # a GPU machine may lack it
     import hypothesis
@@ -38,6 +42,21 @@ def _seed(name: str) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what the tests' modules hold out of garbage collections, which would search it each time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what is left frozen is reported as leaked at exit
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of golden tensors and real clips next to the checkout on development machines."""
@@ -59,6 +78,19 @@ def _poisoned_memory():
     torch.utils.deterministic.fill_uninitialized_memory = before
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills. One of pytest-xdist's workers makes it; no test may change it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # the workers' folders are in that of the run
+    folder, finished = root / name, root / f"{name}.finished"
+    with FileLock(root / f"{name}.lock"):
+        if not finished.exists():
+            make(folder)
+            finished.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def narrated_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `train` (2) and `heldout` (1) synthetic narrated videos of a minute and a half."""
@@ -66,9 +98,9 @@ def narrated_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     pytest.importorskip("av", reason="needs the extra video")
     pytest.importorskip("espeakng_loader", reason="needs the extra demo")
-    out = tmp_path_factory.mktemp("narrated")
-    make_videos(out, videos=3, held_out=1, seed=3, workers=1)
-    return out
+    return _made_once(
+        tmp_path_factory, "narrated", lambda folder: make_videos(folder, videos=3, held_out=1, seed=3, workers=1)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +108,8 @@ def task_data_sets(narrated_videos: Path, tmp_path_factory: pytest.TempPathFacto
     """A folder with a small data set of synthetic videos for each downstream task, named as in DATA_SETS."""
     from reserve.synthetic.datasets import DATA_SETS, make_data_set
 
-    out = tmp_path_factory.mktemp("tasks")
-    for task in DATA_SETS:
-        make_data_set(task, narrated_videos, out / task, questions=6, seed=1)
-    return out
+    def make(folder: Path) -> None:
+        for task in DATA_SETS:
+            make_data_set(task, narrated_videos, folder / task, questions=6, seed=1)
+
+    return _made_once(tmp_path_factory, "tasks", make)

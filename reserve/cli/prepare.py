@@ -113,7 +113,10 @@ def run(options: Namespace) -> None:
 def _ending_workers() -> Iterator[None]:
     """Makes SIGTERM end the worker processes and unlock the shards, as Ctrl-C does. Says that the work can resume."""
 
+    received: list[int] = []
+
     def end(number: int, _: FrameType | None) -> None:
+        received.append(number)
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, end)
@@ -121,6 +124,8 @@ def _ending_workers() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):
         print("reserve: stopped. What is prepared is kept: run the command again to resume", file=sys.stderr)
+        if received:  # Ray's calls make a SystemExit of their own out of it, with status 1
+            raise SystemExit(128 + received[0]) from None
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command_module
+from tests.helpers.listed_tests import listed_tests
 
 
 def test_every_benchmark_is_a_file_and_every_file_listed():
@@ -20,38 +21,44 @@ def test_every_benchmark_is_a_file_and_every_file_listed():
     assert with_tests == command_module.BENCHMARKS.keys()
 
 
-def test_listing_filters_and_runs_nothing(capfd):
-    assert command_module.main(["attention", "--list", "--filter", "joint and backward and padded"]) == 0
-    listed = capfd.readouterr().out
-    assert "test_cpu[SDPA, padded and masked-joint-forward+backward-1]" in listed
-    assert "vision" not in listed
-    assert "test_cuda" not in listed
+ATTENTION = ["attention", "--filter", "joint and backward and padded"]
+STEP = ["training_step", "--filter", "test_cpu"]
+SLOW_STEP = [*STEP, "--slow"]
+PEERS = ["attention", "--filter", "joint", "--peers", "loop$"]
+CONTRASTIVE = ["contrastive", "--device", "cuda"]
 
 
-def test_slow_cases_run_on_request(capfd):
-    step = ["training_step", "--list", "--filter", "test_cpu"]
-    assert command_module.main(step) == 0
-    assert "base, 1 example-" not in capfd.readouterr().out
-    assert command_module.main([*step, "--slow"]) == 0
-    listed = capfd.readouterr().out
-    assert "test_cpu[base, 1 example-padded, compiled layers-2]" in listed
-    assert "test_cpu[demo, 8 examples-reserve-1]" in listed
+@pytest.fixture(scope="module")
+def listed():
+    """A function of one of the arguments above that returns which tests they choose, as `test[parameters]`."""
+    arguments = [ATTENTION, STEP, SLOW_STEP, PEERS, CONTRASTIVE]
+    found = listed_tests([[sys.executable, "-m", "benchmarks", *chosen, "--list"] for chosen in arguments])
+    return lambda chosen: [test.partition("::")[2] for test in found[arguments.index(chosen)]]
 
 
-def test_peers_are_chosen_by_a_pattern(capfd):
-    assert command_module.main(["attention", "--list", "--filter", "joint", "--peers", "loop$"]) == 0
-    listed = re.findall(r"test_cpu\[(.+?)-joint", capfd.readouterr().out)
-    assert set(listed) == {"reserve", "SDPA, loop"}
+def test_listing_filters_and_runs_nothing(listed):
+    assert "test_cpu[SDPA, padded and masked-joint-forward+backward-1]" in listed(ATTENTION)
+    assert not [test for test in listed(ATTENTION) if "vision" in test or "test_cuda" in test]
 
 
-def test_the_implementations_of_a_case_follow_one_another(capfd):
+def test_slow_cases_run_on_request(listed):
+    assert not [test for test in listed(STEP) if "base, 1 example-" in test]
+    assert "test_cpu[base, 1 example-padded, compiled layers-2]" in listed(SLOW_STEP)
+    assert "test_cpu[demo, 8 examples-reserve-1]" in listed(SLOW_STEP)
+
+
+def test_peers_are_chosen_by_a_pattern(listed):
+    chosen = {re.match(r"test_cpu\[(.+?)-joint", test)[1] for test in listed(PEERS)}
+    assert chosen == {"reserve", "SDPA, loop"}
+
+
+def test_the_implementations_of_a_case_follow_one_another(listed):
     """An interrupted run then has the peers of every case but the last."""
-    assert command_module.main(["contrastive", "--list", "--device", "cuda"]) == 0
-    listed = re.findall(r"test_cuda\[([^(]+)-\((.+)\)\]", capfd.readouterr().out)
-    shapes = [shape for _, shape in listed]
+    found = [re.match(r"test_cuda\[([^(]+)-\((.+)\)\]", test) for test in listed(CONTRASTIVE)]
+    shapes = [match[2] for match in found if match]
     assert [shape for i, shape in enumerate(shapes) if i == 0 or shapes[i - 1] != shape] == list(dict.fromkeys(shapes))
     assert len(dict.fromkeys(shapes)) > 3
-    assert listed[0][0] == "reserve"
+    assert found[0][1] == "reserve"
 
 
 def test_a_quick_run_stores_both_sides_of_a_case(tmp_path, capfd):
@@ -90,9 +97,11 @@ def test_an_interrupted_run_stores_what_it_has(tmp_path):
     assert len(json.loads((tmp_path / "attention.json").read_text())["benchmarks"]) == 1
 
 
-def test_nothing_that_matches_is_an_error(capfd):
-    assert command_module.main(["attention", "--list", "--filter", "nosuchcase"]) == command_module.NOTHING_COLLECTED
-    assert "no test matches; see --list, --device and --filter" in capfd.readouterr().err
+def test_nothing_that_matches_is_an_error(monkeypatch, capsys):
+    status = pytest.ExitCode.NO_TESTS_COLLECTED
+    monkeypatch.setattr(command_module, "_run", lambda command, environment: int(status))
+    assert command_module.main(["attention", "--list", "--filter", "nosuchcase"]) == status
+    assert "no test matches; see --list, --device and --filter" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("statuses", "expected"), [((5, 0), 0), ((0, 5), 0), ((5, 1), 1), ((5, 5), 5)])

@@ -8,6 +8,13 @@ import pytest
 import torch
 
 from benchmarks import step_lease
+from tests.helpers.tiny_steps import TINY_RUN
+
+
+@pytest.fixture(autouse=True)
+def _quick_steps(monkeypatch):
+    """Each test takes dozens of steps, of whatever model."""
+    monkeypatch.setattr(step_lease, "CONFIGS", {"small": TINY_RUN})
 
 
 def run(tmp_path, *arguments: str) -> tuple[int, dict[str, dict[str, object]]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+from contextlib import contextmanager
 
 import pytest
 
 from reserve.cli.app import main
+from reserve.cli.prepare import _ending_workers
 from reserve.data.shards.read import ShardSet
 from tests.helpers.shard_videos import make_video, make_videos
 
@@ -93,3 +96,21 @@ def test_several_sources_and_a_configuration(source, tmp_path, capsys):
     assert ShardSet.open(tmp_path / "out").manifest.videos == 4
     assert main([*command, "--filter.duplicates=true"]) == 1
     assert "filter.duplicates was False, is True now" in capsys.readouterr().err
+
+
+@contextmanager
+def other_exit():
+    try:
+        yield
+    except SystemExit:
+        raise SystemExit(1) from None
+
+
+def test_sigterm_has_its_status_whatever_a_library_makes_of_it(capsys):
+    """Ray's calls turn the exit of a signal handler into one of their own."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped, _ending_workers(), other_exit():
+        signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.code == 143
+    assert "run the command again to resume" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before

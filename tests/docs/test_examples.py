@@ -106,7 +106,7 @@ def run_example(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_training_loop_learns():
-    done = run_example("--steps", "60")
+    done = run_example("--steps", "30")
     assert done.returncode == 0, done.stderr
     accuracy = re.search(r"right one of 36 descriptions: (\d+)%", done.stdout)
     assert accuracy is not None

@@ -69,12 +69,15 @@ def is_given(quote: str, texts: tuple[str, ...]) -> bool:
     return any(parts.search(" ".join(_fixed_parts(text))) or _reads_as(text, quote) for text in texts)
 
 
-def _fixed_parts(text: str) -> list[str]:
-    return re.split(rf"…|{VALUE}|\b[A-Z]+\b|\d[\d,.]*", text)
+@cache
+def _fixed_parts(text: str) -> tuple[str, ...]:
+    return tuple(re.split(rf"…|{VALUE}|\b[A-Z]+\b|\d[\d,.]*", text))
 
 
 def _reads_as(text: str, quote: str) -> bool:
     own = text.removeprefix(f"{VALUE}: ").split(VALUE)
+    if not all(part in quote for part in own):  # true of nearly all pairs, and compiling a pattern takes long
+        return False
     share = sum(map(len, own)) / max(1, sum(map(len, _fixed_parts(quote))))
     # Quotes may leave out the file's name that a message begins with.
     return share >= LEAST_SHARE and re.fullmatch(f"(?:.*: )?{'.*'.join(map(re.escape, own))}", quote) is not None

@@ -12,7 +12,11 @@ from typing import Any
 
 import torch.multiprocessing as mp
 
-PRELOADED = ["torch", "reserve.tasks.pretrain.task"]
+PRELOADED = [
+    *("torch._dynamo", "torch.distributed.fsdp", "torch.utils.tensorboard", "rich.progress"),
+    *("reserve.tasks.pretrain.task", "reserve.train.fit"),
+]
+"""What training imports, most of it where it is used. A process has one such server: all tests share this list."""
 
 
 _RESERVED: list[socket.socket] = []
@@ -38,7 +42,7 @@ def free_ports(count: int) -> list[int]:
 def run_ranks(function: Callable[..., None], *arguments: Any, world_size: int = 2) -> None:
     """Calls `function(rank, *arguments)` in a process per rank; raises if one of them fails.
 
-    A server that has imported torch forks the processes: a fresh interpreter would spend two seconds on imports.
+    A server that has imported torch forks the processes: a fresh interpreter would spend three seconds on imports.
     """
     multiprocessing.set_forkserver_preload(PRELOADED)
     mp.start_processes(function, arguments, world_size, start_method="forkserver")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
@@ -18,6 +17,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from reserve_kernels import BF16AdamW
 from reserve_kernels.adamw.reference import decode_second_moment
 from reserve_kernels.adamw.shards import first_element
+from tests.helpers.ranks import run_ranks
 
 
 def make_model() -> torch.nn.Module:
@@ -117,4 +117,4 @@ def run_rank(rank: int, world_size: int, address: str) -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_sharded_parameters_are_updated_as_whole_ones(tmp_path: Path, world_size: int) -> None:
-    mp.spawn(run_rank, args=(world_size, f"file://{tmp_path}/rendezvous"), nprocs=world_size)
+    run_ranks(run_rank, world_size, f"file://{tmp_path}/rendezvous", world_size=world_size)

@@ -7,10 +7,9 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from reserve_kernels import contrastive_loss
-from tests.helpers.ranks import check_gloo_threads_ended
+from tests.helpers.ranks import check_gloo_threads_ended, run_ranks
 from tests.kernels.contrastive_cases import make_inputs
 
 NAMES = ("x", "y", "x_extra", "y_extra")
@@ -82,7 +81,7 @@ def run_rank(rank: int, world_size: int, address: str, folder: str) -> None:
 @pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_agree_with_one_process(tmp_path, world_size):
     address = f"file://{tmp_path}/rendezvous"
-    mp.spawn(run_rank, (world_size, address, str(tmp_path)), nprocs=world_size)
+    run_ranks(run_rank, world_size, address, str(tmp_path), world_size=world_size)
     for name, (pairs, extras) in CASES.items():
         if len(pairs) != world_size:
             continue

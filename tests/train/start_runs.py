@@ -17,6 +17,7 @@ import torch
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.train.fit import fit
 from tests.helpers.classifier_task import ClassifierConfig, Classify
+from tests.helpers.ranks import PRELOADED
 from tests.helpers.tiny import tiny
 
 STEPS = 12
@@ -37,10 +38,6 @@ SETTINGS = [
     "--model.audio_num_layers=1",
 ]
 """Steps and saves take about as long as each other."""
-
-
-PRELOADED = ["torch._dynamo", "torch.utils.tensorboard", "rich.progress", "reserve.train.fit"]
-"""What training imports, most of it where it is used."""
 
 
 class Running(Protocol):

@@ -65,7 +65,8 @@ def test_the_summary_is_written_after_each_part(tmp_path, parts, monkeypatch):
 
 
 def test_parts_find_this_checkouts_ops_and_share_their_caches(tmp_path, parts):
-    show = "import os, reserve_kernels; print(os.environ['TRITON_CACHE_DIR'], os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    show = "import importlib.util, os; assert importlib.util.find_spec('reserve_kernels');"
+    show += "print(os.environ['TRITON_CACHE_DIR'], os.environ['TORCHINDUCTOR_CACHE_DIR'])"
     parts(one=show, two=show)
     assert command_module.main(["one", "two", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "one.log").read_text() == (tmp_path / "two.log").read_text()

@@ -14,6 +14,7 @@ from benchmarks.catalogue import GPU_BENCHMARKS
 from benchmarks.gpu.parts import FULL, LAST, PARTS, PROFILED, ROOT, SHORT, SMALL, UNFIT, Session, gpu_tests
 from benchmarks.gpu.run import GRACE_SECONDS
 from reserve_kernels.registry import OPS
+from tests.helpers.listed_tests import listed_tests
 
 COLLECT = """
 import sys
@@ -84,24 +85,26 @@ def test_chosen_tests_replace_all_tests(tmp_path):
     assert not set(gpu_tests()) & set(command.command)
 
 
-def listed(command: list[str], *options: str) -> list[str]:
-    """The ids of the tests that a command would run."""
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [line for line in done.stdout.splitlines() if "::" in line]
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory) -> dict[str, list[str]]:
+    """The ids of the tests that each command of some parts would run, by the command's name."""
+    out, lists = tmp_path_factory.mktemp("listed"), {}
+    for part in ("attention", "flex", "contrastive", "small"):
+        lists |= {command.name: [*command.command, "--list"] for command in commands(part, out, True)}
+    for name, short in (("sanitize, short", True), ("sanitize, long", False)):
+        command = commands("sanitize", out, short)[0].command
+        lists[name] = [*command[command.index(sys.executable) :], "--collect-only"]
+    return dict(zip(lists, listed_tests(list(lists.values())), strict=True))
 
 
-def benchmarks_of(part: str, tmp_path) -> list[list[str]]:
-    """The parameters of the tests that each command of a part would run, as pytest shows them."""
-    found = []
-    for command in commands(part, tmp_path, True):
-        tests = listed(command.command, "--list")
-        assert {test.rpartition("::")[2].partition("[")[0] for test in tests} == {"test_cuda"}
-        found.append([test.partition("[")[2][:-1] for test in tests])
-    return found
+def parameters(tests: list[str]) -> list[str]:
+    """The parameters of the benchmarks, as pytest shows them."""
+    assert {test.rpartition("::")[2].partition("[")[0] for test in tests} == {"test_cuda"}
+    return [test.partition("[")[2][:-1] for test in tests]
 
 
-def test_the_attention_part_measures_the_models_shapes(tmp_path):
-    (eager,), (flex,) = benchmarks_of("attention", tmp_path), benchmarks_of("flex", tmp_path)
+def test_the_attention_part_measures_the_models_shapes(listed):
+    eager, flex = parameters(listed["attention"]), parameters(listed["flex"])
     shapes = ("joint", "vision", "audio")
     passes = ("forward", "forward+backward")
     cases = {f"{shape}-{one}" for shape in shapes for one in passes}
@@ -113,18 +116,17 @@ def test_the_attention_part_measures_the_models_shapes(tmp_path):
     }
 
 
-def test_the_contrastive_part_measures_two_sizes(tmp_path):
-    (tests,) = benchmarks_of("contrastive", tmp_path)
+def test_the_contrastive_part_measures_two_sizes(listed):
+    tests = parameters(listed["contrastive"])
     assert {test.partition("-(")[2] for test in tests} == {"4096, 4096, 768)", "6144, 49152, 768)"}
     implementations = {test.partition("-(")[0] for test in tests}
     assert {"reserve", "reserve, triton only", "reserve, chunked only", "dense PyTorch, compiled"} <= implementations
 
 
-def test_the_small_part_measures_each_op(tmp_path):
-    small_ops, optimizer, log_mel = benchmarks_of("small", tmp_path)
-    assert "torchaudio" in log_mel
-    assert "AdamW fused, bfloat16 moments" in optimizer
-    assert "bias + quick GELU-reserve" in small_ops
+def test_the_small_part_measures_each_op(listed):
+    assert "torchaudio" in parameters(listed["log_mel"])
+    assert "AdamW fused, bfloat16 moments" in parameters(listed["optimizer"])
+    assert "bias + quick GELU-reserve" in parameters(listed["small_ops"])
 
 
 def names(tests: list[str]) -> list[str]:
@@ -132,10 +134,9 @@ def names(tests: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("short", [True, False])
-def test_the_sanitizer_runs_tests_of_every_op_and_skips_what_it_cannot_run(collected, tmp_path, short):
+def test_the_sanitizer_runs_tests_of_every_op_and_skips_what_it_cannot_run(collected, listed, short):
     """It skips huge tensors, tilings one by one, graphs and compilation, by the names of their tests."""
-    command = commands("sanitize", tmp_path, short)[0].command
-    found = names(listed(command[command.index(sys.executable) :], "--collect-only"))
+    found = names(listed["sanitize, short" if short else "sanitize, long"])
     assert {name.partition("::")[0] for name in found} == {f"test_{op.folder}_cuda.py" for op in OPS}
     for part in (*UNFIT, *LAST):
         assert part in collected, f"no test's name contains {part!r}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import platform
+import signal
 import socket
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +56,8 @@ def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
         del options["include_dashboard"]
     try:
         _check_reachable(address or "")
-        ray.init(address or "local", **options)
+        with _kept_handler():
+            ray.init(address or "local", **options)
     except (OSError, ValueError, RuntimeError) as error:
         where = f"at {address}" if address else "on this machine"
         raise EnvironmentFailure(f"no Ray cluster {where}: {error}") from error
@@ -62,6 +65,18 @@ def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
         yield RayEngine(workers)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _kept_handler() -> Iterator[None]:
+    """Keeps what SIGTERM does: Ray replaces it by an exit with status 15, and 1 where tasks run."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # Ray, like Python, sets handlers in the main thread alone. None is one that Python can't put back.
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_reachable(address: str) -> None:

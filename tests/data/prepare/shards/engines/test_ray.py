@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
@@ -212,6 +214,25 @@ def test_a_bounded_number_of_tasks_is_in_flight(fake_ray, workers, most, tmp_pat
     plan = SimpleNamespace(out=tmp_path, only=lambda number: None)
     assert RayEngine(workers).build(plan, range(20), lambda event: None) == [BUSY]
     assert fake_ray.most == most
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_sigterm_does_what_it_did_before_ray(fake_ray, fails):
+    """Ray sets a handler of its own."""
+
+    def init(*_, **__):
+        signal.signal(signal.SIGTERM, lambda number, _: None)
+        if fails:
+            raise RuntimeError("no cores")
+
+    fake_ray.init, fake_ray.is_initialized, fake_ray.shutdown = init, lambda: False, lambda: None
+    before = signal.signal(signal.SIGTERM, ours := lambda number, _: None)
+    try:
+        with pytest.raises(EnvironmentFailure, match="no cores") if fails else nullcontext(), ray_engine(None, 1):
+            assert signal.getsignal(signal.SIGTERM) is ours
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_an_interruption_cancels_the_tasks(fake_ray, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -72,7 +72,7 @@ def run_supervised(
     pool: list[_Worker[Item, Result]] = []
     try:
         for _ in range(len(waiting)):
-            with _signals_wait():
+            with _signals_held():
                 pool.append(_Worker(function))
         while True:
             for worker in pool:
@@ -90,7 +90,7 @@ def run_supervised(
                 outcome, usable = worker.poll(timeout)
                 if not usable:
                     worker.kill()
-                    with _signals_wait():
+                    with _signals_held():
                         pool[place] = _Worker(function)
                 if outcome is not None:
                     yield outcome[0], _checked(outcome[1])
@@ -115,29 +115,34 @@ def run_items(
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Holds back Ctrl-C and SIGTERM until the end of the block.
+def _signals_held() -> Iterator[None]:
+    """Delays Ctrl-C and SIGTERM until the end of the block.
 
     A handler that raises in the middle of Process.start() leaves a process that nobody ends, or that never gets its
     function and dies with a traceback. A mask would not do: a signal goes to any thread that does not block it, and
     processes inherit masks.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python runs signal handlers in the main thread alone
+        yield  # Python runs signal handlers in the main thread only
         return
     arrived: list[int] = []
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # Processes inherit SIG_IGN, which must stay. None is a handler that Python can't put back.
+    # Processes inherit SIG_IGN, which must stay. None is one that Python did not set.
     held = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
-    for number in held:
-        signal.signal(number, lambda each, _: arrived.append(each))
-    try:
-        yield
-    finally:
+    with ExitStack() as ending:
+        # What is pushed last runs first, and an error of one keeps no other from running: a handler that is back may
+        # raise before the next one is.
+        ending.callback(_raise_signals, arrived)
         for number, handler in held.items():
-            signal.signal(number, handler)
-        for late in dict.fromkeys(arrived):
-            signal.raise_signal(late)
+            ending.callback(signal.signal, number, handler)
+        for number in held:
+            signal.signal(number, lambda each, _: arrived.append(each))
+        yield
+
+
+def _raise_signals(numbers: Iterable[int]) -> None:
+    for number in dict.fromkeys(numbers):
+        signal.raise_signal(number)
 
 
 def _checked(outcome: Result | Lost | _Stop) -> Result | Lost:

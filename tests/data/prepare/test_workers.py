@@ -130,6 +130,33 @@ def test_a_signal_in_the_middle_of_a_start_leaves_no_process(monkeypatch, number
             os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_signal_while_handlers_change_leaves_those_of_before(monkeypatch, after):
+    """It comes when the first handler is replaced and the second is not yet, or when one is back already."""
+    change, changes = signal.signal, []
+
+    def change_then_signal(number, handler):
+        before = change(number, handler)
+        changes.append(number)
+        if len(changes) == after:
+            signal.raise_signal(signal.SIGTERM if after == 1 else number)
+        return before
+
+    def end(number, _):
+        raise SystemExit(number)
+
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        monkeypatch.setattr(signal, "signal", change_then_signal)
+        with pytest.raises(SystemExit), workers_module._signals_held():
+            pass
+        assert len(changes) >= after
+        assert [signal.getsignal(number) for number in handlers] == [end, end]
+    finally:
+        for number, handler in handlers.items():
+            change(number, handler)
+
+
 def test_an_ignored_signal_stays_ignored_in_workers():
     handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

@@ -88,7 +88,7 @@ def run(options: Namespace) -> None:
         raise UsageError(
             f"--fold must be from 0 to {options.folds - 1} with --folds {options.folds}; got {options.fold}"
         )
-    with _engine(options) as engine, _ending_workers(), shard_progress() as show:
+    with _ending_workers(), _engine(options) as engine, shard_progress() as show:
         preparation = prepare_shards(
             options.sources,
             options.out,
@@ -124,7 +124,7 @@ def _ending_workers() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):
         print("reserve: stopped. What is prepared is kept: run the command again to resume", file=sys.stderr)
-        if received:  # Ray's calls make a SystemExit of their own out of it, with status 1
+        if received:  # Ray replaces the handler's SystemExit with one of status 1
             raise SystemExit(128 + received[0]) from None
         raise
     finally:

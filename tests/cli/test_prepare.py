@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from reserve.cli import prepare as prepare_module
 from reserve.cli.app import main
 from reserve.cli.prepare import _ending_workers
 from reserve.data.shards.read import ShardSet
@@ -114,3 +115,23 @@ def test_sigterm_has_its_status_whatever_a_library_makes_of_it(capsys):
     assert stopped.value.code == 143
     assert "run the command again to resume" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_has_its_status_while_the_engine_starts_too(source, tmp_path, monkeypatch, capsys):
+    """A Ray cluster takes seconds to start and to stop."""
+
+    @contextmanager
+    def slow_engine(_):
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("SIGTERM did nothing")
+        yield
+
+    monkeypatch.setattr(prepare_module, "_engine", slow_engine)
+    before = signal.signal(signal.SIGTERM, lambda number, _: None)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(["prepare", str(source), str(tmp_path / "out")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 143
+    assert "run the command again to resume" in capsys.readouterr().err

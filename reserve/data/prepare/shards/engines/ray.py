@@ -69,12 +69,12 @@ def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
 
 @contextmanager
 def _kept_handler() -> Iterator[None]:
-    """Keeps what SIGTERM does: Ray replaces it by an exit with status 15, and 1 where tasks run."""
+    """Restores the handler of SIGTERM. Ray's exits with status 15, or with 1 if Ray was started here."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        # Ray, like Python, sets handlers in the main thread alone. None is one that Python can't put back.
+        # Handlers can be set in the main thread only. None is one that Python did not set.
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 

@@ -29,7 +29,8 @@ _HANDED_OUT = 5.0
 class ByteCache:
     """Ranges and whole files in `folder`, together at most `max_bytes`, those being written included.
 
-    The entries used longest ago are removed first. Every entry is checked against its digest when it is read: a damaged
+    What is being written or about to be opened can exceed the bound by itself. The entries used longest ago are removed
+    first. Every entry is checked against its digest when it is read: a damaged
     one is removed and counts as absent. A process that is killed leaves nothing that another one would take for an
     entry. Objects can be pickled.
     """
@@ -92,6 +93,7 @@ class ByteCache:
                 write(temporary)
                 path = self._path(_file_digest(temporary), FILE)
             path.parent.mkdir(exist_ok=True)
+            _touch(incoming)  # to digest and flush a large file can take longer than _HANDED_OUT
             incoming.replace(path)
         return path
 
@@ -102,7 +104,7 @@ class ByteCache:
     def _room(self, path: Path, size: int) -> Iterator[None]:
         """Makes room for the entry `path`, which is written in the block. Raises EnvironmentFailure if that fails.
 
-        An empty file beside the entry holds the room meanwhile: other processes that count the bytes on the disk would
+        An empty file beside the entry reserves the room meanwhile: a process that counts the bytes on the disk would
         miss those that are not written yet.
         """
         name = f".{path.name}.{size}{_RESERVED}.{os.getpid()}-{threading.get_ident()}{PARTIAL}"

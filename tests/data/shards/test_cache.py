@@ -142,6 +142,19 @@ def test_a_file_that_was_just_handed_out_is_kept(tmp_path, monkeypatch):
     assert not path.exists()
 
 
+def test_a_new_file_counts_as_just_handed_out_however_long_its_digest_took(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "_HANDED_OUT", 3600.0)
+    cache = ByteCache(tmp_path, 1000)
+
+    def write(path):
+        path.write_bytes(bytes(600))
+        age(path, 7200)
+
+    path = cache.add_file(600, write)
+    cache.add_range("a", bytes(500))
+    assert path.exists()
+
+
 def test_entries_of_a_read_only_cache_are_used(tmp_path, monkeypatch):
     cache = ByteCache(tmp_path, 1000)
     cache.add_range("a", b"abc")

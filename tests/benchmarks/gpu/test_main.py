@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command_module
-from benchmarks.gpu.parts import SHORT, Command, Part, Session
+from benchmarks.gpu.parts import ROOT, SHORT, Command, Part, Session
 
 
 def python(code: str) -> list[str]:
@@ -65,11 +65,13 @@ def test_the_summary_is_written_after_each_part(tmp_path, parts, monkeypatch):
 
 
 def test_parts_find_this_checkouts_ops_and_share_their_caches(tmp_path, parts):
-    show = "import importlib.util, os; assert importlib.util.find_spec('reserve_kernels');"
-    show += "print(os.environ['TRITON_CACHE_DIR'], os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    show = "import importlib.util, os; print(importlib.util.find_spec('reserve_kernels').origin, "
+    show += "os.environ['TRITON_CACHE_DIR'], os.environ['TORCHINDUCTOR_CACHE_DIR'])"
     parts(one=show, two=show)
     assert command_module.main(["one", "two", "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "one.log").read_text() == (tmp_path / "two.log").read_text()
+    found = (tmp_path / "one.log").read_text()
+    assert found.startswith(f"{ROOT / 'build' / 'gpu' / 'reserve_kernels' / '__init__.py'} ")
+    assert (tmp_path / "two.log").read_text() == found
 
 
 def seconds_of(names, total, monkeypatch, taken: float) -> dict[str, float]:

@@ -40,8 +40,8 @@ demo: $(INSTALLED)
 	$(BIN)/reserve pretrain --config tiny --videos $(DEMO)/videos/train --out $(DEMO)/run
 	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 3
 
-# Each process takes half of the tests, in their order, and what is left of the other half when it is done: the tests of
-# a file, which share fixtures, stay together.
+# Each process starts with half of the tests, in order, and takes over some of the other half when it is done. So most
+# tests of a file, which share fixtures, run in one process.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test: $(INSTALLED) lint

@@ -17,7 +17,7 @@ from benchmarks.catalogue import BENCHMARKS
 ROOT = Path(__file__).parent.parent
 INTERRUPTED = 130
 PATIENCE_SECONDS = 60
-"""Until an interrupted pytest that has not ended is killed. It describes the machine before it stores its results."""
+"""After which an interrupted pytest is killed. It describes the machine before it stores its results."""
 NOTHING_COLLECTED = 5
 """pytest's exit status."""
 RESULTS = Path(__file__).parent / "results"

@@ -102,6 +102,6 @@ def import_folder() -> Path:
     folder = ROOT / "build" / "gpu"
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "reserve_kernels"
-    with suppress(FileExistsError):  # Also if another process makes it meanwhile.
+    with suppress(FileExistsError):  # another process may have made it meanwhile
         link.symlink_to(Path("..") / ".." / "kernels")
     return folder

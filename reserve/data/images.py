@@ -62,7 +62,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 
 
 def decode_picture(data: bytes) -> Image.Image:
-    """decode_jpeg, as Pillow's image: what resizes it next does not have to copy it first."""
+    """decode_jpeg, but returns a Pillow image in RGB, which can be resized without a copy."""
     with _opened_jpeg(data) as image:
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
@@ -171,7 +171,7 @@ def training_image(
     rng: np.random.Generator,
     scale_range: tuple[float, float] = (1.05, 1.1),
 ) -> np.ndarray:
-    """Turns a frame, uint8 [h, w, 3] or an RGB image of Pillow's, into a training image, uint8 [*size, 3].
+    """Turns a frame, uint8 [h, w, 3] or a Pillow image in RGB, into a training image, uint8 [*size, 3].
 
     Rotates portrait frames (height at least 4/3 of width) by 90° counter-clockwise and adds grey edges of 4 pixels left
     and right. Then resizes the frame, aspect kept, to fit `size` times a scale from U(`scale_range`) with a random
@@ -191,7 +191,7 @@ def training_image(
 
 
 def inference_image(image: np.ndarray | Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a frame, uint8 [h, w, 3] or an RGB image of Pillow's, to fit `size` (bilinear, aspect kept) and pads it
+    """Resizes a frame, uint8 [h, w, 3] or a Pillow image in RGB, to fit `size` (bilinear, aspect kept) and pads it
     with 0 at the bottom and right: uint8 [*size, 3]. Trim black bars first, over all frames of the video:
     `trim_black_bars`."""
     from PIL import Image

@@ -120,8 +120,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         saving = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         yield Ranks(dist.get_rank(), world_size, here, dist.group.WORLD, control, saving)
     finally:
-        # Wrapped models are in reference cycles. One that outlives the process group ends gloo's threads when it is
-        # collected, holding the interpreter's lock, which such a thread may wait for; and a thread that is left can
-        # abort the process while Python ends.
+        # Wrapped models are in reference cycles, so they may outlive the process group. Collecting one later joins
+        # gloo's threads while it holds the GIL, which such a thread may be waiting for: a deadlock. A thread that is
+        # never joined can abort the process at exit.
         gc.collect()
         dist.destroy_process_group()

@@ -13,11 +13,15 @@ from typing import Any
 import torch.multiprocessing as mp
 
 PRELOADED = [
-    *("torch._dynamo", "torch.distributed.fsdp", "torch.utils.tensorboard", "rich.progress"),
-    *("reserve.tasks.pretrain.task", "reserve.train.fit"),
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.utils.tensorboard",
+    "rich.progress",
+    "reserve.tasks.pretrain.task",
+    "reserve.train.fit",
 ]
-"""What training imports, most of it where it is used. A process has one such server: all tests share this list."""
-
+"""What the fork server imports: what training needs, most of it imported where it is used. A process has one fork
+server, so all tests share this list."""
 
 _RESERVED: list[socket.socket] = []
 

@@ -79,9 +79,9 @@ def losses_of(line: dict[str, float]) -> dict[str, float]:
 def tensorboard_steps(run: Path) -> list[int]:
     """The steps of the losses that TensorBoard shows.
 
-    TensorBoard reads a folder's files in the order of their names, which begin with the second and the number of the
-    process. Runs that are resumed within a second of their start are out of order where numbers start again, so the
-    files are named by their age here.
+    TensorBoard reads a folder's files in the order of their names, which hold the second of the start and then the
+    process id. Of two starts within a second, the later one may have the lower id, so the files are renamed by their
+    age here.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -183,14 +183,14 @@ def _spectrogram(data: bytes, config: DataConfig) -> np.ndarray:
 
 @cache
 def _usual_header(shape: tuple[int, int]) -> bytes:
-    """What comes before the values in NumPy's file format as NumPy writes it: parsing it takes longer than reading."""
+    """The header that NumPy writes for float16 values of this shape. Parsing one takes longer than reading a sample."""
     file = io.BytesIO()
     np.lib.format.write_array(file, np.zeros(shape, np.float16), version=(1, 0), allow_pickle=False)
     return file.getvalue()[: -2 * math.prod(shape)]
 
 
 def _parse_header(data: bytes, wanted: tuple[int, int]) -> int:
-    """Where the values begin."""
+    """Checks a header that another program may have written. Returns where the values begin."""
     file = io.BytesIO(data)
     try:
         # Not read_array, which allocates whatever a header asks for.

@@ -69,10 +69,14 @@ def ray_engine(address: str | None, workers: int | None) -> Iterator[RayEngine]:
 
 @contextmanager
 def _kept_handler() -> Iterator[None]:
-    """Restores the handler of SIGTERM. Ray's exits with status 15, or with 1 if Ray was started here."""
+    """Restores the handler of SIGTERM, and calls it where Ray's has ended the block: that exits with status 15 or 1."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:
+        if callable(before):
+            before(signal.SIGTERM, None)
+        raise
     finally:
         # Handlers can be set in the main thread only. None is one that Python did not set.
         if before is not None and threading.current_thread() is threading.main_thread():

@@ -235,6 +235,23 @@ def test_sigterm_does_what_it_did_before_ray(fake_ray, fails):
         signal.signal(signal.SIGTERM, before)
 
 
+def test_sigterm_while_ray_starts_has_the_status_of_our_handler(fake_ray):
+    def init(*_, **__):
+        raise SystemExit(15)  # as Ray's handler does
+
+    def end(number, _):
+        raise SystemExit(128 + number)
+
+    fake_ray.init, fake_ray.is_initialized = init, lambda: False
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(SystemExit) as stopped, ray_engine(None, 1):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 143
+
+
 def test_an_interruption_cancels_the_tasks(fake_ray, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -2,8 +2,8 @@
 
 Straight from video is what one does without any preparation: each time an example is used, its frames and its sound are
 decoded from the files. The segments, the words and the plan of the examples are known beforehand there, and the
-sound is not divided by the peak of its track, which would mean decoding all of it: both favour it. "The same examples"
-does both, as one must who wants what shards give.
+sound is not divided by the peak of its track, which would mean decoding all of it: both favour it. A second way does
+both, and so has the segments, words and sound that shards have; its pictures are neither trimmed nor compressed.
 
 `python -m benchmarks.shards.loading --videos FOLDER --save` stores the result in benchmarks/results.
 """
@@ -45,7 +45,7 @@ from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.fit import fit
 
 FILE = "shards_loading.json"
-VIDEO, SAME, STORES = "straight from video", "straight from video, the same examples", "store files"
+VIDEO, SAME, STORES = "straight from video", "straight from video, same sound and words", "store files"
 SHARDS, FLAC = "shards", "shards with FLAC"
 WAYS = (VIDEO, SAME, STORES, SHARDS, FLAC)
 SMALLEST, DEMO = "smallest", "demo"
@@ -193,8 +193,8 @@ def loading_rate(dataset: PretrainDataset, workers: int, batch_size: int, batche
 
 
 def training_rate(ready: Ready, way: str, model: str, steps: int) -> float:
-    """Examples/s of training the demo's model, or a smallest one, past the first quarter of the steps, whose batches
-    wait before the first step ends."""
+    """Examples/s of training the demo's model, or a smallest one, after the first quarter of the steps: their batches
+    are loaded while the model is made."""
     config = Config(**read_settings([config_file("tiny")], SECTIONS, {}))
     if model == SMALLEST:
         layers: dict[str, Any] = dict.fromkeys(

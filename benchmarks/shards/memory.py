@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -68,17 +67,28 @@ def _words(source: VideoSource) -> tuple[Sequence[Word], int]:
         return find_words(source, media, track, end, data.languages)[0], math.ceil(end + 0.1)
 
 
+_PEAK = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(usage.ru_maxrss * 1024)
+sys.exit(os.waitstatus_to_exitcode(status) & 255)
+"""
+"""Linux counts the memory of the process that starts a command as the command's, so a small one starts it."""
+
+
 def peak_bytes(videos: Path, out: Path) -> int:
     """The memory that the largest process of `reserve prepare` has in use at most, with one process that prepares."""
     command = [sys.executable, "-m", "reserve", "prepare", str(videos), str(out), "--workers", "1"]
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        errors.seek(0)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed: {errors.read()}")
-    return usage.ru_maxrss * 1024
+    return command_peak(command)
+
+
+def command_peak(command: Sequence[str]) -> int:
+    """The memory in bytes that the largest process of a command has in use at most. RuntimeError if it fails."""
+    done = subprocess.run([sys.executable, "-c", _PEAK, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr}")
+    return int(done.stdout)
 
 
 def measure(source: VideoSource, minutes: Sequence[float]) -> dict[str, Any]:

@@ -279,19 +279,21 @@ def _training(results: Results) -> str:
     h100 = _h100_rate()
     return f"""## Loading and training
 
-{found["videos"]} videos, {found["examples"]} examples; medians of {found["rounds"]} rounds, of the rates and of their
-ratios. Loading makes examples of 16 segments for the base model and does nothing else. Training is on 2 cores
-with two loading processes, examples of 8 segments: of the demo's model, and of a smaller one (hidden size 64, one
-layer each). Straight from video, frames and sound are decoded whenever an example is used. In the first row the
-segments are known beforehand and loudness is not normalised, which favours it. In the second, words are read, segments
-cut and loudness normalised by the track's peak each time, which takes all of its sound: the examples that shards give.
+{found["videos"]} videos, {found["examples"]} examples; medians over {found["rounds"]}
+round{"s" if found["rounds"] > 1 else ""} of the rates and of their ratios. Loading makes examples of 16 segments for
+the base model and does nothing else. Training is on 2 cores with two loading processes, examples of 8 segments: of the
+demo's model, and of a smaller one (hidden size 64, one layer each). Straight from video, frames and sound are decoded
+whenever an example is used. In the first row the segments are known beforehand and loudness is not normalised, which
+favours it. In the second, words are read, segments cut and loudness normalised by the track's peak each time, which
+takes all of its sound: the same segments, words and sound that shards have. Its pictures are neither trimmed nor
+compressed, which favours it.
 
 {markdown(head, rows)}
 
 The bar is {BAR:g}x straight from video. Loading from shards gives {gains[0]:.1f}x with one process and {gains[1]:.1f}x
-with two: {"met" if min(gains) >= BAR else "**missed**"}. With the
-same examples it is {fair[0]:.1f}x and {fair[1]:.1f}x. Training gains less on two cores, since the model's own step runs
-on them too: {fair[2]:.1f}x and {fair[3]:.1f}x with the same examples.
+with two: {"met" if min(gains) >= BAR else "**missed**"}. With the same sound and words it is {fair[0]:.1f}x and
+{fair[1]:.1f}x. Training gains less on two cores, since the model's own step runs on them too: {fair[2]:.1f}x and
+{fair[3]:.1f}x with the same sound and words.
 
 One core loads {core:.1f} examples/s from shards, {size(read)}/s. An H100 that trains the base model takes {h100:.0f}
 examples/s ([benchmarks](benchmarks.md)): {math.ceil(h100 / core)} cores like these feed it.

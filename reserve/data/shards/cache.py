@@ -30,9 +30,8 @@ class ByteCache:
     """Ranges and whole files in `folder`, together at most `max_bytes`, those being written included.
 
     What is being written or about to be opened can exceed the bound by itself. The entries used longest ago are removed
-    first. Every entry is checked against its digest when it is read: a damaged
-    one is removed and counts as absent. A process that is killed leaves nothing that another one would take for an
-    entry. Objects can be pickled.
+    first. Every entry is checked against its digest when it is read: a damaged one is removed and counts as absent. A
+    process that is killed leaves nothing that another one would take for an entry. Objects can be pickled.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:

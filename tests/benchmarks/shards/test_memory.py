@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
-from benchmarks.shards.memory import measure, repeat_video
+from benchmarks.shards.memory import command_peak, measure, repeat_video
 from reserve.data.decode import choose_file_decoder
 from reserve.data.sources.discover import discover_sources
 from tests.helpers.shard_videos import make_video
@@ -29,6 +30,17 @@ def test_a_long_video_is_the_short_one_over_and_over(source, tmp_path):
         (first,) = short.frames([5.0])
         for frame in media.frames([5.0, 5.0 + math.ceil(once.media_end + 0.1)]):
             np.testing.assert_array_equal(frame, first)
+
+
+def test_the_memory_of_this_process_does_not_count():
+    """Linux counts it as that of a command which this process starts itself."""
+    ours = np.ones(150_000_000, np.uint8)
+    assert command_peak([sys.executable, "-c", "pass"]) < ours.nbytes
+
+
+def test_a_command_that_fails_is_an_error():
+    with pytest.raises(RuntimeError, match="no such thing"):
+        command_peak([sys.executable, "-c", "raise SystemExit('no such thing')"])
 
 
 @pytest.mark.slow

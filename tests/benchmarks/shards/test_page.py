@@ -80,10 +80,10 @@ def test_the_bar_is_on_both_ways_of_loading(text):
     assert "10.0x with one process and 4.5x with two: **missed**." in " ".join(other.split())
 
 
-def test_rates_stand_against_video_with_the_same_examples(text):
+def test_rates_stand_against_video_with_the_same_sound_and_words(text):
     prose = " ".join(text.split())
-    assert "With the same examples it is 20.0x and 20.0x." in prose
-    assert "too: 20.0x and 20.0x with the same examples." in prose
+    assert "With the same sound and words it is 20.0x and 20.0x." in prose
+    assert "too: 20.0x and 20.0x with the same sound and words." in prose
 
 
 def test_limits_grow_with_the_videos(text):

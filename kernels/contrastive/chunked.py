@@ -67,8 +67,9 @@ def logsumexp_chunked(
     by_column = both or not by_row
     small = _logits_are_small(log_scale, x.shape[0] * y.shape[0])
     rows = log_scale.new_empty(a.shape[0] if by_row else 0)
-    # The sum of exp for small logits, its logarithm for others.
-    columns = log_scale.new_full((b.shape[0] if by_column else 0,), 0.0 if small else -torch.inf)
+    # The sum of exp for small logits; its logarithm for others, in float64 so that not every block rounds it.
+    wide = log_scale.dtype if small else torch.float64
+    columns = log_scale.new_full((b.shape[0] if by_column else 0,), 0.0 if small else -torch.inf, dtype=wide)
     diagonal = log_scale.new_empty(x.shape[0] if both else 0)
     for part, _, logits in _logits(a, _scaled(b, log_scale), log_scale):
         if both:
@@ -84,6 +85,7 @@ def logsumexp_chunked(
     if small:
         rows.log_()
         columns.log_()
+    columns = columns.to(log_scale.dtype)
     return rows if by_row else columns, columns if both else log_scale.new_empty(0), diagonal
 
 

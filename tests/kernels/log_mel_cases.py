@@ -5,6 +5,7 @@ A `run` takes what log_mel_spectrogram takes, with tensors on the CPU, and retur
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,11 @@ Run = Callable[..., torch.Tensor]
 def reference(waveform: torch.Tensor, **arguments) -> torch.Tensor:
     """The result in the dtype of the arguments by the reference."""
     return log_mel_spectrogram(waveform, backend="reference", **arguments)
+
+
+def noise(*shape: int) -> torch.Tensor:
+    """Uniform from -1 to 1, so that the largest error is not that of the one loudest sample."""
+    return 2 * torch.rand(shape) - 1
 
 
 def check_plan(run: Run, playback_speed: int, pad_mode: str, out_dtype: torch.dtype) -> None:
@@ -36,13 +42,17 @@ def check_ragged(run: Run, playback_speed: int, pad_mode: str, out_dtype: torch.
     arguments = {"playback_speed": playback_speed, "pad_mode": pad_mode, "append_speed": True}
     out = run(waveform, offsets=offsets, max_samples=12000, out_dtype=out_dtype, **arguments)
     assert out.shape == (6, 1 + 12000 // (588 * playback_speed), 65)
+    outs, truths, plains = [], [], []
     for c, clip in enumerate(waveform.split(lengths)):
         frames = 1 + len(clip) // (588 * playback_speed) if len(clip) else 0
         assert not out[c, frames:].any()
         if frames:
-            truth, plain = (reference(x, **arguments) for x in (clip.double(), clip))
             assert (out[c, :frames, 64] == playback_speed).all()
-            assert_as_good_as_reference(out[c, :frames], truth, plain.to(out_dtype))
+            outs.append(out[c, :frames])
+            truths.append(reference(clip.double(), **arguments))
+            plains.append(reference(clip, **arguments).to(out_dtype))
+    # Together: the clip of one sample has too few different values to compare largest errors.
+    assert_as_good_as_reference(*(torch.cat(each) for each in (outs, truths, plains)))
 
 
 def check_offsets_beyond_the_waveform(run: Run) -> None:
@@ -65,13 +75,14 @@ def check_bad_samples(run: Run, value: float) -> None:
 
 def check_any_samples(run: Run, samples: int) -> None:
     """Short clips are all padding."""
-    waveform = torch.randn(2, samples)
+    waveform = noise(64, samples)
     assert_as_good_as_reference(run(waveform), reference(waveform.double()), reference(waveform))
 
 
-def check_bands(run: Run, n_mels: int, f_min: float, hop_length: int) -> None:
+def check_bands(run: Run, n_mels: int, f_min: float, hop_length: int, *, clips: int = 2, offset: float = 0.1) -> None:
     """Any number of bands, and hops from two samples to a whole window."""
-    waveform, arguments = torch.randn(2, 5000), {"n_mels": n_mels, "f_min": f_min, "hop_length": hop_length}
+    waveform = noise(clips, 5000)
+    arguments = {"n_mels": n_mels, "f_min": f_min, "hop_length": hop_length, "offset": offset}
     truth, plain = (reference(x, **arguments) for x in (waveform.double(), waveform))
     assert_as_good_as_reference(run(waveform, **arguments), truth, plain)
 
@@ -96,8 +107,9 @@ CASES = {
     "offsets beyond the waveform": (check_offsets_beyond_the_waveform, ()),
     **{f"a sample is {value}": (check_bad_samples, (value,)) for value in (float("nan"), float("inf"), -float("inf"))},
     **{f"{samples} samples": (check_any_samples, (samples,)) for samples in (1, 2, 587, 588, 767, 769)},
-    "one band": (check_bands, (1, 20.0, 588)),
-    "1024 bands": (check_bands, (1024, 20.0, 588)),
+    # As in test_log_mel_native: alike are the largest errors of many values, none of them blown up by the logarithm.
+    "one band": (functools.partial(check_bands, clips=64), (1, 20.0, 588)),
+    "1024 bands": (functools.partial(check_bands, offset=10.0), (1024, 20.0, 588)),
     "130 bands from bin 0, hop 2": (check_bands, (130, 0.0, 2)),
     "hop of a frame": (check_bands, (64, 20.0, 1536)),
     "nothing": (check_nothing, ()),

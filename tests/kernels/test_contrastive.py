@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from reserve_kernels import contrastive_loss
 from reserve_kernels.contrastive import chunked
-from tests.kernels.contrastive_cases import dense, make_inputs
+from tests.kernels.contrastive_cases import DRAWS, compare_with_float64, dense, make_inputs
 from tests.kernels.numerics import assert_as_good_as_reference
 
 
@@ -19,12 +19,12 @@ from tests.kernels.numerics import assert_as_good_as_reference
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("pairs", "extra"), [(37, 11), (1, 0), (1, 3), (128, 0), (7, 200)])
 def test_losses_and_gradients_match_float64(backend, dtype, pairs, extra):
-    compare_with_float64(make_inputs(pairs, extra, dtype=dtype), dtype, backend=backend)
+    compare_with_float64(backend, lambda seed: make_inputs(pairs, extra, dtype=dtype, seed=seed), dtype, ours=DRAWS)
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
 def test_vectors_of_one_number_match_float64(backend):
-    compare_with_float64(make_inputs(dim=1), torch.float32, backend=backend)
+    compare_with_float64(backend, lambda seed: make_inputs(dim=1, seed=seed), torch.float32, ours=DRAWS)
 
 
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
@@ -124,25 +124,6 @@ def test_log_scale_is_clamped_at_ln_100(backend):
     assert torch.autograd.grad(out.loss, scale)[0] == 0
 
 
-def compare_with_float64(inputs, dtype, log_scale=1.3, backend="chunked"):
-    """Losses and all gradients by the acceptance rule, the inputs being those in `dtype`."""
-    results = []
-    for cast, run in [
-        (dtype, lambda **a: contrastive_loss(**a, backend=backend)),
-        (torch.float64, dense),
-        (dtype, lambda **a: contrastive_loss(**a, backend="reference")),
-    ]:
-        leaves = {k: v.to(cast).requires_grad_() for k, v in inputs.items()}
-        statistics = torch.float64 if cast == torch.float64 else torch.float32
-        leaves["log_scale"] = torch.tensor(log_scale, dtype=statistics).requires_grad_()
-        loss, *per_pair = run(**leaves)
-        *vectors, of_log_scale = torch.autograd.grad(loss, leaves.values())
-        # Scalars join the losses of the pairs: alone, the roundings of the reference may cancel by chance.
-        results.append([torch.cat([loss[None], *per_pair, of_log_scale[None]]), *vectors])
-    for out, truth, plain in zip(*results, strict=True):
-        assert_as_good_as_reference(out, truth, plain)
-
-
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
 @pytest.mark.parametrize(("largest", "loss_scale"), [(1e-3, 1e-4), (1.0, 1e-4), (60_000.0, 1.0), (60_000.0, 2.0**31)])
 def test_float16_holds_gradients_of_scaled_losses(backend, largest, loss_scale):
@@ -161,7 +142,10 @@ def test_float16_holds_gradients_of_scaled_losses(backend, largest, loss_scale):
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e15, 1e25, 1e38])
 def test_extreme_norms_match_float64(backend, scale):
-    compare_with_float64({k: v.clamp(-3, 3) * scale for k, v in make_inputs().items()}, torch.float32, backend=backend)
+    def make(seed):
+        return {k: v.clamp(-3, 3) * scale for k, v in make_inputs(seed=seed).items()}
+
+    compare_with_float64(backend, make, torch.float32, ours=DRAWS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -170,7 +154,22 @@ def test_large_problems_match_float64(monkeypatch, dtype, log_scale):
     """One exp for both directions if the logits are small, and a maximum in each direction otherwise; many blocks."""
     monkeypatch.setattr(chunked, "WORTH_SHARING", 1)
     monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
-    compare_with_float64(make_inputs(100, 150, dtype=dtype), dtype, log_scale)
+    compare_with_float64(
+        "chunked", lambda seed: make_inputs(100, 150, dtype=dtype, seed=seed), dtype, log_scale, ours=DRAWS
+    )
+
+
+def test_many_blocks_round_a_logsumexp_once(monkeypatch):
+    """Here there are 2,500 blocks, with logits so large that a rounding for each would show."""
+    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
+    leaves = make_inputs(20, 40_000)
+    del leaves["x_extra"]
+    log_scale = torch.tensor(math.log(100.0) - 1e-3)
+    out, truth, plain = (
+        contrastive_loss(**{k: v.to(dtype) for k, v in leaves.items()}, log_scale=log_scale.to(dtype), backend=backend)
+        for dtype, backend in [(torch.float32, "chunked"), (torch.float64, "reference"), (torch.float32, "reference")]
+    )
+    assert_as_good_as_reference(out.x_to_y, truth.x_to_y, plain.x_to_y)
 
 
 def test_a_shared_exp_costs_confident_pairs_less_than_a_logits_rounding(monkeypatch):

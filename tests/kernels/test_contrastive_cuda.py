@@ -6,23 +6,9 @@ import pytest
 import torch
 
 from reserve_kernels import backends, contrastive_loss
-from tests.kernels.contrastive_cases import dense, make_inputs
-from tests.kernels.numerics import assert_as_good_as_reference
+from tests.kernels.contrastive_cases import compare_with_float64, losses_and_gradients, make_inputs, on_backend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
-
-
-def losses_and_gradients(run, inputs, dtype):
-    leaves = {k: v.to("cuda", dtype).requires_grad_() for k, v in inputs.items()}
-    statistics = torch.float64 if dtype == torch.float64 else torch.float32
-    leaves["log_scale"] = torch.tensor(2.0, dtype=statistics, device="cuda").requires_grad_()
-    loss, *per_pair = run(**leaves)
-    *vectors, of_log_scale = torch.autograd.grad(loss, leaves.values())
-    return [torch.cat([loss[None], *per_pair, of_log_scale[None]]), *vectors]
-
-
-def backend(name):
-    return lambda **leaves: contrastive_loss(**leaves, backend=name)
 
 
 @pytest.mark.parametrize("name", ["triton", "chunked"])
@@ -31,28 +17,15 @@ def backend(name):
     ("pairs", "extra", "dim"), [(1, 0, 64), (37, 11, 31), (640, 0, 768), (1000, 3001, 768), (513, 77, 1000)]
 )
 def test_losses_and_gradients_match_float64(name, dtype, pairs, extra, dim):
-    inputs = make_inputs(pairs, extra, dim, dtype)
-    results = (
-        losses_and_gradients(backend(name), inputs, dtype),
-        losses_and_gradients(dense, inputs, torch.float64),
-        losses_and_gradients(backend("reference"), inputs, dtype),
-    )
-    for out, truth, plain in zip(*results, strict=True):
-        assert_as_good_as_reference(out, truth, plain)
+    compare_with_float64(name, lambda seed: make_inputs(pairs, extra, dim, dtype, seed), dtype, 2.0, "cuda")
 
 
 def test_several_blocks_of_gradients_match_float64(monkeypatch):
     from reserve_kernels.contrastive import triton
 
     monkeypatch.setattr(triton, "WEIGHT_BYTES", 1)
-    inputs = make_inputs(700, 1500, 256, torch.bfloat16)
-    results = (
-        losses_and_gradients(backend("triton"), inputs, torch.bfloat16),
-        losses_and_gradients(dense, inputs, torch.float64),
-        losses_and_gradients(backend("reference"), inputs, torch.bfloat16),
-    )
-    for out, truth, plain in zip(*results, strict=True):
-        assert_as_good_as_reference(out, truth, plain)
+    dtype = torch.bfloat16
+    compare_with_float64("triton", lambda seed: make_inputs(700, 1500, 256, dtype, seed), dtype, 2.0, "cuda")
 
 
 def test_auto_picks_triton():
@@ -62,7 +35,7 @@ def test_auto_picks_triton():
 
 def test_two_runs_give_the_same_bits():
     inputs = make_inputs(3000, 500, 768, torch.bfloat16)
-    runs = [losses_and_gradients(backend("triton"), inputs, torch.bfloat16) for _ in range(3)]
+    runs = [losses_and_gradients(on_backend("triton"), inputs, torch.bfloat16, 2.0, "cuda") for _ in range(3)]
     for run in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], run, strict=True))
 

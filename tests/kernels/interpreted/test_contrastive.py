@@ -7,8 +7,7 @@ import torch
 
 from reserve_kernels import contrastive_loss
 from reserve_kernels.contrastive import triton as launcher
-from tests.kernels.contrastive_cases import dense, make_inputs
-from tests.kernels.numerics import assert_as_good_as_reference
+from tests.kernels.contrastive_cases import compare_with_float64, dense, losses_and_gradients, make_inputs, on_backend
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 TILES = launcher.Tiles(16, 16, 64, num_warps=4, num_stages=1)
@@ -20,42 +19,26 @@ def _small_tiles(monkeypatch):
     monkeypatch.setattr(launcher, "_tiles_for", lambda x: TILES)
 
 
-def losses_and_gradients(run, inputs, dtype, log_scale=1.3):
-    leaves = {k: v.to(dtype).requires_grad_() for k, v in inputs.items()}
-    statistics = torch.float64 if dtype == torch.float64 else torch.float32
-    leaves["log_scale"] = torch.tensor(log_scale, dtype=statistics).requires_grad_()
-    loss, *per_pair = run(**leaves)
-    *vectors, of_log_scale = torch.autograd.grad(loss, leaves.values())
-    # Scalars join the losses of the pairs: alone, the roundings that the rule compares with may cancel by chance.
-    return [torch.cat([loss[None], *per_pair, of_log_scale[None]]), *vectors]
-
-
-def compare(inputs, dtype, log_scale=1.3):
-    results = [
-        losses_and_gradients(lambda **a: contrastive_loss(**a, backend="triton"), inputs, dtype, log_scale),
-        losses_and_gradients(dense, inputs, torch.float64, log_scale),
-        losses_and_gradients(lambda **a: contrastive_loss(**a, backend="reference"), inputs, dtype, log_scale),
-    ]
-    for out, truth, plain in zip(*results, strict=True):
-        assert_as_good_as_reference(out, truth, plain)
+def compare(make, dtype, log_scale=1.3):
+    compare_with_float64("triton", make, dtype, log_scale)
 
 
 # One tile and several; odd sizes; a dimension that blocks do not divide; candidates fewer and more than pairs.
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("pairs", "extra", "dim"), [(1, 0, 64), (13, 11, 64), (17, 22, 72), (22, 0, 31), (9, 3, 3)])
 def test_losses_and_gradients_match_float64(dtype, pairs, extra, dim):
-    compare(make_inputs(pairs, extra, dim, dtype), dtype)
+    compare(lambda seed: make_inputs(pairs, extra, dim, dtype, seed), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_largest_temperature(dtype):
-    compare(make_inputs(20, 6, 64, dtype), dtype, log_scale=math.log(100.0) - 1e-3)
+    compare(lambda seed: make_inputs(20, 6, 64, dtype, seed), dtype, log_scale=math.log(100.0) - 1e-3)
 
 
 def test_gradients_of_many_blocks(monkeypatch):
     monkeypatch.undo()  # blocks have 128 rows at least: with the launcher's own tiles
     monkeypatch.setattr(launcher, "WEIGHT_BYTES", 1)
-    compare(make_inputs(130, 3, 32, torch.bfloat16), torch.bfloat16)
+    compare(lambda seed: make_inputs(130, 3, 32, torch.bfloat16, seed), torch.bfloat16)
 
 
 def test_gradients_below_half_precisions_smallest_number_survive():
@@ -98,7 +81,7 @@ def test_empty_extras_are_as_none():
 
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e25])
 def test_extreme_norms_match_float64(scale):
-    compare({k: v * scale for k, v in make_inputs(20, 5).items()}, torch.float32)
+    compare(lambda seed: {k: v * scale for k, v in make_inputs(20, 5, seed=seed).items()}, torch.float32)
 
 
 def test_nan_stays_visible():
@@ -120,10 +103,7 @@ def test_no_pairs_cost_nothing():
 
 def test_two_runs_give_the_same_bits():
     inputs = make_inputs(17, 3, dtype=torch.bfloat16)
-    runs = [
-        losses_and_gradients(lambda **a: contrastive_loss(**a, backend="triton"), inputs, torch.bfloat16)
-        for _ in range(2)
-    ]
+    runs = [losses_and_gradients(on_backend("triton"), inputs, torch.bfloat16) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 

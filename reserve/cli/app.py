@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from reserve.cli.signals import redelivered_signals
 from reserve.errors import BadInput, CheckpointError, NothingPrepared, UsageError
 from reserve.terminal import printable_lines
 
@@ -66,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(module: ModuleType, options: Namespace) -> int:
     try:
-        return module.run(options) or 0
+        with redelivered_signals():
+            return module.run(options) or 0
     except KeyboardInterrupt:
         print("reserve: interrupted", file=sys.stderr)
         return 130

@@ -67,9 +67,8 @@ def logsumexp_chunked(
     by_column = both or not by_row
     small = _logits_are_small(log_scale, x.shape[0] * y.shape[0])
     rows = log_scale.new_empty(a.shape[0] if by_row else 0)
-    # The sum of exp for small logits; its logarithm for others, in float64 so that not every block rounds it.
-    wide = log_scale.dtype if small else torch.float64
-    columns = log_scale.new_full((b.shape[0] if by_column else 0,), 0.0 if small else -torch.inf, dtype=wide)
+    # The sum of exp for small logits, its logarithm for others. In float64, so that not every block rounds it.
+    columns = log_scale.new_full((b.shape[0] if by_column else 0,), 0.0 if small else -torch.inf, dtype=torch.float64)
     diagonal = log_scale.new_empty(x.shape[0] if both else 0)
     for part, _, logits in _logits(a, _scaled(b, log_scale), log_scale):
         if both:
@@ -122,7 +121,7 @@ def _weighted_sums(
     wide = _scaled(b, log_scale)
     convert = _weights_of_small if _logits_are_small(log_scale, a.shape[0] * b.shape[0]) else _weights
     grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
-    sum_b, grad_log_scale = torch.zeros_like(wide), torch.zeros_like(log_scale)
+    sum_b, grad_log_scale = torch.zeros_like(wide), torch.zeros_like(log_scale, dtype=torch.float64)
     for part, rows, logits in _logits(a, wide, log_scale):
         # A piece at a time: temporaries are as large as what is converted.
         for piece in _parts(logits.shape[0], logits.shape[1], logits.dtype.itemsize * 4):
@@ -138,7 +137,7 @@ def _weighted_sums(
     for part in _parts(b.shape[0], b.shape[1], wide.dtype.itemsize * 8):
         grad_b[part], shares = scaled_backward(sum_b[part], b[part], log_scale)
         grad_log_scale += shares.sum()
-    return grad_a, grad_b, grad_log_scale
+    return grad_a, grad_b, grad_log_scale.to(log_scale.dtype)
 
 
 def _weights(logits: torch.Tensor, by_row: Softmax, by_column: Softmax) -> None:

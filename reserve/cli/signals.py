@@ -1,13 +1,14 @@
-"""Signals whose exceptions Python swallowed are delivered again."""
+"""Signals whose exceptions Python discarded are delivered again."""
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 _AGAIN_SECONDS = 0.01
@@ -15,37 +16,58 @@ _AGAIN_SECONDS = 0.01
 
 @contextmanager
 def redelivered_signals() -> Iterator[None]:
-    """Delivers Ctrl-C and SIGTERM again where the exceptions of their handlers had no effect in the block.
+    """Delivers Ctrl-C and SIGTERM again when Python discards the exceptions that their handlers raise in the block.
 
     Handlers run between any two instructions of the main thread. What they raise in a finaliser, or in a callback of a
-    weak reference or of C code, Python only prints, and the program goes on as if nothing had happened. Here such a
-    signal comes again a moment later, until its exception gets through. KeyboardInterrupt stands for SIGINT and
-    SystemExit for SIGTERM. Uses the timer of SIGALRM.
+    weak reference or of C code, Python hands to sys.unraisablehook, and the program goes on as if nothing had happened.
+    Here such a signal comes again a moment later.
     """
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.main_thread().ident
+    if threading.get_ident() != main:
         yield  # Python runs signal handlers in the main thread only
         return
-    swallowed: list[int] = []
+    hook, discarded, lock = sys.unraisablehook, set[int](), threading.Lock()
 
     def notice(unraisable: Any) -> None:
-        if issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
-            swallowed[:] = [signal.SIGINT if issubclass(unraisable.exc_type, KeyboardInterrupt) else signal.SIGTERM]
-            # Not at once: an exception that is raised in this function would be swallowed too.
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
-        else:
+        number = _signal_of(unraisable) if threading.get_ident() == main else None
+        if number is None:
             hook(unraisable)
+            return
+        discarded.add(number)
+        # In a thread, since an exception raised here would be discarded too. threading's own threads take locks, which
+        # the code that this has interrupted may hold.
+        _thread.start_new_thread(deliver, ())
 
-    def deliver(number: int | None = None, frame: FrameType | None = None) -> None:
-        # With the signal's own handler, which may have changed or may hold it back.
-        while swallowed:
-            signal.raise_signal(swallowed.pop())
+    def deliver() -> None:
+        time.sleep(_AGAIN_SECONDS)
+        with lock:
+            # Not to a default handler, which would kill the process before it has flushed what it printed.
+            for number in [each for each in discarded if callable(signal.getsignal(each))]:
+                discarded.remove(number)
+                signal.pthread_kill(main, number)
 
-    hook, handler = sys.unraisablehook, signal.signal(signal.SIGALRM, deliver)
     sys.unraisablehook = notice
     try:
         yield
     finally:
         sys.unraisablehook = hook
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        deliver()
+        with lock:
+            left = [*discarded]
+            discarded.clear()
+        for number in left:
+            if not callable(signal.getsignal(number)):
+                raise SystemExit(128 + number)
+            signal.raise_signal(number)
+
+
+def _signal_of(unraisable: Any) -> int | None:
+    """The signal whose handler raised a discarded exception, None if something else did."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        return signal.SIGINT
+    code = getattr(signal.getsignal(signal.SIGTERM), "__code__", None)
+    trace = unraisable.exc_traceback
+    while issubclass(unraisable.exc_type, SystemExit) and trace is not None:
+        if trace.tb_frame.f_code is code:
+            return signal.SIGTERM
+        trace = trace.tb_next
+    return None

@@ -7,23 +7,25 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 
 import pytest
 
+from reserve.cli import signals
 from reserve.cli.signals import redelivered_signals
+
+LONG = 30
+"""Seconds that no wait lasts, unless the signal is lost."""
 
 
 @pytest.fixture(autouse=True)
-def _handlers():
-    """Ctrl-C and SIGTERM raise, as in commands that handle them, and no test leaves anything behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    hook = sys.unraisablehook
+def _handlers(monkeypatch):
+    """Ctrl-C and SIGTERM raise, as in commands that handle them, and come again after long enough for a statement."""
+    monkeypatch.setattr(signals, "_AGAIN_SECONDS", 0.3)
+    before = {number: signal.getsignal(number) for number, _ in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, end)
     yield
-    assert sys.unraisablehook is hook
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-    assert signal.getsignal(signal.SIGALRM) is before[signal.SIGALRM]
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -59,8 +61,6 @@ def in_a_weak_references_callback(number):
 
 
 PLACES = [in_a_finaliser, in_a_cycles_finaliser, in_a_weak_references_callback]
-LONG = 30
-"""Seconds that no wait lasts, unless the signal is lost."""
 SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 
 
@@ -124,17 +124,34 @@ def test_it_ends_a_wait_in_a_system_call():
 
 
 @pytest.mark.parametrize(("number", "error"), SIGNALS)
-def test_the_end_of_the_block_delivers_what_is_left(number, error):
+@pytest.mark.parametrize("handled", [True, False])
+def test_the_end_of_the_block_delivers_what_is_left(monkeypatch, number, error, handled):
+    monkeypatch.setattr(signals, "_AGAIN_SECONDS", LONG)
     steps = []
 
     @redelivered_signals()
     def run():
         in_a_finaliser(number)
+        if not handled:  # As after a command that has its own handler.
+            signal.signal(number, signal.SIG_DFL)
         steps.append("done")
 
-    with pytest.raises(error):
+    with pytest.raises(error if handled else SystemExit) as raised:
         run()
     assert steps == ["done"]
+    assert (handled and number == signal.SIGINT) or raised.value.code == 128 + number
+
+
+def test_a_default_handler_does_not_kill_the_process():
+    @redelivered_signals()
+    def run():
+        in_a_finaliser(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(0.5)
+
+    with pytest.raises(SystemExit) as raised:
+        run()
+    assert raised.value.code == 143
 
 
 def test_the_handler_of_the_moment_gets_it():
@@ -143,26 +160,44 @@ def test_the_handler_of_the_moment_gets_it():
     with redelivered_signals():
         in_a_finaliser(signal.SIGTERM)
         signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
-        time.sleep(0.1)
+        time.sleep(0.5)
         assert arrived == [signal.SIGTERM]
 
 
 def test_a_signal_whose_exception_gets_through_comes_once():
     with pytest.raises(SystemExit), redelivered_signals():
         signal.raise_signal(signal.SIGTERM)
-    time.sleep(0.05)
+    time.sleep(0.5)
 
 
-def test_other_exceptions_go_where_they_went(monkeypatch):
+@pytest.mark.parametrize("error", [ValueError("of a finaliser"), SystemExit("of a finaliser")])
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_exceptions_of_other_origin_go_where_they_went(monkeypatch, error, in_thread):
     class Bad:
         def __del__(self):
-            raise ValueError("of a finaliser")
+            raise error
 
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(str(unraisable.exc_value)))
     with redelivered_signals():
-        Bad()
+        if in_thread:
+            thread = threading.Thread(target=Bad)
+            thread.start()
+            thread.join()
+        else:
+            Bad()
+        time.sleep(0.5)
     assert seen == ["of a finaliser"]
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_the_hook_of_before_is_back(error):
+    hook = sys.unraisablehook
+    with suppress(ValueError), redelivered_signals():
+        assert sys.unraisablehook is not hook
+        if error:
+            raise error
+    assert sys.unraisablehook is hook
 
 
 def test_other_threads_than_the_main_one_change_nothing():

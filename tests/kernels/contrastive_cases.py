@@ -60,8 +60,8 @@ def losses_and_gradients(run, inputs, dtype, log_scale=1.3, device="cpu"):
 def compare_with_float64(backend, make: Callable[[int], dict], dtype, log_scale=1.3, device="cpu", ours=1):
     """Losses and all gradients by the acceptance rule. `make` gives the inputs of a seed.
 
-    The reference runs on DRAWS seeds and the back end on the first `ours` of them: the largest error of one problem is
-    luck, which another processor does not have.
+    The reference runs on DRAWS seeds and the back end on the first `ours` of them: the largest error of one problem
+    depends on chance, so it differs between processors.
     """
     runs = [(dense, torch.float64), (on_backend("reference"), dtype), (on_backend(backend), dtype)]
     truth, plain, out = (

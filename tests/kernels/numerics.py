@@ -17,8 +17,8 @@ def assert_as_good_as_reference(
 
     `truth` is the reference in float64, `reference` what PyTorch gives in the dtype of `out`: the op's reference where
     that rounds as plain PyTorch does, otherwise an implementation of the tests. `alike` are truths and references of
-    other draws of the same problem, whose errors count as the reference's: the largest error of one small problem is
-    luck, and differs between processors.
+    other draws of the same problem, whose errors count as the reference's: the largest error of one small problem
+    depends on chance, so it differs between processors.
     """
     assert out.dtype == reference.dtype
     assert out.shape == truth.shape
@@ -29,4 +29,5 @@ def assert_as_good_as_reference(
     rounding = torch.finfo(out.dtype).eps * truth.abs().max() * (64 if out.dtype == torch.float64 else 1)
     lost = max((plain.double() - exact).abs().max() for exact, plain in [(truth, reference), *alike])
     allowed = 2 * lost + rounding
+    assert allowed.isfinite(), "the reference is not finite"
     assert error <= allowed, f"error {error:.3e} exceeds {allowed:.3e}"

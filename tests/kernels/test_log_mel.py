@@ -81,6 +81,14 @@ def test_values_and_gradients_match_float64(dtype, shape, backend):
     assert_as_good_as_reference(ours_in.grad, truth_in.grad, plain_in.grad.to(dtype))
 
 
+@pytest.mark.parametrize("backend", RUNNABLE)
+def test_one_sample_alone_is_as_in_a_batch(backend):
+    sample = torch.tensor([0.7])
+    out = log_mel_spectrogram(sample, backend=backend)
+    assert out.shape == (1, 64)
+    assert torch.equal(out, log_mel_spectrogram(sample[None], backend=backend)[0])
+
+
 LENGTHS = [4000, 1, 0, 2500, 588, 0]
 
 

@@ -58,8 +58,9 @@ def test_every_instruction_set_and_plan_matches_float64(isa, n_fft, pad_mode):
     assert_as_good_as_reference(log_mel_native(x, s, run=on(isa)), truth, plain)
 
 
-# The largest errors of two ways are alike if many values can have them. A single sample gives few different ones, one
-# band a value a frame. The logarithm blows up what is small beside the rest of its frame, less so with an offset of 10.
+# Largest errors of two methods are comparable only over many different values: one sample gives few, one band one a
+# frame. The logarithm magnifies the rounding of bands that are small beside the rest of their frame; an offset of 10
+# limits that.
 @pytest.mark.parametrize(
     ("clips", "samples", "change"),
     [

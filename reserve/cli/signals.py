@@ -42,9 +42,10 @@ def redelivered_signals() -> Iterator[None]:
         time.sleep(_AGAIN_SECONDS)
         with lock:
             # Not to a default handler, which would kill the process before it has flushed what it printed.
-            for number in [each for each in discarded if callable(signal.getsignal(each))]:
-                discarded.remove(number)
-                signal.pthread_kill(main, number)
+            for number in [*discarded]:  # a copy, since the main thread adds to it at any time
+                if callable(signal.getsignal(number)):
+                    discarded.remove(number)
+                    signal.pthread_kill(main, number)
 
     sys.unraisablehook = notice
     try:

@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := runs/demo
+FFMPEG := $(CURDIR)/.venv/ffmpeg
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
 .PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test scaling shards-bench parity cuda-resources triton-resources clean
@@ -31,6 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py CMakeLists.txt $(NATIVE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -c 'from reserve_kernels.native import describe; print(describe())'
+	@$(BIN)/python -m tests.helpers.ffmpeg_libraries $(FFMPEG)
 	@touch $@
 
 demo: $(INSTALLED)
@@ -42,7 +44,7 @@ demo: $(INSTALLED)
 
 # Each process starts with half of the tests, in order, and takes over some of the other half when it is done. So most
 # tests of a file, which share fixtures, run in one process.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 LD_LIBRARY_PATH=$(FFMPEG) $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test: $(INSTALLED) lint
 	$(PYTEST) -m "not slow and not gpu"

@@ -98,10 +98,14 @@ class TextTrack(LabelledTrack):
 @dataclass(frozen=True, slots=True)
 class VideoTrack(Track):
     """A video stream. `width` and `height` are pixels as stored, before they are turned and made square; 0
-    if unknown."""
+    if unknown. `codec` and `pixel_format` are FFmpeg's names, such as h264 and yuv420p, `profile` is the codec's own,
+    such as High 10; empty if unknown."""
 
     width: int = 0
     height: int = 0
+    codec: str = ""
+    profile: str = ""
+    pixel_format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +242,13 @@ class Decoder(ABC):
     def unavailable(self) -> str | None:
         """None if the decoder can run on this machine, otherwise the reason as a short phrase."""
 
+    def unsuited(self, info: MediaInfo) -> str | None:
+        """None if the decoder is for a file of these streams, otherwise the reason as a short phrase.
+
+        Asked only where the decoder can run. A file that it is not for goes to another decoder.
+        """
+        return None
+
 
 class FileDecoder(Decoder):
     """Opens one file at a time. Preparation uses it in processes that can be killed, so objects must be picklable."""
@@ -251,7 +262,7 @@ class FileDecoder(Decoder):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FrameRequest:
     """The frames of `path` at `times`, as in `Media.frames`, within `limits`."""
 
@@ -265,6 +276,11 @@ class BatchDecoder(Decoder):
     come from a FileDecoder."""
 
     batch_size: int
+
+    def request(self, media: Media, path: Path, times: Sequence[float], limits: MediaLimits) -> FrameRequest:
+        """What `frames_of` will be asked for. Runs in the process that reads the file's sound and text, where `media`
+        is open, and can find out whatever needs the whole file; the result is sent on and must be picklable."""
+        return FrameRequest(path, tuple(times), limits)
 
     @abstractmethod
     def frames_of(self, requests: Sequence[FrameRequest]) -> Iterator[Iterator[np.ndarray]]:

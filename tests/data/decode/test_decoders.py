@@ -243,7 +243,9 @@ class TestFrames:
 class TestInfo:
     def test_tracks(self, file_decoder, video):
         with file_decoder.open(video) as media:
-            assert media.info.video == VideoTrack(True, SIZE[1], SIZE[0])
+            found = media.info.video
+            assert found == VideoTrack(True, SIZE[1], SIZE[0], "h264", found.profile, "yuv420p")
+            assert found.profile
             assert [track.decodable for track in media.info.audio] == [True]
             (text,) = media.info.text
             assert (text.decodable, text.is_forced, text.is_pictures) == (True, False, False)

@@ -75,6 +75,17 @@ def _forget_channel_order(context: av.AudioCodecContext) -> None:
         context.layout = count
 
 
+def _video_track(context: av.VideoCodecContext) -> VideoTrack:
+    return VideoTrack(
+        True,
+        width=context.width,
+        height=context.height,
+        codec=context.codec.canonical_name,
+        profile=context.profile or "",
+        pixel_format=context.pix_fmt or "",
+    )
+
+
 class Container:
     """An open file. Every method raises BadInput if the file is at fault."""
 
@@ -111,7 +122,7 @@ class Container:
         video = None
         if first is not None:
             context = first.codec_context
-            video = VideoTrack(False) if context is None else VideoTrack(True, context.width, context.height)
+            video = VideoTrack(False) if context is None else _video_track(context)
         audio, text = map(self._audio_track, streams.audio), map(self._text_track, streams.subtitles)
         return MediaInfo(video, tuple(audio), tuple(text))
 

@@ -279,7 +279,10 @@ class BatchDecoder(Decoder):
 
     def request(self, media: Media, path: Path, times: Sequence[float], limits: MediaLimits) -> FrameRequest:
         """What `frames_of` will be asked for. Runs in the process that reads the file's sound and text, where `media`
-        is open, and can find out whatever needs the whole file; the result is sent on and must be picklable."""
+        is open, and can find out whatever needs the whole file; the result is sent on and must be picklable.
+
+        Raises Unsuited for a file that should go to another decoder, and BadInput for one that no decoder can use.
+        """
         return FrameRequest(path, tuple(times), limits)
 
     @abstractmethod

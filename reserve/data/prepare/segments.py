@@ -12,7 +12,6 @@ import numpy as np
 from reserve.config import MAX_PLAYBACK_SPEED, SEGMENT_SECONDS, DataConfig
 from reserve.data.decode.protocol import Soundtrack
 from reserve.data.images import (
-    BLACK_BAR_LIMIT,
     STORED_LONGER_SIDE,
     STORED_SHORTER_SIDE,
     BlackBars,
@@ -20,6 +19,7 @@ from reserve.data.images import (
     decode_jpeg,
     encode_jpeg,
     resize,
+    waiting_size,
 )
 from reserve.data.segment_sound import clip_length, encode_flac, log_mels
 from reserve.data.types import Word
@@ -143,7 +143,6 @@ class SegmentSound:
 def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
     """The frames of one video, uint8 [h, w, 3], as JPEG files with the bars that are black in all of them trimmed and
     the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE. Holds one frame at a time, for long videos."""
-    keep = 1 - 2 * BLACK_BAR_LIMIT
     bars = BlackBars()
     sizes: list[int] = []
     size: tuple[int, int] | None = None
@@ -151,9 +150,7 @@ def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
         for frame in frames:
             _check_frame(frame)
             if size is None:
-                size = bounded_size(
-                    frame.shape[0], frame.shape[1], round(STORED_SHORTER_SIDE / keep), round(STORED_LONGER_SIDE / keep)
-                )
+                size = waiting_size(frame.shape[0], frame.shape[1])
             image = resize(frame, *size)
             bars.add(image)
             sizes.append(waiting.write(encode_jpeg(image, _WAITING_QUALITY)))

@@ -140,9 +140,13 @@ class SegmentSound:
         return [encode_flac(self.clip(index), self.soundtrack.sample_rate) for index in range(len(self.windows))]
 
 
-def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
+def stored_frames(frames: Iterable[np.ndarray], *, threads: int = 0) -> list[bytes]:
     """The frames of one video, uint8 [h, w, 3], as JPEG files with the bars that are black in all of them trimmed and
-    the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE. Holds one frame at a time, for long videos."""
+    the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE.
+
+    Holds one frame at a time, for long videos, or two for each of `threads` that compress them; 0 compresses in this
+    one, as long as `frames` are no faster.
+    """
     bars = BlackBars()
     sizes: list[int] = []
     size: tuple[int, int] | None = None

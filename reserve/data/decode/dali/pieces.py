@@ -38,7 +38,7 @@ class PieceCutter:
         self._container.close()
 
     def cut(self, piece: Piece) -> np.ndarray:
-        """The piece as a Matroska file: uint8 [bytes]. Raises BadInput if the video has changed since it was planned."""
+        """The piece as a Matroska file: uint8 [bytes]. Raises BadInput if the video has changed since its planning."""
         self._container.deadline = Deadline(self._container.limits.max_decode_seconds)
         packets = [self._key_frame(piece)]
         while len(packets) < piece.packets:

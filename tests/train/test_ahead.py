@@ -27,7 +27,7 @@ CONFIG = Config(
 
 def test_a_task_that_decodes_in_its_loader_refuses_it(tmp_path):
     task = Classify(ClassifierConfig(hidden_size=64, vocab_size=32))
-    with pytest.raises(ValueError, match=r"train.decode_on device is for pretraining; the task classify decodes in its"):
+    with pytest.raises(ValueError, match=r"train.decode_on device is for pretraining; the task classify decodes"):
         fit(task, tmp_path, CONFIG)
     assert not any(tmp_path.iterdir()), "refused after the run's folder was written"
 

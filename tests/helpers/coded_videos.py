@@ -59,9 +59,10 @@ def write_coded(
 
 def colourful(size: tuple[int, int] = SIZE, seed: int = 0):
     """A function of a frame's number that returns pictures of soft stains in all colours."""
-    from PIL import Image
 
     def picture(number: int) -> np.ndarray:
+        from PIL import Image
+
         rng = np.random.default_rng([seed, number])
         stains = rng.integers(0, 256, (max(size[0] // 16, 2), max(size[1] // 16, 2), 3), dtype=np.uint8)
         return np.asarray(Image.fromarray(stains).resize((size[1], size[0]), Image.Resampling.BICUBIC))

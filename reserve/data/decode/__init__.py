@@ -21,6 +21,7 @@ from reserve.data.decode.protocol import (
     VideoTrack,
 )
 from reserve.data.decode.pyav import PyAVDecoder
+from reserve.data.decode.torchcodec import TorchCodecDecoder
 
 __all__ = [
     "DECODERS",
@@ -42,7 +43,7 @@ __all__ = [
     "decoder_table",
 ]
 
-DECODERS: tuple[Decoder, ...] = (PyAVDecoder(),)
+DECODERS: tuple[Decoder, ...] = (PyAVDecoder(), TorchCodecDecoder())
 """In the order in which "auto" tries them, fastest first."""
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -178,6 +178,12 @@ class Media(ABC):
     @abstractmethod
     def info(self) -> MediaInfo:
         """The streams of the file. Decodes nothing."""
+
+    @property
+    def fallbacks(self) -> Mapping[str, str]:
+        """Why the latest `frames` ("pictures") or `soundtrack` ("sound") came from another library than the decoder's
+        own, which would have decoded otherwise than this interface says. Empty where none did."""
+        return {}
 
     @abstractmethod
     def duration(self) -> float:

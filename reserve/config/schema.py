@@ -292,6 +292,10 @@ class TrainConfig:
     memory."""
     num_workers: int = 4
     """Processes that load examples, a device; 0 loads in the trainer itself."""
+    decode_on: Literal["loader", "device"] = "loader"
+    """Where pretraining decodes pictures: in the processes that load examples, or with DALI on the training device,
+    where FLAC sound becomes spectrograms too. device takes that work off these processes; pictures differ by what
+    DALI's filters do otherwise."""
     prepare_workers: int = 4
     """Processes that prepare videos."""
     shard_cache: Path | None = None

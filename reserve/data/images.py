@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,10 @@ BLACK_BAR_LIMIT = 0.2
 """Largest share of a side that may be trimmed at either end."""
 _MAX_SIDE = 8192
 _MIN_SCALED_SIDE = 64
-# Grey that marks the edges of a rotated frame, in the reference 0.5 of [0, 1].
-_ROTATED_EDGE = 128
-_ROTATED_EDGE_WIDTH = 4
+ROTATED_EDGE = 128
+"""Grey that marks the edges of a rotated frame, in the reference 0.5 of [0, 1]."""
+ROTATED_EDGE_WIDTH = 4
+"""Pixels of it on each side."""
 
 
 def bounded_size(height: int, width: int, shorter: int, longer: int) -> tuple[int, int]:
@@ -36,6 +38,12 @@ def bounded_size(height: int, width: int, shorter: int, longer: int) -> tuple[in
     pixels; never scaled up, never below 1."""
     scale = min(1.0, shorter / min(height, width), longer / max(height, width))
     return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def waiting_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of a frame until the black bars of its video are known: enough for any trimming of them."""
+    keep = 1 - 2 * BLACK_BAR_LIMIT
+    return bounded_size(height, width, round(STORED_SHORTER_SIDE / keep), round(STORED_LONGER_SIDE / keep))
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -66,6 +74,12 @@ def decode_picture(data: bytes) -> Image.Image:
     with _opened_jpeg(data) as image:
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Height and width of a JPEG file, from its header alone. Raises BadInput as decode_jpeg does."""
+    with _opened_jpeg(data) as image:
+        return image.height, image.width
 
 
 def decode_thumbnail(data: bytes, side: int) -> np.ndarray:
@@ -165,6 +179,57 @@ def trim_black_bars(frames: Sequence[np.ndarray], *, trim_black: bool = False) -
     return [frame[bars.content(trim_black=trim_black)] for frame in frames]
 
 
+@dataclass(frozen=True, slots=True)
+class InputPlan:
+    """How a frame becomes the model's input: `turned` by 90° counter-clockwise with grey edges or not, then resized to
+    `height` and `width` by a filter of Pillow (`resample`), then cropped from (`top`, `left`) on and padded."""
+
+    turned: bool
+    height: int
+    width: int
+    resample: int
+    top: int = 0
+    left: int = 0
+
+
+def plan_training_image(
+    height: int,
+    width: int,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    scale_range: tuple[float, float] = (1.05, 1.1),
+) -> InputPlan:
+    """Draws what `training_image` does with a frame of these sides."""
+    turned = height >= 4 * width / 3
+    if turned:
+        height, width = width, height + 2 * ROTATED_EDGE_WIDTH
+    factor = rng.uniform(*scale_range)
+    scale = min(int(factor * size[0]) / height, int(factor * size[1]) / width)
+    scale = max(scale, _MIN_SCALED_SIDE / min(height, width))
+    resample = _training_filter(rng)
+    scaled = _scaled(height, width, scale)
+    top, left = (int(max(have - want, 0) * rng.uniform()) for have, want in zip(scaled, size, strict=True))
+    return InputPlan(turned, *scaled, resample, top, left)
+
+
+def plan_inference_image(height: int, width: int, size: tuple[int, int]) -> InputPlan:
+    """What `inference_image` does with a frame of these sides."""
+    from PIL import Image
+
+    scale = min(size[0] / height, size[1] / width)
+    return InputPlan(False, *_scaled(height, width, scale), Image.Resampling.BILINEAR)
+
+
+def input_image(image: np.ndarray | Image.Image, plan: InputPlan, size: tuple[int, int]) -> np.ndarray:
+    """A frame, uint8 [h, w, 3] or a Pillow image in RGB, as its plan says: uint8 [*size, 3]."""
+    image = _as_picture(image)
+    if plan.turned:
+        edges = ((0, 0), (ROTATED_EDGE_WIDTH, ROTATED_EDGE_WIDTH), (0, 0))
+        image = _as_picture(np.pad(np.rot90(np.asarray(image)), edges, constant_values=ROTATED_EDGE))
+    scaled = np.asarray(image.resize((plan.width, plan.height), plan.resample))
+    return _fit(scaled[plan.top :, plan.left :], size)
+
+
 def training_image(
     image: np.ndarray | Image.Image,
     size: tuple[int, int],
@@ -178,27 +243,15 @@ def training_image(
     filter, crops it to `size` at a random place, and pads it with 0 at the bottom and right.
     """
     image = _as_picture(image)
-    if image.height >= 4 * image.width / 3:
-        edges = ((0, 0), (_ROTATED_EDGE_WIDTH, _ROTATED_EDGE_WIDTH), (0, 0))
-        image = _as_picture(np.pad(np.rot90(np.asarray(image)), edges, constant_values=_ROTATED_EDGE))
-    width, height = image.size
-    factor = rng.uniform(*scale_range)
-    scale = min(int(factor * size[0]) / height, int(factor * size[1]) / width)
-    scale = max(scale, _MIN_SCALED_SIDE / min(height, width))
-    scaled = _resize_scaled(image, scale, _training_filter(rng))
-    top, left = (int(max(have - want, 0) * rng.uniform()) for have, want in zip(scaled.shape[:2], size, strict=True))
-    return _fit(scaled[top:, left:], size)
+    return input_image(image, plan_training_image(image.height, image.width, size, rng, scale_range), size)
 
 
 def inference_image(image: np.ndarray | Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Resizes a frame, uint8 [h, w, 3] or a Pillow image in RGB, to fit `size` (bilinear, aspect kept) and pads it
     with 0 at the bottom and right: uint8 [*size, 3]. Trim black bars first, over all frames of the video:
     `trim_black_bars`."""
-    from PIL import Image
-
     image = _as_picture(image)
-    scale = min(size[0] / image.height, size[1] / image.width)
-    return _fit(_resize_scaled(image, scale, Image.Resampling.BILINEAR), size)
+    return input_image(image, plan_inference_image(image.height, image.width, size), size)
 
 
 def _training_filter(rng: np.random.Generator) -> Image.Resampling:
@@ -215,10 +268,10 @@ def _as_picture(image: np.ndarray | Image.Image) -> Image.Image:
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
-def _resize_scaled(image: Image.Image, scale: float, resample: Image.Resampling) -> np.ndarray:
-    # Round sides down as the reference does, but not through a rounding error (191.9999 is 192).
-    width, height = (max(int(side * scale + 1e-6), 1) for side in image.size)
-    return np.asarray(image.resize((width, height), resample))
+def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Height and width times `scale`, rounded down as the reference does, but not through a rounding error (191.9999
+    is 192)."""
+    return max(int(height * scale + 1e-6), 1), max(int(width * scale + 1e-6), 1)
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -8,8 +8,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from reserve.data.ahead import work_ahead
 from reserve.data.order import ExampleStream, SetShare
 from reserve.errors import BadInput, DamagedSample, EnvironmentFailure
 
@@ -137,13 +138,16 @@ def load_batches(
     num_workers: int,
     pin_memory: bool = False,
     damage: DamageLog | None = None,
+    finish: Callable[[Any], Any] | None = None,
 ) -> Iterator[Batch]:
     """Loads the sampler's batches, in `num_workers` processes (0: in this one).
 
-    With worker processes, `dataset` and `collate` must be picklable. Raises the data set's BadInput, EnvironmentFailure
-    and OSError as they are, but for DamagedSample: another example of its set, drawn from its key, takes its place.
-    Those skipped for a batch are added to `damage` when the batch is yielded. Raises BadInput after MOST_DAMAGED of
-    them in place of one example.
+    With worker processes, `dataset` and `collate` must be picklable. `finish`, if given, completes what `collate`
+    returns, in a thread of this process that is a batch ahead.
+
+    Raises the data set's BadInput, EnvironmentFailure and OSError as they are, but for DamagedSample: another example
+    of its set, drawn from its key, takes its place. Those skipped for a batch are added to `damage` when the batch is
+    yielded. Raises BadInput after MOST_DAMAGED of them in place of one example.
     """
     damage = damage or DamageLog()
     loader: DataLoader[Any] = DataLoader(
@@ -162,14 +166,26 @@ def load_batches(
     try:
         with _noticing_dead_children():
             batches = iter(loader)
-        for batch in batches:
-            if isinstance(batch, _FAILURES):
-                raise batch
-            damage.add(batch.skipped)
-            yield batch.value
+        with closing(_finished(batches, finish)) as loaded:
+            for batch in loaded:
+                if isinstance(batch, _FAILURES):
+                    raise batch
+                damage.add(batch.skipped)
+                yield batch.value
     finally:
         # A traceback that keeps the loader alive leaves its workers to the garbage collector, which takes 5 s for them.
         del loader, batches
+
+
+def _finished(batches: Iterator[Any], finish: Callable[[Any], Any] | None) -> Generator[Any, None, None]:
+    if finish is None:
+        yield from batches
+        return
+
+    def complete(batch: Any) -> Any:
+        return batch if isinstance(batch, _FAILURES) else batch._replace(value=finish(batch.value))
+
+    yield from work_ahead(batches, complete)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from reserve.config import MAX_PLAYBACK_SPEED, SEGMENT_SECONDS, DataConfig
 from reserve.errors import BadInput
 
 _MEL_BATCH = 32
-_FULL_SCALE = 32767
+FULL_SCALE = 32767
 
 
 def clip_length(playback_speed: int, sample_rate: int) -> int:
@@ -58,7 +58,7 @@ def _log_mel(clips: np.ndarray, speed: int, config: DataConfig) -> np.ndarray:
 
 def encode_flac(clip: np.ndarray, sample_rate: int) -> bytes:
     """A clip, float [samples] in [-1, 1], as a FLAC file of 16 bits."""
-    samples = np.rint(np.clip(clip, -1, 1) * _FULL_SCALE).astype(np.int16)
+    samples = np.rint(np.clip(clip, -1, 1) * FULL_SCALE).astype(np.int16)
     file = io.BytesIO()
     _soundfile().write(file, samples, sample_rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()
@@ -66,6 +66,11 @@ def encode_flac(clip: np.ndarray, sample_rate: int) -> bytes:
 
 def decode_flac(data: bytes, playback_speed: int, sample_rate: int) -> np.ndarray:
     """The clip of a segment's FLAC file: float32 [clip_length] in [-1, 1]. Raises BadInput if it is something else."""
+    return np.divide(flac_samples(data, playback_speed, sample_rate), np.float32(FULL_SCALE), dtype=np.float32)
+
+
+def flac_samples(data: bytes, playback_speed: int, sample_rate: int) -> np.ndarray:
+    """decode_flac as the file has it: int16 [clip_length], FULL_SCALE for 1."""
     library = _soundfile()
     wanted = clip_length(playback_speed, sample_rate)
     try:
@@ -82,7 +87,7 @@ def decode_flac(data: bytes, playback_speed: int, sample_rate: int) -> np.ndarra
         raise BadInput(f"its sound cannot be decoded: {error.error_string}") from error
     if samples.shape != (wanted,):
         raise BadInput(f"its sound has {len(samples)} of {wanted} samples")
-    return np.divide(samples, np.float32(_FULL_SCALE), dtype=np.float32)
+    return samples
 
 
 def flac_log_mels(files: Sequence[bytes], playback_speeds: Sequence[int], config: DataConfig) -> np.ndarray:

@@ -61,9 +61,10 @@ class Segments:
 
     Shapes: `start` float64 [n], seconds into the video; `playback_speed` int32 [n], in {1, 2, 3};
     `frames` n JPEG files (the frame at the middle of each segment, shorter side at most 288 and longer at most
-    512 pixels); `log_mel` float16 [n, 188, 64] (SPEC 2); `words` one list a segment, times in seconds from the
-    segment's start, already divided by its playback speed. `sound`, if it was kept: n FLAC files, mono, 5 s times the
-    playback speed long, the whole track's peak at full scale; otherwise empty.
+    512 pixels); `log_mel` float16 [n, 188, 64] (SPEC 2), or [n, 0, 64] where it is left to be made of `sound`;
+    `words` one list a segment, times in seconds from the segment's start, already divided by its playback speed.
+    `sound`, if it was kept: n FLAC files, mono, 5 s times the playback speed long, the whole track's peak at full
+    scale; otherwise empty.
     """
 
     video_id: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -116,8 +116,15 @@ class Task(ABC, Generic[Example, Batch]):
         """The examples, on every rank, after `prepare`. Must be picklable, for the loading processes."""
 
     @abstractmethod
-    def collate(self, examples: Sequence[Example]) -> Batch:
-        """A batch of examples, on the CPU."""
+    def collate(self, examples: Sequence[Example]) -> Any:
+        """A batch of examples, on the CPU: a Batch, or what `finish` makes one of."""
+
+    def finish(self, config: TrainConfig, device: torch.device) -> Callable[[Any], Batch] | None:
+        """What completes a batch of `collate` on the training device, such as decoding its pictures there.
+
+        None, the default, where `collate` leaves nothing to do. It is called once a batch, in a thread of its own.
+        """
+        return None
 
     @abstractmethod
     def loss(self, model: Any, batch: Batch, group: dist.ProcessGroup | None) -> Loss:

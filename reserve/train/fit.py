@@ -24,6 +24,7 @@ from reserve.model.precision import training_dtype
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
 from reserve.tasks.task import ContrastiveTask, Task
+from reserve.train.ahead import Finish, beside_the_step
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
@@ -59,7 +60,8 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
 @dataclass
 class _Training:
     """A run at step `step`, counted from 0: what each step needs. `place` is where its batch starts in the data, the
-    stream of examples whose identity is `order`; `skipped` counts the damaged samples of before this start."""
+    stream of examples whose identity is `order`; `skipped` counts the damaged samples of before this start; `finish`
+    completes a batch."""
 
     task: Task[Any, Any]
     run: Path
@@ -73,6 +75,7 @@ class _Training:
     place: int
     order: str
     skipped: int
+    finish: Finish | None
     damage: DamageLog = field(default_factory=DamageLog)
 
     @property
@@ -95,6 +98,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     function = _module_function(task, config.train, ranks)
     wrapping = Wrapping.of(config.train, ranks, uses_every_parameter=task.uses_every_parameter)
     check_mode(config.train.parallel, ranks, wrapping)
+    finish = _finish(task, config.train, ranks)
     resuming = bool(list_checkpoints(run))
     stored = stored_settings(run) if resuming else {}
     if ranks.is_first:
@@ -148,6 +152,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         place,
         stream.identity,
         progress.skipped,
+        finish,
     )
 
 
@@ -158,6 +163,16 @@ def _module_function(task: Task[Any, Any], config: TrainConfig, ranks: Ranks) ->
     if not isinstance(task, ContrastiveTask):
         raise ValueError(f"train.grad_cache is for contrastive losses, which {task.name} does not have")
     return task.vectors
+
+
+def _finish(task: Task[Any, Any], config: TrainConfig, ranks: Ranks) -> Finish | None:
+    """What completes the task's batches. Raises ValueError or RuntimeError where they cannot be completed here."""
+    finish = task.finish(config, ranks.device)
+    if finish is not None:
+        return beside_the_step(finish, ranks.device)
+    if config.decode_on == "device":
+        raise ValueError(f"train.decode_on device is for pretraining; the task {task.name} decodes in its loader")
+    return None
 
 
 def _whole_loss(training: _Training) -> VectorsLoss | None:
@@ -199,6 +214,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
         num_workers=config.num_workers,
         pin_memory=ranks.device.type == "cuda",
         damage=training.damage,
+        finish=training.finish,
     )
 
 

@@ -229,3 +229,16 @@ def test_a_run_is_evaluated_on_shards(uninterrupted, sets, capsys):
     assert main(["evaluate", str(uninterrupted), "--shards", sets[1], "--videos", "v"]) == 2
     assert main(["evaluate", str(uninterrupted)]) == 2
     assert "needs either --videos or --shards" in capsys.readouterr().err
+
+
+def test_a_run_whose_device_decodes_is_resumed_the_same(sets, uninterrupted, tmp_path):
+    """DALI decodes a batch ahead, and what was skipped for that batch is not counted yet."""
+    pytest.importorskip("nvidia.dali")
+    train(tmp_path / "whole", sets, STEPS, decode_on="device")
+    run = interrupted(tmp_path / "whole", tmp_path / "resumed", 3)
+    train(run, sets, STEPS, workers=1, decode_on="device")
+    assert losses(run) == losses(tmp_path / "whole")
+    skipped = [[line.get("skipped_examples") for line in losses(each)] for each in (run, uninterrupted)]
+    assert skipped[0] == skipped[1]
+    for found, expected in zip(losses(run), losses(uninterrupted), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from reserve.data.decode.dali import DaliDecoder
 from reserve.data.decode.protocol import (
     AudioTrack,
     BatchDecoder,
@@ -43,7 +44,7 @@ __all__ = [
     "decoder_table",
 ]
 
-DECODERS: tuple[Decoder, ...] = (PyAVDecoder(), TorchCodecDecoder())
+DECODERS: tuple[Decoder, ...] = (PyAVDecoder(), TorchCodecDecoder(), DaliDecoder())
 """In the order in which "auto" tries them, fastest first."""
 
 

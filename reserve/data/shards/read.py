@@ -7,10 +7,10 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,17 +34,20 @@ class Shard:
     where a sample is.
     """
 
-    def __init__(self, files: Files, number: int, data: DataConfig) -> None:
-        """Opens shard `number` of a set; `data` are the settings that it was prepared with."""
+    def __init__(self, files: Files, number: int, data: DataConfig, *, spectrograms: bool = True) -> None:
+        """Opens shard `number` of a set; `data` are the settings that it was prepared with. Without `spectrograms`,
+        those that would have to be made of FLAC files are left out of its segments."""
         self.name, self._files, self._data = shard_name(number), files, data
+        self._spectrograms = spectrograms
         self.where = f"{files.where.rstrip('/')}/{self.name}"
         try:
             self._index = ShardIndex(check_not_special(files.path(f"{self.name}.index")))
         except BadInput as error:
             raise BadInput(f"{self.where}.index: {error}") from error
 
-    def __reduce__(self) -> tuple[type[Shard], tuple[Files, int, DataConfig]]:
-        return Shard, (self._files, int(self.name.rpartition("-")[2]), self._data)
+    def __reduce__(self) -> tuple[Callable[..., Shard], tuple[Files, int, DataConfig]]:
+        number = int(self.name.rpartition("-")[2])
+        return partial(Shard, spectrograms=self._spectrograms), (self._files, number, self._data)
 
     @property
     def sound(self) -> Sound:
@@ -131,6 +134,8 @@ class Shard:
         return Sample(*parts)
 
     def _log_mels(self, sound: Sequence[bytes], speeds: np.ndarray) -> np.ndarray:
+        if self.sound == "flac" and not self._spectrograms:
+            return np.zeros((len(sound), 0, self._data.num_mels), np.float16)
         if self.sound == "flac":
             return flac_log_mels(sound, speeds.tolist(), self._data)
         return np.stack([_spectrogram(each, self._data) for each in sound])
@@ -211,6 +216,7 @@ class ShardPart:
     number: int
     num_segments: int
     data: DataConfig
+    spectrograms: bool = True
 
     @property
     def name(self) -> str:
@@ -219,7 +225,7 @@ class ShardPart:
 
     def open(self) -> Shard:
         """Reads the shard's index."""
-        return Shard(self.files, self.number, self.data)
+        return Shard(self.files, self.number, self.data, spectrograms=self.spectrograms)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,17 @@ from torch.utils.data import Dataset
 from reserve.batch.vocabulary import PAD, SPECIAL_TOKENS
 from reserve.config import DataConfig, ModelConfig
 from reserve.data.collection import Collection, PartSet
-from reserve.data.images import decode_picture, inference_image, training_image
+from reserve.data.encoded_images import EncodedImage, EncodedImages
+from reserve.data.images import (
+    decode_picture,
+    inference_image,
+    jpeg_size,
+    plan_inference_image,
+    plan_training_image,
+    training_image,
+)
 from reserve.data.order import SetShare
+from reserve.data.segment_sound import flac_samples
 from reserve.data.sources.random_text import TextSource, TranscriptTextSource
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.types import Segments
@@ -31,6 +40,7 @@ from reserve.tasks.pretrain.example_plan import ExamplePlan
 from reserve.tasks.pretrain.masking import draw_subsegment_starts, inference_subsegment_starts, mask_text
 from reserve.tasks.pretrain.planned_parts import PlannedParts
 from reserve.tasks.pretrain.text import MaskedText, MetadataPrefixes, UnmaskedText
+from reserve.tasks.pretrain.undecoded import BatchSound, SegmentSounds, UndecodedBatch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,8 +54,9 @@ class Example:
     """One example, ready to be packed into a batch.
 
     `images` uint8 [S, height, width, 3]; `audio_clips` float32 [S * A, frames, mels + 1], the last channel the playback
-    speed; `text2audio_source`, `audio2text_source` int [G, S / G], the video each segment counts as; `span_noise`
-    float [spans], Gumbel noise for choosing the spans that are predicted.
+    speed; `text2audio_source`, `audio2text_source` int [G, S / G], the video each segment counts as; `span_noise` float
+    [spans], Gumbel noise for choosing the spans that are predicted. Where the training device decodes, `images` are
+    empty and `encoded` has S JPEG files; `audio_clips` are empty and `sound` is there if the sound itself is stored.
     """
 
     images: np.ndarray
@@ -54,6 +65,8 @@ class Example:
     text2audio_source: np.ndarray
     audio2text_source: np.ndarray
     span_noise: np.ndarray
+    encoded: Sequence[EncodedImage] = ()
+    sound: SegmentSounds | None = None
 
 
 class PretrainDataset(Dataset[Example]):
@@ -63,7 +76,7 @@ class PretrainDataset(Dataset[Example]):
     for the other videos of the example's part, or where they say nothing of the set's next parts.
 
     Without `training`, frames are not cropped at random, audio windows lie where inference puts them, and no group is
-    split into two videos; masking is still random.
+    split into two videos; masking is still random. Without `decoded`, pictures are left encoded.
     """
 
     def __init__(
@@ -76,6 +89,7 @@ class PretrainDataset(Dataset[Example]):
         *,
         seed: int = 0,
         training: bool = True,
+        decoded: bool = True,
     ) -> None:
         if tokenizer.vocab_size > model.vocab_size:
             raise ValueError(
@@ -83,7 +97,7 @@ class PretrainDataset(Dataset[Example]):
             )
         self.tokenizer, self.text_source = tokenizer, text_source
         self.data, self.model = data, model
-        self.seed, self.training = seed, training
+        self.seed, self.training, self.decoded = seed, training, decoded
         self.plans = PlannedParts(sets, data.num_segments, seed=seed)
         self._prefixes = MetadataPrefixes(
             *(np.array(tokenizer.encode(f"{name}:")) for name in ("title", "description", "tags"))
@@ -111,20 +125,26 @@ class PretrainDataset(Dataset[Example]):
             starts = inference_subsegment_starts(self.data, self.model.audio_seq_length)
         masked = mask_text(text, starts, self._prefixes, self.data, self.model, rng)
         source = text.video_src_index.reshape(self.data.num_segment_groups, -1).astype(np.int64)
+        images: list[np.ndarray] = []
+        encoded: list[EncodedImage] = []
+        for run, segments in zip(plan.ranges, runs, strict=True):
+            with collection.naming(run.video):
+                if self.decoded:
+                    images += [self._image(decode_picture(jpeg), rng) for jpeg in segments.frames]
+                else:
+                    encoded += [self._encoded(segments.video_id, jpeg, rng) for jpeg in segments.frames]
         log_mel = np.concatenate([run.log_mel for run in runs]).astype(np.float32)
+        sound = None if log_mel.shape[1] else self._sound(collection, plan, runs, starts)
+        nothing = np.empty(0)
         return Example(
-            images=np.stack(
-                [
-                    image
-                    for run, segments in zip(plan.ranges, runs, strict=True)
-                    for image in self._images(collection, run.video, segments, rng)
-                ]
-            ),
-            audio_clips=audio_clips(log_mel, speeds, starts, self.model.audio_seq_length),
+            images=np.stack(images) if self.decoded else nothing,
+            audio_clips=nothing if sound else audio_clips(log_mel, speeds, starts, self.model.audio_seq_length),
             text=masked,
             text2audio_source=split_sources(source, rng) if self.training else source,
             audio2text_source=split_sources(source, rng) if self.training else source,
             span_noise=rng.gumbel(size=self.data.num_text_spans),
+            encoded=encoded,
+            sound=sound,
         )
 
     def unmasked_text(
@@ -159,11 +179,26 @@ class PretrainDataset(Dataset[Example]):
     def _encode(self, text: str) -> np.ndarray:
         return np.array(self.tokenizer.encode_plain(text), dtype=np.int32)
 
-    def _images(
-        self, collection: Collection, video: int, segments: Segments, rng: np.random.Generator
-    ) -> list[np.ndarray]:
-        with collection.naming(video):
-            return [self._image(decode_picture(jpeg), rng) for jpeg in segments.frames]
+    def _encoded(self, video_id: str, jpeg: bytes, rng: np.random.Generator) -> EncodedImage:
+        height, width = jpeg_size(jpeg)
+        if self.training:
+            scales = (self.data.random_scale_min, self.data.random_scale_max)
+            plan = plan_training_image(height, width, self.model.image_size, rng, scales)
+        else:
+            plan = plan_inference_image(height, width, self.model.image_size)
+        return EncodedImage(video_id, jpeg, (height, width), plan)
+
+    def _sound(
+        self, collection: Collection, plan: ExamplePlan, runs: Sequence[Segments], starts: np.ndarray
+    ) -> SegmentSounds:
+        samples: list[np.ndarray] = []
+        for run, segments in zip(plan.ranges, runs, strict=True):
+            with collection.naming(run.video):
+                samples += [
+                    flac_samples(file, speed, self.data.sample_rate)
+                    for file, speed in zip(segments.sound, segments.playback_speed.tolist(), strict=True)
+                ]
+        return SegmentSounds(samples, np.concatenate([run.playback_speed for run in runs]), starts)
 
     def _image(self, frame: np.ndarray | Image.Image, rng: np.random.Generator) -> np.ndarray:
         if not self.training:
@@ -190,11 +225,39 @@ def as_tensors(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]
     return images, clips
 
 
+def collate_undecoded(examples: Sequence[Example], data: DataConfig, model: ModelConfig) -> UndecodedBatch:
+    """Packs examples whose pictures are left encoded. Their sound is left as it is where that of all examples is."""
+    encoded = [image for example in examples for image in example.encoded]
+    sounds = [example.sound for example in examples if example.sound is not None]
+    later, nothing = len(sounds) == len(examples), torch.empty(0)
+    clips = nothing if later else torch.from_numpy(np.stack([_clips(example, data, model) for example in examples]))
+    batch = _packed(examples, nothing, clips, data, model, keep_every_span=False)
+    images = EncodedImages(encoded, data.num_segments, model.image_size)
+    return UndecodedBatch(batch, images, BatchSound.of(sounds) if later else None)
+
+
+def _clips(example: Example, data: DataConfig, model: ModelConfig) -> np.ndarray:
+    if example.sound is None:
+        return example.audio_clips
+    return BatchSound.of([example.sound]).audio_clips(data, model.audio_seq_length).numpy()
+
+
 def collate(
     examples: Sequence[Example], data: DataConfig, model: ModelConfig, *, keep_every_span: bool = False
 ) -> PretrainBatch:
     """Packs examples into a batch. `keep_every_span` predicts every span that can be predicted, for evaluation."""
-    images, clips = as_tensors(examples)
+    return _packed(examples, *as_tensors(examples), data, model, keep_every_span=keep_every_span)
+
+
+def _packed(
+    examples: Sequence[Example],
+    images: torch.Tensor,
+    clips: torch.Tensor,
+    data: DataConfig,
+    model: ModelConfig,
+    *,
+    keep_every_span: bool,
+) -> PretrainBatch:
     texts = [example.text for example in examples]
     spans = np.stack([text.text_spans for text in texts])
     noise = np.stack([example.span_noise for example in examples])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reserve.config import DataConfig, TrainConfig
@@ -61,11 +61,24 @@ def open_sets(shards: Sequence[str], data: DataConfig, config: TrainConfig) -> l
     return sets
 
 
-def part_sets(shards: Sequence[str], weights: Sequence[float], data: DataConfig, config: TrainConfig) -> list[PartSet]:
-    """Sets of shards to plan examples from. Raises as open_sets."""
+def part_sets(
+    shards: Sequence[str],
+    weights: Sequence[float],
+    data: DataConfig,
+    config: TrainConfig,
+    *,
+    spectrograms: bool = True,
+) -> list[PartSet]:
+    """Sets of shards to plan examples from. Raises as open_sets. `spectrograms` is as in `Shard`."""
     each_weight: Sequence[float | None] = weights or [None] * len(shards)
     return [
-        PartSet(where, each.parts, each.manifest.videos, weight, each.manifest.digest)
+        PartSet(
+            where,
+            [replace(part, spectrograms=spectrograms) for part in each.parts],
+            each.manifest.videos,
+            weight,
+            each.manifest.digest,
+        )
         for where, each, weight in zip(shards, open_sets(shards, data, config), each_weight, strict=True)
     ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ from reserve.errors import BadInput, EnvironmentFailure
 from reserve.model.flops import Workload
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.batch import PretrainBatch
-from reserve.tasks.pretrain.dataset import Example, PretrainDataset, collate
+from reserve.tasks.pretrain.dataset import Example, PretrainDataset, collate, collate_undecoded
 from reserve.tasks.pretrain.evaluation import MASKINGS, evaluate
 from reserve.tasks.pretrain.objective import PretrainPairs, pretrain_loss, pretrain_pairs, pretrain_workload
 from reserve.tasks.pretrain.ranking import Evaluation
@@ -34,6 +35,7 @@ from reserve.tasks.pretrain.shard_sets import (
     videos_in,
     videos_of,
 )
+from reserve.tasks.pretrain.undecoded import Finisher, UndecodedBatch
 from reserve.tasks.task import ContrastiveTask, HeldOut, Loss
 from reserve_kernels.precision import autocast_off
 
@@ -107,11 +109,20 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
         )
 
     def training_set(self, run: Path, config: TrainConfig) -> PretrainDataset:
-        sets = part_sets(self.shards, self.shard_weights, self.data, config) if self.shards else _stores(run)
-        return self._dataset(sets, self._named_text(run), seed=config.seed, training=True)
+        decoded = config.decode_on == "loader"
+        if self.shards:
+            sets = part_sets(self.shards, self.shard_weights, self.data, config, spectrograms=decoded)
+        else:
+            sets = _stores(run)
+        return self._dataset(sets, self._named_text(run), seed=config.seed, training=True, decoded=decoded)
 
-    def collate(self, examples: Sequence[Example]) -> PretrainBatch:
+    def collate(self, examples: Sequence[Example]) -> Any:
+        if examples[0].encoded:
+            return collate_undecoded(examples, self.data, self.model)
         return collate(examples, self.data, self.model)
+
+    def finish(self, config: TrainConfig, device: torch.device) -> Callable[[UndecodedBatch], PretrainBatch] | None:
+        return None if config.decode_on == "loader" else Finisher(self.data, self.model, device)
 
     def vectors(self, model: MerlotReserve, batch: PretrainBatch) -> dict[str, torch.Tensor]:
         pairs = pretrain_pairs(model, batch)
@@ -172,10 +183,12 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
         return None if self.random_text is None else open_text_source(self.random_text, cache)
 
     def _dataset(
-        self, sets: Sequence[PartSet], text: TextSource | None, *, seed: int, training: bool
+        self, sets: Sequence[PartSet], text: TextSource | None, *, seed: int, training: bool, decoded: bool = True
     ) -> PretrainDataset:
         tokenizer = Tokenizer.load(self.tokenizer)
-        return PretrainDataset(sets, tokenizer, text, self.data, self.model, seed=seed, training=training)
+        return PretrainDataset(
+            sets, tokenizer, text, self.data, self.model, seed=seed, training=training, decoded=decoded
+        )
 
 
 def _stores(folder: Path) -> list[PartSet]:

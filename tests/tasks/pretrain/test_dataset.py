@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def arrays(item) -> dict[str, np.ndarray]:
         value = getattr(item, field.name)
         if isinstance(value, np.ndarray):
             found[field.name] = value
-        else:
+        elif is_dataclass(value):
             found |= {f"{field.name}.{name}": array for name, array in arrays(value).items()}
     return found
 

@@ -13,6 +13,11 @@ class DecodingTimeout(BadInput):
     """A file that takes longer to decode than its limit. Another machine may be fast enough."""
 
 
+class Unsuited(Exception):
+    """A file that a decoder is not for, as it found out when it read the packets. The message is the reason as a short
+    phrase; the file goes to another decoder."""
+
+
 class DamagedSample(BadInput):
     """A sample of a shard that is damaged: training skips it. The message names the shard and the video."""
 

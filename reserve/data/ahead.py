@@ -11,23 +11,25 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def work_ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Generator[Result, None, None]:
-    """`work` of each item, in order, done by one thread that is an item ahead of its user.
+def work_ahead(
+    items: Iterable[Item], work: Callable[[Item], Result], *, threads: int = 1
+) -> Generator[Result, None, None]:
+    """`work` of each item, in order, done by `threads` threads that are as many items ahead of their user.
 
     Items are taken by the user's thread. Raises what `items` and `work` raise, after the results before it. Close it:
-    that ends the thread.
+    that ends the threads.
     """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with ThreadPoolExecutor(max_workers=threads) as pool:
         try:
-            for future in _submitted(items, lambda item: thread.submit(work, item)):
+            for future in _submitted(items, lambda item: pool.submit(work, item)):
                 waiting.append(future)
-                if len(waiting) > 1:
+                if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            thread.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _submitted(items: Iterable[Item], submit: Callable[[Item], Future[Result]]) -> Iterator[Future[Result]]:

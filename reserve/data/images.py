@@ -40,6 +40,12 @@ def bounded_size(height: int, width: int, shorter: int, longer: int) -> tuple[in
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
+def waiting_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of a frame until the black bars of its video are known: enough for any trimming of them."""
+    keep = 1 - 2 * BLACK_BAR_LIMIT
+    return bounded_size(height, width, round(STORED_SHORTER_SIDE / keep), round(STORED_LONGER_SIDE / keep))
+
+
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 [h, w, 3] to uint8 [height, width, 3], bicubic with antialiasing."""
     from PIL import Image

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -30,3 +34,27 @@ class PyAVInBatches(BatchDecoder):
     def frames(self, request: FrameRequest) -> Iterator[np.ndarray]:
         with PyAVDecoder().open(request.path, request.limits) as media:
             yield from media.frames(request.times)
+
+
+class FailsOn(PyAVInBatches):
+    """Fails in some way after the first frame of the file `name`; each time it hangs leaves a file in `marks`."""
+
+    def __init__(self, name: str, way: str, marks: Path, batch_size: int = 3) -> None:
+        super().__init__(batch_size)
+        self.file_name, self.way, self.marks = name, way, marks
+
+    def frames(self, request: FrameRequest) -> Iterator[np.ndarray]:
+        for frame in super().frames(request):
+            yield frame
+            if request.path.name == self.file_name:
+                self.fail()
+
+    def fail(self) -> None:
+        if self.way == "hang":
+            (self.marks / str(os.getpid())).touch()
+            time.sleep(3600)
+        if self.way == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.way == "terminate":
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise MemoryError("out of device memory")

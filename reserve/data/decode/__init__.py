@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from reserve.data.decode.dali import DaliDecoder
 from reserve.data.decode.protocol import (
     AudioTrack,
     BatchDecoder,
@@ -21,6 +22,7 @@ from reserve.data.decode.protocol import (
     VideoTrack,
 )
 from reserve.data.decode.pyav import PyAVDecoder
+from reserve.data.decode.torchcodec import TorchCodecDecoder
 
 __all__ = [
     "DECODERS",
@@ -42,7 +44,7 @@ __all__ = [
     "decoder_table",
 ]
 
-DECODERS: tuple[Decoder, ...] = (PyAVDecoder(),)
+DECODERS: tuple[Decoder, ...] = (PyAVDecoder(), TorchCodecDecoder(), DaliDecoder())
 """In the order in which "auto" tries them, fastest first."""
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -179,6 +179,12 @@ class Media(ABC):
     def info(self) -> MediaInfo:
         """The streams of the file. Decodes nothing."""
 
+    @property
+    def fallbacks(self) -> Mapping[str, str]:
+        """Why the latest `frames` ("pictures") or `soundtrack` ("sound") came from another library than the decoder's
+        own, which would have decoded otherwise than this interface says. Empty where none did."""
+        return {}
+
     @abstractmethod
     def duration(self) -> float:
         """Seconds until the last packet of sound or picture ends, at most `MediaLimits.max_duration`.
@@ -272,14 +278,17 @@ class FrameRequest:
 
 
 class BatchDecoder(Decoder):
-    """Decodes the frames of up to `batch_size` files at once, in the main process: a GPU. Sound and text of the files
-    come from a FileDecoder."""
+    """Decodes the frames of up to `batch_size` files at once, in a process of its own: a GPU. Sound and text of the
+    files come from a FileDecoder. Objects must be picklable."""
 
     batch_size: int
 
     def request(self, media: Media, path: Path, times: Sequence[float], limits: MediaLimits) -> FrameRequest:
         """What `frames_of` will be asked for. Runs in the process that reads the file's sound and text, where `media`
-        is open, and can find out whatever needs the whole file; the result is sent on and must be picklable."""
+        is open, and can find out whatever needs the whole file; the result is sent on and must be picklable.
+
+        Raises Unsuited for a file that should go to another decoder, and BadInput for one that no decoder can use.
+        """
         return FrameRequest(path, tuple(times), limits)
 
     @abstractmethod
@@ -289,8 +298,10 @@ class BatchDecoder(Decoder):
         The caller is done with an iterator before it asks for the next one, so frames need not be in memory all at
         once. An iterator raises BadInput if its own file is at fault; the next one must still work. Any other
         exception, and any that `frames_of` itself raises, ends the batch, and the caller decodes its remaining files
-        one by one. The caller checks `max_decode_seconds` between frames only, and the main process cannot be killed:
-        a call that may hang needs a limit of its own.
+        one by one. The caller checks `max_decode_seconds` between frames, and ends the process if a call hangs.
+
+        Frames may come scaled down, with antialiasing, to the size that `reserve.data.images.waiting_size` gives:
+        preparation does the same.
         """
 
 

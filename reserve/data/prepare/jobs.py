@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reserve.data.decode.protocol import FileDecoder
+from reserve.data.decode.protocol import BatchDecoder, FileDecoder
 from reserve.data.prepare.results import FileResult
 from reserve.data.prepare.video import (
     PlannedVideo,
@@ -125,18 +125,22 @@ def run_job(job: Job, settings: PreparationSettings, decoder: FileDecoder) -> Fi
         return skipped(job, str(error))
 
 
-def plan_job(job: Job, settings: PreparationSettings, decoder: FileDecoder) -> PlannedVideo | FileResult:
-    """Everything of run_job before the frames."""
+def plan_job(
+    job: Job, settings: PreparationSettings, decoder: FileDecoder, frames_by: BatchDecoder
+) -> PlannedVideo | FileResult:
+    """Everything of run_job before the frames, which `frames_by` will decode; all of it for a file that is unsuited."""
     try:
-        return plan_video(job.source, settings, decoder)
+        plan = plan_video(job.source, settings, decoder, frames_by)
+        return plan if isinstance(plan, PlannedVideo) else _stored(job, plan)
     except BadInput as error:
         return skipped(job, str(error))
 
 
-def finish_job(job: Job, plan: PlannedVideo, frames: Iterable[np.ndarray]) -> FileResult:
-    """Everything of run_job from the frames on. Frames that raise BadInput skip the video."""
+def finish_job(job: Job, plan: PlannedVideo, frames: Iterable[np.ndarray], *, threads: int = 0) -> FileResult:
+    """Everything of run_job from the frames on. Frames that raise BadInput skip the video. `threads` as in
+    `stored_frames`."""
     try:
-        return _stored(job, assemble_video(plan, frames))
+        return _stored(job, assemble_video(plan, frames, threads=threads))
     except BadInput as error:
         return skipped(job, str(error))
 

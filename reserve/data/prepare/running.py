@@ -55,7 +55,7 @@ def run_jobs(
     """
     timeout = settings.limits.max_decode_seconds + GRACE_SECONDS
     if isinstance(decoders.frames, BatchDecoder):
-        plan = partial(_plan, settings=settings, decoder=decoders.files, keep=keep)
+        plan = partial(_plan, settings=settings, decoder=decoders.files, frames_by=decoders.frames, keep=keep)
         batches = prepare_in_batches(jobs, plan, decoders.frames, settings.limits, workers=workers, timeout=timeout)
         for job, result in batches:
             yield job, finish(job, result)
@@ -65,8 +65,10 @@ def run_jobs(
         yield job, finish(job, skipped(job, outcome.reason)) if isinstance(outcome, Lost) else outcome
 
 
-def _plan(job: Job, settings: PreparationSettings, decoder: FileDecoder, keep: bool) -> PlannedVideo | FileResult:
-    return (unchanged(job) if keep else None) or plan_job(job, settings, decoder)
+def _plan(
+    job: Job, settings: PreparationSettings, decoder: FileDecoder, frames_by: BatchDecoder, keep: bool
+) -> PlannedVideo | FileResult:
+    return (unchanged(job) if keep else None) or plan_job(job, settings, decoder, frames_by)
 
 
 def _run(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from reserve.config import MAX_PLAYBACK_SPEED, SEGMENT_SECONDS, DataConfig
+from reserve.data.ahead import work_ahead
 from reserve.data.decode.protocol import Soundtrack
 from reserve.data.images import (
-    BLACK_BAR_LIMIT,
     STORED_LONGER_SIDE,
     STORED_SHORTER_SIDE,
     BlackBars,
@@ -20,11 +22,14 @@ from reserve.data.images import (
     decode_jpeg,
     encode_jpeg,
     resize,
+    waiting_size,
 )
 from reserve.data.segment_sound import clip_length, encode_flac, log_mels
 from reserve.data.types import Word
 from reserve.errors import BadInput
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 ENOUGH_WORDS = 8
 """Words in a window that end the search for its playback speed."""
 ENOUGH_WORDS_AHEAD = 16
@@ -140,28 +145,49 @@ class SegmentSound:
         return [encode_flac(self.clip(index), self.soundtrack.sample_rate) for index in range(len(self.windows))]
 
 
-def stored_frames(frames: Iterable[np.ndarray]) -> list[bytes]:
+def stored_frames(frames: Iterable[np.ndarray], *, threads: int = 0) -> list[bytes]:
     """The frames of one video, uint8 [h, w, 3], as JPEG files with the bars that are black in all of them trimmed and
-    the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE. Holds one frame at a time, for long videos."""
-    keep = 1 - 2 * BLACK_BAR_LIMIT
+    the sides within STORED_SHORTER_SIDE and STORED_LONGER_SIDE.
+
+    Holds one frame at a time, for long videos, or one for each of `threads` that compress them while the next ones are
+    decoded; 0 compresses in this one.
+    """
     bars = BlackBars()
     sizes: list[int] = []
-    size: tuple[int, int] | None = None
     with tempfile.SpooledTemporaryFile(_WAITING_BYTES) as waiting:
-        for frame in frames:
-            _check_frame(frame)
-            if size is None:
-                size = bounded_size(
-                    frame.shape[0], frame.shape[1], round(STORED_SHORTER_SIDE / keep), round(STORED_LONGER_SIDE / keep)
-                )
-            image = resize(frame, *size)
-            bars.add(image)
-            sizes.append(waiting.write(encode_jpeg(image, _WAITING_QUALITY)))
+        with closing(_mapped(_waiting_frame, _sized(frames), threads)) as compressed:
+            for image, jpeg in compressed:
+                bars.add(image)
+                sizes.append(waiting.write(jpeg))
         if not sizes:
             raise BadInput("no frame of its video can be decoded")
         rows, columns = bars.content()
         waiting.seek(0)
-        return [_stored_frame(decode_jpeg(waiting.read(length))[rows, columns]) for length in sizes]
+        kept = ((waiting.read(length), rows, columns) for length in sizes)
+        with closing(_mapped(_stored_frame, kept, threads)) as trimmed:
+            return list(trimmed)
+
+
+def _mapped(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Generator[Result, None, None]:
+    if threads:
+        yield from work_ahead(items, function, threads=threads)
+    else:
+        yield from map(function, items)
+
+
+def _sized(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """Each frame with the size that all of them wait in: that of the first."""
+    size: tuple[int, int] | None = None
+    for frame in frames:
+        _check_frame(frame)
+        size = size or waiting_size(frame.shape[0], frame.shape[1])
+        yield frame, size
+
+
+def _waiting_frame(sized: tuple[np.ndarray, tuple[int, int]]) -> tuple[np.ndarray, bytes]:
+    frame, size = sized
+    image = resize(frame, *size)
+    return image, encode_jpeg(image, _WAITING_QUALITY)
 
 
 def _check_frame(frame: object) -> None:
@@ -175,6 +201,8 @@ def _check_frame(frame: object) -> None:
     raise TypeError(f"a frame must be a uint8 array [height, width, 3]; the decoder returned {got}")
 
 
-def _stored_frame(image: np.ndarray) -> bytes:
+def _stored_frame(waiting: tuple[bytes, slice, slice]) -> bytes:
+    jpeg, rows, columns = waiting
+    image = decode_jpeg(jpeg)[rows, columns]
     size = bounded_size(image.shape[0], image.shape[1], STORED_SHORTER_SIDE, STORED_LONGER_SIDE)
     return encode_jpeg(resize(np.ascontiguousarray(image), *size))

@@ -3,14 +3,15 @@ frames, assemble the segments. A decoder that takes batches of videos comes betw
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 
 from reserve.config import SEGMENT_SECONDS, DataConfig
-from reserve.data.decode.protocol import Deadline, FileDecoder, Media, MediaLimits
+from reserve.data.decode.protocol import BatchDecoder, Deadline, FileDecoder, FrameRequest, Media, MediaLimits
 from reserve.data.prepare.segments import (
     SegmentSound,
     Window,
@@ -24,7 +25,9 @@ from reserve.data.sources.discover import VideoSource
 from reserve.data.sources.metadata import load_metadata
 from reserve.data.sources.tracks import choose_audio_track
 from reserve.data.types import Choice, Segments, VideoMetadata, Word
-from reserve.errors import BadInput
+from reserve.errors import BadInput, Unsuited
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class PreparationSettings:
 class PlannedVideo:
     """All of a video's segments but their frames: `windows` in order of time, `log_mel` float16 [windows, frames, mels]
     and `words` for each, their `sound` where it is kept, `seconds` of the video, the `choice` of its tracks, and the
-    `warnings` so far."""
+    `warnings` so far. `request` is what a decoder of batches is asked for, None where the open file gives the frames.
+    """
 
     video_id: str
     windows: list[Window]
@@ -57,6 +61,7 @@ class PlannedVideo:
     seconds: float
     choice: Choice
     warnings: tuple[str, ...]
+    request: FrameRequest | None = None
 
     @property
     def frame_times(self) -> tuple[float, ...]:
@@ -82,16 +87,26 @@ def prepare_video(source: VideoSource, settings: PreparationSettings, decoder: F
         return assemble_video(plan, media.frames(plan.frame_times))
 
 
-def plan_video(source: VideoSource, settings: PreparationSettings, decoder: FileDecoder) -> PlannedVideo:
-    """The first stage of prepare_video, for a decoder that takes the frames of several videos at once."""
+def plan_video(
+    source: VideoSource, settings: PreparationSettings, decoder: FileDecoder, frames_by: BatchDecoder
+) -> PlannedVideo | PreparedVideo:
+    """The first stage of prepare_video, with the request for `frames_by`, which takes the frames of several videos at
+    once. A video that turns out to be unsuited for it is prepared with the frames of `decoder`."""
     with _open(source, settings, decoder) as media:
-        return _plan(source, media, settings)
+        plan = _plan(source, media, settings)
+        try:
+            request = frames_by.request(media, source.path, plan.frame_times, settings.limits)
+        except Unsuited as error:
+            logger.debug("%s is not for decoder %s: %s", source.video_id, frames_by.name, error)
+            return assemble_video(plan, media.frames(plan.frame_times))
+        return replace(plan, request=request)
 
 
-def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray]) -> PreparedVideo:
-    """The last stage. `frames` are uint8 RGB [height, width, 3], one for each of `plan.frame_times`."""
+def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray], *, threads: int = 0) -> PreparedVideo:
+    """The last stage. `frames` are uint8 RGB [height, width, 3], one for each of `plan.frame_times`; `threads` as in
+    `stored_frames`."""
     # One more than requested, so that too many are noticed and an endless iterator ends.
-    stored = stored_frames(islice(frames, len(plan.windows) + 1))
+    stored = stored_frames(islice(frames, len(plan.windows) + 1), threads=threads)
     if len(stored) != len(plan.windows):
         least = "at least " if len(stored) > len(plan.windows) else ""
         raise ValueError(f"the decoder returned {least}{len(stored)} frames for {len(plan.windows)} times")

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
@@ -62,41 +63,142 @@ def run_supervised(
     """
     if workers < 0 or timeout <= 0:
         raise ValueError(f"workers must be >= 0 and timeout > 0 seconds; got {workers} and {timeout}")
-    left = enumerate(items)
     if workers == 0:
-        for index, item in left:
+        for index, item in enumerate(items):
             yield index, _checked(_call(function, item))
         return
-    waiting = deque(islice(left, workers))
-    more = len(waiting) == workers
-    pool: list[_Worker[Item, Result]] = []
-    try:
-        for _ in range(len(waiting)):
-            with _signals_held():
-                pool.append(_Worker(function))
+    with Pool(function, items, workers=workers, timeout=timeout) as pool:
         while True:
-            for worker in pool:
-                if worker.is_ready and more and not waiting:
-                    waiting.extend(islice(left, 1))
-                    more = bool(waiting)
-                if worker.is_ready and waiting:
-                    worker.start(*waiting.popleft(), timeout)
-            if not more and not waiting and not any(worker.is_busy for worker in pool):
+            pool.feed()
+            if pool.is_done:
                 return
-            watched = [handle for worker in pool for handle in (worker.connection, worker.process.sentinel)]
-            ends = [worker.end for worker in pool if worker.is_busy]
-            wait(watched, timeout=max(min(ends) - time.monotonic(), 0) if ends else None)
-            for place, worker in enumerate(pool):
-                outcome, usable = worker.poll(timeout)
-                if not usable:
-                    worker.kill()
-                    with _signals_held():
-                        pool[place] = _Worker(function)
-                if outcome is not None:
-                    yield outcome[0], _checked(outcome[1])
-    finally:
-        for worker in pool:
+            wait(pool.handles, timeout=pool.seconds_left())
+            yield from pool.poll()
+
+
+class Pool(Generic[Item, Result]):
+    """The processes of `run_supervised`, for callers that watch others too; a context manager that ends them.
+
+    Call `feed`, wait for `handles` at most `seconds_left`, call `poll`, and so on until `is_done`.
+    """
+
+    def __init__(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, timeout: float
+    ) -> None:
+        self._function, self._timeout = function, timeout
+        self._left = enumerate(items)
+        self._waiting = deque(islice(self._left, workers))
+        self._more = len(self._waiting) == workers
+        self._workers: list[_Worker[Item, Result]] = []
+
+    def __enter__(self) -> Pool[Item, Result]:
+        try:
+            for _ in range(len(self._waiting)):
+                with _signals_held():
+                    self._workers.append(_Worker(self._function))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
             worker.kill()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every item has its result."""
+        return not (self._more or self._waiting or any(worker.is_busy for worker in self._workers))
+
+    @property
+    def handles(self) -> list[Any]:
+        """What `multiprocessing.connection.wait` takes: one is ready when `poll` has something to do."""
+        return [handle for worker in self._workers for handle in worker.handles]
+
+    def seconds_left(self) -> float | None:
+        """How long until an item has taken too long; None if none is being worked on."""
+        return _seconds_left(self._workers)
+
+    def feed(self) -> None:
+        """Gives each worker that is free an item."""
+        for worker in self._workers:
+            if worker.is_ready and self._more and not self._waiting:
+                self._waiting.extend(islice(self._left, 1))
+                self._more = bool(self._waiting)
+            if worker.is_ready and self._waiting:
+                worker.start(*self._waiting.popleft(), self._timeout)
+
+    def poll(self) -> Iterator[tuple[int, Result | Lost]]:
+        """The results since the last call, with the indices of their items. Replaces workers that failed."""
+        for place, worker in enumerate(self._workers):
+            outcome, usable = worker.poll(self._timeout)
+            if not usable:
+                worker.kill()
+                with _signals_held():
+                    self._workers[place] = _Worker(self._function)
+            if outcome is not None:
+                yield outcome[0], _checked(outcome[1])
+
+
+class Streamer(Generic[Item, Result]):
+    """One supervised process, for a function that returns an iterator of several results; a context manager.
+
+    Each result may take `timeout` seconds after the one before it. The process starts with the first item, and again
+    after a failure.
+    """
+
+    def __init__(self, function: Callable[[Item], Iterator[Result]], timeout: float) -> None:
+        self._function, self._timeout = _Parts(function), timeout
+        self._worker: _Worker[Item, None] | None = None
+        self._waiting: Item | None = None
+
+    def __enter__(self) -> Streamer[Item, Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self._waiting is not None or (self._worker is not None and self._worker.is_busy)
+
+    @property
+    def handles(self) -> list[Any]:
+        """As those of a Pool."""
+        return [] if self._worker is None else self._worker.handles
+
+    def seconds_left(self) -> float | None:
+        """How long until a result has taken too long; None if none is due."""
+        return _seconds_left([] if self._worker is None else [self._worker])
+
+    def start(self, item: Item) -> None:
+        """Begins an item; none may be in work."""
+        self._waiting = item
+        if self._worker is None:
+            with _signals_held():
+                self._worker = _Worker(self._function)
+        self._feed(self._worker)
+
+    def poll(self) -> Iterator[Result | Lost]:
+        """The results since the last call. Lost is the last one of an item that failed."""
+        if (worker := self._worker) is None:
+            return
+        outcome, usable = worker.poll(self._timeout)
+        if not usable or (outcome is not None and isinstance(outcome[1], Lost)):
+            # Also after an exception: what the process has in memory, or on a device, may be of no use any more.
+            worker.kill()
+            self._worker = None
+        else:
+            self._feed(worker)
+        if outcome is not None and (result := _checked(outcome[1])) is not None:
+            yield result.result if isinstance(result, _Part) else result
+
+    def _feed(self, worker: _Worker[Item, None]) -> None:
+        if worker.is_ready and self._waiting is not None:
+            item, self._waiting = self._waiting, None
+            worker.start(0, item, self._timeout)
 
 
 def run_items(
@@ -145,6 +247,11 @@ def _raise_signals(numbers: Iterable[int]) -> None:
         signal.raise_signal(number)
 
 
+def _seconds_left(workers: Iterable[_Worker[Any, Any]]) -> float | None:
+    ends = [worker.end for worker in workers if worker.is_busy]
+    return max(min(ends) - time.monotonic(), 0) if ends else None
+
+
 def _checked(outcome: Result | Lost | _Stop) -> Result | Lost:
     if isinstance(outcome, _Stop):
         raise EnvironmentFailure(outcome.reason)
@@ -161,15 +268,34 @@ def _call(function: Callable[[Item], Result], item: Item) -> Result | Lost | _St
         return Lost(f"internal error: {type(error).__name__}: {error}")
 
 
-def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
-    """Runs in a worker process: sends the result of each item it receives, until the connection closes."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of several results of an item."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A function that sends each of the results of `function`, and returns nothing."""
+
+    function: Callable[[Any], Iterator[Any]]
+
+    def send(self, item: Any, connection: Connection) -> None:
+        for result in self.function(item):
+            connection.send(_Part(result))
+
+
+def _serve(function: Callable[[Any], Any] | _Parts, connection: Connection) -> None:
+    """Runs in a worker process: sends the results of each item it receives, until the connection closes."""
     # Ctrl-C reaches the whole process group, but the parent ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(None)
+    call = partial(function.send, connection=connection) if isinstance(function, _Parts) else function
     while True:
         try:
-            connection.send(_call(function, connection.recv()))
+            connection.send(_call(call, connection.recv()))
         except (EOFError, OSError):
             return  # the parent has exited
 
@@ -184,7 +310,7 @@ def _end_with_parent() -> None:
 class _Worker(Generic[Item, Result]):
     """A process and the item it works on. Its first message says that it has started; before that it is not ready."""
 
-    def __init__(self, function: Callable[[Item], Result]) -> None:
+    def __init__(self, function: Callable[[Item], Result] | _Parts) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(function, theirs), daemon=True)
@@ -192,7 +318,11 @@ class _Worker(Generic[Item, Result]):
         theirs.close()
         self._started = False
         self._index: int | None = None
-        self.end = float("inf")
+        self._timeout = self.end = float("inf")
+
+    @property
+    def handles(self) -> list[Any]:
+        return [self.connection, self.process.sentinel]
 
     @property
     def is_busy(self) -> bool:
@@ -203,7 +333,7 @@ class _Worker(Generic[Item, Result]):
         return self._started and not self.is_busy
 
     def start(self, index: int, item: Item, timeout: float) -> None:
-        self._index, self.end = index, time.monotonic() + timeout
+        self._index, self._timeout, self.end = index, timeout, time.monotonic() + timeout
         try:
             self.connection.send(item)
         except OSError:
@@ -220,11 +350,14 @@ class _Worker(Generic[Item, Result]):
             return self._finish(Lost(f"took more than {timeout:g} s")), False
         return None, True
 
-    def _receive(self) -> tuple[int, Result | Lost | _Stop] | None:
+    def _receive(self) -> tuple[int, Any] | None:
         message = self.connection.recv()
         if not self._started:
             self._started = True
             return None
+        if isinstance(message, _Part) and self._index is not None:
+            self.end = time.monotonic() + self._timeout
+            return self._index, message
         return self._finish(message)
 
     def _died(self) -> tuple[int, Result | Lost | _Stop] | None:

@@ -16,7 +16,7 @@ import pytest
 from reserve.data.decode.protocol import FrameRequest, MediaLimits, VideoTrack
 from reserve.data.images import encode_jpeg
 from reserve.errors import BadInput
-from tests.helpers.decoder_cases import CLICKS, RATE, SOUND, TIMES, frames
+from tests.helpers.decoder_cases import CLICKS, RATE, SOUND, TIMES, frames, skip_unsuited
 from tests.helpers.media_files import (
     SIZE,
     ExpiresAfter,
@@ -229,6 +229,7 @@ class TestFrames:
             frames(decoder, video, [3], MediaLimits(max_decode_seconds=1e-9))
 
     def test_bad_file_costs_its_batch_nothing(self, batch_decoder, video, tmp_path):
+        skip_unsuited(batch_decoder, video)
         (tmp_path / "bad.mp4").write_bytes(b"x")
         paths = [video, tmp_path / "bad.mp4", video]
         found = []

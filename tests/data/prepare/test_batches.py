@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import re
+from multiprocessing.connection import wait
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,11 +17,14 @@ from reserve.data import decode
 from reserve.data.decode import protocol
 from reserve.data.decode.protocol import MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
+from reserve.data.prepare import batches
+from reserve.data.prepare import workers as workers_module
+from reserve.data.prepare.running import GRACE_SECONDS
 from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
 from reserve.data.store import load_segments
-from reserve.errors import BadInput, NothingPrepared
-from tests.helpers.batch_decoder import PyAVInBatches
+from reserve.errors import BadInput, EnvironmentFailure, NothingPrepared
+from tests.helpers.batch_decoder import FailsOn, PyAVInBatches
 from tests.helpers.media_files import Sound, click_track, write_media
 
 SECONDS = 12
@@ -84,8 +89,9 @@ def test_same_stores(videos, expected, tmp_path, use, workers):
     assert_same_stores(report, expected)
     assert outcomes(report) == outcomes(expected)
     assert sorted(result.video_id for result in seen) == [*NAMES[:2], "bad.mp4", *NAMES[2:]]
-    assert [len(batch) for batch in decoder.batches] == [2, 2, 1]
-    assert sorted(name for batch in decoder.batches for name in batch) == NAMES
+    # With workers the frames are decoded in a process of their own.
+    assert [len(batch) for batch in decoder.batches] == ([] if workers else [2, 2, 1])
+    assert sorted(name for batch in decoder.batches for name in batch) == ([] if workers else NAMES)
 
 
 def test_second_run_decodes_nothing(videos, tmp_path, use):
@@ -136,6 +142,43 @@ class Refuses(PyAVInBatches):
             yield frame
             if request.path.name == "b.mp4":
                 raise self.error
+
+
+@pytest.fixture
+def hanging_time(monkeypatch, tmp_path_factory):
+    """A clock that goes on by itself only while a file of the returned folder says that a decoder hangs."""
+    marks = tmp_path_factory.mktemp("marks")
+    far = 10 * (MediaLimits().max_decode_seconds + GRACE_SECONDS)
+    clock = SimpleNamespace(monotonic=lambda: far * len(list(marks.iterdir())))
+    monkeypatch.setattr(workers_module, "time", clock)
+    monkeypatch.setattr(batches, "wait", lambda handles, timeout: wait(handles, timeout=0.02))
+    return marks
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("hang", "took more than 660 s"),
+        ("crash", "its decoding process died (signal SIGSEGV)"),
+        ("raise", "internal error: MemoryError: out of device memory"),
+    ],
+)
+def test_file_that_stops_the_decoding_process_is_skipped_alone(
+    videos, expected, tmp_path, use, hanging_time, way, reason
+):
+    use(FailsOn("b.mp4", way, hanging_time))
+    report = prepare(videos, tmp_path, workers=1)
+    assert_same_stores(report, expected, ["a.mp4", "c.mp4", "d.mp4", "e.mp4"])
+    assert outcomes(report)["b.mp4"] == ("skipped", reason, 0, 0)
+    assert len(list(hanging_time.iterdir())) == (2 if way == "hang" else 0)
+
+
+def test_end_of_the_decoding_process_from_outside_stops_everything(videos, tmp_path, use):
+    children = set(multiprocessing.active_children())
+    use(FailsOn("b.mp4", "terminate", tmp_path))
+    with pytest.raises(EnvironmentFailure, match="a worker process was ended by SIGTERM"):
+        prepare(videos, tmp_path, workers=1)
+    assert set(multiprocessing.active_children()) <= children
 
 
 def test_file_with_bad_frames_is_skipped_alone(videos, expected, tmp_path, use):

@@ -12,6 +12,7 @@ import numpy as np
 from reserve.data.decode.protocol import check_times
 from reserve.data.decode.pyav.container import Container
 from reserve.data.decode.pyav.picture import StoredFrame, display_matrix, to_picture
+from reserve.data.decode.pyav.timing import lacks_presentation_times, latest_timestamp
 from reserve.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 
 # If a seek lands after its target, try again this many seconds earlier; after the last one, decode from the start.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
-# Seconds; above the rounding of a float that counts seconds.
-_ROUNDING = 1e-6
-# Containers with a tick of at most this many seconds round the times of frames to it. A longer tick may be a frame.
-_FINE_TICK = 0.002
 # Pictures closer than this many frames before a target are never skipped.
 _MARGIN_FRAMES = 3
 
@@ -33,6 +30,11 @@ def read_frames(container: Container, times: Sequence[float]) -> Iterator[np.nda
     reader = _FrameReader(container)
     for time in times:
         yield to_picture(reader.frame_at(time), container.limits)
+
+
+def first_frame(container: Container) -> StoredFrame:
+    """The first frame of the file that can be decoded. Raises BadInput if there is none."""
+    return _FrameReader(container).frame_at(0.0)
 
 
 class _FrameReader:
@@ -74,9 +76,7 @@ class _FrameReader:
         self._follows_codec = self._aspect == codec.sample_aspect_ratio
 
     def frame_at(self, time: float) -> StoredFrame:
-        # A time computed from a frame's number or its own timestamp finds that frame.
-        slack = _ROUNDING + (self._tick / 2 if self._tick <= _FINE_TICK else 0)
-        target = time + self._container.origin + slack
+        target = latest_timestamp(time, self._container.origin, self._tick)
         self._needed = (target - self._margin) / self._tick
         self._walk(target)
         if self._may_skip and self._has_skipped_too_much():
@@ -190,9 +190,7 @@ class _FrameReader:
 
     @property
     def _lacks_presentation_times(self) -> bool:
-        """Whether the container has decoding times alone, in a codec for which FFmpeg guesses the others wrongly."""
-        codec = self._stream.codec_context
-        return self._container.raw.format.name == "avi" and codec.name in ("h264", "hevc") and bool(codec.has_b_frames)
+        return lacks_presentation_times(self._container, self._stream)
 
     @property
     def _can_seek(self) -> bool:

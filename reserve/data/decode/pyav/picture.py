@@ -37,7 +37,7 @@ def to_picture(stored: StoredFrame, limits: MediaLimits) -> np.ndarray:
     limits.check_frame_size(width, height)
     with decoding_errors("a frame cannot be converted to RGB"):
         image = frame.to_ndarray(format="rgb24", width=width, height=height)
-    return np.ascontiguousarray(image if stored.matrix is None else _displayed(image, stored.matrix))
+    return np.ascontiguousarray(image if stored.matrix is None else displayed(image, stored.matrix))
 
 
 def square_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
@@ -58,7 +58,7 @@ def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     return None if data is None else np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)
 
 
-def _displayed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def displayed(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """`image` [height, width, 3] turned and mirrored by the nearest of the eight ways that keep its sides upright."""
     (a, b), (c, d) = matrix[:2, :2].astype(np.int64).tolist()
     if abs(a) + abs(d) < abs(b) + abs(c):

@@ -1,0 +1,86 @@
+"""Decodes the frames of batches of files with NVIDIA's DALI: on a GPU's video decoders, or some codecs on the CPU.
+
+DALI is given pieces of the files, cut at key frames, and the numbers of the frames in them. Which frames those are is
+found out beforehand (`pyav/index.py`), in the processes that read the files' sound. `nvidia.dali` is imported when it
+is first needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from reserve.data.decode.dali.clips import Clips
+from reserve.data.decode.dali.devices import Devices
+from reserve.data.decode.dali.pipeline import Pipelines
+from reserve.data.decode.dali.request import ClipRequest, make_request
+from reserve.data.decode.protocol import BatchDecoder, FrameRequest, Media, MediaInfo, MediaLimits
+from reserve.errors import BadInput, Unsuited
+
+__all__ = ["DaliDecoder"]
+
+
+class DaliDecoder(BatchDecoder):
+    """Batches of files, through DALI. Frames come scaled down to `images.waiting_size` where they are larger."""
+
+    name = "dali"
+    batch_size = 8
+
+    def __init__(self) -> None:
+        self._devices: Devices | None = None
+        self._pipelines: Pipelines | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """What the hardware can do travels to other processes; pipelines belong to one."""
+        return {"_devices": self._devices, "_pipelines": None}
+
+    def unavailable(self) -> str | None:
+        if sys.platform != "linux":
+            return "DALI runs on Linux only"
+        try:
+            found = find_spec("nvidia.dali") is not None
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            return "DALI is not installed: pip install 'merlot-reserve[dali]'"
+        try:
+            import nvidia.dali.fn  # noqa: F401  # for its errors
+        except (ImportError, OSError, RuntimeError) as error:
+            return f"DALI cannot be imported: {str(error).splitlines()[0]}"
+        return None
+
+    def unsuited(self, info: MediaInfo) -> str | None:
+        return None if info.video is None else self.devices.unsuited(info.video)
+
+    @property
+    def devices(self) -> Devices:
+        """Where this machine can decode what; asks the hardware once."""
+        if self._devices is None:
+            self._devices = Devices.here()
+        return self._devices
+
+    def request(self, media: Media, path: Path, times: Sequence[float], limits: MediaLimits) -> ClipRequest:
+        return make_request(path, times, limits, self.devices.choose)
+
+    def frames_of(self, requests: Sequence[FrameRequest]) -> Iterator[Iterator[np.ndarray]]:
+        if self._pipelines is None:
+            self._pipelines = Pipelines(len(os.sched_getaffinity(0)))
+        with Clips([self._planned(request) for request in requests], self._pipelines) as clips:
+            for place in range(len(requests)):
+                yield clips.frames(place)
+
+    def _planned(self, request: FrameRequest) -> ClipRequest | BadInput:
+        """The request with its pieces, for callers that have not used `request`, or why there is none."""
+        if isinstance(request, ClipRequest):
+            return request
+        try:
+            return make_request(request.path, request.times, request.limits, self.devices.choose)
+        except BadInput as error:
+            return error
+        except Unsuited as error:
+            return BadInput(f"not for decoder 'dali': {error}")

@@ -32,6 +32,7 @@ class Made:
     options: Mapping[str, str] = field(default_factory=dict)
     audio: str = "aac"
     sample_rate: int = 44100
+    pixel_format: str = "yuv420p"
 
 
 _X264 = {"preset": "veryfast", "g": "250"}
@@ -60,7 +61,7 @@ def write_video(path: Path, made: Made, seconds: int) -> Path:
     container: Any
     with av.open(str(path), "w") as container:
         video = container.add_stream(made.encoder, rate=RATE, options=dict(made.options))
-        video.width, video.height, video.pix_fmt = made.width, made.height, "yuv420p"
+        video.width, video.height, video.pix_fmt = made.width, made.height, made.pixel_format
         audio = container.add_stream(made.audio, rate=made.sample_rate, layout="stereo")
         tones = _tones(seconds, made.sample_rate)
         for number, picture in enumerate(_pictures(made.width, made.height, seconds)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +15,8 @@ import numpy as np
 
 from reserve.batch.video_tokens import LENGTH, MAX_SEGMENTS, SUBSEGMENTS, video_tokens
 from reserve.config import SEGMENT_SECONDS
-from reserve.data.decode import FileDecoder, Media, MediaInfo, MediaLimits, choose_file_decoder
+from reserve.data.decode import MediaInfo, MediaLimits, choose_file_decoder
+from reserve.data.decode.parallel import ParallelReader
 from reserve.data.float_images import zero_shot_image
 from reserve.data.images import resize, trim_black_bars
 from reserve.data.sources.tracks import choose_audio_track
@@ -23,6 +25,8 @@ from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, normalized, segment_
 from reserve.errors import BadInput, DecodingTimeout
 
 logger = logging.getLogger(__name__)
+
+_MAX_THREADS = 4
 
 SHORTEST = 1.0
 """Seconds left at the end of a video that still make a segment of their own."""
@@ -47,6 +51,7 @@ def open_video(
     audio_track: int | None = None,
     languages: Sequence[str] = ("en",),
     limits: MediaLimits | None = None,
+    threads: int | None = None,
 ) -> Video:
     """Opens a video file for inference.
 
@@ -54,26 +59,27 @@ def open_video(
     encodes its first 40 s, frames and sound (docs/tasks/zero_shot.md). A file without sound has its frames alone.
 
     `audio_track` counts from 0; by default it is chosen by `languages`. The file is opened again for each call that
-    reads it, so nothing needs closing, and `limits` hold for each call. Raises BadInput with the reason if the file has
-    no video that can be decoded.
+    reads it, so nothing needs closing, and `limits` hold for each call. Frames and sound are decoded by `threads`
+    threads, by default one a core, at most 4; where several processes share the cores, let each have one. Raises
+    BadInput with the reason if the file has no video that can be decoded.
     """
     limits = limits or MediaLimits()
     decoder = choose_file_decoder()
-    with _opened(decoder, Path(path), limits) as media:
+    with _named_after(path), decoder.open(path, limits) as media:
         info = media.info
         info.check_video(limits)
         if audio_track is not None:
             info.check_audio(audio_track)
     track = choose_audio_track(info.audio, languages) if audio_track is None else audio_track
-    return Video(Path(path), info, track, limits, decoder)
+    threads = min(os.cpu_count() or 1, _MAX_THREADS) if threads is None else threads
+    return Video(Path(path), info, track, ParallelReader(decoder, path, limits, threads=threads))
 
 
 @contextmanager
-def _opened(decoder: FileDecoder, path: Path, limits: MediaLimits) -> Iterator[Media]:
-    """The open file. Errors in the block are named after it."""
+def _named_after(path: str | Path) -> Iterator[None]:
+    """Names errors in the block after the file."""
     try:
-        with decoder.open(path, limits) as media:
-            yield media
+        yield
     except BadInput as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -81,11 +87,9 @@ def _opened(decoder: FileDecoder, path: Path, limits: MediaLimits) -> Iterator[M
 class Video:
     """A video file; `open_video` makes one. All times are seconds. Methods raise BadInput if the file is at fault."""
 
-    def __init__(
-        self, path: Path, info: MediaInfo, audio_track: int, limits: MediaLimits, decoder: FileDecoder
-    ) -> None:
+    def __init__(self, path: Path, info: MediaInfo, audio_track: int, reader: ParallelReader) -> None:
         self.path, self.info, self.audio_track = path, info, audio_track
-        self._limits, self._decoder = limits, decoder
+        self._reader = reader
 
     @property
     def has_sound(self) -> bool:
@@ -109,7 +113,7 @@ class Video:
     @cached_property
     def duration(self) -> float:
         """Length in seconds, where the last packet of sound or picture ends."""
-        with _opened(self._decoder, self.path, self._limits) as media:
+        with _named_after(self.path), self._reader.open() as media:
             return media.duration()
 
     @cached_property
@@ -118,7 +122,7 @@ class Video:
 
         It is kept, since the peak can be anywhere: 320 MB for an hour, and twice that while it is decoded.
         """
-        with _opened(self._decoder, self.path, self._limits) as media:
+        with _named_after(self.path), self._reader.open() as media:
             return normalized(media.soundtrack(track=self.audio_track, sample_rate=SAMPLE_RATE).waveform)
 
     def segments(
@@ -157,21 +161,32 @@ class Video:
         """
         wanted = [round(float(time), 3) for time in times]
         distinct = sorted(set(wanted))
-        found: dict[float, np.ndarray] = {}
-        with _opened(self._decoder, self.path, self._limits) as media:
-            for time, frame in zip(distinct, media.frames(distinct), strict=True):
-                # Streams may change their size midway.
-                height, width = next(iter(found.values()), frame).shape[:2]
-                found[time] = resize(frame, height, width)
-        return [found[time] for time in wanted]
+        with _named_after(self.path):
+            decoded = self._reader.frames(distinct)
+        return _of_one_size(dict(zip(distinct, decoded, strict=True)), wanted)
+
+    def _frames_beside_waveform(self, times: Iterable[float]) -> list[np.ndarray]:
+        """What `frames` returns; `waveform` is decoded at the same time unless its track is at fault."""
+        wanted = [round(float(time), 3) for time in times]
+        distinct = sorted(set(wanted))
+        try:
+            with _named_after(self.path):
+                decoded, sound = self._reader.frames_and_sound(
+                    distinct, track=self.audio_track, sample_rate=SAMPLE_RATE
+                )
+        except DecodingTimeout:
+            raise
+        except BadInput:
+            return self.frames(wanted)  # It says what is wrong with the pictures, `waveform` what with the sound.
+        self.waveform = normalized(sound.waveform)
+        return _of_one_size(dict(zip(distinct, decoded, strict=True)), wanted)
 
     def images(self, segments: Sequence[tuple[float, float, float]], size: tuple[int, int]) -> np.ndarray:
         """The frames in the middle of segments as the vision encoder takes them: float32 [segments, *size, 3].
 
         The bars that are black in all of these frames are trimmed, at most a fifth of a side at each end.
         """
-        frames = trim_black_bars(self.frames(mid for _, _, mid in segments), trim_black=True)
-        return np.stack([zero_shot_image(frame, size) for frame in frames])
+        return _images(self.frames(mid for _, _, mid in segments), size)
 
     def clips(self, segments: Sequence[tuple[float, float, float]]) -> np.ndarray:
         """The sound of segments as the audio encoder takes it: float32 [segments, 3, 60, 65].
@@ -207,6 +222,9 @@ class Video:
         """
         segments = self.segments() if segments is None else segments
         by_segment = self._texts(texts or {}, len(segments), tokenizer)
+        mids = [mid for _, _, mid in segments]
+        hears = None in by_segment and audio is not False and self.has_sound and "waveform" not in vars(self)
+        frames = self._frames_beside_waveform(mids) if hears else self.frames(mids)
         if None in by_segment and not (self.can_be_heard if audio is None else audio):
             by_segment = [() if text is None else text for text in by_segment]
         tokens = video_tokens(by_segment, length=length)
@@ -219,7 +237,7 @@ class Video:
             clips = np.zeros((len(segments), *found.shape[1:]), dtype=np.float32)
             clips[heard] = found
             clips = clips.reshape(1, SUBSEGMENTS * len(segments), *found.shape[2:])
-        return VideoInputs(self.images(segments, image_size)[None], clips, tokens.ids[None], tokens.subsegments[None])
+        return VideoInputs(_images(frames, image_size)[None], clips, tokens.ids[None], tokens.subsegments[None])
 
     @staticmethod
     def _texts(
@@ -235,3 +253,15 @@ class Video:
                 text = tokenizer.encode(text)
             by_segment[number] = text
         return by_segment
+
+
+def _of_one_size(decoded: Mapping[float, np.ndarray], wanted: Iterable[float]) -> list[np.ndarray]:
+    """The frame of each wanted time. Streams may change their size midway: the first frame's holds."""
+    height, width = next(iter(decoded.values())).shape[:2] if decoded else (0, 0)
+    found = {time: resize(frame, height, width) for time, frame in decoded.items()}
+    return [found[time] for time in wanted]
+
+
+def _images(frames: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """See `Video.images`."""
+    return np.stack([zero_shot_image(frame, size) for frame in trim_black_bars(frames, trim_black=True)])

@@ -8,7 +8,8 @@ import torch
 
 import reserve
 from reserve.batch.vocabulary import AUDIOSPAN, MASK, PAD
-from reserve.data.decode import MediaLimits
+from reserve.data.decode import MediaLimits, choose_file_decoder
+from reserve.data.decode.parallel import ParallelReader
 from reserve.data.images import trim_black_bars
 from reserve.data.video import Video
 from reserve.data.video_sound import TimeSpan
@@ -19,6 +20,7 @@ from tests.helpers.tiny import tiny
 FRAMES_PER_SECOND = 4
 SIZE = (32, 64)
 SECONDS = 12.5
+SPANS = [(5.0, 10.0, 7.5), (0.0, 5.0, 2.5)]
 
 
 def write_video(folder: Path, *, seconds: float = SECONDS, sound: bool = True, bar: int = 0) -> Path:
@@ -167,9 +169,22 @@ def test_a_track_without_sound_is_read_as_no_sound(tmp_path, caplog):
 def test_sound_that_takes_too_long_to_decode_is_an_error(video):
     """Whether a video is heard must not depend on the speed of the machine."""
     slow = reserve.open_video(video.path)
-    slow._limits = MediaLimits(max_decode_seconds=-1)
-    with pytest.raises(DecodingTimeout, match=r"mp4: decoding took more than -1 s"):
-        slow.can_be_heard  # noqa: B018
+    slow._reader = ParallelReader(choose_file_decoder(), video.path, MediaLimits(max_decode_seconds=-1))
+    for read in (lambda: slow.can_be_heard, lambda: slow.inputs(SIZE, SPANS)):
+        with pytest.raises(DecodingTimeout, match=r"mp4: decoding took more than -1 s"):
+            read()
+
+
+def test_inputs_decode_frames_and_sound_at_once(video, monkeypatch):
+    """And give what either alone does."""
+    apart = reserve.open_video(video.path)
+    images, clips = apart.images(SPANS, SIZE), apart.clips(SPANS)
+    together = reserve.open_video(video.path)
+    monkeypatch.setattr(ParallelReader, "frames", None)  # not called
+    monkeypatch.setattr(ParallelReader, "open", None)
+    inputs = together.inputs(SIZE, SPANS)
+    np.testing.assert_array_equal(inputs.images[0], images)
+    np.testing.assert_array_equal(inputs.audio_clips[0].reshape(clips.shape), clips)
 
 
 def test_a_video_without_sound_gives_frames_and_texts(silent, model, monkeypatch):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -179,6 +179,12 @@ class Media(ABC):
     def info(self) -> MediaInfo:
         """The streams of the file. Decodes nothing."""
 
+    @property
+    def fallbacks(self) -> Mapping[str, str]:
+        """Why the latest `frames` ("pictures") or `soundtrack` ("sound") came from PyAV instead of the decoder's own
+        library, which would have decoded otherwise than this interface says. Empty where none did."""
+        return {}
+
     @abstractmethod
     def duration(self) -> float:
         """Seconds until the last packet of sound or picture ends, at most `MediaLimits.max_duration`.
@@ -241,6 +247,11 @@ class Decoder(ABC):
     @abstractmethod
     def unavailable(self) -> str | None:
         """None if the decoder can run on this machine, otherwise the reason as a short phrase."""
+
+    def slow_here(self) -> str | None:
+        """Why "auto" passes the decoder over on a machine where it can run: it was measured to be slower than the ones
+        after it. None if it was not. It can still be chosen by its name."""
+        return None
 
     def unsuited(self, info: MediaInfo) -> str | None:
         """None if the decoder is for a file of these streams, otherwise the reason as a short phrase.

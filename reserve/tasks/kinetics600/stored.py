@@ -74,7 +74,7 @@ def view_spans(duration: float, segments: int, shift: float) -> list[TimeSpan]:
 
 def prepare_clip(path: Path, settings: KineticsSettings) -> Parts:
     """The stored form of a clip: frames of all views and, if it has any, sound. Raises BadInput naming the file."""
-    video = open_video(path)
+    video = open_video(path, threads=1)
     views = [view_spans(video.duration, settings.segments, shift) for shift in settings.shifts]
     spans = [span for view in views for span in view]
     frames = trim_black_bars(video.frames(span.mid for span in spans))

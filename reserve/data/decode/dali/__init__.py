@@ -64,6 +64,10 @@ class DaliDecoder(BatchDecoder):
             return f"DALI cannot be imported: {str(error).splitlines()[0]}"
         return None
 
+    def slow_here(self) -> str | None:
+        reason = self.devices.hardware.refuses("h264", 640, 360)
+        return None if reason is None else f"on the CPU it is slower than the others ({reason})"
+
     def unsuited(self, info: MediaInfo) -> str | None:
         return None if info.video is None else self.devices.unsuited(info.video)
 

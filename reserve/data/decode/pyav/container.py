@@ -95,6 +95,8 @@ class Container:
         check_regular_file(self.path)
         self.raw = self._open()
         """PyAV's container."""
+        self.origin = self._find_origin()
+        """The timestamp, in seconds, of time 0."""
         self.info = self._read_info()
         self.has_clock_breaks = self._find_clock_breaks()
         """Whether timestamps are not those in the file, but moved to a continuous axis. Then a seek by time is void."""
@@ -114,6 +116,8 @@ class Container:
         for stream in raw.streams.audio:
             if stream.codec_context is not None:
                 _forget_channel_order(stream.codec_context)
+        self._is_at_start = True
+        self._time_bases: dict[int, tuple[int, int] | None] = {}
         return raw
 
     def _read_info(self) -> MediaInfo:
@@ -164,12 +168,21 @@ class Container:
 
     def rewind(self) -> None:
         """Goes back to the start, also in formats that cannot seek. Streams taken before are void."""
-        self.raw.close()
-        self.raw = self._open()
+        if not self._is_at_start:
+            self.raw.close()
+            self.raw = self._open()
 
-    @property
-    def origin(self) -> float:
-        """The timestamp, in seconds, of time 0."""
+    def seek(self, timestamp: int, stream: Any = None) -> bool:
+        """Moves to the key frame before `timestamp`, in ticks of `stream` or in microseconds without one. Returns False
+        if the format cannot seek there."""
+        self._is_at_start = False
+        try:
+            self.raw.seek(timestamp, stream=stream, backward=True)
+        except decoding_failures():
+            return False
+        return True
+
+    def _find_origin(self) -> float:
         if self.raw.start_time is None:
             return 0.0
         start = self.raw.start_time / 1_000_000
@@ -241,6 +254,7 @@ class Container:
             yield packet, clock
 
     def _read(self, streams: tuple[Any, ...]) -> Iterator[Any]:
+        self._is_at_start = False
         packets = self.raw.demux(*streams)
         errors = 0
         while True:
@@ -268,14 +282,26 @@ class Container:
     def start_of(self, packet: Any) -> float | None:
         """Presentation time of a packet in seconds, or None if it has none."""
         timestamp = packet.pts if packet.pts is not None else packet.dts
-        if timestamp is None or packet.time_base is None:
+        time_base = self._time_base(packet)
+        if timestamp is None or time_base is None:
             return None
-        return float(timestamp * packet.time_base) - self.origin
+        return timestamp * time_base[0] / time_base[1] - self.origin
 
     def end_of(self, packet: Any) -> float:
         """Where a packet ends in seconds, 0 if it has no time."""
-        start = self.start_of(packet)
-        return 0.0 if start is None else start + float((packet.duration or 0) * packet.time_base)
+        start, time_base = self.start_of(packet), self._time_base(packet)
+        if start is None or time_base is None:
+            return 0.0
+        return start + (packet.duration or 0) * time_base[0] / time_base[1]
+
+    def _time_base(self, packet: Any) -> tuple[int, int] | None:
+        """Numerator and denominator of the packet's tick in seconds. PyAV makes a fraction each time it is asked."""
+        try:
+            return self._time_bases[packet.stream_index]
+        except KeyError:
+            tick = packet.time_base
+            found = None if tick is None else (tick.numerator, tick.denominator)
+            return self._time_bases.setdefault(packet.stream_index, found)
 
     def duration(self) -> float:
         """See `Media.duration`."""

@@ -52,6 +52,8 @@ def square_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple
 def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     """int32 [3, 3]: the position (x, y, 1) of a stored pixel, times this, is where it is shown. None without one."""
     side_data: Any = frame.side_data  # PyAV's stubs lack its methods.
+    if not len(side_data):
+        return None
     data = side_data.get(import_av().sidedata.sidedata.Type.DISPLAYMATRIX)
     return None if data is None else np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, BinaryIO
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from reserve.data.decode.protocol import Soundtrack, check_span
-from reserve.data.decode.pyav.container import Container, decoding_failures
+from reserve.data.decode.pyav.container import Container, decoding_failures, import_av
 from reserve.data.decode.pyav.downmix import MonoResampler
 from reserve.errors import BadInput
 
@@ -97,19 +97,15 @@ def _rewound(container: Container, track: int) -> Any:
 def _packets_from(container: Container, track: int, start: float) -> Iterator[Any]:
     """Packets of an audio track from `start` seconds or earlier on; from the first if the format cannot seek there."""
     stream = _rewound(container, track)
-    if start > 0 and not container.has_clock_breaks:
-        try:
-            container.raw.seek(math.floor((start + container.origin) * 1_000_000), backward=True)
-        except decoding_failures():
-            pass
-        else:
-            packets = container.demux(stream)
-            packet = next(packets, None)
-            landed = None if packet is None else container.start_of(packet)
-            if landed is not None and landed <= start:
-                return chain([packet], packets)
-        stream = _rewound(container, track)
-    return container.demux(stream)
+    if start <= 0 or container.has_clock_breaks:
+        return container.demux(stream)
+    if container.seek(math.floor((start + container.origin) * 1_000_000)):
+        packets = container.demux(stream)
+        packet = next(packets, None)
+        landed = None if packet is None else container.start_of(packet)
+        if landed is not None and landed <= start:
+            return chain([packet], packets)
+    return container.demux(_rewound(container, track))
 
 
 @dataclass(slots=True)
@@ -128,7 +124,7 @@ class _Pieces:
     file: BinaryIO | None = None
     waiting: int = 0
 
-    def extend(self, pieces: Iterator[tuple[int, np.ndarray]]) -> None:
+    def extend(self, pieces: Iterable[tuple[int, np.ndarray]]) -> None:
         """Adds (position, samples), cut to the range. Positions of `parts` count from `first`."""
         for start, samples in pieces:
             skip = max(self.first - start, 0)
@@ -172,52 +168,78 @@ class _Pieces:
 
 def _finite(samples: np.ndarray) -> np.ndarray:
     """A damaged float track can hold NaN and infinity: 0 takes their place, in place."""
+    if np.isfinite(samples.sum()):
+        return samples
     return np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 class _Resampled:
-    """Resamples a stream of frames; starts afresh wherever the time or the format jumps."""
+    """Resamples a stream of frames; starts afresh wherever the time or the format jumps.
+
+    Codecs give frames of some 20 ms. They are joined to blocks of about a second, since each call of the resampler
+    costs more than its samples.
+    """
 
     def __init__(self, sample_rate: int, origin: float) -> None:
         self._sample_rate = sample_rate
         self._origin = origin
+        self._joined: Any = None
         self._resampler: MonoResampler | None = None
         self._format: tuple[str, str, int] | None = None
         self._expected = 0.0
         self._position = 0
 
-    def push(self, frame: Any) -> Iterator[tuple[int, np.ndarray]]:
+    def push(self, frame: Any) -> Iterable[tuple[int, np.ndarray]]:
         """Stretches of samples that `frame` completes, each with its position."""
-        if not 0 < frame.sample_rate <= _MAX_SAMPLE_RATE:
-            return
+        rate = frame.sample_rate
+        if not 0 < rate <= _MAX_SAMPLE_RATE:
+            return ()
         time = self._expected if frame.time is None else frame.time - self._origin
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if self._resampler is None or form != self._format or abs(time - self._expected) > _JITTER:
-            yield from self.flush()
-            self._resampler = MonoResampler(frame.layout.name, self._sample_rate)
-            self._format = form
-            self._expected = time
-            self._position = round(time * self._sample_rate)
-        self._expected += frame.samples / frame.sample_rate
-        yield from self._resample(frame)
+        form = (frame.format.name, frame.layout.name, rate)
+        finished: Iterable[tuple[int, np.ndarray]] = ()
+        if self._joined is None or form != self._format or abs(time - self._expected) > _JITTER:
+            finished = self.flush()
+            self._start(form, time)
+        self._expected += frame.samples / rate
+        # The position is counted here: timestamps that jitter would make the resampler stretch or fill.
+        frame.pts = None
+        try:
+            self._joined.write(frame)
+        except decoding_failures():
+            # A damaged frame decoded to something impossible. The next one starts afresh.
+            self._joined = self._resampler = None
+            return finished
+        if self._joined.samples >= rate:
+            return [*finished, *self._resample(self._joined.read())]
+        return finished
 
-    def flush(self) -> Iterator[tuple[int, np.ndarray]]:
-        """What the resampler still holds."""
-        if self._resampler is not None:
-            yield from self._resample(None)
-            self._resampler = None
+    def flush(self) -> list[tuple[int, np.ndarray]]:
+        """What waits here and what the resampler still holds."""
+        if self._joined is None:
+            return []
+        waiting = self._joined.read()
+        found = [] if waiting is None else self._resample(waiting)
+        found += self._resample(None)
+        self._joined = self._resampler = None
+        return found
 
-    def _resample(self, frame: Any) -> Iterator[tuple[int, np.ndarray]]:
-        if frame is not None:
-            # The position is counted here: timestamps that jitter would make the resampler stretch or fill.
-            frame.pts = None
-        assert self._resampler is not None
+    def _start(self, form: tuple[str, str, int], time: float) -> None:
+        self._joined = import_av().AudioFifo()
+        self._resampler = MonoResampler(form[1], self._sample_rate)
+        self._format = form
+        self._expected = time
+        self._position = round(time * self._sample_rate)
+
+    def _resample(self, frame: Any) -> list[tuple[int, np.ndarray]]:
+        if self._resampler is None:
+            return []
         try:
             resampled = self._resampler.resample(frame)
         except decoding_failures():
-            # A damaged frame decoded to something impossible. The next one starts afresh.
-            self._resampler = None
-            return
+            self._joined = self._resampler = None
+            return []
+        found = []
         for samples in resampled:
-            yield self._position, samples
+            found.append((self._position, samples))
             self._position += len(samples)
+        return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
+import numpy as np
 
 from reserve.data.decode.protocol import Deadline, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
@@ -55,3 +56,17 @@ def test_default_video_stream(tmp_path):
     with PyAVDecoder().open(path) as media:
         assert [read_number(frame) for frame in media.frames([0.55, 3.05])] == [105, 130]
         assert media.soundtrack().media_end > 3.9
+
+
+def test_a_file_that_has_not_been_read_is_not_opened_again(tmp_path, monkeypatch):
+    path = write_media(tmp_path / "a.mp4", frame_times=[0, 0.1, 0.2], sounds=[Sound(click_track(1, [0.5]))])
+    opened = []
+    original = Container._open
+    monkeypatch.setattr(Container, "_open", lambda self: opened.append(1) or original(self))
+    with PyAVDecoder().open(path) as media:
+        first = list(media.frames([0.2]))
+        assert len(opened) == 1
+        media.soundtrack()
+        second = list(media.frames([0.2]))
+    assert len(opened) == 3
+    np.testing.assert_array_equal(first, second)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from fractions import Fraction
 from types import SimpleNamespace
 
 import av
@@ -13,7 +14,8 @@ import pytest
 from reserve.data.decode.protocol import Deadline, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.decode.pyav.container import Container
-from reserve.data.decode.pyav.sound import _Pieces
+from reserve.data.decode.pyav.downmix import MonoResampler
+from reserve.data.decode.pyav.sound import _Pieces, _Resampled
 from reserve.data.prepare.workers import run_supervised
 from reserve.errors import BadInput
 from tests.helpers.media_files import Sound, click_track, find_clicks, write_media
@@ -219,3 +221,29 @@ def test_memory_does_not_grow_with_the_length_of_a_track(tmp_path, monkeypatch):
         assert len(track.waveform) == pytest.approx(seconds * RATE, abs=RATE / 10)
     # Two minutes are 10.6 MB.
     assert max(peaks[1:]) < peaks[0] + 2**20
+
+
+def test_frames_are_resampled_in_blocks_of_a_second(tmp_path, monkeypatch):
+    """A call for each frame of 23 ms took more time than its samples."""
+    calls = []
+    original = MonoResampler.resample
+    monkeypatch.setattr(MonoResampler, "resample", lambda self, frame: calls.append(frame) or original(self, frame))
+    assert_clicks(soundtrack(write_media(tmp_path / "a.mp4", sounds=[Sound(click_track(6, CLICKS))])), CLICKS)
+    assert len(calls) <= 8
+
+
+@pytest.mark.parametrize("gap", [0.1, 0.7, 1.3])
+def test_gap_within_a_block(gap):
+    """Joined frames end where the time jumps."""
+    runs = _Resampled(RATE, 0.0)
+    pieces = _Pieces(0, 10 * RATE)
+    for index in range(60):
+        frame = av.AudioFrame.from_ndarray(np.full((1, 2205), 0.5, np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+        frame.pts = index * 2205 + (round(gap * RATE) if index >= 33 else 0)
+        pieces.extend(runs.push(frame))
+    pieces.extend(runs.flush())
+    waveform, _ = pieces.mapped()
+    silent = np.flatnonzero(np.abs(waveform) < 0.25)
+    assert silent[0] == 33 * 2205
+    assert len(silent) == silent[-1] - silent[0] + 1 == round(gap * RATE)

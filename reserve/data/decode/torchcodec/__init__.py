@@ -1,0 +1,119 @@
+"""Decodes sound and pictures with torchcodec, on FFmpeg's libraries too but without an object of Python for each frame.
+
+PyAV opens the file, reads its text and the timestamps of its packets, and decodes whatever torchcodec would decode
+otherwise than `Media` says; `Media.fallbacks` has the reason. torchcodec imports torch, 2 to 3 seconds, when a file is
+decoded or `unavailable` asked, not with this package. Figures: docs/decoding.md, "torchcodec".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from reserve.data.decode.protocol import (
+    Deadline,
+    FileDecoder,
+    Media,
+    MediaInfo,
+    MediaLimits,
+    Soundtrack,
+    check_times,
+)
+from reserve.data.decode.pyav.container import Container
+from reserve.data.decode.pyav.frames import read_frames as read_pyav_frames
+from reserve.data.decode.pyav.sound import read_sound
+from reserve.data.decode.pyav.sound import read_soundtrack as read_pyav_soundtrack
+from reserve.data.decode.pyav.text import has_closed_captions, read_cues
+from reserve.data.decode.torchcodec.frames import read_frames
+from reserve.data.decode.torchcodec.library import Refused, import_torchcodec
+from reserve.data.decode.torchcodec.packets import FilePackets, read_packets, unsuited_format
+from reserve.data.decode.torchcodec.sound import read_soundtrack
+from reserve.data.types import Cue
+
+__all__ = ["TorchCodecDecoder"]
+
+
+class TorchCodecDecoder(FileDecoder):
+    """One file at a time: `frames` and `soundtrack` through torchcodec, the rest through PyAV.
+
+    A span of sound stays PyAV's, which can seek: torchcodec decodes all the sound before it.
+    """
+
+    name = "torchcodec"
+
+    def unavailable(self) -> str | None:
+        try:
+            import_torchcodec()
+        except ImportError as error:
+            return str(error)
+        return None
+
+    def open(self, path: str | Path, limits: MediaLimits | None = None, deadline: Deadline | None = None) -> Media:
+        limits = limits or MediaLimits()
+        return _TorchCodecMedia(Container(path, limits, deadline or Deadline(limits.max_decode_seconds)))
+
+
+class _TorchCodecMedia(Media):
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._read: FilePackets | None = None
+        self._fallbacks: dict[str, str] = {}
+
+    @property
+    def info(self) -> MediaInfo:
+        return self._container.info
+
+    @property
+    def fallbacks(self) -> Mapping[str, str]:
+        return self._fallbacks
+
+    def duration(self) -> float:
+        return self._container.duration()
+
+    def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
+        check_times(times)
+        self.info.check_video(self._container.limits)
+        self._fallbacks.pop("pictures", None)
+        done = 0
+        try:
+            packets = self._packets()
+            video = self._container.video_stream()
+            for frame in read_frames(self._container, packets.tables[video.index], times):
+                yield frame
+                done += 1
+        except Refused as refusal:
+            self._fallbacks["pictures"] = str(refusal)
+        if done < len(times):
+            yield from read_pyav_frames(self._container, times[done:])
+
+    def soundtrack(self, *, track: int = 0, sample_rate: int = 22050) -> Soundtrack:
+        self.info.check_audio(track)
+        self._fallbacks.pop("sound", None)
+        try:
+            return read_soundtrack(self._container, self._packets(), track=track, sample_rate=sample_rate)
+        except Refused as refusal:
+            self._fallbacks["sound"] = str(refusal)
+        return read_pyav_soundtrack(self._container, track=track, sample_rate=sample_rate)
+
+    def sound(self, start: float, stop: float, *, track: int = 0, sample_rate: int = 22050) -> np.ndarray:
+        return read_sound(self._container, start, stop, track=track, sample_rate=sample_rate)
+
+    def cues(self, track: int) -> list[Cue]:
+        return read_cues(self._container, track)
+
+    def has_closed_captions(self) -> bool:
+        return has_closed_captions(self._container)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _packets(self) -> FilePackets:
+        """The timestamps of the file's packets, read once."""
+        reason = unsuited_format(self._container)
+        if reason is not None:
+            raise Refused(reason)
+        if self._read is None:
+            self._read = read_packets(self._container)
+        return self._read

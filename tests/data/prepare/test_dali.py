@@ -16,7 +16,7 @@ from reserve.data.store import load_segments
 from tests.helpers.media_files import Sound, click_track, write_media
 
 SECONDS = 12
-NAMES = {"a.webm": "libvpx-vp9", "b.avi": "mpeg4"}
+NAMES = {"a.mkv": "libvpx-vp9", "b.avi": "mpeg4"}
 """DALI decodes no MPEG-4 Part 2, on any machine: that file goes to PyAV."""
 JPEG = 8
 """Levels of 255 that compressing twice may add to any value."""
@@ -26,7 +26,7 @@ JPEG = 8
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
     for name, codec in NAMES.items():
-        sounds = [Sound(click_track(SECONDS, [1.0, 6.0]), codec="libopus" if name.endswith("webm") else "libmp3lame")]
+        sounds = [Sound(click_track(SECONDS, [1.0, 6.0]), codec="aac" if name.endswith("mkv") else "libmp3lame")]
         write_media(folder / name, frame_times=[i / 5 for i in range(5 * SECONDS)], video_codec=codec, sounds=sounds)
         words = [{"word": "word", "start": i * 0.5, "end": i * 0.5 + 0.5} for i in range(2 * SECONDS)]
         (folder / name).with_suffix(".json").write_text(json.dumps(words))

@@ -46,8 +46,8 @@ class DaliDecoder(BatchDecoder):
         self._proof = Proof()
 
     def __getstate__(self) -> dict[str, object]:
-        """What the hardware can do travels to other processes; pipelines belong to one."""
-        return {"_devices": self._devices, "_pipelines": None, "_proof": Proof()}
+        """What the hardware can do travels to other processes, so that none of them asks; pipelines belong to one."""
+        return {"_devices": self.devices, "_pipelines": None, "_proof": Proof()}
 
     def unavailable(self) -> str | None:
         if sys.platform != "linux":

@@ -1,186 +1,211 @@
-"""Decoding a video as pretraining does: the middle frame of every 5 s, and the audio track at 22050 Hz mono.
+"""Decoding a video as pretraining does: the frames in the middle of 16 segments of 5 s, and all of the sound at
+22050 Hz mono; both together (an example), and each alone.
 
-The video is synthetic: 40 s of moving shapes and tones, 640x360 at 25 frames/s, with a key frame every 10 s, like web
-videos. Decoders differ in colour conversion, resampling and start, so their results are compared coarsely.
+Decoders differ in colour conversion, resampling and start, so their results are compared coarsely. Each time falls on a
+frame, so that those that take the next frame have the same. A contender uses as many threads as it can; CPU seconds,
+child processes included, are recorded with it.
 """
 
 from __future__ import annotations
 
-import atexit
 import functools
-import importlib
-import tempfile
-from collections.abc import Callable, Iterator
+import os
+import resource
+import statistics
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import decoding_peers as peers
+from benchmarks.decoding_videos import RATE, SECONDS, VIDEOS, made_video
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
 from benchmarks.machine import torch_threads
+from reserve.data.decode import DECODERS, BatchDecoder, Decoder, FileDecoder, FrameRequest, MediaLimits
+from reserve.data.decode.parallel import ParallelReader
 from reserve.data.decode.pyav import PyAVDecoder
 
 OP = "decoding"
-SECONDS, RATE, WIDTH, HEIGHT = 40, 25, 640, 360
-CODECS = {"h264": ("libx264", "mp4"), "vp9": ("libvpx-vp9", "webm")}
-MIDDLES = [2.5 + 5 * i for i in range(SECONDS // 5)]
+TIMES = tuple(2.5 + 5 * segment for segment in range(16))
+assert all((time * RATE).is_integer() for time in TIMES)
+THREADS = os.cpu_count() or 1
+ONE_THREAD, TORCHCODEC, DALI = f"{OURS}, one thread", f"{OURS} with torchcodec", f"{OURS} with DALI"
+EVERY, SEEK = "PyAV and librosa, every frame", "PyAV and librosa, seeking"
+RELEASED = "the released way"
+
+Decode = Callable[[Path], Any]
 
 
-def _pictures() -> Iterator[np.ndarray]:
-    """Shapes that move over a textured background."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    texture = (128 + 60 * np.sin(columns / 23) * np.cos(rows / 17))[..., None] + rng.normal(0, 6, (HEIGHT, WIDTH, 3))
-    for i in range(SECONDS * RATE):
-        picture = np.clip(texture, 0, 255).astype(np.uint8)
-        for shape in range(6):
-            x = int(WIDTH * (0.5 + 0.4 * np.sin(0.02 * i * (shape + 1))))
-            y = int(HEIGHT * (0.5 + 0.4 * np.cos(0.03 * i + shape)))
-            picture[max(y - 25, 0) : y + 25, max(x - 25, 0) : x + 25] = (40 * shape, 255 - 40 * shape, 20 * (i % 12))
-        yield picture
+def decoder_named(name: str, path: Path) -> Decoder:
+    """That row of DECODERS, or Missing with the reason why it cannot decode the file here."""
+    for decoder in DECODERS:
+        if decoder.name == name:
+            reason = decoder.unavailable()
+            if reason is None:
+                with PyAVDecoder().open(path) as media:
+                    reason = decoder.unsuited(media.info)
+            if reason is not None:
+                raise Missing(reason)
+            return decoder
+    raise Missing(f"there is no decoder {name!r}")
 
 
-@functools.cache
-def made_video(codec: str) -> Path:
-    """The video in `codec`, in a temporary folder that is removed at exit."""
-    av = _module("av")
-    encoder, suffix = CODECS[codec]
-    folder = tempfile.TemporaryDirectory(prefix="reserve-decoding-")
-    atexit.register(folder.cleanup)
-    path = Path(folder.name) / f"video.{suffix}"
-    with av.open(str(path), "w") as container:
-        fast = {"preset": "veryfast"} if codec == "h264" else {"deadline": "realtime", "cpu-used": "8"}
-        video = container.add_stream(encoder, rate=RATE, options=fast | {"g": str(10 * RATE)})
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        audio = container.add_stream("aac" if suffix == "mp4" else "libopus", rate=48000, layout="stereo")
-        for picture in _pictures():
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(video.encode())
-        time = np.arange(SECONDS * 48000) / 48000
-        tones = 0.3 * np.sin(2 * np.pi * (300 + 40 * time) * time) + 0.1 * np.sin(2 * np.pi * 2000 * time)
-        for start in range(0, len(tones), 48000):
-            sound = np.stack([tones[start : start + 48000]] * 2).astype(np.float32)
-            frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts = 48000, start
-            container.mux(audio.encode(frame))
-        container.mux(audio.encode())
-    return path
+def reader(path: Path, name: str = "pyav", threads: int = THREADS) -> ParallelReader:
+    decoder = decoder_named(name, path)
+    assert isinstance(decoder, FileDecoder)
+    return ParallelReader(decoder, path, threads=threads)
 
 
-def _module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError, RuntimeError) as error:
-        raise Missing(f"{name} cannot be imported: {str(error).splitlines()[0]}") from error
+def our_example(path: Path, name: str = "pyav", threads: int = THREADS) -> peers.Example:
+    frames, sound = reader(path, name, threads).frames_and_sound(TIMES)
+    return np.stack(frames), sound.waveform
 
 
-Decode = Callable[[Path], np.ndarray]
+def our_frames(path: Path, name: str = "pyav", threads: int = THREADS) -> np.ndarray:
+    return np.stack(reader(path, name, threads).frames(TIMES))
 
 
-def our_frames(path: Path) -> np.ndarray:
-    with PyAVDecoder().open(path) as media:
-        return np.stack(list(media.frames(MIDDLES)))
-
-
-def every_frame(path: Path) -> np.ndarray:
-    """PyAV decodes every frame and keeps the requested ones."""
-    wanted, kept = iter([*MIDDLES, float("inf")]), []
-    nxt = next(wanted)
-    with _module("av").open(str(path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        before: Any = None
-        for frame in container.decode(video=0):
-            while frame.time > nxt + 1e-6:
-                kept.append(before.to_ndarray(format="rgb24"))
-                nxt = next(wanted)
-            before = frame
-    return np.stack(kept)
-
-
-def torchcodec_frames(path: Path) -> np.ndarray:
-    decoder = _module("torchcodec.decoders").VideoDecoder(str(path), dimension_order="NHWC", seek_mode="approximate")
-    return decoder.get_frames_played_at(MIDDLES).data.numpy()
-
-
-def opencv_frames(path: Path) -> np.ndarray:
-    cv2 = _module("cv2")
-    capture, frames = cv2.VideoCapture(str(path)), []
-    for middle in MIDDLES:
-        capture.set(cv2.CAP_PROP_POS_MSEC, middle * 1000)
-        frames.append(cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB))
-    return np.stack(frames)
-
-
-def our_sound(path: Path) -> np.ndarray:
-    with PyAVDecoder().open(path) as media:
+def our_sound(path: Path, name: str = "pyav") -> np.ndarray:
+    with reader(path, name).open() as media:
         return media.soundtrack().waveform
 
 
-def librosa_sound(path: Path) -> np.ndarray:
-    """PyAV's samples, mixed to mono, resampled by librosa."""
-    with _module("av").open(str(path)) as container:
-        sound = np.concatenate([frame.to_ndarray().mean(0) for frame in container.decode(audio=0)])
-        rate = container.streams.audio[0].rate
-    return _module("librosa").resample(sound, orig_sr=rate, target_sr=22050)
+def batched_frames(path: Path) -> np.ndarray:
+    return _batched(path)[0]
 
 
-def torchcodec_sound(path: Path) -> np.ndarray:
-    decoder = _module("torchcodec.decoders").AudioDecoder(str(path), sample_rate=22050, num_channels=1)
-    return decoder.get_all_samples().data[0].numpy()
+def batched_example(path: Path) -> peers.Example:
+    """A batch decoder's frames, with sound by PyAV, as in preparation: sound comes while the file is planned."""
+    frames, sound = _batched(path, with_sound=True)
+    return frames, sound
 
 
+def _batched(path: Path, *, with_sound: bool = False) -> tuple[np.ndarray, Any]:
+    decoder, limits = decoder_named("dali", path), MediaLimits()
+    assert isinstance(decoder, BatchDecoder)
+    with PyAVDecoder().open(path, limits) as media:
+        sound = media.soundtrack().waveform if with_sound else None
+        request: FrameRequest = decoder.request(media, path, TIMES, limits)
+    (frames,) = (np.stack(list(found)) for found in decoder.frames_of([request]))
+    return frames, sound
+
+
+def _example(frames: Callable[..., np.ndarray], sound: Decode) -> Decode:
+    return lambda path: (frames(path, TIMES), sound(path))
+
+
+def _frames(decode: Callable[..., Any]) -> Decode:
+    return lambda path: decode(path, TIMES)
+
+
+EXAMPLES: dict[str, Decode] = {
+    OURS: our_example,
+    ONE_THREAD: functools.partial(our_example, threads=1),
+    TORCHCODEC: functools.partial(our_example, name="torchcodec"),
+    DALI: batched_example,
+    EVERY: _example(peers.every_frame, peers.librosa_sound),
+    SEEK: _example(peers.frames_by_seeking, peers.librosa_sound),
+    "torchcodec": _example(peers.torchcodec_frames, peers.torchcodec_sound),
+    RELEASED: _frames(peers.released_way),
+}
 FRAMES: dict[str, Decode] = {
     OURS: our_frames,
-    "PyAV, every frame": every_frame,
-    "torchcodec": torchcodec_frames,
-    "OpenCV": opencv_frames,
+    ONE_THREAD: functools.partial(our_frames, threads=1),
+    TORCHCODEC: functools.partial(our_frames, name="torchcodec"),
+    DALI: batched_frames,
+    "PyAV, every frame": _frames(peers.every_frame),
+    "PyAV, seeking": _frames(peers.frames_by_seeking),
+    "torchcodec": _frames(peers.torchcodec_frames),
+    "OpenCV": _frames(peers.opencv_frames),
 }
-SOUND: dict[str, Decode] = {OURS: our_sound, "PyAV and librosa": librosa_sound, "torchcodec": torchcodec_sound}
+SOUND: dict[str, Decode] = {
+    OURS: our_sound,
+    TORCHCODEC: functools.partial(our_sound, name="torchcodec"),
+    "PyAV and librosa": peers.librosa_sound,
+    "torchcodec": peers.torchcodec_sound,
+}
 
 
 def picture_difference(out: np.ndarray, ours: np.ndarray) -> float:
     """Mean absolute difference, on the scale of 0 to 255."""
-    return float(np.abs(out.astype(np.float64) - ours).mean())
+    return float(np.abs(out.astype(np.float32) - ours).mean()) if out.shape == ours.shape else float("inf")
 
 
 def loudness_difference(out: np.ndarray, ours: np.ndarray) -> float:
     """Largest difference of the root mean squares of tenths of a second, each relative to its mean.
 
     Decoders differ by some ms in their start, and by a factor in how they mix to mono. The first and the last second do
-    not count.
+    not count. Infinite if the lengths differ by more than 0.1 s.
     """
-    tenth = 2205
+    tenth = peers.SAMPLE_RATE // 10
+    if abs(len(out) - len(ours)) > tenth:
+        return float("inf")
     length = min(len(out), len(ours)) // tenth * tenth
     loudness = [np.sqrt(np.square(sound[:length].reshape(-1, tenth)).mean(1))[10:-10] for sound in (out, ours)]
     return float(np.abs(loudness[0] / loudness[0].mean() - loudness[1] / loudness[1].mean()).max())
 
 
-JOBS = {"frames": (FRAMES, picture_difference, 8.0), "sound": (SOUND, loudness_difference, 0.1)}
-"""Implementations, how they are compared, and the tolerance."""
+PICTURE_TOLERANCE, LOUDNESS_TOLERANCE = 4.0, 0.1
+
+
+def example_difference(out: peers.Example, ours: peers.Example) -> float:
+    """The larger of both, each as a fraction of its tolerance."""
+    pictures = picture_difference(out[0], ours[0]) / PICTURE_TOLERANCE
+    return max(pictures, loudness_difference(out[1], ours[1]) / LOUDNESS_TOLERANCE)
+
+
+JOBS: dict[str, tuple[Mapping[str, Decode], Callable[[Any, Any], float], float, tuple[str, ...]]] = {
+    "example": (EXAMPLES, example_difference, 1.0, tuple(VIDEOS)),
+    "frames": (FRAMES, picture_difference, PICTURE_TOLERANCE, tuple(VIDEOS)),
+    # The others' sound is that of the first.
+    "sound": (SOUND, loudness_difference, LOUDNESS_TOLERANCE, ("h264 360p", "vp9 360p")),
+}
+"""Implementations, how they are compared, the tolerance, and the videos."""
+
+
+def counting_cpu(decode: Decode, path: Path) -> Contender:
+    """A contender whose details have the median CPU seconds of a call, those of child processes included."""
+    spent: list[float] = []
+
+    def call() -> None:
+        before = cpu_seconds()
+        decode(path)
+        spent.append(cpu_seconds() - before)
+        contender.details["cpu_seconds"] = statistics.median(spent)
+
+    contender = Contender(call, lambda: decode(path))
+    return contender
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 @functools.cache
-def on_cpu(job: str, codec: str) -> Measured:
+def on_cpu(job: str, video: str) -> Measured:
     """One thread in NumPy and PyTorch; decoders choose their own number of threads."""
-    implementations, difference, tolerance = JOBS[job]
-    path = made_video(codec)
-
-    def build(decode: Decode) -> Contender:
-        return Contender(lambda: decode(path), lambda: decode(path))
-
+    implementations, difference, tolerance, _ = JOBS[job]
+    path = made_video(video)
+    builders = {name: functools.partial(counting_cpu, decode, path) for name, decode in implementations.items()}
     with torch_threads(1):
-        builders = {name: functools.partial(build, decode) for name, decode in implementations.items()}
-        measured = measure(builders, rounds=9, difference=difference, tolerance=tolerance, warm_up=1)
-    measured.facts = {"seconds_of_video": SECONDS, "size": [HEIGHT, WIDTH], "torch_threads": torch.get_num_threads()}
+        measured = measure(builders, rounds=7, difference=difference, tolerance=tolerance, warm_up=1)
+    measured.facts = {
+        "seconds_of_video": SECONDS,
+        "size": [VIDEOS[video].height, VIDEOS[video].width],
+        "torch_threads": torch.get_num_threads(),
+    }
     return measured
 
 
 @replayed
-@pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize(("job", "implementation"), [(job, name) for job in JOBS for name in JOBS[job][0]])
-def test_cpu(benchmark, job, implementation, codec):
-    label = f"{job} of {SECONDS} s of {codec}"
-    publish(benchmark, on_cpu(job, codec), implementation, op=OP, device="CPU", label=label)
+@pytest.mark.parametrize(
+    ("job", "video", "implementation"),
+    [(job, video, name) for job, (named, *_, videos) in JOBS.items() for video in videos for name in named],
+)
+def test_cpu(benchmark, job, video, implementation):
+    publish(benchmark, on_cpu(job, video), implementation, op=OP, device="CPU", label=f"{job}, {video}")

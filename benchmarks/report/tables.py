@@ -60,11 +60,10 @@ def _limits(cases: list[Case]) -> str:
 
 
 def op_table(cases: list[Case]) -> str:
-    """A row for each implementation."""
-    rows = [
-        "| case | implementation | median | quartiles | ours is faster by | of the limit | extra memory |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    """A row for each implementation; with CPU seconds where they were counted."""
+    counts = any("cpu_seconds" in timing.info for case in cases for timing in case.timings.values())
+    head = "| case | implementation | median | quartiles | ours is faster by | of the limit | extra memory |"
+    rows = [head + (" CPU time |" if counts else ""), "| --- | --- | --- | --- | --- | --- | --- |" + " --- |" * counts]
     for case in cases:
         limit = limit_seconds(case.facts)
         for name, timing in case.timings.items():
@@ -78,6 +77,7 @@ def op_table(cases: list[Case]) -> str:
                 f"| {case.label if name == OURS else ''} | {called} "
                 f"| {seconds(timing.median)} | {seconds(timing.low)} – {seconds(timing.high)} | {faster} | {share} "
                 f"| {'' if peak is None else size(peak)} |"
+                + (f" {seconds(timing.info['cpu_seconds'])} |" if counts else "")
             )
     return "\n".join(rows)
 

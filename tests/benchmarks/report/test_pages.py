@@ -225,3 +225,12 @@ def test_an_unknown_place_is_named():
 @pytest.mark.parametrize(("value", "text"), [(2.0, "2 s"), (0.0123, "12.3 ms"), (4.5e-6, "4.5 µs"), (3e-9, "3 ns")])
 def test_seconds_have_a_unit(value, text):
     assert tables.seconds(value) == text
+
+
+def test_cpu_seconds_have_a_column_where_they_were_counted(tmp_path):
+    (tmp_path / "a-cpu").mkdir()
+    found = [benchmark("reserve", 0.1, cpu_seconds=0.15), benchmark(PEER, 0.2, cpu_seconds=0.4)]
+    (tmp_path / "a-cpu" / "attention.json").write_text(json.dumps(record(found)))
+    head, _, ours, peer = tables.op_table(load(tmp_path)[0].cases).splitlines()
+    ends = ("| CPU time |", "| 150 ms |", "| 400 ms |")
+    assert all(line.endswith(end) for line, end in zip((head, ours, peer), ends, strict=True))

@@ -22,7 +22,15 @@ from reserve.data.decode.dali.request import ClipRequest, make_request
 from reserve.data.decode.protocol import BatchDecoder, FrameRequest, Media, MediaInfo, MediaLimits
 from reserve.errors import BadInput, Unsuited
 
-__all__ = ["DaliDecoder"]
+__all__ = ["MAX_DIFFERENCE", "MEAN_DIFFERENCE", "DaliDecoder"]
+
+MEAN_DIFFERENCE = 4.0
+MAX_DIFFERENCE = 64
+"""How far DALI's frames may be from PyAV's, of 255 levels: on average over a frame, and for any value.
+
+DALI interpolates colours between their samples; FFmpeg's fast conversion of pictures with even sides repeats them. So
+edges between strong colours differ. Colours of BT.709 and other matrices than BT.601 are put right after DALI has
+converted them, within the same bounds."""
 
 
 class DaliDecoder(BatchDecoder):

@@ -63,12 +63,13 @@ def choose_decoder(requested: str = "auto") -> Decoder:
     return candidates(requested).decoders[0]
 
 
-def choose_file_decoder() -> FileDecoder:
-    """The first decoder that opens files and can run.
+def choose_file_decoder(*, for_spans: bool = False) -> FileDecoder:
+    """The first decoder that opens files and can run; `for_spans` leaves out those that read a whole file first.
 
     Raises RuntimeError with the reasons if there is none.
     """
-    return Candidates.of([decoder for decoder in DECODERS if isinstance(decoder, FileDecoder)], "auto").files[0]
+    files = [decoder for decoder in DECODERS if isinstance(decoder, FileDecoder)]
+    return Candidates.of([each for each in files if not (for_spans and each.reads_ahead)], "auto").files[0]
 
 
 def decoder_table() -> str:

@@ -52,7 +52,8 @@ class Candidates:
             raise ValueError(f"decoder must be 'auto' or one of {allowed}; got {requested!r}")
         if named and (reason := named[0].unavailable()) is not None:
             raise RuntimeError(_cannot_run(PassedOverDecoder(requested, reason)))
-        found, against = list(named), []
+        found: list[Decoder] = list(named)
+        against: list[PassedOverDecoder] = []
         for decoder in table:
             if decoder in named or (named and isinstance(decoder, BatchDecoder)):
                 continue
@@ -72,7 +73,7 @@ class Candidates:
 
     def choose(self, info: MediaInfo) -> DecoderChoice:
         """The first decoder for the pictures of a file of these streams; the last one if all are unsuited."""
-        against = []
+        against: list[PassedOverDecoder] = []
         for decoder in self.decoders[:-1]:
             reason = decoder.unsuited(info)
             if reason is None:

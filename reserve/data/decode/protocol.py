@@ -264,6 +264,9 @@ class Decoder(ABC):
 class FileDecoder(Decoder):
     """Opens one file at a time. Preparation uses it in processes that can be killed, so objects must be picklable."""
 
+    reads_ahead = False
+    """Whether it reads a whole file before it decodes the first frame: not for a span of a long one."""
+
     @abstractmethod
     def open(self, path: str | Path, limits: MediaLimits | None = None, deadline: Deadline | None = None) -> Media:
         """Opens a file. `limits` default to MediaLimits(), `deadline` to its `max_decode_seconds` from now.

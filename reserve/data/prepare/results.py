@@ -18,8 +18,8 @@ class FileResult:
     """The outcome for one file.
 
     `segments`, `words`, `seconds` (0 if an earlier release prepared it), `choice`, `warnings` and `store` are set if it
-    was prepared now or is `unchanged` since an earlier run; `reason` if it was skipped. `decoder` gave the pictures, and
-    `decoder_reason` is why a preferred one did not.
+    was prepared now or is `unchanged` since an earlier run; `reason` if it was skipped. `decoder` gave the pictures,
+    and `decoder_reason` is why a preferred one did not.
     """
 
     video_id: str

@@ -48,7 +48,7 @@ class PreparationSettings:
 class PlannedVideo:
     """All of a video's segments but their frames: `windows` in order of time, `log_mel` float16 [windows, frames, mels]
     and `words` for each, their `sound` where it is kept, `seconds` of the video, the `choice` of its tracks, and the
-    `warnings` so far. `request` is what the `decoder` of batches is asked for, None where the open file gives the frames.
+    `warnings` so far. `request` is what the `decoder` of batches is asked for, None where the open file gives frames.
     """
 
     video_id: str

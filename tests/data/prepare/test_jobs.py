@@ -66,7 +66,7 @@ def test_store_names_are_safe_and_distinct():
 )
 def test_store_is_stale_if_another_decoder_is_named(source, tmp_path, made, asked, is_kept):
     job = make_job(source, tmp_path, SETTINGS, asked)
-    save_segments(make_segments(0, 2), job.store, key=job.key, decoded_by=made)
+    save_segments(make_segments(0, 2, first_number=0), job.store, key=job.key, decoded_by=made)
     result = unchanged(job)
     assert (result is not None) == is_kept
     if result is not None:

@@ -10,9 +10,7 @@ import numpy as np
 
 from reserve.data.decode.protocol import Soundtrack
 from reserve.data.decode.pyav.container import Container, import_av
-from reserve.data.decode.pyav.sound import _JITTER as JITTER
-from reserve.data.decode.pyav.sound import _Pieces as Pieces
-from reserve.data.decode.pyav.sound import _Resampled as Resampled
+from reserve.data.decode.pyav.sound import JITTER, Pieces, Resampled
 from reserve.data.decode.torchcodec.library import Refused, import_torchcodec, refusals
 from reserve.data.decode.torchcodec.packets import FilePackets, PacketTable
 

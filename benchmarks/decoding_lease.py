@@ -177,7 +177,7 @@ def frames_of_videos(path: Path, scale: Scale) -> dict[str, Any]:
     right = by_pyav()
     found: dict[str, Any] = {"times": len(times), "pyav_frames_per_s": len(times) / seconds_of(by_pyav)}
     dali = DaliDecoder()
-    if (reason := dali.unavailable()) is not None:
+    if (reason := dali.import_failure()) is not None:
         return {**found, "dali": f"not measured: {reason}"}
     with PyAVDecoder().open(path) as media:
         try:
@@ -205,7 +205,7 @@ def example(path: Path, scale: Scale) -> dict[str, Any]:
     from reserve.data.decode.pyav import PyAVDecoder
 
     dali, times = DaliDecoder(), middles(scale.seconds)
-    if (reason := dali.unavailable()) is not None:
+    if (reason := dali.import_failure()) is not None:
         return {"reason": f"not measured: {reason}"}
 
     def sound() -> None:
@@ -222,10 +222,8 @@ def example(path: Path, scale: Scale) -> dict[str, Any]:
 
 def training_pictures(scale: Scale, device: str) -> dict[str, Any]:
     """Images/s of JPEG files to the model's inputs by DALI on `device`, and by Pillow on one core."""
-    try:
-        from reserve.data.dali_pictures import DaliPictures, unavailable
-    except ImportError:
-        return {"reason": "not measured: this checkout has no reserve.data.dali_pictures"}
+    from reserve.data.dali_pictures import DaliPictures
+    from reserve.data.decode.dali.library import import_failure
     from reserve.data.encoded_images import EncodedImage
     from reserve.data.images import encode_jpeg, plan_training_image
 
@@ -238,7 +236,7 @@ def training_pictures(scale: Scale, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "pillow_images_per_s": len(items) / seconds_of(lambda: [i.decoded(PICTURE) for i in items])
     }
-    if (reason := unavailable()) is not None:
+    if (reason := import_failure()) is not None:
         return {**found, "dali": f"not measured: {reason}"}
     threads = len(os.sched_getaffinity(0))
     decode = DaliPictures(PICTURE, device, threads=threads)

@@ -11,13 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 
+from reserve.data.decode.dali.library import import_failure
 from reserve.data.encoded_images import EncodedImage
 from reserve.data.images import ROTATED_EDGE, ROTATED_EDGE_WIDTH
 
@@ -27,17 +26,6 @@ MOST_PICTURES = 128
 """Pictures that DALI decodes at a time."""
 
 
-def unavailable() -> str | None:
-    """None if DALI can be imported, otherwise the reason as a short phrase."""
-    if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
-        return "it needs DALI: pip install 'merlot-reserve[dali]'"
-    try:
-        import_module("nvidia.dali")
-    except (ImportError, OSError, RuntimeError) as error:
-        return f"DALI cannot be imported: {str(error).splitlines()[0]}"
-    return None
-
-
 class DaliPictures:
     """Turns pictures into images of `size` on `device`, with `threads` threads of the CPU.
 
@@ -45,7 +33,7 @@ class DaliPictures:
     """
 
     def __init__(self, size: tuple[int, int], device: torch.device | str = "cpu", *, threads: int = 2) -> None:
-        if (reason := unavailable()) is not None:
+        if (reason := import_failure()) is not None:
             raise RuntimeError(f"pictures cannot be decoded by DALI: {reason}")
         self._size, self._device, self._threads = size, torch.device(device), threads
         self._pipeline: Any = None

@@ -11,6 +11,7 @@ import torch
 
 from reserve.data import dali_pictures
 from reserve.data.dali_pictures import DaliPictures
+from reserve.data.decode.dali import library
 from reserve.data.encoded_images import EncodedImage, EncodedImages
 from reserve.data.images import encode_jpeg, jpeg_size, plan_inference_image, plan_training_image
 from reserve.errors import BadInput
@@ -25,7 +26,7 @@ MEAN = {"nearest": 1.5, "lanczos": 0.3, "bilinear": 0.3, "bicubic": 0.3, "box": 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def pictures(request):
-    if (reason := dali_pictures.unavailable()) is not None:
+    if (reason := library.import_failure()) is not None:
         pytest.skip(reason)
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU here")
@@ -113,7 +114,7 @@ def test_a_picture_that_only_pillow_takes(pictures, caplog):
 
 
 def test_without_dali_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(dali_pictures, "find_spec", lambda _: None)
+    monkeypatch.setattr(library, "find_spec", lambda _: None)
     with pytest.raises(RuntimeError, match=r"cannot be decoded by DALI: .*pip install 'merlot-reserve\[dali\]'"):
         DaliPictures(SIZE)
 

@@ -33,7 +33,7 @@ def test_a_task_that_decodes_in_its_loader_refuses_it(tmp_path):
 
 
 def test_without_dali_a_run_is_refused_before_anything_is_prepared(tmp_path, monkeypatch):
-    monkeypatch.setattr(dali_pictures, "unavailable", lambda: "it is not here")
+    monkeypatch.setattr(dali_pictures, "import_failure", lambda: "it is not here")
     with pytest.raises(RuntimeError, match="pictures cannot be decoded by DALI: it is not here"):
         fit(Pretrain.of(CONFIG, [tmp_path]), tmp_path / "run", CONFIG)
     assert not (tmp_path / "run").exists()

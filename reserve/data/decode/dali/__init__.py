@@ -8,15 +8,14 @@ is first needed.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from reserve.data.decode.dali.clips import Clips
 from reserve.data.decode.dali.devices import Devices
+from reserve.data.decode.dali.library import import_failure
 from reserve.data.decode.dali.pipeline import Pipelines
 from reserve.data.decode.dali.proof import Proof
 from reserve.data.decode.dali.request import ClipRequest, make_request
@@ -50,19 +49,7 @@ class DaliDecoder(BatchDecoder):
         return {"_devices": self.devices, "_pipelines": None, "_proof": Proof()}
 
     def unavailable(self) -> str | None:
-        if sys.platform != "linux":
-            return "DALI runs on Linux only"
-        try:
-            found = find_spec("nvidia.dali") is not None
-        except ModuleNotFoundError:
-            found = False
-        if not found:
-            return "DALI is not installed: pip install 'merlot-reserve[dali]'"
-        try:
-            import nvidia.dali.fn  # noqa: F401  # for its errors
-        except (ImportError, OSError, RuntimeError) as error:
-            return f"DALI cannot be imported: {str(error).splitlines()[0]}"
-        return None
+        return import_failure()
 
     def slow_here(self) -> str | None:
         reason = self.devices.hardware.refuses("h264", 640, 360)

@@ -168,12 +168,12 @@ def test_unsuited_file_is_said(dali, tmp_path):
 )
 def test_unavailable(monkeypatch, platform, spec, reason):
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr("reserve.data.decode.dali.find_spec", lambda name: spec)
+    monkeypatch.setattr("reserve.data.decode.dali.library.find_spec", lambda name: spec)
     assert re.search(reason, DaliDecoder().unavailable())
 
 
 def test_import_that_fails_is_a_reason(monkeypatch):
-    monkeypatch.setattr("reserve.data.decode.dali.find_spec", lambda name: object())
+    monkeypatch.setattr("reserve.data.decode.dali.library.find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "nvidia.dali.fn", None)
     assert DaliDecoder().unavailable().startswith("DALI cannot be imported: ")
 

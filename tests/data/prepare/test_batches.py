@@ -106,23 +106,19 @@ def test_second_run_decodes_nothing(videos, tmp_path, use):
     assert decoder.batches == []
 
 
-def test_stores_of_another_decoder_are_stale(videos, expected, tmp_path, use):
-    prepare(videos, tmp_path, workers=0)
+def test_stores_of_another_decoder_are_stale_if_one_is_named(videos, tmp_path, use):
+    prepare(videos, tmp_path, workers=0, decoder="pyav")
     use(PyAVInBatches())
-    report = prepare(videos, tmp_path, workers=0)
-    assert [result.status for result in report.results].count("prepared") == 5
+    for decoder, prepared in (("auto", 0), ("pyav-in-batches", 5), ("auto", 0), ("pyav-in-batches", 0), ("pyav", 5)):
+        report = prepare(videos, tmp_path, workers=0, decoder=decoder)
+        assert [result.status for result in report.results].count("prepared") == prepared
 
 
-class RenamedPyAV(PyAVDecoder):
-    name = "renamed"
-
-
-def test_stores_with_sound_of_another_decoder_are_stale(videos, tmp_path, use):
+def test_frames_are_counted_by_decoder(videos, tmp_path, use):
     use(PyAVInBatches())
-    prepare(videos, tmp_path, workers=0)
-    use(RenamedPyAV())
-    report = prepare(videos, tmp_path, workers=0, decoder="pyav-in-batches")
-    assert [result.status for result in report.results].count("prepared") == 5
+    summary = prepare(videos, tmp_path, workers=0).summary()
+    assert "; frames by pyav-in-batches: 5" in summary
+    assert prepare(videos, tmp_path, workers=0).summary().endswith(summary.partition("; ")[2])
 
 
 def test_decoder_by_name(videos, expected, tmp_path, use):
@@ -185,13 +181,13 @@ def test_planning_goes_on_while_a_batch_is_decoded_but_not_far(videos, tmp_path,
         for name in NAMES:
             (source,) = discover_sources([videos / name])
             taken.append(name)
-            yield make_job(source, tmp_path, settings, ["pyav"])
+            yield make_job(source, tmp_path, settings)
 
     # While a.mp4 hangs, time stands still until two more videos have been taken.
     clock = SimpleNamespace(monotonic=lambda: 1e6 if len(taken) >= 3 and list(decoder.marks.iterdir()) else 0.0)
     monkeypatch.setattr(workers_module, "time", clock)
     monkeypatch.setattr(batches, "wait", lambda handles, timeout: wait(handles, timeout=0.02))
-    plan = partial(plan_job, settings=settings, decoder=files, frames_by=decoder)
+    plan = partial(plan_job, settings=settings, decoders=[files], frames_by=decoder)
     results = batches.prepare_in_batches(jobs(), plan, decoder, limits, workers=1, timeout=1e5)
     _, first = next(results)
     assert (first.video_id, first.reason) == ("a.mp4", "took more than 100000 s")

@@ -16,7 +16,6 @@ from reserve.config import DataConfig
 from reserve.data import decode
 from reserve.data.decode import protocol
 from reserve.data.decode.protocol import MediaLimits
-from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.prepare import batches
 from reserve.data.prepare import workers as workers_module
 from reserve.data.prepare.running import GRACE_SECONDS
@@ -103,23 +102,19 @@ def test_second_run_decodes_nothing(videos, tmp_path, use):
     assert decoder.batches == []
 
 
-def test_stores_of_another_decoder_are_stale(videos, expected, tmp_path, use):
-    prepare(videos, tmp_path, workers=0)
+def test_stores_of_another_decoder_are_stale_if_one_is_named(videos, tmp_path, use):
+    prepare(videos, tmp_path, workers=0, decoder="pyav")
     use(PyAVInBatches())
-    report = prepare(videos, tmp_path, workers=0)
-    assert [result.status for result in report.results].count("prepared") == 5
+    for decoder, prepared in (("auto", 0), ("pyav-in-batches", 5), ("auto", 0), ("pyav-in-batches", 0), ("pyav", 5)):
+        report = prepare(videos, tmp_path, workers=0, decoder=decoder)
+        assert [result.status for result in report.results].count("prepared") == prepared
 
 
-class RenamedPyAV(PyAVDecoder):
-    name = "renamed"
-
-
-def test_stores_with_sound_of_another_decoder_are_stale(videos, tmp_path, use):
+def test_frames_are_counted_by_decoder(videos, tmp_path, use):
     use(PyAVInBatches())
-    prepare(videos, tmp_path, workers=0)
-    use(RenamedPyAV())
-    report = prepare(videos, tmp_path, workers=0, decoder="pyav-in-batches")
-    assert [result.status for result in report.results].count("prepared") == 5
+    summary = prepare(videos, tmp_path, workers=0).summary()
+    assert "; frames by pyav-in-batches: 5" in summary
+    assert prepare(videos, tmp_path, workers=0).summary().endswith(summary.partition("; ")[2])
 
 
 def test_decoder_by_name(videos, expected, tmp_path, use):

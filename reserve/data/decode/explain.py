@@ -57,8 +57,12 @@ def _try_pictures(media: Media, path: Path, decoders: Candidates) -> DecoderChoi
             return choice
         except Unsuited as error:
             against = (*against, PassedOverDecoder(choice.decoder.name, str(error)))
-    list(media.frames([0.0]))
-    served = _served(decoders.files[0], media.fallbacks.get("pictures"), decoders.files)
+        choice = Candidates(decoders.files).choose(media.info)
+        against = (*against, *choice.passed_over)
+    assert isinstance(choice.decoder, FileDecoder)
+    with choice.decoder.open(path, MediaLimits(max_duration=_TRIED_SECONDS)) as opened:
+        list(opened.frames([0.0]))
+        served = _served(choice.decoder, opened.fallbacks.get("pictures"), decoders.files)
     return DecoderChoice(served.decoder, (*against, *served.passed_over))
 
 

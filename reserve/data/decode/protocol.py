@@ -182,7 +182,7 @@ class Media(ABC):
     @property
     def fallbacks(self) -> Mapping[str, str]:
         """Why the latest `frames` ("pictures") or `soundtrack` ("sound") came from PyAV instead of the decoder's own
-        library, which would have decoded otherwise than this interface says. Empty where none did."""
+        library, which would have decoded otherwise than this interface says, or slower. Empty where none did."""
         return {}
 
     @abstractmethod

@@ -44,6 +44,8 @@ def test_each_file_has_its_line(videos, tmp_path):
         "audio": "audio track 0",
         "passed_over": [{"name": "a.de.srt", "reason": "not tried: language de"}],
         "warnings": ["metadata ignored: a.info.json: not a JSON object"],
+        "decoder": "pyav",
+        "decoder_reason": good["decoder_reason"],
         "store": store.name,
     }
     assert (bad["file"], bad["status"], bad["store"]) == (str(videos / "b.mp4"), "skipped", None)

@@ -1,8 +1,10 @@
-"""Decodes sound and pictures with torchcodec, on FFmpeg's libraries too but without an object of Python for each frame.
+"""Decodes pictures with torchcodec, on FFmpeg's libraries too but without an object of Python for each frame.
 
-PyAV opens the file, reads its text and the timestamps of its packets, and decodes whatever torchcodec would decode
-otherwise than `Media` says; `Media.fallbacks` has the reason. torchcodec imports torch, 2 to 3 seconds, when a file is
-decoded or `unavailable` asked, not with this package. Figures: docs/decoding.md, "torchcodec".
+PyAV opens the file, reads its text, sound and timestamps of packets, and decodes the pictures that torchcodec
+would decode otherwise than `Media` says; `Media.fallbacks` has the reason. Sound is PyAV's because it is faster with it
+than with torchcodec, whose samples need the file's timestamps checked and the same resampler. Figures:
+docs/decoding.md, "torchcodec". torchcodec imports torch, 2 to 3 seconds, when a file is decoded or `unavailable` asked,
+not with this package.
 """
 
 from __future__ import annotations
@@ -23,23 +25,18 @@ from reserve.data.decode.protocol import (
 )
 from reserve.data.decode.pyav.container import Container
 from reserve.data.decode.pyav.frames import read_frames as read_pyav_frames
-from reserve.data.decode.pyav.sound import read_sound
-from reserve.data.decode.pyav.sound import read_soundtrack as read_pyav_soundtrack
+from reserve.data.decode.pyav.sound import read_sound, read_soundtrack
 from reserve.data.decode.pyav.text import has_closed_captions, read_cues
 from reserve.data.decode.torchcodec.frames import read_frames
 from reserve.data.decode.torchcodec.library import Refused, import_torchcodec
-from reserve.data.decode.torchcodec.packets import FilePackets, read_packets, unsuited_format
-from reserve.data.decode.torchcodec.sound import read_soundtrack
+from reserve.data.decode.torchcodec.packets import PacketTable, read_packets, unsuited_format
 from reserve.data.types import Cue
 
 __all__ = ["TorchCodecDecoder"]
 
 
 class TorchCodecDecoder(FileDecoder):
-    """One file at a time: `frames` and `soundtrack` through torchcodec, the rest through PyAV.
-
-    A span of sound stays PyAV's, which can seek: torchcodec decodes all the sound before it.
-    """
+    """One file at a time: pictures through torchcodec, the rest through PyAV."""
 
     name = "torchcodec"
     reads_ahead = True
@@ -51,6 +48,10 @@ class TorchCodecDecoder(FileDecoder):
             return str(error)
         return None
 
+    def unsuited(self, info: MediaInfo) -> str | None:
+        # PyAV skips the pictures of H.264 that nothing needs.
+        return "PyAV decodes H.264 faster" if info.video is not None and info.video.codec == "h264" else None
+
     def open(self, path: str | Path, limits: MediaLimits | None = None, deadline: Deadline | None = None) -> Media:
         limits = limits or MediaLimits()
         return _TorchCodecMedia(Container(path, limits, deadline or Deadline(limits.max_decode_seconds)))
@@ -59,7 +60,7 @@ class TorchCodecDecoder(FileDecoder):
 class _TorchCodecMedia(Media):
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._read: FilePackets | None = None
+        self._table: PacketTable | None = None
         self._fallbacks: dict[str, str] = {}
 
     @property
@@ -79,9 +80,7 @@ class _TorchCodecMedia(Media):
         self._fallbacks.pop("pictures", None)
         done = 0
         try:
-            packets = self._packets()
-            video = self._container.video_stream()
-            for frame in read_frames(self._container, packets.tables[video.index], times):
+            for frame in read_frames(self._container, self._packets(), times):
                 yield frame
                 done += 1
         except Refused as refusal:
@@ -90,13 +89,8 @@ class _TorchCodecMedia(Media):
             yield from read_pyav_frames(self._container, times[done:])
 
     def soundtrack(self, *, track: int = 0, sample_rate: int = 22050) -> Soundtrack:
-        self.info.check_audio(track)
-        self._fallbacks.pop("sound", None)
-        try:
-            return read_soundtrack(self._container, self._packets(), track=track, sample_rate=sample_rate)
-        except Refused as refusal:
-            self._fallbacks["sound"] = str(refusal)
-        return read_pyav_soundtrack(self._container, track=track, sample_rate=sample_rate)
+        self._fallbacks["sound"] = "PyAV decodes sound faster"
+        return read_soundtrack(self._container, track=track, sample_rate=sample_rate)
 
     def sound(self, start: float, stop: float, *, track: int = 0, sample_rate: int = 22050) -> np.ndarray:
         return read_sound(self._container, start, stop, track=track, sample_rate=sample_rate)
@@ -110,11 +104,11 @@ class _TorchCodecMedia(Media):
     def close(self) -> None:
         self._container.close()
 
-    def _packets(self) -> FilePackets:
-        """The timestamps of the file's packets, read once."""
+    def _packets(self) -> PacketTable:
+        """The timestamps of the pictures' packets, read once."""
         reason = unsuited_format(self._container)
         if reason is not None:
             raise Refused(reason)
-        if self._read is None:
-            self._read = read_packets(self._container)
-        return self._read
+        if self._table is None:
+            self._table = read_packets(self._container)
+        return self._table

@@ -12,9 +12,6 @@ from typing import Any
 from reserve.errors import EnvironmentFailure
 from reserve.fs import is_environment_failure
 
-FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-"""FFmpeg's names of the containers whose packets all have presentation times and whose key frames a seek finds."""
-
 
 class Refused(Exception):
     """What torchcodec would decode otherwise than the contract says, or not at all. The message is the reason."""

@@ -38,6 +38,13 @@ def test_each_setting_that_differs_is_named(settings, tmp_path):
     )
 
 
+def test_auto_goes_on_with_the_decoder_of_an_older_set(settings, tmp_path):
+    agree_on_settings(tmp_path, replace(settings, decoders=("pyav",)))
+    assert agree_on_settings(tmp_path, replace(settings, decoders=("auto",))).decoders == ("pyav",)
+    with pytest.raises(BadInput, match=r"decoders was \['pyav'\], is \['dali'\] now"):
+        agree_on_settings(tmp_path, replace(settings, decoders=("dali",)))
+
+
 def test_damaged_settings_are_named(settings, tmp_path):
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(BadInput, match=rf"{tmp_path}: settings\.json is damaged"):

@@ -98,6 +98,11 @@ def _step(session: Session) -> list[Command]:
     return [Command("step", [PYTHON, "-m", "benchmarks.step_lease", "--seconds", "112", "--out", str(session.out)])]
 
 
+def _decoding(session: Session) -> list[Command]:
+    run = [PYTHON, "-m", "benchmarks.decoding_lease", "--seconds", "125", "--out", str(session.out)]
+    return [Command("decoding", run)]
+
+
 def _benchmark(name: str, out: Path, tests: str | None = None, peers: str | None = None) -> list[str]:
     chosen = (["--filter", tests] if tests else []) + (["--peers", peers] if peers else [])
     return [PYTHON, "-m", "benchmarks", "--device", "cuda", "--out", str(out), *chosen, name]
@@ -200,6 +205,7 @@ PARTS = {
     ),
     "tests": Part("the GPU's tests", 90, _tests),
     "step": Part("variants of the training step", 125, _step),
+    "decoding": Part("video decoders, and frames and pictures through DALI", 150, _decoding),
     "attention": Part("attention on the model's shapes", 45, _attention),
     "flex": Part("FlexAttention on the joint shape", 50, _flex),
     "ncu": Part("hardware counters of the main kernels", 60, _ncu),

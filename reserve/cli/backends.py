@@ -1,4 +1,9 @@
-"""Show which back ends of the ops and which video decoders can run here, and why the others cannot."""
+"""Show which back ends of the ops and which video decoders can run here, or which decoders files get, and why.
+
+Without arguments: the back ends and decoders of this machine, and why the others cannot run. With videos or folders of
+them: the streams of each file, the decoders that `auto` picks for its pictures and sound, and why it passes others
+over; the exit status is 1 if a file cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,27 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    pass
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="video files, or folders that are searched")
 
 
-def run(options: Namespace) -> None:
+def run(options: Namespace) -> int:
+    if options.videos:
+        return _show_files(options.videos)
     from reserve.data.decode import decoder_table
     from reserve_kernels import backends
 
     print(f"{backends()}\n\n{decoder_table()}")
+    return 0
+
+
+def _show_files(videos: Sequence[str]) -> int:
+    from reserve.data.decode import candidates
+    from reserve.data.decode.explain import choose_for_file, file_table
+    from reserve.data.sources.discover import discover_sources
+
+    decoders = candidates()
+    choices = [choose_for_file(source.path, decoders) for source in discover_sources(videos)]
+    print(file_table(choices))
+    if decoders.passed_over:
+        print("\nnot on this machine: " + "; ".join(map(str, decoders.passed_over)))
+    return int(any(choice.error for choice in choices))

@@ -298,6 +298,8 @@ class TrainConfig:
     DALI's filters do otherwise."""
     prepare_workers: int = 4
     """Processes that prepare videos."""
+    decoder: str = "auto"
+    """What decodes the videos that are prepared: auto, which chooses by file and machine, or the name of a decoder."""
     shard_cache: Path | None = None
     """Folder where shards from URLs are cached; null is reserve/shards in the user's folder for caches. Runs can share
     it."""

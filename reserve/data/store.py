@@ -4,7 +4,7 @@ Tensors: `start` float64 [n], `playback_speed` int32 [n], `log_mel` float16 [n, 
 (the JPEG files one after another), `frame_offsets` int64 [n + 1], `text` uint8 [*] (JSON: video_id, metadata, words);
 where the sound itself was kept, `sound_bytes` uint8 [*] and `sound_offsets` int64 [n + 1], a FLAC file a segment.
 The header holds the name of the format, the counts, the length of the video, the key of the inputs, the transcript used
-and those passed over, and the warnings of the preparation.
+and those passed over, the decoder, and the warnings of the preparation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from reserve.config import MAX_PLAYBACK_SPEED
-from reserve.data.types import MAX_SECONDS, Choice, PassedOver, Segments, VideoMetadata, Word
+from reserve.data.types import MAX_SECONDS, Choice, DecodedBy, PassedOver, Segments, VideoMetadata, Word
 from reserve.errors import BadInput
 from reserve.fs import replacing
 
@@ -51,6 +51,7 @@ class StoreSummary:
     choice: Choice = field(default_factory=Choice)
     seconds: float = 0.0
     """Length of the video; 0 in the stores of earlier releases."""
+    decoded_by: DecodedBy = field(default_factory=DecodedBy)
 
 
 def save_segments(
@@ -61,11 +62,12 @@ def save_segments(
     warnings: Sequence[str] = (),
     choice: Choice | None = None,
     seconds: float = 0.0,
+    decoded_by: DecodedBy | None = None,
 ) -> None:
     """Writes `segments` atomically: a crash leaves the old file or none.
 
     `key` identifies the inputs they were made from; `warnings` and `choice` are those of the preparation, `seconds` is
-    the length of the video.
+    the length of the video, `decoded_by` tells where its pictures come from.
     """
     from safetensors.numpy import save_file
 
@@ -92,6 +94,7 @@ def save_segments(
         "warnings": json.dumps(list(warnings)),
         "choice": json.dumps(asdict(choice or Choice())),
         "seconds": repr(float(seconds)),
+        "decoder": json.dumps(asdict(decoded_by or DecodedBy())),
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=header)
@@ -181,14 +184,16 @@ def _summary(file: Any, path: Path) -> StoreSummary:
     try:
         segments, words = int(header["num_segments"]), int(header["num_words"])
         warnings = tuple(map(str, json.loads(header["warnings"])))
-        # Earlier releases recorded neither the choice nor the length.
+        # Earlier releases recorded neither the choice nor the length nor the decoder.
         made = json.loads(header.get("choice", "{}"))
         others = tuple(PassedOver(str(other["name"]), str(other["reason"])) for other in made.get("passed_over", []))
         choice = Choice(str(made.get("transcript", "")), str(made.get("audio", "")), others)
         seconds = float(header.get("seconds", 0))
         if not 0 <= seconds < math.inf:
             raise ValueError(f"seconds {seconds}")
-        return StoreSummary(path, header["key"], segments, words, warnings, choice, seconds)
+        names = json.loads(header.get("decoder", "{}"))
+        decoded_by = DecodedBy(**{name: str(names[name]) for name in ("decoder", "reason", "asked") if name in names})
+        return StoreSummary(path, header["key"], segments, words, warnings, choice, seconds, decoded_by)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"not a store of segments: bad or missing header field: {error}") from error
 

@@ -47,6 +47,16 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodedBy:
+    """The name of the decoder that gave a video's pictures, why one that comes before it did not, and the name that was
+    asked for. The defaults are those of earlier releases, which recorded none."""
+
+    decoder: str = "pyav"
+    reason: str = ""
+    asked: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class VideoMetadata:
     """What the publisher wrote about a video."""
 

@@ -64,7 +64,7 @@ def open_video(
     BadInput with the reason if the file has no video that can be decoded.
     """
     limits = limits or MediaLimits()
-    decoder = choose_file_decoder()
+    decoder = choose_file_decoder(for_spans=True)
     with _named_after(path), decoder.open(path, limits) as media:
         info = media.info
         info.check_video(limits)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
-
+from reserve.data.decode.choice import Candidates, DecoderChoice, PassedOverDecoder
 from reserve.data.decode.dali import DaliDecoder
 from reserve.data.decode.protocol import (
     AudioTrack,
@@ -28,69 +26,63 @@ __all__ = [
     "DECODERS",
     "AudioTrack",
     "BatchDecoder",
+    "Candidates",
     "Deadline",
     "Decoder",
+    "DecoderChoice",
     "FileDecoder",
     "FrameRequest",
     "Media",
     "MediaInfo",
     "MediaLimits",
+    "PassedOverDecoder",
     "Soundtrack",
     "TextTrack",
     "Track",
     "VideoTrack",
+    "candidates",
     "choose_decoder",
     "choose_file_decoder",
     "decoder_table",
 ]
 
-DECODERS: tuple[Decoder, ...] = (PyAVDecoder(), TorchCodecDecoder(), DaliDecoder())
-"""In the order in which "auto" tries them, fastest first."""
+DECODERS: tuple[Decoder, ...] = (DaliDecoder(), TorchCodecDecoder(), PyAVDecoder())
+"""In the order in which "auto" tries them, fastest first by the measurements of docs/decoding.md."""
 
 
-AnyDecoder = TypeVar("AnyDecoder", bound=Decoder)
+def candidates(requested: str = "auto") -> Candidates:
+    """The decoders of this machine in the order in which files try them. Raises as `Candidates.of` does."""
+    return Candidates.of(DECODERS, requested)
 
 
 def choose_decoder(requested: str = "auto") -> Decoder:
-    """The decoder to run: the first that can if `requested` is "auto", otherwise the one of that name.
+    """The decoder that files try first: the one of that name, or the first of the machine if `requested` is "auto".
 
     Raises ValueError for an unknown name, and RuntimeError with the reasons if no such decoder can run here.
     """
-    if requested == "auto":
-        return _first_available(DECODERS)
-    for decoder in DECODERS:
-        if decoder.name == requested:
-            return _first_available([decoder])
-    allowed = ", ".join(repr(decoder.name) for decoder in DECODERS)
-    raise ValueError(f"decoder must be 'auto' or one of {allowed}; got {requested!r}")
+    return candidates(requested).decoders[0]
 
 
-def choose_file_decoder() -> FileDecoder:
-    """The first decoder that opens files and can run: it gives a batch decoder's files their sound and text.
+def choose_file_decoder(*, for_spans: bool = False) -> FileDecoder:
+    """The first decoder that opens files and can run; `for_spans` leaves out those that read a whole file first.
 
     Raises RuntimeError with the reasons if there is none.
     """
-    return _first_available([decoder for decoder in DECODERS if isinstance(decoder, FileDecoder)])
-
-
-def _first_available(decoders: Sequence[AnyDecoder]) -> AnyDecoder:
-    reasons = []
-    for decoder in decoders:
-        reason = decoder.unavailable()
-        if reason is None:
-            return decoder
-        reasons.append(f"decoder {decoder.name!r} cannot run: {reason}")
-    raise RuntimeError("; ".join(reasons))
+    files = [decoder for decoder in DECODERS if isinstance(decoder, FileDecoder)]
+    return Candidates.of([each for each in files if not (for_spans and each.reads_ahead)], "auto").files[0]
 
 
 def decoder_table() -> str:
-    """Which decoders can run on this machine, which one "auto" picks, and why the others cannot, as aligned text."""
+    """Which decoders can run on this machine, which one "auto" picks first, and why others cannot or are not picked, as
+    aligned text."""
     rows = [("decoder", "decodes", "status")]
     picked = False
     for decoder in DECODERS:
-        reason = decoder.unavailable()
-        status = reason or ("available" if picked else "picked")
-        picked = picked or reason is None
+        status = decoder.unavailable()
+        if status is None:
+            slow = decoder.slow_here()
+            status = f"available by name; {slow}" if slow else "available" if picked else "picked"
+            picked = picked or slow is None
         unit = f"batches of {decoder.batch_size} files" if isinstance(decoder, BatchDecoder) else "file by file"
         rows.append((decoder.name, unit, status))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

@@ -181,8 +181,8 @@ class Media(ABC):
 
     @property
     def fallbacks(self) -> Mapping[str, str]:
-        """Why the latest `frames` ("pictures") or `soundtrack` ("sound") came from another library than the decoder's
-        own, which would have decoded otherwise than this interface says. Empty where none did."""
+        """Why the latest `frames` ("pictures") or `soundtrack` ("sound") came from PyAV instead of the decoder's own
+        library, which would have decoded otherwise than this interface says. Empty where none did."""
         return {}
 
     @abstractmethod
@@ -248,6 +248,11 @@ class Decoder(ABC):
     def unavailable(self) -> str | None:
         """None if the decoder can run on this machine, otherwise the reason as a short phrase."""
 
+    def slow_here(self) -> str | None:
+        """Why "auto" passes the decoder over on a machine where it can run: it was measured to be slower than the ones
+        after it. None if it was not. It can still be chosen by its name."""
+        return None
+
     def unsuited(self, info: MediaInfo) -> str | None:
         """None if the decoder is for a file of these streams, otherwise the reason as a short phrase.
 
@@ -258,6 +263,9 @@ class Decoder(ABC):
 
 class FileDecoder(Decoder):
     """Opens one file at a time. Preparation uses it in processes that can be killed, so objects must be picklable."""
+
+    reads_ahead = False
+    """Whether it reads a whole file before it decodes the first frame: not for a span of a long one."""
 
     @abstractmethod
     def open(self, path: str | Path, limits: MediaLimits | None = None, deadline: Deadline | None = None) -> Media:

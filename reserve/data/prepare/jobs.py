@@ -24,27 +24,28 @@ from reserve.data.prepare.video import (
 )
 from reserve.data.sources.discover import VideoSource
 from reserve.data.store import FORMAT, SUFFIX, read_summary, save_segments
+from reserve.data.types import DecodedBy
 from reserve.errors import BadInput, EnvironmentFailure
 
 logger = logging.getLogger(__name__)
 
 _VERSION = 2  # Of what preparation computes. A higher one makes every store stale.
-# Not part of the key, so that the stores of releases without a choice of decoders stay valid.
-_FIRST_DECODERS = ["pyav"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A video to prepare into the file `store`; `key` identifies what the store is made from."""
+    """A video to prepare into the file `store`; `key` identifies what the store is made from. `decoder` is "auto" or
+    the name that was asked for."""
 
     source: VideoSource
     store: Path
     key: str
+    decoder: str = "auto"
 
 
-def make_job(source: VideoSource, out_dir: Path, settings: PreparationSettings, decoders: Sequence[str]) -> Job:
-    """The job of preparing `source` into `out_dir` with the decoders of these names."""
-    return Job(source, out_dir / store_name(source.video_id), store_key(source, settings, decoders))
+def make_job(source: VideoSource, out_dir: Path, settings: PreparationSettings, decoder: str = "auto") -> Job:
+    """The job of preparing `source` into `out_dir`."""
+    return Job(source, out_dir / store_name(source.video_id), store_key(source, settings), decoder)
 
 
 def store_name(video_id: str) -> str:
@@ -53,15 +54,13 @@ def store_name(video_id: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', video_id)[-80:].lstrip('.')}-{digest}{SUFFIX}"
 
 
-def store_key(source: VideoSource, settings: PreparationSettings, decoders: Sequence[str]) -> str:
-    """Digest of everything that decides the content of the store file."""
+def store_key(source: VideoSource, settings: PreparationSettings) -> str:
+    """Digest of everything that decides the content of the store file but the decoder, which the store names."""
     files = [source.path, *source.transcripts, *([source.info] if source.info else [])]
     decides = asdict(settings)
     if not decides["keep_sound"]:  # so that the stores of releases without it stay valid
         del decides["keep_sound"]
     described = [FORMAT, _VERSION, source.video_id, decides, [_identity(path) for path in files]]
-    if list(decoders) != _FIRST_DECODERS:
-        described.append(list(decoders))
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
@@ -82,7 +81,8 @@ def unchanged(job: Job) -> FileResult | None:
     except BadInput as error:
         logger.warning("%s is prepared again: %s", job.source.video_id, error)
         return None
-    if summary.key != job.key:
+    made = summary.decoded_by
+    if summary.key != job.key or job.decoder not in ("auto", made.decoder, made.asked):
         return None
     return FileResult(
         video_id=job.source.video_id,
@@ -94,6 +94,8 @@ def unchanged(job: Job) -> FileResult | None:
         choice=summary.choice,
         warnings=summary.warnings,
         store=job.store,
+        decoder=made.decoder,
+        decoder_reason=made.reason,
     )
 
 
@@ -117,20 +119,20 @@ def check_folder(path: Path) -> None:
         raise EnvironmentFailure(f"{folder} is empty now")
 
 
-def run_job(job: Job, settings: PreparationSettings, decoder: FileDecoder) -> FileResult:
-    """Prepares and stores a video."""
+def run_job(job: Job, settings: PreparationSettings, *decoders: FileDecoder) -> FileResult:
+    """Prepares and stores a video with the first of `decoders` that is for it."""
     try:
-        return _stored(job, prepare_video(job.source, settings, decoder))
+        return _stored(job, prepare_video(job.source, settings, *decoders))
     except BadInput as error:
         return skipped(job, str(error))
 
 
 def plan_job(
-    job: Job, settings: PreparationSettings, decoder: FileDecoder, frames_by: BatchDecoder
+    job: Job, settings: PreparationSettings, decoders: Sequence[FileDecoder], frames_by: BatchDecoder
 ) -> PlannedVideo | FileResult:
     """Everything of run_job before the frames, which `frames_by` will decode; all of it for a file that is unsuited."""
     try:
-        plan = plan_video(job.source, settings, decoder, frames_by)
+        plan = plan_video(job.source, settings, decoders, frames_by)
         return plan if isinstance(plan, PlannedVideo) else _stored(job, plan)
     except BadInput as error:
         return skipped(job, str(error))
@@ -146,14 +148,18 @@ def finish_job(job: Job, plan: PlannedVideo, frames: Iterable[np.ndarray], *, th
 
 
 def _stored(job: Job, prepared: PreparedVideo) -> FileResult:
+    warnings = prepared.warnings
+    if job.decoder not in ("auto", prepared.decoder):
+        warnings = (*warnings, f"its frames come from {prepared.decoder}: {prepared.reason}")
     try:
         save_segments(
             prepared.segments,
             job.store,
             key=job.key,
-            warnings=prepared.warnings,
+            warnings=warnings,
             choice=prepared.choice,
             seconds=prepared.seconds,
+            decoded_by=DecodedBy(prepared.decoder, prepared.reason, job.decoder),
         )
     except OSError as error:
         raise EnvironmentFailure(f"{job.store} cannot be written: {error.strerror or error}") from error
@@ -165,6 +171,8 @@ def _stored(job: Job, prepared: PreparedVideo) -> FileResult:
         words=sum(map(len, prepared.segments.words)),
         seconds=prepared.seconds,
         choice=prepared.choice,
-        warnings=prepared.warnings,
+        warnings=warnings,
         store=job.store,
+        decoder=prepared.decoder,
+        decoder_reason=prepared.reason,
     )

@@ -90,6 +90,8 @@ def _write(report: PreparationReport, path: Path) -> None:
             "audio": result.choice.audio or None,
             "passed_over": [asdict(other) for other in result.choice.passed_over],
             "warnings": list(result.warnings),
+            "decoder": result.decoder or None,
+            "decoder_reason": result.decoder_reason,
             "store": result.store.name if result.store else None,
         }
         for result in report.results

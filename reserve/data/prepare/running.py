@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
-from reserve.data.decode import choose_decoder, choose_file_decoder
-from reserve.data.decode.protocol import BatchDecoder, Decoder, FileDecoder
+from reserve.data.decode.choice import Candidates
+from reserve.data.decode.protocol import BatchDecoder, FileDecoder
 from reserve.data.prepare.batches import prepare_in_batches
 from reserve.data.prepare.jobs import Job, plan_job, run_job, skipped, unchanged
 from reserve.data.prepare.results import FileResult
@@ -20,29 +19,10 @@ Result = TypeVar("Result")
 GRACE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Decoders:
-    """The decoder of the frames, and the one of sound and text: the same if it opens files."""
-
-    frames: Decoder
-    files: FileDecoder
-
-    @classmethod
-    def choose(cls, requested: str = "auto") -> Decoders:
-        """The decoders to run. Raises as choose_decoder does."""
-        frames = choose_decoder(requested)
-        return cls(frames, frames if isinstance(frames, FileDecoder) else choose_file_decoder())
-
-    @property
-    def names(self) -> list[str]:
-        """What decides the content of a store: pictures come from one, sound and text from the other."""
-        return list(dict.fromkeys([self.frames.name, self.files.name]))
-
-
 def run_jobs(
     jobs: Iterable[Job],
     settings: PreparationSettings,
-    decoders: Decoders,
+    decoders: Candidates,
     finish: Callable[[Job, FileResult], Result],
     *,
     workers: int,
@@ -51,31 +31,33 @@ def run_jobs(
     """Yields every job as it finishes, with what `finish` makes of its result.
 
     Takes a job when one of the `workers` processes (0: this process) is free for it. `keep` reuses the stores that are
-    not stale. `finish` runs in the workers where these decode the frames; it must be picklable.
+    not stale. `finish` runs in the workers where these decode the frames; it must be picklable. Each file goes to the
+    first of `decoders` that is for it: if that takes batches, the files that it is not for are decoded in the workers.
     """
     timeout = settings.limits.max_decode_seconds + GRACE_SECONDS
-    if isinstance(decoders.frames, BatchDecoder):
-        plan = partial(_plan, settings=settings, decoder=decoders.files, frames_by=decoders.frames, keep=keep)
-        batches = prepare_in_batches(jobs, plan, decoders.frames, settings.limits, workers=workers, timeout=timeout)
+    first = decoders.decoders[0]
+    if isinstance(first, BatchDecoder):
+        plan = partial(_plan, settings=settings, decoders=decoders.files, frames_by=first, keep=keep)
+        batches = prepare_in_batches(jobs, plan, first, settings.limits, workers=workers, timeout=timeout)
         for job, result in batches:
             yield job, finish(job, result)
         return
-    function = partial(_run, settings=settings, decoder=decoders.files, finish=finish, keep=keep)
+    function = partial(_run, settings=settings, decoders=decoders.files, finish=finish, keep=keep)
     for job, outcome in run_items(function, jobs, workers=workers, timeout=timeout):
         yield job, finish(job, skipped(job, outcome.reason)) if isinstance(outcome, Lost) else outcome
 
 
 def _plan(
-    job: Job, settings: PreparationSettings, decoder: FileDecoder, frames_by: BatchDecoder, keep: bool
+    job: Job, settings: PreparationSettings, decoders: Sequence[FileDecoder], frames_by: BatchDecoder, keep: bool
 ) -> PlannedVideo | FileResult:
-    return (unchanged(job) if keep else None) or plan_job(job, settings, decoder, frames_by)
+    return (unchanged(job) if keep else None) or plan_job(job, settings, decoders, frames_by)
 
 
 def _run(
     job: Job,
     settings: PreparationSettings,
-    decoder: FileDecoder,
+    decoders: Sequence[FileDecoder],
     finish: Callable[[Job, FileResult], Result],
     keep: bool,
 ) -> Result:
-    return finish(job, (unchanged(job) if keep else None) or run_job(job, settings, decoder))
+    return finish(job, (unchanged(job) if keep else None) or run_job(job, settings, *decoders))

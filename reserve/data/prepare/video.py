@@ -3,14 +3,15 @@ frames, assemble the segments. A decoder that takes batches of videos comes betw
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 
 from reserve.config import SEGMENT_SECONDS, DataConfig
+from reserve.data.decode.choice import PassedOverDecoder
 from reserve.data.decode.protocol import BatchDecoder, Deadline, FileDecoder, FrameRequest, Media, MediaLimits
 from reserve.data.prepare.segments import (
     SegmentSound,
@@ -26,8 +27,6 @@ from reserve.data.sources.metadata import load_metadata
 from reserve.data.sources.tracks import choose_audio_track
 from reserve.data.types import Choice, Segments, VideoMetadata, Word
 from reserve.errors import BadInput, Unsuited
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class PreparationSettings:
 class PlannedVideo:
     """All of a video's segments but their frames: `windows` in order of time, `log_mel` float16 [windows, frames, mels]
     and `words` for each, their `sound` where it is kept, `seconds` of the video, the `choice` of its tracks, and the
-    `warnings` so far. `request` is what a decoder of batches is asked for, None where the open file gives the frames.
+    `warnings` so far. `request` is what the `decoder` of batches is asked for, None where the open file gives frames.
     """
 
     video_id: str
@@ -62,6 +61,7 @@ class PlannedVideo:
     choice: Choice
     warnings: tuple[str, ...]
     request: FrameRequest | None = None
+    decoder: str = ""
 
     @property
     def frame_times(self) -> tuple[float, ...]:
@@ -71,35 +71,50 @@ class PlannedVideo:
 
 @dataclass(frozen=True, slots=True)
 class PreparedVideo:
-    """The segments of a video, its length in `seconds`, the `choice` of its tracks, and `warnings` about what
-    went wrong without stopping the preparation."""
+    """The segments of a video, its length in `seconds`, the `choice` of its tracks, `warnings` about what went wrong
+    without stopping the preparation, and the `decoder` of its pictures with the `reason` if a preferred one was passed
+    over."""
 
     segments: Segments
     seconds: float
     choice: Choice
     warnings: tuple[str, ...]
+    decoder: str = ""
+    reason: str = ""
 
 
-def prepare_video(source: VideoSource, settings: PreparationSettings, decoder: FileDecoder) -> PreparedVideo:
-    """Decodes `source` and cuts it into segments. Raises BadInput with the reason if that cannot be done."""
-    with _open(source, settings, decoder) as media:
-        plan = _plan(source, media, settings)
-        return assemble_video(plan, media.frames(plan.frame_times))
+def prepare_video(source: VideoSource, settings: PreparationSettings, *decoders: FileDecoder) -> PreparedVideo:
+    """Decodes `source` with the first of `decoders` that is for it, and cuts it into segments. Raises BadInput with the
+    reason if that cannot be done."""
+    with _open(source, settings, decoders) as (media, decoder, against):
+        return _with_frames(_plan(source, media, settings), media, decoder, against)
 
 
 def plan_video(
-    source: VideoSource, settings: PreparationSettings, decoder: FileDecoder, frames_by: BatchDecoder
+    source: VideoSource, settings: PreparationSettings, decoders: Sequence[FileDecoder], frames_by: BatchDecoder
 ) -> PlannedVideo | PreparedVideo:
     """The first stage of prepare_video, with the request for `frames_by`, which takes the frames of several videos at
-    once. A video that turns out to be unsuited for it is prepared with the frames of `decoder`."""
-    with _open(source, settings, decoder) as media:
+    once. A video that it is not for is prepared with the frames of the file decoder."""
+    with _open(source, settings, decoders) as (media, decoder, against):
         plan = _plan(source, media, settings)
-        try:
-            request = frames_by.request(media, source.path, plan.frame_times, settings.limits)
-        except Unsuited as error:
-            logger.debug("%s is not for decoder %s: %s", source.video_id, frames_by.name, error)
-            return assemble_video(plan, media.frames(plan.frame_times))
-        return replace(plan, request=request)
+        reason = frames_by.unsuited(media.info)
+        if reason is None:
+            try:
+                request = frames_by.request(media, source.path, plan.frame_times, settings.limits)
+                return replace(plan, request=request, decoder=frames_by.name)
+            except Unsuited as error:
+                reason = str(error)
+        return _with_frames(plan, media, decoder, (PassedOverDecoder(frames_by.name, reason), *against))
+
+
+def _with_frames(
+    plan: PlannedVideo, media: Media, decoder: FileDecoder, against: Sequence[PassedOverDecoder]
+) -> PreparedVideo:
+    prepared = assemble_video(plan, media.frames(plan.frame_times))
+    name = decoder.name
+    if (fallback := media.fallbacks.get("pictures")) is not None:
+        name, against = "pyav", (*against, PassedOverDecoder(name, fallback))
+    return replace(prepared, decoder=name, reason="; ".join(map(str, against)))
 
 
 def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray], *, threads: int = 0) -> PreparedVideo:
@@ -120,11 +135,24 @@ def assemble_video(plan: PlannedVideo, frames: Iterable[np.ndarray], *, threads:
         metadata=plan.metadata,
         sound=plan.sound,
     )
-    return PreparedVideo(segments, plan.seconds, plan.choice, plan.warnings)
+    return PreparedVideo(segments, plan.seconds, plan.choice, plan.warnings, plan.decoder)
 
 
-def _open(source: VideoSource, settings: PreparationSettings, decoder: FileDecoder) -> Media:
-    return decoder.open(source.path, settings.limits, Deadline(settings.limits.max_decode_seconds))
+@contextmanager
+def _open(
+    source: VideoSource, settings: PreparationSettings, decoders: Sequence[FileDecoder]
+) -> Iterator[tuple[Media, FileDecoder, tuple[PassedOverDecoder, ...]]]:
+    """The open file, the decoder that opened it, and those before it with the reason against each."""
+    deadline = Deadline(settings.limits.max_decode_seconds)
+    against: tuple[PassedOverDecoder, ...] = ()
+    for decoder in decoders:
+        with decoder.open(source.path, settings.limits, deadline) as media:
+            reason = None if decoder is decoders[-1] else decoder.unsuited(media.info)
+            if reason is None:
+                yield media, decoder, against
+                return
+        against += (PassedOverDecoder(decoder.name, reason),)
+    raise ValueError("there is no decoder to open files with")
 
 
 def _plan(source: VideoSource, media: Media, settings: PreparationSettings) -> PlannedVideo:

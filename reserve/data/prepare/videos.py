@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reserve.config import DataConfig
+from reserve.data.decode import candidates
 from reserve.data.decode.protocol import MediaLimits
 from reserve.data.prepare.jobs import Job, make_job, unchanged
 from reserve.data.prepare.results import FileResult, PreparationReport
-from reserve.data.prepare.running import Decoders, run_jobs
+from reserve.data.prepare.running import run_jobs
 from reserve.data.prepare.video import PreparationSettings
 from reserve.data.sources.discover import VideoSource
 from reserve.errors import EnvironmentFailure, NothingPrepared
@@ -37,8 +38,8 @@ def prepare_videos(
     process or takes longer than `limits.max_decode_seconds`. Calls `on_result` with every result as it comes.
 
     Args:
-        decoder: "auto" for the first of `reserve.data.decode.DECODERS` that can run, or the name of one. With one that
-            takes batches of files, only the frames are decoded in this process.
+        decoder: "auto", or the name of one of `reserve.data.decode.DECODERS`. A file that this one is not for goes to
+            the next, and its result says so. A named one makes the stores of any other stale.
 
     Raises:
         NothingPrepared: every file was skipped.
@@ -49,8 +50,8 @@ def prepare_videos(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     settings = PreparationSettings(config, seed, audio_track, limits or MediaLimits())
-    decoders = Decoders.choose(decoder)
-    jobs = [make_job(source, out_dir, settings, decoders.names) for source in sources]
+    decoders = candidates(decoder)
+    jobs = [make_job(source, out_dir, settings, decoder) for source in sources]
     results: dict[str, FileResult] = {}
 
     def finish(result: FileResult) -> None:

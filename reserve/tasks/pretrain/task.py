@@ -106,6 +106,7 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
             workers=config.prepare_workers,
             seed=config.seed,
             audio_track=config.audio_track,
+            decoder=config.decoder,
         )
 
     def training_set(self, run: Path, config: TrainConfig) -> PretrainDataset:
@@ -157,6 +158,7 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
                 workers=held_out.workers,
                 seed=config.seed,
                 audio_track=config.audio_track,
+                decoder=config.decoder,
             )
             sets = _stores(held_out.folder)
         dataset = self._dataset(sets, text, seed=held_out.seed, training=False)

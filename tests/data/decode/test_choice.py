@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from reserve.data import decode
-from reserve.data.decode import choose_decoder, choose_file_decoder, decoder_table
+from reserve.data.decode import MediaInfo, VideoTrack, candidates, choose_decoder, choose_file_decoder, decoder_table
 from reserve.data.decode.pyav import PyAVDecoder
 from tests.helpers.batch_decoder import PyAVInBatches
 
@@ -65,10 +65,65 @@ def test_table(table):
 
 def test_pyav_can_run():
     assert choose_decoder("pyav").unavailable() is None
-    assert choose_decoder() is next(decoder for decoder in decode.DECODERS if decoder.unavailable() is None)
+    can = (decoder for decoder in decode.DECODERS if decoder.unavailable() is None and decoder.slow_here() is None)
+    assert choose_decoder() is next(can)
 
 
 def test_pyav_names_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(RuntimeError, match=r"decoder 'pyav' cannot run: .*pip install 'merlot-reserve\[video\]'"):
         choose_decoder("pyav")
+
+
+class Slow(PyAVInBatches):
+    name = "slow"
+
+    def slow_here(self):
+        return "it is slower without its hardware"
+
+
+class Picky(PyAVDecoder):
+    name = "picky"
+
+    def unsuited(self, info):
+        return None if info.video.codec == "h264" else f"{info.video.codec} is not for it"
+
+
+def info(codec):
+    return MediaInfo(VideoTrack(True, 64, 48, codec, "", "yuv420p"), (), ())
+
+
+def test_auto_passes_over_what_is_slower_here(monkeypatch):
+    monkeypatch.setattr(decode, "DECODERS", (Slow(), Absent(), PyAVDecoder()))
+    found = candidates()
+    assert [decoder.name for decoder in found.decoders] == ["pyav"]
+    assert list(map(str, found.passed_over)) == [
+        "slow: it is slower without its hardware",
+        "absent: it needs a part that this machine lacks",
+    ]
+    assert "available by name; it is slower without its hardware" in decoder_table()
+
+
+def test_slow_one_can_be_named_and_files_fall_back_from_it(monkeypatch):
+    monkeypatch.setattr(decode, "DECODERS", (Slow(), Picky(), PyAVDecoder()))
+    found = candidates("slow")
+    assert [decoder.name for decoder in found.decoders] == ["slow", "picky", "pyav"]
+    assert [decoder.name for decoder in found.files] == ["picky", "pyav"]
+    assert [decoder.name for decoder in candidates("pyav").decoders] == ["pyav", "picky"]
+
+
+def test_choice_by_file_gives_the_reasons(monkeypatch):
+    monkeypatch.setattr(decode, "DECODERS", (Picky(), PyAVDecoder()))
+    found = candidates()
+    assert str(found.choose(info("h264"))) == "picky"
+    assert str(found.choose(info("vp9"))) == "pyav (picky: vp9 is not for it)"
+
+
+def test_spans_are_not_read_by_what_reads_the_whole_file(monkeypatch):
+    class Ahead(PyAVDecoder):
+        name = "ahead"
+        reads_ahead = True
+
+    monkeypatch.setattr(decode, "DECODERS", (Ahead(), PyAVDecoder()))
+    assert choose_file_decoder().name == "ahead"
+    assert choose_file_decoder(for_spans=True).name == "pyav"

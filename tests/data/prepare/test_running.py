@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from reserve.data import decode
+from reserve.data.decode import candidates
+from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.prepare.jobs import make_job
-from reserve.data.prepare.running import Decoders, run_jobs
+from reserve.data.prepare.running import run_jobs
 from reserve.data.prepare.video import PreparationSettings
 from reserve.data.sources.discover import discover_sources
 from tests.helpers.batch_decoder import PyAVInBatches
@@ -30,13 +32,13 @@ def run(sources, out, decoders, **options):
     def jobs():
         for source in sources:
             taken.append(source.video_id)
-            yield make_job(source, out, SETTINGS, decoders.names)
+            yield make_job(source, out, SETTINGS)
 
     return taken, run_jobs(jobs(), SETTINGS, decoders, outcome, workers=0, **options)
 
 
 def test_a_job_is_taken_when_the_one_before_is_done(sources, tmp_path):
-    taken, results = run(sources, tmp_path, Decoders.choose())
+    taken, results = run(sources, tmp_path, candidates())
     for number, (job, (video_id, *_)) in enumerate(results, start=1):
         assert len(taken) == number
         assert job.source.video_id == video_id
@@ -45,7 +47,7 @@ def test_a_job_is_taken_when_the_one_before_is_done(sources, tmp_path):
 
 def test_a_batch_takes_no_more_than_it_needs(sources, tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "DECODERS", (PyAVInBatches(batch_size=2), *decode.DECODERS))
-    taken, results = run(sources, tmp_path, Decoders.choose())
+    taken, results = run(sources, tmp_path, candidates())
     _, first = next(results)
     assert len(taken) == 2 or first[0] == "noise.mp4"
     assert dict([first[:2]] + [result[:2] for _, result in results]) == {
@@ -57,7 +59,7 @@ def test_a_batch_takes_no_more_than_it_needs(sources, tmp_path, monkeypatch):
 def test_stores_are_kept_only_where_asked(sources, tmp_path, monkeypatch):
     spy = SpyPyAV()
     monkeypatch.setattr(decode, "DECODERS", (spy,))
-    decoders = Decoders.choose()
+    decoders = candidates()
     for options, opened in (({}, 5), ({"keep": True}, 1), ({}, 5)):
         spy.opened.clear()
         statuses = [status for _, (_, status, _) in run(sources, tmp_path, decoders, **options)[1]]
@@ -65,7 +67,29 @@ def test_stores_are_kept_only_where_asked(sources, tmp_path, monkeypatch):
         assert statuses.count("unchanged") == 5 - opened
 
 
-def test_both_decoders_are_named(monkeypatch):
-    assert Decoders.choose().names == ["pyav"]
-    monkeypatch.setattr(decode, "DECODERS", (PyAVInBatches(), *decode.DECODERS))
-    assert Decoders.choose().names == ["pyav-in-batches", "pyav"]
+class NotForMp4(PyAVInBatches):
+    def unsuited(self, info):
+        return "its pictures are too small"
+
+
+class NeverSuited(SpyPyAV):
+    name = "never"
+
+    def unsuited(self, info):
+        return "it is never right"
+
+
+def decoded(job, result):
+    return result.status, result.decoder, result.decoder_reason, result.warnings
+
+
+@pytest.mark.parametrize("asked", ["auto", "pyav-in-batches"])
+def test_files_that_a_batch_decoder_is_not_for_are_decoded_by_the_next(sources, tmp_path, monkeypatch, asked):
+    batches = NotForMp4()
+    monkeypatch.setattr(decode, "DECODERS", (batches, NeverSuited(), PyAVDecoder()))
+    jobs = [make_job(source, tmp_path, SETTINGS, asked) for source in sources]
+    results = [result for _, result in run_jobs(jobs, SETTINGS, candidates(asked), decoded, workers=0)]
+    reason = "pyav-in-batches: its pictures are too small; never: it is never right"
+    warnings = () if asked == "auto" else (f"its frames come from pyav: {reason}",)
+    assert batches.batches == []
+    assert [each for each in results if each[0] == "prepared"] == [("prepared", "pyav", reason, warnings)] * 4

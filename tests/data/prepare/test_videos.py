@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from reserve.config import DataConfig
+from reserve.data.decode import choose_decoder
 from reserve.data.decode.protocol import MediaLimits
 from reserve.data.prepare import jobs
 from reserve.data.prepare.jobs import store_name
@@ -73,7 +74,8 @@ def test_bad_files_among_good_ones(tmp_path, workers, caplog):
     for result in report.skipped:
         assert result.reason.startswith(expected[result.video_id])
         assert f"skipped {result.video_id}: {result.reason}" in caplog.text
-    assert report.summary() == "8 files: 1 usable (0 unchanged) with 2 segments and 20 words, 7 skipped"
+    counts = "8 files: 1 usable (0 unchanged) with 2 segments and 20 words, 7 skipped"
+    assert report.summary() == f"{counts}; frames by {choose_decoder().name}: 1"
     found = {result.video_id: (result.segments, result.words, result.reason) for result in report.results}
     assert found["good one.mp4"] == (2, 20, "")
     assert found["empty.mp4"] == (0, 0, "empty file")

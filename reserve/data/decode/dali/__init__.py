@@ -18,11 +18,20 @@ import numpy as np
 from reserve.data.decode.dali.clips import Clips
 from reserve.data.decode.dali.devices import Devices
 from reserve.data.decode.dali.pipeline import Pipelines
+from reserve.data.decode.dali.proof import Proof
 from reserve.data.decode.dali.request import ClipRequest, make_request
 from reserve.data.decode.protocol import BatchDecoder, FrameRequest, Media, MediaInfo, MediaLimits
 from reserve.errors import BadInput, Unsuited
 
-__all__ = ["DaliDecoder"]
+__all__ = ["MAX_DIFFERENCE", "MEAN_DIFFERENCE", "DaliDecoder"]
+
+MEAN_DIFFERENCE = 4.0
+MAX_DIFFERENCE = 64
+"""How far DALI's frames may be from PyAV's, of 255 levels: on average over a frame, and for any value.
+
+DALI interpolates colours between their samples; FFmpeg's fast conversion of pictures with even sides repeats them. So
+edges between strong colours differ. Colours of BT.709 and other matrices than BT.601 are put right after DALI has
+converted them, within the same bounds."""
 
 
 class DaliDecoder(BatchDecoder):
@@ -34,10 +43,11 @@ class DaliDecoder(BatchDecoder):
     def __init__(self) -> None:
         self._devices: Devices | None = None
         self._pipelines: Pipelines | None = None
+        self._proof = Proof()
 
     def __getstate__(self) -> dict[str, object]:
-        """What the hardware can do travels to other processes; pipelines belong to one."""
-        return {"_devices": self._devices, "_pipelines": None}
+        """What the hardware can do travels to other processes, so that none of them asks; pipelines belong to one."""
+        return {"_devices": self.devices, "_pipelines": None, "_proof": Proof()}
 
     def unavailable(self) -> str | None:
         if sys.platform != "linux":
@@ -53,6 +63,10 @@ class DaliDecoder(BatchDecoder):
         except (ImportError, OSError, RuntimeError) as error:
             return f"DALI cannot be imported: {str(error).splitlines()[0]}"
         return None
+
+    def slow_here(self) -> str | None:
+        reason = self.devices.hardware.refuses("h264", 640, 360)
+        return None if reason is None else f"on the CPU it is slower than the others ({reason})"
 
     def unsuited(self, info: MediaInfo) -> str | None:
         return None if info.video is None else self.devices.unsuited(info.video)
@@ -70,7 +84,7 @@ class DaliDecoder(BatchDecoder):
     def frames_of(self, requests: Sequence[FrameRequest]) -> Iterator[Iterator[np.ndarray]]:
         if self._pipelines is None:
             self._pipelines = Pipelines(len(os.sched_getaffinity(0)))
-        with Clips([self._planned(request) for request in requests], self._pipelines) as clips:
+        with Clips([self._planned(request) for request in requests], self._pipelines, self._proof) as clips:
             for place in range(len(requests)):
                 yield clips.frames(place)
 

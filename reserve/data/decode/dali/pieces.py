@@ -22,6 +22,7 @@ _FORMAT = "matroska"
 _TICK = Fraction(1, 1000)
 _STEP = 10
 """Ticks from one frame of a piece to the next."""
+_CHANGED = "its packets are not those that it was planned with"
 # If a seek lands after its key frame, try again this many seconds earlier; after the last one, read from the start.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 
@@ -44,9 +45,11 @@ class PieceCutter:
         while len(packets) < piece.packets:
             packet = self._next()
             if packet is None:
-                raise BadInput("its packets have changed since it was planned")
+                raise BadInput(_CHANGED)
             if _timestamp(packet) >= piece.pts:
                 packets.append(packet)
+        if sum(packet.size for packet in packets) != piece.bytes:
+            raise BadInput(_CHANGED)
         with decoding_errors("its packets cannot be copied"):
             return self._written(packets)
 
@@ -71,7 +74,7 @@ class PieceCutter:
         self._packets = self._container.demux(self._container.video_stream())
         if (found := self._scan(piece)) is not None:
             return found
-        raise BadInput("its packets have changed since it was planned")
+        raise BadInput(_CHANGED)
 
     def _scan(self, piece: Piece) -> Any | None:
         while (packet := self._next()) is not None:

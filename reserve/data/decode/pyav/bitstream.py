@@ -38,8 +38,9 @@ def reader_of(codec: str, extradata: bytes) -> Callable[[memoryview, bool], Code
 
 
 def _vp8(data: memoryview, is_key: bool) -> CodedPicture:
-    key = len(data) >= 10 and not data[0] & 1
-    return CodedPicture(is_key and key, shown=bool(data[0] & 16), layout=bytes(data[6:10]) if key else b"")
+    first = data[0] if data else 0
+    key = len(data) >= 10 and not first & 1
+    return CodedPicture(is_key and key, shown=bool(first & 16), layout=bytes(data[6:10]) if key else b"")
 
 
 def _vp9(data: memoryview, is_key: bool) -> CodedPicture:

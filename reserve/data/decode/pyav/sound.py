@@ -19,9 +19,9 @@ from reserve.errors import BadInput
 
 _MAX_SAMPLE_RATE = 768_000
 _MAX_CHANNELS = 64
-# Timestamps of a run of frames may disagree with their count of samples by this many seconds (containers round
-# them, some to 1 ms, and encoders drift); beyond it there is a real gap or overlap.
-_JITTER = 0.05
+JITTER = 0.05
+"""Timestamps of a run of frames may disagree with their count of samples by this many seconds (containers round them,
+some to 1 ms, and encoders drift); beyond it there is a real gap or overlap."""
 # More than this many seconds of sound over earlier sound are another recording, not damage.
 _MAX_OVERLAP = 5.0
 # Decoding starts this many seconds before a span: decoders and resamplers need some sound to settle.
@@ -36,10 +36,10 @@ def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> So
     stream = _rewound(container, track)
     pictures = [] if (video := container.main_video()) is None else [video]
     limit = container.limits.max_duration
-    pieces = _Pieces(0, round(limit * sample_rate))
+    pieces = Pieces(0, round(limit * sample_rate))
     picture_end = 0.0
     past_limit: set[int] = set()
-    runs = _Resampled(sample_rate, container.origin)
+    runs = Resampled(sample_rate, container.origin)
     for packet in container.demux(stream, *pictures):
         start = container.start_of(packet)
         if start is not None and start >= limit:
@@ -70,8 +70,8 @@ def read_sound(container: Container, start: float, stop: float, *, track: int, s
     length = round((stop - start) * sample_rate)
     first = round(start * sample_rate)
     limit = container.limits.max_duration
-    pieces = _Pieces(first, min(first + length, round(limit * sample_rate)))
-    runs = _Resampled(sample_rate, container.origin)
+    pieces = Pieces(first, min(first + length, round(limit * sample_rate)))
+    runs = Resampled(sample_rate, container.origin)
     for packet in _packets_from(container, track, start - _PREROLL):
         begin = container.start_of(packet)
         if begin is not None and begin >= min(stop, limit) + _PREROLL:
@@ -109,7 +109,7 @@ def _packets_from(container: Container, track: int, start: float) -> Iterator[An
 
 
 @dataclass(slots=True)
-class _Pieces:
+class Pieces:
     """Stretches of samples between positions `first` and `stop`; later ones win where they overlap.
 
     `end` is the position after the last sample, `overlap` the number of samples that lie over earlier ones. Beyond
@@ -173,7 +173,7 @@ def _finite(samples: np.ndarray) -> np.ndarray:
     return np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-class _Resampled:
+class Resampled:
     """Resamples a stream of frames; starts afresh wherever the time or the format jumps.
 
     Codecs give frames of some 20 ms. They are joined to blocks of about a second, since each call of the resampler
@@ -197,7 +197,7 @@ class _Resampled:
         time = self._expected if frame.time is None else frame.time - self._origin
         form = (frame.format.name, frame.layout.name, rate)
         finished: Iterable[tuple[int, np.ndarray]] = ()
-        if self._joined is None or form != self._format or abs(time - self._expected) > _JITTER:
+        if self._joined is None or form != self._format or abs(time - self._expected) > JITTER:
             finished = self.flush()
             self._start(form, time)
         self._expected += frame.samples / rate

@@ -42,6 +42,7 @@ class TorchCodecDecoder(FileDecoder):
     """
 
     name = "torchcodec"
+    reads_ahead = True
 
     def unavailable(self) -> str | None:
         try:

@@ -17,6 +17,8 @@ from reserve.data.decode.torchcodec.packets import PacketTable
 
 # Frames that may be decoded between two looks at the deadline.
 _MAX_STEP = 250
+# Beyond, torchcodec and PyAV convert to other colours.
+_MAX_BITS = 8
 
 
 def read_frames(container: Container, table: PacketTable, times: Sequence[float]) -> Iterator[np.ndarray]:
@@ -50,9 +52,8 @@ class _Reader:
         self._keys = [number for number, place in enumerate(order) if table.keys[place]]
         if not self._keys or self._keys[0]:
             raise Refused("its pictures do not begin with a key frame")
-        stream = container.video_stream()
         rotation, self._shape = _display(container)
-        self._decoder = _open(container, stream.index, self._starts, self._keys)
+        self._decoder = _open(container, container.video_stream().index, self._starts, self._keys)
         if (self._decoder.metadata.rotation or 0) % 360 != rotation:
             raise Refused("its pictures say otherwise than its container how they are turned")
         self._last = -1
@@ -109,6 +110,8 @@ def _display(container: Container) -> tuple[int, tuple[int, int]]:
     if frame is None:
         raise Refused("its first pictures cannot be decoded")
     container.limits.check_frame_size(frame.width, frame.height)
+    if any(component.bits > _MAX_BITS for component in frame.format.components):
+        raise Refused("its pictures have more than 8 bits a colour")
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
     if square_size(frame.width, frame.height, aspect) != (frame.width, frame.height):
         raise Refused("its pixels are not square")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -66,6 +67,7 @@ def refusals(doing: str) -> Iterator[None]:
     except (RuntimeError, ValueError, IndexError, AssertionError, OSError, MemoryError) as error:
         if is_environment_failure(error):
             raise EnvironmentFailure(f"{doing}: {error}") from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        # After the place in torchcodec's sources.
-        raise Refused(f"{doing}: {reason.rsplit('.cpp:', 1)[-1].lstrip('0123456789, ')[:120]}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # torchcodec's checks begin with their place in its sources.
+        reason = re.sub(r"^.*\.cpp:\d+, ", "", lines[0])[:120].rstrip()
+        raise Refused(f"{doing}: {reason}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from reserve.data.decode.pyav.container import Container
@@ -32,6 +33,12 @@ class PacketTable:
         self.starts.append(packet.pts)
         self.durations.append(packet.duration or 0)
         self.keys.append(packet.is_keyframe)
+
+    def fill_durations(self) -> None:
+        """Lets packets without a duration, as Matroska's first one of AAC, last until the next one."""
+        for place, (start, later) in enumerate(pairwise(self.starts)):
+            if self.durations[place] == 0:
+                self.durations[place] = max(later - start, 0)
 
 
 @dataclass(slots=True)
@@ -81,4 +88,6 @@ def read_packets(container: Container) -> FilePackets:
             table.add(packet)
         elif index == picture:
             table.problem = "its edit list hides pictures"
+    for table in tables.values():
+        table.fill_durations()
     return found

@@ -10,14 +10,13 @@ import numpy as np
 
 from reserve.data.decode.protocol import Soundtrack
 from reserve.data.decode.pyav.container import Container, import_av
-from reserve.data.decode.pyav.sound import _JITTER as JITTER
-from reserve.data.decode.pyav.sound import _Pieces as Pieces
-from reserve.data.decode.pyav.sound import _Resampled as Resampled
+from reserve.data.decode.pyav.sound import JITTER, Pieces, Resampled
 from reserve.data.decode.torchcodec.library import Refused, import_torchcodec, refusals
 from reserve.data.decode.torchcodec.packets import FilePackets, PacketTable
 
-# Their packets hold one frame each, so that packets tell which samples there are.
-_CODECS = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus", "vorbis")
+# Their packets hold one frame each, so that packets tell which samples there are. Frames of Vorbis can be shorter than
+# the rounding of Matroska's timestamps.
+_CODECS = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus")
 _MAX_CHANNELS = 8
 # Samples of all channels at a time, 1 MiB: larger stretches leave the processor's caches and cost a third more.
 _STRETCH = 2**18
@@ -32,8 +31,9 @@ def read_soundtrack(container: Container, packets: FilePackets, *, track: int, s
     context = stream.codec_context
     if table.problem is not None:
         raise Refused(table.problem)
-    if context.name not in _CODECS and not context.name.startswith("pcm_"):
-        raise Refused(f"sound in {context.name} is left to PyAV")
+    codec = context.codec.canonical_name
+    if codec not in _CODECS and not codec.startswith("pcm_"):
+        raise Refused(f"sound in {codec} is left to PyAV")
     if not 0 < context.channels <= _MAX_CHANNELS:
         raise Refused(f"sound of {context.channels} channels is left to PyAV")
     limit = container.limits.max_duration
@@ -61,7 +61,7 @@ def _frames(container: Container, stream: Any, table: PacketTable) -> Iterator[A
         container.deadline.check()
         is_end = number == len(stretches) - 1
         samples, start = decoder.read(
-            _middle(table, first) if number else None, None if is_end and not table.is_cut else _middle(table, last)
+            _middle(table, first) if number else 0.0, None if is_end and not table.is_cut else _middle(table, last)
         )
         _check(table, first, last, start, samples.shape[1] / rate, is_start=not number, is_end=is_end)
         # Packed samples, since PyAV takes the layout of planar ones from their count alone.
@@ -82,7 +82,7 @@ class _Decoder:
             self._audio = decoders.AudioDecoder(f"file:{container.path}", stream_index=index)
         self.rate = self._audio.metadata.sample_rate
 
-    def read(self, start: float | None, stop: float | None) -> tuple[np.ndarray, float]:
+    def read(self, start: float, stop: float | None) -> tuple[np.ndarray, float]:
         """All frames that play in [start, stop), whole: float32 [channels, samples] and the first one's time in
         seconds. torchcodec's public call cuts them at `stop` and then begins again from the start of the file for what
         comes after it."""
@@ -90,7 +90,7 @@ class _Decoder:
 
         with refusals("torchcodec cannot decode its sound"):
             samples, first = _core.get_frames_by_pts_in_range_audio(
-                self._audio._decoder, start_seconds=-1e9 if start is None else start, stop_seconds=stop
+                self._audio._decoder, start_seconds=start, stop_seconds=stop
             )
         return samples.numpy(), first.item()
 
@@ -130,10 +130,12 @@ def _check(
     table: PacketTable, first: int, last: int, start: float, seconds: float, *, is_start: bool, is_end: bool
 ) -> None:
     """Raises Refused unless the decoded sound from `start` on is that of packets `first` to `last`."""
-    rounding = 2 * table.tick
-    if not is_start and abs(start - table.starts[first] * table.tick) > rounding:
+    if not is_start and abs(start - table.starts[first] * table.tick) > 2 * table.tick:
         raise Refused("torchcodec decodes its sound at other times than its packets have")
     duration = table.durations[last] * table.tick
-    off = start + seconds - (table.starts[last] * table.tick + duration)
-    if abs(off) > (_END_PACKETS * duration + JITTER if is_end else max(rounding, duration / 2)):
+    by_times = table.starts[last] * table.tick + duration - start
+    # Timestamps of live recordings jitter, and durations of some containers are rounded.
+    by_durations = sum(table.durations[first : last + 1]) * table.tick
+    off = min(abs(seconds - by_times), abs(seconds - by_durations))
+    if off > (_END_PACKETS * duration + JITTER if is_end else max(2 * table.tick, duration / 2)):
         raise Refused("torchcodec decodes another length of its sound than its packets have")

@@ -21,6 +21,7 @@ Item = Job | StoredVideo
 """A video to prepare."""
 STORES = "stores"
 """Stands for the decoders of a set that is made from store files."""
+AUTO = "auto"
 _MAY_DIFFER = {"versions", "num_shards"}
 
 
@@ -55,11 +56,11 @@ class ShardPlan:
 
     def items(self, number: int) -> list[Item]:
         """The videos of a shard, by `video_id`."""
-        names = self.settings.decoders
+        decoder = self.settings.decoders[0]
         return [
             source
             if isinstance(source, StoredVideo)
-            else make_job(source, self.folder(number), self.preparation, names)
+            else make_job(source, self.folder(number), self.preparation, decoder)
             for source in self.sources.get(number, ())
         ]
 
@@ -116,6 +117,8 @@ def agree_on_settings(out: Path, wanted: Settings) -> Settings:
 
 def _differences(old: Settings, new: Settings) -> list[str]:
     """Each setting that differs, with both values."""
+    if new.decoders == (AUTO,) and old.decoders != (STORES,):
+        new = replace(new, decoders=old.decoders)  # Whatever the set was begun with; earlier releases named it.
     before, after = (_flat(settings) for settings in (old, new))
     names = [*before, *(name for name in after if name not in before)]
     return [

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from reserve.config import DataConfig, FilterConfig
+from reserve.data.decode import candidates
 from reserve.data.decode.protocol import MediaLimits
 from reserve.data.filters import check_filters
-from reserve.data.prepare.running import Decoders
 from reserve.data.prepare.shards.build import current_record
 from reserve.data.prepare.shards.engines import Engine
 from reserve.data.prepare.shards.engines.local import LocalEngine
@@ -149,13 +149,15 @@ def _plan(
 ) -> ShardPlan:
     sources = find_sources(paths, preparation.data.languages)
     stored = isinstance(sources[0], StoredVideo)
+    if not stored:
+        candidates(decoder)  # An unknown name, or one that cannot run, must not become a setting.
     wanted = Settings(
         num_shards=-(-len(sources) // videos_per_shard),
         videos_per_shard=videos_per_shard,
         sound="flac" if preparation.keep_sound else "log_mel",
         seed=preparation.seed,
         audio_track=preparation.audio_track,
-        decoders=(STORES,) if stored else tuple(Decoders.choose(decoder).names),
+        decoders=(STORES,) if stored else (decoder,),
         data=section_values(preparation.data),
         filter=section_values(filters),
         limits=section_values(preparation.limits),

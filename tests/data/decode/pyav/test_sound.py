@@ -15,7 +15,7 @@ from reserve.data.decode.protocol import Deadline, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.decode.pyav.container import Container
 from reserve.data.decode.pyav.downmix import MonoResampler
-from reserve.data.decode.pyav.sound import _Pieces, _Resampled
+from reserve.data.decode.pyav.sound import Pieces, Resampled
 from reserve.data.prepare.workers import run_supervised
 from reserve.errors import BadInput
 from tests.helpers.media_files import Sound, click_track, find_clicks, write_media
@@ -198,7 +198,7 @@ def test_pieces_on_disk_lie_over_each_other_as_in_memory(monkeypatch):
     rng = np.random.default_rng(0)
     parts = [(int(start), rng.standard_normal(700).astype(np.float32)) for start in rng.integers(0, 5000, 40)]
     parts[7][1][5] = np.nan
-    plain, spooled = _Pieces(100, 5200), _Pieces(100, 5200)
+    plain, spooled = Pieces(100, 5200), Pieces(100, 5200)
     plain.extend(iter(parts))
     monkeypatch.setattr("reserve.data.decode.pyav.sound._IN_MEMORY", 1500)
     spooled.extend(iter(parts))
@@ -235,8 +235,8 @@ def test_frames_are_resampled_in_blocks_of_a_second(tmp_path, monkeypatch):
 @pytest.mark.parametrize("gap", [0.1, 0.7, 1.3])
 def test_gap_within_a_block(gap):
     """Joined frames end where the time jumps."""
-    runs = _Resampled(RATE, 0.0)
-    pieces = _Pieces(0, 10 * RATE)
+    runs = Resampled(RATE, 0.0)
+    pieces = Pieces(0, 10 * RATE)
     for index in range(60):
         frame = av.AudioFrame.from_ndarray(np.full((1, 2205), 0.5, np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)

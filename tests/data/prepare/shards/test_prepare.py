@@ -255,7 +255,7 @@ def prepare_all_else(videos, out):
         ({"fold": -1}, "fold must be from 0 to 0"),
         ({"folds": 0}, "folds must be at least 1; got 0"),
         ({"videos_per_shard": 0}, "videos_per_shard must be at least 1; got 0"),
-        ({"decoder": "x"}, "decoder must be 'auto' or one of 'pyav', .*; got 'x'"),
+        ({"decoder": "x"}, "decoder must be 'auto' or one of 'dali', .*; got 'x'"),
     ],
 )
 def test_wrong_values(shard_source, tmp_path, options, message):

@@ -9,8 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
+from reserve.data.decode import candidates
 from reserve.data.prepare.jobs import Job
-from reserve.data.prepare.running import GRACE_SECONDS, Decoders, run_jobs
+from reserve.data.prepare.running import GRACE_SECONDS, run_jobs
 from reserve.data.prepare.shards.build import Busy, ShardBuild, is_done
 from reserve.data.prepare.shards.events import Event, Report
 from reserve.data.prepare.shards.outcomes import Outcome, judge_prepared, judge_stored, skipped_file
@@ -115,6 +116,6 @@ def _outcomes(plan: ShardPlan, items: Iterable[Item], workers: int) -> Generator
             yield item, skipped_file(item, outcome.reason) if isinstance(outcome, Lost) else outcome
         return
     finish = partial(judge_prepared, filters=plan.filters)
-    decoders = Decoders.choose(plan.settings.decoders[0])
+    decoders = candidates(plan.settings.decoders[0])
     jobs = (item for item in items if isinstance(item, Job))
     yield from run_jobs(jobs, plan.preparation, decoders, finish, workers=workers, keep=True)

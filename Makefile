@@ -6,7 +6,7 @@ DEMO := runs/demo
 FFMPEG := $(CURDIR)/.venv/ffmpeg
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test scaling shards-bench parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test scaling shards-bench decoding-bench parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -20,6 +20,7 @@ help:
 	@echo "               with runs that were never killed; KILL_SEED, OUT"
 	@echo "make scaling   compares every way to share a training step with one process, kills runs, and writes docs/scaling.md"
 	@echo "make shards-bench  measures what shards cost to make, to keep and to train from, and writes docs/twenty_million.md"
+	@echo "make decoding-bench  measures decoders against other ways to decode, and their memory over 10,000 clips"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
 	@echo "               Its steps: make gpu-build gpu-tests gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
 	@echo "make clean     removes .venv, builds and runs/demo"
@@ -61,7 +62,7 @@ lint: $(INSTALLED)
 	MYPYPATH=build/types:docs/generate $(BIN)/mypy docs/generate
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks $(if $(SAVE),--save)
+	LD_LIBRARY_PATH=$(FFMPEG) $(BIN)/python -m benchmarks $(if $(SAVE),--save)
 
 # docs/api.md and docs/configuration.md, from the docstrings and the configuration's dataclasses.
 docs: $(INSTALLED)
@@ -106,6 +107,13 @@ shards-bench: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.shards.loading --videos $(SHARD_VIDEOS)/train --save
 	$(BIN)/python -m benchmarks.shards.limits --save
 	$(BIN)/python -m benchmarks.shards.memory --videos $(SHARD_VIDEOS)/train --save
+	$(BIN)/python -m benchmarks.report
+
+# Figures of decoding (some 15 minutes), and memory over 10,000 clips a decoder (some 10). They need ffmpeg and ffprobe
+# for the way of the released code.
+decoding-bench: $(INSTALLED)
+	LD_LIBRARY_PATH=$(FFMPEG) $(BIN)/python -m benchmarks decoding --save
+	OMP_NUM_THREADS=1 LD_LIBRARY_PATH=$(FFMPEG) $(BIN)/python -m benchmarks.decoding_memory --save
 	$(BIN)/python -m benchmarks.report
 
 kill-test: $(INSTALLED)

@@ -2,8 +2,8 @@
 
 Each decoder has a process of its own, which decodes four frames and the sound of one short clip after another, in
 several codecs, sizes and lengths, and notes its memory now and then. DALI takes frames of clips, in the codecs that it
-has for this machine, and stored pictures, both in batches. `python -m benchmarks.decoding_memory --save` stores the result in
-benchmarks/results; docs/decoding.md shows it.
+has for this machine, and stored pictures, both in batches. `python -m benchmarks.decoding_memory --save` stores the
+result in benchmarks/results; docs/decoding.md shows it.
 """
 
 from __future__ import annotations

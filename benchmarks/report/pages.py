@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.report import bars, resources, steps, tables
+from benchmarks.report import bars, decoding_memory, resources, steps, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
 from benchmarks.scaling import page as scaling
@@ -53,6 +53,7 @@ def pages(machines: list[Machine]) -> dict[str, str]:
     places = {
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),
+        "memory of decoding": decoding_memory.text(decoding_memory.stored()),
         f"variants of {steps.OP}": tables.step_variants(machines),
     }
     for op in (op.name for op in OPS):
@@ -132,6 +133,8 @@ def _plots(machines: list[Machine]) -> dict[str, tuple[str, Callable[[Path], Non
     }
     curves = scaling.curves()
     plots[scaling.FIGURE] = digest(repr(curves).encode()), partial(draw_scaling_model, curves)
+    if ways := decoding_memory.stored():
+        plots[decoding_memory.FIGURE] = digest(json.dumps(ways).encode()), partial(decoding_memory.draw, ways)
     return plots
 
 

@@ -28,13 +28,20 @@ def read_frames(container: Container, times: Sequence[float]) -> Iterator[np.nda
     """See `Media.frames`."""
     check_times(times)
     reader = _FrameReader(container)
-    for time in times:
-        yield to_picture(reader.frame_at(time), container.limits)
+    try:
+        for time in times:
+            yield to_picture(reader.frame_at(time), container.limits)
+    finally:
+        reader.close()
 
 
 def first_frame(container: Container) -> StoredFrame:
     """The first frame of the file that can be decoded. Raises BadInput if there is none."""
-    return _FrameReader(container).frame_at(0.0)
+    reader = _FrameReader(container)
+    try:
+        return reader.frame_at(0.0)
+    finally:
+        reader.close()
 
 
 class _FrameReader:
@@ -74,6 +81,11 @@ class _FrameReader:
         # do for a film in another format.
         self._aspect = self._stream.sample_aspect_ratio
         self._follows_codec = self._aspect == codec.sample_aspect_ratio
+
+    def close(self) -> None:
+        """Lets go of its pictures. The generator that decodes refers to the reader, and the reader to it."""
+        self._current = self._next = None
+        self._decoded = iter(())
 
     def frame_at(self, time: float) -> StoredFrame:
         target = latest_timestamp(time, self._container.origin, self._tick)

@@ -49,12 +49,21 @@ def square_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple
     return width, round(height / pixel_aspect)
 
 
+def side_data(frame: av.VideoFrame) -> Any:
+    """What comes with a frame, by type.
+
+    `frame.side_data` makes a cycle of references: its pictures stay in memory until Python collects garbage, which it
+    does by the number of objects, whatever their size.
+    """
+    return import_av().sidedata.sidedata.SideDataContainer(frame)
+
+
 def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     """int32 [3, 3]: the position (x, y, 1) of a stored pixel, times this, is where it is shown. None without one."""
-    side_data: Any = frame.side_data  # PyAV's stubs lack its methods.
-    if not len(side_data):
+    found = side_data(frame)
+    if not len(found):
         return None
-    data = side_data.get(import_av().sidedata.sidedata.Type.DISPLAYMATRIX)
+    data = found.get(import_av().sidedata.sidedata.Type.DISPLAYMATRIX)
     return None if data is None else np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from reserve.data.decode.pyav.container import Container, import_av
+from reserve.data.decode.pyav.picture import side_data
 from reserve.data.types import Cue
 from reserve.errors import BadInput
 
@@ -68,4 +69,4 @@ def has_closed_captions(container: Container) -> bool:
     stream = container.video_stream()
     kind = import_av().sidedata.sidedata.Type.A53_CC
     frames = (frame for packet in container.demux(stream) for frame in container.decode(packet))
-    return any(frame.side_data.get(kind) is not None for frame in islice(frames, _FIRST_FRAMES))
+    return any(side_data(frame).get(kind) is not None for frame in islice(frames, _FIRST_FRAMES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 
 import av
@@ -61,3 +62,22 @@ def test_pixel_aspect_that_changes_midway(tmp_path, is_seekable):
             frames = list(media.frames(times))
             assert [frame.shape[1] for frame in frames] == [85 if 6 < time < 12 else SIZE[1] for time in times]
             assert [read_number(frame) for frame in frames] == pytest.approx([10 * time for time in times], abs=3)
+
+
+def test_pictures_are_freed_without_collecting_garbage(tmp_path):
+    """A cycle of references would keep them until Python counts enough objects: hundreds of pictures, of any size."""
+    path = write_media(tmp_path / "a.mp4", frame_times=TIMES, gop=20)
+
+    def pictures():
+        return sum(isinstance(found, av.VideoFrame) for found in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = pictures()
+        frames_at(path, [0.5, 2.5, 5.5])
+        with PyAVDecoder().open(path) as media:
+            media.has_closed_captions()
+        assert pictures() == before
+    finally:
+        gc.enable()

@@ -32,6 +32,12 @@ def work(item):
     return item * 2
 
 
+def work_on_each(items):
+    """`work` of each of several items, one by one."""
+    for item in items:
+        yield work(item)
+
+
 def write_pid_and_hang(item):
     print(os.getpid(), flush=True)
     time.sleep(3600)

@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import re
+from functools import partial
 from multiprocessing.connection import wait
 from types import SimpleNamespace
 
@@ -18,7 +19,9 @@ from reserve.data.decode import protocol
 from reserve.data.decode.protocol import MediaLimits
 from reserve.data.prepare import batches
 from reserve.data.prepare import workers as workers_module
+from reserve.data.prepare.jobs import make_job, plan_job
 from reserve.data.prepare.running import GRACE_SECONDS
+from reserve.data.prepare.video import PreparationSettings
 from reserve.data.prepare.videos import prepare_videos
 from reserve.data.sources.discover import discover_sources
 from reserve.data.store import load_segments
@@ -166,6 +169,29 @@ def test_file_that_stops_the_decoding_process_is_skipped_alone(
     assert_same_stores(report, expected, ["a.mp4", "c.mp4", "d.mp4", "e.mp4"])
     assert outcomes(report)["b.mp4"] == ("skipped", reason, 0, 0)
     assert len(list(hanging_time.iterdir())) == (2 if way == "hang" else 0)
+
+
+def test_planning_goes_on_while_a_batch_is_decoded_but_not_far(videos, tmp_path, monkeypatch):
+    taken, settings, limits = [], PreparationSettings(DataConfig(), 0), MediaLimits()
+    decoder, files = FailsOn("a.mp4", "hang", tmp_path / "marks", batch_size=1), PyAVDecoder()
+    decoder.marks.mkdir()
+
+    def jobs():
+        for name in NAMES:
+            (source,) = discover_sources([videos / name])
+            taken.append(name)
+            yield make_job(source, tmp_path, settings, ["pyav"])
+
+    # While a.mp4 hangs, time stands still until two more videos have been taken.
+    clock = SimpleNamespace(monotonic=lambda: 1e6 if len(taken) >= 3 and list(decoder.marks.iterdir()) else 0.0)
+    monkeypatch.setattr(workers_module, "time", clock)
+    monkeypatch.setattr(batches, "wait", lambda handles, timeout: wait(handles, timeout=0.02))
+    plan = partial(plan_job, settings=settings, decoder=files, frames_by=decoder)
+    results = batches.prepare_in_batches(jobs(), plan, decoder, limits, workers=1, timeout=1e5)
+    _, first = next(results)
+    assert (first.video_id, first.reason) == ("a.mp4", "took more than 100000 s")
+    assert taken == NAMES[:3]
+    assert [result.status for _, result in results] == ["prepared"] * 4
 
 
 def test_end_of_the_decoding_process_from_outside_stops_everything(videos, tmp_path, use):

@@ -15,6 +15,7 @@ from reserve.data.decode.protocol import Soundtrack
 from reserve.data.images import decode_jpeg
 from reserve.data.prepare.segments import SegmentSound, Window, cut_windows, stored_frames, video_rng, window_words
 from reserve.data.types import Word
+from reserve.errors import BadInput
 from reserve_kernels import log_mel_spectrogram
 
 RATE = 22050
@@ -174,3 +175,16 @@ def test_stored_frames_are_bounded_and_without_bars():
 def test_frames_that_change_size_midway_are_made_equal():
     frames = [np.full(size, 100, dtype=np.uint8) for size in [(200, 300, 3), (100, 150, 3)]]
     assert [decode_jpeg(jpeg).shape for jpeg in stored_frames(frames)] == [(200, 300, 3)] * 2
+
+
+def test_frames_compressed_in_threads_are_the_same():
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(9)]
+    assert stored_frames(iter(frames), threads=3) == stored_frames(frames)
+
+    def failing():
+        yield frames[0]
+        raise BadInput("its frames are scrambled")
+
+    with pytest.raises(BadInput, match="scrambled"):
+        stored_frames(failing(), threads=3)

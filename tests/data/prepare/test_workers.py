@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing.connection import wait
 from types import SimpleNamespace
 
 import pytest
 
 from reserve.data.prepare import workers as workers_module
-from reserve.data.prepare.workers import Lost, _serve, run_supervised
+from reserve.data.prepare.workers import Lost, Streamer, _serve, run_supervised
 from reserve.errors import EnvironmentFailure
-from tests.helpers.worker_functions import work
+from tests.helpers.worker_functions import work, work_on_each
 
 FAR = 3600.0
 """A time limit that no machine is slow enough to reach."""
@@ -239,3 +240,46 @@ def test_an_item_that_cannot_be_made_ends_the_workers(children):
     with pytest.raises(KeyError):
         list(run_supervised(work, items(), workers=1, timeout=FAR))
     assert set(multiprocessing.active_children()) <= children
+
+
+def outcomes_of(streamer, item):
+    """All results of an item."""
+    streamer.start(item)
+    found = []
+    while streamer.is_busy:
+        wait(streamer.handles, timeout=streamer.seconds_left())
+        found.extend(streamer.poll())
+    return found
+
+
+class TestStreamer:
+    def test_results_one_by_one_and_failures(self, children):
+        with Streamer(work_on_each, FAR) as streamer:
+            assert outcomes_of(streamer, [1, 2, 3]) == [2, 4, 6]
+            first = streamer._worker.process.pid
+            assert outcomes_of(streamer, []) == []
+            assert streamer._worker.process.pid == first
+            assert outcomes_of(streamer, [1, "crash", 2]) == [2, Lost("its decoding process died (signal SIGSEGV)")]
+            assert outcomes_of(streamer, [4, "raise", 2]) == [8, Lost("internal error: KeyError: 'x'")]
+            assert streamer._worker is None
+        assert set(multiprocessing.active_children()) <= children
+
+    def test_time_limit_begins_again_with_each_result(self, monkeypatch):
+        now = 0.0
+        monkeypatch.setattr(workers_module, "time", SimpleNamespace(monotonic=lambda: now))
+        with Streamer(work_on_each, 10) as streamer:
+            streamer.start([1, 2, "hang"])
+            found = []
+            while streamer.is_busy:
+                wait(streamer.handles, timeout=0.02)
+                for result in streamer.poll():
+                    found.append(result)
+                    now += 9
+                if len(found) == 2:
+                    now += 9
+        assert found == [2, 4, Lost("took more than 10 s")]
+
+    def test_a_full_disk_stops_everything(self, children):
+        with Streamer(work_on_each, FAR) as streamer, pytest.raises(EnvironmentFailure, match="No space left"):
+            outcomes_of(streamer, [1, "full"])
+        assert set(multiprocessing.active_children()) <= children

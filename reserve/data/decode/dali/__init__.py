@@ -18,6 +18,7 @@ import numpy as np
 from reserve.data.decode.dali.clips import Clips
 from reserve.data.decode.dali.devices import Devices
 from reserve.data.decode.dali.pipeline import Pipelines
+from reserve.data.decode.dali.proof import Proof
 from reserve.data.decode.dali.request import ClipRequest, make_request
 from reserve.data.decode.protocol import BatchDecoder, FrameRequest, Media, MediaInfo, MediaLimits
 from reserve.errors import BadInput, Unsuited
@@ -42,10 +43,11 @@ class DaliDecoder(BatchDecoder):
     def __init__(self) -> None:
         self._devices: Devices | None = None
         self._pipelines: Pipelines | None = None
+        self._proof = Proof()
 
     def __getstate__(self) -> dict[str, object]:
-        """What the hardware can do travels to other processes; pipelines belong to one."""
-        return {"_devices": self._devices, "_pipelines": None}
+        """What the hardware can do travels to other processes, so that none of them asks; pipelines belong to one."""
+        return {"_devices": self.devices, "_pipelines": None, "_proof": Proof()}
 
     def unavailable(self) -> str | None:
         if sys.platform != "linux":
@@ -82,7 +84,7 @@ class DaliDecoder(BatchDecoder):
     def frames_of(self, requests: Sequence[FrameRequest]) -> Iterator[Iterator[np.ndarray]]:
         if self._pipelines is None:
             self._pipelines = Pipelines(len(os.sched_getaffinity(0)))
-        with Clips([self._planned(request) for request in requests], self._pipelines) as clips:
+        with Clips([self._planned(request) for request in requests], self._pipelines, self._proof) as clips:
             for place in range(len(requests)):
                 yield clips.frames(place)
 

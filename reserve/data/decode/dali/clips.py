@@ -15,6 +15,7 @@ import numpy as np
 
 from reserve.data.decode.dali.pieces import PieceCutter
 from reserve.data.decode.dali.pipeline import MAX_PIECES, Clip, PipelineFailure, Pipelines, Variant
+from reserve.data.decode.dali.proof import Proof
 from reserve.data.decode.dali.request import ClipRequest
 from reserve.data.decode.protocol import Deadline
 from reserve.data.decode.pyav.container import Container
@@ -38,9 +39,10 @@ class _Batch:
 class Clips:
     """The frames of `requests`, in order; a context manager. A request that is an error raises it."""
 
-    def __init__(self, requests: Sequence[ClipRequest | BadInput], pipelines: Pipelines) -> None:
+    def __init__(self, requests: Sequence[ClipRequest | BadInput], pipelines: Pipelines, proof: Proof) -> None:
         self._requests = requests
         self._pipelines = pipelines
+        self._proof = proof
         self._batches = deque(_batches(requests))
         self._cutting: deque[tuple[_Batch, Future[list[Clip | Exception]]]] = deque()
         self._found: deque[tuple[int, np.ndarray | Exception]] = deque()
@@ -90,7 +92,18 @@ class Clips:
         clips = [clip for clip in found if isinstance(clip, Clip)]
         decoded = iter(self._decode(batch.variant, clips))
         for (place, _), clip in zip(batch.pieces, found, strict=True):
-            self._found.append((place, next(decoded) if isinstance(clip, Clip) else clip))
+            images = self._proved(place, clip, next(decoded)) if isinstance(clip, Clip) else clip
+            self._found.append((place, images))
+
+    def _proved(self, place: int, clip: Clip, images: np.ndarray | Exception) -> np.ndarray | Exception:
+        """`images`, or why those of a GPU cannot be right."""
+        request = self._requests[place]
+        if isinstance(request, ClipRequest) and request.device == "mixed" and isinstance(images, np.ndarray):
+            try:
+                self._proof.check(request.codec, clip, images)
+            except BadInput as error:
+                return error
+        return images
 
     def _decode(self, variant: Variant, clips: Sequence[Clip]) -> Sequence[np.ndarray | Exception]:
         """A piece on which DALI fails is a BadInput, and costs the others nothing. Raises PipelineFailure if DALI fails

@@ -44,10 +44,11 @@ class Look:
 
 @dataclass(frozen=True)
 class ClipRequest(FrameRequest):
-    """A request with the `pieces` that hold its frames, in order, and where to decode them."""
+    """A request with the `pieces` that hold its frames, in order, their `codec`, and where to decode them."""
 
     pieces: tuple[Piece, ...]
     look: Look
+    codec: str
     device: Device
 
     @property
@@ -85,7 +86,8 @@ def make_request(
         first = first_frame(container)
         to_picture(first, limits)  # its checks of the size
         frame = first.frame
-        device = choose_device(_stream(container, table, frame))
+        stream = _stream(container, table, frame)
+        device = choose_device(stream)
         if not is_known(int(frame.colorspace)):
             raise Unsuited(f"colours by matrix {int(frame.colorspace)}")
         stored = (frame.height, frame.width)
@@ -99,6 +101,7 @@ def make_request(
             limits,
             pieces,
             Look(stored, waiting_size(height, width), mending_matrix(int(frame.colorspace)), first.matrix),
+            stream.track.codec,
             device,
         )
     finally:

@@ -41,7 +41,7 @@ Decode = Callable[[Path], Any]
 
 def decoder_named(name: str, path: Path) -> Decoder:
     """That row of DECODERS, or Missing with the reason why it cannot decode the file here."""
-    for decoder in DECODERS:
+    for decoder in (each.by_name() for each in DECODERS):
         if decoder.name == name:
             reason = decoder.unavailable()
             if reason is None:

@@ -177,7 +177,7 @@ def frames_of_videos(path: Path, scale: Scale) -> dict[str, Any]:
     right = by_pyav()
     found: dict[str, Any] = {"times": len(times), "pyav_frames_per_s": len(times) / seconds_of(by_pyav)}
     dali = DaliDecoder()
-    if (reason := dali.import_failure()) is not None:
+    if (reason := dali.unavailable()) is not None:
         return {**found, "dali": f"not measured: {reason}"}
     with PyAVDecoder().open(path) as media:
         try:
@@ -205,7 +205,7 @@ def example(path: Path, scale: Scale) -> dict[str, Any]:
     from reserve.data.decode.pyav import PyAVDecoder
 
     dali, times = DaliDecoder(), middles(scale.seconds)
-    if (reason := dali.import_failure()) is not None:
+    if (reason := dali.unavailable()) is not None:
         return {"reason": f"not measured: {reason}"}
 
     def sound() -> None:

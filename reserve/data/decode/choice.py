@@ -46,7 +46,7 @@ class Candidates:
 
         Raises ValueError for an unknown name, and RuntimeError with the reasons if no such decoder can run here.
         """
-        named = [decoder for decoder in table if decoder.name == requested]
+        named = [decoder.by_name() for decoder in table if decoder.name == requested]
         if requested != "auto" and not named:
             allowed = ", ".join(repr(decoder.name) for decoder in table)
             raise ValueError(f"decoder must be 'auto' or one of {allowed}; got {requested!r}")
@@ -55,7 +55,7 @@ class Candidates:
         found: list[Decoder] = list(named)
         against: list[PassedOverDecoder] = []
         for decoder in table:
-            if decoder in named or (named and isinstance(decoder, BatchDecoder)):
+            if decoder.name == requested or (named and isinstance(decoder, BatchDecoder)):
                 continue
             reason = decoder.unavailable() or decoder.slow_here()
             if reason is None:

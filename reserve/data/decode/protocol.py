@@ -250,8 +250,12 @@ class Decoder(ABC):
 
     def slow_here(self) -> str | None:
         """Why "auto" passes the decoder over on a machine where it can run: it was measured to be slower than the ones
-        after it. None if it was not. It can still be chosen by its name."""
+        after it, or was not measured. None if it was found faster. It can still be chosen by its name."""
         return None
+
+    def by_name(self) -> Decoder:
+        """The decoder for a user who asks for it: one that takes files which another only decodes faster."""
+        return self
 
     def unsuited(self, info: MediaInfo) -> str | None:
         """None if the decoder is for a file of these streams, otherwise the reason as a short phrase.

@@ -53,7 +53,9 @@ class DaliDecoder(BatchDecoder):
 
     def slow_here(self) -> str | None:
         reason = self.devices.hardware.refuses("h264", 640, 360)
-        return None if reason is None else f"on the CPU it is slower than the others ({reason})"
+        if reason is None:
+            return "its speed on a GPU is not measured"
+        return f"on the CPU it is slower than the others ({reason})"
 
     def unsuited(self, info: MediaInfo) -> str | None:
         return None if info.video is None else self.devices.unsuited(info.video)

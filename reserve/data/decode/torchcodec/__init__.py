@@ -48,9 +48,17 @@ class TorchCodecDecoder(FileDecoder):
             return str(error)
         return None
 
+    def __init__(self, *, is_asked_for: bool = False) -> None:
+        self._is_asked_for = is_asked_for
+
+    def by_name(self) -> TorchCodecDecoder:
+        return TorchCodecDecoder(is_asked_for=True)
+
     def unsuited(self, info: MediaInfo) -> str | None:
-        # PyAV skips the pictures of H.264 that nothing needs.
-        return "PyAV decodes H.264 faster" if info.video is not None and info.video.codec == "h264" else None
+        if self._is_asked_for or info.video is None or info.video.codec != "h264":
+            return None
+        # It skips pictures that nothing needs.
+        return "PyAV decodes H.264 faster"
 
     def open(self, path: str | Path, limits: MediaLimits | None = None, deadline: Deadline | None = None) -> Media:
         limits = limits or MediaLimits()

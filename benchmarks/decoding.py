@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from benchmarks import decoding_peers as peers
-from benchmarks.decoding_videos import RATE, SECONDS, VIDEOS, made_video
+from benchmarks.decoding_videos import NAMES, RATE, made_video
 from benchmarks.interleaved import OURS, Contender, Measured, Missing, measure, publish, replayed
 from benchmarks.machine import torch_threads
 from reserve.data.decode import DECODERS, BatchDecoder, Decoder, FileDecoder, FrameRequest, MediaLimits
@@ -158,8 +158,8 @@ def example_difference(out: peers.Example, ours: peers.Example) -> float:
 
 
 JOBS: dict[str, tuple[Mapping[str, Decode], Callable[[Any, Any], float], float, tuple[str, ...]]] = {
-    "example": (EXAMPLES, example_difference, 1.0, tuple(VIDEOS)),
-    "frames": (FRAMES, picture_difference, PICTURE_TOLERANCE, tuple(VIDEOS)),
+    "example": (EXAMPLES, example_difference, 1.0, NAMES),
+    "frames": (FRAMES, picture_difference, PICTURE_TOLERANCE, NAMES),
     # The others' sound is that of the first.
     "sound": (SOUND, loudness_difference, LOUDNESS_TOLERANCE, ("h264 360p", "vp9 360p")),
 }
@@ -194,11 +194,11 @@ def on_cpu(job: str, video: str) -> Measured:
     builders = {name: functools.partial(counting_cpu, decode, path) for name, decode in implementations.items()}
     with torch_threads(1):
         measured = measure(builders, rounds=7, difference=difference, tolerance=tolerance, warm_up=1)
-    measured.facts = {
-        "seconds_of_video": SECONDS,
-        "size": [VIDEOS[video].height, VIDEOS[video].width],
-        "torch_threads": torch.get_num_threads(),
-    }
+    with PyAVDecoder().open(path) as media:
+        track, seconds = media.info.video, media.duration()
+    assert track is not None
+    size = [track.height, track.width]
+    measured.facts = {"seconds_of_video": seconds, "size": size, "torch_threads": torch.get_num_threads()}
     return measured
 
 

@@ -1,7 +1,7 @@
 """Synthetic videos for the benchmarks of decoding: a textured scene that pans behind moving shapes, with tones.
 
 Their bit rates and distances of key frames are those of web videos: 0.6 to 0.8 Mb/s with sound, a key frame every 250
-frames (x264's default), in VP9 every 128.
+frames (x264's default), in VP9 every 128. One more is a video of `reserve demo-data`: 320x192, 10 frames a second.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from reserve.synthetic.videos import make_videos
 
 SECONDS, RATE = 90, 24
 _MARGIN = 200
@@ -46,11 +48,18 @@ VIDEOS = {
 }
 
 
+DEMO = "demo"
+NAMES = (*VIDEOS, DEMO)
+
+
 @functools.cache
 def made_video(name: str, seconds: int = SECONDS) -> Path:
-    """The video of that name, in a temporary folder that is removed at exit."""
+    """The video of that name, in a temporary folder that is removed at exit. The demo's has a length of its own."""
     folder = tempfile.TemporaryDirectory(prefix="reserve-decoding-")
     atexit.register(folder.cleanup)
+    if name == DEMO:
+        (path,), _ = make_videos(folder.name, videos=1, held_out=0, workers=1)
+        return path
     made = VIDEOS[name]
     return write_video(Path(folder.name) / f"video.{made.suffix}", made, seconds)
 

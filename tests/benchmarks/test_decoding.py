@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import decoding, decoding_peers
-from benchmarks.decoding_videos import RATE, SECONDS, VIDEOS, made_video
+from benchmarks.decoding_videos import NAMES, RATE, SECONDS, made_video
 from benchmarks.interleaved import Missing
 from reserve.data.decode.pyav import PyAVDecoder
 
@@ -36,7 +36,7 @@ def test_the_video(path):
         assert (media.info.video.width, media.info.video.height, media.info.video.codec) == (640, 360, "h264")
         assert media.duration() == pytest.approx(6, abs=0.1)
     assert all(decoding.TIMES[-1] + 2.5 <= SECONDS and (time * RATE).is_integer() for time in decoding.TIMES)
-    assert set(decoding.JOBS["sound"][3]) <= VIDEOS.keys()
+    assert set(decoding.JOBS["sound"][3]) <= set(NAMES)
 
 
 @pytest.mark.parametrize("decode", [decoding_peers.every_frame, decoding_peers.frames_by_seeking])

@@ -143,7 +143,7 @@ def suited(name: str, clips: Sequence[Clip]) -> list[Clip]:
 
 
 def _decoder(name: str) -> Any:
-    decoder = next(each for each in DECODERS if each.name == name)
+    decoder = next(each for each in DECODERS if each.name == name).by_name()
     if (reason := decoder.unavailable()) is not None:
         raise RuntimeError(reason)
     return decoder

@@ -37,5 +37,5 @@ def _show_files(videos: Sequence[str]) -> int:
     choices = [choose_for_file(source.path, decoders) for source in discover_sources(videos)]
     print(file_table(choices))
     if decoders.passed_over:
-        print("\nnot on this machine: " + "; ".join(map(str, decoders.passed_over)))
+        print("\npassed over on this machine: " + "; ".join(map(str, decoders.passed_over)))
     return int(any(choice.error for choice in choices))

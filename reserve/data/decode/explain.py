@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from reserve.config import DataConfig
 from reserve.data.decode.choice import Candidates, DecoderChoice, PassedOverDecoder
 from reserve.data.decode.protocol import BatchDecoder, FileDecoder, Media, MediaLimits
+from reserve.data.sources.tracks import choose_audio_track
 from reserve.errors import BadInput, Unsuited
 from reserve.terminal import printable
 
@@ -39,13 +42,20 @@ def choose_for_file(path: Path, decoders: Candidates) -> FileChoice:
             if video is not None:
                 pictures = _try_pictures(media, path, decoders)
             if media.info.audio:
-                media.soundtrack()
-                sound = _served(opener, media.fallbacks.get("sound"), decoders.files)
+                sound = _try_sound(media, opener, decoders)
     except BadInput as error:
         return FileChoice(path, error=str(error))
     if video is None:
         return FileChoice(path, pictures=pictures, sound=sound)
     return FileChoice(path, video.codec, f"{video.width}x{video.height}", video.pixel_format, pictures, sound)
+
+
+def _try_sound(media: Media, opener: FileDecoder, decoders: Candidates) -> DecoderChoice:
+    track = choose_audio_track(media.info.audio, DataConfig().languages)
+    media.info.check_audio(track)
+    with suppress(BadInput):  # there may be none in the first seconds
+        media.soundtrack(track=track)
+    return _served(opener, media.fallbacks.get("sound"), decoders.files)
 
 
 def _try_pictures(media: Media, path: Path, decoders: Candidates) -> DecoderChoice:

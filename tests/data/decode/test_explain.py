@@ -10,7 +10,7 @@ from reserve.data.decode.explain import choose_for_file, file_table
 from reserve.data.decode.pyav import PyAVDecoder
 from tests.helpers.batch_decoder import PyAVInBatches
 from tests.helpers.decoder_cases import SOUND
-from tests.helpers.media_files import write_media
+from tests.helpers.media_files import Sound, click_track, write_media
 
 
 class NotForIt(PyAVInBatches):
@@ -44,3 +44,11 @@ def test_sound_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "DECODERS", (PyAVDecoder(),))
     choice = choose_for_file(write_media(tmp_path / "a.m4a", sounds=[SOUND]), candidates())
     assert (choice.pictures, str(choice.sound), choice.size) == (None, "pyav", "")
+
+
+def test_sound_that_starts_late_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "DECODERS", (PyAVDecoder(),))
+    late = Sound(click_track(2, [1.0]), start=12.0)
+    path = write_media(tmp_path / "a.mkv", frame_times=[i / 2 for i in range(28)], sounds=[late])
+    choice = choose_for_file(path, candidates())
+    assert (str(choice.pictures), str(choice.sound), choice.error) == ("pyav", "pyav", "")

@@ -20,7 +20,7 @@ from reserve.data.decode.dali.request import ClipRequest
 from reserve.data.decode.protocol import Deadline
 from reserve.data.decode.pyav.container import Container
 from reserve.data.decode.pyav.index import Piece
-from reserve.errors import BadInput
+from reserve.errors import BadInput, EnvironmentFailure
 
 _BATCH_BYTES = 2**28
 """Pixels of a batch before scaling, unless a single piece has more."""
@@ -106,15 +106,15 @@ class Clips:
         return images
 
     def _decode(self, variant: Variant, clips: Sequence[Clip]) -> Sequence[np.ndarray | Exception]:
-        """A piece on which DALI fails is a BadInput, and costs the others nothing. Raises PipelineFailure if DALI fails
-        for another reason."""
+        """A piece on which DALI fails is a BadInput, and costs the others nothing. Raises EnvironmentFailure if the
+        machine fails on a piece by itself, as one without memory does: no file is at fault."""
         if not clips:
             return []
         try:
             return self._pipelines.decode(variant, clips)
         except PipelineFailure as failure:
-            if any(word in str(failure).lower() for word in _MACHINE_FAULTS):
-                raise
+            if len(clips) == 1 and any(word in str(failure).lower() for word in _MACHINE_FAULTS):
+                raise EnvironmentFailure(f"DALI cannot decode on this machine: {_reason(failure)}") from failure
             if len(clips) == 1:
                 return [BadInput(f"DALI cannot decode its pictures: {_reason(failure)}")]
         return [found for clip in clips for found in self._decode(variant, [clip])]

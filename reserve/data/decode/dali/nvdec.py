@@ -68,7 +68,10 @@ class VideoHardware:
                 libraries.append(ctypes.CDLL(name))
             except OSError:
                 return cls(reason=f"{name} of the NVIDIA driver is not here")
-        return ask(*libraries)
+        try:
+            return ask(*libraries)
+        except AttributeError as error:
+            return cls(reason=f"the NVIDIA driver is too old: {error}")
 
     def refuses(self, codec: str, width: int, height: int, chroma: str = "4:2:0", bits: int = 8) -> str | None:
         """Why the GPU does not decode pictures of this kind and size, or None."""

@@ -23,7 +23,7 @@ from reserve.data.decode.protocol import (
     Soundtrack,
     check_times,
 )
-from reserve.data.decode.pyav.container import Container
+from reserve.data.decode.pyav.container import Container, import_av
 from reserve.data.decode.pyav.frames import read_frames as read_pyav_frames
 from reserve.data.decode.pyav.sound import read_sound, read_soundtrack
 from reserve.data.decode.pyav.text import has_closed_captions, read_cues
@@ -43,6 +43,7 @@ class TorchCodecDecoder(FileDecoder):
 
     def unavailable(self) -> str | None:
         try:
+            import_av()  # opens the files
             import_torchcodec()
         except ImportError as error:
             return str(error)

@@ -18,6 +18,8 @@ from reserve.data.decode.torchcodec.packets import PacketTable
 # Frames that may be decoded between two looks at the deadline.
 _MAX_STEP = 250
 # Beyond, torchcodec and PyAV convert to other colours.
+_FULL_RANGE = 2
+"""FFmpeg's number for luma from 0 to 255. torchcodec follows it in pixel formats that imply it alone."""
 _MAX_BITS = 8
 
 
@@ -112,6 +114,8 @@ def _display(container: Container) -> tuple[int, tuple[int, int]]:
     container.limits.check_frame_size(frame.width, frame.height)
     if any(component.bits > _MAX_BITS for component in frame.format.components):
         raise Refused("its pictures have more than 8 bits a colour")
+    if int(frame.color_range) == _FULL_RANGE and not frame.format.name.startswith("yuvj"):
+        raise Refused("its colours have full range")
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
     if square_size(frame.width, frame.height, aspect) != (frame.width, frame.height):
         raise Refused("its pixels are not square")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from reserve.data.decode.dali import clips
-from reserve.data.decode.dali.clips import _batches, _reason
-from reserve.data.decode.dali.pipeline import MAX_PIECES, PipelineFailure
+from reserve.data.decode.dali.clips import Clips, _batches, _reason
+from reserve.data.decode.dali.pipeline import MAX_PIECES, Clip, PipelineFailure, Variant
+from reserve.data.decode.dali.proof import Proof
 from reserve.data.decode.dali.request import ClipRequest, Look
 from reserve.data.decode.protocol import MediaLimits
 from reserve.data.decode.pyav.index import Piece
-from reserve.errors import BadInput
+from reserve.errors import BadInput, EnvironmentFailure
 
 
 def request(pieces, *, frames=1, size=(48, 64), device="cpu", colours=None):
@@ -58,3 +59,19 @@ def test_memory_bounds_a_batch(monkeypatch):
 )
 def test_reason(text, reason):
     assert _reason(PipelineFailure(text)) == reason
+
+
+def test_a_machine_without_memory_blames_no_file():
+    """Each piece is tried alone first; files and their stores must not be lost for it."""
+    tried = []
+
+    class Full:
+        def decode(self, variant, clips):
+            tried.append(len(clips))
+            raise PipelineFailure("Critical error\nencountered:\nCan't allocate 123 bytes: out of memory\n")
+
+    clip = Clip(np.zeros(4, np.uint8), (0,), (48, 64), None)
+    decoding = Clips([], Full(), Proof())
+    with decoding, pytest.raises(EnvironmentFailure, match=r"DALI cannot decode on this machine: .*out of memory"):
+        decoding._decode(Variant("cpu", False, False), [clip, clip])
+    assert tried == [2, 1]

@@ -104,3 +104,8 @@ def test_library_that_is_absent(monkeypatch, absent):
 def test_this_machine():
     hardware = VideoHardware.of_this_machine()
     assert hardware.formats or hardware.reason
+
+
+def test_a_driver_without_the_question(monkeypatch):
+    monkeypatch.setattr("reserve.data.decode.dali.nvdec.ctypes.CDLL", lambda name: object())
+    assert VideoHardware.of_this_machine().refuses("h264", 640, 360).startswith("the NVIDIA driver is too old: ")

@@ -11,6 +11,7 @@ import pytest
 
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.decode.torchcodec import TorchCodecDecoder
+from tests.helpers.coded_videos import VP9, write_coded
 from tests.helpers.decoder_cases import SOUND, TIMES
 from tests.helpers.media_files import Sound, click_track, number_picture, write_media
 
@@ -122,3 +123,19 @@ def test_reasons_are_those_of_the_latest_call(tmp_path):
 
 def test_decoders_can_be_sent_to_processes():
     assert pickle.loads(pickle.dumps(DECODER)).name == "torchcodec"
+
+
+def test_full_range_that_the_pixel_format_does_not_imply(tmp_path):
+    """torchcodec would take it for limited range: every grey 9 levels off on average, without a word."""
+    clip = write_coded(
+        tmp_path / "a.webm", "libvpx-vp9", [i / 10 for i in range(20)], options=VP9, color_range=2, picture=ramp
+    )
+    *found, fallbacks = decode(clip, (0.0, 1.0))
+    for ours, theirs in zip(found[0][0], found[1][0], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert fallbacks == {"pictures": "its colours have full range"}
+
+
+def ramp(_number):
+    """Every grey, from black to white: uint8 [48, 64, 3]."""
+    return np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], (48, 64, 3)).copy()

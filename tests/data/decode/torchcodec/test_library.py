@@ -56,3 +56,8 @@ def test_refusal_leaves_out_the_place_in_the_sources():
     with pytest.raises(Refused) as caught, refusals("it cannot decode"):
         raise RuntimeError("decode, /a/b/Decoder.cpp:932, frame pts is 17\nmore")
     assert str(caught.value) == "it cannot decode: frame pts is 17"
+
+
+def test_without_pyav_it_cannot_open_files(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "pip install 'merlot-reserve[video]'" in str(TorchCodecDecoder().unavailable())

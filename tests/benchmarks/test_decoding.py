@@ -73,7 +73,9 @@ def test_another_frame_or_shifted_sound_is_wrong(path, few_times):
 
 def test_decoders_that_cannot_are_missing_with_the_reason(path, monkeypatch):
     def row(name, unavailable=None, unsuited=None):
-        return SimpleNamespace(name=name, unavailable=lambda: unavailable, unsuited=lambda info: unsuited)
+        found = SimpleNamespace(name=name, unavailable=lambda: unavailable, unsuited=lambda info: unsuited)
+        found.by_name = lambda: found
+        return found
 
     rows = (row("absent", "it is not installed"), row("wrong", None, "no H.264 here"), row("right"))
     monkeypatch.setattr(decoding, "DECODERS", rows)

@@ -206,7 +206,7 @@ def test_backends_prints_both_tables(capsys):
     assert main(["backends"]) == 0
     printed = capsys.readouterr().out
     assert "rotary_attention" in printed
-    assert re.search(r"^pyav +file by file +picked$", printed, flags=re.MULTILINE)
+    assert re.search(r"^pyav +file by file +(picked|available)$", printed, flags=re.MULTILINE)
 
 
 def test_demo_data_refuses_no_videos(tmp_path, capsys):

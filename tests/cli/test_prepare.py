@@ -70,7 +70,7 @@ def test_wrong_values_are_named(tmp_path, capsys, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--decoder=x"], "decoder must be 'auto' or one of 'pyav', 'dali'; got 'x'"),
+        (["--decoder=x"], "decoder must be 'auto' or one of 'dali', 'torchcodec', 'pyav'; got 'x'"),
         (["--data.languages=[klingonish]"], "klingonish"),
         (["--filter.languages=[klingonish]"], "klingonish"),
     ],

@@ -17,6 +17,7 @@ from reserve.config import DataConfig
 from reserve.data import decode
 from reserve.data.decode import protocol
 from reserve.data.decode.protocol import MediaLimits
+from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.prepare import batches
 from reserve.data.prepare import workers as workers_module
 from reserve.data.prepare.jobs import make_job, plan_job

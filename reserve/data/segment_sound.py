@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reserve.config import MAX_PLAYBACK_SPEED, SEGMENT_SECONDS, DataConfig
 from reserve.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
 
 _MEL_BATCH = 32
 FULL_SCALE = 32767
@@ -37,10 +40,16 @@ def log_mels(clip: Callable[[int], np.ndarray], playback_speeds: Sequence[int], 
 def _log_mel(clips: np.ndarray, speed: int, config: DataConfig) -> np.ndarray:
     import torch
 
+    return clip_log_mels(torch.from_numpy(clips.astype(np.float32)), speed, config).numpy().astype(np.float16)
+
+
+def clip_log_mels(clips: torch.Tensor, speed: int, config: DataConfig) -> torch.Tensor:
+    """Log-mel spectrograms of clips of one playback speed, float32 [clips, clip_length] on any device: float32 [clips,
+    spec_size, num_mels]. Raises ValueError if `config` contradicts itself about spec_size."""
     from reserve_kernels import log_mel_spectrogram
 
     spectrogram = log_mel_spectrogram(
-        torch.from_numpy(clips.astype(np.float32)),
+        clips,
         playback_speed=speed,
         pad_mode="reflect",
         sample_rate=config.sample_rate,
@@ -53,7 +62,7 @@ def _log_mel(clips: np.ndarray, speed: int, config: DataConfig) -> np.ndarray:
             f"data.spec_size is {config.spec_size}, but a segment of {SEGMENT_SECONDS:g} s has {spectrogram.shape[1]} "
             "mel frames at data.sample_rate and data.fft_hop_length"
         )
-    return spectrogram.numpy().astype(np.float16)
+    return spectrogram
 
 
 def encode_flac(clip: np.ndarray, sample_rate: int) -> bytes:

@@ -12,9 +12,8 @@ from reserve.batch.movable import Movable
 from reserve.config import MAX_PLAYBACK_SPEED, DataConfig, ModelConfig
 from reserve.data.dali_pictures import DaliPictures
 from reserve.data.encoded_images import EncodedImages
-from reserve.data.segment_sound import FULL_SCALE, clip_length
+from reserve.data.segment_sound import FULL_SCALE, clip_length, clip_log_mels
 from reserve.tasks.pretrain.batch import PretrainBatch
-from reserve_kernels import log_mel_spectrogram
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,8 @@ class BatchSound(Movable):
         for speed, count in enumerate(self.counts, start=1):
             stop = start + count * clip_length(speed, data.sample_rate)
             if count:
-                found.append(
-                    log_mel_spectrogram(
-                        self.samples[start:stop].view(count, -1).float() / FULL_SCALE,
-                        playback_speed=speed,
-                        pad_mode="reflect",
-                        sample_rate=data.sample_rate,
-                        n_fft=data.fft_window_size,
-                        hop_length=data.fft_hop_length,
-                        n_mels=data.num_mels,
-                    )
-                )
+                clips = self.samples[start:stop].view(count, -1).float() / FULL_SCALE
+                found.append(clip_log_mels(clips, speed, data))
             start = stop
         return torch.cat(found).half().float()
 

@@ -17,7 +17,7 @@ from reserve.data.decode.pyav.sound import read_sound, read_soundtrack
 from reserve.data.decode.pyav.text import has_closed_captions, read_cues
 from reserve.data.types import Cue
 
-__all__ = ["PyAVDecoder"]
+__all__ = ["PyAVDecoder", "PyAVMedia"]
 
 
 class PyAVDecoder(FileDecoder):
@@ -34,10 +34,12 @@ class PyAVDecoder(FileDecoder):
 
     def open(self, path: str | Path, limits: MediaLimits | None = None, deadline: Deadline | None = None) -> Media:
         limits = limits or MediaLimits()
-        return _PyAVMedia(Container(path, limits, deadline or Deadline(limits.max_decode_seconds)))
+        return PyAVMedia(Container(path, limits, deadline or Deadline(limits.max_decode_seconds)))
 
 
-class _PyAVMedia(Media):
+class PyAVMedia(Media):
+    """An open file, through PyAV."""
+
     def __init__(self, container: Container) -> None:
         self._container = container
 

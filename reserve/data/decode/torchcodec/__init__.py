@@ -23,14 +23,11 @@ from reserve.data.decode.protocol import (
     Soundtrack,
     check_times,
 )
+from reserve.data.decode.pyav import PyAVMedia
 from reserve.data.decode.pyav.container import Container, import_av
-from reserve.data.decode.pyav.frames import read_frames as read_pyav_frames
-from reserve.data.decode.pyav.sound import read_sound, read_soundtrack
-from reserve.data.decode.pyav.text import has_closed_captions, read_cues
 from reserve.data.decode.torchcodec.frames import read_frames
 from reserve.data.decode.torchcodec.library import Refused, import_torchcodec
 from reserve.data.decode.torchcodec.packets import PacketTable, read_packets, unsuited_format
-from reserve.data.types import Cue
 
 __all__ = ["TorchCodecDecoder"]
 
@@ -66,22 +63,15 @@ class TorchCodecDecoder(FileDecoder):
         return _TorchCodecMedia(Container(path, limits, deadline or Deadline(limits.max_decode_seconds)))
 
 
-class _TorchCodecMedia(Media):
+class _TorchCodecMedia(PyAVMedia):
     def __init__(self, container: Container) -> None:
-        self._container = container
+        super().__init__(container)
         self._table: PacketTable | None = None
         self._fallbacks: dict[str, str] = {}
 
     @property
-    def info(self) -> MediaInfo:
-        return self._container.info
-
-    @property
     def fallbacks(self) -> Mapping[str, str]:
         return self._fallbacks
-
-    def duration(self) -> float:
-        return self._container.duration()
 
     def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
         check_times(times)
@@ -95,23 +85,11 @@ class _TorchCodecMedia(Media):
         except Refused as refusal:
             self._fallbacks["pictures"] = str(refusal)
         if done < len(times):
-            yield from read_pyav_frames(self._container, times[done:])
+            yield from super().frames(times[done:])
 
     def soundtrack(self, *, track: int = 0, sample_rate: int = 22050) -> Soundtrack:
         self._fallbacks["sound"] = "PyAV decodes sound faster"
-        return read_soundtrack(self._container, track=track, sample_rate=sample_rate)
-
-    def sound(self, start: float, stop: float, *, track: int = 0, sample_rate: int = 22050) -> np.ndarray:
-        return read_sound(self._container, start, stop, track=track, sample_rate=sample_rate)
-
-    def cues(self, track: int) -> list[Cue]:
-        return read_cues(self._container, track)
-
-    def has_closed_captions(self) -> bool:
-        return has_closed_captions(self._container)
-
-    def close(self) -> None:
-        self._container.close()
+        return super().soundtrack(track=track, sample_rate=sample_rate)
 
     def _packets(self) -> PacketTable:
         """The timestamps of the pictures' packets, read once."""

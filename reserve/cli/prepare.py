@@ -146,13 +146,15 @@ def _engine(options: Namespace) -> Iterator[Engine]:
 
 def _summary(out: Path, folds: int, fold: Preparation) -> str:
     """What the fold holds, what it skipped, and what is left to others."""
+    from reserve.data.prepare.results import decoder_counts
     from reserve.data.prepare.shards import skipped_counts
 
     used = (
         f"{fold.videos} videos with {fold.segments} segments and {fold.words} words in {_shards(fold.shards)} "
         f"({fold.bytes / 2**20:.1f} MiB)"
     )
-    lines = ["; ".join([used, *skipped_counts(fold.skipped)])]
+    decoders = [f"frames by {counts}"] if (counts := decoder_counts(fold.decoders)) else []
+    lines = ["; ".join([used, *decoders, *skipped_counts(fold.skipped)])]
     if fold.manifest is None:
         are = "is" if fold.remaining == 1 else "are"
         left = "left to other folds" if folds > 1 else "out of date, since files changed meanwhile: run this again"

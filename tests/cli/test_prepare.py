@@ -11,8 +11,17 @@ import pytest
 from reserve.cli import prepare as prepare_module
 from reserve.cli.app import main
 from reserve.cli.prepare import _ending_workers
+from reserve.data import decode
+from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.shards.read import ShardSet
 from tests.helpers.shard_videos import make_video, make_videos
+
+
+class ForNothing(PyAVDecoder):
+    name = "for-nothing"
+
+    def unsuited(self, info):
+        return f"{info.video.codec} is not for it"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +47,13 @@ def test_a_skipped_file_is_a_line_and_counted_by_its_reason(source, tmp_path, ca
     printed = capsys.readouterr()
     assert f"skipped {source / 'noise.mp4'}: not a media file" in printed.err
     assert "1 skipped (1 not a media file that can be decoded)" in printed.out
+
+
+def test_videos_are_counted_by_the_decoder_of_their_frames(source, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(decode, "DECODERS", (ForNothing(), PyAVDecoder()))
+    for _ in range(2):  # the second time from the records
+        assert main(["prepare", str(source), str(tmp_path / "out"), "--workers=1", "--decoder=for-nothing"]) == 0
+        assert "; frames by pyav: 3 (for-nothing: h264 is not for it); 1 skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -55,7 +54,7 @@ class PreparationReport:
         """All counts in one sentence."""
         usable = [result for result in self.results if result.status != "skipped"]
         unchanged = sum(result.status == "unchanged" for result in usable)
-        decoders = decoder_counts([(result.decoder, result.decoder_reason) for result in usable])
+        decoders = decoder_counts(Counter((result.decoder, result.decoder_reason) for result in usable))
         return (
             f"{len(self.results)} files: {len(usable)} usable ({unchanged} unchanged) with "
             f"{sum(result.segments for result in usable)} segments and {sum(result.words for result in usable)} words, "
@@ -63,13 +62,13 @@ class PreparationReport:
         )
 
 
-def decoder_counts(files: Iterable[tuple[str, str]]) -> str:
-    """How many files each decoder served, from its name and the reason against others for each file: "torchcodec: 12,
-    pyav: 3 (torchcodec: its pixels are not square: 2, ...)", with the most frequent reasons."""
+def decoder_counts(files: Counter[tuple[str, str]]) -> str:
+    """How many files each decoder served, from the count of files by its name and the reason against others:
+    "torchcodec: 12, pyav: 3 (torchcodec: its pixels are not square: 2, ...)", with the most frequent reasons."""
     counts: dict[str, Counter[str]] = {}
-    for name, reason in files:
+    for (name, reason), count in files.items():
         if name:
-            counts.setdefault(name, Counter())[reason] += 1
+            counts.setdefault(name, Counter())[reason] += count
     parts = []
     for name, reasons in sorted(counts.items(), key=lambda item: -item[1].total()):
         given = [(reason, count) for reason, count in reasons.most_common() if reason]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -19,6 +19,8 @@ MAX_BYTES = 2**30
 """Larger JSON files are not read: 20 million videos have a manifest of some 50 MB."""
 MAX_NUMBER = 2**63 - 1
 """Larger numbers do not fit in the arrays that counts are kept in."""
+_ADDED = {"added": True}
+"""Marks fields that files of earlier releases lack."""
 Kind = TypeVar("Kind")
 
 
@@ -34,7 +36,8 @@ class FileRecord:
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
     """A video of a shard. `file` is what it was prepared from, `key` identifies the state of its files and the settings
-    (as in a store), `seconds` is its length, `signature` what duplicates are found by (`reserve.data.filters`)."""
+    (as in a store), `seconds` is its length, `signature` what duplicates are found by (`reserve.data.filters`).
+    `decoder` gave the pictures, and `decoder_reason` is why a preferred one did not; both empty if not known."""
 
     video_id: str
     file: str
@@ -46,6 +49,8 @@ class VideoRecord:
     audio: str = ""
     warnings: tuple[str, ...] = ()
     signature: str = ""
+    decoder: str = field(default="", metadata=_ADDED)
+    decoder_reason: str = field(default="", metadata=_ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +243,16 @@ def _parsed(kind: type[Kind], data: bytes, name: str) -> Kind:
 def _built(kind: Any, values: Any) -> Any:
     """An object of a record's class from parsed JSON. Raises ValueError or TypeError where a field has another type."""
     hints = _field_types(kind)
-    names = hints.keys()
-    if not isinstance(values, dict) or set(values) != names:
+    names, added = hints.keys(), _added_fields(kind)
+    if not isinstance(values, dict) or not names - added <= set(values) <= names:
         found = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{kind.__name__} has the fields {sorted(names)}; found {found!r:.200}")
-    return kind(**{name: _value(hints[name], values[name], name) for name in names})
+    return kind(**{name: _value(hints[name], values[name], name) for name in names if name in values})
+
+
+@functools.cache
+def _added_fields(kind: Any) -> set[str]:
+    return {each.name for each in fields(kind) if each.metadata == _ADDED}
 
 
 @functools.cache

@@ -29,7 +29,22 @@ RECORD = ShardRecord(
     3,
     FILE,
     replace(FILE, name="shard-00003.index"),
-    (VideoRecord("vid\udce9o.mp4", "/v/vid\udce9o.mp4", "k", 8, 72, 40.5, "a.vtt", "audio", ("late words",), "ff00"),),
+    (
+        VideoRecord(
+            "vid\udce9o.mp4",
+            "/v/vid\udce9o.mp4",
+            "k",
+            8,
+            72,
+            40.5,
+            "a.vtt",
+            "audio",
+            ("late words",),
+            "ff00",
+            "dali",
+            "no",
+        ),
+    ),
     (SkippedFile("b.mp4", "/v/b.mp4", "k2", "duplicate of a.mp4", "duplicates", "ff01", 3),),
 )
 
@@ -44,6 +59,17 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 def test_settings_are_read_as_they_were_written(tmp_path):
     write_settings(tmp_path, settings(5))
     assert read_settings((tmp_path / SETTINGS).read_bytes()) == settings(5)
+
+
+def test_a_record_of_an_earlier_release_names_no_decoder(tmp_path):
+    """Its shard must not be made again."""
+    write_record(tmp_path, RECORD)
+    data = changed(
+        (tmp_path / "shard-00003.json").read_bytes(),
+        lambda record: [record["videos"][0].pop(name) for name in ("decoder", "decoder_reason")],
+    )
+    expected = replace(RECORD, videos=(replace(RECORD.videos[0], decoder="", decoder_reason=""),))
+    assert read_record(data, "shard-00003.json") == expected
 
 
 def changed(data: bytes, change) -> bytes:

@@ -89,6 +89,8 @@ def _judge(item: Item, store: Path, filters: FilterConfig) -> Outcome:
         audio=summary.choice.audio,
         warnings=summary.warnings,
         signature=screening.signature,
+        decoder=summary.decoded_by.decoder,
+        decoder_reason=summary.decoded_by.reason,
     )
 
 

@@ -37,7 +37,8 @@ _SHOWN = 10
 @dataclass(frozen=True)
 class Preparation:
     """What the shards of a fold hold. `remaining` counts the shards of the set that are not finished, those of other
-    folds in general. `manifest` is that of the finished set, None until all folds are done."""
+    folds in general. `decoders` counts the videos by the decoder of their pictures and the reason why a preferred one
+    did not give them. `manifest` is that of the finished set, None until all folds are done."""
 
     videos: int = 0
     segments: int = 0
@@ -45,6 +46,7 @@ class Preparation:
     bytes: int = 0
     shards: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    decoders: Counter[tuple[str, str]] = field(default_factory=Counter)
     remaining: int = 0
     manifest: Manifest | None = None
 
@@ -164,7 +166,20 @@ def _plan(
         versions=_versions(),
     )
     settings = agree_on_settings(out, wanted)
+    if settings.decoders != wanted.decoders:
+        _check_earlier_decoder(out, settings.decoders[0])
     return ShardPlan(out, settings, preparation, filters, by_shard(sources, settings.num_shards), retry_skipped)
+
+
+def _check_earlier_decoder(out: Path, decoder: str) -> None:
+    """Raises EnvironmentFailure unless the decoder that a set was begun with can run here."""
+    try:
+        candidates(decoder)
+    except (RuntimeError, ValueError) as error:
+        raise EnvironmentFailure(
+            f"{out} was begun with the decoder {decoder!r}, and must be finished with it: {error}. Go on where it can "
+            "run, or choose another OUT"
+        ) from error
 
 
 def _versions() -> dict[str, str]:
@@ -193,6 +208,7 @@ def _summary(plan: ShardPlan, numbers: Sequence[int], remaining: int, manifest: 
         bytes=sum(file.bytes for record in records for file in (record.tar, record.index) if file is not None),
         shards=len(records),
         skipped=Counter(category(skipped) for record in records for skipped in record.skipped),
+        decoders=Counter((video.decoder, video.decoder_reason) for video in videos),
         remaining=remaining,
         manifest=manifest,
     )

@@ -38,7 +38,8 @@ def out(shard_set, tmp_path):
 
 @pytest.fixture
 def spy(monkeypatch):
-    """Records which files are decoded."""
+    """Records which files are decoded. Other decoders stay, since records say why they were passed over."""
     spy = SpyPyAV()
-    monkeypatch.setattr(decode, "DECODERS", (spy,))
+    decoders = tuple(spy if decoder.name == spy.name else decoder for decoder in decode.DECODERS)
+    monkeypatch.setattr(decode, "DECODERS", decoders)
     return spy

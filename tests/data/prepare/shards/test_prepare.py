@@ -113,6 +113,17 @@ def test_a_decoder_of_batches_makes_the_same_shards(shard_source, shard_set, tmp
     assert sorted(map(len, decoder.batches)) == [1, 2, 2]  # batches go over the ends of shards
 
 
+def test_a_set_begun_with_a_decoder_that_cannot_run_here_is_left_alone(shard_source, tmp_path, monkeypatch):
+    decoder = PyAVInBatches()
+    monkeypatch.setattr(decode, "DECODERS", (*decode.DECODERS, decoder))
+    prepare(shard_source, tmp_path, fold=0, folds=2, decoder=decoder.name)
+    before = contents(tmp_path)
+    monkeypatch.setattr(decoder, "unavailable", lambda: "its GPU is elsewhere")
+    with pytest.raises(EnvironmentFailure, match=r"was begun with the decoder 'pyav-in-batches'.*its GPU is elsewhere"):
+        prepare(shard_source, tmp_path, fold=1, folds=2)
+    assert contents(tmp_path) == before
+
+
 def test_sound_as_flac(shard_source, tmp_path):
     prepare(shard_source, tmp_path, sound="flac")
     shard = ShardSet.open(tmp_path).parts[0].open()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reserve.config import DataConfig
 from reserve.data.decode.choice import Candidates, DecoderChoice, PassedOverDecoder
-from reserve.data.decode.protocol import BatchDecoder, FileDecoder, Media, MediaLimits
+from reserve.data.decode.protocol import BatchDecoder, Fallback, FileDecoder, Media, MediaLimits
 from reserve.data.sources.tracks import choose_audio_track
 from reserve.errors import BadInput, Unsuited
 from reserve.terminal import printable
@@ -76,10 +76,11 @@ def _try_pictures(media: Media, path: Path, decoders: Candidates) -> DecoderChoi
     return DecoderChoice(served.decoder, (*against, *served.passed_over))
 
 
-def _served(opener: FileDecoder, fallback: str | None, files: Sequence[FileDecoder]) -> DecoderChoice:
+def _served(opener: FileDecoder, fallback: Fallback | None, files: Sequence[FileDecoder]) -> DecoderChoice:
     if fallback is None:
         return DecoderChoice(opener)
-    return DecoderChoice(files[-1], (PassedOverDecoder(opener.name, fallback),))
+    (served,) = (decoder for decoder in files if decoder.name == fallback.decoder)
+    return DecoderChoice(served, (PassedOverDecoder(opener.name, fallback.reason),))
 
 
 def file_table(choices: Iterable[FileChoice]) -> str:

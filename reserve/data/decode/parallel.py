@@ -5,21 +5,26 @@ For a caller that waits for a single file. Many files are decoded faster by a pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from reserve.data.decode.protocol import Deadline, FileDecoder, Media, MediaLimits, Soundtrack, check_times
 
 _TIMES_A_PART = 4
-"""A part costs opening the file, and decoding from the key frame before its first time. Small parts balance threads."""
+"""A part costs decoding from the key frame before its first time. Small parts balance threads."""
+
+_Job = Callable[[Media], Any]
 
 
 class ParallelReader:
     """Decodes `path` with up to `threads` threads. Results and errors are those of `Media`; `limits` hold for each
-    call, with one deadline for all of its threads."""
+    call, with one deadline for all of its threads. The first error of a thread ends the others."""
 
     def __init__(self, decoder: FileDecoder, path: str | Path, limits: MediaLimits | None = None, *, threads: int = 2):
         if threads < 1:
@@ -33,42 +38,71 @@ class ParallelReader:
 
     def frames(self, times: Sequence[float]) -> list[np.ndarray]:
         """See `Media.frames`; all of them in memory."""
-        check_times(times)
-        deadline = Deadline(self._limits.max_decode_seconds)
-        with ThreadPoolExecutor(self._threads) as pool:
-            return _joined(self._submit_frames(pool, times, deadline))
+        return _joined(self._results(self._parts(times)))
 
     def frames_and_sound(
         self, times: Sequence[float], *, track: int = 0, sample_rate: int = 22050
     ) -> tuple[list[np.ndarray], Soundtrack]:
         """See `Media.frames` and `Media.soundtrack`."""
+        sound = partial(_soundtrack, track=track, sample_rate=sample_rate)
+        soundtrack, *parts = self._results([sound, *self._parts(times)])
+        return _joined(parts), soundtrack
+
+    def _parts(self, times: Sequence[float]) -> list[_Job]:
         check_times(times)
-        deadline = Deadline(self._limits.max_decode_seconds)
-        with ThreadPoolExecutor(self._threads) as pool:
-            sound = pool.submit(self._sound, deadline, track, sample_rate)
-            parts = self._submit_frames(pool, times, deadline)
-            return _joined(parts), sound.result()
-
-    def _submit_frames(
-        self, pool: ThreadPoolExecutor, times: Sequence[float], deadline: Deadline
-    ) -> list[Future[list[np.ndarray]]]:
         size = len(times) if self._threads == 1 else min(_TIMES_A_PART, -(-len(times) // self._threads))
-        return [
-            pool.submit(self._part, times[first : first + size], deadline) for first in range(0, len(times), size or 1)
-        ]
+        return [partial(_frames, times=times[first : first + size]) for first in range(0, len(times), size or 1)]
 
-    def _part(self, times: Sequence[float], deadline: Deadline) -> list[np.ndarray]:
-        with self._decoder.open(self._path, self._limits, deadline) as media:
-            return list(media.frames(times))
+    def _results(self, jobs: Sequence[_Job]) -> list[Any]:
+        """What each job returns. A thread opens the file once and takes jobs until none is left."""
+        work = _Work(jobs, Deadline(self._limits.max_decode_seconds))
+        with ThreadPoolExecutor(self._threads) as pool:
+            for _ in range(min(self._threads, len(jobs))):
+                pool.submit(self._take, work)
+        if work.errors:
+            raise work.errors[0]
+        return work.results
 
-    def _sound(self, deadline: Deadline, track: int, sample_rate: int) -> Soundtrack:
-        with self._decoder.open(self._path, self._limits, deadline) as media:
-            return media.soundtrack(track=track, sample_rate=sample_rate)
+    def _take(self, work: _Work) -> None:
+        try:
+            with self._decoder.open(self._path, self._limits, work.deadline) as media:
+                while (taken := work.take()) is not None:
+                    place, job = taken
+                    work.results[place] = job(media)
+        except BaseException as error:
+            work.fail(error)
 
 
-def _joined(parts: Sequence[Future[list[np.ndarray]]]) -> list[np.ndarray]:
-    try:
-        return [frame for part in parts for frame in part.result()]
-    finally:
-        for part in parts:
-            part.cancel()
+class _Work:
+    """The jobs of one call, and what has become of them."""
+
+    def __init__(self, jobs: Sequence[_Job], deadline: Deadline) -> None:
+        self._left = deque(enumerate(jobs))
+        self.deadline = deadline
+        self.results: list[Any] = [None] * len(jobs)
+        self.errors: list[BaseException] = []
+
+    def take(self) -> tuple[int, _Job] | None:
+        """The next job with its place among the results; None if none is left."""
+        try:
+            return self._left.popleft()
+        except IndexError:
+            return None
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the other threads at their next look at the deadline; their errors come after this one."""
+        self.errors.append(error)
+        self._left.clear()
+        self.deadline.expire()
+
+
+def _frames(media: Media, times: Sequence[float]) -> list[np.ndarray]:
+    return list(media.frames(times))
+
+
+def _soundtrack(media: Media, track: int, sample_rate: int) -> Soundtrack:
+    return media.soundtrack(track=track, sample_rate=sample_rate)
+
+
+def _joined(parts: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
+    return [frame for part in parts for frame in part]

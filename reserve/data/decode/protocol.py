@@ -10,6 +10,7 @@ All times are seconds on the file's presentation axis: 0 is where a player start
 
 from __future__ import annotations
 
+import math
 import mmap
 import time
 from abc import ABC, abstractmethod
@@ -59,6 +60,10 @@ class Deadline:
         """Raises DecodingTimeout, a BadInput, once the limit has passed."""
         if time.monotonic() > self._end:
             raise DecodingTimeout(f"decoding took more than {self.seconds:g} s")
+
+    def expire(self) -> None:
+        """Makes every later check raise, for work that nobody waits for any more."""
+        self._end = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,14 @@ class Soundtrack:
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The name of the `decoder` that served instead of the one that was asked, and the `reason` as a short phrase."""
+
+    decoder: str
+    reason: str
+
+
 class Media(ABC):
     """An open file; a context manager. Methods may be called in any order and more than once, but an iterator of
     `frames` is void once another method has been called."""
@@ -180,9 +193,9 @@ class Media(ABC):
         """The streams of the file. Decodes nothing."""
 
     @property
-    def fallbacks(self) -> Mapping[str, str]:
-        """Why the latest `frames` ("pictures") or `soundtrack` ("sound") came from PyAV instead of the decoder's own
-        library, which would have decoded otherwise than this interface says, or slower. Empty where none did."""
+    def fallbacks(self) -> Mapping[str, Fallback]:
+        """Who gave the latest `frames` ("pictures") or `soundtrack` ("sound") where the decoder's own library would
+        have decoded otherwise than this interface says, or slower. Empty where that library did."""
         return {}
 
     @abstractmethod

@@ -113,7 +113,7 @@ def _with_frames(
     prepared = assemble_video(plan, media.frames(plan.frame_times))
     name = decoder.name
     if (fallback := media.fallbacks.get("pictures")) is not None:
-        name, against = "pyav", (*against, PassedOverDecoder(name, fallback))
+        name, against = fallback.decoder, (*against, PassedOverDecoder(name, fallback.reason))
     return replace(prepared, decoder=name, reason="; ".join(map(str, against)))
 
 

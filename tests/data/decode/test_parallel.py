@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_no_times(file_decoder, video):
 
 
 def test_all_threads_work(file_decoder, video):
-    """Each part waits until another thread has opened the file."""
+    """Each waits until the other has opened the file."""
     meeting = threading.Barrier(2, timeout=60)
 
     class Meeting:
@@ -53,6 +54,56 @@ def test_a_bad_file_is_named_by_its_fault(file_decoder, tmp_path):
     assert len(reader.frames([0.1])) == 1
     with pytest.raises(BadInput, match="no audio track"):
         reader.frames_and_sound([0.1])
+
+
+def test_a_thread_opens_the_file_once(file_decoder, video):
+    opened = []
+
+    class Counting:
+        def open(self, *arguments):
+            opened.append(arguments)
+            return file_decoder.open(*arguments)
+
+    assert len(ParallelReader(Counting(), video, threads=1).frames_and_sound(MIDDLES)[0]) == 11
+    assert len(opened) == 1
+    assert len(ParallelReader(Counting(), video, threads=2).frames_and_sound(MIDDLES)[0]) == 11
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize("fails_first", [True, False])
+def test_the_first_error_ends_the_other_threads(fails_first):
+    """They would decode until the deadline, 600 s."""
+
+    class Endless:
+        def __init__(self, deadline):
+            self.deadline = deadline
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def frames(self, times):
+            return self.fail() if fails_first else self.go_on()
+
+        def soundtrack(self, **_):
+            return self.go_on() if fails_first else self.fail()
+
+        def fail(self):
+            raise BadInput("its fault")
+
+        def go_on(self):
+            while True:
+                self.deadline.check()
+                time.sleep(0.001)
+
+    class Decoder:
+        def open(self, path, limits, deadline):
+            return Endless(deadline)
+
+    with pytest.raises(BadInput, match="its fault"):
+        ParallelReader(Decoder(), "a.mp4", threads=2).frames_and_sound([1.0])
 
 
 def test_one_deadline_for_all_threads(file_decoder, video):

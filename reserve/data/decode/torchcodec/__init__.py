@@ -16,6 +16,7 @@ import numpy as np
 
 from reserve.data.decode.protocol import (
     Deadline,
+    Fallback,
     FileDecoder,
     Media,
     MediaInfo,
@@ -23,11 +24,11 @@ from reserve.data.decode.protocol import (
     Soundtrack,
     check_times,
 )
-from reserve.data.decode.pyav import PyAVMedia
+from reserve.data.decode.pyav import PyAVDecoder, PyAVMedia
 from reserve.data.decode.pyav.container import Container, import_av
-from reserve.data.decode.torchcodec.frames import read_frames
+from reserve.data.decode.torchcodec.frames import FrameReader
 from reserve.data.decode.torchcodec.library import Refused, import_torchcodec
-from reserve.data.decode.torchcodec.packets import PacketTable, read_packets, unsuited_format
+from reserve.data.decode.torchcodec.packets import read_packets, unsuited_format
 
 __all__ = ["TorchCodecDecoder"]
 
@@ -66,11 +67,11 @@ class TorchCodecDecoder(FileDecoder):
 class _TorchCodecMedia(PyAVMedia):
     def __init__(self, container: Container) -> None:
         super().__init__(container)
-        self._table: PacketTable | None = None
-        self._fallbacks: dict[str, str] = {}
+        self._reader: FrameReader | None = None
+        self._fallbacks: dict[str, Fallback] = {}
 
     @property
-    def fallbacks(self) -> Mapping[str, str]:
+    def fallbacks(self) -> Mapping[str, Fallback]:
         return self._fallbacks
 
     def frames(self, times: Sequence[float]) -> Iterator[np.ndarray]:
@@ -79,23 +80,27 @@ class _TorchCodecMedia(PyAVMedia):
         self._fallbacks.pop("pictures", None)
         done = 0
         try:
-            for frame in read_frames(self._container, self._packets(), times):
+            for frame in self._pictures().read(times):
                 yield frame
                 done += 1
         except Refused as refusal:
-            self._fallbacks["pictures"] = str(refusal)
+            self._fallbacks["pictures"] = Fallback(PyAVDecoder.name, str(refusal))
+            self._reader = None
         if done < len(times):
             yield from super().frames(times[done:])
 
     def soundtrack(self, *, track: int = 0, sample_rate: int = 22050) -> Soundtrack:
-        self._fallbacks["sound"] = "PyAV decodes sound faster"
+        self._fallbacks["sound"] = Fallback(PyAVDecoder.name, "PyAV decodes sound faster")
         return super().soundtrack(track=track, sample_rate=sample_rate)
 
-    def _packets(self) -> PacketTable:
-        """The timestamps of the pictures' packets, read once."""
-        reason = unsuited_format(self._container)
-        if reason is not None:
-            raise Refused(reason)
-        if self._table is None:
-            self._table = read_packets(self._container)
-        return self._table
+    def close(self) -> None:
+        self._reader = None
+        super().close()
+
+    def _pictures(self) -> FrameReader:
+        """torchcodec on the file, opened once."""
+        if self._reader is None:
+            if (reason := unsuited_format(self._container)) is not None:
+                raise Refused(reason)
+            self._reader = FrameReader(self._container, read_packets(self._container))
+        return self._reader

@@ -23,24 +23,13 @@ _FULL_RANGE = 2
 _MAX_BITS = 8
 
 
-def read_frames(container: Container, table: PacketTable, times: Sequence[float]) -> Iterator[np.ndarray]:
-    """See `Media.frames`. Raises Refused, also after some frames, where torchcodec would give another picture.
+class FrameReader:
+    """A file's pictures. Raises Refused, also after some frames, where torchcodec would give another picture.
 
     What changes midway in the pictures' own data is seen if it changes their size, not if it turns them or changes the
     shape of their pixels.
     """
-    reader = _Reader(container, table)
-    before: tuple[int, np.ndarray] | None = None
-    for time in times:
-        index = reader.index_at(time)
-        if before is None or before[0] != index:
-            before = index, reader.frame(index)
-            yield before[1]
-        else:
-            yield before[1].copy()
 
-
-class _Reader:
     def __init__(self, container: Container, table: PacketTable) -> None:
         if table.problem is not None:
             raise Refused(table.problem)
@@ -60,17 +49,29 @@ class _Reader:
             raise Refused("its pictures say otherwise than its container how they are turned")
         self._last = -1
 
-    def index_at(self, time: float) -> int:
+    def read(self, times: Sequence[float]) -> Iterator[np.ndarray]:
+        """See `Media.frames`."""
+        before: tuple[int, np.ndarray] | None = None
+        for time in times:
+            index = self._index_at(time)
+            if before is None or before[0] != index:
+                before = index, self._frame(index)
+                yield before[1]
+            else:
+                yield before[1].copy()
+
+    def _index_at(self, time: float) -> int:
         """The number of the frame on screen at `time`, in the order of presentation."""
         if self._table.is_cut and time >= self._container.limits.max_duration - 1:
             raise Refused("a time after the limit of its duration")
         target = latest_timestamp(time, self._container.origin, self._table.tick)
         return max(bisect_right(self._starts, target / self._table.tick) - 1, 0)
 
-    def frame(self, index: int) -> np.ndarray:
+    def _frame(self, index: int) -> np.ndarray:
         """uint8 RGB [height, width, 3]."""
         key = self._keys[bisect_right(self._keys, index) - 1]
-        for step in range(max(key, self._last) + _MAX_STEP, index, _MAX_STEP):
+        first = self._last if key <= self._last <= index else key
+        for step in range(first + _MAX_STEP, index, _MAX_STEP):
             self._decode(step)
         return self._decode(index)
 

@@ -29,7 +29,7 @@ def decode(path, times=(0.0, 0.95, 2.0, 5.95)):
             waveform = media.soundtrack().waveform if media.info.audio else np.zeros(0)
             frames = list(media.frames(times)) if media.info.video else []
             found.append((frames, waveform))
-            fallbacks = dict(media.fallbacks)
+            fallbacks = {part: fallback.reason for part, fallback in media.fallbacks.items()}
     return *found, fallbacks
 
 

@@ -74,6 +74,7 @@ def prepare_in_batches(
                 planning.feed()
             if not decoding.is_busy and (batch := queue.next(is_last=planning.is_done)):
                 decoding.start(batch)
+                planning.feed()  # there is room again
             if planning.is_done and not decoding.is_busy:
                 return
             left = [seconds for each in (planning, decoding) if (seconds := each.seconds_left()) is not None]

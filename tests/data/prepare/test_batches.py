@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import re
+import time
 from functools import partial
 from multiprocessing.connection import wait
 from types import SimpleNamespace
@@ -127,6 +128,35 @@ def test_decoder_by_name(videos, expected, tmp_path, use):
     assert decoder.batches == []
     with pytest.raises(ValueError, match=r"decoder must be 'auto' or one of 'pyav-in-batches', .*'pyav'.*; got 'x'"):
         prepare(videos, tmp_path, workers=0, decoder="x")
+
+
+class WaitsForPlans(PyAVInBatches):
+    """Takes one file at a time. a.mp4 is decoded once c.mp4 is planned, which fills the queue; b.mp4 once d.mp4 is."""
+
+    def __init__(self, marks):
+        super().__init__(batch_size=1)
+        self.marks = marks
+
+    def request(self, media, path, times, limits):
+        (self.marks / path.name).touch()
+        return super().request(media, path, times, limits)
+
+    def frames(self, request):
+        if request.path.name in ("a.mp4", "b.mp4"):
+            awaited = self.marks / ("c.mp4" if request.path.name == "a.mp4" else "d.mp4")
+            end = time.monotonic() + 30
+            while not awaited.exists():
+                if time.monotonic() > end:
+                    raise BadInput(f"{awaited.name} is not planned")
+                time.sleep(0.01)
+            time.sleep(1)  # its plan arrives
+        yield from super().frames(request)
+
+
+def test_planning_goes_on_as_soon_as_a_batch_leaves_the_queue(videos, expected, tmp_path, use):
+    (tmp_path / "marks").mkdir()
+    use(WaitsForPlans(tmp_path / "marks"))
+    assert outcomes(prepare(videos, tmp_path / "out", workers=1)) == outcomes(expected)
 
 
 class Refuses(PyAVInBatches):

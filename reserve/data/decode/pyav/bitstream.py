@@ -34,7 +34,7 @@ def reader_of(codec: str, extradata: bytes) -> Callable[[memoryview, bool], Code
         length = _length_size(codec, extradata)
         describe = _h264 if codec == "h264" else _hevc
         return lambda data, is_key: describe(data, length) if is_key else CodedPicture(False)
-    return {"vp8": _vp8, "vp9": _vp9, "mjpeg": _mjpeg}[codec]
+    return _Vp9Reader() if codec == "vp9" else {"vp8": _vp8, "mjpeg": _mjpeg}[codec]
 
 
 def _vp8(data: memoryview, is_key: bool) -> CodedPicture:
@@ -43,36 +43,70 @@ def _vp8(data: memoryview, is_key: bool) -> CodedPicture:
     return CodedPicture(is_key and key, shown=bool(first & 16), layout=bytes(data[6:10]) if key else b"")
 
 
-def _vp9(data: memoryview, is_key: bool) -> CodedPicture:
-    frames = [_Vp9Header.of(data[first:]) for first in _vp9_subframes(data)]
-    repeats = any(frame.repeats for frame in frames)
-    shown = sum(frame.shown for frame in frames)
-    layout = next((frame.layout for frame in frames if frame.layout), b"")
-    # More than one picture in a packet would upset every count; no encoder does it.
-    return CodedPicture(is_key and bool(frames) and frames[0].is_key, shown > 0, repeats or shown > 1, layout)
+class _Vp9Reader:
+    """Pictures between key frames may have another size, but not other colours: those of the last key frame."""
+
+    def __init__(self) -> None:
+        self._colours = 0
+
+    def __call__(self, data: memoryview, is_key: bool) -> CodedPicture:
+        frames = [_Vp9Header.of(data[first:]) for first in _vp9_subframes(data)]
+        repeats = any(frame.repeats for frame in frames)
+        shown = sum(frame.shown for frame in frames)
+        layout = next((self._layout(frame) for frame in frames if frame.size is not None), b"")
+        # More than one picture in a packet would upset every count; no encoder does it.
+        return CodedPicture(is_key and bool(frames) and frames[0].is_key, shown > 0, repeats or shown > 1, layout)
+
+    def _layout(self, frame: _Vp9Header) -> bytes:
+        if frame.is_key:
+            self._colours = frame.colours
+        return bytes([self._colours]) + frame.size.to_bytes(4, "big") if frame.size is not None else b""
 
 
 @dataclass(frozen=True, slots=True)
 class _Vp9Header:
-    is_key: bool
-    shown: bool
-    repeats: bool
-    layout: bytes
+    """`colours` is what a key frame says of its colour space and sampling, `size` the 32 bits of width and height where
+    the frame has its own: key frames, and others whose size is not that of a frame that they refer to."""
+
+    is_key: bool = False
+    shown: bool = False
+    repeats: bool = False
+    colours: int = 0
+    size: int | None = None
 
     @classmethod
     def of(cls, data: memoryview) -> _Vp9Header:
         if not data:
-            return cls(False, False, False, b"")
+            return cls()
         first = data[0]
         profile = first >> 5 & 1 | first >> 3 & 2
         if profile == 3:  # a reserved bit comes first
             first = first << 1
         if first & 8:
-            return cls(False, True, True, b"")
-        is_key = not first & 4
-        # Colour space and range, chroma in profile 1, then width and height: 36 or 39 bits after the start code.
-        bits = int.from_bytes(data[4:9], "big") >> (1 if profile == 1 else 4)
-        return cls(is_key, bool(first & 2), False, bits.to_bytes(5, "big") if is_key else b"")
+            return cls(shown=True, repeats=True)
+        is_key, shown = not first & 4, bool(first & 2)
+        if is_key:
+            # Colour space and range, chroma in profile 1, then width and height: 36 or 39 bits after the start code.
+            bits = int.from_bytes(data[4:9], "big") >> (1 if profile == 1 else 4)
+            return cls(True, shown, colours=bits >> 32, size=bits & 0xFFFFFFFF)
+        return cls(False, shown, size=_vp9_own_size(data, shown) if profile < 2 else None)
+
+
+def _vp9_own_size(data: memoryview, shown: bool) -> int | None:
+    """The size of a frame that is no key frame, in profile 0 or 1, where its header has one."""
+    bits = "".join(f"{byte:08b}" for byte in data[:12])[7:]
+    resilient, place = bits[:1] == "1", 1
+    intra_only = not shown and bits[place : place + 1] == "1"
+    place += (not shown) + (0 if resilient else 2)
+    if intra_only:
+        return None  # it refers to no frame, and no encoder changes the size by it
+    place += 8 + 3 * 4  # frames to refresh, and the three that it refers to
+    for _ in range(3):
+        place += 1
+        if bits[place - 1 : place] != "0":
+            return None  # the size of one that it refers to, or the end of the data
+    size = bits[place : place + 32]
+    return int(size, 2) if len(size) == 32 else None
 
 
 def _vp9_subframes(data: memoryview) -> Iterator[int]:

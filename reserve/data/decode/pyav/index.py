@@ -20,6 +20,10 @@ from reserve.data.decode.pyav.timing import lacks_presentation_times, latest_tim
 from reserve.errors import BadInput, Unsuited
 
 
+_LEADING_SECONDS = 1.0
+"""Pictures that are shown before a key frame may be coded after it, for at most so long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A stretch of the stream that decodes alone: `packets` from the key frame with timestamp `pts` (ticks) on, without
@@ -36,7 +40,8 @@ class Piece:
 class FrameTable:
     """The packets of a video stream in the order of decoding: `pts` in ticks (int64), whether decoding can begin there
     (`keys`), whether the picture is in the stream's pictures (`counted`) and ever on screen (`shown`: an edit list may
-    cut it off), and `sizes` in bytes. `repeats`: pictures are shown again without being coded again."""
+    cut it off), and `sizes` in bytes. `repeats`: pictures are shown again without being coded again. Pictures after
+    `limit` seconds may be missing."""
 
     pts: np.ndarray
     keys: np.ndarray
@@ -46,6 +51,7 @@ class FrameTable:
     origin: float
     tick: float
     repeats: bool
+    limit: float
 
     def pieces(self, times: Sequence[float], most: int) -> tuple[Piece, ...]:
         """The pieces with the pictures on screen at `times`, as `Media.frames` defines them: at most `most` different
@@ -54,6 +60,8 @@ class FrameTable:
         All pictures after one key frame share a piece, since decoding up to the last of them passes the others.
         """
         check_times(times)
+        if any(time > self.limit for time in times):
+            raise Unsuited("a time after the limit of its duration")
         order = np.flatnonzero(self.shown)
         order = order[np.argsort(self.pts[order], kind="stable")]
         seconds = self.pts[order] * self.tick
@@ -107,7 +115,7 @@ def frame_table(container: Container) -> FrameTable:
     stamps, flags, sizes = array("q"), array("B"), array("q")
     layouts: set[bytes] = set()
     repeats = False
-    last = container.limits.max_duration
+    limit = container.limits.max_duration
     for packet in container.demux(stream):
         if not packet.size:
             continue
@@ -126,14 +134,14 @@ def frame_table(container: Container) -> FrameTable:
         stamps.append(pts)
         flags.append(picture.begins | picture.shown << 1 | (picture.shown and not packet.is_discard) << 2)
         sizes.append(packet.size)
-        if picture.begins and pts * float(stream.time_base) - container.origin > last:
+        if picture.begins and pts * float(stream.time_base) - container.origin > limit + _LEADING_SECONDS:
             break
     bits = np.array(flags, dtype=np.uint8)
     keys, counted, shown = (bits & bit != 0 for bit in (1, 2, 4))
     if not shown.any():
         raise BadInput("no frame of its video can be decoded")
     pts_of, size_of = np.array(stamps, dtype=np.int64), np.array(sizes, dtype=np.int64)
-    table = FrameTable(pts_of, keys, counted, shown, size_of, container.origin, float(stream.time_base), repeats)
+    table = FrameTable(pts_of, keys, counted, shown, size_of, container.origin, float(stream.time_base), repeats, limit)
     _check_order(table, name)
     return table
 

@@ -19,7 +19,7 @@ from reserve.errors import BadInput
 
 _MAX_SAMPLE_RATE = 768_000
 _MAX_CHANNELS = 64
-JITTER = 0.05
+_JITTER = 0.05
 """Timestamps of a run of frames may disagree with their count of samples by this many seconds (containers round them,
 some to 1 ms, and encoders drift); beyond it there is a real gap or overlap."""
 # More than this many seconds of sound over earlier sound are another recording, not damage.
@@ -29,6 +29,8 @@ _PREROLL = 0.5
 _IN_MEMORY = 2**24
 """Samples: 64 MiB, 12 minutes at 22050 Hz."""
 _SAMPLE_BYTES = 4
+_BLOCK_VALUES = 2**19
+"""Samples of all channels that are joined at most: more are no faster, and a file may claim 64 channels of 768 kHz."""
 
 
 def read_soundtrack(container: Container, *, track: int, sample_rate: int) -> Soundtrack:
@@ -188,6 +190,7 @@ class Resampled:
         self._format: tuple[str, str, int] | None = None
         self._expected = 0.0
         self._position = 0
+        self._block = 0
 
     def push(self, frame: Any) -> Iterable[tuple[int, np.ndarray]]:
         """Stretches of samples that `frame` completes, each with its position."""
@@ -197,9 +200,9 @@ class Resampled:
         time = self._expected if frame.time is None else frame.time - self._origin
         form = (frame.format.name, frame.layout.name, rate)
         finished: Iterable[tuple[int, np.ndarray]] = ()
-        if self._joined is None or form != self._format or abs(time - self._expected) > JITTER:
+        if self._joined is None or form != self._format or abs(time - self._expected) > _JITTER:
             finished = self.flush()
-            self._start(form, time)
+            self._start(form, len(frame.layout.channels), time)
         self._expected += frame.samples / rate
         # The position is counted here: timestamps that jitter would make the resampler stretch or fill.
         frame.pts = None
@@ -207,9 +210,8 @@ class Resampled:
             self._joined.write(frame)
         except decoding_failures():
             # A damaged frame decoded to something impossible. The next one starts afresh.
-            self._joined = self._resampler = None
-            return finished
-        if self._joined.samples >= rate:
+            return [*finished, *self.flush()]
+        if self._joined.samples >= self._block:
             return [*finished, *self._resample(self._joined.read())]
         return finished
 
@@ -223,9 +225,11 @@ class Resampled:
         self._joined = self._resampler = None
         return found
 
-    def _start(self, form: tuple[str, str, int], time: float) -> None:
+    def _start(self, form: tuple[str, str, int], channels: int, time: float) -> None:
+        _, layout, rate = form
         self._joined = import_av().AudioFifo()
-        self._resampler = MonoResampler(form[1], self._sample_rate)
+        self._block = min(rate, max(_BLOCK_VALUES // channels, 1))
+        self._resampler = MonoResampler(layout, self._sample_rate)
         self._format = form
         self._expected = time
         self._position = round(time * self._sample_rate)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from reserve.data.decode.pyav.container import Container
 
-FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 """FFmpeg's names of the containers whose packets all have presentation times and whose key frames a seek finds."""
 
 
@@ -30,7 +30,7 @@ class PacketTable:
 def unsuited_format(container: Container) -> str | None:
     """Why timestamps of packets do not say when a file's frames are shown; None if they do."""
     name = container.raw.format.name
-    return None if name in FORMATS else f"files of the format {name.split(',')[0]} are left to PyAV"
+    return None if name in _FORMATS else f"files of the format {name.split(',')[0]} are left to PyAV"
 
 
 def read_packets(container: Container) -> PacketTable:

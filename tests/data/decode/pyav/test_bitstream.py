@@ -43,6 +43,23 @@ def test_vp9_layout_changes_with_the_size():
     assert read("vp9", VP9_SHOWN).layout == b""
 
 
+def vp9_inter(size: str, *, shown=True, resilient=False) -> bytes:
+    """A frame that refers to others; `size` is the bits from the first that says whether their size is its own."""
+    head = "10000" + "1" + "01"[shown] + "01"[resilient] + ("" if shown else "0") + ("" if resilient else "00")
+    bits = f"{head}{0:08b}{0:012b}{size}".ljust(96, "0")
+    return int(bits, 2).to_bytes(12, "big")
+
+
+@pytest.mark.parametrize("options", [{}, {"shown": False}, {"resilient": True}])
+def test_vp9_between_key_frames_may_have_a_size_of_its_own(options):
+    reader = reader_of("vp9", b"")
+    key = reader(memoryview(VP9_KEY), True).layout
+    same, other = "000" + f"{63:016b}{47:016b}", "000" + f"{31:016b}{47:016b}"
+    sizes = [reader(memoryview(vp9_inter(bits, **options)), False).layout for bits in ("1", "01", "001", same, other)]
+    assert sizes[:4] == [b"", b"", b"", key]
+    assert sizes[4] not in (b"", key)
+
+
 def test_vp8():
     key = b"\x10\0\0\x9d\x01\x2a\x40\0\x30\0\0"
     assert read("vp8", key) == CodedPicture(True, True, False, b"\x40\0\x30\0")

@@ -161,4 +161,8 @@ class TestRefusals:
 
 def test_reads_no_further_than_the_longest_video(tmp_path):
     path = write_media(tmp_path / "a.webm", frame_times=REGULAR, video_codec="libvpx-vp9", gop=12)
-    assert len(table_of(path, MediaLimits(max_duration=2.0)).pts) < 30
+    table = table_of(path, MediaLimits(max_duration=2.0))
+    assert len(table.pts) < 45
+    assert table.pieces([2.0], 8)
+    with pytest.raises(Unsuited, match="a time after the limit of its duration"):
+        table.pieces([0.5, 2.1], 8)

@@ -13,6 +13,7 @@ import pytest
 
 from reserve.data.decode.protocol import Deadline, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
+from reserve.data.decode.pyav import sound as sound_module
 from reserve.data.decode.pyav.container import Container
 from reserve.data.decode.pyav.downmix import MonoResampler
 from reserve.data.decode.pyav.sound import Pieces, Resampled
@@ -232,18 +233,70 @@ def test_frames_are_resampled_in_blocks_of_a_second(tmp_path, monkeypatch):
     assert len(calls) <= 8
 
 
+def tenth_of_a_second(pts, value=0.5):
+    """A mono frame of a constant value."""
+    frame = av.AudioFrame.from_ndarray(np.full((1, 2205), value, np.float32), format="fltp", layout="mono")
+    frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), pts
+    return frame
+
+
+def resampled(frames):
+    """The waveform that frames of up to 10 s give."""
+    runs = Resampled(RATE, 0.0)
+    pieces = Pieces(0, 10 * RATE)
+    for frame in frames:
+        pieces.extend(runs.push(frame))
+    pieces.extend(runs.flush())
+    return pieces.mapped()[0]
+
+
 @pytest.mark.parametrize("gap", [0.1, 0.7, 1.3])
 def test_gap_within_a_block(gap):
     """Joined frames end where the time jumps."""
-    runs = Resampled(RATE, 0.0)
-    pieces = Pieces(0, 10 * RATE)
-    for index in range(60):
-        frame = av.AudioFrame.from_ndarray(np.full((1, 2205), 0.5, np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
-        frame.pts = index * 2205 + (round(gap * RATE) if index >= 33 else 0)
-        pieces.extend(runs.push(frame))
-    pieces.extend(runs.flush())
-    waveform, _ = pieces.mapped()
+    frames = (tenth_of_a_second(index * 2205 + (round(gap * RATE) if index >= 33 else 0)) for index in range(60))
+    waveform = resampled(frames)
     silent = np.flatnonzero(np.abs(waveform) < 0.25)
     assert silent[0] == 33 * 2205
     assert len(silent) == silent[-1] - silent[0] + 1 == round(gap * RATE)
+
+
+def test_a_frame_that_cannot_be_joined_costs_itself_alone(monkeypatch):
+    """Up to a second of good frames waits when it comes."""
+
+    class Fifo:
+        samples = property(lambda self: self.fifo.samples)
+
+        def __init__(self):
+            self.fifo = av.AudioFifo()
+            self.read = self.fifo.read
+
+        def write(self, frame):
+            if not frame.to_ndarray().any():
+                raise ValueError("impossible")
+            self.fifo.write(frame)
+
+    monkeypatch.setattr(sound_module, "import_av", lambda: SimpleNamespace(AudioFifo=Fifo))
+    frames = [tenth_of_a_second(index * 2205, 0.0 if index == 7 else 0.5) for index in range(12)]
+    waveform = resampled(frames)
+    silent = np.flatnonzero(np.abs(waveform) < 0.25)
+    assert silent[0] == 7 * 2205
+    assert silent[-1] == 8 * 2205 - 1
+
+
+def test_many_channels_are_joined_in_short_blocks(monkeypatch):
+    """A second of 64 channels of 768 kHz would be 200 MB."""
+    lengths = []
+    original = MonoResampler.resample
+
+    def resample(self, frame):
+        lengths.append(0 if frame is None else frame.samples)
+        return original(self, frame)
+
+    monkeypatch.setattr(MonoResampler, "resample", resample)
+    runs = Resampled(RATE, 0.0)
+    frames = av.AudioFrame.from_ndarray(np.zeros((1, 8 * 4096), np.float32), format="flt", layout="7.1")
+    frames.sample_rate, frames.time_base = 384_000, Fraction(1, 384_000)
+    for index in range(40):
+        frames.pts = index * 4096
+        runs.push(frames)
+    assert lengths == [16 * 4096] * 2

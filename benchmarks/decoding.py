@@ -115,6 +115,7 @@ FRAMES: dict[str, Decode] = {
     OURS: our_frames,
     ONE_THREAD: functools.partial(our_frames, threads=1),
     TORCHCODEC: functools.partial(our_frames, name="torchcodec"),
+    f"{TORCHCODEC}, one thread": functools.partial(our_frames, name="torchcodec", threads=1),
     DALI: batched_frames,
     "PyAV, every frame": _frames(peers.every_frame),
     "PyAV, seeking": _frames(peers.frames_by_seeking),

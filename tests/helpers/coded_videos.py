@@ -82,3 +82,27 @@ def frames_of_pieces(request: ClipRequest) -> list[np.ndarray]:
     finally:
         cutter.close()
     return found
+
+
+REGULAR = [index / 10 for index in range(40)]
+IRREGULAR = np.cumsum(np.random.default_rng(3).uniform(0.01, 0.3, 40)).tolist()
+HD = (720, 1280)
+CASES = {
+    "vp9.webm": ("libvpx-vp9", IRREGULAR, {"options": VP9}),
+    "vp9.mp4": ("libvpx-vp9", REGULAR, {"options": VP9}),
+    "full.webm": ("libvpx-vp9", REGULAR, {"options": VP9, "color_range": 2}),
+    "bt709.webm": ("libvpx-vp9", REGULAR, {"options": VP9, "colorspace": 1}),
+    "bt2020.webm": ("libvpx-vp9", REGULAR, {"options": VP9, "colorspace": 9}),
+    "odd.webm": ("libvpx-vp9", REGULAR, {"options": VP9, "picture": colourful((49, 65))}),
+    "large.webm": ("libvpx-vp9", REGULAR[:6], {"options": {**VP9, "cpu-used": "8"}, "picture": colourful(HD)}),
+    "vp8.webm": ("libvpx", IRREGULAR, {"options": {"deadline": "realtime", "b": "1M"}}),
+    "motion.avi": ("mjpeg", REGULAR, {"pixel_format": "yuvj420p"}),
+    "motion.mkv": ("mjpeg", REGULAR, {"pixel_format": "yuvj422p"}),
+}
+"""Strongly coloured videos by their file names: codec, times of the frames, and how `write_coded` differs."""
+
+
+def write_case(folder: Path, name: str) -> Path:
+    """Writes one of CASES into a folder."""
+    codec, times, options = CASES[name]
+    return write_coded(folder / name, codec, times, **{"picture": colourful(), **options})

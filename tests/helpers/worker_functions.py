@@ -16,7 +16,7 @@ from reserve.errors import DamagedSample
 
 
 def work(item):
-    """Doubles numbers; strings name a way to fail."""
+    """Doubles numbers; "pid" is this process, other strings name a way to fail."""
     if item == "hang":
         time.sleep(3600)
     if item == "crash":
@@ -29,6 +29,8 @@ def work(item):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if item == "raise":
         raise KeyError("x")
+    if item == "pid":
+        return os.getpid()
     return item * 2
 
 

@@ -28,6 +28,8 @@ from reserve.fs import is_environment_failure
 logger = logging.getLogger(__name__)
 # Job schedulers and terminals send these to every process of a job. No video is at fault.
 _ENDED_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP)
+_ITEMS_A_PROCESS = 2000
+"""After so many a worker is replaced: decoding libraries leak, some a kilobyte a file (docs/decoding.md, "Memory")."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -129,10 +131,10 @@ class Pool(Generic[Item, Result]):
                 worker.start(*self._waiting.popleft(), self._timeout)
 
     def poll(self) -> Iterator[tuple[int, Result | Lost]]:
-        """The results since the last call, with the indices of their items. Replaces workers that failed."""
+        """The results since the last call, with the indices of their items. Replaces workers that failed or are old."""
         for place, worker in enumerate(self._workers):
             outcome, usable = worker.poll(self._timeout)
-            if not usable:
+            if not usable or (worker.is_ready and worker.items >= _ITEMS_A_PROCESS and (self._more or self._waiting)):
                 worker.kill()
                 with _signals_held():
                     self._workers[place] = _Worker(self._function)
@@ -316,6 +318,7 @@ class _Worker(Generic[Item, Result]):
         self.process = context.Process(target=_serve, args=(function, theirs), daemon=True)
         self.process.start()
         theirs.close()
+        self.items = 0
         self._started = False
         self._index: int | None = None
         self._timeout = self.end = float("inf")
@@ -334,6 +337,7 @@ class _Worker(Generic[Item, Result]):
 
     def start(self, index: int, item: Item, timeout: float) -> None:
         self._index, self._timeout, self.end = index, timeout, time.monotonic() + timeout
+        self.items += 1
         try:
             self.connection.send(item)
         except OSError:

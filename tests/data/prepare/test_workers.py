@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from multiprocessing.connection import wait
 from types import SimpleNamespace
 
@@ -50,6 +51,16 @@ def test_each_failure_costs_its_own_item_alone(monkeypatch):
         "internal error: KeyError: 'x'",
         "its decoding process died (exit code 3)",
     ]
+
+
+def test_a_worker_is_replaced_before_leaks_add_up(monkeypatch):
+    """No item is lost, and none is started for which there is no item."""
+    monkeypatch.setattr(workers_module, "_ITEMS_A_PROCESS", 2)
+    results = dict(run_supervised(work, ["pid"] * 4, workers=1, timeout=FAR))
+    assert sorted(Counter(results.values()).values()) == [2, 2]
+    results = dict(run_supervised(work, ["pid"] * 5, workers=2, timeout=FAR))
+    assert len(results) == 5
+    assert max(Counter(results.values()).values()) == 2
 
 
 def test_exception_in_this_process_is_lost_too():

@@ -19,7 +19,6 @@ from reserve.data.decode.pyav.container import Container
 from reserve.data.decode.pyav.timing import lacks_presentation_times, latest_timestamp
 from reserve.errors import BadInput, Unsuited
 
-
 _LEADING_SECONDS = 1.0
 """Pictures that are shown before a key frame may be coded after it, for at most so long."""
 

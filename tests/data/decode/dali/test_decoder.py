@@ -17,12 +17,8 @@ from reserve.data.decode.protocol import FrameRequest, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.images import resize, waiting_size
 from reserve.errors import BadInput
-from tests.helpers.coded_videos import VP9, colourful, write_coded
+from tests.helpers.coded_videos import CASES, REGULAR, VP9, colourful, write_case, write_coded
 from tests.helpers.media_files import read_number, write_media
-
-REGULAR = [index / 10 for index in range(40)]
-IRREGULAR = np.cumsum(np.random.default_rng(3).uniform(0.01, 0.3, 40)).tolist()
-HD = (720, 1280)
 
 
 @pytest.fixture(scope="module")
@@ -54,32 +50,11 @@ def assert_agree(found, right):
         assert difference.max() <= MAX_DIFFERENCE
 
 
-CASES = {
-    "vp9.webm": ("libvpx-vp9", IRREGULAR, {"options": VP9}),
-    "vp9.mp4": ("libvpx-vp9", REGULAR, {"options": VP9}),
-    "full.webm": ("libvpx-vp9", REGULAR, {"options": VP9, "color_range": 2}),
-    "bt709.webm": ("libvpx-vp9", REGULAR, {"options": VP9, "colorspace": 1}),
-    "bt2020.webm": ("libvpx-vp9", REGULAR, {"options": VP9, "colorspace": 9}),
-    "odd.webm": ("libvpx-vp9", REGULAR, {"options": VP9, "picture": colourful((49, 65))}),
-    "large.webm": ("libvpx-vp9", REGULAR[:6], {"options": {**VP9, "cpu-used": "8"}, "picture": colourful(HD)}),
-    "vp8.webm": ("libvpx", IRREGULAR, {"options": {"deadline": "realtime", "b": "1M"}}),
-    "motion.avi": ("mjpeg", REGULAR, {"pixel_format": "yuvj420p"}),
-    "motion.mkv": ("mjpeg", REGULAR, {"pixel_format": "yuvj422p"}),
-}
-
-
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory):
     """Writes each of CASES once."""
     folder = tmp_path_factory.mktemp("coded")
-
-    def write(name):
-        codec, times, options = CASES[name]
-        if not (folder / name).exists():
-            write_coded(folder / name, codec, times, **{"picture": colourful(), **options})
-        return folder / name
-
-    return write
+    return lambda name: folder / name if (folder / name).exists() else write_case(folder, name)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -17,7 +17,7 @@ from reserve.data.decode.protocol import FrameRequest, MediaLimits
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.images import resize, waiting_size
 from reserve.errors import BadInput
-from tests.helpers.coded_videos import CASES, REGULAR, VP9, colourful, write_case, write_coded
+from tests.helpers.coded_videos import CASES, HD, IRREGULAR, REGULAR, VP9, colourful, write_case, write_coded
 from tests.helpers.media_files import read_number, write_media
 
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OURS_COLOUR, INK, FAINT, LIMIT = "#1f6feb", "#333b46", "#d5dae1", "#c2410c"
-PEER_COLOURS = ("#64748b", "#94a3b8", "#0f766e", "#a16207", "#7c3aed", "#be185d", "#15803d", "#334155")
+PEER_COLOURS = (
+    *("#64748b", "#94a3b8", "#0f766e", "#a16207", "#7c3aed", "#be185d"),
+    *("#15803d", "#334155", "#0891b2", "#a3e635", "#f9a8d4"),
+)
 SCALED_BY = {"length": "tokens of a sequence", "clips": "clips of 5 s", "pairs": "pairs"}
 """The fact that varies in scaling cases, and its label."""
 

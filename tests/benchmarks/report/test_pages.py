@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -135,6 +136,17 @@ def test_bars_of_an_op_and_device_share_a_row_and_those_not_measured_are_named_w
     )
     case = "CPU, 1 thread, joint, forward+backward"
     assert line == f"Not measured: rotary_attention ({case}: speed against x)."
+
+
+def test_bars_for_the_full_table_are_counted_if_met_and_shown_if_missed(results, monkeypatch):
+    headline, met, missed = (bars.faster("rotary_attention", JOINT, PEER, least) for least in (1, 1.5, 3))
+    others = [replace(bar, in_summary=False) for bar in (met, missed)]
+    monkeypatch.setattr(bars, "BARS", [headline, *others])
+    (row,) = bars.measured_table(results).splitlines()[2:]
+    assert row.endswith(
+        f": speed against {PEER} 2 (at least 1: met), speed against {PEER} 2 (at least 3: **missed**)"
+        "<br>bars met besides these: 1 |"
+    )
 
 
 def test_nothing_is_named_where_all_bars_were_measured(results, monkeypatch):

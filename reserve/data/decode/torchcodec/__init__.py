@@ -32,10 +32,6 @@ from reserve.data.decode.torchcodec.packets import read_packets, unsuited_format
 
 __all__ = ["TorchCodecDecoder"]
 
-# For H.264, PyAV skips pictures that nothing needs.
-_LEFT_TO_PYAV = {"h264": "PyAV decodes H.264 faster", "vp9": "PyAV decodes VP9 as fast"}
-"""Codecs that "auto" does not send to torchcodec, by FFmpeg's names: docs/decoding.md has the figures."""
-
 
 class TorchCodecDecoder(FileDecoder):
     """One file at a time: pictures through torchcodec, the rest through PyAV."""
@@ -58,7 +54,10 @@ class TorchCodecDecoder(FileDecoder):
         return TorchCodecDecoder(is_asked_for=True)
 
     def unsuited(self, info: MediaInfo) -> str | None:
-        return None if self._is_asked_for or info.video is None else _LEFT_TO_PYAV.get(info.video.codec)
+        if self._is_asked_for or info.video is None or info.video.codec != "h264":
+            return None
+        # It skips pictures that nothing needs.
+        return "PyAV decodes H.264 faster"
 
     def open(self, path: str | Path, limits: MediaLimits | None = None, deadline: Deadline | None = None) -> Media:
         limits = limits or MediaLimits()

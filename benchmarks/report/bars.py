@@ -193,17 +193,18 @@ def measured_table(machines: list[Machine]) -> str:
     counted: Counter[tuple[str, str]] = Counter()
     for bar, figure in found.items():
         device, _, label = _case(bar).partition(", ")
+        row = measured.setdefault((bar.op, device), {})
         if not bar.in_summary and bar.met(figure):
             counted[bar.op, device] += 1
             continue
         figure_and_bar = f"{bar.what} {figure:.3g} ({bar.bound}: {_verdict(bar, figure)})"
-        measured.setdefault((bar.op, device), {}).setdefault(label, []).append(figure_and_bar)
+        row.setdefault(label, []).append(figure_and_bar)
     rows = ["| op | device | measured, and the bar |", "| --- | --- | --- |"]
     for (op, device), cases in measured.items():
-        figures = "<br>".join(f"{label}: {', '.join(figures)}" for label, figures in cases.items())
+        lines = [f"{label}: {', '.join(figures)}" for label, figures in cases.items()]
         if more := counted[op, device]:
-            figures += f"<br>bars met besides these: {more}"
-        rows.append(f"| {op} | {device} | {figures} |")
+            lines.append(f"bars met besides these: {more}" if cases else f"bars met: {more}")
+        rows.append(f"| {op} | {device} | {'<br>'.join(lines)} |")
     others: dict[str, dict[str, None]] = {}
     groups = {bar.group for bar in found}
     for bar in BARS:

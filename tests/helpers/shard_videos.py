@@ -49,9 +49,11 @@ def make_videos(folder: Path, count: int = 5) -> Path:
 
 
 def prepare(videos: Path, out: Path, **options: Any) -> Preparation:
-    """Prepares in this process, into shards of two videos on average."""
+    """Prepares in this process, into shards of two videos on average. With PyAV by name: records say why "auto" passes
+    others over, which depends on what is installed and on what a test puts into their table."""
     filters = options.pop("filters", FilterConfig())
-    return prepare_shards([videos], out, DataConfig(), filters, **{"workers": 0, "videos_per_shard": 2, **options})
+    defaults = {"workers": 0, "videos_per_shard": 2, "decoder": "pyav"}
+    return prepare_shards([videos], out, DataConfig(), filters, **{**defaults, **options})
 
 
 def contents(out: Path) -> dict[str, bytes]:

@@ -56,11 +56,14 @@ class ParallelReader:
     def _results(self, jobs: Sequence[_Job]) -> list[Any]:
         """What each job returns. A thread opens the file once and takes jobs until none is left."""
         work = _Work(jobs, Deadline(self._limits.max_decode_seconds))
-        with ThreadPoolExecutor(self._threads) as pool:
-            for _ in range(min(self._threads, len(jobs))):
-                pool.submit(self._take, work)
-        if work.errors:
-            raise work.errors[0]
+        try:
+            with ThreadPoolExecutor(self._threads) as pool:
+                for _ in range(min(self._threads, len(jobs))):
+                    pool.submit(self._take, work)
+        except BaseException:  # such as Ctrl-C while this thread waits
+            work.end()
+            raise
+        work.check()
         return work.results
 
     def _take(self, work: _Work) -> None:
@@ -80,7 +83,7 @@ class _Work:
         self._left = deque(enumerate(jobs))
         self.deadline = deadline
         self.results: list[Any] = [None] * len(jobs)
-        self.errors: list[BaseException] = []
+        self._errors: list[BaseException] = []
 
     def take(self) -> tuple[int, _Job] | None:
         """The next job with its place among the results; None if none is left."""
@@ -90,10 +93,24 @@ class _Work:
             return None
 
     def fail(self, error: BaseException) -> None:
-        """Ends the other threads at their next look at the deadline; their errors come after this one."""
-        self.errors.append(error)
+        """Ends the other threads; their errors come after this one."""
+        self._errors.append(error)
+        self.end()
+
+    def end(self) -> None:
+        """Ends the threads at their next look at the deadline."""
         self._left.clear()
         self.deadline.expire()
+
+    def check(self) -> None:
+        """Raises the first error. Frames are let go of: the error's traceback refers to this object."""
+        if self._errors:
+            error = self._errors[0]
+            self._errors, self.results = [], []
+            try:
+                raise error
+            finally:
+                del error
 
 
 def _frames(media: Media, times: Sequence[float]) -> list[np.ndarray]:

@@ -134,12 +134,12 @@ class Pool(Generic[Item, Result]):
         """The results since the last call, with the indices of their items. Replaces workers that failed or are old."""
         for place, worker in enumerate(self._workers):
             outcome, usable = worker.poll(self._timeout)
+            if outcome is not None:
+                yield outcome[0], _checked(outcome[1])
             if not usable or (worker.is_ready and worker.items >= _ITEMS_A_PROCESS and (self._more or self._waiting)):
                 worker.kill()
                 with _signals_held():
                     self._workers[place] = _Worker(self._function)
-            if outcome is not None:
-                yield outcome[0], _checked(outcome[1])
 
 
 class Streamer(Generic[Item, Result]):
@@ -369,6 +369,8 @@ class _Worker(Generic[Item, Result]):
         code = self.process.exitcode or 0
         if -code in _ENDED_FROM_OUTSIDE:
             raise WorkerEnded(f"a worker process was ended by {signal.Signals(-code).name}")
+        if not self._started and code < 0:
+            raise EnvironmentFailure(f"a worker process died while it started ({signal.Signals(-code).name})")
         if not self._started:
             raise RuntimeError(
                 f"worker processes do not start (exit code {code}); a script that uses them must guard its main part "

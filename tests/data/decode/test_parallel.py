@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 
+from reserve.data.decode import parallel
 from reserve.data.decode.parallel import ParallelReader
 from reserve.data.decode.protocol import MediaLimits
+from reserve.data.decode.pyav import PyAVDecoder
 from reserve.errors import BadInput, DecodingTimeout
 from tests.helpers.decoder_cases import TIMES
 from tests.helpers.media_files import read_number, write_media
@@ -104,6 +110,69 @@ def test_the_first_error_ends_the_other_threads(fails_first):
 
     with pytest.raises(BadInput, match="its fault"):
         ParallelReader(Decoder(), "a.mp4", threads=2).frames_and_sound([1.0])
+
+
+def test_an_interrupt_ends_the_threads(file_decoder, video, monkeypatch):
+    """Python waits for them before it ends: with 600 s to decode, Ctrl-C would seem to do nothing."""
+    began = []
+
+    class Endless(PyAVDecoder):
+        def open(self, path, limits, deadline):
+            began.append(threading.current_thread())
+            while True:
+                deadline.check()
+                time.sleep(0.001)
+
+    class Interrupted(ThreadPoolExecutor):
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ParallelReader(Endless(), video, threads=2).frames(MIDDLES)
+    for thread in began:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+
+
+def test_an_error_keeps_no_frames(file_decoder, video):
+    """Its traceback would hold on to them until the garbage is collected."""
+    alive = []
+
+    class Frames:
+        def __init__(self):
+            self.taken = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def frames(self, times):
+            self.taken += 1
+            if self.taken > 2:
+                raise BadInput("its fault")
+            for _ in times:
+                frame = np.zeros(4)
+                alive.append(weakref.ref(frame))
+                yield frame
+
+    class Decoder:
+        def open(self, *_):
+            return Frames()
+
+    gc.disable()
+    try:
+        with pytest.raises(BadInput):
+            ParallelReader(Decoder(), "a.mp4", threads=1)._results(
+                [partial(parallel._frames, times=[0.0]) for _ in range(3)]
+            )
+        assert len(alive) == 2
+        assert all(frame() is None for frame in alive)
+    finally:
+        gc.enable()
 
 
 def test_one_deadline_for_all_threads(file_decoder, video):

@@ -28,7 +28,7 @@ from reserve.data.decode.pyav import PyAVDecoder, PyAVMedia
 from reserve.data.decode.pyav.container import Container, import_av
 from reserve.data.decode.torchcodec.frames import FrameReader
 from reserve.data.decode.torchcodec.library import Refused, import_torchcodec
-from reserve.data.decode.torchcodec.packets import read_packets, unsuited_format
+from reserve.data.decode.torchcodec.packets import PacketTable, read_packets, unsuited_format
 
 __all__ = ["TorchCodecDecoder"]
 
@@ -67,7 +67,9 @@ class TorchCodecDecoder(FileDecoder):
 class _TorchCodecMedia(PyAVMedia):
     def __init__(self, container: Container) -> None:
         super().__init__(container)
+        self._table: PacketTable | None = None
         self._reader: FrameReader | None = None
+        self._refusal: str | None = None
         self._fallbacks: dict[str, Fallback] = {}
 
     @property
@@ -99,8 +101,19 @@ class _TorchCodecMedia(PyAVMedia):
 
     def _pictures(self) -> FrameReader:
         """torchcodec on the file, opened once."""
+        if self._refusal is not None:
+            raise Refused(self._refusal)
         if self._reader is None:
-            if (reason := unsuited_format(self._container)) is not None:
-                raise Refused(reason)
-            self._reader = FrameReader(self._container, read_packets(self._container))
+            try:
+                self._reader = self._opened()
+            except Refused as refusal:
+                self._refusal = str(refusal)
+                raise
         return self._reader
+
+    def _opened(self) -> FrameReader:
+        if (reason := unsuited_format(self._container)) is not None:
+            raise Refused(reason)
+        if self._table is None:
+            self._table = read_packets(self._container)
+        return FrameReader(self._container, self._table)

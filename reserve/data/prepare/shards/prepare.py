@@ -166,20 +166,23 @@ def _plan(
         versions=_versions(),
     )
     settings = agree_on_settings(out, wanted)
+    plan = ShardPlan(out, settings, preparation, filters, by_shard(sources, settings.num_shards), retry_skipped)
     if settings.decoders != wanted.decoders:
-        _check_earlier_decoder(out, settings.decoders[0])
-    return ShardPlan(out, settings, preparation, filters, by_shard(sources, settings.num_shards), retry_skipped)
+        _check_earlier_decoder(plan)
+    return plan
 
 
-def _check_earlier_decoder(out: Path, decoder: str) -> None:
-    """Raises EnvironmentFailure unless the decoder that a set was begun with can run here."""
+def _check_earlier_decoder(plan: ShardPlan) -> None:
+    """Raises EnvironmentFailure if the decoder that a set was begun with cannot run here and is needed."""
+    decoder = plan.settings.decoders[0]
     try:
         candidates(decoder)
     except (RuntimeError, ValueError) as error:
-        raise EnvironmentFailure(
-            f"{out} was begun with the decoder {decoder!r}, and must be finished with it: {error}. Go on where it can "
-            "run, or choose another OUT"
-        ) from error
+        if plan.retry_skipped or unfinished_shards(plan):
+            raise EnvironmentFailure(
+                f"{plan.out} was begun with the decoder {decoder!r}, and must be finished with it: {error}. Go on "
+                "where it can run, or choose another OUT"
+            ) from error
 
 
 def _versions() -> dict[str, str]:

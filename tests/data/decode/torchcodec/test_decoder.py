@@ -9,8 +9,12 @@ import av
 import numpy as np
 import pytest
 
+from reserve.data.decode import torchcodec as torchcodec_decoder
 from reserve.data.decode.pyav import PyAVDecoder
 from reserve.data.decode.torchcodec import TorchCodecDecoder
+from reserve.data.decode.torchcodec import frames as frames_module
+from reserve.data.decode.torchcodec.frames import _open as open_pictures
+from reserve.data.decode.torchcodec.packets import read_packets
 from tests.helpers.coded_videos import CASES, VP9, write_case, write_coded
 from tests.helpers.decoder_cases import SOUND, TIMES
 from tests.helpers.media_files import Sound, click_track, number_picture, write_media
@@ -129,6 +133,51 @@ def test_reasons_are_those_of_the_latest_call(tmp_path):
         assert media.fallbacks.keys() == {"sound"}
         list(media.frames([0.0]))
         assert media.fallbacks.keys() == {"sound", "pictures"}
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The passes over the packets of a file."""
+    passes = []
+    monkeypatch.setattr(
+        torchcodec_decoder, "read_packets", lambda container: passes.append(container) or read_packets(container)
+    )
+    return passes
+
+
+def test_a_file_is_read_and_opened_once(tmp_path, passes, monkeypatch):
+    opened = []
+    monkeypatch.setattr(frames_module, "_open", lambda *parts: opened.append(parts) or open_pictures(*parts))
+    path = write_media(tmp_path / "a.mkv", frame_times=TIMES)
+    with DECODER.open(path) as media, PyAVDecoder().open(path) as other:
+        for times in ([0.05, 2.0], [1.0, 5.0], [0.0], [5.0]):
+            check_equal((list(other.frames(times)), np.zeros(0)), (list(media.frames(times)), np.zeros(0)))
+        assert not media.fallbacks
+    assert (len(passes), len(opened)) == (1, 1)
+
+
+def test_a_file_that_is_refused_is_read_once(tmp_path, passes):
+    path = write_coded(tmp_path / "a.webm", "libvpx-vp9", [i / 10 for i in range(20)], options=VP9, color_range=2)
+    with DECODER.open(path) as media:
+        for _ in range(3):
+            assert len(list(media.frames([0.0, 1.0]))) == 2
+            assert media.fallbacks["pictures"].reason == "its colours have full range"
+    assert len(passes) == 1
+
+
+def test_long_ways_from_a_key_frame_are_taken_in_steps(tmp_path, monkeypatch):
+    """Between them the deadline is looked at, also on the way to an earlier frame than the last one."""
+    monkeypatch.setattr(frames_module, "_MAX_STEP", 8)
+    path = write_media(tmp_path / "a.mkv", frame_times=TIMES, gop=1000)
+    asked = []
+    with DECODER.open(path) as media:
+        list(media.frames([0.0]))
+        original = media._reader._decode
+        media._reader._decode = lambda index: asked.append(index) or original(index)
+        list(media.frames([TIMES[20] + 0.01]))
+        list(media.frames([TIMES[10] + 0.01]))
+        list(media.frames([TIMES[15] + 0.01]))
+    assert asked == [8, 16, 20, 8, 10, 15]
 
 
 def test_decoders_can_be_sent_to_processes():

@@ -24,7 +24,9 @@ def _ctrl_c():
 
 def run_command(videos, out, *options):
     command = [sys.executable, "-m", "reserve", "prepare", str(videos), str(out), "--videos_per_shard=2", *options]
-    return subprocess.Popen([*command, "--workers=1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [*command, "--workers=1", "--decoder=pyav"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 def test_two_processes_on_one_fold(shard_source, shard_set, tmp_path):

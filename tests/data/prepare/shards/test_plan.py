@@ -33,7 +33,7 @@ def test_each_setting_that_differs_is_named(settings, tmp_path):
     with pytest.raises(BadInput) as caught:
         agree_on_settings(tmp_path, other)
     assert str(caught.value) == (
-        f"{tmp_path} was prepared with other settings: decoders was ['auto'], is ['x'] now; data.languages was ['en'], "
+        f"{tmp_path} was prepared with other settings: decoders was ['pyav'], is ['x'] now; data.languages was ['en'], "
         "is ['de'] now; data.new was not known, is 1 now. Give those, or choose another OUT"
     )
 

@@ -105,7 +105,7 @@ def test_more_folds_than_shards(shard_source, shard_set, tmp_path):
 def test_a_decoder_of_batches_makes_the_same_shards(shard_source, shard_set, tmp_path, monkeypatch):
     decoder = PyAVInBatches(batch_size=2)
     monkeypatch.setattr(decode, "DECODERS", (decoder, *decode.DECODERS))
-    prepare(shard_source, tmp_path)
+    prepare(shard_source, tmp_path, decoder=decoder.name)
     ours, theirs = contents(tmp_path), contents(shard_set)
     assert {name: ours[name] for name in ours if name.endswith(".tar")} == {
         name: theirs[name] for name in theirs if name.endswith(".tar")
@@ -120,7 +120,17 @@ def test_a_set_begun_with_a_decoder_that_cannot_run_here_is_left_alone(shard_sou
     before = contents(tmp_path)
     monkeypatch.setattr(decoder, "unavailable", lambda: "its GPU is elsewhere")
     with pytest.raises(EnvironmentFailure, match=r"was begun with the decoder 'pyav-in-batches'.*its GPU is elsewhere"):
-        prepare(shard_source, tmp_path, fold=1, folds=2)
+        prepare(shard_source, tmp_path, fold=1, folds=2, decoder="auto")
+    assert contents(tmp_path) == before
+
+
+def test_a_finished_set_needs_no_decoder(shard_source, tmp_path, monkeypatch):
+    decoder = PyAVInBatches()
+    monkeypatch.setattr(decode, "DECODERS", (*decode.DECODERS, decoder))
+    prepare(shard_source, tmp_path, decoder=decoder.name)
+    before = contents(tmp_path)
+    monkeypatch.setattr(decoder, "unavailable", lambda: "its GPU is elsewhere")
+    assert prepare(shard_source, tmp_path, decoder="auto").remaining == 0
     assert contents(tmp_path) == before
 
 

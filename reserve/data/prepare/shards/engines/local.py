@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from reserve.data.decode import candidates
 from reserve.data.prepare.jobs import Job
@@ -115,7 +116,9 @@ def _outcomes(plan: ShardPlan, items: Iterable[Item], workers: int) -> Generator
         for item, outcome in run_items(judge, items, workers=workers, timeout=timeout):
             yield item, skipped_file(item, outcome.reason) if isinstance(outcome, Lost) else outcome
         return
+    jobs = (item for item in items if isinstance(item, Job))
+    if (first := next(jobs, None)) is None:
+        return  # a finished set needs no decoder
     finish = partial(judge_prepared, filters=plan.filters)
     decoders = candidates(plan.settings.decoders[0])
-    jobs = (item for item in items if isinstance(item, Job))
-    yield from run_jobs(jobs, plan.preparation, decoders, finish, workers=workers, keep=True)
+    yield from run_jobs(chain([first], jobs), plan.preparation, decoders, finish, workers=workers, keep=True)

@@ -53,14 +53,19 @@ class _Vp9Reader:
         frames = [_Vp9Header.of(data[first:]) for first in _vp9_subframes(data)]
         repeats = any(frame.repeats for frame in frames)
         shown = sum(frame.shown for frame in frames)
-        layout = next((self._layout(frame) for frame in frames if frame.size is not None), b"")
         # More than one picture in a packet would upset every count; no encoder does it.
-        return CodedPicture(is_key and bool(frames) and frames[0].is_key, shown > 0, repeats or shown > 1, layout)
+        return CodedPicture(
+            is_key and bool(frames) and frames[0].is_key, shown > 0, repeats or shown > 1, self._layout(frames)
+        )
 
-    def _layout(self, frame: _Vp9Header) -> bytes:
-        if frame.is_key:
-            self._colours = frame.colours
-        return bytes([self._colours]) + frame.size.to_bytes(4, "big") if frame.size is not None else b""
+    def _layout(self, frames: list[_Vp9Header]) -> bytes:
+        """That of the first frame with a size of its own."""
+        for frame in frames:
+            if frame.is_key:
+                self._colours = frame.colours
+            if frame.size is not None:
+                return bytes([self._colours]) + frame.size.to_bytes(4, "big")
+        return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +94,25 @@ class _Vp9Header:
             # Colour space and range, chroma in profile 1, then width and height: 36 or 39 bits after the start code.
             bits = int.from_bytes(data[4:9], "big") >> (1 if profile == 1 else 4)
             return cls(True, shown, colours=bits >> 32, size=bits & 0xFFFFFFFF)
-        return cls(False, shown, size=_vp9_own_size(data, shown) if profile < 2 else None)
+        return cls(False, shown, size=_vp9_own_size(data, shown, profile) if profile < 2 else None)
 
 
-def _vp9_own_size(data: memoryview, shown: bool) -> int | None:
+def _vp9_own_size(data: memoryview, shown: bool, profile: int) -> int | None:
     """The size of a frame that is no key frame, in profile 0 or 1, where its header has one."""
     bits = "".join(f"{byte:08b}" for byte in data[:12])[7:]
     resilient, place = bits[:1] == "1", 1
     intra_only = not shown and bits[place : place + 1] == "1"
     place += (not shown) + (0 if resilient else 2)
+    if intra_only and profile:
+        return None  # its colours come first, in as many bits as they need
     if intra_only:
-        return None  # it refers to no frame, and no encoder changes the size by it
-    place += 8 + 3 * 4  # frames to refresh, and the three that it refers to
-    for _ in range(3):
-        place += 1
-        if bits[place - 1 : place] != "0":
-            return None  # the size of one that it refers to, or the end of the data
+        place += 24 + 8  # start code, frames to refresh
+    else:
+        place += 8 + 3 * 4  # frames to refresh, and the three that it refers to
+        for _ in range(3):
+            place += 1
+            if bits[place - 1 : place] != "0":
+                return None  # the size of one that it refers to, or the end of the data
     size = bits[place : place + 32]
     return int(size, 2) if len(size) == 32 else None
 

@@ -60,6 +60,15 @@ def test_vp9_between_key_frames_may_have_a_size_of_its_own(options):
     assert sizes[4] not in (b"", key)
 
 
+def test_vp9_without_references_has_a_size_of_its_own():
+    reader = reader_of("vp9", b"")
+    key = reader(memoryview(VP9_KEY), True).layout
+    for width, is_same in ((63, True), (31, False)):
+        bits = f"10000100{1}{0:02b}{0x498342:024b}{255:08b}{width:016b}{47:016b}".ljust(96, "0")
+        found = reader(memoryview(int(bits, 2).to_bytes(12, "big")), False)
+        assert (found.begins, found.shown, found.layout == key) == (False, False, is_same)
+
+
 def test_vp8():
     key = b"\x10\0\0\x9d\x01\x2a\x40\0\x30\0\0"
     assert read("vp8", key) == CodedPicture(True, True, False, b"\x40\0\x30\0")

@@ -108,7 +108,6 @@ class SpanEncoder(nn.Module):
         super().__init__()
         self.encoder = PackedClsTransformer(config.hidden_size, config.span_num_layers, config.rotary)
 
-    def forward(self, spans: PackedSpans, embed: nn.Embedding) -> torch.Tensor:
-        """n packed spans -> [n, hidden]."""
-        x = embed(spans.token_ids)
-        return self.encoder(x.to(computing_dtype(x.dtype, x.device)), spans)
+    def forward(self, spans: PackedSpans, tokens: torch.Tensor) -> torch.Tensor:
+        """n packed spans and the embeddings of their tokens [tokens, hidden] -> [n, hidden]."""
+        return self.encoder(tokens.to(computing_dtype(tokens.dtype, tokens.device)), spans)

@@ -95,21 +95,50 @@ class MerlotReserve(Pretrained):
         frames = self.vision_encoder(inputs.images.flatten(0, -4))
         sounds = None if inputs.audio_clips is None else self.audio_encoder(inputs.audio_clips.flatten(0, -3))
         pooled_audio = self._no_audio(frames.pooled) if sounds is None else sounds.pooled
-        joint = self.encode_joint(inputs.joint, frames.pooled, pooled_audio)
-        return Outputs(joint, frames, sounds, None if inputs.spans is None else self.encode_spans(inputs.spans))
+        words, of_spans = self._embeddings(inputs)
+        joint = self.encode_joint(inputs.joint, frames.pooled, pooled_audio, words)
+        spans = None if inputs.spans is None else self.encode_spans(inputs.spans, of_spans)
+        return Outputs(joint, frames, sounds, spans)
 
-    def encode_joint(self, packed: PackedSequences, images: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+    def _embeddings(self, inputs: ModelInputs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings of the joint sequences' words and of the spans' tokens.
+
+        One lookup for both: each has a gradient as large as the vocabulary, which the backward pass fills and adds.
+        """
+        if inputs.spans is None:
+            return self.token_embedding(inputs.joint.text_ids), None
+        ids = (inputs.joint.text_ids, inputs.spans.token_ids)
+        words, of_spans = self.token_embedding(torch.cat(ids)).split([len(part) for part in ids])
+        return words, of_spans
+
+    def encode_joint(
+        self,
+        packed: PackedSequences,
+        images: torch.Tensor,
+        audio: torch.Tensor,
+        words: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Runs the joint encoder over packed sequences: [tokens, hidden], before the head.
 
-        `images` [frames, cells, hidden] and `audio` [subsegments, 6, hidden] are the encoders' pooled tokens.
+        `images` [frames, cells, hidden] and `audio` [subsegments, 6, hidden] are the encoders' pooled tokens. `words`
+        [words, hidden] are the embeddings of `packed.text_ids`; without them they are looked up.
         """
-        x = self.joint_inputs(packed, images, audio)
+        x = self.joint_inputs(packed, images, audio, words)
         angles = rotary_angles(packed.coordinates, x.dtype)
         return self.joint_transformer(x, packed.cu_seqlens, packed.max_seqlen, angles)
 
-    def joint_inputs(self, packed: PackedSequences, images: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
-        """Embeddings of the packed tokens [tokens, hidden]: words, pooled audio and pooled image tokens."""
-        text = self.token_embedding(packed.text_ids).to(images.dtype)
+    def joint_inputs(
+        self,
+        packed: PackedSequences,
+        images: torch.Tensor,
+        audio: torch.Tensor,
+        words: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Embeddings of the packed tokens [tokens, hidden]: words, pooled audio and pooled image tokens.
+
+        The arguments are those of `encode_joint`.
+        """
+        text = (self.token_embedding(packed.text_ids) if words is None else words).to(images.dtype)
         stacked = torch.cat((text, audio.flatten(0, 1)[packed.audio_index], images.flatten(0, 1)[packed.image_index]))
         # Written to its place rather than read from it: the gradient is then a plain read, where that of indexing sorts
         # the indices first, since it cannot know that they are a permutation.
@@ -117,9 +146,12 @@ class MerlotReserve(Pretrained):
         place[packed.order] = torch.arange(len(place), device=place.device)
         return torch.empty_like(stacked).index_copy_(0, place, stacked)
 
-    def encode_spans(self, spans: PackedSpans) -> torch.Tensor:
-        """Encodes packed text spans: [spans, hidden]."""
-        return self.span_encoder(spans, self.token_embedding)
+    def encode_spans(self, spans: PackedSpans, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Encodes packed text spans: [spans, hidden].
+
+        `tokens` [tokens, hidden] are the embeddings of `spans.token_ids`; without them they are looked up.
+        """
+        return self.span_encoder(spans, self.token_embedding(spans.token_ids) if tokens is None else tokens)
 
     def embed_text_spans(self, spans: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Token ids int [n, length], padded with PAD, length at most 15 -> unit vectors [n, hidden].

@@ -334,6 +334,16 @@ def test_forward_runs_every_encoder(model: MerlotReserve) -> None:
     assert torch.equal(out.spans, spans)
 
 
+def test_forward_looks_up_all_tokens_at_once(model: MerlotReserve) -> None:
+    """A second lookup would have another gradient as large as the vocabulary."""
+    examples = RandomExamples(1, Config().data, SMALL)
+    lookups = []
+    handle = model.token_embedding.register_forward_hook(lambda *_: lookups.append(1))
+    model(collate([examples[0, 0]], Config().data, SMALL))
+    handle.remove()
+    assert len(lookups) == 1
+
+
 def test_forward_without_sound_and_spans(model: MerlotReserve) -> None:
     ids = np.full((2, 3), 11)
     stream = JointStream("text", ids, 0 * ids, 0 * ids, np.arange(2), np.arange(2)[:, None])

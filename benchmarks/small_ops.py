@@ -27,10 +27,11 @@ from benchmarks.interleaved import (
     replayed,
 )
 from benchmarks.machine import cpu_label, cpu_limits, torch_threads
+from reserve.model.encoders import patchify
 from reserve.model.transformer import LAYER_NORM_EPS, quick_gelu
 from reserve_kernels import bias_quick_gelu
 
-HIDDEN = 768
+HIDDEN, PATCH = 768, 16
 CPU_TOKENS, CUDA_TOKENS = 4096, 65536
 PLAIN, COMPILED = "PyTorch", "torch.compile"
 PLAIN_OPS = "small ops"
@@ -47,7 +48,7 @@ class SmallOp(NamedTuple):
     op: str = PLAIN_OPS
     """The op of `reserve_kernels` that the function is."""
     plain: Callable[..., torch.Tensor] | None = None
-    """The same in plain PyTorch if the function is an op."""
+    """The same as one would write it first, if the function is something else."""
 
     @property
     def implementations(self) -> dict[str, Callable[..., torch.Tensor]]:
@@ -66,9 +67,18 @@ def plain_bias_quick_gelu(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return quick_gelu(x + bias.to(x.dtype))
 
 
-def patchify(images: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    patches = rearrange(images, "n (h p) (w q) c -> n (h w) (p q c)", p=16, q=16)
-    return patches.to(scale.dtype) * scale
+def our_patchify(images: torch.Tensor) -> torch.Tensor:
+    return patchify(images, PATCH, patch_dtype(images))
+
+
+def plain_patchify(images: torch.Tensor) -> torch.Tensor:
+    patches = rearrange(images, "n (h p) (w q) c -> n h w (p q c)", p=PATCH, q=PATCH)
+    return patches.to(patch_dtype(images)) / 255
+
+
+def patch_dtype(images: torch.Tensor) -> torch.dtype:
+    """What the model computes in: bfloat16 on a GPU."""
+    return torch.bfloat16 if images.is_cuda else torch.float32
 
 
 def _leaves(device: str, dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -93,19 +103,20 @@ OPS = {
         plain=plain_bias_quick_gelu,
     ),
     "patchify": SmallOp(
-        patchify,
-        lambda n, device, dtype: [
-            torch.randint(0, 256, (max(n // 240, 1), 192, 320, 3), dtype=torch.uint8, device=device),
-            *_leaves(device, dtype, ()),
-        ],
-        # Forward: bytes in, patches out. Backward: the patches' gradient and the bytes in, for the scale's.
-        lambda n, size: max(n // 240, 1) * 192 * 320 * 3 * 2 * (1 + size),
+        our_patchify,
+        lambda n, device, _: [torch.randint(0, 256, (max(n // 240, 1), 192, 320, 3), dtype=torch.uint8, device=device)],
+        # Bytes in, patches out: images get no gradient.
+        lambda n, size: max(n // 240, 1) * 192 * 320 * 3 * (1 + size),
+        plain=plain_patchify,
     ),
 }
 
 
 def _both_passes(function: Callable[..., torch.Tensor], inputs: list[torch.Tensor]) -> Callable[[], list[torch.Tensor]]:
+    """Calls the function and differentiates it by the inputs that require a gradient, if any."""
     leaves = [x for x in inputs if x.requires_grad]
+    if not leaves:
+        return lambda: [function(*inputs)]
     out = function(*inputs).detach()
     grad = torch.randn(out.shape, generator=torch.Generator(out.device).manual_seed(1), device=out.device).to(out.dtype)
 

@@ -54,6 +54,18 @@ class PackedClsTransformer(ClsTransformer):
         return self.cls_projection(out[spans.cu_seqlens[:-1]])
 
 
+def patchify(images: torch.Tensor, patch: int, dtype: torch.dtype) -> torch.Tensor:
+    """Images [n, height, width, 3], uint8 or floating in [0, 1] -> patches in `dtype` with values in [0, 1].
+
+    Returns [n, height / patch, width / patch, patch * patch * 3].
+    """
+    tiles = rearrange(images, "n (h p) (w q) c -> n h w p q c", p=patch, q=patch)
+    # Converted on the way to its place, and divided there: two passes. Bytes are exact in bfloat16, and a quotient is
+    # rounded once: as if computed in float32.
+    patches = tiles.to(dtype, memory_format=torch.contiguous_format).flatten(3)
+    return patches if images.is_floating_point() else patches.div_(255)
+
+
 class VisionEncoder(nn.Module):
     """A ViT on 16-pixel patches, then attention pooling of 2x2 windows."""
 
@@ -69,11 +81,8 @@ class VisionEncoder(nn.Module):
 
         Any grid that the pooling ratio divides works: coordinates depend on the size of the images.
         """
-        patches = rearrange(images, "n (h p) (w q) c -> n h w (p q c)", p=self.patch, q=self.patch)
+        patches = patchify(images, self.patch, computing_dtype(module_dtype(self), images.device))
         _, h, w, _ = patches.shape
-        # Bytes are exact in bfloat16, and a quotient is rounded once: as if computed in float32, with half the traffic.
-        pixels = patches.to(computing_dtype(module_dtype(self), patches.device))
-        patches = pixels if patches.is_floating_point() else pixels / 255
         cls, seq = self.encoder(self.embedding(patches.flatten(1, 2)), grid_coordinates(h, w, images.device))
         windows = rearrange(
             seq, "n (h i w j) d -> n (h w) (i j) d", h=h // self.ratio, i=self.ratio, j=self.ratio, d=seq.shape[-1]

@@ -102,6 +102,7 @@ def _attention() -> list[Bar]:
         faster(op, joint, "FlexAttention", 1.5),
         faster(op, joint, "varlen, less: no position", 1.2),
         faster(op, joint, "sdpa_cudnn", 1.0),
+        faster(op, joint, "flash_attn_3", 1.0),
         faster(op, audio, padded, 1.8),
         Bar(op, "fraction of the copy rate", audio, OURS, fraction_of_limit, 0.65),
     ]

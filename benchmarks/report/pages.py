@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.report import bars, decoding_memory, resources, steps, tables
+from benchmarks.report import bars, decoding_memory, resources, slower, steps, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
 from benchmarks.scaling import page as scaling
@@ -42,6 +42,9 @@ divided by the median. Extra memory is the growth of the peak during the call, g
 `make bench SAVE=1` measures this machine, and `make gpu` a GPU machine; see `python -m benchmarks --help`. A case on a
 GPU is named after the card. The targets on a GPU are for an H100; the pages of [kernels](kernels/attention.md#bars)
 derive them. [The training step](kernels/step.md) says where its time and memory go.
+"""
+SLOWER = f"""Cases in which what `auto` takes has less than {slower.NOISE} of the speed of the fastest implementation that does
+the whole job, our own variants included. The reasons are ours.
 """
 
 
@@ -83,6 +86,7 @@ def _filled(text: str, places: dict[str, str]) -> str:
 
 def _page(machines: list[Machine]) -> str:
     parts = [HEAD, "## Targets\n", bars.table(machines), ""]
+    parts += ["## Where another implementation is faster\n", SLOWER, slower.table(machines), ""]
     for machine in machines:
         parts += [f"## {machine.title}\n", tables.provenance(machine), ""]
         plots = {name: draw for name, _, draw in all_plots(machine)}

@@ -253,6 +253,10 @@ def cpu_unavailable() -> str | None:
     return loaded if isinstance(loaded, str) else None
 
 
+# What torch.compiler.assume_constant_result does, which would import Triton: a compiler cannot trace the loading.
+cpu_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def cuda_unavailable() -> str | None:
     """None if the library has CUDA code, else the reason. It does not look for a GPU."""
     loaded = _load()

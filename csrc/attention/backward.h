@@ -56,16 +56,19 @@ static void score_gradients(BackwardBlock& b, Range keys, int vectors, const Seg
   }
 }
 
-// delta of the rows of a block: `grad_rows` times the output.
+// delta of the queries `range`, from their output. The sum has the order of the products with the values, so that a weight
+// of 1 still has a gradient of 0. Overwrites what the block computes later.
 template <typename Number>
-static void fill_delta(BackwardBlock& b, HeadRows<const Number> out, Range rows) {
-  for (int64_t i = 0; i < rows.end - rows.begin; ++i) {
-    const Number* from = out.at(rows.begin + i);
+static void fill_delta(BackwardBlock& b, HeadRows<const Number> out, Range range, int vectors) {
+  gather(out, range, Position{}, 1.0f, vectors * lanes - (range.end - range.begin), b.weights);
+  transpose(b.weights, vectors, b.grad_scores);
+  for (int v = 0; v < vectors; ++v) {
     Vector sum{};
-    for (int j = 0; j < row_vectors; ++j) sum += load(b.grad_rows + i * head_size + j * lanes) * read(from + j * lanes);
-    float total = 0.0f;
-    for (int j = 0; j < lanes; ++j) total += sum[j];
-    b.delta[i] = total;
+    for (int64_t d = 0; d < head_size; ++d) {
+      const int64_t at = d * block_size + v * lanes;
+      sum += load(b.grad_columns + at) * load(b.grad_scores + at);
+    }
+    store(b.delta + v * lanes, sum);
   }
 }
 
@@ -103,7 +106,7 @@ static void backward(const reserve_attention& p, const Unit& unit, const Positio
       for (int64_t i = 0; i < vectors * lanes; ++i)
         b.lse[i] = i < count ? p.lse[(unit.tokens.begin + begin + i) * p.heads + head] : 0.0f;
       const bool whole = length <= block_size;
-      if (!whole) fill_delta(b, out, queries);
+      if (!whole) fill_delta(b, out, queries, vectors);
       Segments segments;
       if (ids != nullptr) {
         copy_segments(ids, queries, vectors, b.segments);

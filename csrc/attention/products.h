@@ -23,7 +23,8 @@ struct Steps {
   static constexpr int64_t inner = transposed ? head_size : 1;
 };
 
-// C = A B, or C += A B, for a tile of C: `inner` numbers of each row of A, `inner` rows of B.
+// C = A B, or C += A B, for a tile of C: `inner` numbers of each row of A, `inner` rows of B. The product is summed by
+// itself before it is added, so that roundings do not grow with the number of blocks.
 template <int rows, int vecs, bool transposed, bool add>
 static RESERVE_HD void tile(const float* a, const float* b, int64_t inner, float* c) {
   using Step = Steps<transposed>;
@@ -31,7 +32,7 @@ static RESERVE_HD void tile(const float* a, const float* b, int64_t inner, float
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-    for (int j = 0; j < vecs; ++j) sums[i][j] = add ? load(c + i * head_size + j * lanes) : Vector{};
+    for (int j = 0; j < vecs; ++j) sums[i][j] = Vector{};
 #pragma GCC unroll 1
   for (int64_t k = 0; k < inner; ++k) {
     Vector row[vecs];
@@ -47,7 +48,10 @@ static RESERVE_HD void tile(const float* a, const float* b, int64_t inner, float
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-    for (int j = 0; j < vecs; ++j) store(c + i * head_size + j * lanes, sums[i][j]);
+    for (int j = 0; j < vecs; ++j) {
+      float* at = c + i * head_size + j * lanes;
+      store(at, add ? load(at) + sums[i][j] : sums[i][j]);
+    }
 }
 
 // All `rows` of C, in tiles of about equal height, for `vecs` vectors of each.

@@ -194,7 +194,7 @@ class NativeLibrary:
         self._check("quick_gelu_cpu", run(ctypes.byref(problem), threads, ISA[isa]))
 
     def attention_cpu(self, problem: Attention, threads: int, isa: str = "auto") -> None:
-        """Fills `problem.out` and `problem.lse`, or `problem.grad_qkv`; all pointers are to CPU memory. Releases the GIL."""
+        """Fills `out` and `lse` of `problem`, or `grad_qkv`; all pointers are to CPU memory. Releases the GIL."""
         run = self._c.reserve_attention_cpu
         run.argtypes = [ctypes.POINTER(Attention), ctypes.c_int32, ctypes.c_int32]
         self._check("attention_cpu", run(ctypes.byref(problem), threads, ISA[isa]))

@@ -51,6 +51,7 @@ def rotary_attention(
         scale: multiplies the scores; a positive, finite Python number, 1 / sqrt(64) by default.
         backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "varlen" and "xformers" apply the
             position first and then call that library's attention; they take no segment_ids. "sdpa" pads on a GPU.
+            "native" is for float32 and bfloat16 on a CPU.
 
     Returns:
         [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least. In float16 a position can
@@ -61,8 +62,8 @@ def rotary_attention(
         RuntimeError: the named backend cannot run here; or a double backward, which is not implemented.
         NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
-    The gradient of `qkv` is packed like `qkv`. "triton" and "reference" are deterministic, and "sdpa" is on the CPU;
-    the other libraries are under `torch.use_deterministic_algorithms`. A NaN or infinity stays in its own sequence, and
+    The gradient of `qkv` is packed like `qkv`. "triton", "native" and "reference" are deterministic, and "sdpa" is on the
+    CPU; the other libraries are under `torch.use_deterministic_algorithms`. A NaN or infinity stays in its own sequence, and
     may make all of that sequence NaN.
     """
     check_tensor("qkv", qkv, FLOATING)

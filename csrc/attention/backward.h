@@ -42,16 +42,22 @@ static void score_gradients(BackwardBlock& b, Range keys, int vectors, const Seg
     float* weights = b.weights + v * lanes;
     float* grads = b.grad_scores + v * lanes;
     const Vector lse = load(b.lse + v * lanes);
-    Vector sums[2] = {Vector{}, Vector{}};
-    for (int64_t k = 0; k < count; ++k) {
+    Vector sum{}, sum2{};
+    const auto weigh = [&](int64_t k, Vector& add_to) {
       Vector score = load(weights + k * block_size);
       if (masked) score = segments.mask(score, keys.begin + k, v);
       const Vector weight = exponential(score - lse);
       store(weights + k * block_size, weight);
-      if (whole) sums[k & 1] += weight * load(grads + k * block_size);
+      if (whole) add_to += weight * load(grads + k * block_size);
+    };
+    int64_t k = 0;
+    for (; k + 2 <= count; k += 2) {
+      weigh(k, sum);
+      weigh(k + 1, sum2);
     }
-    const Vector delta = whole ? sums[0] + sums[1] : load(b.delta + v * lanes);
-    for (int64_t k = 0; k < count; ++k)
+    if (k < count) weigh(k, sum);
+    const Vector delta = whole ? sum + sum2 : load(b.delta + v * lanes);
+    for (k = 0; k < count; ++k)
       store(grads + k * block_size, load(weights + k * block_size) * (load(grads + k * block_size) - delta));
   }
 }

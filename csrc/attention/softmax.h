@@ -50,34 +50,42 @@ struct Statistics {
   alignas(64) float shrink[block_size];
 };
 
+static RESERVE_HD Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
 // Turns the scores of the keys `range` into weights relative to the running maximum.
 template <bool masked>
 static void softmax(float* scores, Range range, int vectors, const Segments& segments, bool first, Statistics& s) {
+  const int64_t count = range.end - range.begin;
   for (int v = 0; v < vectors; ++v) {
     float* column = scores + v * lanes;
-    const int64_t count = range.end - range.begin;
-    // Two chains each, for latency.
-    Vector most[2] = {splat(-__builtin_inff()), splat(-__builtin_inff())};
-    for (int64_t k = 0; k < count; ++k) {
-      Vector score = load(column + k * head_size);
-      if (masked) {
-        score = segments.mask(score, range.begin + k, v);
-        store(column + k * head_size, score);
-      }
-      most[k & 1] = score > most[k & 1] ? score : most[k & 1];
+    if (masked)
+      for (int64_t k = 0; k < count; ++k)
+        store(column + k * block_size, segments.mask(load(column + k * block_size), range.begin + k, v));
+    // Two maxima and sums, for latency.
+    Vector most = splat(-__builtin_inff()), most2 = most;
+    int64_t k = 0;
+    for (; k + 2 <= count; k += 2) {
+      most = larger(load(column + k * block_size), most);
+      most2 = larger(load(column + (k + 1) * block_size), most2);
     }
-    Vector maximum = most[0] > most[1] ? most[0] : most[1];
+    if (k < count) most = larger(load(column + k * block_size), most);
+    Vector maximum = larger(most, most2);
     const Vector before = load(s.maximum + v * lanes);
-    if (!first) maximum = before > maximum ? before : maximum;
+    if (!first) maximum = larger(before, maximum);
     // With segments all keys so far may be masked. Then the maximum must not be subtracted: the weights are 0.
     const Vector base = masked ? (maximum == -__builtin_inff() ? Vector{} : maximum) : maximum;
-    Vector sums[2] = {Vector{}, Vector{}};
-    for (int64_t k = 0; k < count; ++k) {
-      const Vector weight = exponential(load(column + k * head_size) - base);
-      store(column + k * head_size, weight);
-      sums[k & 1] += weight;
+    const auto weigh = [&](int64_t key) {
+      const Vector weight = exponential(load(column + key * block_size) - base);
+      store(column + key * block_size, weight);
+      return weight;
+    };
+    Vector sum{}, sum2{};
+    for (k = 0; k + 2 <= count; k += 2) {
+      sum += weigh(k);
+      sum2 += weigh(k + 1);
     }
-    Vector sum = sums[0] + sums[1];
+    if (k < count) sum += weigh(k);
+    sum += sum2;
     if (!first) {
       const Vector shrink = exponential(before - base);
       store(s.shrink + v * lanes, shrink);

@@ -51,7 +51,7 @@ def rotary_attention(
         scale: multiplies the scores; a positive, finite Python number, 1 / sqrt(64) by default.
         backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "varlen" and "xformers" apply the
             position first and then call that library's attention; they take no segment_ids. "sdpa" pads on a GPU.
-            "native" is for float32 and bfloat16 on a CPU.
+            "native" takes float32 and bfloat16 on a CPU.
 
     Returns:
         [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least. In float16 a position can

@@ -253,8 +253,15 @@ def cpu_unavailable() -> str | None:
     return loaded if isinstance(loaded, str) else None
 
 
+def has_avx2() -> bool:
+    """Whether native CPU ops can run and have AVX2 or better on this processor."""
+    loaded = _load()
+    return not isinstance(loaded, str) and loaded.has_isa("avx2")
+
+
 # What torch.compiler.assume_constant_result does, which would import Triton: a compiler cannot trace the loading.
 cpu_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+has_avx2._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def cuda_unavailable() -> str | None:

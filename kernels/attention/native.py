@@ -12,6 +12,16 @@ from reserve_kernels.native import Attention
 
 DTYPES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
 
+LONGEST_WITHOUT_AVX2 = 64
+"""With more tokens PyTorch's float32 products are faster than ours of SSE2 alone (docs/kernels/attention.md)."""
+
+
+def slower_than_sdpa(dtype: torch.dtype, max_seqlen: int) -> str | None:
+    """Why `auto` leaves a call to PyTorch's kernel on this processor, or None."""
+    if dtype != torch.float32 or native.has_avx2() or max_seqlen <= LONGEST_WITHOUT_AVX2:
+        return None
+    return f"without AVX2 it is slower than sdpa above {LONGEST_WITHOUT_AVX2} tokens"
+
 
 def attention_native(
     qkv: torch.Tensor, packing: Packing, run: Callable[[Attention], None] | None = None

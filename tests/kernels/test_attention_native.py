@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reserve_kernels import native
+import reserve_kernels.attention as attention_module
+from reserve_kernels import native, rotary_attention
 from reserve_kernels.attention.native import attention_native, attention_native_backward
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
@@ -207,6 +208,20 @@ def test_unaligned_tensors_and_nothing_beside_them(isa, dtype, shift):
         assert torch.equal(buffer[shift : shift + count].view(result.shape), result)
         assert (buffer[:shift] == 77).all()
         assert (buffer[shift + count :] == 77).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("longest", [64, 65])
+@pytest.mark.parametrize("avx2", [True, False])
+def test_auto_leaves_long_sequences_to_sdpa_without_avx2(monkeypatch, dtype, longest, avx2):
+    monkeypatch.setattr(native, "has_avx2", lambda: avx2)
+    called = []
+    monkeypatch.setattr(attention_module, "attention", lambda *a: called.append(a[-1]) or (None, None))
+    qkv, _, packing = draw([longest], dtype)
+    for backend in ("auto", "native"):
+        rotary_attention(qkv, packing.cu_seqlens, longest, backend=backend)
+    slow = longest == 65 and not avx2 and dtype == torch.float32
+    assert called == ["sdpa" if slow else "native", "native"]
 
 
 def problem(backward=True, **changes) -> tuple[Attention, list[torch.Tensor]]:

@@ -113,7 +113,7 @@ def test_cpu_scaling(benchmark, implementation, length):
     publish(benchmark, measured, implementation, op=OP, device=cpu_label(1), label=label, case="scaling", length=length)
 
 
-FULL = [b.name for b in BACKENDS if b.name not in ("triton", "reference")]
+FULL = [b.name for b in BACKENDS if b.name not in ("triton", "native", "reference")]
 LESS = ["flash_attn", "varlen", "xformers"]
 PADDED = "SDPA, padded and masked"
 CUDA_PEERS = [*FULL, PADDED, "FlexAttention", *(f"{name}, less: no position" for name in (OURS, *LESS))]

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 LIBRARY = "libreserve_native.so"
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, CUDA_ERROR = range(5)
 FLOAT32, BFLOAT16 = range(2)
+ROTARY = {"reserve": 0, "standard": 1}
 ISA = {"auto": 0, "baseline": 1, "avx2": 2, "avx512": 3}
 
 
@@ -100,6 +101,27 @@ class QuickGelu(ctypes.Structure):
     )
 
 
+class Attention(ctypes.Structure):
+    """`reserve_attention` of reserve_native.h, which documents the fields."""
+
+    _fields_ = (
+        ("qkv", ctypes.c_void_p),
+        ("cu_seqlens", ctypes.c_void_p),
+        ("angles", ctypes.c_void_p),
+        ("segment_ids", ctypes.c_void_p),
+        ("grad", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("lse", ctypes.c_void_p),
+        ("grad_qkv", ctypes.c_void_p),
+        ("tokens", ctypes.c_int64),
+        ("sequences", ctypes.c_int64),
+        ("heads", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("rotary", ctypes.c_int32),
+        ("dtype", ctypes.c_int32),
+    )
+
+
 _ADAMW: list[Any] = [
     ctypes.POINTER(AdamwSettings),
     ctypes.POINTER(AdamwTensor),
@@ -171,6 +193,12 @@ class NativeLibrary:
         run.argtypes = [ctypes.POINTER(QuickGelu), ctypes.c_int32, ctypes.c_int32]
         self._check("quick_gelu_cpu", run(ctypes.byref(problem), threads, ISA[isa]))
 
+    def attention_cpu(self, problem: Attention, threads: int, isa: str = "auto") -> None:
+        """Fills `out` and `lse` of `problem`, or `grad_qkv`; all pointers are to CPU memory. Releases the GIL."""
+        run = self._c.reserve_attention_cpu
+        run.argtypes = [ctypes.POINTER(Attention), ctypes.c_int32, ctypes.c_int32]
+        self._check("attention_cpu", run(ctypes.byref(problem), threads, ISA[isa]))
+
     def log_mel_tables(self, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tables of the CUDA code for an `n_fft` that has a plan, on the CPU: the twiddles (float32), and where each
         bin's power is stored (int32 [n_fft // 2 + 1]).
@@ -223,6 +251,17 @@ def cpu_unavailable() -> str | None:
     """None if native CPU ops can run, else the reason."""
     loaded = _load()
     return loaded if isinstance(loaded, str) else None
+
+
+def has_avx2() -> bool:
+    """Whether native CPU ops can run and have AVX2 or better on this processor."""
+    loaded = _load()
+    return not isinstance(loaded, str) and loaded.has_isa("avx2")
+
+
+# What torch.compiler.assume_constant_result does, which would import Triton: a compiler cannot trace the loading.
+cpu_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+has_avx2._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def cuda_unavailable() -> str | None:

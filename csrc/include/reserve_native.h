@@ -13,7 +13,7 @@
 #endif
 
 // Increase it whenever a struct or a signature below changes, together with ABI_VERSION in kernels/native.py.
-#define RESERVE_ABI_VERSION 5
+#define RESERVE_ABI_VERSION 6
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,6 +29,7 @@ typedef enum {
 
 typedef enum { RESERVE_FLOAT32 = 0, RESERVE_BFLOAT16 = 1 } reserve_dtype;
 typedef enum { RESERVE_PAD_REFLECT = 0, RESERVE_PAD_CONSTANT = 1 } reserve_pad_mode;
+typedef enum { RESERVE_ROTARY_DIAGONAL = 0, RESERVE_ROTARY_STANDARD = 1 } reserve_rotary;
 
 // Instruction sets of the CPU ops. AUTO takes the best that this processor and this build have.
 typedef enum {
@@ -163,6 +164,31 @@ typedef struct {
 
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
 RESERVE_API int32_t reserve_quick_gelu_cpu(const reserve_quick_gelu* problem, int32_t threads, int32_t isa);
+
+// Attention of packed sequences, each token to the tokens of its own sequence, with the rotary position inside. With
+// `grad`, the gradient of the output, it computes grad_qkv from qkv and what the forward pass wrote; without, it writes
+// `out` and `lse`. Arrays of dtype are float or bfloat16 and contiguous; the arithmetic is float. Nothing written may
+// overlap anything else.
+typedef struct {
+  const void* qkv;             // of dtype [tokens, 3, heads, 64]
+  const int32_t* cu_seqlens;   // [sequences + 1], from 0 to tokens, not decreasing: where each sequence starts
+  const float* angles;         // [tokens, 16] in radians, for the first 32 dimensions of queries and keys; null: no position
+  const int32_t* segment_ids;  // [tokens]: tokens attend to those of the same id; null: to their whole sequence
+  const void* grad;            // of dtype [tokens, heads, 64]; null: the forward pass
+  void* out;                   // of dtype [tokens, heads, 64]
+  float* lse;                  // [tokens, heads], the logarithms of the sums of the exponentials of the scores
+  void* grad_qkv;              // of dtype [tokens, 3, heads, 64] with grad, else null
+  int64_t tokens;              // at most INT32_MAX
+  int64_t sequences;
+  int64_t heads;
+  float scale;                 // of the scores
+  int32_t rotary;              // a reserve_rotary
+  int32_t dtype;
+} reserve_attention;
+
+// Runs on the CPU with up to `threads` threads. The result does not depend on `threads`. Each takes scratch memory of
+// about 1.3 KB for each token of the longest sequence.
+RESERVE_API int32_t reserve_attention_cpu(const reserve_attention* problem, int32_t threads, int32_t isa);
 
 #ifdef __cplusplus
 }

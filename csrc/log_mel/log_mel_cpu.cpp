@@ -1,13 +1,12 @@
 // The CPU entry point of log-mel: checks, choice of the instruction set, threads.
 #include <atomic>
-#include <cstdlib>
-#include <new>
 
 #include "cpu_isa.h"
 #include "cpu_threads.h"
 #include "log_mel_cpu.h"
 #include "problem.h"
 #include "reserve_native.h"
+#include "scratch_pool.h"
 #include "twiddles.h"
 
 namespace reserve {
@@ -25,43 +24,6 @@ CpuKernel kernel_for([[maybe_unused]] int32_t isa) noexcept {
 #endif
   return log_mel_baseline();
 }
-
-// Scratch memory that outlives a call, because fresh pages cost as much as several frames: threads, which live for one
-// call, reuse what earlier ones returned. It has no locks, so that a process forked during a call keeps working.
-class ScratchPool {
- public:
-  // At least `bytes`, aligned to 64; null if out of memory.
-  void* take(size_t bytes) noexcept {
-    for (auto& slot : slots_) {
-      if (slot.load(std::memory_order_relaxed) == nullptr) continue;
-      Header* held = slot.exchange(nullptr);
-      if (held != nullptr && held->bytes >= bytes) return held + 1;
-      std::free(held);
-    }
-    void* memory = nullptr;
-    if (bytes > SIZE_MAX - sizeof(Header) || posix_memalign(&memory, 64, sizeof(Header) + bytes) != 0) return nullptr;
-    return new (memory) Header{bytes} + 1;
-  }
-
-  void give_back(void* memory) noexcept {
-    Header* header = static_cast<Header*>(memory) - 1;
-    for (auto& slot : slots_) {
-      Header* empty = nullptr;
-      if (slot.compare_exchange_strong(empty, header)) return;
-    }
-    std::free(header);
-  }
-
-  ~ScratchPool() {
-    for (auto& slot : slots_) std::free(slot.exchange(nullptr));
-  }
-
- private:
-  struct alignas(64) Header {
-    size_t bytes;
-  };
-  std::atomic<Header*> slots_[most_threads] = {};
-};
 
 ScratchPool scratch_pool;
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import torch
 
-from reserve_kernels.attention.availability import BACKENDS
+from reserve_kernels.attention.availability import BACKENDS, AttentionBackend
+from reserve_kernels.attention.native import slower_than_sdpa
 from reserve_kernels.attention.ops import attention
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
@@ -51,6 +52,8 @@ def rotary_attention(
         scale: multiplies the scores; a positive, finite Python number, 1 / sqrt(64) by default.
         backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "varlen" and "xformers" apply the
             position first and then call that library's attention; they take no segment_ids. "sdpa" pads on a GPU.
+            "native" takes float32 and bfloat16 on a CPU; "auto" leaves float32 sequences of more than 64 tokens to
+            "sdpa" if the processor lacks AVX2.
 
     Returns:
         [tokens, heads, 64] in qkv's dtype. Softmax statistics are kept in float32 at least. In float16 a position can
@@ -61,9 +64,9 @@ def rotary_attention(
         RuntimeError: the named backend cannot run here; or a double backward, which is not implemented.
         NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
-    The gradient of `qkv` is packed like `qkv`. "triton" and "reference" are deterministic, and "sdpa" is on the CPU;
-    the other libraries are under `torch.use_deterministic_algorithms`. A NaN or infinity stays in its own sequence, and
-    may make all of that sequence NaN.
+    The gradient of `qkv` is packed like `qkv`. "triton", "native" and "reference" are deterministic, and "sdpa" is on
+    the CPU; the other libraries are under `torch.use_deterministic_algorithms`. A NaN or infinity stays in its own
+    sequence, and may make all of that sequence NaN.
     """
     check_tensor("qkv", qkv, FLOATING)
     if qkv.dim() != 4 or qkv.shape[1] != 3 or qkv.shape[3] != HEAD_SIZE:
@@ -86,7 +89,12 @@ def rotary_attention(
     angles = None if angles is None else angles.detach()
     qkv = qkv.to(computing_dtype(qkv.dtype, qkv.device))
     scale = _checked_scale(scale)
-    chosen = BACKENDS.choose(backend, qkv.device, qkv.dtype)
+
+    def refuse(candidate: AttentionBackend) -> str | None:
+        is_named = backend != "auto"
+        return None if is_named or candidate.name != "native" else slower_than_sdpa(qkv.dtype, max_seqlen)
+
+    chosen = BACKENDS.choose(backend, qkv.device, qkv.dtype, refuse)
     packing = Packing(cu_seqlens, max_seqlen, angles, segment_ids, rotary, scale)
     if chosen.composed is not None and (chosen.forward is None or qkv.device.type not in ("cpu", "meta")):
         return chosen.composed(qkv, packing)

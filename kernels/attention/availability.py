@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
+from reserve_kernels import native
+from reserve_kernels.attention.native import DTYPES, attention_native, attention_native_backward
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.peers import attention_flash_attn, attention_varlen, attention_xformers
 from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
@@ -92,6 +94,15 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return _needs_ampere(device) or cut or _unusable("triton")
 
 
+def native_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """None if the native CPU passes run."""
+    if device.type != "cpu":
+        return "it runs on the CPU only"
+    if dtype not in DTYPES:
+        return "it takes float32 and bfloat16 only"
+    return native.cpu_unavailable()
+
+
 def _library_unavailable(library: str) -> Callable[[torch.device, torch.dtype], str | None]:
     def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         if not INSTALLED[library]:
@@ -123,6 +134,7 @@ BACKENDS = Backends(
     AttentionBackend("flash_attn", _library_unavailable("flash-attn"), composed=attention_flash_attn),
     AttentionBackend("varlen", _library_unavailable("torch.nn.attention.varlen"), composed=attention_varlen),
     AttentionBackend("xformers", _library_unavailable("xformers"), composed=attention_xformers),
+    AttentionBackend("native", native_unavailable, forward=attention_native, backward=attention_native_backward),
     AttentionBackend(
         "sdpa",
         runs_anywhere,

@@ -5,6 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from reserve_kernels import rotary_attention
+from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import apply_rotary, attention_reference
 from tests.kernels.attention_plain import plain_attention
@@ -21,6 +22,15 @@ LENGTHS = {
     "nothing": [],
     "only empty": [0, 0],
 }
+
+CPU_BACKENDS = ["native", "sdpa"]
+"""The back ends that run on a CPU beside the reference."""
+
+
+def skip_unless_available(backend, dtype=torch.float32):
+    reason = BACKENDS[backend].unavailable(torch.device("cpu"), dtype)
+    if reason is not None:
+        pytest.skip(reason)
 
 
 def make_inputs(lengths, dtype=torch.float32, heads=2, seed=0, with_angles=True, with_segments=False):
@@ -39,13 +49,15 @@ def reference(qkv, cu_seqlens, angles, segment_ids, rotary="reserve", scale=0.12
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_forward_and_gradient_match_float64(lengths, dtype):
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_forward_and_gradient_match_float64(lengths, dtype, backend):
+    skip_unless_available(backend, dtype)
     qkv, cu, longest, extras = make_inputs(lengths, dtype)
     generator = torch.Generator().manual_seed(1)
     grad = torch.randn(qkv.shape[0], *qkv.shape[2:], generator=generator, dtype=torch.float64).to(dtype)
     results = []
     for inputs, run in [
-        (qkv.clone(), lambda x: rotary_attention(x, cu, longest, **extras)),
+        (qkv.clone(), lambda x: rotary_attention(x, cu, longest, **extras, backend=backend)),
         (qkv.double(), lambda x: reference(x, cu, **extras)),
         (qkv.clone(), lambda x: plain_attention(x, Packing(cu, longest, *extras.values(), "reserve", 0.125))),
     ]:
@@ -116,8 +128,9 @@ def test_standard_rotary_keeps_norms():
     torch.testing.assert_close(out.norm(dim=-1), x.norm(dim=-1), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+@pytest.mark.parametrize("backend", [*CPU_BACKENDS, "reference"])
 def test_opcheck(backend):
+    skip_unless_available(backend)
     qkv, cu, longest, extras = make_inputs([5, 0, 9], with_segments=True)
     torch.library.opcheck(
         torch.ops.reserve_kernels.rotary_attention,
@@ -161,30 +174,37 @@ def test_autocast_lowers_the_dtype():
     torch.testing.assert_close(out, rotary_attention(qkv.bfloat16(), cu, longest, **extras))
 
 
-def test_non_contiguous_qkv():
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_non_contiguous_qkv(backend):
+    skip_unless_available(backend)
     qkv, cu, longest, extras = make_inputs([5, 9])
     strided = torch.stack((qkv, qkv), dim=-1)[..., 0]
     assert not strided.is_contiguous()
     torch.testing.assert_close(
-        rotary_attention(strided, cu, longest, **extras), rotary_attention(qkv, cu, longest, **extras)
+        rotary_attention(strided, cu, longest, **extras, backend=backend),
+        rotary_attention(qkv, cu, longest, **extras, backend=backend),
     )
 
 
-def test_two_runs_give_the_same_bits():
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_two_runs_give_the_same_bits(backend):
+    skip_unless_available(backend)
     qkv, cu, longest, extras = make_inputs([31, 37, 64])
     runs = []
     for _ in range(2):
         x = qkv.clone().requires_grad_()
-        out = rotary_attention(x, cu, longest, **extras)
+        out = rotary_attention(x, cu, longest, **extras, backend=backend)
         runs.append((out.detach(), torch.autograd.grad(out.sum(), x)[0]))
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def test_sequences_do_not_see_each_other():
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_sequences_do_not_see_each_other(backend):
+    skip_unless_available(backend)
     qkv, cu, longest, extras = make_inputs([7, 9])
     changed = qkv.clone()
     changed[7:] = torch.randn_like(changed[7:])
-    out, other = (rotary_attention(x, cu, longest, **extras) for x in (qkv, changed))
+    out, other = (rotary_attention(x, cu, longest, **extras, backend=backend) for x in (qkv, changed))
     assert torch.equal(out[:7], other[:7])
     assert not torch.equal(out[7:], other[7:])
 
@@ -204,11 +224,13 @@ def test_angles_get_no_gradient():
     assert torch.autograd.grad(out.sum(), angles, allow_unused=True) == (None,)
 
 
-def test_bad_numbers_stay_in_their_sequence():
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_bad_numbers_stay_in_their_sequence(backend):
+    skip_unless_available(backend)
     qkv, cu, longest, extras = make_inputs([7, 7, 9])
     spoiled = qkv.clone()
     spoiled[9, 2] = float("nan")
-    out, other = (rotary_attention(x, cu, longest, **extras) for x in (qkv, spoiled))
+    out, other = (rotary_attention(x, cu, longest, **extras, backend=backend) for x in (qkv, spoiled))
     assert torch.equal(out[:7], other[:7])
     assert torch.equal(out[14:], other[14:])
     assert other[7:14].isnan().any()

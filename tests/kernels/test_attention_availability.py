@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reserve_kernels import backends, rotary_attention
+from reserve_kernels import backends, native, rotary_attention
 from reserve_kernels.attention import availability
 
 CPU = torch.device("cpu")
@@ -31,14 +31,20 @@ def capability(monkeypatch):
     return have
 
 
-def test_on_the_cpu_only_sdpa_and_the_reference_run():
-    runs = [name for name, reason in reasons(CPU, torch.bfloat16).items() if reason is None]
-    assert runs == ["sdpa", "reference"]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("built", [True, False])
+def test_on_the_cpu_the_native_passes_sdpa_and_the_reference_run(monkeypatch, dtype, built):
+    monkeypatch.setattr(native, "cpu_unavailable", lambda: None if built else "it is not built")
+    runs = [name for name, reason in reasons(CPU, dtype).items() if reason is None]
+    has_native = built and dtype in (torch.float32, torch.bfloat16)
+    assert runs == ["native"] * has_native + ["sdpa", "reference"]
 
 
 def test_on_a_gpu_all_run_in_half_precision(capability):
     capability(9)
-    assert set(reasons(CUDA, torch.bfloat16).values()) == {None}
+    found = reasons(CUDA, torch.bfloat16)
+    assert found.pop("native") == "it runs on the CPU only"
+    assert set(found.values()) == {None}
 
 
 def test_without_a_gpu_the_other_kernels_say_so(monkeypatch):
@@ -94,4 +100,4 @@ def test_naming_one_that_cannot_run_says_why():
 def test_the_table_has_a_row_for_each():
     rows = {row.backend: row for row in backends() if row.op == "rotary_attention" and row.device == "cpu"}
     assert list(rows) == [b.name for b in availability.BACKENDS]
-    assert rows["sdpa"].picked
+    assert rows["native" if native.cpu_unavailable() is None else "sdpa"].picked

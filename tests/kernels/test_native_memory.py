@@ -1,4 +1,4 @@
-"""Allocations of the CPU back end of log_mel_spectrogram, observed by a program that replaces the allocator."""
+"""Scratch memory of the CPU back ends, observed by a program that replaces the allocator."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable())),
     pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
+    pytest.mark.parametrize("op", ["log_mel", "attention"]),
 ]
 
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
-    """Calls the op in a process in which that many allocations succeed; returns each call's status and allocations."""
+    """Calls an op in a process in which that many allocations succeed; returns each call's status and allocations."""
     program = tmp_path_factory.mktemp("memory") / "out_of_memory"
     source = Path(__file__).with_name("out_of_memory.cpp")
     # Exported, so that the library finds this posix_memalign first.
     flags = ["-std=c++17", f"-I{ROOT}/csrc/include", "-rdynamic", "-ldl", "-pthread"]
     subprocess.run(["c++", "-o", program, source, *flags], check=True)
 
-    def run(*, threads: int, allocations: int, calls: int) -> list[list[int]]:
-        command = [program, native.library().path, *map(str, (threads, allocations, calls))]
+    def run(op: str, *, threads: int, allocations: int, calls: int) -> list[list[int]]:
+        command = [program, native.library().path, op, *map(str, (threads, allocations, calls))]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return [[int(number) for number in line.split()] for line in done.stdout.splitlines()]
 
     return run
 
 
-def test_one_thread_with_memory_finishes_the_rows_of_all(calls):
-    assert calls(threads=4, allocations=1, calls=1) == [[native.OK, 4]]
+def test_one_thread_with_memory_does_the_work_of_all(calls, op):
+    assert calls(op, threads=4, allocations=1, calls=1) == [[native.OK, 4]]
 
 
-def test_no_memory_for_any_thread_is_reported(calls):
-    assert calls(threads=4, allocations=0, calls=1) == [[native.OUT_OF_MEMORY, 4]]
+def test_no_memory_for_any_thread_is_reported(calls, op):
+    assert calls(op, threads=4, allocations=0, calls=1) == [[native.OUT_OF_MEMORY, 4]]
 
 
-def test_later_calls_find_the_memory_of_all_threads_of_the_first(calls):
-    assert calls(threads=20, allocations=20, calls=3) == [[native.OK, 20], [native.OK, 0], [native.OK, 0]]
+def test_later_calls_find_the_memory_of_all_threads_of_the_first(calls, op):
+    assert calls(op, threads=20, allocations=20, calls=3) == [[native.OK, 20], [native.OK, 0], [native.OK, 0]]

@@ -1,11 +1,11 @@
-// A SIMD vector of RESERVE_LANES floats, one frame a lane. Each translation unit that includes this is compiled for one
-// instruction set and puts it into its own namespace RESERVE_ISA, so that no function is shared between them.
+// A SIMD vector of RESERVE_LANES floats. Each translation unit that includes this is compiled for one instruction set and
+// puts it into its own namespace RESERVE_ISA, so that no function is shared between them.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#include "plan.h"
+#include "host_device.h"
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif

@@ -1,0 +1,92 @@
+// Products of small matrices in registers. Every row has 64 floats; B and C have `vecs` vectors of them, B and C aligned.
+#pragma once
+
+#include "attention_cpu.h"
+#include "vector.h"
+
+namespace reserve {
+namespace RESERVE_ISA {
+
+constexpr int row_vectors = head_size / lanes;
+// The largest tile of C in registers: with 32 of them 24 vectors, with 16 of them 12, so that those of B and A fit too.
+constexpr int tile_rows = 6;
+#if RESERVE_LANES == 16 || defined(__aarch64__)
+constexpr int tile_vectors = 4;
+#else
+constexpr int tile_vectors = 2;
+#endif
+
+// Number (i, k) of A is at a[i * row_step + k * inner_step]: A itself, or a matrix of which A is the transpose.
+template <bool transposed>
+struct Steps {
+  static constexpr int64_t row = transposed ? 1 : head_size;
+  static constexpr int64_t inner = transposed ? head_size : 1;
+};
+
+// C = A B, or C += A B, for a tile of C: `inner` numbers of each row of A, `inner` rows of B. The product is summed by
+// itself before it is added, so that roundings do not grow with the number of blocks.
+template <int rows, int vecs, bool transposed, bool add>
+static RESERVE_HD void tile(const float* a, const float* b, int64_t inner, float* c) {
+  using Step = Steps<transposed>;
+  Vector sums[rows][vecs];
+#pragma GCC unroll 8
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < vecs; ++j) sums[i][j] = Vector{};
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < inner; ++k) {
+    Vector row[vecs];
+#pragma GCC unroll 8
+    for (int j = 0; j < vecs; ++j) row[j] = load(b + k * head_size + j * lanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+      const float factor = a[i * Step::row + k * Step::inner];
+#pragma GCC unroll 8
+      for (int j = 0; j < vecs; ++j) sums[i][j] += row[j] * factor;
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < vecs; ++j) {
+      float* at = c + i * head_size + j * lanes;
+      store(at, add ? load(at) + sums[i][j] : sums[i][j]);
+    }
+}
+
+// All `rows` of C, in tiles of about equal height, for `vecs` vectors of each.
+template <int vecs, bool transposed, bool add>
+static void strip(const float* a, const float* b, int64_t inner, float* c, int64_t rows) {
+  for (int64_t tiles = (rows + tile_rows - 1) / tile_rows; tiles > 0; --tiles) {
+    const int64_t height = (rows + tiles - 1) / tiles;
+    switch (height) {
+      case 1: tile<1, vecs, transposed, add>(a, b, inner, c); break;
+      case 2: tile<2, vecs, transposed, add>(a, b, inner, c); break;
+      case 3: tile<3, vecs, transposed, add>(a, b, inner, c); break;
+      case 4: tile<4, vecs, transposed, add>(a, b, inner, c); break;
+      case 5: tile<5, vecs, transposed, add>(a, b, inner, c); break;
+      default: tile<tile_rows, vecs, transposed, add>(a, b, inner, c); break;
+    }
+    rows -= height;
+    a += height * Steps<transposed>::row;
+    c += height * head_size;
+  }
+}
+
+// C = A B or C += A B: `rows` rows of C, of which the first `vectors` vectors are computed.
+template <bool transposed, bool add>
+static void product(const float* a, const float* b, int64_t inner, float* c, int64_t rows, int vectors = row_vectors) {
+  for (; vectors > 0; vectors -= tile_vectors, b += tile_vectors * lanes, c += tile_vectors * lanes) {
+    switch (vectors) {
+      case 1: strip<1, transposed, add>(a, b, inner, c, rows); break;
+#if RESERVE_LANES == 16 || defined(__aarch64__)
+      case 2: strip<2, transposed, add>(a, b, inner, c, rows); break;
+      case 3: strip<3, transposed, add>(a, b, inner, c, rows); break;
+#endif
+      default: strip<tile_vectors, transposed, add>(a, b, inner, c, rows); break;
+    }
+  }
+}
+
+}  // namespace RESERVE_ISA
+}  // namespace reserve

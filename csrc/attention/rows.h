@@ -1,0 +1,79 @@
+// Rows of heads between the caller's arrays and scratch memory, where each is 64 floats.
+#pragma once
+
+#include "attention_cpu.h"
+#include "position.h"
+#include "products.h"
+#include "vector.h"
+
+namespace reserve {
+namespace RESERVE_ISA {
+
+typedef uint32_t UintVector __attribute__((vector_size(4 * RESERVE_LANES)));
+typedef uint16_t HalfVector __attribute__((vector_size(2 * RESERVE_LANES)));
+
+static RESERVE_HD Vector read(const float* from) { return load(from); }
+static RESERVE_HD Vector read(const uint16_t* from) {
+  HalfVector halves;
+  std::memcpy(&halves, from, sizeof halves);
+  return (Vector)(__builtin_convertvector(halves, UintVector) << 16);
+}
+
+static RESERVE_HD void write(float* to, Vector value) { store(to, value); }
+// As to_bfloat16.
+static RESERVE_HD void write(uint16_t* to, Vector value) {
+  const UintVector bits = (UintVector)value;
+  const UintVector rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+  const UintVector kept = (bits & 0x7fffffffu) > 0x7f800000u ? (bits | 0x400000u) : rounded;
+  const HalfVector halves = __builtin_convertvector(kept >> 16, HalfVector);
+  std::memcpy(to, &halves, sizeof halves);
+}
+
+// A head's rows of one sequence in an array of the caller.
+template <typename Number>
+struct HeadRows {
+  Number* first;
+  int64_t stride;
+
+  RESERVE_HD Number* at(int64_t token) const { return first + token * stride; }
+};
+
+// Copies rows `range` with the position applied, times `scale`, and makes `zeros` rows of 0 behind them.
+template <typename Number>
+static void gather(HeadRows<const Number> from, Range range, const Position& position, float scale, int64_t zeros,
+                   float* to) {
+  for (int64_t t = range.begin; t < range.end; ++t, to += head_size) {
+    Vector row[row_vectors];
+    for (int j = 0; j < row_vectors; ++j) row[j] = read(from.at(t) + j * lanes) * scale;
+    apply(position, t, 1.0f, row);
+    for (int j = 0; j < row_vectors; ++j) store(to + j * lanes, row[j]);
+  }
+  for (; zeros > 0; --zeros, to += head_size)
+    for (int j = 0; j < row_vectors; ++j) store(to + j * lanes, Vector{});
+}
+
+// Copies gradients of rows `range` back, times `scale`, with the transpose of the position applied.
+template <typename Number>
+static void scatter(const float* from, HeadRows<Number> to, Range range, const Position& position, float scale) {
+  for (int64_t t = range.begin; t < range.end; ++t, from += head_size) {
+    Vector row[row_vectors];
+    for (int j = 0; j < row_vectors; ++j) row[j] = load(from + j * lanes) * scale;
+    apply(position, t, -1.0f, row);
+    for (int j = 0; j < row_vectors; ++j) write(to.at(t) + j * lanes, row[j]);
+  }
+}
+
+// The first vectors * lanes rows [.][64] of a block, transposed: [64][64], of whose rows `vectors` vectors are written.
+static void transpose(const float* from, int vectors, float* to) {
+  for (int v = 0; v < vectors; ++v) {
+    const Rows rows{from + v * lanes * head_size, head_size};
+    for (int64_t d = 0; d < head_size; d += 4) {
+      Vector columns[4];
+      load_transposed(rows, d, columns);
+      for (int i = 0; i < 4; ++i) store(to + (d + i) * head_size + v * lanes, columns[i]);
+    }
+  }
+}
+
+}  // namespace RESERVE_ISA
+}  // namespace reserve

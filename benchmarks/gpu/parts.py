@@ -119,9 +119,12 @@ def _attention(session: Session) -> list[Command]:
 
 
 def _flex(session: Session) -> list[Command]:
-    # Compiling it takes about as long as everything else.
-    run = _benchmark("attention", session.out / "flex", f"{MODEL_SHAPES} and joint", "FlexAttention")
-    return [Command("flex", run)]
+    """Both passes, which have a bar, before the forward pass: compiling them takes about as long as everything else."""
+    both, forward = (f"{MODEL_SHAPES} and joint and {passes}" for passes in ("backward", "not backward"))
+    return [
+        Command("flex", _benchmark("attention", session.out / "flex", both, "FlexAttention"), 2.0),
+        Command("flex-forward", _benchmark("attention", session.out / "flex-forward", forward, "FlexAttention")),
+    ]
 
 
 def _every_benchmark(session: Session) -> list[Command]:

@@ -27,13 +27,14 @@ help:
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt setup.py CMakeLists.txt $(NATIVE)
+$(INSTALLED): pyproject.toml constraints.txt constraints-gpu.txt setup.py CMakeLists.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Reserve needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -c 'from reserve_kernels.native import describe; print(describe())'
 	@$(BIN)/python -m tests.helpers.ffmpeg_libraries $(FFMPEG)
+	@$(BIN)/python -m tests.kernels.triton_versions
 	@touch $@
 
 demo: $(INSTALLED)
@@ -123,9 +124,9 @@ kill-test: $(INSTALLED)
 cuda-resources: $(INSTALLED)
 	$(BIN)/python -m tests.kernels.nvcc_report
 
-# The same for the Triton kernels.
+# The same for the Triton kernels, some ten minutes for each version of Triton. OPS="attention ..." chooses.
 triton-resources: $(INSTALLED)
-	$(BIN)/python -m tests.kernels.triton_report
+	$(BIN)/python -m tests.kernels.triton_report $(OPS)
 
 clean:
 	rm -rf .venv build dist *.egg-info $(DEMO)

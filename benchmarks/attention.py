@@ -114,7 +114,7 @@ def test_cpu_scaling(benchmark, implementation, length):
 
 
 FULL = [b.name for b in BACKENDS if b.name not in ("triton", "native", "reference")]
-LESS = ["flash_attn", "varlen", "xformers"]
+LESS = ["flash_attn", "flash_attn_3", "flash_attn_4", "varlen", "xformers"]
 PADDED = "SDPA, padded and masked"
 CUDA_PEERS = [*FULL, PADDED, "FlexAttention", *(f"{name}, less: no position" for name in (OURS, *LESS))]
 

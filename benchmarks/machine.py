@@ -19,7 +19,8 @@ import torch
 from benchmarks.interleaved import median_seconds
 
 GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")
-VERSIONS = ["torch", "triton", "numpy", "librosa", "torchaudio", "flash-attn", "xformers", "open_clip_torch", "av"]
+VERSIONS = ["torch", "triton", "numpy", "librosa", "torchaudio", "xformers", "open_clip_torch", "av"]
+VERSIONS += ["flash-attn", "flash-attn-3", "flash-attn-4"]
 VERSIONS += ["torchcodec", "opencv-python-headless", "nvidia-dali-cuda130"]
 
 

@@ -110,7 +110,8 @@ def _benchmark(name: str, out: Path, tests: str | None = None, peers: str | None
 
 MODEL_SHAPES = "test_cuda and not scaling and not grid and not span"
 """The cases of the attention benchmark on joint, vision and audio."""
-EAGER_PEERS = "^(reserve|varlen|sdpa_cudnn|SDPA, padded)"
+EAGER_PEERS = "^(reserve|varlen|flash_attn|xformers|sdpa_cudnn|SDPA, padded)"
+"""Those that need no compilation of many seconds. Libraries that are not installed are skipped."""
 
 
 def _attention(session: Session) -> list[Command]:
@@ -118,9 +119,12 @@ def _attention(session: Session) -> list[Command]:
 
 
 def _flex(session: Session) -> list[Command]:
-    # Compiling it takes about as long as everything else.
-    run = _benchmark("attention", session.out / "flex", f"{MODEL_SHAPES} and joint", "FlexAttention")
-    return [Command("flex", run)]
+    """Both passes, which have a bar, before the forward pass: compiling them takes about as long as everything else."""
+    both, forward = (f"{MODEL_SHAPES} and joint and {passes}" for passes in ("backward", "not backward"))
+    return [
+        Command("flex", _benchmark("attention", session.out / "flex", both, "FlexAttention"), 2.0),
+        Command("flex-forward", _benchmark("attention", session.out / "flex-forward", forward, "FlexAttention")),
+    ]
 
 
 def _every_benchmark(session: Session) -> list[Command]:
@@ -130,15 +134,20 @@ def _every_benchmark(session: Session) -> list[Command]:
 
 
 def _contrastive(session: Session) -> list[Command]:
-    shapes = "test_cuda and not scaling and 768 and (4096 or 49152)"
-    return [Command("contrastive", _benchmark("contrastive", session.out, shapes))]
+    """Every implementation, at the size that decides what "auto" picks before the smaller one."""
+    large, small = ("test_cuda and not scaling and 768 and 49152", "test_cuda and not scaling and 768 and 4096")
+    return [
+        Command("contrastive", _benchmark("contrastive", session.out, large), 2.0),
+        Command("contrastive-4096", _benchmark("contrastive", session.out / "contrastive-4096", small)),
+    ]
 
 
 def _small(session: Session) -> list[Command]:
+    # What compiles comes last: it takes the time that the others leave.
     return [
-        Command("small_ops", _benchmark("small_ops", session.out), 1.5),
         Command("optimizer", _benchmark("optimizer", session.out)),
         Command("log_mel", _benchmark("log_mel", session.out, "test_cuda and not scaling")),
+        Command("small_ops", _benchmark("small_ops", session.out, "quick and GELU"), 2.0),
     ]
 
 
@@ -158,7 +167,8 @@ def _ncu(session: Session) -> list[Command]:
 
 
 def _tune(session: Session) -> list[Command]:
-    classes = ["long", "medium"] if session.short else []
+    # Joint, vision, and audio and spans.
+    classes = ["long", "medium", "tiny"] if session.short else []
     return [Command("tune", [PYTHON, "-m", "reserve_kernels.attention.tune", *classes], extra=_tuned(session.out))]
 
 
@@ -168,7 +178,8 @@ def _tuned(out: Path) -> dict[str, str]:
 
 
 def _attention_tuned(session: Session) -> list[Command]:
-    run = _benchmark("attention", session.out / "tuned", "test_cuda and forward+backward and not span")
+    """Ours only: the part `attention` has the peers, and ours with the library's choices."""
+    run = _benchmark("attention", session.out / "tuned", MODEL_SHAPES, "^reserve$")
     return [Command("attention-tuned", run, extra=_tuned(session.out))]
 
 
@@ -206,19 +217,22 @@ PARTS = {
     "tests": Part("the GPU's tests", 90, _tests),
     "step": Part("variants of the training step", 125, _step),
     "decoding": Part("video decoders, and frames and pictures through DALI", 150, _decoding),
-    "attention": Part("attention on the model's shapes", 45, _attention),
+    "attention": Part("attention on the model's shapes, against every library", 60, _attention),
     "flex": Part("FlexAttention on the joint shape", 50, _flex),
     "ncu": Part("hardware counters of the main kernels", 60, _ncu),
-    "contrastive": Part("the contrastive loss at two sizes", 60, _contrastive),
-    "small": Part("small ops, the optimizer, log-mel", 70, _small),
+    "contrastive": Part("the contrastive loss at two sizes", 75, _contrastive),
+    "small": Part("the optimizer, log-mel, bias and GELU", 80, _small),
     "tune": Part("the attention kernels' tiles", 60, _tune),
     "build": Part("the native library, built anew", 120, lambda session: [Command("build", BUILD, extra=REQUIRED)]),
     "bench": Part("every benchmark in full", 480, _every_benchmark),
     "train": Part("a training run whose loss must fall", 45, _train),
-    "tuned": Part("attention with the tuned tiles", 60, _attention_tuned),
+    "tuned": Part("attention with the tuned tiles", 30, _attention_tuned),
     "sanitize": Part("tests under compute-sanitizer", 45, _sanitize),
 }
-SHORT = ("library", "facts", "tests", "step", "attention", "small", "contrastive", "ncu", "tune")
-"""The parts of a short session, the most valuable first."""
+SHORT = ("library", "facts", "small", "contrastive", "attention", "flex", "tests", "tune", "tuned", "ncu")
+"""The parts of a short session, the most valuable first: what decides between candidates and peers, then the rest.
+
+The tests come before the tuner, which then finds its kernels compiled. "step" and "decoding" are for a second session.
+"""
 FULL = ("build", "tests", "bench", "train")
 """What `make gpu` runs."""

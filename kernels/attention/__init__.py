@@ -50,8 +50,10 @@ def rotary_attention(
         segment_ids: int32 [tokens], in any order. With it, tokens attend only to tokens of their own sequence that
             have the same id.
         scale: multiplies the scores; a positive, finite Python number, 1 / sqrt(64) by default.
-        backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "varlen" and "xformers" apply the
-            position first and then call that library's attention; they take no segment_ids. "sdpa" pads on a GPU.
+        backend: "auto" or a name from `reserve_kernels.backends()`. "flash_attn", "flash_attn_3", "flash_attn_4",
+            "varlen" and "xformers" apply the position first, in one pass, and then call that library's attention; they
+            take no segment_ids. `torch.compile` leaves "flash_attn_4" to eager mode: with fullgraph=True it raises an
+            error. "sdpa" pads on a GPU.
             "native" takes float32 and bfloat16 on a CPU; "auto" leaves float32 sequences of more than 64 tokens to
             "sdpa" if the processor lacks AVX2.
 

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from reserve_kernels import native
 from reserve_kernels.attention.native import DTYPES, attention_native, attention_native_backward
 from reserve_kernels.attention.packing import Packing
-from reserve_kernels.attention.peers import attention_flash_attn, attention_varlen, attention_xformers
+from reserve_kernels.attention.peers import (
+    attention_flash_attn,
+    attention_flash_attn_3,
+    attention_flash_attn_4,
+    attention_varlen,
+    attention_xformers,
+)
 from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
 from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
 from reserve_kernels.attention.sdpa_padded import attention_sdpa, attention_sdpa_cudnn, attention_sdpa_efficient
@@ -27,14 +35,32 @@ HALF = (torch.float16, torch.bfloat16)
 
 MODULES = {
     "triton": "triton",
-    "flash-attn": "flash_attn",
+    "flash-attn": "flash_attn.flash_attn_interface",
+    "flash-attn-3": "flash_attn_interface",
+    "flash-attn-4": "flash_attn.cute",
     "xformers": "xformers.ops",
     "torch.nn.attention.varlen": "torch.nn.attention.varlen",
 }
 """What to import of each library."""
-INSTALLED = {
-    library: importlib.util.find_spec(module.partition(".ops")[0]) is not None for library, module in MODULES.items()
-}
+
+
+def _is_installed(library: str) -> bool:
+    """Looks without importing anything but namespaces."""
+    if library == "flash-attn-4":
+        # Its module lies in a folder that flash-attn has too, and that of some versions has an older copy of it.
+        try:
+            importlib.metadata.distribution(library)
+        except importlib.metadata.PackageNotFoundError:
+            return False
+        return True
+    if library == "flash-attn":
+        spec = importlib.util.find_spec("flash_attn")
+        folders = [] if spec is None else spec.submodule_search_locations or []
+        return any((Path(folder) / "flash_attn_interface.py").is_file() for folder in folders)
+    return importlib.util.find_spec(MODULES[library].partition(".ops")[0]) is not None
+
+
+INSTALLED = {library: _is_installed(library) for library in MODULES}
 """Which libraries are installed: looked up once, since a compiled call cannot look."""
 
 
@@ -103,11 +129,18 @@ def native_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return native.cpu_unavailable()
 
 
-def _library_unavailable(library: str) -> Callable[[torch.device, torch.dtype], str | None]:
+def _library_unavailable(
+    library: str, majors: tuple[int, ...] = ()
+) -> Callable[[torch.device, torch.dtype], str | None]:
+    """`majors`: the major compute capabilities that the library is made for, if not all from 8."""
+
     def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         if not INSTALLED[library]:
             return f"{library} is not installed"
-        return _needs_ampere_and_half(device, dtype) or _unusable(library)
+        reason = _needs_ampere_and_half(device, dtype)
+        if reason is None and majors and (major := torch.cuda.get_device_properties(device).major) not in majors:
+            reason = f"it needs compute capability {' or '.join(f'{m}.x' for m in majors)}; this device has {major}.x"
+        return reason or _unusable(library)
 
     return unavailable
 
@@ -132,6 +165,8 @@ BACKENDS = Backends(
         "triton", triton_unavailable, forward=_triton_forward, backward=_triton_backward, statistics_by_head=True
     ),
     AttentionBackend("flash_attn", _library_unavailable("flash-attn"), composed=attention_flash_attn),
+    AttentionBackend("flash_attn_3", _library_unavailable("flash-attn-3", (9,)), composed=attention_flash_attn_3),
+    AttentionBackend("flash_attn_4", _library_unavailable("flash-attn-4", (9, 10)), composed=attention_flash_attn_4),
     AttentionBackend("varlen", _library_unavailable("torch.nn.attention.varlen"), composed=attention_varlen),
     AttentionBackend("xformers", _library_unavailable("xformers"), composed=attention_xformers),
     AttentionBackend("native", native_unavailable, forward=attention_native, backward=attention_native_backward),

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from reserve_kernels.attention.packing import Packing
-from reserve_kernels.attention.reference import rotate_qk
+from reserve_kernels.attention.placing import place
 
 
 def attention_sdpa(qkv: torch.Tensor, packing: Packing) -> torch.Tensor:
@@ -40,7 +40,8 @@ def _attention_padded(qkv: torch.Tensor, packing: Packing, kernels: list[SDPBack
     # A padded row is a copy of the first of its sequence: a NaN in one sequence stays out of the others.
     first = cu_seqlens[:-1, None].clamp(max=tokens - 1)
     rows = torch.where(valid, first + position, first)
-    q, k, v = rotate_qk(qkv, angles, rotary)[rows].permute(2, 0, 3, 1, 4)
+    # Gathered together: the gradient of a gather sorts its rows.
+    q, k, v = torch.stack(place(qkv, angles, rotary), 1)[rows].permute(2, 0, 3, 1, 4)
     mask = valid[:, None, None, :]
     if segment_ids is not None:
         ids = segment_ids[rows]

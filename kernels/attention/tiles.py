@@ -63,12 +63,14 @@ CANDIDATES: dict[int, dict[str, tuple[Tile, ...]]] = {
             Tile(128, 64, 8, 2),
             Tile(128, 64, 8, 3),
             Tile(128, 128, 8, 2),
+            Tile(64, 32, 4, 3),
         ),
         "dq": (
             Tile(64, 64, 4, 2),
             Tile(64, 64, 4, 3),
             Tile(128, 64, 8, 2),
             Tile(128, 64, 8, 3),
+            Tile(64, 32, 4, 3),
         ),
         "dkv": (
             Tile(64, 64, 4, 2),
@@ -76,6 +78,7 @@ CANDIDATES: dict[int, dict[str, tuple[Tile, ...]]] = {
             Tile(64, 64, 8, 2),
             Tile(64, 128, 8, 2),
             Tile(64, 128, 8, 3),
+            Tile(32, 64, 4, 2),
         ),
     },
 }

@@ -6,7 +6,6 @@ launches. A program that has no tokens to work on returns early.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 
@@ -15,22 +14,21 @@ import triton
 
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.tiles import INTERPRETED, Chip, Tile, pick
-from reserve_kernels.attention.triton_blocks import ROTARY, place_kernel, rotary_table_kernel
+from reserve_kernels.attention.triton_blocks import ROTARY
 from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward_kernel
+from reserve_kernels.attention.triton_placing import on_device, placed_by_table, readable, rotary_table
 from reserve_kernels.attention.triton_short import MOST_IN_A_TILE, short_backward_kernel, short_forward_kernel
 
 LARGEST_OFFSET = 2**31 - 1
 """Most elements of one sequence in qkv: within a sequence the kernels use 32-bit offsets."""
-TABLE_BLOCK = 64
-"""Tokens a program of rotary_table_kernel or place_kernel works on."""
 
 
 class _Launch:
     """State that the launches of one call share."""
 
     def __init__(self, qkv: torch.Tensor, packing: Packing, tiles: dict[str, Tile] | None) -> None:
-        cu_seqlens, max_seqlen, self.angles, segment_ids, rotary, scale = packing
-        self.qkv = _readable(qkv)
+        cu_seqlens, max_seqlen, self.angles, segment_ids, self.rotary, scale = packing
+        self.qkv = readable(qkv)
         self.tokens, _, self.heads, _ = qkv.shape
         self.sequences = cu_seqlens.shape[0] - 1
         # No sequence is longer than all tokens, whatever bound the caller passes.
@@ -43,7 +41,7 @@ class _Launch:
         self.cu_seqlens = cu_seqlens.contiguous()
         # Without segment ids the kernels take some pointer that they do not read.
         self.segment_ids = self.cu_seqlens if segment_ids is None else segment_ids.contiguous()
-        position = None if self.angles is None else rotary
+        position = None if self.angles is None else self.rotary
         self.constants = {"ROTARY": ROTARY[position], "SEGMENTS": segment_ids is not None}
         self.scale = scale
         self.scale_log2 = scale * math.log2(math.e)
@@ -51,23 +49,11 @@ class _Launch:
             tiles = pick(_chip(qkv.device), self.max_seqlen, segments=segment_ids is not None)
         self.tiles = tiles
         self.nothing = min(self.tokens, self.heads, self.sequences, self.max_seqlen) == 0
-        self.device = torch.cuda.device(qkv.device) if qkv.is_cuda else contextlib.nullcontext()
+        self.device = on_device(qkv)
 
     def table(self) -> torch.Tensor:
-        """Sines and cosines of the angles, as rotary_table_kernel writes them: float32 [tokens, 32]."""
-        if self.angles is None:
-            return self.qkv
-        table = torch.empty(self.tokens, 32, dtype=torch.float32, device=self.qkv.device)
-        rotary_table_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK),)](
-            _readable(self.angles.float()),
-            table,
-            self.tokens,
-            ROTARY=self.constants["ROTARY"],
-            BLOCK=TABLE_BLOCK,
-            num_warps=4,
-            enable_fp_fusion=True,
-        )
-        return table
+        """Sines and cosines of the angles; without a position a pointer that is not read."""
+        return self.qkv if self.angles is None else rotary_table(self.angles, self.rotary)
 
     def placed(self, table: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Queries and keys with the position applied, and the number of parts of a row: [tokens, 2, heads, 64], 2.
@@ -77,12 +63,7 @@ class _Launch:
         """
         if self.angles is None:
             return self.qkv, 3
-        placed = self.qkv.new_empty(self.tokens, 2, self.heads, 64)
-        place_kernel[(triton.cdiv(self.tokens, TABLE_BLOCK), 2 * self.heads)](
-            self.qkv, table, placed, self.tokens, self.heads,
-            ROTARY=self.constants["ROTARY"], BLOCK=TABLE_BLOCK, num_warps=4, enable_fp_fusion=True,
-        )  # fmt: skip
-        return placed, 2
+        return placed_by_table(self.qkv, table, self.rotary), 2
 
     def short(self, kernel, tile: Tile, *arguments) -> None:
         """Launches a kernel of triton_short.py, a program for each head of as many sequences as fit a tile."""
@@ -139,7 +120,7 @@ def attention_triton_backward(
     grad_qkv = torch.empty_like(launch.qkv)
     if launch.nothing:
         return grad_qkv
-    grad = _readable(grad)
+    grad = readable(grad)
     with launch.device:
         table = launch.table()
         inputs = (launch.cu_seqlens, launch.segment_ids, grad_qkv)
@@ -161,12 +142,6 @@ def attention_triton_backward(
 
 def _options(tile: Tile) -> dict[str, object]:
     return {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
-
-
-def _readable(x: torch.Tensor) -> torch.Tensor:
-    """`x` itself if it is contiguous and aligned to 16 bytes, as a linear layer's output is, else a copy."""
-    x = x.contiguous()
-    return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
 @functools.cache

@@ -162,3 +162,20 @@ def place_kernel(qkv, table, placed, tokens, heads, ROTARY: tl.constexpr, BLOCK:
     x = load_rows(qkv + first, rows, valid, heads * 192, True)
     x = apply_position(x.to(tl.float32), table, rows, valid, ROTARY, False)
     store_rows(placed + first, rows, valid, heads * 128, x)
+
+
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def unplace_kernel(
+    grad_q, grad_k, grad_v, table, grad_qkv, tokens, heads, ROTARY: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """grad_qkv [tokens, 3, heads, 64] from the gradients of placed queries and keys, and of values."""
+    rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
+    valid = rows < tokens
+    head = tl.program_id(1) * 64
+    to = grad_qkv + head
+    q = load_rows(grad_q + head, rows, valid, heads * 64, True).to(tl.float32)
+    store_rows(to, rows, valid, heads * 192, apply_position(q, table, rows, valid, ROTARY, True))
+    k = load_rows(grad_k + head, rows, valid, heads * 64, True).to(tl.float32)
+    store_rows(to + heads * 64, rows, valid, heads * 192, apply_position(k, table, rows, valid, ROTARY, True))
+    v = load_rows(grad_v + head, rows, valid, heads * 64, True)
+    store_rows(to + heads * 128, rows, valid, heads * 192, v)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +67,57 @@ def test_full_precision_on_a_gpu_goes_to_sdpa(capability, dtype):
     capability(9)
     runs = [name for name, reason in reasons(CUDA, dtype).items() if reason is None]
     assert runs == ["sdpa", "reference"]
+
+
+@pytest.mark.parametrize(("major", "runs"), [(8, []), (9, ["flash_attn_3", "flash_attn_4"]), (10, ["flash_attn_4"])])
+def test_newer_flash_attention_runs_on_the_gpus_it_is_made_for(capability, major, runs):
+    capability(major)
+    found = {name: reason for name, reason in reasons(CUDA, torch.bfloat16).items() if name[-2:] in ("_3", "_4")}
+    assert [name for name, reason in found.items() if reason is None] == runs
+    wanted = {"flash_attn_3": "9.x", "flash_attn_4": "9.x or 10.x"}
+    assert {name: reason for name, reason in found.items() if reason is not None} == {
+        name: f"it needs compute capability {wanted[name]}; this device has {major}.x"
+        for name in found
+        if name not in runs
+    }
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Installs empty files of flash-attn and its relatives, and returns which libraries are seen as installed."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(*files):
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text("")
+        importlib.invalidate_caches()
+        return {
+            library for library in availability.MODULES if "flash" in library and availability._is_installed(library)
+        }
+
+    return install
+
+
+FLASH_2 = ("flash_attn/__init__.py", "flash_attn/flash_attn_interface.py")
+FLASH_4 = ("flash_attn/cute/__init__.py", "flash_attn_4-4.0.0b36.dist-info/METADATA")
+
+
+@pytest.mark.parametrize(
+    ("files", "installed"),
+    [
+        ((), set()),
+        (FLASH_2, {"flash-attn"}),
+        # It has a copy of what became version 4.
+        ((*FLASH_2, "flash_attn/cute/__init__.py"), {"flash-attn"}),
+        (("flash_attn_interface.py",), {"flash-attn-3"}),
+        (FLASH_4, {"flash-attn-4"}),
+        ((*FLASH_2, *FLASH_4), {"flash-attn", "flash-attn-4"}),
+    ],
+    ids=["none", "2", "2 with a copy", "3", "4", "2 and 4"],
+)
+def test_libraries_that_share_a_name_are_told_apart(packages, files, installed):
+    assert packages(*files) == installed
 
 
 def test_a_gpu_of_another_make_is_named(capability, monkeypatch):

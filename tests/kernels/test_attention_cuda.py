@@ -11,6 +11,7 @@ from reserve_kernels import rotary_attention
 from reserve_kernels.attention import tiles, tune
 from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
+from reserve_kernels.attention.placing import place
 from reserve_kernels.attention.reference import attention_reference
 from tests.kernels.attention_plain import plain_attention
 from tests.kernels.numerics import assert_as_good_as_reference
@@ -215,6 +216,69 @@ def test_a_device_that_is_not_the_current_one():
     moved = [x.to("cuda:1") for x in (qkv, grad, cu, angles)]
     results = run(lambda x: rotary_attention(x, moved[2], longest, angles=moved[3]), *moved[:2])
     assert all(torch.equal(a, b.to(a.device)) for a, b in zip(expected, results, strict=True))
+
+
+def place_and_back(qkv, grad, angles, rotary="reserve"):
+    """Placed queries and keys, values, and the gradient of qkv if each of them has the gradient `grad`."""
+    x = qkv.clone().requires_grad_()
+    parts = place(x, angles, rotary)
+    return [*(part.detach() for part in parts), torch.autograd.grad(parts, x, [grad] * 3)[0]]
+
+
+@pytest.mark.parametrize("rotary", ["reserve", "standard"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_placing_for_other_libraries_matches_float64(rotary, dtype):
+    qkv, grad, *_, angles, _ = make_inputs(LENGTHS["vision"], dtype)
+    results = place_and_back(qkv, grad, angles, rotary)
+    truths = place_and_back(qkv.double(), grad.double(), angles, rotary)
+    # As good as one rounding of the exact result, by the project's rule.
+    for result, truth in zip(results, truths, strict=True):
+        assert_as_good_as_reference(result, truth, truth.to(dtype))
+
+
+def test_placing_never_makes_the_host_wait():
+    qkv, grad, *_, angles, _ = make_inputs(LENGTHS["joint"], torch.bfloat16)
+    place_and_back(qkv, grad, angles)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        place_and_back(qkv, grad, angles)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_cuda_graph_of_placing_follows_new_values():
+    qkv, grad, *_, angles, _ = make_inputs(LENGTHS["joint"], torch.bfloat16)
+    x = qkv.clone().requires_grad_()
+
+    def step():
+        parts = place(x, angles, "reserve")
+        return [*parts, torch.autograd.grad(parts, x, [grad] * 3)[0]]
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step()
+    with torch.no_grad():
+        x.copy_(torch.randn_like(x))
+        angles.copy_(torch.randn_like(angles))
+    graph.replay()
+    expected = place_and_back(x.detach(), grad, angles)
+    assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["varlen", "flash_attn", "flash_attn_3", "xformers"])
+def test_other_libraries_compile_as_one_graph_with_gradient(backend):
+    reason = BACKENDS[backend].unavailable(torch.device("cuda"), torch.bfloat16)
+    if reason is not None:
+        pytest.skip(reason)
+    qkv, grad, cu, longest, angles, _ = make_inputs([31, 17, 5], torch.bfloat16)
+    function = lambda x: rotary_attention(x, cu, longest, angles=angles, backend=backend)  # noqa: E731
+    compiled, eager = (run(f, qkv, grad) for f in (torch.compile(function, fullgraph=True), function))
+    for result, expected in zip(compiled, eager, strict=True):
+        torch.testing.assert_close(result, expected)
 
 
 def test_opcheck():

@@ -18,6 +18,7 @@ from triton.backends.driver import DriverBase
 from reserve_kernels.attention import triton_blocks, triton_long, triton_short
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.triton import attention_triton, attention_triton_backward
+from reserve_kernels.attention.triton_placing import gradient_of_placed, placed
 
 
 class H200(DriverBase):
@@ -103,6 +104,15 @@ def test_one_variant_of_each_kernel_serves_all_batches(launched, lengths, expect
         launch([*lengths, 16], heads)
     assert [x.kernel for x in launched] == expected * 6
     assert len({x.variant for x in launched}) == len(set(expected))
+
+
+def test_placing_is_one_pass_in_each_direction(launched):
+    for heads in (1, 12):
+        qkv, angles = torch.randn(48, 3, heads, 64).bfloat16(), torch.randn(48, 16)
+        q, k = placed(qkv, angles, "reserve").unbind(1)
+        gradient_of_placed(q, k, qkv[:, 2], angles, "reserve")
+    assert [x.kernel for x in launched] == [*PLACE, "rotary_table_kernel", "unplace_kernel"] * 2
+    assert len({x.variant for x in launched}) == 3
 
 
 def test_qkv_is_not_copied(launched):

@@ -15,11 +15,13 @@ import torch.nn.attention.varlen
 
 from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
-from reserve_kernels.attention.peers import attention_flash_attn, attention_xformers
+from reserve_kernels.attention.peers import attention_xformers
 from reserve_kernels.attention.reference import attention_reference
 from reserve_kernels.attention.sdpa_padded import attention_sdpa
 
 SCALE = 0.3
+FLASH = ["flash_attn", "flash_attn_3", "flash_attn_4"]
+PACKED = [*FLASH, "varlen", "xformers"]
 
 
 class StandIns:
@@ -36,18 +38,69 @@ class StandIns:
     def flash_attn(self) -> ModuleType:
         """flash-attn 2.8."""
 
-        def flash_attn_varlen_qkvpacked_func(
-            qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
-            softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False,
+        def flash_attn_varlen_func(
+            q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None,
+            causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
+            return_attn_probs=False, block_table=None,
         ):  # fmt: skip
-            assert not any((dropout_p, causal, softcap, alibi_slopes, return_attn_probs))
+            assert not any((dropout_p, causal, softcap, alibi_slopes, return_attn_probs, block_table))
             assert window_size == (-1, -1)
-            self.seen = {"max_seqlen": max_seqlen, "deterministic": deterministic}
-            return self.attend(*qkv.unbind(1), cu_seqlens, softmax_scale)
+            return self.flash(
+                q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, deterministic
+            )
 
         module = ModuleType("flash_attn")
-        module.flash_attn_varlen_qkvpacked_func = flash_attn_varlen_qkvpacked_func
+        module.flash_attn_varlen_func = flash_attn_varlen_func
         return module
+
+    def flash_attn_3(self) -> ModuleType:
+        """FlashAttention-3, the folder `hopper` of its repository."""
+
+        def flash_attn_varlen_func(
+            q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, seqused_k=None,
+            softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
+            window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
+            sm_margin=0, return_attn_probs=False,
+        ):  # fmt: skip
+            assert not any((seqused_q, seqused_k, causal, qv, q_descale, k_descale, v_descale, attention_chunk))
+            assert not any((softcap, pack_gqa, sm_margin, return_attn_probs))
+            assert (window_size, num_splits) == ((-1, -1), 1)
+            return self.flash(
+                q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, deterministic
+            )
+
+        module = ModuleType("flash_attn_interface")
+        module.flash_attn_varlen_func = flash_attn_varlen_func
+        return module
+
+    def flash_attn_4(self) -> ModuleType:
+        """flash-attn-4 4.0.0b36; it returns statistics too, whether asked for or not."""
+
+        def flash_attn_varlen_func(
+            q, k, v, qv=None, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None,
+            min_seqlen_k=None, seqused_q=None, seqused_k=None, gather_kv_indices=None, page_table=None,
+            softmax_scale=None, causal=False, window_size=(None, None), learnable_sink=None, softcap=0.0, num_splits=1,
+            pack_gqa=None, deterministic=False, score_mod=None, score_mod_bwd=None, mask_mod=None,
+            block_sparse_tensors=None, aux_tensors=None, aux_scalars=None, return_lse=False, **others,
+        ):  # fmt: skip
+            assert not any((qv, min_seqlen_k, seqused_q, seqused_k, gather_kv_indices, page_table, causal, softcap))
+            assert not any((learnable_sink, pack_gqa, score_mod, score_mod_bwd, mask_mod, block_sparse_tensors))
+            assert not any((aux_tensors, aux_scalars, return_lse, others))
+            assert (window_size, num_splits) == ((None, None), 1)
+            out = self.flash(
+                q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, deterministic
+            )
+            return out, None
+
+        module = ModuleType("flash_attn.cute")
+        module.flash_attn_varlen_func = flash_attn_varlen_func
+        return module
+
+    def flash(self, q, k, v, starts_q, starts_k, longest_q, longest_k, scale, deterministic):
+        assert starts_q is starts_k
+        assert longest_q == longest_k
+        self.seen = {"max_seqlen": longest_q, "deterministic": deterministic}
+        return self.attend(q, k, v, starts_q, scale)
 
     def xformers(self) -> list[ModuleType]:
         """xformers 0.0.35."""
@@ -100,7 +153,7 @@ class StandIns:
 @pytest.fixture
 def stand_ins(monkeypatch):
     found = StandIns()
-    for module in [found.flash_attn(), *found.xformers()]:
+    for module in [found.flash_attn(), found.flash_attn_3(), found.flash_attn_4(), *found.xformers()]:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", found.varlen_attn())
     return found
@@ -120,7 +173,7 @@ def with_gradient(function, qkv):
     return out.detach(), torch.autograd.grad((out * weights).sum(), x)[0]
 
 
-@pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
+@pytest.mark.parametrize("name", PACKED)
 @pytest.mark.parametrize("rotary", ["reserve", "standard"])
 def test_adapter_computes_the_reference(stand_ins, name, rotary):
     qkv, cu, longest, angles = make_inputs()
@@ -131,11 +184,12 @@ def test_adapter_computes_the_reference(stand_ins, name, rotary):
     assert stand_ins.seen["max_seqlen"] == longest
 
 
+@pytest.mark.parametrize("name", FLASH)
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_flash_attn_is_deterministic_if_pytorch_is(stand_ins, deterministic):
+def test_flash_attention_is_deterministic_if_pytorch_is(stand_ins, name, deterministic):
     qkv, cu, longest, angles = make_inputs()
     torch.use_deterministic_algorithms(deterministic)
-    attention_flash_attn(qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
+    BACKENDS[name].composed(qkv, Packing(cu, longest, angles, None, "reserve", SCALE))
     assert stand_ins.seen["deterministic"] is deterministic
 
 
@@ -145,13 +199,13 @@ def test_xformers_gets_the_number_of_tokens(stand_ins):
     assert stand_ins.seen["total"] == len(qkv)
 
 
-@pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
+@pytest.mark.parametrize("name", PACKED)
 def test_no_tokens_need_no_library(name):
     qkv, cu, longest, angles = make_inputs([0, 0])
     assert BACKENDS[name].composed(qkv, Packing(cu, longest, angles, None, "reserve", SCALE)).shape == (0, 2, 64)
 
 
-@pytest.mark.parametrize("name", ["flash_attn", "varlen", "xformers"])
+@pytest.mark.parametrize("name", PACKED)
 def test_segment_ids_are_refused(name):
     qkv, cu, longest, angles = make_inputs()
     ids = torch.zeros(len(qkv)).int()

@@ -1,7 +1,8 @@
 """Resources of the compiled Triton kernels, without a GPU: registers, stack, shared memory, instructions.
 
-    python -m tests.kernels.triton_report [OP …]    writes the table that test_triton_resources.py compares with
+    python -m tests.kernels.triton_report [OP …]    writes the tables that test_triton_resources.py compares with
 
+There is a table for each version in triton_versions.py, compiled in a process of its own.
 Each module of tests/kernels/triton_cases/ lists the cases of one op: everything that its launcher can pick. It does not
 work with TRITON_INTERPRET=1.
 
@@ -11,36 +12,50 @@ others: if it has changed, the table must be written again. They also check ever
 
 from __future__ import annotations
 
+import argparse
 import ast
+import functools
 import hashlib
 import importlib.util
 import inspect
+import io
 import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import triton
 import triton.language as tl
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from reserve_kernels.registry import OPS
+from tests.kernels.triton_versions import ROOT, VERSIONS, environment, missing
 
-TABLE = Path(__file__).with_name("triton_resources.json")
+TABLES = Path(__file__).with_name("triton_resources")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 ARCHITECTURES = (80, 90, 100)
 # What a block may use, in bytes, and the tensor-core instruction a kernel should be made of.
 SHARED_LIMIT = {80: 166_912, 90: 232_448, 100: 232_448}
 TENSOR_CORE = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+SERIALIZED = "serialized"
+"""Key of the number of functions whose wgmma instructions ptxas makes wait for one another, if it is not 0."""
+SERIALIZED_REMARK = "C7515"
 COUNTED = ("HMMA", "HGMMA", "UTCHMMA", "LDGSTS", "UTMALDG", "ATOMG", "RED", "REDG", "LDL", "STL")
+
+
+Numbers = dict[str, dict[str, int]]
+"""What `compile_case` returned, by the name of the case."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +103,12 @@ def compile_case(case: Case, architecture: int) -> dict[str, int]:
     hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     # Fusing as the launchers ask for it: the default differs between versions.
     options = {"num_warps": case.num_warps, "num_stages": case.num_stages, "enable_fp_fusion": True}
-    compiled = triton.compile(
-        ASTSource(case.kernel, types, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
-    )
+    with knobs.compilation.scope(), knobs.nvidia.scope(), redirect_stdout(io.StringIO()) as log:
+        # What the cache has comes without ptxas's remarks.
+        knobs.compilation.always_compile = knobs.nvidia.dump_ptxas_log = True
+        compiled = triton.compile(
+            ASTSource(case.kernel, types, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
+        )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
         cubin.flush()
@@ -103,6 +121,7 @@ def compile_case(case: Case, architecture: int) -> dict[str, int]:
         "warps": case.num_warps,
     }
     counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in COUNTED}
+    counts[SERIALIZED] = log.getvalue().count(SERIALIZED_REMARK)
     return numbers | {name: count for name, count in counts.items() if count}
 
 
@@ -154,26 +173,64 @@ def problems(case: Case, architecture: int, numbers: Mapping[str, int], stack_by
     expected = instructions[case.tensor_core]
     if expected and not expected & numbers.keys():
         found.append(f"it has no {' or '.join(sorted(expected))}")
+    if SERIALIZED in numbers:
+        found.append("ptxas serializes its wgmma instructions")
     return found
 
 
-def write_table(chosen: list[str]) -> None:
-    """Compiles everything of the chosen ops and replaces their part of the table."""
-    stored = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-    same = stored.get("triton") == triton.__version__
-    kernels = stored["kernels"] if same else {}
-    digests = stored.get("code", {}) if same else {}
-    for op in chosen if same else ops():
-        kernels[op] = {}
-        digests[op] = code_digest(op)
-        for architecture in ARCHITECTURES:
-            rows: dict[str, dict[str, int]] = {}
-            kernels[op][f"sm_{architecture}"] = rows
-            for case in cases(op, architecture):
-                rows[case.name] = numbers = compile_case(case, architecture)
-                print(f"sm_{architecture} {case.name}: {numbers} {'; '.join(problems(case, architecture, numbers))}")
-    table = {"triton": triton.__version__, "code": digests, "kernels": dict(sorted(kernels.items()))}
-    TABLE.write_text(_one_line_a_case(table))
+def table_file(version: str) -> Path:
+    return TABLES / f"{version}.json"
+
+
+def compiled_by(version: str, chosen: Sequence[str], architecture: int, kind: str) -> dict[str, Numbers]:
+    """What cases of the chosen ops compile to with a version of Triton, by op; `kind` is "quick", "others" or "all"."""
+    command = [sys.executable, "-m", "tests.kernels.triton_report", "--compile", kind, str(architecture), *chosen]
+    done = subprocess.run(command, cwd=ROOT, env=environment(version), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"compiling with triton {version} failed:\n{done.stderr}")
+    numbers: dict[str, Numbers] = json.loads(done.stdout)
+    return numbers
+
+
+def compile_kind(kind: str, architecture: int, chosen: Sequence[str]) -> dict[str, Numbers]:
+    """The same with the version that this process imports."""
+    wanted = {"quick": (True,), "others": (False,), "all": (True, False)}[kind]
+    return {
+        op: {case.name: compile_case(case, architecture) for case in cases(op, architecture) if case.quick in wanted}
+        for op in chosen
+    }
+
+
+def write_tables(chosen: Sequence[str]) -> None:
+    """Compiles everything of the chosen ops with every version and replaces their part of the tables.
+
+    Raises SystemExit if a version is missing.
+    """
+    if absent := [reason for version in VERSIONS if (reason := missing(version))]:
+        raise SystemExit("; ".join(absent))
+    with ThreadPoolExecutor() as pool:
+        for op in chosen:
+            found: dict[str, dict[str, Numbers]] = {version: {} for version in VERSIONS}
+            for architecture in ARCHITECTURES:
+                run = functools.partial(compiled_by, chosen=[op], architecture=architecture, kind="all")
+                compiled = pool.map(run, VERSIONS)
+                for version, numbers in zip(VERSIONS, compiled, strict=True):
+                    found[version][f"sm_{architecture}"] = numbers[op]
+                    for case in cases(op, architecture):
+                        wrong = "; ".join(problems(case, architecture, numbers[op][case.name]))
+                        print(f"{version} sm_{architecture} {op} {case.name}: {numbers[op][case.name]} {wrong}")
+            for version, kernels in found.items():
+                _keep(version, op, kernels)
+
+
+def _keep(version: str, op: str, kernels: dict[str, Numbers]) -> None:
+    file = table_file(version)
+    stored = json.loads(file.read_text("utf-8")) if file.exists() else {"code": {}, "kernels": {}}
+    digests = stored["code"] | {op: code_digest(op)}
+    of_ops = stored["kernels"] | {op: kernels}
+    table = {"triton": version, "code": dict(sorted(digests.items())), "kernels": dict(sorted(of_ops.items()))}
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(_one_line_a_case(table), "utf-8")
 
 
 def _one_line_a_case(table: dict[str, Any]) -> str:
@@ -182,5 +239,18 @@ def _one_line_a_case(table: dict[str, Any]) -> str:
     return re.sub(r"\{\s*(\"registers\"[^{}]*?)\s*\}", lambda m: "{" + re.sub(r"\s+", " ", m[1]) + "}", text) + "\n"
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.kernels.triton_report", description=__doc__)
+    parser.add_argument("ops", nargs="*", metavar="OP")
+    # What `compiled_by` asks its process for.
+    parser.add_argument("--compile", nargs=2, metavar=("KIND", "ARCHITECTURE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    chosen = options.ops or ops()
+    if options.compile:
+        print(json.dumps(compile_kind(options.compile[0], int(options.compile[1]), chosen)))
+    else:
+        write_tables(chosen)
+
+
 if __name__ == "__main__":
-    write_table(sys.argv[1:] or ops())
+    main()

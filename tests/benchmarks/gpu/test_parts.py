@@ -11,8 +11,10 @@ from collections import Counter
 import pytest
 
 from benchmarks.catalogue import GPU_BENCHMARKS
+from benchmarks.contrastive_peers import CUDA_PEERS as CONTRASTIVE_PEERS
 from benchmarks.gpu.parts import FULL, LAST, PARTS, PROFILED, ROOT, SHORT, SMALL, UNFIT, Session, gpu_tests
 from benchmarks.gpu.run import GRACE_SECONDS
+from benchmarks.interleaved import OURS
 from reserve_kernels.registry import OPS
 from tests.helpers.listed_tests import listed_tests
 
@@ -89,7 +91,7 @@ def test_chosen_tests_replace_all_tests(tmp_path):
 def listed(tmp_path_factory) -> dict[str, list[str]]:
     """The ids of the tests that each command of some parts would run, by the command's name."""
     out, lists = tmp_path_factory.mktemp("listed"), {}
-    for part in ("attention", "flex", "contrastive", "small"):
+    for part in ("attention", "flex", "contrastive", "small", "tuned"):
         lists |= {command.name: [*command.command, "--list"] for command in commands(part, out, True)}
     for name, short in (("sanitize, short", True), ("sanitize, long", False)):
         command = commands("sanitize", out, short)[0].command
@@ -104,23 +106,34 @@ def parameters(tests: list[str]) -> list[str]:
 
 
 def test_the_attention_part_measures_the_models_shapes(listed):
-    eager, flex = parameters(listed["attention"]), parameters(listed["flex"])
     shapes = ("joint", "vision", "audio")
     passes = ("forward", "forward+backward")
     cases = {f"{shape}-{one}" for shape in shapes for one in passes}
     peers = {"reserve", "varlen", "varlen, less: no position", "SDPA, padded and masked", "sdpa_cudnn"}
-    peers.add("reserve, less: no position")
-    assert set(eager) == {f"{peer}-{case}" for peer in peers for case in cases}
-    assert set(flex) == {
-        f"{peer}-joint-{p}" for peer in ("reserve", "FlexAttention") for p in ("forward", "forward+backward")
+    libraries = {"flash_attn", "flash_attn_3", "flash_attn_4", "xformers"}
+    peers |= libraries | {f"{name}, less: no position" for name in ("reserve", *libraries)}
+    assert set(parameters(listed["attention"])) == {f"{peer}-{case}" for peer in peers for case in cases}
+
+
+@pytest.mark.parametrize(("command", "passes"), [("flex", "forward+backward"), ("flex-forward", "forward")])
+def test_the_flex_part_measures_it_on_the_joint_shape(listed, command, passes):
+    assert set(parameters(listed[command])) == {f"{peer}-joint-{passes}" for peer in ("reserve", "FlexAttention")}
+
+
+def test_the_tuned_tiles_are_measured_on_the_models_shapes(listed):
+    cases = {
+        f"{shape}-{passes}" for shape in ("joint", "vision", "audio") for passes in ("forward", "forward+backward")
     }
+    assert set(parameters(listed["attention-tuned"])) == {f"reserve-{case}" for case in cases}
 
 
-def test_the_contrastive_part_measures_two_sizes(listed):
-    tests = parameters(listed["contrastive"])
-    assert {test.partition("-(")[2] for test in tests} == {"4096, 4096, 768)", "6144, 49152, 768)"}
-    implementations = {test.partition("-(")[0] for test in tests}
-    assert {"reserve", "reserve, triton only", "reserve, chunked only", "dense PyTorch, compiled"} <= implementations
+@pytest.mark.parametrize(
+    ("command", "shape"), [("contrastive", "6144, 49152, 768)"), ("contrastive-4096", "4096, 4096, 768)")]
+)
+def test_the_contrastive_part_measures_every_implementation(listed, command, shape):
+    tests = parameters(listed[command])
+    assert {test.partition("-(")[2] for test in tests} == {shape}
+    assert {test.partition("-(")[0] for test in tests} == {OURS, *CONTRASTIVE_PEERS}
 
 
 def test_the_small_part_measures_each_op(listed):

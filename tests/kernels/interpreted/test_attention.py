@@ -12,7 +12,8 @@ from reserve_kernels import rotary_attention
 from reserve_kernels.attention import tiles, tune
 from reserve_kernels.attention import triton as triton_launcher
 from reserve_kernels.attention.packing import Packing
-from reserve_kernels.attention.reference import attention_reference
+from reserve_kernels.attention.placing import place
+from reserve_kernels.attention.reference import attention_reference, rotate_qk
 from reserve_kernels.attention.triton_blocks import ROTARY, rotary_table_kernel
 from tests.kernels.attention_plain import plain_attention
 from tests.kernels.numerics import assert_as_good_as_reference
@@ -191,6 +192,70 @@ def test_the_tuner_runs_every_candidate(lengths, monkeypatch):
     assert count == [len(tiles.CANDIDATES[90][kernel]) for kernel in tiles.CHOSEN[90][name]]
 
 
+def placed_with_gradient(qkv, angles, rotary):
+    """Queries, keys and values of `place`, and the gradient of a function of them that treats each differently."""
+    x = qkv.clone().requires_grad_()
+    parts = place(x, angles, rotary)
+    total = sum((part.float() * weight).sum() for part, weight in zip(parts, (1.0, -0.5, 2.0), strict=True))
+    return [part.detach() for part in parts], torch.autograd.grad(total, x)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rotary", ["reserve", "standard"])
+def test_placing_and_its_gradient_match_float64(rotary, dtype):
+    qkv, *_, angles, _ = make_inputs([70, 0, 31], dtype, heads=3)
+    parts, gradient = placed_with_gradient(qkv, angles, rotary)
+    expected, expected_gradient = placed_with_gradient(qkv.double(), angles, rotary)
+    plain = rotate_qk(qkv, angles, rotary).unbind(1)
+    for result, truth, in_dtype in zip(parts, expected, plain, strict=True):
+        assert_as_good_as_reference(result, truth, in_dtype)
+    assert_as_good_as_reference(gradient, expected_gradient, expected_gradient.to(dtype))
+
+
+def test_placing_takes_any_strides_and_copies_no_values():
+    qkv, *_, angles, _ = make_inputs([5, 9], torch.bfloat16)
+    expected = placed_with_gradient(qkv, angles, "reserve")
+    strided = torch.stack((qkv, qkv), dim=-1)[..., 0]
+    for result, other in zip(placed_with_gradient(strided, angles, "reserve"), expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(result, other, strict=True))
+    assert place(qkv, angles, "reserve")[2].data_ptr() == qkv[:, 2].data_ptr()
+
+
+def test_gradients_of_placed_parts_may_have_any_strides():
+    qkv, *_, angles, _ = make_inputs([5, 9], torch.bfloat16)
+    grads = [torch.randn(14, 2, 64, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(3)]
+    results = []
+    for passed in (grads, [torch.stack((grad, grad), dim=-1)[..., 0] for grad in grads]):
+        x = qkv.clone().requires_grad_()
+        results.append(torch.autograd.grad(place(x, angles, "standard"), x, passed)[0])
+    assert torch.equal(*results)
+
+
+def test_placing_no_tokens():
+    qkv, *_, angles, _ = make_inputs([], torch.bfloat16)
+    parts, gradient = placed_with_gradient(qkv, angles, "reserve")
+    assert [part.shape for part in parts] == [(0, 2, 64)] * 3
+    assert gradient.shape == qkv.shape
+
+
+def test_placing_compiles_as_one_graph_with_gradient():
+    qkv, *_, angles, _ = make_inputs([5, 9], torch.bfloat16)
+    expected = placed_with_gradient(qkv, angles, "reserve")
+    x = qkv.clone().requires_grad_()
+    compiled = torch.compile(lambda y: place(y, angles, "reserve"), fullgraph=True, backend="aot_eager")(x)
+    total = sum((part.float() * weight).sum() for part, weight in zip(compiled, (1.0, -0.5, 2.0), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(compiled, expected[0], strict=True))
+    assert torch.equal(torch.autograd.grad(total, x)[0], expected[1])
+
+
+def test_placing_has_no_double_backward():
+    qkv, *_, angles, _ = make_inputs([5], torch.bfloat16)
+    x = qkv.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(place(x, angles, "reserve")[0].square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="rotary_attention has no double backward"):
+        torch.autograd.grad(gradient.sum(), x)
+
+
 @pytest.mark.parametrize("rotary", ["reserve", "standard"])
 def test_the_table_is_exact_to_rounding(rotary):
     """Around every quarter of the circle, and where the reduction of large angles would show."""
@@ -218,3 +283,9 @@ def test_opcheck():
         torch.ops.reserve_kernels.rotary_attention,
         (qkv.requires_grad_(), cu, longest, angles, ids, "reserve", 0.125, "triton"),
     )
+
+
+def test_opcheck_of_placing():
+    qkv, grad, *_, angles, _ = make_inputs([5, 0, 9], torch.bfloat16)
+    torch.library.opcheck(torch.ops.reserve_kernels.place_rotary, (qkv, angles, "reserve"))
+    torch.library.opcheck(torch.ops.reserve_kernels.place_rotary_backward, (grad, grad, grad, angles, "standard"))

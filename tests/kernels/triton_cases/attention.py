@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reserve_kernels.attention import tiles, triton_blocks, triton_long, triton_short
+from reserve_kernels.attention import tiles, triton_blocks, triton_long, triton_placing, triton_short
 from tests.kernels.triton_report import Case
 
 KERNELS = {
@@ -19,13 +19,18 @@ POSITIONS = {"no position": 0, "reserve": 1, "standard": 2}
 
 def cases(architecture: int) -> Iterator[Case]:
     for rotary in ("reserve", "standard"):
-        constants = {"ROTARY": POSITIONS[rotary], "BLOCK": 64}
+        constants = {"ROTARY": POSITIONS[rotary], "BLOCK": triton_placing.BLOCK}
         types = {"angles": "*fp32", "table": "*fp32", "tokens": "i32"}
         name = f"rotary_table, {rotary}"
         yield Case(name, triton_blocks.rotary_table_kernel, types, constants, 4, 1, tensor_core="none", quick=True)
-        types = dict.fromkeys(("qkv", "placed"), "*bf16") | {"table": "*fp32"}
-        types |= dict.fromkeys(("tokens", "heads"), "i32")
-        yield Case(f"place, {rotary}", triton_blocks.place_kernel, types, constants, 4, 1, tensor_core="none")
+        for dtype in ("bf16", "fp16"):
+            pointers = ("qkv", "placed", "grad_q", "grad_k", "grad_v", "grad_qkv")
+            types = dict.fromkeys(pointers, f"*{dtype}") | {"table": "*fp32", "tokens": "i32", "heads": "i32"}
+            quick = (rotary, dtype) == ("reserve", "bf16")
+            for what, kernel in (("place", triton_blocks.place_kernel), ("unplace", triton_blocks.unplace_kernel)):
+                yield Case(
+                    f"{what}, {dtype}, {rotary}", kernel, types, constants, 4, 1, tensor_core="none", quick=quick
+                )
     chips = tiles.family(architecture)
     picked = {choice for chosen in tiles.CHOSEN[chips].values() for choice in chosen.items()}
     for kernel, candidates in tiles.CANDIDATES[chips].items():

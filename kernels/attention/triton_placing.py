@@ -1,0 +1,70 @@
+"""Launches of the Triton kernels that apply the position to queries and keys in a pass of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import triton
+
+from reserve_kernels.attention.triton_blocks import ROTARY, place_kernel, rotary_table_kernel, unplace_kernel
+
+BLOCK = 64
+"""Tokens that a program works on."""
+OPTIONS = {"BLOCK": BLOCK, "num_warps": 4, "enable_fp_fusion": True}
+
+
+def rotary_table(angles: torch.Tensor, rotary: str) -> torch.Tensor:
+    """Sines and cosines of angles [tokens, 16], as rotary_table_kernel writes them: float32 [tokens, 32]."""
+    tokens = len(angles)
+    table = torch.empty(tokens, 32, dtype=torch.float32, device=angles.device)
+    if tokens:
+        rotary_table_kernel[(triton.cdiv(tokens, BLOCK),)](
+            readable(angles.float()), table, tokens, ROTARY=ROTARY[rotary], **OPTIONS
+        )
+    return table
+
+
+def placed_by_table(qkv: torch.Tensor, table: torch.Tensor, rotary: str) -> torch.Tensor:
+    """Queries and keys of a readable qkv [tokens, 3, heads, 64], the position applied: [tokens, 2, heads, 64]."""
+    tokens, _, heads, _ = qkv.shape
+    placed = qkv.new_empty(tokens, 2, heads, 64)
+    if placed.numel():
+        place_kernel[(triton.cdiv(tokens, BLOCK), 2 * heads)](
+            qkv, table, placed, tokens, heads, ROTARY=ROTARY[rotary], **OPTIONS
+        )
+    return placed
+
+
+def placed(qkv: torch.Tensor, angles: torch.Tensor, rotary: str) -> torch.Tensor:
+    """The same from angles [tokens, 16], for any qkv."""
+    with on_device(qkv):
+        return placed_by_table(readable(qkv), rotary_table(angles, rotary), rotary)
+
+
+def gradient_of_placed(
+    grad_q: torch.Tensor, grad_k: torch.Tensor, grad_v: torch.Tensor, angles: torch.Tensor, rotary: str
+) -> torch.Tensor:
+    """The gradient of qkv [tokens, 3, heads, 64] from those of placed queries and keys and of values."""
+    tokens, heads, _ = grad_q.shape
+    grad_qkv = grad_q.new_empty(tokens, 3, heads, 64)
+    if grad_qkv.numel():
+        with on_device(grad_q):
+            unplace_kernel[(triton.cdiv(tokens, BLOCK), heads)](
+                *(readable(grad) for grad in (grad_q, grad_k, grad_v)), rotary_table(angles, rotary),
+                grad_qkv, tokens, heads, ROTARY=ROTARY[rotary], **OPTIONS,
+            )  # fmt: skip
+    return grad_qkv
+
+
+def readable(x: torch.Tensor) -> torch.Tensor:
+    """`x` itself if it is contiguous and aligned to 16 bytes, as a linear layer's output is, else a copy."""
+    x = x.contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
+
+
+def on_device(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device: makes it that of `x`."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

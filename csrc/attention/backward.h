@@ -78,12 +78,13 @@ static void fill_delta(BackwardBlock& b, HeadRows<const Number> out, Range range
   }
 }
 
-template <bool transposed>
-static void add_product(bool add, const float* a, const float* b, int64_t inner, float* c, int64_t rows) {
+template <bool transposed, typename Aside = Nothing>
+static void add_product(bool add, const float* a, const float* b, int64_t inner, float* c, int64_t rows,
+                        const Aside& aside = {}) {
   if (add)
-    product<transposed, true>(a, b, inner, c, rows);
+    product<transposed, true>(a, b, inner, c, rows, row_vectors, aside);
   else
-    product<transposed, false>(a, b, inner, c, rows);
+    product<transposed, false>(a, b, inner, c, rows, row_vectors, aside);
 }
 
 template <typename Number>
@@ -98,14 +99,16 @@ static void backward(const reserve_attention& p, const Unit& unit, const Positio
     Number* grad_qkv = static_cast<Number*>(p.grad_qkv) + from;
     const HeadRows<const Number> out{static_cast<const Number*>(p.out) + from_out, row};
     const HeadRows<const Number> grad{static_cast<const Number*>(p.grad) + from_out, row};
-    gather<Number>({qkv + row, 3 * row}, unit.keys, position, 1.0f, 0, a.keys);
-    gather<Number>({qkv + 2 * row, 3 * row}, unit.keys, Position{}, 1.0f, 0, a.values);
+    const HeadRows<const Number> q{qkv, 3 * row}, k{qkv + row, 3 * row}, v{qkv + 2 * row, 3 * row};
+    const bool more = head + 1 < unit.heads.end;
+    gather(k, unit.keys, position, 1.0f, 0, a.keys);
+    gather(v, unit.keys, Position{}, 1.0f, 0, a.values);
     for (int64_t begin = unit.queries.begin; begin < unit.queries.end; begin += block_size) {
       const Range queries{begin, begin + block_size < unit.queries.end ? begin + block_size : unit.queries.end};
       const int64_t count = queries.end - queries.begin;
       const int vectors = static_cast<int>((count + lanes - 1) / lanes);
       const int64_t zeros = vectors * lanes - count;
-      gather<Number>({qkv, 3 * row}, queries, position, p.scale, zeros, b.rows);
+      gather(q, queries, position, p.scale, zeros, b.rows);
       transpose(b.rows, vectors, b.columns);
       gather(grad, queries, Position{}, 1.0f, zeros, b.grad_rows);
       transpose(b.grad_rows, vectors, b.grad_columns);
@@ -121,7 +124,8 @@ static void backward(const reserve_attention& p, const Unit& unit, const Positio
       for (int64_t key = unit.keys.begin; key < unit.keys.end; key += block_size) {
         const Range keys{key, key + block_size < unit.keys.end ? key + block_size : unit.keys.end};
         const int64_t size = keys.end - keys.begin, at = (key - unit.keys.begin) * head_size;
-        product<false, false>(a.keys + at, b.columns, head_size, b.weights, size, vectors);
+        const NextHead<Number, 2> next_keys{{k, v}, key, more && begin == unit.queries.begin};
+        product<false, false>(a.keys + at, b.columns, head_size, b.weights, size, vectors, next_keys);
         product<false, false>(a.values + at, b.grad_columns, head_size, b.grad_scores, size, vectors);
         if (ids == nullptr)
           score_gradients<false>(b, keys, vectors, segments, whole);
@@ -129,11 +133,17 @@ static void backward(const reserve_attention& p, const Unit& unit, const Positio
           score_gradients<true>(b, keys, vectors, segments, whole);
         if (unit.key_grad) {
           const bool add = begin != unit.queries.begin;
-          add_product<false>(add, b.weights, b.grad_rows, count, a.grad_values + at, size);
-          add_product<false>(add, b.grad_scores, b.rows, count, a.grad_keys + at, size);
+          const bool last = more && queries.end == unit.queries.end;
+          const NextHead<Number, 2> next_grad_keys{{{grad_qkv + row, 3 * row}, {grad_qkv + 2 * row, 3 * row}}, key, last};
+          add_product<false>(add, b.weights, b.grad_rows, count, a.grad_values + at, size, next_grad_keys);
+          // On the diagonal, the block of keys has the rows of the block of queries.
+          const NextHead<Number, 1> next_grad_queries{{{grad_qkv, 3 * row}}, key, more && key == begin};
+          add_product<false>(add, b.grad_scores, b.rows, count, a.grad_keys + at, size, next_grad_queries);
         }
+        const bool first = key == unit.keys.begin;
+        const NextHead<Number, 2> next_queries{{q, grad}, begin, more && first};
         if (unit.query_grad)
-          add_product<true>(key != unit.keys.begin, b.grad_scores, a.keys + at, size, b.grad_queries, count);
+          add_product<true>(!first, b.grad_scores, a.keys + at, size, b.grad_queries, count, next_queries);
       }
       if (unit.query_grad) scatter<Number>(b.grad_queries, {grad_qkv, 3 * row}, queries, position, p.scale);
     }

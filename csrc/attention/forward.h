@@ -64,6 +64,7 @@ static void forward(const reserve_attention& p, const Unit& unit, const Position
   for (int64_t head = unit.heads.begin; head < unit.heads.end; ++head) {
     const Number* first = static_cast<const Number*>(p.qkv) + unit.tokens.begin * 3 * row + head * head_size;
     const HeadRows<const Number> q{first, 3 * row}, k{first + row, 3 * row}, v{first + 2 * row, 3 * row};
+    const bool more = head + 1 < unit.heads.end;
     const HeadRows<Number> out{static_cast<Number*>(p.out) + unit.tokens.begin * row + head * head_size, row};
     gather(k, {0, length}, position, 1.0f, 0, keys);
     gather(v, {0, length}, Position{}, 1.0f, 0, values);
@@ -81,13 +82,15 @@ static void forward(const reserve_attention& p, const Unit& unit, const Position
       for (int64_t key = 0; key < length; key += chunk_keys) {
         const Range chunk{key, key + chunk_keys < length ? key + chunk_keys : length};
         const int64_t size = chunk.end - chunk.begin;
-        product<false, false>(keys + key * head_size, b.columns, head_size, b.scores, size, vectors);
+        const NextHead<Number, 2> next_keys{{k, v}, key, more && begin == unit.queries.begin};
+        product<false, false>(keys + key * head_size, b.columns, head_size, b.scores, size, vectors, next_keys);
         if (ids == nullptr)
           softmax<false>(b.scores, chunk, vectors, segments, key == 0, b.statistics);
         else
           softmax<true>(b.scores, chunk, vectors, segments, key == 0, b.statistics);
         if (key == 0) {
-          product<true, false>(b.scores, values, size, b.out, count);
+          const NextHead<Number, 2> next_queries{{q, {out.first, out.stride}}, begin, more};
+          product<true, false>(b.scores, values, size, b.out, count, row_vectors, next_queries);
         } else {
           shrink_rows(b.out, count, b.statistics.shrink);
           product<true, true>(b.scores, values + key * head_size, size, b.out, count);

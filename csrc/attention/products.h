@@ -54,11 +54,19 @@ static RESERVE_HD void tile(const float* a, const float* b, int64_t inner, float
     }
 }
 
-// All `rows` of C, in tiles of about equal height, for `vecs` vectors of each.
-template <int vecs, bool transposed, bool add>
-static void strip(const float* a, const float* b, int64_t inner, float* c, int64_t rows) {
+// What a product does beside its work: nothing.
+struct Nothing {
+  RESERVE_HD void operator()(int64_t, int64_t) const {}
+};
+
+// All `rows` of C, in tiles of about equal height, for `vecs` vectors of each. Before each tile it calls `aside` with the
+// first row and the number of rows.
+template <int vecs, bool transposed, bool add, typename Aside>
+static RESERVE_HD void strip(const float* a, const float* b, int64_t inner, float* c, int64_t rows, const Aside& aside) {
+  int64_t done = 0;
   for (int64_t tiles = (rows + tile_rows - 1) / tile_rows; tiles > 0; --tiles) {
     const int64_t height = (rows + tiles - 1) / tiles;
+    aside(done, height);
     switch (height) {
       case 1: tile<1, vecs, transposed, add>(a, b, inner, c); break;
       case 2: tile<2, vecs, transposed, add>(a, b, inner, c); break;
@@ -68,22 +76,24 @@ static void strip(const float* a, const float* b, int64_t inner, float* c, int64
       default: tile<tile_rows, vecs, transposed, add>(a, b, inner, c); break;
     }
     rows -= height;
+    done += height;
     a += height * Steps<transposed>::row;
     c += height * head_size;
   }
 }
 
 // C = A B or C += A B: `rows` rows of C, of which the first `vectors` vectors are computed.
-template <bool transposed, bool add>
-static void product(const float* a, const float* b, int64_t inner, float* c, int64_t rows, int vectors = row_vectors) {
+template <bool transposed, bool add, typename Aside = Nothing>
+static void product(const float* a, const float* b, int64_t inner, float* c, int64_t rows, int vectors = row_vectors,
+                    const Aside& aside = {}) {
   for (; vectors > 0; vectors -= tile_vectors, b += tile_vectors * lanes, c += tile_vectors * lanes) {
     switch (vectors) {
-      case 1: strip<1, transposed, add>(a, b, inner, c, rows); break;
+      case 1: strip<1, transposed, add>(a, b, inner, c, rows, aside); break;
 #if RESERVE_LANES == 16 || defined(__aarch64__)
-      case 2: strip<2, transposed, add>(a, b, inner, c, rows); break;
-      case 3: strip<3, transposed, add>(a, b, inner, c, rows); break;
+      case 2: strip<2, transposed, add>(a, b, inner, c, rows, aside); break;
+      case 3: strip<3, transposed, add>(a, b, inner, c, rows, aside); break;
 #endif
-      default: strip<tile_vectors, transposed, add>(a, b, inner, c, rows); break;
+      default: strip<tile_vectors, transposed, add>(a, b, inner, c, rows, aside); break;
     }
   }
 }

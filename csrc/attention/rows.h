@@ -38,6 +38,22 @@ struct HeadRows {
   RESERVE_HD Number* at(int64_t token) const { return first + token * stride; }
 };
 
+// Asks for rows of the next head, which lie behind those of this one, while a product runs: no hardware prefetcher follows
+// rows that are pages apart. They go to the L2 cache, since rows multiples of 1 KB apart share few sets of an L1 cache.
+template <typename Number, int arrays>
+struct NextHead {
+  HeadRows<const Number> rows[arrays];
+  int64_t first;  // row of the sequence that belongs to the product's first row
+  bool exists;
+
+  RESERVE_HD void operator()(int64_t row, int64_t count) const {
+    if (!exists) return;
+    for (int64_t t = first + row; t < first + row + count; ++t)
+      for (int64_t i = 0; i < head_size; i += 64 / int64_t{sizeof(Number)})
+        for (const auto& next : rows) __builtin_prefetch(next.at(t) + head_size + i, 0, 2);
+  }
+};
+
 // Copies rows `range` with the position applied, times `scale`, and makes `zeros` rows of 0 behind them.
 template <typename Number>
 static void gather(HeadRows<const Number> from, Range range, const Position& position, float scale, int64_t zeros,

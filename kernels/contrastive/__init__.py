@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import NamedTuple
@@ -10,8 +11,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.contrastive.availability import BACKENDS
+from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
+from reserve_kernels.contrastive.availability import BACKENDS, ContrastiveBackend
 from reserve_kernels.contrastive.gather import Gathering, check_member, exchange_counts
 from reserve_kernels.contrastive.ops import contrastive_logsumexp
 from reserve_kernels.contrastive.reference import statistics_dtype
@@ -40,6 +41,7 @@ def contrastive_loss(
     y_extra: torch.Tensor | None = None,
     group: dist.ProcessGroup | None = None,
     backend: str = "auto",
+    logits_budget: int | None = None,
 ) -> ContrastiveLoss:
     """Contrastive loss of pairs (x[i], y[i]) against all candidates, in both directions (SPEC 8).
 
@@ -58,7 +60,14 @@ def contrastive_loss(
             of the mean. All ranks must request the gradients of the same inputs, from the same outputs. The host reads
             the ranks' counts, the only wait for a GPU. Gathering overlaps with the logits among this rank's own
             vectors, in the backward pass too.
-        backend: "auto" or a name from `reserve_kernels.backends()`; "chunked" never materialises [pairs, candidates].
+        backend: "auto" or a name from `reserve_kernels.backends()`. "dense" stores the logits for the backward pass;
+            "triton" (CUDA) and "chunked" compute them again there, which takes four matrix products instead of three
+            and never holds [pairs, candidates]. "auto" stores them where a gradient will be asked for and they fit
+            `logits_budget`.
+        logits_budget: bytes that logits stored by "auto" may take, those of all problems of this call together: x
+            with y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
+            problem whose logits fit what is left is stored, and the others are computed again. On the CPU a logit has 4
+            bytes (float64: 8), on CUDA those of x's dtype. None: 1 GiB. Back ends by name take no notice.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
@@ -77,13 +86,19 @@ def contrastive_loss(
     of_scale = log_scale if isinstance(log_scale, torch.Tensor) else None
     refuse_transforms("contrastive_loss", x, y, x_extra, y_extra, of_scale)
     log_scale = _checked_log_scale(log_scale, x)
-    chosen = BACKENDS.choose(backend, x.device, x.dtype)
+    budget = _Budget(LOGITS_BUDGET if logits_budget is None else logits_budget)
+    check_integer("logits_budget", budget.left, 0)
 
-    logsumexp = partial(contrastive_logsumexp, log_scale=log_scale, backend=chosen.name)
+    def logsumexp(a: torch.Tensor, b: torch.Tensor, both: bool) -> tuple[torch.Tensor, ...]:
+        name = backend if backend != "auto" else budget.choose(a, b, log_scale)
+        return contrastive_logsumexp(a, b, log_scale, both, name)
+
+    if backend != "auto":
+        BACKENDS.choose(backend, x.device, x.dtype)
     x_extras, y_extras = ([] if extra is None else [extra] for extra in (x_extra, y_extra))
     # The other ranks' candidates arrive while the logits among this rank's own are computed.
     arriving = _send(([x, *x_extras], [y, *y_extras]), group)
-    x_lse, y_lse, positive = logsumexp(x, y, both=True)
+    x_lse, y_lse, positive, _ = logsumexp(x, y, both=True)
     for candidates in [*y_extras, *(receive() for receive in arriving[1:])]:
         x_lse = torch.logaddexp(x_lse, logsumexp(x, candidates, both=False)[0])
     for candidates in [*x_extras, *(receive() for receive in arriving[:1])]:
@@ -92,6 +107,31 @@ def contrastive_loss(
     # A sum over a count of at least one, so that no pairs give 0 rather than NaN.
     loss = (x_to_y + y_to_x).sum() / (2 * max(x.shape[0], 1))
     return ContrastiveLoss(loss, x_to_y, y_to_x)
+
+
+LOGITS_BUDGET = 1 << 30
+"""Bytes that stored logits may take unless the caller says."""
+
+
+@dataclass
+class _Budget:
+    """What is `left` of the bytes for logits, while "auto" chooses a back end for one problem after another."""
+
+    left: int
+
+    def choose(self, a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor) -> str:
+        """The name of the back end for the logits of a and b."""
+        itemsize = (a.dtype if a.is_cuda else statistics_dtype(a.dtype)).itemsize
+        needed = a.shape[0] * b.shape[0] * itemsize
+        wanted = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad or log_scale.requires_grad)
+
+        def refuse(backend: ContrastiveBackend) -> str | None:
+            return "it stores logits" if backend.stores_logits and not (wanted and needed <= self.left) else None
+
+        chosen = BACKENDS.choose("auto", a.device, a.dtype, refuse)
+        if chosen.stores_logits:
+            self.left -= needed
+        return chosen.name
 
 
 def _check(name: str, value: torch.Tensor, x: torch.Tensor | None) -> None:

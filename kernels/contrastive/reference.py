@@ -71,8 +71,6 @@ def logsumexp_reference_backward(
     x: torch.Tensor,
     y: torch.Tensor,
     log_scale: torch.Tensor,
-    _row_lse: torch.Tensor,
-    _column_lse: torch.Tensor,
     both: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x, y and log_scale, given those of the three outputs. It computes the softmax again."""

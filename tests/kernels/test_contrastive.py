@@ -10,23 +10,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from reserve_kernels import contrastive_loss
-from reserve_kernels.contrastive import chunked
+from reserve_kernels.contrastive import passes
 from tests.kernels.contrastive_cases import DRAWS, compare_with_float64, dense, make_inputs
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("pairs", "extra"), [(37, 11), (1, 0), (1, 3), (128, 0), (7, 200)])
 def test_losses_and_gradients_match_float64(backend, dtype, pairs, extra):
     compare_with_float64(backend, lambda seed: make_inputs(pairs, extra, dtype=dtype, seed=seed), dtype, ours=DRAWS)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 def test_vectors_of_one_number_match_float64(backend):
     compare_with_float64(backend, lambda seed: make_inputs(dim=1, seed=seed), torch.float32, ours=DRAWS)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 @pytest.mark.parametrize("directions", [(1, 1), (1, 0), (0, 1)])
 def test_gradients_of_weighted_pairs_match_autograd(backend, directions):
     inputs = {k: v.requires_grad_() for k, v in make_inputs(dtype=torch.float64).items()}
@@ -44,7 +44,7 @@ def test_gradients_of_weighted_pairs_match_autograd(backend, directions):
         torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 @pytest.mark.parametrize("wanted", ["x", "y", "x_extra", "y_extra", "log_scale"])
 def test_one_gradient_alone_equals_that_among_all(backend, wanted):
     inputs = make_inputs() | {"log_scale": torch.tensor(1.3)}
@@ -55,7 +55,7 @@ def test_one_gradient_alone_equals_that_among_all(backend, wanted):
     assert torch.equal(alone.grad, expected)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 def test_two_calls_in_one_graph_add_up(backend):
     inputs = make_inputs()
     x, y = inputs["x"].requires_grad_(), inputs["y"].requires_grad_()
@@ -65,7 +65,7 @@ def test_two_calls_in_one_graph_add_up(backend):
     torch.testing.assert_close(torch.autograd.grad(both, x)[0], expected)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 def test_empty_extras_are_as_none(backend):
     inputs = {k: v.requires_grad_() for k, v in make_inputs(5, 0).items()}
     out = contrastive_loss(**inputs, log_scale=1.0, backend=backend)
@@ -101,7 +101,7 @@ def test_only_the_inputs_and_a_number_a_row_are_saved():
 def test_many_blocks_equal_one(monkeypatch):
     inputs = make_inputs(200, 30, dtype=torch.float64)
     whole = contrastive_loss(**inputs, log_scale=1.0)
-    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 1)
     assert torch.allclose(contrastive_loss(**inputs, log_scale=1.0).x_to_y, whole.x_to_y, rtol=1e-12)
 
 
@@ -114,7 +114,7 @@ def test_no_pairs_cost_nothing():
     assert (inputs["y_extra"].grad == 0).all()
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 def test_log_scale_is_clamped_at_ln_100(backend):
     inputs = make_inputs()
     scale = torch.tensor(9.0, requires_grad=True)
@@ -123,7 +123,7 @@ def test_log_scale_is_clamped_at_ln_100(backend):
     assert torch.autograd.grad(out.loss, scale)[0] == 0
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 @pytest.mark.parametrize(("largest", "loss_scale"), [(1e-3, 1e-4), (1.0, 1e-4), (60_000.0, 1.0), (60_000.0, 2.0**31)])
 def test_float16_holds_gradients_of_scaled_losses(backend, largest, loss_scale):
     """A gradient may overflow or underflow float16 before it is normalised, and fit afterwards."""
@@ -138,7 +138,7 @@ def test_float16_holds_gradients_of_scaled_losses(backend, largest, loss_scale):
         torch.testing.assert_close(ours.double(), truth, rtol=0, atol=0.01 * truth.abs().max().item() + 6e-8)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 2e-4, 1e15, 1e25, 1e38])
 def test_extreme_norms_match_float64(backend, scale):
     def make(seed):
@@ -151,8 +151,8 @@ def test_extreme_norms_match_float64(backend, scale):
 @pytest.mark.parametrize("log_scale", [1.3, math.log(100.0) - 1e-3])
 def test_large_problems_match_float64(monkeypatch, dtype, log_scale):
     """One exp for both directions if the logits are small, and a maximum in each direction otherwise; many blocks."""
-    monkeypatch.setattr(chunked, "WORTH_SHARING", 1)
-    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 1)
     compare_with_float64(
         "chunked", lambda seed: make_inputs(100, 150, dtype=dtype, seed=seed), dtype, log_scale, ours=DRAWS
     )
@@ -161,8 +161,8 @@ def test_large_problems_match_float64(monkeypatch, dtype, log_scale):
 @pytest.mark.parametrize("worth_sharing", [1, 1 << 20])
 def test_many_blocks_round_a_logsumexp_once(monkeypatch, worth_sharing):
     """Here there are 2,500 blocks with the same logits. A rounding for each would show."""
-    monkeypatch.setattr(chunked, "WORTH_SHARING", worth_sharing)
-    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(passes, "WORTH_SHARING", worth_sharing)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 1)
     inputs = {name: torch.ones(rows, 1) for name, rows in [("x", 1), ("y", 1), ("y_extra", 40_000)]}
     inputs["log_scale"] = torch.tensor(1.3)
     out, truth = (
@@ -174,7 +174,7 @@ def test_many_blocks_round_a_logsumexp_once(monkeypatch, worth_sharing):
 
 
 def test_a_shared_exp_costs_confident_pairs_less_than_a_logits_rounding(monkeypatch):
-    monkeypatch.setattr(chunked, "WORTH_SHARING", 1)
+    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
     x = torch.eye(64) * 3
     out = contrastive_loss(x, x, 3.9)
     assert (out.x_to_y - dense(x.double(), x.double(), torch.tensor(3.9).double())[1]).abs().max() < 50 * 2**-23
@@ -194,7 +194,7 @@ def test_non_contiguous_inputs_equal_contiguous_ones():
 
 
 def test_all_logits_never_exist_at_once(monkeypatch):
-    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 1 << 16)
     sizes = []
 
     class Sizes(TorchDispatchMode):
@@ -231,7 +231,7 @@ def test_duplicated_targets_share_the_mass():
     torch.testing.assert_close(out.x_to_y, torch.full((4,), math.log(4.0)))
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 @pytest.mark.parametrize("both", [True, False])
 def test_opcheck_of_the_logsumexp(backend, both):
     inputs = make_inputs(7, 4)
@@ -271,7 +271,7 @@ def test_bad_arguments_are_named(change, error, message):
         contrastive_loss(**({**make_inputs(), "log_scale": 1.0} | change))
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 def test_autocast_does_not_lower_the_logits(backend):
     inputs = {name: value.requires_grad_() for name, value in make_inputs().items()}
     expected = contrastive_loss(**inputs, log_scale=1.0, backend=backend).loss

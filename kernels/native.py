@@ -107,10 +107,11 @@ class ContrastiveScale(ctypes.Structure):
         ("x", ctypes.c_void_p),
         ("grad", ctypes.c_void_p),
         ("out", ctypes.c_void_p),
-        ("along", ctypes.c_void_p),
+        ("shares", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("dim", ctypes.c_int64),
         ("factor", ctypes.c_float),
+        ("of_factor", ctypes.c_float),
         ("epsilon", ctypes.c_float),
         ("limit", ctypes.c_float),
     )

@@ -34,7 +34,7 @@ bool has_diagonal(int64_t first, int64_t rows, int64_t columns) noexcept {
 
 bool is_valid(const reserve_contrastive_scale* p) noexcept {
   if (p == nullptr || !is_size(p->rows, p->dim)) return false;
-  if (p->grad != nullptr && p->along == nullptr && p->rows > 0) return false;
+  if (p->grad != nullptr && p->shares == nullptr && p->rows > 0) return false;
   return p->rows == 0 || p->dim == 0 || (p->x != nullptr && p->out != nullptr);
 }
 

@@ -94,7 +94,7 @@ static void scale(const reserve_contrastive_scale& p, int64_t begin, int64_t end
       const Vector unit = divided(read(x + i, count, all, 0.0f), norm.divisor) * inverse;
       write(out + i, count, all, (read(grad + i, count, all, 0.0f) - unit * part) * factor);
     });
-    p.along[row] = static_cast<float>(along);
+    p.shares[row] = static_cast<float>(along * p.of_factor);
   }
 }
 

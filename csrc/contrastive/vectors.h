@@ -16,6 +16,7 @@ namespace RESERVE_ISA {
 constexpr int64_t lanes = RESERVE_LANES;
 typedef float Vector __attribute__((vector_size(4 * RESERVE_LANES)));
 typedef int32_t IntVector __attribute__((vector_size(4 * RESERVE_LANES)));
+typedef uint32_t UnsignedVector __attribute__((vector_size(4 * RESERVE_LANES)));
 
 static RESERVE_HD Vector splat(float value) { return Vector{} + value; }
 static RESERVE_HD Vector load(const float* from) {
@@ -66,7 +67,7 @@ static RESERVE_HD Vector exponential(Vector x) {
   p = p * r + splat(0.49999994f);
   p = p * r + splat(1.0f);
   p = p * r + splat(1.0f);
-  Vector e = (Vector)((IntVector)p + ((IntVector)shifted << 23));
+  Vector e = (Vector)((UnsignedVector)p + ((UnsignedVector)shifted << 23));
   e = x < splat(-87.33f) ? Vector{} : e;
   e = x > splat(88.37f) ? splat(INFINITY) : e;
   return x == x ? e : x;

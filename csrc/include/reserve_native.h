@@ -165,16 +165,17 @@ typedef struct {
 RESERVE_API int32_t reserve_quick_gelu_cpu(const reserve_quick_gelu* problem, int32_t threads, int32_t isa);
 
 // Scaling of the vectors of contrastive_loss: out = factor x / sqrt(sum x^2 + epsilon) for each row. With the gradient of
-// that, out is the gradient of x, and along[row] the sum of the gradient times the row's unit vector. Arrays of vectors are
-// [rows, dim]; out may be grad, and must not overlap otherwise.
+// that, out is the gradient of x, and shares[row] that of log(factor): of_factor times the sum of the gradient times the
+// row's unit vector. Arrays of vectors are [rows, dim]; out may be grad, and must not overlap otherwise.
 typedef struct {
   const float* x;
   const float* grad;  // null: compute the value
   float* out;
-  float* along;  // [rows] if there is a gradient
+  float* shares;  // [rows] if there is a gradient
   int64_t rows;
   int64_t dim;
   float factor;
+  float of_factor;
   float epsilon;
   float limit;  // rows with larger elements are divided by the largest one first
 } reserve_contrastive_scale;

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
 from reserve_kernels.contrastive.availability import BACKENDS, ContrastiveBackend
+from reserve_kernels.contrastive.eager import Losses, Part, is_plain
 from reserve_kernels.contrastive.gather import Gathering, check_member, exchange_counts
 from reserve_kernels.contrastive.ops import contrastive_logsumexp
 from reserve_kernels.contrastive.reference import statistics_dtype
@@ -89,16 +90,27 @@ def contrastive_loss(
     budget = _Budget(LOGITS_BUDGET if logits_budget is None else logits_budget)
     check_integer("logits_budget", budget.left, 0)
 
-    def logsumexp(a: torch.Tensor, b: torch.Tensor, both: bool) -> tuple[torch.Tensor, ...]:
-        name = backend if backend != "auto" else budget.choose(a, b, log_scale)
-        return contrastive_logsumexp(a, b, log_scale, both, name)
-
     if backend != "auto":
         BACKENDS.choose(backend, x.device, x.dtype)
+
+    def name(a: torch.Tensor, b: torch.Tensor) -> str:
+        return backend if backend != "auto" else budget.choose(a, b, log_scale)
+
+    if group is None and is_plain(x, y, x_extra, y_extra, log_scale):
+        vectors, parts = [x, y], [Part(0, 1, True, name(x, y))]
+        for side, extra in ((0, y_extra), (1, x_extra)):
+            if extra is not None:
+                parts.append(Part(side, len(vectors), False, name(vectors[side], extra)))
+                vectors.append(extra)
+        return ContrastiveLoss(*Losses.apply(log_scale, parts, *vectors))
+
+    def logsumexp(a: torch.Tensor, b: torch.Tensor, both: bool) -> tuple[torch.Tensor, ...]:
+        return contrastive_logsumexp(a, b, log_scale, both, name(a, b))[:3]
+
     x_extras, y_extras = ([] if extra is None else [extra] for extra in (x_extra, y_extra))
     # The other ranks' candidates arrive while the logits among this rank's own are computed.
     arriving = _send(([x, *x_extras], [y, *y_extras]), group)
-    x_lse, y_lse, positive, _ = logsumexp(x, y, both=True)
+    x_lse, y_lse, positive = logsumexp(x, y, both=True)
     for candidates in [*y_extras, *(receive() for receive in arriving[1:])]:
         x_lse = torch.logaddexp(x_lse, logsumexp(x, candidates, both=False)[0])
     for candidates in [*x_extras, *(receive() for receive in arriving[:1])]:

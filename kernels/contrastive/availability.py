@@ -53,12 +53,12 @@ def _reference_backward(
     x: torch.Tensor,
     y: torch.Tensor,
     log_scale: torch.Tensor,
-    _row_lse: torch.Tensor,
-    _column_lse: torch.Tensor,
+    row_lse: torch.Tensor,
+    column_lse: torch.Tensor,
     _stored: torch.Tensor,
     both: bool,
 ) -> Three:
-    return logsumexp_reference_backward(grads, x, y, log_scale, both)
+    return logsumexp_reference_backward(grads, x, y, log_scale, row_lse, column_lse, both)
 
 
 def _triton_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:

@@ -143,8 +143,8 @@ def _gradients(
         # What is stored stays as it is, for another backward pass.
         scratch = log_scale.new_empty(most, b.shape[0])
     grad_a = torch.empty_like(a, memory_format=contiguous)
-    sum_b = log_scale.new_zeros(b.shape)
-    total = log_scale.new_zeros((), dtype=torch.float64)
+    sum_b = log_scale.new_empty(b.shape)
+    shares_a, shares_b = log_scale.new_empty(a.shape[0] + b.shape[0]).split((a.shape[0], b.shape[0]))
     for part in blocks:
         wide_a, logits = blocks.rows(part), blocks.logits(part)
         if stored is None:
@@ -155,8 +155,13 @@ def _gradients(
         passes.weights(logits, weights, part.start, softmaxes.of_rows(part), bounded, bounded and stored is not None)
         # In place if the dtype is the same.
         grad = torch.mm(weights, wide_b, out=grad_a[part] if a.dtype == dtype else None)
-        total += passes.scale_backward(grad, a[part], log_scale, grad_a[part])
-        sum_b.addmm_(weights.T, wide_a)
+        passes.scale_backward(grad, a[part], log_scale, grad_a[part], shares_a[part])
+        if part.start:
+            sum_b.addmm_(weights.T, wide_a)
+        else:
+            torch.mm(weights.T, wide_a, out=sum_b)
     grad_b = sum_b if b.dtype == dtype else torch.empty_like(b, memory_format=contiguous)
-    total += passes.scale_backward(sum_b, b, log_scale, grad_b)
+    passes.scale_backward(sum_b, b, log_scale, grad_b, shares_b)
+    # In float64, so that cancelling shares do not lose it.
+    total = shares_a.sum(dtype=torch.float64) + shares_b.sum(dtype=torch.float64)
     return grad_a, grad_b, total.to(dtype)

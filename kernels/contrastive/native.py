@@ -35,18 +35,18 @@ class NativePasses(Passes):
         if x.dtype != torch.float32:
             return super().scale(x, log_scale, out)
         x = x.contiguous()  # The name keeps the memory alive that the pointer is to.
-        self.run(ContrastiveScale(x.data_ptr(), None, out.data_ptr(), None, *x.shape, _factor(log_scale), EPSILON, LIMIT))
+        self.run(ContrastiveScale(x.data_ptr(), None, out.data_ptr(), None, *x.shape, _factor(log_scale), 0.0, EPSILON, LIMIT))
 
     def scale_backward(
-        self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor
-    ) -> torch.Tensor:
+        self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor, shares: torch.Tensor
+    ) -> None:
         if x.dtype != torch.float32:
-            return super().scale_backward(grad, x, log_scale, out)
-        x, along, factor = x.contiguous(), x.new_empty(x.shape[0]), _factor(log_scale)
-        pointers = (x.data_ptr(), grad.data_ptr(), out.data_ptr(), along.data_ptr())
-        self.run(ContrastiveScale(*pointers, *x.shape, factor, EPSILON, LIMIT))
+            return super().scale_backward(grad, x, log_scale, out, shares)
+        x, factor = x.contiguous(), _factor(log_scale)
         # A clamped temperature has no gradient.
-        return along.sum(dtype=torch.float64).mul_(factor / 2 if log_scale.item() <= MAX_LOG_SCALE else 0.0)
+        of_factor = factor / 2 if log_scale.item() <= MAX_LOG_SCALE else 0.0
+        pointers = (x.data_ptr(), grad.data_ptr(), out.data_ptr(), shares.data_ptr())
+        self.run(ContrastiveScale(*pointers, *x.shape, factor, of_factor, EPSILON, LIMIT))
 
     def logsumexp(
         self,

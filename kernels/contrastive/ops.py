@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from reserve_kernels.contrastive.availability import BACKENDS
 from reserve_kernels.contrastive.reference import statistics_dtype
 from reserve_kernels.precision import without_autocast
-from reserve_kernels.transforms import refuse_double_backward
+from reserve_kernels.transforms import refuse_double_backward, transforming
 
 
-@torch.library.custom_op("reserve_kernels::contrastive_logsumexp", mutates_args=())
+Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
 @without_autocast
-def contrastive_logsumexp(
+def forward(
     x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, backend: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `logsumexp_reference`, and what the back end stores for the backward pass besides its inputs and the results:
     a tensor without gradients, empty if the back end computes logits again.
     """
     return BACKENDS[backend].forward(x, y, log_scale, both)
+
+
+@without_autocast
+def _backward(
+    grad_rows: torch.Tensor,
+    grad_columns: torch.Tensor,
+    grad_diagonal: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    row_lse: torch.Tensor,
+    column_lse: torch.Tensor,
+    stored: torch.Tensor,
+    both: bool,
+    backend: str,
+) -> Three:
+    grads = (grad_rows, grad_columns, grad_diagonal)
+    return BACKENDS[backend].backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
+
+
+@torch.library.custom_op("reserve_kernels::contrastive_logsumexp", mutates_args=())
+def contrastive_logsumexp(
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, backend: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`forward` as an op."""
+    return forward(x, y, log_scale, both, backend)
 
 
 @contrastive_logsumexp.register_fake
@@ -30,7 +60,6 @@ def _(x, y, log_scale, both, backend):
 
 
 @torch.library.custom_op("reserve_kernels::contrastive_logsumexp_backward", mutates_args=())
-@without_autocast
 def contrastive_logsumexp_backward(
     grad_rows: torch.Tensor,
     grad_columns: torch.Tensor,
@@ -46,7 +75,7 @@ def contrastive_logsumexp_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x, y and log_scale. It does not change what is stored."""
     grads = (grad_rows, grad_columns, grad_diagonal)
-    return BACKENDS[backend].backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
+    return _backward(*grads, x, y, log_scale, row_lse, column_lse, stored, both, backend)
 
 
 @contrastive_logsumexp_backward.register_fake
@@ -59,6 +88,15 @@ def _(grad_rows, grad_columns, grad_diagonal, x, y, log_scale, row_lse, column_l
     )
 
 
+def gradients(*arguments: Any) -> Three:
+    """Those of x, y and log_scale, from what `contrastive_logsumexp_backward` takes: that op if autograd watches, so that
+    it refuses a double backward, or for several gradients at once, and otherwise without the dispatcher's time.
+    """
+    several = torch._C._functorch.is_legacy_batchedtensor(arguments[0]) or transforming()
+    run = contrastive_logsumexp_backward if several or torch.is_grad_enabled() else _backward
+    return run(*arguments)
+
+
 def _setup(ctx, inputs, output):
     x, y, log_scale, ctx.both, ctx.backend = inputs
     row_lse, column_lse, _, stored = output
@@ -68,18 +106,17 @@ def _setup(ctx, inputs, output):
     ctx.save_for_backward(x, y, log_scale, row_lse, column_lse, stored)
 
 
-def _backward(ctx, of_rows, of_columns, of_diagonal, _):
-    x, y, log_scale, row_lse, column_lse, stored = ctx.saved_tensors
-    diagonal = row_lse if ctx.both else column_lse  # as many numbers
+def _backward_of_op(ctx, of_rows, of_columns, of_diagonal, _):
+    saved = ctx.saved_tensors
+    row_lse, column_lse = saved[3:5]
+    # There are as many numbers on the diagonal as columns.
     grads = (
         torch.zeros_like(values) if grad is None else grad
-        for grad, values in [(of_rows, row_lse), (of_columns, column_lse), (of_diagonal, diagonal)]
+        for grad, values in [(of_rows, row_lse), (of_columns, column_lse), (of_diagonal, column_lse)]
     )
-    gradients = torch.ops.reserve_kernels.contrastive_logsumexp_backward(
-        *grads, x, y, log_scale, row_lse, column_lse, stored, ctx.both, ctx.backend
-    )
-    return *gradients, None, None
+    found = torch.ops.reserve_kernels.contrastive_logsumexp_backward(*grads, *saved, ctx.both, ctx.backend)
+    return *found, None, None
 
 
-contrastive_logsumexp.register_autograd(_backward, setup_context=_setup)
+contrastive_logsumexp.register_autograd(_backward_of_op, setup_context=_setup)
 contrastive_logsumexp_backward.register_autograd(refuse_double_backward("contrastive_loss"))

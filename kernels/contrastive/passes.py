@@ -69,16 +69,13 @@ class Passes:
             out[part] = scaled(x[part], log_scale)
 
     def scale_backward(
-        self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor
-    ) -> torch.Tensor:
-        """Fills `out` [rows, dim], which may be `grad`, with the gradient of x from that of its scaled rows. Returns the
-        gradient of log_scale, in float64.
+        self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor, shares: torch.Tensor
+    ) -> None:
+        """Fills `out` [rows, dim], which may be `grad`, with the gradient of x from that of its scaled rows, and `shares`
+        [rows] with each row's share of log_scale's gradient.
         """
-        total = torch.zeros((), dtype=torch.float64, device=x.device)
         for part in parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 8):
-            out[part], shares = scaled_backward(grad[part], x[part], log_scale)
-            total += shares.sum()
-        return total
+            out[part], shares[part] = scaled_backward(grad[part], x[part], log_scale)
 
     def logsumexp(
         self,

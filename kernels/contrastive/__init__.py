@@ -87,25 +87,21 @@ def contrastive_loss(
     of_scale = log_scale if isinstance(log_scale, torch.Tensor) else None
     refuse_transforms("contrastive_loss", x, y, x_extra, y_extra, of_scale)
     log_scale = _checked_log_scale(log_scale, x)
-    budget = _Budget(LOGITS_BUDGET if logits_budget is None else logits_budget)
-    check_integer("logits_budget", budget.left, 0)
-
+    budget = LOGITS_BUDGET if logits_budget is None else logits_budget
+    check_integer("logits_budget", budget, 0)
     if backend != "auto":
         BACKENDS.choose(backend, x.device, x.dtype)
-
-    def name(a: torch.Tensor, b: torch.Tensor) -> str:
-        return backend if backend != "auto" else budget.choose(a, b, log_scale)
-
+    choice = _Choice(backend, budget)
     if group is None and is_plain(x, y, x_extra, y_extra, log_scale):
-        vectors, parts = [x, y], [Part(0, 1, True, name(x, y))]
+        vectors, parts = [x, y], [Part(0, 1, True, choice.of(x, y, log_scale))]
         for side, extra in ((0, y_extra), (1, x_extra)):
             if extra is not None:
-                parts.append(Part(side, len(vectors), False, name(vectors[side], extra)))
+                parts.append(Part(side, len(vectors), False, choice.of(vectors[side], extra, log_scale)))
                 vectors.append(extra)
         return ContrastiveLoss(*Losses.apply(log_scale, parts, *vectors))
 
     def logsumexp(a: torch.Tensor, b: torch.Tensor, both: bool) -> tuple[torch.Tensor, ...]:
-        return contrastive_logsumexp(a, b, log_scale, both, name(a, b))[:3]
+        return contrastive_logsumexp(a, b, log_scale, both, choice.of(a, b, log_scale))[:3]
 
     x_extras, y_extras = ([] if extra is None else [extra] for extra in (x_extra, y_extra))
     # The other ranks' candidates arrive while the logits among this rank's own are computed.
@@ -126,19 +122,23 @@ LOGITS_BUDGET = 1 << 30
 
 
 @dataclass
-class _Budget:
-    """What is `left` of the bytes for logits, while "auto" chooses a back end for one problem after another."""
+class _Choice:
+    """Chooses a back end for one problem after another: `backend`, or for "auto" by what is `left` of the budget."""
 
+    backend: str
     left: int
 
-    def choose(self, a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor) -> str:
+    def of(self, a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor) -> str:
         """The name of the back end for the logits of a and b."""
+        if self.backend != "auto":
+            return self.backend
         itemsize = (a.dtype if a.is_cuda else statistics_dtype(a.dtype)).itemsize
         needed = a.shape[0] * b.shape[0] * itemsize
         wanted = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad or log_scale.requires_grad)
+        fits = wanted and needed <= self.left
 
         def refuse(backend: ContrastiveBackend) -> str | None:
-            return "it stores logits" if backend.stores_logits and not (wanted and needed <= self.left) else None
+            return "it stores logits" if backend.stores_logits and not fits else None
 
         chosen = BACKENDS.choose("auto", a.device, a.dtype, refuse)
         if chosen.stores_logits:

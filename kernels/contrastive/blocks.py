@@ -6,7 +6,8 @@ has more than one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
@@ -20,8 +21,7 @@ STORED_BLOCK_BYTES = 16 << 20
 """Size of a block of logits that are stored, and of the memory for their gradient."""
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """What "dense" stores, in one tensor: logits [rows of a, rows of b], or their exp where they are bounded, and both
     sides scaled. `a` is the longer side.
     """
@@ -33,8 +33,12 @@ class Stored:
     @classmethod
     def of(cls, memory: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Stored:
         n, m, dim = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0]), x.shape[1]
-        logits, a, b = memory.split((n * m, n * dim, m * dim))
-        return cls(logits.view(n, m), a.view(n, dim), b.view(m, dim))
+        end = n * m
+        return cls(
+            memory.as_strided((n, m), (m, 1), 0),
+            memory.as_strided((n, dim), (dim, 1), end),
+            memory.as_strided((m, dim), (dim, 1), end + n * dim),
+        )
 
 
 def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -54,9 +58,7 @@ def logsumexp_chunked(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor,
     return *_logsumexp(x, y, log_scale, both, None), x.new_empty(0)
 
 
-def _logsumexp(
-    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, stored: Stored | None
-) -> Three:
+def _logsumexp(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, stored: Stored | None) -> Three:
     by_row = x.shape[0] >= y.shape[0]  # The longer side is cut into blocks; with `both` they are equally long.
     a, b = (x, y) if by_row else (y, x)
     passes, bounded = passes_for(x), bounded_by(log_scale, x.shape[0] * y.shape[0])
@@ -94,7 +96,7 @@ class _Blocks:
             most = self.parts[0].stop if self.parts else 0
             self._rows, self._logits = log_scale.new_empty(most, a.shape[1]), log_scale.new_empty(most, b.shape[0])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[slice]:
         return iter(self.parts)
 
     def rows(self, part: slice) -> torch.Tensor:
@@ -144,7 +146,8 @@ def _gradients(
         scratch = log_scale.new_empty(most, b.shape[0])
     grad_a = torch.empty_like(a, memory_format=contiguous)
     sum_b = log_scale.new_empty(b.shape)
-    shares_a, shares_b = log_scale.new_empty(a.shape[0] + b.shape[0]).split((a.shape[0], b.shape[0]))
+    shares = log_scale.new_empty(a.shape[0] + b.shape[0])
+    shares_a, shares_b = shares[: a.shape[0]], shares[a.shape[0] :]
     for part in blocks:
         wide_a, logits = blocks.rows(part), blocks.logits(part)
         if stored is None:
@@ -163,5 +166,4 @@ def _gradients(
     grad_b = sum_b if b.dtype == dtype else torch.empty_like(b, memory_format=contiguous)
     passes.scale_backward(sum_b, b, log_scale, grad_b, shares_b)
     # In float64, so that cancelling shares do not lose it.
-    total = shares_a.sum(dtype=torch.float64) + shares_b.sum(dtype=torch.float64)
-    return grad_a, grad_b, total.to(dtype)
+    return grad_a, grad_b, shares.sum(dtype=torch.float64).to(dtype)

@@ -70,10 +70,7 @@ class Losses(torch.autograd.Function):
         of_scale = None
         for part, kept in zip(ctx.parts, stored, strict=True):
             a, b = part.a, part.b
-            if part.both:
-                of_three = (*by_side, -(by_side[0] + by_side[1]))
-            else:
-                of_three = (by_side[a], none, none)
+            of_three = (*by_side, -(by_side[0] + by_side[1])) if part.both else (by_side[a], none, none)
             # The softmax over all candidates, through their common logsumexp.
             statistics = (lse[a], lse[b] if part.both else none)
             saved = (vectors[a], vectors[b], log_scale, *statistics, kept)

@@ -35,13 +35,18 @@ class NativePasses(Passes):
         if x.dtype != torch.float32:
             return super().scale(x, log_scale, out)
         x = x.contiguous()  # The name keeps the memory alive that the pointer is to.
-        self.run(ContrastiveScale(x.data_ptr(), None, out.data_ptr(), None, *x.shape, _factor(log_scale), 0.0, EPSILON, LIMIT))
+        self.run(
+            ContrastiveScale(
+                x.data_ptr(), None, out.data_ptr(), None, *x.shape, _factor(log_scale), 0.0, EPSILON, LIMIT
+            )
+        )
 
     def scale_backward(
         self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor, shares: torch.Tensor
     ) -> None:
         if x.dtype != torch.float32:
-            return super().scale_backward(grad, x, log_scale, out, shares)
+            super().scale_backward(grad, x, log_scale, out, shares)
+            return
         x, factor = x.contiguous(), _factor(log_scale)
         # A clamped temperature has no gradient.
         of_factor = factor / 2 if log_scale.item() <= MAX_LOG_SCALE else 0.0

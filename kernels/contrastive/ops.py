@@ -11,7 +11,6 @@ from reserve_kernels.contrastive.reference import statistics_dtype
 from reserve_kernels.precision import without_autocast
 from reserve_kernels.transforms import refuse_double_backward, transforming
 
-
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -89,8 +88,8 @@ def _(grad_rows, grad_columns, grad_diagonal, x, y, log_scale, row_lse, column_l
 
 
 def gradients(*arguments: Any) -> Three:
-    """Those of x, y and log_scale, from what `contrastive_logsumexp_backward` takes: that op if autograd watches, so that
-    it refuses a double backward, or for several gradients at once, and otherwise without the dispatcher's time.
+    """Those of x, y and log_scale, from what `contrastive_logsumexp_backward` takes: by that op if autograd watches, so
+    that it refuses a double backward, or for several gradients at once; otherwise without the dispatcher's time.
     """
     several = torch._C._functorch.is_legacy_batchedtensor(arguments[0]) or transforming()
     run = contrastive_logsumexp_backward if several or torch.is_grad_enabled() else _backward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -22,8 +22,7 @@ def parts(rows: int, columns: int, itemsize: int, block_bytes: int | None = None
         yield slice(start, min(start + block, rows))
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """Sums over rows of exp of logits, a number a column, in float64, so that not every block rounds them."""
 
     sums: torch.Tensor
@@ -41,8 +40,7 @@ class Columns:
         return (lse if self.maxima is None else lse.add_(self.maxima)).to(dtype)
 
 
-@dataclass(frozen=True)
-class Softmaxes:
+class Softmaxes(NamedTuple):
     """What gives the gradient of logits: gradients and values of logsumexps, and the gradient of the diagonal. None
     where there is none."""
 
@@ -54,10 +52,10 @@ class Softmaxes:
 
     def of_rows(self, part: slice) -> Softmaxes:
         """Those of a block of rows and all columns."""
-        row_grad, row_lse, diagonal = (
-            None if v is None else v[part] for v in (self.row_grad, self.row_lse, self.diagonal_grad)
-        )
-        return Softmaxes(row_grad, row_lse, self.column_grad, self.column_lse, diagonal)
+        row_grad, row_lse, column_grad, column_lse, diagonal = self
+        if row_grad is not None and row_lse is not None:
+            row_grad, row_lse = row_grad[part], row_lse[part]
+        return Softmaxes(row_grad, row_lse, column_grad, column_lse, None if diagonal is None else diagonal[part])
 
 
 class Passes:
@@ -71,8 +69,8 @@ class Passes:
     def scale_backward(
         self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor, shares: torch.Tensor
     ) -> None:
-        """Fills `out` [rows, dim], which may be `grad`, with the gradient of x from that of its scaled rows, and `shares`
-        [rows] with each row's share of log_scale's gradient.
+        """Fills `out` [rows, dim], which may be `grad`, with the gradient of x from that of its scaled rows, and
+        `shares` [rows] with each row's share of log_scale's gradient.
         """
         for part in parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 8):
             out[part], shares[part] = scaled_backward(grad[part], x[part], log_scale)

@@ -112,9 +112,10 @@ def test_only_the_inputs_and_a_number_a_row_are_saved():
     assert max(saved_sizes(backend="chunked")) <= 40
 
 
-# The logits of 40 pairs, of the pairs and 20 candidates of x, and of those and 10 candidates of y, 4 bytes each.
+# Logits of 40 pairs take 6400 bytes, those with the 20 candidates of x 3200, and with the 10 of y 1600.
 @pytest.mark.parametrize(
-    ("budget", "stored"), [(0, 0), (1599, 0), (1600, 1), (6399, 2), (6400, 1), (9599, 2), (9600, 2), (11199, 2), (11200, 3)]
+    ("budget", "stored"),
+    [(0, 0), (1599, 0), (1600, 1), (6399, 2), (6400, 1), (9599, 2), (9600, 2), (11199, 2), (11200, 3)],
 )
 def test_the_budget_decides_whose_logits_are_stored(budget, stored):
     """One problem after another, as long as its logits fit what is left."""
@@ -183,9 +184,7 @@ def test_many_blocks_equal_one(monkeypatch, backend):
     whole = contrastive_loss(**inputs, log_scale=1.0, backend=backend)
     monkeypatch.setattr(passes, "BLOCK_BYTES", 1)
     monkeypatch.setattr(blocks, "STORED_BLOCK_BYTES", 1)
-    assert torch.allclose(
-        contrastive_loss(**inputs, log_scale=1.0, backend=backend).x_to_y, whole.x_to_y, rtol=1e-12
-    )
+    assert torch.allclose(contrastive_loss(**inputs, log_scale=1.0, backend=backend).x_to_y, whole.x_to_y, rtol=1e-12)
 
 
 def test_no_pairs_cost_nothing():

@@ -65,10 +65,10 @@ def contrastive_loss(
             "triton" (CUDA) and "chunked" compute them again there, which takes four matrix products instead of three
             and never holds [pairs, candidates]. "auto" stores them where a gradient will be asked for and they fit
             `logits_budget`.
-        logits_budget: bytes that logits stored by "auto" may take, those of all problems of this call together: x
-            with y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
-            problem whose logits fit what is left is stored, and the others are computed again. On the CPU a logit has 4
-            bytes (float64: 8), on CUDA those of x's dtype. None: 1 GiB. Back ends by name take no notice.
+        logits_budget: bytes that logits stored by "auto" may take, those of all problems of this call together: x with
+            y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
+            problem whose logits fit what is left is stored, and the others are computed again. A logit has 4 bytes, on
+            CUDA 2 for half-precision vectors, and 8 for float64. None: 1 GiB. Back ends by name take no notice.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from reserve_kernels.backends import Backend, Backends, runs_anywhere
+from reserve_kernels.contrastive import blocks
 from reserve_kernels.contrastive.blocks import (
     Four,
     Three,
     logsumexp_blocks_backward,
     logsumexp_chunked,
     logsumexp_dense,
-    stored_memory,
 )
 from reserve_kernels.contrastive.reference import logsumexp_reference, logsumexp_reference_backward
 from reserve_kernels.triton_support import triton_unavailable
@@ -79,12 +79,50 @@ def _triton_backward(
 ) -> Three:
     from reserve_kernels.contrastive.triton import logsumexp_triton_backward
 
-    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, both)
+    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, None, both)
+
+
+def _dense_by_triton(x: torch.Tensor) -> bool:
+    """Whether "dense" runs Triton's kernels; elsewhere it is the CPU's passes or PyTorch."""
+    return triton_unavailable(x.device, x.dtype) is None
+
+
+def _dense_stored(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if not _dense_by_triton(x):
+        return blocks.stored_memory(x, y)
+    from reserve_kernels.contrastive.triton import stored_memory
+
+    return stored_memory(x, y)
+
+
+def _dense_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
+    if not _dense_by_triton(x):
+        return logsumexp_dense(x, y, log_scale, both)
+    from reserve_kernels.contrastive.triton import logsumexp_triton_dense
+
+    return logsumexp_triton_dense(x, y, log_scale, both)
+
+
+def _dense_backward(
+    grads: Three,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    row_lse: torch.Tensor,
+    column_lse: torch.Tensor,
+    stored: torch.Tensor,
+    both: bool,
+) -> Three:
+    if not _dense_by_triton(x):
+        return logsumexp_blocks_backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
+    from reserve_kernels.contrastive.triton import logsumexp_triton_backward
+
+    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
 
 
 BACKENDS = Backends(
     "contrastive_loss",
-    ContrastiveBackend("dense", runs_anywhere, logsumexp_dense, logsumexp_blocks_backward, stored_memory),
+    ContrastiveBackend("dense", runs_anywhere, _dense_forward, _dense_backward, _dense_stored),
     ContrastiveBackend("triton", triton_unavailable, _triton_forward, _triton_backward),
     ContrastiveBackend("chunked", runs_anywhere, logsumexp_chunked, logsumexp_blocks_backward),
     ContrastiveBackend("reference", runs_anywhere, _reference_forward, _reference_backward),

@@ -17,7 +17,7 @@ from reserve_kernels.contrastive.reference import statistics_dtype
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
-STORED_BLOCK_BYTES = 16 << 20
+STORED_BLOCK_BYTES = 32 << 20
 """Size of a block of logits that are stored, and of the memory for their gradient."""
 
 

@@ -33,13 +33,11 @@ class NativePasses(Passes):
 
     def scale(self, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor) -> None:
         if x.dtype != torch.float32:
-            return super().scale(x, log_scale, out)
+            super().scale(x, log_scale, out)
+            return
         x = x.contiguous()  # The name keeps the memory alive that the pointer is to.
-        self.run(
-            ContrastiveScale(
-                x.data_ptr(), None, out.data_ptr(), None, *x.shape, _factor(log_scale), 0.0, EPSILON, LIMIT
-            )
-        )
+        pointers = (x.data_ptr(), None, out.data_ptr(), None)
+        self.run(ContrastiveScale(*pointers, *x.shape, _factor(log_scale), 0.0, EPSILON, LIMIT))
 
     def scale_backward(
         self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor, shares: torch.Tensor

@@ -146,7 +146,7 @@ def bounded_by(log_scale: torch.Tensor, count: int) -> bool:
 SAFE_EXPONENT = 60.0
 """The exp of a logit up to this, and a sum of 2**40 of them, fit float32 without overflow or underflow."""
 
-WORTH_SHARING = 1 << 20
+WORTH_SHARING = 1 << 16
 """Number of logits from which sharing one exp is worth its rounding: the loss of a single pair is not quite 0."""
 
 

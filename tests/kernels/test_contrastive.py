@@ -139,9 +139,9 @@ def test_the_usual_budget_is_a_gibibyte():
 
 
 @every_backend
-@pytest.mark.parametrize("pairs", [37, 1100])
+@pytest.mark.parametrize("pairs", [37, 300])
 def test_the_backward_pass_can_run_again(backend, pairs):
-    """Also where exp of the logits is stored, from 2^20 of them on."""
+    """Also where exp of the logits is stored, from 2^16 of them on."""
     inputs = {k: v.requires_grad_() for k, v in make_inputs(pairs, 11, 8).items()}
     loss = contrastive_loss(**inputs, log_scale=1.3, backend=backend).loss
     first, second = (torch.autograd.grad(loss, inputs.values(), retain_graph=True) for _ in range(2))
@@ -150,7 +150,7 @@ def test_the_backward_pass_can_run_again(backend, pairs):
 
 @every_backend
 def test_two_runs_give_the_same_bits(backend):
-    runs = [losses_and_gradients(on_backend(backend), make_inputs(1100, 40, 24), torch.float32) for _ in range(2)]
+    runs = [losses_and_gradients(on_backend(backend), make_inputs(600, 40, 24), torch.float32) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
@@ -242,7 +242,7 @@ def test_large_problems_match_float64(monkeypatch, backend, dtype, log_scale):
     )
 
 
-@pytest.mark.parametrize("worth_sharing", [1, 1 << 20])
+@pytest.mark.parametrize("worth_sharing", [1, 1 << 40])
 def test_many_blocks_round_a_logsumexp_once(monkeypatch, worth_sharing):
     """Here there are 2,500 blocks with the same logits. A rounding for each would show."""
     monkeypatch.setattr(passes, "WORTH_SHARING", worth_sharing)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from reserve_kernels.contrastive.passes import Columns, Softmaxes, bounded_by, parts, passes_for
+from reserve_kernels.contrastive.native import NativePasses, unavailable
+from reserve_kernels.contrastive.passes import Columns, Passes, Softmaxes, bounded_by, parts
 from reserve_kernels.contrastive.reference import statistics_dtype
 
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -39,6 +40,11 @@ class Stored(NamedTuple):
             memory.as_strided((n, dim), (dim, 1), end),
             memory.as_strided((m, dim), (dim, 1), end + n * dim),
         )
+
+
+def passes_for(x: torch.Tensor) -> Passes:
+    """The passes for vectors with the dtype and device of `x`: native ones where they run."""
+    return Passes() if unavailable(x.device, statistics_dtype(x.dtype)) else NativePasses()
 
 
 def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

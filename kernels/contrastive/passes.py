@@ -8,10 +8,17 @@ from typing import NamedTuple
 
 import torch
 
-from reserve_kernels.contrastive.reference import scaled, scaled_backward, statistics_dtype
+from reserve_kernels.contrastive.reference import scaled, scaled_backward
 
 BLOCK_BYTES = 8 << 20
 """Size of a block of logits that are computed again in the backward pass."""
+
+
+SAFE_EXPONENT = 60.0
+"""The exp of a logit up to this, and a sum of 2**40 of them, fit float32 without overflow or underflow."""
+
+WORTH_SHARING = 1 << 16
+"""Number of logits from which sharing one exp is worth its rounding: the loss of a single pair is not quite 0."""
 
 
 def parts(rows: int, columns: int, itemsize: int, block_bytes: int | None = None) -> Iterator[slice]:
@@ -141,17 +148,3 @@ def bounded_by(log_scale: torch.Tensor, count: int) -> bool:
     make the host wait.
     """
     return log_scale.device.type == "cpu" and count >= WORTH_SHARING and log_scale.item() < math.log(SAFE_EXPONENT)
-
-
-SAFE_EXPONENT = 60.0
-"""The exp of a logit up to this, and a sum of 2**40 of them, fit float32 without overflow or underflow."""
-
-WORTH_SHARING = 1 << 16
-"""Number of logits from which sharing one exp is worth its rounding: the loss of a single pair is not quite 0."""
-
-
-def passes_for(x: torch.Tensor) -> Passes:
-    """The passes for vectors with the dtype and device of `x`: native ones where they run."""
-    from reserve_kernels.contrastive.native import NativePasses, unavailable
-
-    return Passes() if unavailable(x.device, statistics_dtype(x.dtype)) else NativePasses()

@@ -325,14 +325,40 @@ def test_opcheck_of_the_logsumexp(backend, both):
     torch.library.opcheck(torch.ops.reserve_kernels.contrastive_logsumexp, arguments)
 
 
-def test_compiles_as_one_graph_with_gradient():
+@every_backend
+def test_compiles_as_one_graph_with_gradients(backend):
+    inputs = make_inputs(9, 5) | {"log_scale": torch.tensor(1.0)}
+
+    def loss(*values):
+        return contrastive_loss(**dict(zip(inputs, values, strict=True)), backend=backend).loss
+
+    leaves, others = ([v.clone().requires_grad_() for v in inputs.values()] for _ in range(2))
+    torch.compile(loss, fullgraph=True, backend="aot_eager")(*leaves).backward()
+    loss(*others).backward()
+    for leaf, other in zip(leaves, others, strict=True):
+        torch.testing.assert_close(leaf.grad, other.grad)
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 30])
+def test_what_is_compiled_chooses_by_the_budget_too(budget):
     inputs = make_inputs(9, 5)
-    compiled = torch.compile(lambda x: contrastive_loss(**(inputs | {"x": x}), log_scale=1.0).loss, fullgraph=True)
-    x = inputs["x"].clone().requires_grad_()
-    compiled(x).backward()
-    y = inputs["x"].clone().requires_grad_()
-    contrastive_loss(**(inputs | {"x": y}), log_scale=1.0).loss.backward()
+
+    def loss(x):
+        return contrastive_loss(**(inputs | {"x": x}), log_scale=1.0, logits_budget=budget).loss
+
+    x, y = (inputs["x"].clone().requires_grad_() for _ in range(2))
+    torch.compile(loss, fullgraph=True)(x).backward()
+    loss(y).backward()
     torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("backend", ["dense", "chunked"])
+@pytest.mark.parametrize("log_scale", [1.3, math.log(100.0) - 1e-3])
+def test_without_the_native_library_it_runs_in_pytorch(monkeypatch, backend, log_scale):
+    monkeypatch.setattr(blocks, "unavailable", lambda device, dtype: "not built")
+    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
+    assert type(blocks.passes_for(torch.ones(1))) is passes.Passes
+    compare_with_float64(backend, lambda seed: make_inputs(100, 150, seed=seed), torch.float32, log_scale, ours=DRAWS)
 
 
 BAD = {

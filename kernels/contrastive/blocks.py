@@ -21,6 +21,12 @@ Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 STORED_BLOCK_BYTES = 32 << 20
 """Size of a block of logits that are stored, and of the memory for their gradient."""
 
+UNUSED = 1 << 18
+"""Elements at most behind what is stored, which are never touched. glibc returns freed memory to the system once it exceeds twice
+the largest block that it ever freed, and faults it in again in the next step. What a step allocates is twice what it
+stores and a little more.
+"""
+
 
 class Stored(NamedTuple):
     """What "dense" stores, in one tensor: logits [rows of a, rows of b], or their exp where they are bounded, and both
@@ -50,7 +56,8 @@ def passes_for(x: torch.Tensor) -> Passes:
 def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Memory for `Stored`, of the statistics' dtype."""
     n, m = x.shape[0], y.shape[0]
-    return x.new_empty(n * m + (n + m) * x.shape[1], dtype=statistics_dtype(x.dtype))
+    needed = n * m + (n + m) * x.shape[1]
+    return x.new_empty(needed + min(needed, UNUSED), dtype=statistics_dtype(x.dtype))
 
 
 def logsumexp_dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:

@@ -22,8 +22,8 @@ STORED_BLOCK_BYTES = 32 << 20
 """Size of a block of logits that are stored, and of the memory for their gradient."""
 
 UNUSED = 1 << 18
-"""Elements at most behind what is stored, which are never touched. glibc returns freed memory to the system once it exceeds twice
-the largest block that it ever freed, and faults it in again in the next step. What a step allocates is twice what it
+"""Elements behind what is stored, which are never touched. glibc returns freed memory to the system once it exceeds
+twice the largest block that it ever freed, and the next step faults it in again. What a step allocates is twice what it
 stores and a little more.
 """
 
@@ -57,7 +57,7 @@ def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Memory for `Stored`, of the statistics' dtype."""
     n, m = x.shape[0], y.shape[0]
     needed = n * m + (n + m) * x.shape[1]
-    return x.new_empty(needed + min(needed, UNUSED), dtype=statistics_dtype(x.dtype))
+    return x.new_empty(needed + UNUSED, dtype=statistics_dtype(x.dtype))[:needed]
 
 
 def logsumexp_dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:

@@ -9,6 +9,7 @@ import importlib
 import math
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -106,17 +107,62 @@ def inf_cl(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.T
     return (module.cal_flash_loss(unit_x, unit_y, scale=scale) + module.cal_flash_loss(unit_y, unit_x, scale=scale)) / 2
 
 
+RECOMPUTING = "reserve, chunked only"
 CPU_PEERS: dict[str, Loss] = {
+    RECOMPUTING: ours_by("chunked"),
     "dense PyTorch": dense,
     "dense PyTorch, compiled": compiled_dense,
     "open_clip": open_clip,
     "checkpointed PyTorch": checkpointed,
 }
-TWO_THREADS = ("dense PyTorch", "dense PyTorch, compiled")
+TWO_THREADS = (RECOMPUTING, "dense PyTorch", "dense PyTorch, compiled")
 """CPU peers that are timed with two threads too; the others take too long."""
+SCALING = (RECOMPUTING, "dense PyTorch, compiled")
+"""CPU peers that are timed at other sizes too."""
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "weights of 256 MB": ("dense", {"STORED_WEIGHT_BYTES": 256 << 20}),
+    "logits by the library": ("dense", {"LIBRARY_LOGITS": True}),
+    "logits by the library, weights of 256 MB": ("dense", {"LIBRARY_LOGITS": True, "STORED_WEIGHT_BYTES": 256 << 20}),
+    "two blocks a multiprocessor": ("triton", {"ONE_DIRECTION": {"num_stages": 3, "maxnreg": 128}}),
+}
+"""Back end, and constants of kernels/contrastive/triton.py: what a GPU is to decide between."""
+
+
+def variant(name: str) -> Loss:
+    """contrastive_loss by one of VARIANTS. The constants hold for the forward and the backward pass of a step."""
+    backend, constants = VARIANTS[name]
+    plain = ours_by(backend)
+
+    def loss(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+        module = _module("reserve_kernels.contrastive.triton")
+        before = {constant: getattr(module, constant) for constant in constants}
+
+        def restore(_: torch.Tensor) -> None:
+            for constant, value in before.items():
+                setattr(module, constant, value)
+
+        for constant, value in constants.items():
+            setattr(module, constant, value)
+        try:
+            found = plain(x, y, log_scale)
+        except BaseException:
+            restore(x)
+            raise
+        # After the backward pass, which uses them too.
+        found.register_hook(lambda grad: _after_backward(lambda: restore(grad)))
+        return found
+
+    return loss
+
+
+def _after_backward(call: Callable[[], None]) -> None:
+    torch.autograd.Variable._execution_engine.queue_callback(call)
+
+
 CUDA_PEERS: dict[str, Loss] = {
     **{f"reserve, {b.name} only": ours_by(b.name) for b in BACKENDS if b.name != "reference"},
-    **CPU_PEERS,
+    **{f"reserve, {VARIANTS[name][0]} only, {name}": variant(name) for name in VARIANTS},
+    **{name: loss for name, loss in CPU_PEERS.items() if name != RECOMPUTING},
     "Inf-CL": inf_cl,
 }
 

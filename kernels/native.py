@@ -122,6 +122,66 @@ class Attention(ctypes.Structure):
     )
 
 
+class ContrastiveScale(ctypes.Structure):
+    """`reserve_contrastive_scale` of reserve_native.h, which documents the fields."""
+
+    _fields_ = (
+        ("x", ctypes.c_void_p),
+        ("grad", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("shares", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("dim", ctypes.c_int64),
+        ("factor", ctypes.c_float),
+        ("of_factor", ctypes.c_float),
+        ("epsilon", ctypes.c_float),
+        ("limit", ctypes.c_float),
+    )
+
+
+class ContrastiveLogsumexp(ctypes.Structure):
+    """`reserve_contrastive_logsumexp` of reserve_native.h, which documents the fields."""
+
+    _fields_ = (
+        ("logits", ctypes.c_void_p),
+        ("row_lse", ctypes.c_void_p),
+        ("column_sum", ctypes.c_void_p),
+        ("column_max", ctypes.c_void_p),
+        ("diagonal", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("first", ctypes.c_int64),
+        ("bounded", ctypes.c_int32),
+        ("store", ctypes.c_int32),
+    )
+
+
+class ContrastiveWeights(ctypes.Structure):
+    """`reserve_contrastive_weights` of reserve_native.h, which documents the fields."""
+
+    _fields_ = (
+        ("logits", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("row_grad", ctypes.c_void_p),
+        ("row_lse", ctypes.c_void_p),
+        ("column_grad", ctypes.c_void_p),
+        ("column_lse", ctypes.c_void_p),
+        ("diagonal_grad", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("first", ctypes.c_int64),
+        ("bounded", ctypes.c_int32),
+        ("exponentiated", ctypes.c_int32),
+    )
+
+
+ContrastivePass = ContrastiveScale | ContrastiveLogsumexp | ContrastiveWeights
+_CONTRASTIVE = {
+    ContrastiveScale: "contrastive_scale_cpu",
+    ContrastiveLogsumexp: "contrastive_logsumexp_cpu",
+    ContrastiveWeights: "contrastive_weights_cpu",
+}
+
 _ADAMW: list[Any] = [
     ctypes.POINTER(AdamwSettings),
     ctypes.POINTER(AdamwTensor),
@@ -198,6 +258,12 @@ class NativeLibrary:
         run = self._c.reserve_attention_cpu
         run.argtypes = [ctypes.POINTER(Attention), ctypes.c_int32, ctypes.c_int32]
         self._check("attention_cpu", run(ctypes.byref(problem), threads, ISA[isa]))
+
+    def contrastive_cpu(self, problem: ContrastivePass, threads: int, isa: str = "auto") -> None:
+        """Runs a pass of contrastive_loss; all pointers are to CPU memory. Releases the GIL."""
+        name = _CONTRASTIVE[type(problem)]
+        run = getattr(self._c, f"reserve_{name}")
+        self._check(name, run(ctypes.byref(problem), ctypes.c_int32(threads), ctypes.c_int32(ISA[isa])))
 
     def log_mel_tables(self, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tables of the CUDA code for an `n_fft` that has a plan, on the CPU: the twiddles (float32), and where each

@@ -38,6 +38,9 @@ def without_autocast(function: Callable[P, Result]) -> Callable[P, Result]:
     def run(*args: P.args, **kwargs: P.kwargs) -> Result:
         first = args[0] if args else next(iter(kwargs.values()))
         assert isinstance(first, torch.Tensor)
+        # Entering a context takes longer than asking whether there is a need.
+        if not (torch.amp.is_autocast_available(first.device.type) and torch.is_autocast_enabled(first.device.type)):
+            return function(*args, **kwargs)
         with autocast_off(first.device):
             return function(*args, **kwargs)
 

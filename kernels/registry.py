@@ -44,7 +44,7 @@ class Op:
 
 OPS = (
     Op("rotary_attention", "attention", benchmark="attention", gpu_share=6, native=True, triton=True),
-    Op("contrastive_loss", "contrastive", benchmark="contrastive", gpu_share=3, triton=True),
+    Op("contrastive_loss", "contrastive", benchmark="contrastive", gpu_share=3, native=True, triton=True),
     Op("bias_quick_gelu", "quick_gelu", benchmark="small_ops", gpu_share=1, native=True, triton=True),
     Op("log_mel_spectrogram", "log_mel", benchmark="log_mel", gpu_share=1, native=True, native_cuda=True),
     Op("BF16AdamW", "adamw", benchmark="optimizer", gpu_share=1, native=True, native_cuda=True),

@@ -20,7 +20,7 @@ def refuse_transforms(op: str, *tensors: torch.Tensor | None) -> None:
     made of PyTorch's functions, so that what works does not depend on the machine. Outside of transformations it looks
     at two integers.
     """
-    if not _transforming():
+    if not transforming():
         return
     if torch.compiler.is_compiling():
         # A compiler cannot ask about a tensor. It leaves the call to eager mode, which does, unless fullgraph=True.
@@ -62,14 +62,14 @@ def _requires_grad(tensor: torch.Tensor) -> bool:
     return False
 
 
-def _transforming() -> bool:
+def transforming() -> bool:
     """Whether any transformation is active."""
     return _functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
 # What torch.compiler.assume_constant_result does, which would import Triton: the compiler calls the function while it
 # traces. It guards its graphs by the active transformations itself.
-_transforming._dynamo_marked_constant = True  # type: ignore[attr-defined]
+transforming._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def refuse_double_backward(op: str) -> Callable[..., NoReturn]:

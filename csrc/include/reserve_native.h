@@ -190,6 +190,65 @@ typedef struct {
 // about 1.3 KB for each token of the longest sequence.
 RESERVE_API int32_t reserve_attention_cpu(const reserve_attention* problem, int32_t threads, int32_t isa);
 
+// Scaling of the vectors of contrastive_loss: out = factor x / sqrt(sum x^2 + epsilon) for each row. With the gradient of
+// that, out is the gradient of x, and shares[row] that of log(factor): of_factor times the sum of the gradient times the
+// row's unit vector. Arrays of vectors are [rows, dim]; out may be grad, and must not overlap otherwise.
+typedef struct {
+  const float* x;
+  const float* grad;  // null: compute the value
+  float* out;
+  float* shares;  // [rows] if there is a gradient
+  int64_t rows;
+  int64_t dim;
+  float factor;
+  float of_factor;
+  float epsilon;
+  float limit;  // rows with larger elements are divided by the largest one first
+} reserve_contrastive_scale;
+
+// Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
+RESERVE_API int32_t reserve_contrastive_scale_cpu(const reserve_contrastive_scale* problem, int32_t threads,
+                                                  int32_t isa);
+
+// The logsumexp of each row of a block of logits, and of each column the block's part of it.
+typedef struct {
+  float* logits;    // [rows, columns]
+  float* row_lse;   // [rows]; null: not wanted
+  double* column_sum;  // [columns] sums of exp, which the block's are added to; null: not wanted
+  float* column_max;   // [columns] what is subtracted from the logits in column_sum; null if they are bounded
+  float* diagonal;  // [rows] the logits of row i and column first + i; null: not wanted
+  int64_t rows;
+  int64_t columns;
+  int64_t first;
+  int32_t bounded;  // 1: no exp of a logit, nor a sum of them, overflows or underflows. No maximum is subtracted then.
+  int32_t store;    // 1: replace the logits, which are bounded, by their exp
+} reserve_contrastive_logsumexp;
+
+// Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
+RESERVE_API int32_t reserve_contrastive_logsumexp_cpu(const reserve_contrastive_logsumexp* problem, int32_t threads,
+                                                      int32_t isa);
+
+// The gradient of a block of logits: exp(logit - row_lse) row_grad + exp(logit - column_lse) column_grad, and on the
+// diagonal diagonal_grad more.
+typedef struct {
+  const float* logits;     // [rows, columns]
+  float* weights;          // [rows, columns]; may be logits
+  const float* row_grad;   // [rows]; null: none, and the same for its logsumexp
+  const float* row_lse;
+  const float* column_grad;  // [columns]; null: none, and the same for its logsumexp
+  const float* column_lse;
+  const float* diagonal_grad;  // [rows], for row i and column first + i; null: none
+  int64_t rows;
+  int64_t columns;
+  int64_t first;
+  int32_t bounded;        // as in reserve_contrastive_logsumexp
+  int32_t exponentiated;  // 1: `logits` holds their exp
+} reserve_contrastive_weights;
+
+// Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
+RESERVE_API int32_t reserve_contrastive_weights_cpu(const reserve_contrastive_weights* problem, int32_t threads,
+                                                    int32_t isa);
+
 #ifdef __cplusplus
 }
 #endif

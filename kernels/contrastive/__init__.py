@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import NamedTuple
@@ -10,8 +11,9 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.contrastive.availability import BACKENDS
+from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
+from reserve_kernels.contrastive.availability import BACKENDS, ContrastiveBackend
+from reserve_kernels.contrastive.eager import Losses, Part, is_plain
 from reserve_kernels.contrastive.gather import Gathering, check_member, exchange_counts
 from reserve_kernels.contrastive.ops import contrastive_logsumexp
 from reserve_kernels.contrastive.reference import statistics_dtype
@@ -40,6 +42,7 @@ def contrastive_loss(
     y_extra: torch.Tensor | None = None,
     group: dist.ProcessGroup | None = None,
     backend: str = "auto",
+    logits_budget: int | None = None,
 ) -> ContrastiveLoss:
     """Contrastive loss of pairs (x[i], y[i]) against all candidates, in both directions (SPEC 8).
 
@@ -58,7 +61,14 @@ def contrastive_loss(
             of the mean. All ranks must request the gradients of the same inputs, from the same outputs. The host reads
             the ranks' counts, the only wait for a GPU. Gathering overlaps with the logits among this rank's own
             vectors, in the backward pass too.
-        backend: "auto" or a name from `reserve_kernels.backends()`; "chunked" never materialises [pairs, candidates].
+        backend: "auto" or a name from `reserve_kernels.backends()`. "dense" stores the logits for the backward pass;
+            "triton" (CUDA) and "chunked" compute them again there, which takes four matrix products instead of three
+            and never holds [pairs, candidates]. "auto" stores them where a gradient will be asked for and they fit
+            `logits_budget`.
+        logits_budget: bytes that logits stored by "auto" may take, those of all problems of this call together: x with
+            y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
+            problem whose logits fit what is left is stored, and the others are computed again. A logit has 4 bytes, on
+            CUDA 2 for half-precision vectors, and 8 for float64. None: 1 GiB. Back ends by name take no notice.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
@@ -77,9 +87,22 @@ def contrastive_loss(
     of_scale = log_scale if isinstance(log_scale, torch.Tensor) else None
     refuse_transforms("contrastive_loss", x, y, x_extra, y_extra, of_scale)
     log_scale = _checked_log_scale(log_scale, x)
-    chosen = BACKENDS.choose(backend, x.device, x.dtype)
+    budget = LOGITS_BUDGET if logits_budget is None else logits_budget
+    check_integer("logits_budget", budget, 0)
+    if backend != "auto":
+        BACKENDS.choose(backend, x.device, x.dtype)
+    choice = _Choice(backend, budget)
+    if group is None and is_plain(x, y, x_extra, y_extra, log_scale):
+        vectors, parts = [x, y], [Part(0, 1, True, choice.of(x, y, log_scale))]
+        for side, extra in ((0, y_extra), (1, x_extra)):
+            if extra is not None:
+                parts.append(Part(side, len(vectors), False, choice.of(vectors[side], extra, log_scale)))
+                vectors.append(extra)
+        return ContrastiveLoss(*Losses.apply(log_scale, parts, *vectors))
 
-    logsumexp = partial(contrastive_logsumexp, log_scale=log_scale, backend=chosen.name)
+    def logsumexp(a: torch.Tensor, b: torch.Tensor, both: bool) -> tuple[torch.Tensor, ...]:
+        return contrastive_logsumexp(a, b, log_scale, both, choice.of(a, b, log_scale))[:3]
+
     x_extras, y_extras = ([] if extra is None else [extra] for extra in (x_extra, y_extra))
     # The other ranks' candidates arrive while the logits among this rank's own are computed.
     arriving = _send(([x, *x_extras], [y, *y_extras]), group)
@@ -92,6 +115,35 @@ def contrastive_loss(
     # A sum over a count of at least one, so that no pairs give 0 rather than NaN.
     loss = (x_to_y + y_to_x).sum() / (2 * max(x.shape[0], 1))
     return ContrastiveLoss(loss, x_to_y, y_to_x)
+
+
+LOGITS_BUDGET = 1 << 30
+"""Bytes that stored logits may take unless the caller says."""
+
+
+@dataclass
+class _Choice:
+    """Chooses a back end for one problem after another: `backend`, or for "auto" by what is `left` of the budget."""
+
+    backend: str
+    left: int
+
+    def of(self, a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor) -> str:
+        """The name of the back end for the logits of a and b."""
+        if self.backend != "auto":
+            return self.backend
+        itemsize = (a.dtype if a.is_cuda else statistics_dtype(a.dtype)).itemsize
+        needed = a.shape[0] * b.shape[0] * itemsize
+        wanted = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad or log_scale.requires_grad)
+        fits = wanted and needed <= self.left
+
+        def refuse(backend: ContrastiveBackend) -> str | None:
+            return "it stores logits" if backend.stores_logits and not fits else None
+
+        chosen = BACKENDS.choose("auto", a.device, a.dtype, refuse)
+        if chosen.stores_logits:
+            self.left -= needed
+        return chosen.name
 
 
 def _check(name: str, value: torch.Tensor, x: torch.Tensor | None) -> None:

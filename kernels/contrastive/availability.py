@@ -8,30 +8,63 @@ from dataclasses import dataclass
 import torch
 
 from reserve_kernels.backends import Backend, Backends, runs_anywhere
-from reserve_kernels.contrastive.chunked import logsumexp_chunked, logsumexp_chunked_backward
+from reserve_kernels.contrastive import blocks
+from reserve_kernels.contrastive.blocks import (
+    Four,
+    Three,
+    logsumexp_blocks_backward,
+    logsumexp_chunked,
+    logsumexp_dense,
+)
 from reserve_kernels.contrastive.reference import logsumexp_reference, logsumexp_reference_backward
 from reserve_kernels.triton_support import triton_unavailable
 
-Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+def _nothing(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(0)
 
 
 @dataclass(frozen=True)
 class ContrastiveBackend(Backend):
     """A back end of contrastive_loss: both passes of `ops.contrastive_logsumexp`."""
 
-    forward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], Three]
-    """(x, y, log_scale, both) -> what `logsumexp_reference` returns"""
+    forward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], Four]
+    """(x, y, log_scale, both) -> what `logsumexp_reference` returns, and what is stored for the backward pass"""
     backward: Callable[
-        [Three, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, bool],
+        [Three, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, bool],
         Three,
     ]
-    """(gradients of the three outputs, x, y, log_scale, row_lse, column_lse, both) -> those of x, y and log_scale"""
+    """(gradients of the three outputs, x, y, log_scale, row_lse, column_lse, what is stored, both) -> those of x, y
+    and log_scale"""
+    stored: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _nothing
+    """(x, y) -> a tensor with the shape and dtype of what is stored"""
+
+    @property
+    def stores_logits(self) -> bool:
+        return self.stored is not _nothing
 
 
-def _triton_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Three:
+def _reference_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
+    return *logsumexp_reference(x, y, log_scale, both), x.new_empty(0)
+
+
+def _reference_backward(
+    grads: Three,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    row_lse: torch.Tensor,
+    column_lse: torch.Tensor,
+    _stored: torch.Tensor,
+    both: bool,
+) -> Three:
+    return logsumexp_reference_backward(grads, x, y, log_scale, row_lse, column_lse, both)
+
+
+def _triton_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
     from reserve_kernels.contrastive.triton import logsumexp_triton
 
-    return logsumexp_triton(x, y, log_scale, both)
+    return *logsumexp_triton(x, y, log_scale, both), x.new_empty(0)
 
 
 def _triton_backward(
@@ -41,16 +74,56 @@ def _triton_backward(
     log_scale: torch.Tensor,
     row_lse: torch.Tensor,
     column_lse: torch.Tensor,
+    _stored: torch.Tensor,
     both: bool,
 ) -> Three:
     from reserve_kernels.contrastive.triton import logsumexp_triton_backward
 
-    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, both)
+    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, None, both)
+
+
+def _dense_by_triton(x: torch.Tensor) -> bool:
+    """Whether "dense" runs Triton's kernels; elsewhere it is the CPU's passes or PyTorch."""
+    return triton_unavailable(x.device, x.dtype) is None
+
+
+def _dense_stored(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if not _dense_by_triton(x):
+        return blocks.stored_memory(x, y)
+    from reserve_kernels.contrastive.triton import stored_memory
+
+    return stored_memory(x, y)
+
+
+def _dense_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
+    if not _dense_by_triton(x):
+        return logsumexp_dense(x, y, log_scale, both)
+    from reserve_kernels.contrastive.triton import logsumexp_triton_dense
+
+    return logsumexp_triton_dense(x, y, log_scale, both)
+
+
+def _dense_backward(
+    grads: Three,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    row_lse: torch.Tensor,
+    column_lse: torch.Tensor,
+    stored: torch.Tensor,
+    both: bool,
+) -> Three:
+    if not _dense_by_triton(x):
+        return logsumexp_blocks_backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
+    from reserve_kernels.contrastive.triton import logsumexp_triton_backward
+
+    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
 
 
 BACKENDS = Backends(
     "contrastive_loss",
+    ContrastiveBackend("dense", runs_anywhere, _dense_forward, _dense_backward, _dense_stored),
     ContrastiveBackend("triton", triton_unavailable, _triton_forward, _triton_backward),
-    ContrastiveBackend("chunked", runs_anywhere, logsumexp_chunked, logsumexp_chunked_backward),
-    ContrastiveBackend("reference", runs_anywhere, logsumexp_reference, logsumexp_reference_backward),
+    ContrastiveBackend("chunked", runs_anywhere, logsumexp_chunked, logsumexp_blocks_backward),
+    ContrastiveBackend("reference", runs_anywhere, _reference_forward, _reference_backward),
 )

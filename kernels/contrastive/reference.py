@@ -71,17 +71,19 @@ def logsumexp_reference_backward(
     x: torch.Tensor,
     y: torch.Tensor,
     log_scale: torch.Tensor,
-    _row_lse: torch.Tensor,
-    _column_lse: torch.Tensor,
+    row_lse: torch.Tensor,
+    column_lse: torch.Tensor,
     both: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, y and log_scale, given those of the three outputs. It computes the softmax again."""
+    """Gradients of x, y and log_scale, given those of the three outputs. A row's softmax is exp(logits - row_lse), the
+    logsumexp being that of the output, or one that was merged with that of other candidates.
+    """
     dtype = statistics_dtype(x.dtype)
     x_wide, y_wide = scaled(x, log_scale).to(dtype), scaled(y, log_scale).to(dtype)
     logits = x_wide @ y_wide.T
-    weights = torch.softmax(logits, 1) * grads[0][:, None]
+    weights = torch.exp(logits - row_lse[:, None]) * grads[0][:, None]
     if both:
-        weights += torch.softmax(logits, 0) * grads[1]
+        weights += torch.exp(logits - column_lse) * grads[1]
         weights.diagonal().add_(grads[2])
     # Not rounded to float16 before they are normalised: gradients that normalising makes fit can overflow it.
     grad_x, of_x = scaled_backward(weights @ y_wide, x, log_scale)

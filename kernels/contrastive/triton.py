@@ -1,13 +1,17 @@
 """Launches the Triton kernels of contrastive_loss; PyTorch's matrix products compute the gradients' products.
 
-A program computes a tile of logits and stores only its logsumexp by row and by column. The gradient of the logits is
-materialised WEIGHT_BYTES at a time, in the operands' dtype, small enough to stay in the L2 cache of an H100 until both
-products have read it. Every sum has a fixed order, so that the op is deterministic.
+A program computes a tile of logits and keeps only its logsumexp by row and by column: "triton" computes the logits
+again in the backward pass. "dense" stores them too, in float16 for half-precision vectors, less the logsumexp of their
+row in the tile: the losses do not depend on what is stored, and large weights are rounded least.
+
+The gradient of the logits is materialised WEIGHT_BYTES at a time, in the operands' dtype, small enough to stay in the
+L2 cache of an H100 until both products have read it. Every sum has a fixed order, so that the op is deterministic.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -15,13 +19,29 @@ import triton
 from reserve_kernels.contrastive.reference import EPSILON, MAX_LOG_SCALE, squares_limit
 from reserve_kernels.contrastive.triton_kernels import (
     logsumexp_kernel,
+    merge_kernel,
     scale_backward_kernel,
     scale_kernel,
     weights_kernel,
 )
 
 WEIGHT_BYTES = 32 << 20
-"""Memory for gradients of logits."""
+"""Memory for gradients of logits that are computed again."""
+
+STORED_WEIGHT_BYTES = 32 << 20
+"""Memory for gradients of stored logits."""
+
+LIBRARY_LOGITS = False
+"""Whether stored logits come from the library's products, a block in float32 at a time, and not from Triton's tiles."""
+
+LIBRARY_BLOCK_BYTES = 32 << 20
+"""Size of such a block, which stays in the L2 cache until it is read."""
+
+ONE_DIRECTION: dict[str, int] = {}
+"""Launch options that replace a tile's where only rows or only columns are asked for."""
+
+MERGE_CONSTANTS = {"BLOCK_T": 32, "BLOCK": 64}
+MERGE_WARPS = 4
 
 LARGEST_WEIGHT = 2.0**14
 """The largest gradient of a loss is scaled to this in a block of weights: three times it, for both directions and the
@@ -52,6 +72,10 @@ class Tiles:
     def constants(self) -> dict[str, int]:
         """The kernels' compile-time arguments."""
         return {"BLOCK_N": self.rows, "BLOCK_M": self.columns, "BLOCK_D": self.dim, "GROUP": 8}
+
+    def options(self, both: bool) -> dict[str, int]:
+        """The launch options of a kernel for both directions, or for one."""
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages} | ({} if both else ONE_DIRECTION)
 
     def width(self, dim: int) -> int:
         """The length of scaled vectors: the dimension rounded up to whole blocks."""
@@ -116,29 +140,117 @@ def logsumexp_triton(
     x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `logsumexp_reference`."""
-    x, y, tile = _scaled(x, log_scale), _scaled(y, log_scale), _tiles_for(x)
-    (n, width), m = x.shape, y.shape[0]
+    return _logsumexps(x, y, log_scale, True, both, None)
+
+
+class Stored(NamedTuple):
+    """What "dense" stores, in one tensor: the logits of the longer side `a` with the other, and the logsumexps of tiles
+    that were subtracted from them, by row [column tiles, rows of a] or by column [row tiles, rows of b].
+    """
+
+    logits: torch.Tensor
+    parts: torch.Tensor
+
+    @classmethod
+    def of(cls, memory: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Stored:
+        (n, stride), shape = _stored_shapes(x, y)
+        logits, parts = memory.split((n * stride, memory.numel() - n * stride))
+        return cls(logits.view(n, stride), parts.view(torch.float32).view(shape))
+
+
+def _stored_shapes(x: torch.Tensor, y: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+    n, m, tile = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0]), _tiles_for(x)
+    by_row = x.shape[0] >= y.shape[0]
+    parts = (triton.cdiv(m, tile.columns), n) if by_row else (triton.cdiv(n, tile.rows), m)
+    return (n, _rounded_up(m)), parts
+
+
+def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Memory for `Stored`: float16 for half-precision vectors, else float32."""
+    (n, stride), (tiles, count) = _stored_shapes(x, y)
+    dtype = torch.float32 if x.dtype == torch.float32 else torch.float16
+    return x.new_empty(n * stride + tiles * count * (4 // dtype.itemsize), dtype=dtype)
+
+
+def logsumexp_triton_dense(
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `logsumexp_reference`, and the logits that the backward pass takes."""
+    memory = stored_memory(x, y)
+    stored = Stored.of(memory, x, y)
+    if y.shape[0] > x.shape[0]:  # then not both
+        none, rows, _ = _logsumexps(y, x, log_scale, False, True, stored)
+        return rows, none, x.new_empty(0, dtype=torch.float32), memory
+    return *_logsumexps(x, y, log_scale, True, both, stored), memory
+
+
+def _logsumexps(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    log_scale: torch.Tensor,
+    by_row: bool,
+    by_column: bool,
+    stored: Stored | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logsumexps of the logits of a and b by row and by column, and with both their diagonal; fills `stored`."""
+    n, m, both, dtype = a.shape[0], b.shape[0], by_row and by_column, torch.float32
+    if not (n and m):
+        rows, columns = (a.new_full((count,), -torch.inf, dtype=dtype) for count in (n * by_row, m * by_column))
+        return rows, columns, a.new_empty(0, dtype=dtype)
+    wide_a, wide_b, tile = _scaled(a, log_scale), _scaled(b, log_scale), _tiles_for(a)
     row_tiles, column_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
-    row_parts = x.new_empty(column_tiles, n, dtype=torch.float32)
-    column_parts = x.new_empty((row_tiles, m) if both else (0, 0), dtype=torch.float32)
-    diagonal = x.new_empty(n if both else 0, dtype=torch.float32)
-    if n and m:
-        with torch.cuda.device_of(x):
-            logsumexp_kernel[(row_tiles * column_tiles,)](
-                x,
-                y,
-                row_parts,
-                column_parts,
-                diagonal,
-                n,
+    row_parts = a.new_empty((column_tiles, n) if by_row else (0, 0), dtype=dtype)
+    column_parts = a.new_empty((row_tiles, m) if by_column else (0, 0), dtype=dtype)
+    if stored is not None:
+        row_parts, column_parts = (stored.parts, column_parts) if by_row else (row_parts, stored.parts)
+    diagonal = a.new_empty(n if both else 0, dtype=dtype)
+    library = LIBRARY_LOGITS and stored is not None
+    options = tile.options(both)
+    # Whole tiles, so that each block has its own rows of column_parts.
+    block = max(1, LIBRARY_BLOCK_BYTES // (4 * _rounded_up(m) * tile.rows)) * tile.rows if library else n
+    given = a.new_empty(min(block, n), _rounded_up(m), dtype=dtype) if library else wide_a
+    for start in range(0, n, block):
+        end = min(start + block, n)
+        if library:
+            _product(wide_a[start:end], wide_b.T, given[: end - start, :m])
+        with torch.cuda.device_of(a):
+            logsumexp_kernel[(triton.cdiv(end - start, tile.rows) * column_tiles,)](
+                given,
+                wide_b,
+                given if stored is None else stored.logits[start:],
+                row_parts[:, start:],
+                column_parts[start // tile.rows :],
+                diagonal[start:],
+                start,
+                end - start,
                 m,
-                width,
-                BOTH=both,
+                given.shape[1],
+                0 if stored is None else stored.logits.shape[1],
+                n,
+                BY_ROW=by_row,
+                BY_COLUMN=by_column,
+                GIVEN=library,
+                STORE=stored is not None,
                 **tile.constants(),
-                num_warps=tile.num_warps,
-                num_stages=tile.num_stages,
+                **options,
             )
-    return torch.logsumexp(row_parts, 0), torch.logsumexp(column_parts, 0), diagonal
+    return _merged(row_parts), _merged(column_parts), diagonal
+
+
+def _rounded_up(elements: int) -> int:
+    """Rows that start at multiples of 32 bytes make matrix products and stores fast."""
+    return triton.cdiv(elements, 16) * 16
+
+
+def _merged(parts: torch.Tensor) -> torch.Tensor:
+    """Logsumexp over the first dimension of parts [tiles, count]."""
+    tiles, count = parts.shape
+    out = parts.new_empty(count)
+    if count:
+        with torch.cuda.device_of(parts):
+            grid = (triton.cdiv(count, MERGE_CONSTANTS["BLOCK"]),)
+            merge_kernel[grid](parts, out, tiles, count, **MERGE_CONSTANTS, num_warps=MERGE_WARPS)
+    return out
 
 
 def logsumexp_triton_backward(
@@ -148,19 +260,26 @@ def logsumexp_triton_backward(
     log_scale: torch.Tensor,
     row_lse: torch.Tensor,
     column_lse: torch.Tensor,
+    memory: torch.Tensor | None,
     both: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, y and log_scale. It computes the logits again, once for both directions."""
+    """Gradients of x, y and log_scale. Without stored logits it computes them again, once for both directions."""
+    stored = None if memory is None else Stored.of(memory, x, y)
     row_grad, column_grad, diagonal_grad = (g.float().contiguous() for g in grads)
     if y.shape[0] > x.shape[0]:  # then not both: the gradient that is summed over blocks is the short one
         none = row_lse.new_empty(0)
-        grad_y, grad_x, grad_log_scale = _weighted_sums(y, x, log_scale, (none, none, row_grad, row_lse, none))
+        softmaxes = (none, none, row_grad, row_lse, none)
+        grad_y, grad_x, grad_log_scale = _weighted_sums(y, x, log_scale, softmaxes, stored)
         return grad_x, grad_y, grad_log_scale
-    return _weighted_sums(x, y, log_scale, (row_grad, row_lse, column_grad, column_lse, diagonal_grad))
+    return _weighted_sums(x, y, log_scale, (row_grad, row_lse, column_grad, column_lse, diagonal_grad), stored)
 
 
 def _weighted_sums(
-    a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor, softmaxes: tuple[torch.Tensor, ...]
+    a: torch.Tensor,
+    b: torch.Tensor,
+    log_scale: torch.Tensor,
+    softmaxes: tuple[torch.Tensor, ...],
+    stored: Stored | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of a, b and log_scale through the logits of a and b, a block of rows of a at a time.
 
@@ -172,59 +291,74 @@ def _weighted_sums(
         return a.new_zeros(a.shape), b.new_zeros(b.shape), torch.zeros_like(log_scale)
     n, m, wide_b = a.shape[0], b.shape[0], _scaled(b, log_scale)
     grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
-    shares_a, shares_b = log_scale.new_empty(n), log_scale.new_empty(m)
-    sum_b = torch.zeros_like(wide_b, dtype=torch.float32)
+    shares = log_scale.new_empty(n + m)
+    sum_b = torch.empty_like(wide_b, dtype=torch.float32)
     # Gradients of a mean over many pairs underflow float16: scale the largest to LARGEST_WEIGHT.
-    largest = torch.cat((row_grad, column_grad, diagonal_grad)).abs().amax()
-    unit = largest.clamp(min=SMALLEST_GRADIENT) / LARGEST_WEIGHT
-    # Rows of weights start at multiples of 32 bytes, for fast matrix products and stores.
-    stride = triton.cdiv(m, 16) * 16
+    largest = torch.linalg.vector_norm(torch.cat((row_grad, column_grad, diagonal_grad)), torch.inf)
+    unit = largest.clamp_(min=SMALLEST_GRADIENT).div_(LARGEST_WEIGHT)
+    stride = _rounded_up(m)
     # Whole tiles, which also keeps every block's share of the gradients aligned.
-    block = min(n, max(1, WEIGHT_BYTES // (a.element_size() * stride * 128)) * 128)
+    most = WEIGHT_BYTES if stored is None else STORED_WEIGHT_BYTES
+    block = min(n, max(1, most // (a.element_size() * stride * 128)) * 128)
     memory = a.new_empty(block, stride)
     for start in range(0, n, block):
         part = slice(start, min(start + block, n))
         rows, weights = _scaled(a[part], log_scale), memory[: part.stop - part.start, :m]
         by_row = [v[part] if v.numel() else v for v in (row_grad, row_lse)]
         diagonal = diagonal_grad[part] if diagonal_grad.numel() else diagonal_grad
-        _launch_weights(rows, wide_b, (*by_row, column_grad, column_lse, diagonal, unit), weights, start)
-        _scale_backward(_product(weights, wide_b), unit, a[part], log_scale, grad_a[part], shares_a[part])
-        _add_product(sum_b, weights.T, rows)
+        values = (*by_row, column_grad, column_lse, diagonal, unit)
+        _launch_weights(rows, wide_b, values, weights, start, stored)
+        _scale_backward(_product(weights, wide_b), unit, a[part], log_scale, grad_a[part], shares[part])
+        if start:
+            _add_product(sum_b, weights.T, rows)
+        else:
+            _product(weights.T, rows, sum_b)
     # Peak memory is here: free the blocks' memory for the last gradient.
     del memory, weights, rows, wide_b
     grad_b = torch.empty_like(b, memory_format=torch.contiguous_format)
-    _scale_backward(sum_b, unit, b, log_scale, grad_b, shares_b)
-    return grad_a, grad_b, shares_a.sum() + shares_b.sum()
+    _scale_backward(sum_b, unit, b, log_scale, grad_b, shares[n:])
+    return grad_a, grad_b, shares.sum()
 
 
 def _launch_weights(
-    a: torch.Tensor, b: torch.Tensor, softmaxes: tuple[torch.Tensor, ...], weights: torch.Tensor, first: int
+    a: torch.Tensor,
+    b: torch.Tensor,
+    softmaxes: tuple[torch.Tensor, ...],
+    weights: torch.Tensor,
+    first: int,
+    stored: Stored | None,
 ) -> None:
-    (n, width), m, tile = a.shape, b.shape[0], _tiles_for(a)
+    n, m, tile = a.shape[0], b.shape[0], _tiles_for(b)
+    by_row, by_column = softmaxes[0].numel() > 0, softmaxes[2].numel() > 0
+    logits, parts = (a, b) if stored is None else stored
+    if stored is not None:
+        logits, parts = logits[first:], parts[:, first:] if by_row else parts[first // tile.rows :]
     with torch.cuda.device_of(a):
         weights_kernel[(triton.cdiv(n, tile.rows) * triton.cdiv(m, tile.columns),)](
-            a,
+            logits,
             b,
             *softmaxes,
             weights,
+            parts,
             first,
             n,
             m,
-            width,
+            logits.shape[1],
             weights.stride(0),
-            BY_ROW=softmaxes[0].numel() > 0,
-            BY_COLUMN=softmaxes[2].numel() > 0,
+            parts.stride(0),
+            BY_ROW=by_row,
+            BY_COLUMN=by_column,
+            GIVEN=stored is not None,
             **tile.constants(),
-            num_warps=tile.num_warps,
-            num_stages=tile.num_stages,
+            **tile.options(by_row and by_column),
         )
 
 
-def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     """a @ b in float32."""
     if a.dtype == torch.float32 or a.device.type != "cuda":
-        return a.float() @ b.float()
-    return torch.mm(a, b, out_dtype=torch.float32)
+        return torch.mm(a.float(), b.float(), out=out)
+    return torch.mm(a, b, out_dtype=torch.float32, out=out)
 
 
 def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:

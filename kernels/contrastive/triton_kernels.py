@@ -136,42 +136,92 @@ def _exponentials(logits, valid, axis: tl.constexpr):
     return tl.sum(tl.where(valid, tl.exp(logits - tl.expand_dims(largest, axis)), 0.0), axis), largest
 
 
-@triton.jit(do_not_specialize=["n", "m"])
+@triton.jit
+def _tile_in_memory(logits, rows, columns, n, m, stride):
+    """The tile of stored logits, whose rows have `stride` elements; anything past the end."""
+    place = logits + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    return tl.load(place, mask=(rows < n)[:, None] & (columns < m)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["first", "n", "m", "parts_stride"])
 def logsumexp_kernel(
     x,
     y,
+    stored,
     row_parts,
     column_parts,
     diagonal,
+    first,
     n,
     m,
     width,
-    BOTH: tl.constexpr,
+    stride,
+    parts_stride,
+    BY_ROW: tl.constexpr,
+    BY_COLUMN: tl.constexpr,
+    GIVEN: tl.constexpr,
+    STORE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """One tile of logits a program: logsumexp of its rows to row_parts [column tiles, n] and, with BOTH, of its
-    columns to column_parts [row tiles, m]; diagonal [n] is written by the tiles that it crosses.
+    """One tile of logits a program: logsumexp of its rows to row_parts [column tiles, parts_stride] and of its columns
+    to column_parts [row tiles, m]. With both, diagonal [n] is written by the tiles that it crosses; row 0 is row
+    `first` of all rows there.
+
+    The logits are x @ y.T or, if they are GIVEN, those in x, whose rows have `width` elements. With STORE they are
+    written to `stored`, whose rows have `stride` elements, less the logsumexp of their row in the tile, or of their
+    column without BY_ROW: large weights are then rounded least.
     """
     row_tile, column_tile = _tile_of_program(n, m, BLOCK_N, BLOCK_M, GROUP)
     rows = row_tile * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = column_tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    logits = _tile_of_logits(x, y, rows, columns, n, m, width, BLOCK_N, BLOCK_M, BLOCK_D)
-    total, largest = _exponentials(logits, (columns < m)[None, :], 1)
-    tl.store(row_parts + column_tile.to(tl.int64) * n + rows, largest + tl.log(total), mask=rows < n)
-    if BOTH:
-        if _cross(row_tile * BLOCK_N, BLOCK_N, column_tile * BLOCK_M, BLOCK_M):
-            positive = tl.sum(tl.where(rows[:, None] == columns[None, :], logits, 0.0), 1)
-            here = (rows >= column_tile * BLOCK_M) & (rows < (column_tile + 1) * BLOCK_M) & (rows < n)
-            tl.store(diagonal + rows, positive, mask=here)
+    if GIVEN:
+        logits = _tile_in_memory(x, rows, columns, n, m, width)
+    else:
+        logits = _tile_of_logits(x, y, rows, columns, n, m, width, BLOCK_N, BLOCK_M, BLOCK_D)
+    if BY_ROW and BY_COLUMN and _cross(first + row_tile * BLOCK_N, BLOCK_N, column_tile * BLOCK_M, BLOCK_M):
+        positive = tl.sum(tl.where((first + rows)[:, None] == columns[None, :], logits, 0.0), 1)
+        place = first + rows
+        here = (place >= column_tile * BLOCK_M) & (place < (column_tile + 1) * BLOCK_M) & (rows < n)
+        tl.store(diagonal + rows, positive, mask=here)
+    relative = logits
+    if BY_COLUMN:
         total, largest = _exponentials(logits, (rows < n)[:, None], 0)
-        place = column_parts + row_tile.to(tl.int64) * m + columns
-        tl.store(place, largest + tl.log(total), mask=columns < m)
+        lse = largest + tl.log(total)
+        relative = logits - lse[None, :]
+        tl.store(column_parts + row_tile.to(tl.int64) * m + columns, lse, mask=columns < m)
+    if BY_ROW:
+        total, largest = _exponentials(logits, (columns < m)[None, :], 1)
+        lse = largest + tl.log(total)
+        relative = logits - lse[:, None]
+        tl.store(row_parts + column_tile.to(tl.int64) * parts_stride + rows, lse, mask=rows < n)
+    if STORE:
+        place = stored + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+        mask = (rows < n)[:, None] & (columns < stride)[None, :]
+        tl.store(place, relative.to(stored.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["n", "m"])
+@triton.jit(do_not_specialize=["tiles", "count"])
+def merge_kernel(parts, out, tiles, count, BLOCK_T: tl.constexpr, BLOCK: tl.constexpr):
+    """out[i] = logsumexp of parts[:, i], parts [tiles, count], for BLOCK numbers a program."""
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tile = tl.arange(0, BLOCK_T)
+    largest = tl.full([BLOCK], -float("inf"), tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, tiles, BLOCK_T):
+        valid = (start + tile < tiles)[:, None] & (place < count)[None, :]
+        at = (start + tile).to(tl.int64)[:, None] * count + place[None, :]
+        part = tl.load(parts + at, mask=valid, other=-float("inf"))
+        # Finite even for columns past the end, so that no difference of infinities makes a NaN.
+        next_largest = tl.maximum(tl.maximum(largest, tl.max(part, 0)), -1e38)
+        total = total * tl.exp(largest - next_largest) + tl.sum(tl.exp(part - next_largest[None, :]), 0)
+        largest = next_largest
+    tl.store(out + place, largest + tl.log(total), mask=place < count)
+
+
+@triton.jit(do_not_specialize=["n", "m", "parts_stride"])
 def weights_kernel(
     a,
     b,
@@ -182,13 +232,16 @@ def weights_kernel(
     diagonal_grad,
     grad_unit,
     weights,
+    parts,
     first,
     n,
     m,
     width,
     stride,
+    parts_stride,
     BY_ROW: tl.constexpr,
     BY_COLUMN: tl.constexpr,
+    GIVEN: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -196,13 +249,23 @@ def weights_kernel(
 ):
     """The gradient of the logits a @ b.T in units of grad_unit, written to weights [n, m] with rows of `stride`
     elements, one tile per program. Elements from m on get meaningless values, so that stores can be whole vectors.
+    If the logits are GIVEN, a and `parts` are what logsumexp_kernel stored of them, in rows of `width` elements.
 
     Row 0 of `a` is row `first` of all rows, which places the diagonal if both directions are computed.
     """
     row_tile, column_tile = _tile_of_program(n, m, BLOCK_N, BLOCK_M, GROUP)
     rows = row_tile * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = column_tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    logits = _tile_of_logits(a, b, rows, columns, n, m, width, BLOCK_N, BLOCK_M, BLOCK_D)
+    if GIVEN:
+        logits = _tile_in_memory(a, rows, columns, n, m, width)
+        if BY_ROW:
+            part = parts + column_tile.to(tl.int64) * parts_stride + rows
+            logits += tl.load(part, mask=rows < n, other=0.0)[:, None]
+        else:
+            part = parts + row_tile.to(tl.int64) * parts_stride + columns
+            logits += tl.load(part, mask=columns < m, other=0.0)[None, :]
+    else:
+        logits = _tile_of_logits(a, b, rows, columns, n, m, width, BLOCK_N, BLOCK_M, BLOCK_D)
     scale = 1.0 / tl.load(grad_unit)
     value = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     if BY_COLUMN:

@@ -10,23 +10,32 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from reserve_kernels import contrastive_loss
-from reserve_kernels.contrastive import chunked
-from tests.kernels.contrastive_cases import DRAWS, compare_with_float64, dense, make_inputs
+from reserve_kernels.contrastive import LOGITS_BUDGET, blocks, eager, passes
+from tests.kernels.contrastive_cases import (
+    DRAWS,
+    compare_with_float64,
+    dense,
+    losses_and_gradients,
+    make_inputs,
+    on_backend,
+)
+
+every_backend = pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("pairs", "extra"), [(37, 11), (1, 0), (1, 3), (128, 0), (7, 200)])
 def test_losses_and_gradients_match_float64(backend, dtype, pairs, extra):
     compare_with_float64(backend, lambda seed: make_inputs(pairs, extra, dtype=dtype, seed=seed), dtype, ours=DRAWS)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 def test_vectors_of_one_number_match_float64(backend):
     compare_with_float64(backend, lambda seed: make_inputs(dim=1, seed=seed), torch.float32, ours=DRAWS)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 @pytest.mark.parametrize("directions", [(1, 1), (1, 0), (0, 1)])
 def test_gradients_of_weighted_pairs_match_autograd(backend, directions):
     inputs = {k: v.requires_grad_() for k, v in make_inputs(dtype=torch.float64).items()}
@@ -44,7 +53,7 @@ def test_gradients_of_weighted_pairs_match_autograd(backend, directions):
         torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 @pytest.mark.parametrize("wanted", ["x", "y", "x_extra", "y_extra", "log_scale"])
 def test_one_gradient_alone_equals_that_among_all(backend, wanted):
     inputs = make_inputs() | {"log_scale": torch.tensor(1.3)}
@@ -55,7 +64,7 @@ def test_one_gradient_alone_equals_that_among_all(backend, wanted):
     assert torch.equal(alone.grad, expected)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 def test_two_calls_in_one_graph_add_up(backend):
     inputs = make_inputs()
     x, y = inputs["x"].requires_grad_(), inputs["y"].requires_grad_()
@@ -65,7 +74,7 @@ def test_two_calls_in_one_graph_add_up(backend):
     torch.testing.assert_close(torch.autograd.grad(both, x)[0], expected)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 def test_empty_extras_are_as_none(backend):
     inputs = {k: v.requires_grad_() for k, v in make_inputs(5, 0).items()}
     out = contrastive_loss(**inputs, log_scale=1.0, backend=backend)
@@ -84,7 +93,8 @@ def test_log_scale_may_be_any_number(log_scale):
     )
 
 
-def test_only_the_inputs_and_a_number_a_row_are_saved():
+def saved_sizes(**arguments):
+    """Numbers of elements that a call saves for the backward pass, besides its inputs."""
     inputs = {k: v.requires_grad_() for k, v in make_inputs(40, 20).items()}
     known, saved = {v.data_ptr() for v in inputs.values()}, []
 
@@ -94,15 +104,87 @@ def test_only_the_inputs_and_a_number_a_row_are_saved():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        contrastive_loss(**inputs, log_scale=torch.tensor(1.0, requires_grad=True), **arguments)
+    return saved
+
+
+def test_only_the_inputs_and_a_number_a_row_are_saved():
+    assert max(saved_sizes(backend="chunked")) <= 40
+
+
+# Logits of 40 pairs take 6400 bytes, those with the 20 candidates of x 3200, and with the 10 of y 1600.
+@pytest.mark.parametrize(
+    ("budget", "stored"),
+    [(0, 0), (1599, 0), (1600, 1), (6399, 2), (6400, 1), (9599, 2), (9600, 2), (11199, 2), (11200, 3)],
+)
+def test_the_budget_decides_whose_logits_are_stored(budget, stored):
+    """One problem after another, as long as its logits fit what is left."""
+    assert sum(size > 40 for size in saved_sizes(logits_budget=budget)) == stored
+
+
+def test_without_a_gradient_no_logits_are_stored(monkeypatch):
+    inputs, used = make_inputs(), []
+    forward = eager.forward
+    monkeypatch.setattr(eager, "forward", lambda *arguments: used.append(arguments[-1]) or forward(*arguments))
+    contrastive_loss(**inputs, log_scale=1.0)
+    with torch.no_grad():
         contrastive_loss(**inputs, log_scale=torch.tensor(1.0, requires_grad=True))
-    assert max(saved) <= 40
+    assert set(used) == {"chunked"}
+    contrastive_loss(**inputs, log_scale=torch.tensor(1.0, requires_grad=True))
+    assert used[-1] == "dense"
 
 
-def test_many_blocks_equal_one(monkeypatch):
+def test_the_usual_budget_is_a_gibibyte():
+    assert LOGITS_BUDGET == 2**30
+
+
+@every_backend
+@pytest.mark.parametrize("pairs", [37, 300])
+def test_the_backward_pass_can_run_again(backend, pairs):
+    """Also where exp of the logits is stored, from 2^16 of them on."""
+    inputs = {k: v.requires_grad_() for k, v in make_inputs(pairs, 11, 8).items()}
+    loss = contrastive_loss(**inputs, log_scale=1.3, backend=backend).loss
+    first, second = (torch.autograd.grad(loss, inputs.values(), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@every_backend
+def test_two_runs_give_the_same_bits(backend):
+    runs = [losses_and_gradients(on_backend(backend), make_inputs(600, 40, 24), torch.float32) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+class Ops(TorchDispatchMode):
+    """Collects the names of the ops that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@every_backend
+def test_another_dispatch_path_gives_the_same(backend):
+    """Under a dispatch mode the call is made of the registered op; otherwise it is one function of autograd."""
+    inputs = make_inputs()
+    direct = losses_and_gradients(on_backend(backend), inputs, torch.float32)
+    with Ops() as ops:
+        by_op = losses_and_gradients(on_backend(backend), inputs, torch.float32)
+    assert "reserve_kernels.contrastive_logsumexp.default" in ops.names
+    for a, b in zip(direct, by_op, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["dense", "chunked"])
+def test_many_blocks_equal_one(monkeypatch, backend):
     inputs = make_inputs(200, 30, dtype=torch.float64)
-    whole = contrastive_loss(**inputs, log_scale=1.0)
-    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
-    assert torch.allclose(contrastive_loss(**inputs, log_scale=1.0).x_to_y, whole.x_to_y, rtol=1e-12)
+    whole = contrastive_loss(**inputs, log_scale=1.0, backend=backend)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "STORED_BLOCK_BYTES", 1)
+    assert torch.allclose(contrastive_loss(**inputs, log_scale=1.0, backend=backend).x_to_y, whole.x_to_y, rtol=1e-12)
 
 
 def test_no_pairs_cost_nothing():
@@ -114,7 +196,7 @@ def test_no_pairs_cost_nothing():
     assert (inputs["y_extra"].grad == 0).all()
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 def test_log_scale_is_clamped_at_ln_100(backend):
     inputs = make_inputs()
     scale = torch.tensor(9.0, requires_grad=True)
@@ -123,7 +205,7 @@ def test_log_scale_is_clamped_at_ln_100(backend):
     assert torch.autograd.grad(out.loss, scale)[0] == 0
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 @pytest.mark.parametrize(("largest", "loss_scale"), [(1e-3, 1e-4), (1.0, 1e-4), (60_000.0, 1.0), (60_000.0, 2.0**31)])
 def test_float16_holds_gradients_of_scaled_losses(backend, largest, loss_scale):
     """A gradient may overflow or underflow float16 before it is normalised, and fit afterwards."""
@@ -138,7 +220,7 @@ def test_float16_holds_gradients_of_scaled_losses(backend, largest, loss_scale):
         torch.testing.assert_close(ours.double(), truth, rtol=0, atol=0.01 * truth.abs().max().item() + 6e-8)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 2e-4, 1e15, 1e25, 1e38])
 def test_extreme_norms_match_float64(backend, scale):
     def make(seed):
@@ -147,22 +229,24 @@ def test_extreme_norms_match_float64(backend, scale):
     compare_with_float64(backend, make, torch.float32, ours=DRAWS)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backend", ["dense", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("log_scale", [1.3, math.log(100.0) - 1e-3])
-def test_large_problems_match_float64(monkeypatch, dtype, log_scale):
+def test_large_problems_match_float64(monkeypatch, backend, dtype, log_scale):
     """One exp for both directions if the logits are small, and a maximum in each direction otherwise; many blocks."""
-    monkeypatch.setattr(chunked, "WORTH_SHARING", 1)
-    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "STORED_BLOCK_BYTES", 1)
     compare_with_float64(
-        "chunked", lambda seed: make_inputs(100, 150, dtype=dtype, seed=seed), dtype, log_scale, ours=DRAWS
+        backend, lambda seed: make_inputs(100, 150, dtype=dtype, seed=seed), dtype, log_scale, ours=DRAWS
     )
 
 
-@pytest.mark.parametrize("worth_sharing", [1, 1 << 20])
+@pytest.mark.parametrize("worth_sharing", [1, 1 << 40])
 def test_many_blocks_round_a_logsumexp_once(monkeypatch, worth_sharing):
     """Here there are 2,500 blocks with the same logits. A rounding for each would show."""
-    monkeypatch.setattr(chunked, "WORTH_SHARING", worth_sharing)
-    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(passes, "WORTH_SHARING", worth_sharing)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 1)
     inputs = {name: torch.ones(rows, 1) for name, rows in [("x", 1), ("y", 1), ("y_extra", 40_000)]}
     inputs["log_scale"] = torch.tensor(1.3)
     out, truth = (
@@ -174,7 +258,7 @@ def test_many_blocks_round_a_logsumexp_once(monkeypatch, worth_sharing):
 
 
 def test_a_shared_exp_costs_confident_pairs_less_than_a_logits_rounding(monkeypatch):
-    monkeypatch.setattr(chunked, "WORTH_SHARING", 1)
+    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
     x = torch.eye(64) * 3
     out = contrastive_loss(x, x, 3.9)
     assert (out.x_to_y - dense(x.double(), x.double(), torch.tensor(3.9).double())[1]).abs().max() < 50 * 2**-23
@@ -194,7 +278,7 @@ def test_non_contiguous_inputs_equal_contiguous_ones():
 
 
 def test_all_logits_never_exist_at_once(monkeypatch):
-    monkeypatch.setattr(chunked, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(passes, "BLOCK_BYTES", 1 << 16)
     sizes = []
 
     class Sizes(TorchDispatchMode):
@@ -206,8 +290,8 @@ def test_all_logits_never_exist_at_once(monkeypatch):
     x, y, log_scale = torch.randn(600, 8), torch.randn(600, 8), torch.tensor(1.0)
     grads = tuple(torch.randn(600) for _ in range(3))
     with Sizes():
-        row_lse, column_lse, _ = chunked.logsumexp_chunked(x, y, log_scale, True)
-        chunked.logsumexp_chunked_backward(grads, x, y, log_scale, row_lse, column_lse, True)
+        row_lse, column_lse, _, nothing = blocks.logsumexp_chunked(x, y, log_scale, True)
+        blocks.logsumexp_blocks_backward(grads, x, y, log_scale, row_lse, column_lse, nothing, True)
     assert max(sizes) <= max((1 << 16) // 4, x.numel())
 
 
@@ -231,7 +315,7 @@ def test_duplicated_targets_share_the_mass():
     torch.testing.assert_close(out.x_to_y, torch.full((4,), math.log(4.0)))
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 @pytest.mark.parametrize("both", [True, False])
 def test_opcheck_of_the_logsumexp(backend, both):
     inputs = make_inputs(7, 4)
@@ -241,14 +325,40 @@ def test_opcheck_of_the_logsumexp(backend, both):
     torch.library.opcheck(torch.ops.reserve_kernels.contrastive_logsumexp, arguments)
 
 
-def test_compiles_as_one_graph_with_gradient():
+@every_backend
+def test_compiles_as_one_graph_with_gradients(backend):
+    inputs = make_inputs(9, 5) | {"log_scale": torch.tensor(1.0)}
+
+    def loss(*values):
+        return contrastive_loss(**dict(zip(inputs, values, strict=True)), backend=backend).loss
+
+    leaves, others = ([v.clone().requires_grad_() for v in inputs.values()] for _ in range(2))
+    torch.compile(loss, fullgraph=True, backend="aot_eager")(*leaves).backward()
+    loss(*others).backward()
+    for leaf, other in zip(leaves, others, strict=True):
+        torch.testing.assert_close(leaf.grad, other.grad)
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 30])
+def test_what_is_compiled_chooses_by_the_budget_too(budget):
     inputs = make_inputs(9, 5)
-    compiled = torch.compile(lambda x: contrastive_loss(**(inputs | {"x": x}), log_scale=1.0).loss, fullgraph=True)
-    x = inputs["x"].clone().requires_grad_()
-    compiled(x).backward()
-    y = inputs["x"].clone().requires_grad_()
-    contrastive_loss(**(inputs | {"x": y}), log_scale=1.0).loss.backward()
+
+    def loss(x):
+        return contrastive_loss(**(inputs | {"x": x}), log_scale=1.0, logits_budget=budget).loss
+
+    x, y = (inputs["x"].clone().requires_grad_() for _ in range(2))
+    torch.compile(loss, fullgraph=True)(x).backward()
+    loss(y).backward()
     torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("backend", ["dense", "chunked"])
+@pytest.mark.parametrize("log_scale", [1.3, math.log(100.0) - 1e-3])
+def test_without_the_native_library_it_runs_in_pytorch(monkeypatch, backend, log_scale):
+    monkeypatch.setattr(blocks, "unavailable", lambda device, dtype: "not built")
+    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
+    assert type(blocks.passes_for(torch.ones(1))) is passes.Passes
+    compare_with_float64(backend, lambda seed: make_inputs(100, 150, seed=seed), torch.float32, log_scale, ours=DRAWS)
 
 
 BAD = {
@@ -260,6 +370,8 @@ BAD = {
     "log_scale": ({"log_scale": torch.ones(2)}, ValueError, "log_scale must be a scalar"),
     "log_scale type": ({"log_scale": "1"}, TypeError, "log_scale must be a number or a torch.Tensor; got str"),
     "group type": ({"group": 0}, TypeError, "group must be a torch.distributed.ProcessGroup or None; got int"),
+    "logits_budget": ({"logits_budget": -1}, ValueError, "logits_budget must be an integer of at least 0; got -1"),
+    "logits_budget type": ({"logits_budget": 1.5}, TypeError, "logits_budget must be an integer of at least 0"),
     "group of others": ({"group": dist.GroupMember.NON_GROUP_MEMBER}, ValueError, "group must contain this process"),
     "backend": ({"backend": "triton9"}, ValueError, "backend must be 'auto' or one of"),
 }
@@ -271,7 +383,7 @@ def test_bad_arguments_are_named(change, error, message):
         contrastive_loss(**({**make_inputs(), "log_scale": 1.0} | change))
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@every_backend
 def test_autocast_does_not_lower_the_logits(backend):
     inputs = {name: value.requires_grad_() for name, value in make_inputs().items()}
     expected = contrastive_loss(**inputs, log_scale=1.0, backend=backend).loss

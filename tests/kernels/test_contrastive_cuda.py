@@ -11,7 +11,7 @@ from tests.kernels.contrastive_cases import compare_with_float64, losses_and_gra
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
-@pytest.mark.parametrize("name", ["triton", "chunked"])
+@pytest.mark.parametrize("name", ["dense", "triton", "chunked"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize(
     ("pairs", "extra", "dim"), [(1, 0, 64), (37, 11, 31), (640, 0, 768), (1000, 3001, 768), (513, 77, 1000)]
@@ -20,27 +20,40 @@ def test_losses_and_gradients_match_float64(name, dtype, pairs, extra, dim):
     compare_with_float64(name, lambda seed: make_inputs(pairs, extra, dim, dtype, seed), dtype, 2.0, "cuda")
 
 
-def test_several_blocks_of_gradients_match_float64(monkeypatch):
+@pytest.mark.parametrize("name", ["dense", "triton"])
+@pytest.mark.parametrize("library", [True, False])
+def test_several_blocks_of_gradients_match_float64(monkeypatch, name, library):
     from reserve_kernels.contrastive import triton
 
-    monkeypatch.setattr(triton, "WEIGHT_BYTES", 1)
+    monkeypatch.setattr(triton, "LIBRARY_LOGITS", library)
+    for constant in ("WEIGHT_BYTES", "STORED_WEIGHT_BYTES", "LIBRARY_BLOCK_BYTES"):
+        monkeypatch.setattr(triton, constant, 1)
     dtype = torch.bfloat16
-    compare_with_float64("triton", lambda seed: make_inputs(700, 1500, 256, dtype, seed), dtype, 2.0, "cuda")
+    compare_with_float64(name, lambda seed: make_inputs(700, 1500, 256, dtype, seed), dtype, 2.0, "cuda")
 
 
-def test_auto_picks_triton():
+def test_one_direction_with_fewer_registers_matches_float64(monkeypatch):
+    from reserve_kernels.contrastive import triton
+
+    monkeypatch.setattr(triton, "ONE_DIRECTION", {"num_stages": 3, "maxnreg": 128})
+    dtype = torch.bfloat16
+    compare_with_float64("triton", lambda seed: make_inputs(300, 700, 256, dtype, seed), dtype, 2.0, "cuda")
+
+
+def test_auto_picks_dense():
     picked = [row.backend for row in backends(torch.bfloat16) if row.op == "contrastive_loss" and row.picked]
-    assert picked[-1] == "triton"
+    assert picked[-1] == "dense"
 
 
-def test_two_runs_give_the_same_bits():
+@pytest.mark.parametrize("name", ["dense", "triton"])
+def test_two_runs_give_the_same_bits(name):
     inputs = make_inputs(3000, 500, 768, torch.bfloat16)
-    runs = [losses_and_gradients(on_backend("triton"), inputs, torch.bfloat16, 2.0, "cuda") for _ in range(3)]
+    runs = [losses_and_gradients(on_backend(name), inputs, torch.bfloat16, 2.0, "cuda") for _ in range(3)]
     for run in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], run, strict=True))
 
 
-@pytest.mark.parametrize("name", ["triton", "chunked"])
+@pytest.mark.parametrize("name", ["dense", "triton", "chunked"])
 def test_the_host_never_waits(name):
     leaves = {k: v.cuda().requires_grad_() for k, v in make_inputs(300, 40, 64, torch.bfloat16).items()}
     log_scale = torch.tensor(1.0, device="cuda", requires_grad=True)
@@ -52,12 +65,13 @@ def test_the_host_never_waits(name):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_compiles_as_one_graph_with_gradient():
+@pytest.mark.parametrize("name", ["dense", "triton"])
+def test_compiles_as_one_graph_with_gradient(name):
     inputs = {k: v.cuda() for k, v in make_inputs(200, 30, 64, torch.bfloat16).items()}
     first = inputs.pop("x")
 
     def loss(x):
-        return contrastive_loss(x, **inputs, log_scale=1.0, backend="triton").loss
+        return contrastive_loss(x, **inputs, log_scale=1.0, backend=name).loss
 
     x, y = (first.clone().requires_grad_() for _ in range(2))
     torch.compile(loss, fullgraph=True)(x).backward()

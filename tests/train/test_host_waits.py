@@ -47,7 +47,9 @@ ALLOWED = {
     ("kernels/attention/reference.py", "attention_reference_backward", "cu_seqlens.tolist()"): "never chosen on a GPU",
     ("kernels/attention/sdpa_cpu.py", "_groups", "cu_seqlens.tolist()"): "on the CPU only",
     ("kernels/contrastive/__init__.py", "_checked_log_scale", "float(log_scale)"): "a Python number",
-    ("kernels/contrastive/chunked.py", "_logits_are_small", "bool(log_scale.exp() < SAFE_EXPONENT)"): "on the CPU only",
+    ("kernels/contrastive/native.py", "NativePasses.scale_backward", "log_scale.item()"): "on the CPU only",
+    ("kernels/contrastive/native.py", "_factor", "log_scale.item()"): "on the CPU only",
+    ("kernels/contrastive/passes.py", "bounded_by", "log_scale.item()"): "on the CPU only",
     ("kernels/contrastive/gather.py", "exchange_counts", "everyone.view(-1, len(mine)).T.tolist()"): (
         "counts that travel between hosts; only a group without gloo sends them through GPUs"
     ),

@@ -10,9 +10,16 @@ from collections.abc import Iterator
 
 import torch
 
-from reserve_kernels.contrastive.triton import SCALE_CONSTANTS, SCALE_WARPS, tiles
+from reserve_kernels.contrastive.triton import (
+    MERGE_CONSTANTS,
+    MERGE_WARPS,
+    SCALE_CONSTANTS,
+    SCALE_WARPS,
+    tiles,
+)
 from reserve_kernels.contrastive.triton_kernels import (
     logsumexp_kernel,
+    merge_kernel,
     scale_backward_kernel,
     scale_kernel,
     weights_kernel,
@@ -20,8 +27,27 @@ from reserve_kernels.contrastive.triton_kernels import (
 from tests.kernels.triton_report import Case
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-SIZES = dict.fromkeys(("first", "n", "m", "dim", "width", "stride"), "i32")
-FLOATS = ("row_parts", "column_parts", "diagonal", "row_grad", "row_lse", "column_grad", "column_lse", "diagonal_grad")
+SIZES = dict.fromkeys(("first", "n", "m", "dim", "width", "stride", "parts_stride", "tiles", "count"), "i32")
+FLOATS = (
+    *("parts", "row_parts", "column_parts", "diagonal"),
+    *("row_grad", "row_lse", "column_grad", "column_lse", "diagonal_grad"),
+)
+DIRECTIONS = [(True, True), (True, False), (False, True)]
+FLAGS = [
+    (logsumexp_kernel, {"BY_ROW": True, "BY_COLUMN": True, "GIVEN": False, "STORE": False}),
+    (logsumexp_kernel, {"BY_ROW": True, "BY_COLUMN": False, "GIVEN": False, "STORE": False}),
+    *(
+        (logsumexp_kernel, {"BY_ROW": by_row, "BY_COLUMN": by_column, "GIVEN": given, "STORE": True})
+        for given in (False, True)
+        for by_row, by_column in DIRECTIONS
+    ),
+    *(
+        (weights_kernel, {"BY_ROW": by_row, "BY_COLUMN": by_column, "GIVEN": given})
+        for given in (False, True)
+        for by_row, by_column in DIRECTIONS
+    ),
+]
+"""Tiles that are computed and kept or not, and those of stored logits."""
 
 
 def cases(architecture: int) -> Iterator[Case]:
@@ -49,22 +75,32 @@ def cases(architecture: int) -> Iterator[Case]:
                     quick=quick and not what,
                 )
         tile = tiles(dtype, architecture)
-        for kernel, flags in [
-            (logsumexp_kernel, {"BOTH": True}),
-            (logsumexp_kernel, {"BOTH": False}),
-            (weights_kernel, {"BY_ROW": True, "BY_COLUMN": True}),
-            (weights_kernel, {"BY_ROW": True, "BY_COLUMN": False}),
-            (weights_kernel, {"BY_ROW": False, "BY_COLUMN": True}),
-        ]:
+        stored = "*fp32" if name == "fp32" else "*fp16"
+        for kernel, flags in FLAGS:
             set_flags = " ".join(flag for flag, value in flags.items() if value)
+            given = flags["GIVEN"]
+            # Blocks of logits from the library are float32; stored ones have a dtype of their own.
+            of_kernel = types | {"stored": stored}
+            if given:
+                of_kernel |= {"x": "*fp32"} if kernel is logsumexp_kernel else {"a": stored}
             yield Case(
                 f"{kernel.__name__} {name} {set_flags}".rstrip(),
                 kernel,
-                types,
+                of_kernel,
                 flags | tile.constants(),
                 tile.num_warps,
                 tile.num_stages,
-                divisible=frozenset({"first", "width", "stride"}),
-                tensor_core="none" if name == "fp32" else "best",
+                divisible=frozenset({"width", "stride"} | ({"first"} if kernel is weights_kernel else set())),
+                tensor_core="none" if name == "fp32" or given else "best",
                 quick=quick,
             )
+    yield Case(
+        "merge_kernel",
+        merge_kernel,
+        SIZES | {"parts": "*fp32", "out": "*fp32"},
+        MERGE_CONSTANTS,
+        MERGE_WARPS,
+        num_stages=3,
+        tensor_core="none",
+        quick=True,
+    )

@@ -65,8 +65,8 @@ class Case:
     `types` gives Triton's type of each argument that is not a constant ("*bf16", "i32"). Pointers are taken to be
     multiples of 16 except those in `unaligned`, and numbers to be arbitrary except those in `divisible`, which are
     multiples of 16, as the launcher passes them. `tensor_core` is the expected instruction: "best" for the
-    architecture's own, "any" for that or HMMA, "none" for no expectation. `quick` cases are compiled in every test run,
-    the others by the slow tests.
+    architecture's own, "any" for that or HMMA, "none" for no expectation. `max_registers` is the launcher's `maxnreg`,
+    0 for none. `quick` cases are compiled in every test run, the others by the slow tests.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Case:
     unaligned: frozenset[str] = frozenset()
     divisible: frozenset[str] = frozenset()
     tensor_core: str = "best"
+    max_registers: int = 0
     quick: bool = False
 
 
@@ -103,6 +104,7 @@ def compile_case(case: Case, architecture: int) -> dict[str, int]:
     hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     # Fusing as the launchers ask for it: the default differs between versions.
     options = {"num_warps": case.num_warps, "num_stages": case.num_stages, "enable_fp_fusion": True}
+    options |= {"maxnreg": case.max_registers} if case.max_registers else {}
     with knobs.compilation.scope(), knobs.nvidia.scope(), redirect_stdout(io.StringIO()) as log:
         # What the cache has comes without ptxas's remarks.
         knobs.compilation.always_compile = knobs.nvidia.dump_ptxas_log = True
@@ -144,7 +146,8 @@ def code_digest(op: str) -> str:
     described = [_code(found[name]) for name in sorted(found)]
     for case in all_cases:
         options = (sorted(case.types.items()), sorted(case.constants.items()), case.num_warps, case.num_stages)
-        described.append(f"{case.name} {options} {sorted(case.unaligned)} {sorted(case.divisible)}")
+        limit = f" at most {case.max_registers} registers" if case.max_registers else ""
+        described.append(f"{case.name} {options} {sorted(case.unaligned)} {sorted(case.divisible)}{limit}")
     return hashlib.sha256("\n".join(described).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
+from benchmarks.contrastive_peers import VARIANTS
 from reserve_kernels.contrastive.triton import (
     MERGE_CONSTANTS,
     MERGE_WARPS,
@@ -32,6 +33,7 @@ FLOATS = (
     *("parts", "row_parts", "column_parts", "diagonal"),
     *("row_grad", "row_lse", "column_grad", "column_lse", "diagonal_grad"),
 )
+CANDIDATE = VARIANTS["two blocks a multiprocessor"][1]["ONE_DIRECTION"]
 DIRECTIONS = [(True, True), (True, False), (False, True)]
 FLAGS = [
     (logsumexp_kernel, {"BY_ROW": True, "BY_COLUMN": True, "GIVEN": False, "STORE": False}),
@@ -79,21 +81,26 @@ def cases(architecture: int) -> Iterator[Case]:
         for kernel, flags in FLAGS:
             set_flags = " ".join(flag for flag, value in flags.items() if value)
             given = flags["GIVEN"]
+            options = [(tile.num_stages, 0, "")]
+            if name == "bf16" and architecture == 90 and not given and flags["BY_ROW"] != flags["BY_COLUMN"]:
+                options.append((CANDIDATE["num_stages"], CANDIDATE["maxnreg"], ", candidate"))
             # Blocks of logits from the library are float32; stored ones have a dtype of their own.
             of_kernel = types | {"stored": stored}
             if given:
                 of_kernel |= {"x": "*fp32"} if kernel is logsumexp_kernel else {"a": stored}
-            yield Case(
-                f"{kernel.__name__} {name} {set_flags}".rstrip(),
-                kernel,
-                of_kernel,
-                flags | tile.constants(),
-                tile.num_warps,
-                tile.num_stages,
-                divisible=frozenset({"width", "stride"} | ({"first"} if kernel is weights_kernel else set())),
-                tensor_core="none" if name == "fp32" or given else "best",
-                quick=quick,
-            )
+            for stages, registers, which in options:
+                yield Case(
+                    f"{kernel.__name__} {name} {set_flags}".rstrip() + which,
+                    kernel,
+                    of_kernel,
+                    flags | tile.constants(),
+                    tile.num_warps,
+                    stages,
+                    divisible=frozenset({"width", "stride"} | ({"first"} if kernel is weights_kernel else set())),
+                    tensor_core="none" if name == "fp32" or given else "best",
+                    max_registers=registers,
+                    quick=quick and not given and not which,
+                )
     yield Case(
         "merge_kernel",
         merge_kernel,

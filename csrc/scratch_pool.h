@@ -11,8 +11,8 @@
 namespace reserve {
 
 // Scratch memory that outlives a call, because fresh pages cost as much as several frames: threads, which live for one
-// call, reuse what earlier ones returned. It has no locks, so that a process forked during a call keeps working. Memory
-// beyond `largest_kept` bytes goes back to the system.
+// call, reuse what earlier ones returned. It has no locks, so that a process forked during a call keeps working. What
+// would bring the memory kept beyond `most_kept` bytes goes back to the system.
 class ScratchPool {
  public:
   // At least `bytes`, aligned to 64; null if out of memory.
@@ -20,7 +20,9 @@ class ScratchPool {
     for (auto& slot : slots_) {
       if (slot.load(std::memory_order_relaxed) == nullptr) continue;
       Header* held = slot.exchange(nullptr);
-      if (held != nullptr && held->bytes >= bytes) return held + 1;
+      if (held == nullptr) continue;
+      kept_ -= held->bytes;
+      if (held->bytes >= bytes) return held + 1;
       std::free(held);
     }
     void* memory = nullptr;
@@ -30,11 +32,14 @@ class ScratchPool {
 
   void give_back(void* memory) noexcept {
     Header* header = static_cast<Header*>(memory) - 1;
-    const bool is_kept = header->bytes <= largest_kept;
+    // Another thread may take the block, and count it off, as soon as it is in a slot.
+    const size_t bytes = header->bytes;
+    const bool fits = (kept_ += bytes) <= most_kept;
     for (auto& slot : slots_) {
       Header* empty = nullptr;
-      if (is_kept && slot.compare_exchange_strong(empty, header)) return;
+      if (fits && slot.compare_exchange_strong(empty, header)) return;
     }
+    kept_ -= bytes;
     std::free(header);
   }
 
@@ -43,11 +48,12 @@ class ScratchPool {
   }
 
  private:
-  static constexpr size_t largest_kept = 16 << 20;
+  static constexpr size_t most_kept = 64 << 20;
   struct alignas(64) Header {
     size_t bytes;
   };
   std::atomic<Header*> slots_[most_threads] = {};
+  std::atomic<size_t> kept_{0};  // bytes in the slots
 };
 
 }  // namespace reserve

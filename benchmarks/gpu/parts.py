@@ -110,8 +110,9 @@ def _benchmark(name: str, out: Path, tests: str | None = None, peers: str | None
 
 MODEL_SHAPES = "test_cuda and not scaling and not grid and not span"
 """The cases of the attention benchmark on joint, vision and audio."""
-EAGER_PEERS = "^(reserve|varlen|flash_attn|xformers|sdpa_cudnn|SDPA, padded)"
+EAGER_PEERS = "^(reserve|varlen|flash_attn(_3)?(,|$)|xformers|sdpa_cudnn|SDPA, padded)"
 """Those that need no compilation of many seconds. Libraries that are not installed are skipped."""
+COMPILING_PEERS = "^(FlexAttention|flash_attn_4(,|$))"
 
 
 def _attention(session: Session) -> list[Command]:

@@ -132,14 +132,14 @@ def native_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
 def _library_unavailable(
     library: str, majors: tuple[int, ...] = ()
 ) -> Callable[[torch.device, torch.dtype], str | None]:
-    """`majors`: the major compute capabilities that the library is made for, if not all from 8."""
+    """`majors`: the major compute capabilities that it is used on, if not all from 8."""
 
     def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         if not INSTALLED[library]:
             return f"{library} is not installed"
         reason = _needs_ampere_and_half(device, dtype)
         if reason is None and majors and (major := torch.cuda.get_device_properties(device).major) not in majors:
-            reason = f"it needs compute capability {' or '.join(f'{m}.x' for m in majors)}; this device has {major}.x"
+            reason = f"it is used on compute capability {' and '.join(f'{m}.x' for m in majors)}; this device has {major}.x"
         return reason or _unusable(library)
 
     return unavailable

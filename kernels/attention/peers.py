@@ -61,7 +61,7 @@ def _flash_4(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing
 def _flash(
     attend: Callable[..., Any], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing
 ) -> torch.Tensor:
-    """Calls `flash_attn_varlen_func` by names that it has in every version."""
+    """Calls `flash_attn_varlen_func` by names that versions 2, 3 and 4 have in common."""
     out = attend(
         q,
         k,

@@ -76,7 +76,7 @@ def test_newer_flash_attention_runs_on_the_gpus_it_is_made_for(capability, major
     assert [name for name, reason in found.items() if reason is None] == runs
     wanted = {"flash_attn_3": "9.x", "flash_attn_4": "9.x or 10.x"}
     assert {name: reason for name, reason in found.items() if reason is not None} == {
-        name: f"it needs compute capability {wanted[name]}; this device has {major}.x"
+        name: f"it is used on compute capability {wanted[name]}; this device has {major}.x"
         for name in found
         if name not in runs
     }

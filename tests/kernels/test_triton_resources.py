@@ -38,13 +38,14 @@ quick_on_one = pytest.mark.parametrize(
 )
 
 
-def stack_bytes(version: str, architecture: int) -> int:
+def stack_bytes(version: str, architecture: int, case: Case) -> int:
     """What a kernel may spill.
 
     Tiles are chosen so that the version of CI spills nothing, and none does on sm_90, where the GPUs are that we have
     had. Elsewhere Triton 3.6 spills up to 16 bytes in some cases: four registers, which cost less than a smaller tile.
+    A limit on registers, for a second block a multiprocessor, may cost as much with either version.
     """
-    return 16 if version != IN_CI and architecture != 90 else 0
+    return 16 if case.max_registers or (version != IN_CI and architecture != 90) else 0
 
 
 def stored(version: str) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def check(version: str, architecture: int, compiled: dict[str, Numbers]) -> None
         for op, reports in compiled.items()
         for case in cases(op, architecture)
         if case.name in reports
-        and (found := problems(case, architecture, reports[case.name], stack_bytes(version, architecture)))
+        and (found := problems(case, architecture, reports[case.name], stack_bytes(version, architecture, case)))
     }
     assert not wrong
     if version not in VERSIONS:
@@ -137,7 +138,7 @@ def test_nothing_in_the_table_spills_lacks_its_instruction_or_is_serialized(vers
         for case in cases(op, architecture)
         if (
             found := problems(
-                case, architecture, table[f"sm_{architecture}"][case.name], stack_bytes(version, architecture)
+                case, architecture, table[f"sm_{architecture}"][case.name], stack_bytes(version, architecture, case)
             )
         )
     }

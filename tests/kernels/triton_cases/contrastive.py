@@ -82,7 +82,9 @@ def cases(architecture: int) -> Iterator[Case]:
             set_flags = " ".join(flag for flag, value in flags.items() if value)
             given = flags["GIVEN"]
             options = [(tile.num_stages, 0, "")]
-            if name == "bf16" and architecture == 90 and not given and flags["BY_ROW"] != flags["BY_COLUMN"]:
+            # The candidate is for logits that are computed again.
+            one = flags["BY_ROW"] != flags["BY_COLUMN"] and not given and not flags.get("STORE")
+            if name == "bf16" and architecture == 90 and one:
                 options.append((CANDIDATE["num_stages"], CANDIDATE["maxnreg"], ", candidate"))
             # Blocks of logits from the library are float32; stored ones have a dtype of their own.
             of_kernel = types | {"stored": stored}

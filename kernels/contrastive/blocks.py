@@ -40,12 +40,8 @@ class Stored(NamedTuple):
     @classmethod
     def of(cls, memory: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Stored:
         n, m, dim = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0]), x.shape[1]
-        end = n * m
-        return cls(
-            memory.as_strided((n, m), (m, 1), 0),
-            memory.as_strided((n, dim), (dim, 1), end),
-            memory.as_strided((m, dim), (dim, 1), end + n * dim),
-        )
+        logits, a, b = memory.split((n * m, n * dim, m * dim))
+        return cls(logits.view(n, m), a.view(n, dim), b.view(m, dim))
 
 
 def passes_for(x: torch.Tensor) -> Passes:
@@ -130,6 +126,8 @@ def logsumexp_blocks_backward(
     both: bool,
 ) -> Three:
     """Gradients of x, y and log_scale. Without stored logits, it computes them again, once for both directions."""
+    # The native passes take pointers, and a hook of saved tensors may return other strides.
+    row_lse, column_lse, memory = (saved.contiguous() for saved in (row_lse, column_lse, memory))
     stored = Stored.of(memory, x, y) if memory.numel() else None
     of_x, of_columns, of_diagonal = (grad.contiguous() for grad in grads)
     if y.shape[0] > x.shape[0]:  # then not both: the gradient that is summed over blocks is the short one

@@ -15,12 +15,11 @@ from tests.kernels.contrastive_cases import (
     DRAWS,
     compare_with_float64,
     dense,
+    every_backend,
     losses_and_gradients,
     make_inputs,
     on_backend,
 )
-
-every_backend = pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 
 
 @every_backend
@@ -152,30 +151,6 @@ def test_the_backward_pass_can_run_again(backend, pairs):
 def test_two_runs_give_the_same_bits(backend):
     runs = [losses_and_gradients(on_backend(backend), make_inputs(600, 40, 24), torch.float32) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
-
-
-class Ops(TorchDispatchMode):
-    """Collects the names of the ops that run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
-@every_backend
-def test_another_dispatch_path_gives_the_same(backend):
-    """Under a dispatch mode the call is made of the registered op; otherwise it is one function of autograd."""
-    inputs = make_inputs()
-    direct = losses_and_gradients(on_backend(backend), inputs, torch.float32)
-    with Ops() as ops:
-        by_op = losses_and_gradients(on_backend(backend), inputs, torch.float32)
-    assert "reserve_kernels.contrastive_logsumexp.default" in ops.names
-    for a, b in zip(direct, by_op, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["dense", "chunked"])

@@ -1,0 +1,49 @@
+"""The ways through autograd to the back ends: one function of autograd for plain tensors, the op for all else."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+
+from reserve_kernels import contrastive_loss
+from tests.kernels.contrastive_cases import Ops, every_backend, losses_and_gradients, make_inputs, on_backend
+
+every_path = pytest.mark.parametrize("path", [contextlib.nullcontext, Ops])
+
+
+@every_backend
+def test_another_dispatch_path_gives_the_same(backend):
+    """Under a dispatch mode the call is made of the registered op; otherwise it is one function of autograd."""
+    inputs = make_inputs()
+    direct = losses_and_gradients(on_backend(backend), inputs, torch.float32)
+    with Ops() as ops:
+        by_op = losses_and_gradients(on_backend(backend), inputs, torch.float32)
+    assert "reserve_kernels.contrastive_logsumexp.default" in ops.names
+    for a, b in zip(direct, by_op, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@every_backend
+@every_path
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("pairs", [37, 300])
+def test_saved_tensors_may_lie_elsewhere_in_their_memory(backend, path, step, pairs):
+    """As a hook that packs several tensors into one memory returns them."""
+    inputs = {k: v.requires_grad_() for k, v in make_inputs(pairs, 11, 8).items()}
+
+    def pack(tensor):
+        memory = tensor.new_full((64 + step * tensor.numel(),), torch.nan)
+        memory[64::step] = tensor.flatten()
+        return memory, tensor.shape
+
+    def unpack(packed):
+        memory, shape = packed
+        return memory[64::step].view(shape)
+
+    expected = torch.autograd.grad(contrastive_loss(**inputs, log_scale=1.3, backend=backend).loss, inputs.values())
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack), path():
+        loss = contrastive_loss(**inputs, log_scale=1.3, backend=backend).loss
+    for out, truth in zip(torch.autograd.grad(loss, inputs.values()), expected, strict=True):
+        torch.testing.assert_close(out, truth)

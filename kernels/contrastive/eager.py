@@ -24,15 +24,17 @@ class Part(NamedTuple):
 
 
 def is_plain(*tensors: torch.Tensor | None) -> bool:
-    """Whether nobody has to see the calls of ops: no compiler, transformation, dispatch mode or subclass, and memory
-    behind all.
+    """Whether the call may bypass PyTorch's dispatcher: no compiler, transformation or dispatch mode is active, and
+    each tensor is of PyTorch's own class, on the CPU or CUDA, with its numbers in memory as they are: not lazily
+    negated.
     """
     return (
         not torch.compiler.is_compiling()
         and not transforming()
         and torch._C._len_torch_dispatch_stack() == 0
         and all(
-            t is None or (type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type in ("cpu", "cuda"))
+            t is None
+            or (type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type in ("cpu", "cuda") and not t.is_neg())
             for t in tensors
         )
     )
@@ -82,10 +84,11 @@ class Losses(torch.autograd.Function):
 
 
 def _sum(mean: torch.Tensor | None, other: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-    """The sum of two gradients that may be absent."""
+    """The sum of two gradients, either of which may be None."""
     if mean is None or other is None:
         found = other if mean is None else mean
-        return torch.zeros_like(like) if found is None else found.contiguous()
+        # The back ends read memory: a lazy negation has to be carried out.
+        return torch.zeros_like(like) if found is None else found.resolve_neg().contiguous()
     return mean + other
 
 

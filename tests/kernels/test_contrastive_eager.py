@@ -47,3 +47,37 @@ def test_saved_tensors_may_lie_elsewhere_in_their_memory(backend, path, step, pa
         loss = contrastive_loss(**inputs, log_scale=1.3, backend=backend).loss
     for out, truth in zip(torch.autograd.grad(loss, inputs.values()), expected, strict=True):
         torch.testing.assert_close(out, truth)
+
+
+@every_backend
+@every_path
+@pytest.mark.parametrize("name", ["x", "y", "x_extra", "y_extra", "log_scale"])
+def test_lazily_negated_arguments_equal_negated_ones(backend, path, name):
+    """A view with the negative bit, as the imaginary part of a conjugate is, has its numbers in memory negated."""
+    inputs = make_inputs(dtype=torch.float32) | {"log_scale": torch.tensor(1.3)}
+    results = []
+    for change in (torch._neg_view, torch.neg):
+        leaves = {k: v.clone().requires_grad_() for k, v in inputs.items()}
+        with path():
+            losses = contrastive_loss(**(leaves | {name: change(leaves[name])}), backend=backend)
+            results.append([*losses, *torch.autograd.grad(losses.loss, leaves.values())])
+    for out, expected in zip(*results, strict=True):
+        torch.testing.assert_close(out, expected)
+
+
+@every_backend
+@every_path
+@pytest.mark.parametrize("outputs", [("x_to_y",), ("y_to_x",), ("loss",), ("x_to_y", "y_to_x"), ("loss", "x_to_y")])
+def test_lazily_negated_gradients_equal_negated_ones(backend, path, outputs):
+    leaves = {k: v.requires_grad_() for k, v in make_inputs().items()}
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    with path():
+        losses = contrastive_loss(**leaves, log_scale=1.3, backend=backend)
+        used = [getattr(losses, name) for name in outputs]
+        grads = [torch.randn_like(loss) for loss in used]
+        results = [
+            torch.autograd.grad(used, leaves.values(), [change(grad) for grad in grads], **options)
+            for change in (torch._neg_view, torch.neg)
+        ]
+    for out, expected in zip(*results, strict=True):
+        torch.testing.assert_close(out, expected)

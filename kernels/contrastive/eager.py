@@ -68,18 +68,23 @@ class Losses(torch.autograd.Function):
         lse, none = (x_lse, y_lse), x_lse.new_empty(0)
         mean = None if of_loss is None else (of_loss / ctx.count).expand(x_lse.shape)
         by_side = [_sum(mean, of_x_to_y, x_lse), _sum(mean, of_y_to_x, x_lse)]
+        of_scale_wanted, _, *wanted = ctx.needs_input_grad
         totals: list[torch.Tensor | None] = [None] * len(vectors)
         of_scale = None
         for part, kept in zip(ctx.parts, stored, strict=True):
             a, b = part.a, part.b
+            if not (of_scale_wanted or wanted[a] or wanted[b]):
+                continue
             of_three = (*by_side, -(by_side[0] + by_side[1])) if part.both else (by_side[a], none, none)
             # The softmax over all candidates, through their common logsumexp.
             statistics = (lse[a], lse[b] if part.both else none)
             saved = (vectors[a], vectors[b], log_scale, *statistics, kept)
             grad_a, grad_b, of_part = gradients(*of_three, *saved, part.both, part.backend)
             for place, grad in ((a, grad_a), (b, grad_b)):
-                totals[place] = _accumulated(totals[place], grad)
-            of_scale = _accumulated(of_scale, of_part)
+                if wanted[place]:
+                    totals[place] = _accumulated(totals[place], grad)
+            if of_scale_wanted:
+                of_scale = _accumulated(of_scale, of_part)
         return of_scale, None, *totals
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from reserve_kernels import contrastive_loss
+from reserve_kernels.contrastive import eager
 from tests.kernels.contrastive_cases import Ops, every_backend, losses_and_gradients, make_inputs, on_backend
 
 every_path = pytest.mark.parametrize("path", [contextlib.nullcontext, Ops])
@@ -81,3 +82,37 @@ def test_lazily_negated_gradients_equal_negated_ones(backend, path, outputs):
         ]
     for out, expected in zip(*results, strict=True):
         torch.testing.assert_close(out, expected)
+
+
+# The problems: 37 pairs with each other, x with the 11 of y_extra, and y with the 5 of x_extra.
+@every_backend
+@pytest.mark.parametrize(
+    ("wanted", "problems"),
+    [
+        (("x_extra",), [(37, 5)]),
+        (("y_extra",), [(37, 11)]),
+        (("x_extra", "y_extra"), [(37, 11), (37, 5)]),
+        (("x",), [(37, 37), (37, 11)]),
+        (("y",), [(37, 37), (37, 5)]),
+        (("log_scale",), [(37, 37), (37, 11), (37, 5)]),
+    ],
+    ids=str,
+)
+def test_problems_without_a_wanted_gradient_have_no_backward_pass(monkeypatch, backend, wanted, problems):
+    inputs, ran = make_inputs() | {"log_scale": torch.tensor(1.3)}, []
+    leaves = {k: v.requires_grad_(k in wanted) for k, v in inputs.items()}
+    with Ops():
+        loss = contrastive_loss(**leaves, backend=backend).loss
+        expected = torch.autograd.grad(loss, [leaves[name] for name in wanted])
+    gradients = eager.gradients
+
+    def counted(*arguments):
+        ran.append((len(arguments[3]), len(arguments[4])))
+        return gradients(*arguments)
+
+    monkeypatch.setattr(eager, "gradients", counted)
+    contrastive_loss(**leaves, backend=backend).loss.backward()
+    assert ran == problems
+    for name, grad in zip(wanted, expected, strict=True):
+        torch.testing.assert_close(leaves[name].grad, grad)
+    assert all(leaf.grad is None for name, leaf in leaves.items() if name not in wanted)

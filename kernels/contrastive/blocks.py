@@ -21,10 +21,15 @@ Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 STORED_BLOCK_BYTES = 32 << 20
 """Size of a block of logits that are stored, and of the memory for their gradient."""
 
-UNUSED = 1 << 18
-"""Elements behind what is stored, which are never touched. glibc returns freed memory to the system once it exceeds
-twice the largest block that it ever freed, and the next step faults it in again. What a step allocates is twice what it
-stores and a little more.
+UNUSED_BYTES = 1 << 20
+"""Memory behind what is stored, which is never touched. glibc returns freed memory to the system once it exceeds twice
+the largest block that it ever freed, and the next step faults it in again. What a step allocates is twice what it
+stores and a little more. Only under torch.use_deterministic_algorithms is it written: PyTorch fills new memory then.
+"""
+
+KEPT_BYTES = (1 << 19, 32 << 20)
+"""The least and the most that is stored with such memory behind it. glibc never keeps larger blocks. For smaller ones
+it would be most of what a graph holds, and many graphs may be held at once.
 """
 
 
@@ -49,16 +54,23 @@ def passes_for(x: torch.Tensor) -> Passes:
     return Passes() if unavailable(x.device, statistics_dtype(x.dtype)) else NativePasses()
 
 
-def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Memory for `Stored`, of the statistics' dtype."""
+def stored_memory(x: torch.Tensor, y: torch.Tensor, unused: int = 0) -> torch.Tensor:
+    """Memory for `Stored`, of the statistics' dtype, with as many elements behind it as `unused` says."""
     n, m = x.shape[0], y.shape[0]
     needed = n * m + (n + m) * x.shape[1]
-    return x.new_empty(needed + UNUSED, dtype=statistics_dtype(x.dtype))[:needed]
+    return x.new_empty(needed + unused, dtype=statistics_dtype(x.dtype))[:needed]
+
+
+def stored_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
+    """The size of `Stored`."""
+    n, m = x.shape[0], y.shape[0]
+    return (n * m + (n + m) * x.shape[1]) * statistics_dtype(x.dtype).itemsize
 
 
 def logsumexp_dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
     """As `logsumexp_reference`, and what the backward pass takes."""
-    memory = stored_memory(x, y)
+    kept = x.device.type == "cpu" and KEPT_BYTES[0] <= stored_bytes(x, y) <= KEPT_BYTES[1]
+    memory = stored_memory(x, y, UNUSED_BYTES // log_scale.dtype.itemsize if kept else 0)
     return *_logsumexp(x, y, log_scale, both, Stored.of(memory, x, y)), memory
 
 

@@ -121,6 +121,16 @@ def test_the_budget_decides_whose_logits_are_stored(budget, stored):
     assert sum(size > 40 for size in saved_sizes(logits_budget=budget)) == stored
 
 
+@pytest.mark.parametrize(("pairs", "unused"), [(16, 0), (360, 0), (365, 1 << 20), (2890, 1 << 20), (2895, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_only_what_the_allocator_would_return_is_followed_by_unused_memory(pairs, unused, dtype):
+    """That is from half a MiB to 32 MiB of logits and scaled vectors."""
+    x = torch.randn(pairs, 2, dtype=dtype)
+    *_, memory = blocks.logsumexp_dense(x, x, torch.tensor(1.0), True)
+    assert memory.nbytes == 4 * (pairs * pairs + 4 * pairs)
+    assert memory.untyped_storage().nbytes() - memory.nbytes == unused
+
+
 def test_without_a_gradient_no_logits_are_stored(monkeypatch):
     inputs, used = make_inputs(), []
     forward = eager.forward

@@ -56,15 +56,18 @@ def passes_for(x: torch.Tensor) -> Passes:
 
 def stored_memory(x: torch.Tensor, y: torch.Tensor, unused: int = 0) -> torch.Tensor:
     """Memory for `Stored`, of the statistics' dtype, with as many elements behind it as `unused` says."""
-    n, m = x.shape[0], y.shape[0]
-    needed = n * m + (n + m) * x.shape[1]
+    needed = _stored_elements(x, y)
     return x.new_empty(needed + unused, dtype=statistics_dtype(x.dtype))[:needed]
 
 
 def stored_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
     """The size of `Stored`."""
+    return _stored_elements(x, y) * statistics_dtype(x.dtype).itemsize
+
+
+def _stored_elements(x: torch.Tensor, y: torch.Tensor) -> int:
     n, m = x.shape[0], y.shape[0]
-    return (n * m + (n + m) * x.shape[1]) * statistics_dtype(x.dtype).itemsize
+    return n * m + (n + m) * x.shape[1]
 
 
 def logsumexp_dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:

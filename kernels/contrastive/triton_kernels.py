@@ -149,10 +149,12 @@ def _subtracted(of_rows, of_columns, BY_ROW: tl.constexpr, BY_COLUMN: tl.constex
     their column there, the smaller one with both. No logit is larger, and those whose weight counts are near it.
     """
     if BY_ROW and BY_COLUMN:
-        return tl.minimum(of_rows[:, None], of_columns[None, :])
-    if BY_ROW:
-        return of_rows[:, None]
-    return of_columns[None, :]
+        subtracted = tl.minimum(of_rows[:, None], of_columns[None, :])
+    elif BY_ROW:
+        subtracted = of_rows[:, None]
+    else:
+        subtracted = of_columns[None, :]
+    return subtracted
 
 
 @triton.jit(do_not_specialize=["first", "n", "m", "parts_stride"])

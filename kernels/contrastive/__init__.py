@@ -65,10 +65,12 @@ def contrastive_loss(
             "triton" (CUDA) and "chunked" compute them again there, which takes four matrix products instead of three
             and never holds [pairs, candidates]. "auto" stores them where a gradient will be asked for and they fit
             `logits_budget`.
-        logits_budget: bytes that logits stored by "auto" may take, those of all problems of this call together: x with
+        logits_budget: bytes that "auto" may store for the backward pass, for all problems of this call together: x with
             y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
-            problem whose logits fit what is left is stored, and the others are computed again. A logit has 4 bytes, on
-            CUDA 2 for half-precision vectors, and 8 for float64. None: 1 GiB. Back ends by name take no notice.
+            problem that fits what is left is stored, and the others are computed again. Stored are the logits and the
+            scaled vectors of both sides, 4 bytes a number, 8 for float64; by Triton only the logits, 2 bytes each for
+            half-precision vectors, in rows of a multiple of 16, and up to 4 bytes for each 64 of them. None: 1 GiB.
+            Back ends by name take no notice.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
@@ -118,7 +120,7 @@ def contrastive_loss(
 
 
 LOGITS_BUDGET = 1 << 30
-"""Bytes that stored logits may take unless the caller says."""
+"""Bytes that "auto" may store unless the caller says."""
 
 
 @dataclass
@@ -132,17 +134,14 @@ class _Choice:
         """The name of the back end for the logits of a and b."""
         if self.backend != "auto":
             return self.backend
-        itemsize = (a.dtype if a.is_cuda else statistics_dtype(a.dtype)).itemsize
-        needed = a.shape[0] * b.shape[0] * itemsize
         wanted = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad or log_scale.requires_grad)
-        fits = wanted and needed <= self.left
 
         def refuse(backend: ContrastiveBackend) -> str | None:
-            return "it stores logits" if backend.stores_logits and not fits else None
+            fits = not backend.stores_logits or (wanted and backend.stored_bytes(a, b) <= self.left)
+            return None if fits else "it stores logits"
 
         chosen = BACKENDS.choose("auto", a.device, a.dtype, refuse)
-        if chosen.stores_logits:
-            self.left -= needed
+        self.left -= chosen.stored_bytes(a, b)
         return chosen.name
 
 

@@ -24,6 +24,10 @@ def _nothing(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x.new_empty(0)
 
 
+def _no_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
+    return 0
+
+
 @dataclass(frozen=True)
 class ContrastiveBackend(Backend):
     """A back end of contrastive_loss: both passes of `ops.contrastive_logsumexp`."""
@@ -38,6 +42,8 @@ class ContrastiveBackend(Backend):
     and log_scale"""
     stored: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _nothing
     """(x, y) -> a tensor with the shape and dtype of what is stored"""
+    stored_bytes: Callable[[torch.Tensor, torch.Tensor], int] = _no_bytes
+    """(x, y) -> the size of what is stored, or a little more"""
 
     @property
     def stores_logits(self) -> bool:
@@ -95,6 +101,20 @@ def _dense_stored(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return stored_memory(x, y)
 
 
+def _dense_stored_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
+    return triton_stored_bytes(x, y) if _dense_by_triton(x) else blocks.stored_bytes(x, y)
+
+
+def triton_stored_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
+    """At least the size of what "dense" stores by Triton, by arithmetic alone: it is asked while a call is compiled,
+    when nothing may import Triton or look at the device.
+    """
+    n, m = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0])
+    itemsize = 4 if x.dtype == torch.float32 else 2
+    # Rows are padded to 16 logits. Tiles have at least 64 rows and columns, and a float32 logsumexp for each of one.
+    return n * -(-m // 16) * 16 * itemsize + (n * m // 64 + n) * 4
+
+
 def _dense_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
     if not _dense_by_triton(x):
         return logsumexp_dense(x, y, log_scale, both)
@@ -122,7 +142,7 @@ def _dense_backward(
 
 BACKENDS = Backends(
     "contrastive_loss",
-    ContrastiveBackend("dense", runs_anywhere, _dense_forward, _dense_backward, _dense_stored),
+    ContrastiveBackend("dense", runs_anywhere, _dense_forward, _dense_backward, _dense_stored, _dense_stored_bytes),
     ContrastiveBackend("triton", triton_unavailable, _triton_forward, _triton_backward),
     ContrastiveBackend("chunked", runs_anywhere, logsumexp_chunked, logsumexp_blocks_backward),
     ContrastiveBackend("reference", runs_anywhere, _reference_forward, _reference_backward),

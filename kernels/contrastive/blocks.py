@@ -21,10 +21,15 @@ Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 STORED_BLOCK_BYTES = 32 << 20
 """Size of a block of logits that are stored, and of the memory for their gradient."""
 
-UNUSED = 1 << 18
-"""Elements behind what is stored, which are never touched. glibc returns freed memory to the system once it exceeds
-twice the largest block that it ever freed, and the next step faults it in again. What a step allocates is twice what it
-stores and a little more.
+UNUSED_BYTES = 1 << 20
+"""Memory behind what is stored, which is never touched. glibc returns freed memory to the system once it exceeds twice
+the largest block that it ever freed, and the next step faults it in again. What a step allocates is twice what it
+stores and a little more. Only under torch.use_deterministic_algorithms is it written: PyTorch fills new memory then.
+"""
+
+KEPT_BYTES = (1 << 19, 32 << 20)
+"""The least and the most that is stored with such memory behind it. glibc never keeps larger blocks. For smaller ones
+it would be most of what a graph holds, and many graphs may be held at once.
 """
 
 
@@ -40,12 +45,8 @@ class Stored(NamedTuple):
     @classmethod
     def of(cls, memory: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Stored:
         n, m, dim = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0]), x.shape[1]
-        end = n * m
-        return cls(
-            memory.as_strided((n, m), (m, 1), 0),
-            memory.as_strided((n, dim), (dim, 1), end),
-            memory.as_strided((m, dim), (dim, 1), end + n * dim),
-        )
+        logits, a, b = memory.split((n * m, n * dim, m * dim))
+        return cls(logits.view(n, m), a.view(n, dim), b.view(m, dim))
 
 
 def passes_for(x: torch.Tensor) -> Passes:
@@ -53,16 +54,26 @@ def passes_for(x: torch.Tensor) -> Passes:
     return Passes() if unavailable(x.device, statistics_dtype(x.dtype)) else NativePasses()
 
 
-def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Memory for `Stored`, of the statistics' dtype."""
+def stored_memory(x: torch.Tensor, y: torch.Tensor, unused: int = 0) -> torch.Tensor:
+    """Memory for `Stored`, of the statistics' dtype, with as many elements behind it as `unused` says."""
+    needed = _stored_elements(x, y)
+    return x.new_empty(needed + unused, dtype=statistics_dtype(x.dtype))[:needed]
+
+
+def stored_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
+    """The size of `Stored`."""
+    return _stored_elements(x, y) * statistics_dtype(x.dtype).itemsize
+
+
+def _stored_elements(x: torch.Tensor, y: torch.Tensor) -> int:
     n, m = x.shape[0], y.shape[0]
-    needed = n * m + (n + m) * x.shape[1]
-    return x.new_empty(needed + UNUSED, dtype=statistics_dtype(x.dtype))[:needed]
+    return n * m + (n + m) * x.shape[1]
 
 
 def logsumexp_dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
     """As `logsumexp_reference`, and what the backward pass takes."""
-    memory = stored_memory(x, y)
+    kept = x.device.type == "cpu" and KEPT_BYTES[0] <= stored_bytes(x, y) <= KEPT_BYTES[1]
+    memory = stored_memory(x, y, UNUSED_BYTES // log_scale.dtype.itemsize if kept else 0)
     return *_logsumexp(x, y, log_scale, both, Stored.of(memory, x, y)), memory
 
 
@@ -130,6 +141,8 @@ def logsumexp_blocks_backward(
     both: bool,
 ) -> Three:
     """Gradients of x, y and log_scale. Without stored logits, it computes them again, once for both directions."""
+    # The native passes take pointers, and a hook of saved tensors may return other strides.
+    row_lse, column_lse, memory = (saved.contiguous() for saved in (row_lse, column_lse, memory))
     stored = Stored.of(memory, x, y) if memory.numel() else None
     of_x, of_columns, of_diagonal = (grad.contiguous() for grad in grads)
     if y.shape[0] > x.shape[0]:  # then not both: the gradient that is summed over blocks is the short one

@@ -24,15 +24,17 @@ class Part(NamedTuple):
 
 
 def is_plain(*tensors: torch.Tensor | None) -> bool:
-    """Whether nobody has to see the calls of ops: no compiler, transformation, dispatch mode or subclass, and memory
-    behind all.
+    """Whether the call may bypass PyTorch's dispatcher: no compiler, transformation or dispatch mode is active, and
+    each tensor is of PyTorch's own class, on the CPU or CUDA, with its numbers in memory as they are: not lazily
+    negated.
     """
     return (
         not torch.compiler.is_compiling()
         and not transforming()
         and torch._C._len_torch_dispatch_stack() == 0
         and all(
-            t is None or (type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type in ("cpu", "cuda"))
+            t is None
+            or (type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type in ("cpu", "cuda") and not t.is_neg())
             for t in tensors
         )
     )
@@ -66,26 +68,32 @@ class Losses(torch.autograd.Function):
         lse, none = (x_lse, y_lse), x_lse.new_empty(0)
         mean = None if of_loss is None else (of_loss / ctx.count).expand(x_lse.shape)
         by_side = [_sum(mean, of_x_to_y, x_lse), _sum(mean, of_y_to_x, x_lse)]
+        of_scale_wanted, _, *wanted = ctx.needs_input_grad
         totals: list[torch.Tensor | None] = [None] * len(vectors)
         of_scale = None
         for part, kept in zip(ctx.parts, stored, strict=True):
             a, b = part.a, part.b
+            if not (of_scale_wanted or wanted[a] or wanted[b]):
+                continue
             of_three = (*by_side, -(by_side[0] + by_side[1])) if part.both else (by_side[a], none, none)
             # The softmax over all candidates, through their common logsumexp.
             statistics = (lse[a], lse[b] if part.both else none)
             saved = (vectors[a], vectors[b], log_scale, *statistics, kept)
             grad_a, grad_b, of_part = gradients(*of_three, *saved, part.both, part.backend)
             for place, grad in ((a, grad_a), (b, grad_b)):
-                totals[place] = _accumulated(totals[place], grad)
-            of_scale = _accumulated(of_scale, of_part)
+                if wanted[place]:
+                    totals[place] = _accumulated(totals[place], grad)
+            if of_scale_wanted:
+                of_scale = _accumulated(of_scale, of_part)
         return of_scale, None, *totals
 
 
 def _sum(mean: torch.Tensor | None, other: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-    """The sum of two gradients that may be absent."""
+    """The sum of two gradients, either of which may be None."""
     if mean is None or other is None:
         found = other if mean is None else mean
-        return torch.zeros_like(like) if found is None else found.contiguous()
+        # The back ends read memory: a lazy negation has to be carried out.
+        return torch.zeros_like(like) if found is None else found.resolve_neg().contiguous()
     return mean + other
 
 

@@ -91,7 +91,8 @@ def gradients(*arguments: Any) -> Three:
     """Those of x, y and log_scale, from what `contrastive_logsumexp_backward` takes: by that op if autograd watches, so
     that it refuses a double backward, or for several gradients at once; otherwise without the dispatcher's time.
     """
-    several = torch._C._functorch.is_legacy_batchedtensor(arguments[0]) or transforming()
+    # Of the gradients of the three outputs, any may be alone in being several.
+    several = transforming() or any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in arguments[:3])
     run = contrastive_logsumexp_backward if several or torch.is_grad_enabled() else _backward
     return run(*arguments)
 

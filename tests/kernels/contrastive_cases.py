@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reserve_kernels import contrastive_loss
 from tests.kernels.numerics import assert_as_good_as_reference
 
 DRAWS = 16
+
+every_backend = pytest.mark.parametrize("backend", ["dense", "chunked", "reference"])
 
 
 def make_inputs(pairs=37, extra=11, dim=64, dtype=torch.float32, seed=0):
@@ -72,3 +76,15 @@ def compare_with_float64(backend, make: Callable[[int], dict], dtype, log_scale=
         truths, plains, outs = ([draw[place] for draw in each] for each in (truth, plain, out))
         first = (torch.stack(each[:ours]) for each in (outs, truths, plains))
         assert_as_good_as_reference(*first, zip(truths, plains, strict=True))
+
+
+class Ops(TorchDispatchMode):
+    """Collects the names of the ops that run. Under it a call is made of the registered op."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))

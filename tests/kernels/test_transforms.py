@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
+from reserve_kernels import contrastive_loss
 from reserve_kernels.attention import availability
-from tests.kernels.op_calls import CALLS, every_argument, every_backend, every_function
+from tests.kernels.op_calls import CALLS, ON_CPU, every_argument, every_backend, every_function
 
 FORWARD_MODE = "does not support forward-mode differentiation"
 REVERSE_MODE = "does not support torch.func.grad, vjp and jacrev"
@@ -146,3 +147,21 @@ def test_backward_passes_of_several_gradients_at_once_are_right(name, backend):
     (together,) = torch.autograd.grad(out, x, grads, is_grads_batched=True, retain_graph=True)
     apart = [torch.autograd.grad(out, x, grad, retain_graph=True)[0] for grad in grads]
     torch.testing.assert_close(together, torch.stack(apart))
+
+
+@pytest.mark.parametrize("backend", [backend for name, backend in ON_CPU if name == "contrastive_loss"])
+@pytest.mark.parametrize("output", ["loss", "x_to_y", "y_to_x"])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_several_gradients_of_one_output_of_contrastive_loss_are_right(backend, output):
+    leaves = {k: v.requires_grad_() for k, v in CALLS["contrastive_loss"].make().items()}
+    out = getattr(contrastive_loss(**leaves, backend=backend), output)
+    grads = torch.randn(3, *out.shape)
+
+    def gradients(grad, several):
+        # A direction does not depend on the other direction's candidates.
+        how = {"retain_graph": True, "allow_unused": True, "materialize_grads": True, "is_grads_batched": several}
+        return torch.autograd.grad(out, leaves.values(), grad, **how)
+
+    apart = zip(*(gradients(grad, False) for grad in grads), strict=True)
+    for together, each in zip(gradients(grads, True), apart, strict=True):
+        torch.testing.assert_close(together.expand(3, *each[0].shape), torch.stack(each))

@@ -96,8 +96,16 @@ def _log_mel() -> list[Bar]:
 def _attention() -> list[Bar]:
     op, padded = "rotary_attention", "SDPA, padded and masked"
     joint, audio = (f"{op}, {GPU}, {shape}, forward+backward" for shape in ("joint", "audio"))
+    never_slower = [
+        replace(faster(op, f"{op}, CPU, {threads_label(n)}, {shape}, {passes}", peer, 1.0), in_summary=False)
+        for n in (1, 2)
+        for shape in ("joint", "vision", "audio", "span")
+        for passes in ("forward", "forward+backward")
+        for peer in (padded, "SDPA, loop")
+    ]
     return [
         *(faster(op, f"{op}, CPU, {threads_label(n)}, joint, forward+backward", padded, 1.3) for n in (1, 2)),
+        *never_slower,
         faster(op, joint, "varlen", 1.5),
         faster(op, joint, "FlexAttention", 1.5),
         faster(op, joint, "varlen, less: no position", 1.2),

@@ -139,7 +139,8 @@ def _library_unavailable(
             return f"{library} is not installed"
         reason = _needs_ampere_and_half(device, dtype)
         if reason is None and majors and (major := torch.cuda.get_device_properties(device).major) not in majors:
-            reason = f"it is used on compute capability {' and '.join(f'{m}.x' for m in majors)}; this device has {major}.x"
+            wanted = " or ".join(f"{m}.x" for m in majors)
+            reason = f"it is used on compute capability {wanted}; this device has {major}.x"
         return reason or _unusable(library)
 
     return unavailable

@@ -2,7 +2,7 @@
 
 A program computes a tile of logits and keeps only its logsumexp by row and by column: "triton" computes the logits
 again in the backward pass. "dense" stores them too, in float16 for half-precision vectors, less the logsumexp of their
-row in the tile: the losses do not depend on what is stored, and large weights are rounded least.
+row or column in the tile: the losses do not depend on what is stored, and large weights are rounded least.
 
 The gradient of the logits is materialised WEIGHT_BYTES at a time, in the operands' dtype, small enough to stay in the
 L2 cache of an H100 until both products have read it. Every sum has a fixed order, so that the op is deterministic.
@@ -144,32 +144,33 @@ def logsumexp_triton(
 
 
 class Stored(NamedTuple):
-    """What "dense" stores, in one tensor: the logits of the longer side `a` with the other, and the logsumexps of tiles
-    that were subtracted from them, by row [column tiles, rows of a] or by column [row tiles, rows of b].
+    """What "dense" stores, in one tensor: the logits of the longer side `a` with the other, less logsumexps of their
+    tiles, and these, by row [column tiles, rows of a] and by column [row tiles, rows of b].
     """
 
     logits: torch.Tensor
-    parts: torch.Tensor
+    row_parts: torch.Tensor
+    column_parts: torch.Tensor
 
     @classmethod
     def of(cls, memory: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Stored:
-        (n, stride), shape = _stored_shapes(x, y)
+        (n, stride), *shapes = _stored_shapes(x, y)
         logits, parts = memory.split((n * stride, memory.numel() - n * stride))
-        return cls(logits.view(n, stride), parts.view(torch.float32).view(shape))
+        by_row, by_column = parts.view(torch.float32).split([tiles * count for tiles, count in shapes])
+        return cls(logits.view(n, stride), by_row.view(shapes[0]), by_column.view(shapes[1]))
 
 
-def _stored_shapes(x: torch.Tensor, y: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+def _stored_shapes(x: torch.Tensor, y: torch.Tensor) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     n, m, tile = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0]), _tiles_for(x)
-    by_row = x.shape[0] >= y.shape[0]
-    parts = (triton.cdiv(m, tile.columns), n) if by_row else (triton.cdiv(n, tile.rows), m)
-    return (n, _rounded_up(m)), parts
+    return (n, _rounded_up(m)), (triton.cdiv(m, tile.columns), n), (triton.cdiv(n, tile.rows), m)
 
 
 def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Memory for `Stored`: float16 for half-precision vectors, else float32."""
-    (n, stride), (tiles, count) = _stored_shapes(x, y)
+    (n, stride), *shapes = _stored_shapes(x, y)
     dtype = torch.float32 if x.dtype == torch.float32 else torch.float16
-    return x.new_empty(n * stride + tiles * count * (4 // dtype.itemsize), dtype=dtype)
+    parts = sum(tiles * count for tiles, count in shapes)
+    return x.new_empty(n * stride + parts * (4 // dtype.itemsize), dtype=dtype)
 
 
 def logsumexp_triton_dense(
@@ -202,7 +203,10 @@ def _logsumexps(
     row_parts = a.new_empty((column_tiles, n) if by_row else (0, 0), dtype=dtype)
     column_parts = a.new_empty((row_tiles, m) if by_column else (0, 0), dtype=dtype)
     if stored is not None:
-        row_parts, column_parts = (stored.parts, column_parts) if by_row else (row_parts, stored.parts)
+        row_parts = stored.row_parts if by_row else row_parts
+        column_parts = stored.column_parts if by_column else column_parts
+        if not both:  # what the op returns has no unwritten memory
+            (stored.column_parts if by_row else stored.row_parts).zero_()
     diagonal = a.new_empty(n if both else 0, dtype=dtype)
     library = LIBRARY_LOGITS and stored is not None
     options = tile.options(both)
@@ -330,22 +334,25 @@ def _launch_weights(
 ) -> None:
     n, m, tile = a.shape[0], b.shape[0], _tiles_for(b)
     by_row, by_column = softmaxes[0].numel() > 0, softmaxes[2].numel() > 0
-    logits, parts = (a, b) if stored is None else stored
+    # Without stored logits the parts are pointers that are not read.
+    logits, row_parts, column_parts = (a, b, b) if stored is None else stored
     if stored is not None:
-        logits, parts = logits[first:], parts[:, first:] if by_row else parts[first // tile.rows :]
+        logits, row_parts = logits[first:], row_parts[:, first:]
+        column_parts = column_parts[first // tile.rows :]
     with torch.cuda.device_of(a):
         weights_kernel[(triton.cdiv(n, tile.rows) * triton.cdiv(m, tile.columns),)](
             logits,
             b,
             *softmaxes,
             weights,
-            parts,
+            row_parts,
+            column_parts,
             first,
             n,
             m,
             logits.shape[1],
             weights.stride(0),
-            parts.stride(0),
+            row_parts.stride(0),
             BY_ROW=by_row,
             BY_COLUMN=by_column,
             GIVEN=stored is not None,

@@ -143,6 +143,20 @@ def _tile_in_memory(logits, rows, columns, n, m, stride):
     return tl.load(place, mask=(rows < n)[:, None] & (columns < m)[None, :], other=0.0).to(tl.float32)
 
 
+@triton.jit
+def _subtracted(of_rows, of_columns, BY_ROW: tl.constexpr, BY_COLUMN: tl.constexpr):
+    """What is subtracted from the logits of a tile before they are stored: the logsumexp of their row in the tile or of
+    their column there, the smaller one with both. No logit is larger, and those whose weight counts are near it.
+    """
+    if BY_ROW and BY_COLUMN:
+        subtracted = tl.minimum(of_rows[:, None], of_columns[None, :])
+    elif BY_ROW:
+        subtracted = of_rows[:, None]
+    else:
+        subtracted = of_columns[None, :]
+    return subtracted
+
+
 @triton.jit(do_not_specialize=["first", "n", "m", "parts_stride"])
 def logsumexp_kernel(
     x,
@@ -171,8 +185,8 @@ def logsumexp_kernel(
     `first` of all rows there.
 
     The logits are x @ y.T or, if they are GIVEN, those in x, whose rows have `width` elements. With STORE they are
-    written to `stored`, whose rows have `stride` elements, less the logsumexp of their row in the tile, or of their
-    column without BY_ROW: large weights are then rounded least.
+    written to `stored`, whose rows have `stride` elements, less what _subtracted says: large weights are then rounded
+    least.
     """
     row_tile, column_tile = _tile_of_program(n, m, BLOCK_N, BLOCK_M, GROUP)
     rows = row_tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -186,18 +200,17 @@ def logsumexp_kernel(
         place = first + rows
         here = (place >= column_tile * BLOCK_M) & (place < (column_tile + 1) * BLOCK_M) & (rows < n)
         tl.store(diagonal + rows, positive, mask=here)
-    relative = logits
+    of_rows, of_columns = logits, logits
     if BY_COLUMN:
         total, largest = _exponentials(logits, (rows < n)[:, None], 0)
-        lse = largest + tl.log(total)
-        relative = logits - lse[None, :]
-        tl.store(column_parts + row_tile.to(tl.int64) * m + columns, lse, mask=columns < m)
+        of_columns = largest + tl.log(total)
+        tl.store(column_parts + row_tile.to(tl.int64) * m + columns, of_columns, mask=columns < m)
     if BY_ROW:
         total, largest = _exponentials(logits, (columns < m)[None, :], 1)
-        lse = largest + tl.log(total)
-        relative = logits - lse[:, None]
-        tl.store(row_parts + column_tile.to(tl.int64) * parts_stride + rows, lse, mask=rows < n)
+        of_rows = largest + tl.log(total)
+        tl.store(row_parts + column_tile.to(tl.int64) * parts_stride + rows, of_rows, mask=rows < n)
     if STORE:
+        relative = logits - _subtracted(of_rows, of_columns, BY_ROW, BY_COLUMN)
         place = stored + rows.to(tl.int64)[:, None] * stride + columns[None, :]
         mask = (rows < n)[:, None] & (columns < stride)[None, :]
         tl.store(place, relative.to(stored.dtype.element_ty), mask=mask)
@@ -232,7 +245,8 @@ def weights_kernel(
     diagonal_grad,
     grad_unit,
     weights,
-    parts,
+    row_parts,
+    column_parts,
     first,
     n,
     m,
@@ -249,7 +263,7 @@ def weights_kernel(
 ):
     """The gradient of the logits a @ b.T in units of grad_unit, written to weights [n, m] with rows of `stride`
     elements, one tile per program. Elements from m on get meaningless values, so that stores can be whole vectors.
-    If the logits are GIVEN, a and `parts` are what logsumexp_kernel stored of them, in rows of `width` elements.
+    If the logits are GIVEN, `a` and the parts are what logsumexp_kernel stored of them, in rows of `width` elements.
 
     Row 0 of `a` is row `first` of all rows, which places the diagonal if both directions are computed.
     """
@@ -258,12 +272,12 @@ def weights_kernel(
     columns = column_tile * BLOCK_M + tl.arange(0, BLOCK_M)
     if GIVEN:
         logits = _tile_in_memory(a, rows, columns, n, m, width)
+        of_rows, of_columns = logits, logits
         if BY_ROW:
-            part = parts + column_tile.to(tl.int64) * parts_stride + rows
-            logits += tl.load(part, mask=rows < n, other=0.0)[:, None]
-        else:
-            part = parts + row_tile.to(tl.int64) * parts_stride + columns
-            logits += tl.load(part, mask=columns < m, other=0.0)[None, :]
+            of_rows = tl.load(row_parts + column_tile.to(tl.int64) * parts_stride + rows, mask=rows < n, other=0.0)
+        if BY_COLUMN:
+            of_columns = tl.load(column_parts + row_tile.to(tl.int64) * m + columns, mask=columns < m, other=0.0)
+        logits += _subtracted(of_rows, of_columns, BY_ROW, BY_COLUMN)
     else:
         logits = _tile_of_logits(a, b, rows, columns, n, m, width, BLOCK_N, BLOCK_M, BLOCK_D)
     scale = 1.0 / tl.load(grad_unit)

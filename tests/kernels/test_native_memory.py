@@ -11,11 +11,12 @@ import pytest
 from reserve_kernels import native
 
 ROOT = Path(__file__).resolve().parents[2]
+MIB = 1 << 20
 pytestmark = [
     pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable())),
     pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
-    pytest.mark.parametrize("op", ["log_mel", "attention"]),
 ]
+every_op = pytest.mark.parametrize("op", ["log_mel", "attention"])
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,26 @@ def calls(tmp_path_factory):
     return run
 
 
+@every_op
 def test_one_thread_with_memory_does_the_work_of_all(calls, op):
     assert calls(op, threads=4, allocations=1, calls=1) == [[native.OK, 4]]
 
 
+@every_op
 def test_no_memory_for_any_thread_is_reported(calls, op):
     assert calls(op, threads=4, allocations=0, calls=1) == [[native.OUT_OF_MEMORY, 4]]
 
 
+@every_op
 def test_later_calls_find_the_memory_of_all_threads_of_the_first(calls, op):
     assert calls(op, threads=20, allocations=20, calls=3) == [[native.OK, 20], [native.OK, 0], [native.OK, 0]]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "new"), [(20, MIB, 0), (6, 16 * MIB, 2), (1, 65 * MIB, 1)], ids=["small", "large", "huge"]
+)
+def test_a_pool_keeps_64_mib_in_all(tmp_path, count, size, new):
+    program, source = tmp_path / "scratch_pool", Path(__file__).with_name("scratch_pool.cpp")
+    subprocess.run(["c++", "-std=c++17", f"-I{ROOT}/csrc", "-pthread", "-o", program, source], check=True)
+    done = subprocess.run([program, str(count), str(size)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == new

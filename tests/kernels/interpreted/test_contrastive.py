@@ -50,6 +50,29 @@ def test_the_largest_temperature(backend, dtype):
 
 
 @every_variant
+def test_a_candidate_far_from_all(backend):
+    """Its logits are far below the logsumexps of their rows, and decide the softmax of its column. Stored or computed
+    again, they give it about the same error.
+    """
+    common = torch.full((64,), 4.0, dtype=torch.float16)
+    inputs = {name: make_inputs(20, 0, 64, torch.float16)[name] + common for name in ("x", "y")}
+    inputs["y"][3] = -common
+
+    def gradients(run, dtype):
+        leaves = {name: value.to(dtype).requires_grad_() for name, value in inputs.items()}
+        out = run(**leaves, log_scale=torch.tensor(4.6, dtype=torch.float64))
+        return [grad.double() for grad in torch.autograd.grad(out[2].sum(), leaves.values())]
+
+    exact = gradients(dense, torch.float64)
+    errors = [
+        [(grad - truth).norm() for grad, truth in zip(gradients(on_backend(name), torch.float16), exact, strict=True)]
+        for name in (backend, "triton")
+    ]
+    for stored, computed_again in zip(*errors, strict=True):
+        assert stored <= 1.2 * computed_again
+
+
+@every_variant
 def test_gradients_of_many_blocks(backend, monkeypatch):
     library = launcher.LIBRARY_LOGITS
     monkeypatch.undo()  # blocks have 128 rows at least: with the launcher's own tiles

@@ -30,7 +30,7 @@ from tests.kernels.triton_report import Case
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SIZES = dict.fromkeys(("first", "n", "m", "dim", "width", "stride", "parts_stride", "tiles", "count"), "i32")
 FLOATS = (
-    *("parts", "row_parts", "column_parts", "diagonal"),
+    *("row_parts", "column_parts", "diagonal"),
     *("row_grad", "row_lse", "column_grad", "column_lse", "diagonal_grad"),
 )
 CANDIDATE = VARIANTS["two blocks a multiprocessor"][1]["ONE_DIRECTION"]

@@ -69,7 +69,7 @@ def contrastive_loss(
             y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
             problem that fits what is left is stored, and the others are computed again. Stored are the logits and the
             scaled vectors of both sides, 4 bytes a number, 8 for float64; by Triton only the logits, 2 bytes each for
-            half-precision vectors, in rows of a multiple of 16, and up to 4 bytes for each 64 of them. None: 1 GiB.
+            half-precision vectors, in rows of a multiple of 16, and up to 8 bytes for each 64 of them. None: 1 GiB.
             Back ends by name take no notice.
 
     Raises:

@@ -111,8 +111,8 @@ def triton_stored_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
     """
     n, m = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0])
     itemsize = 4 if x.dtype == torch.float32 else 2
-    # Rows are padded to 16 logits. Tiles have at least 64 rows and columns, and a float32 logsumexp for each of one.
-    return n * -(-m // 16) * 16 * itemsize + (n * m // 64 + n) * 4
+    # Rows are padded to 16 logits. Tiles have at least 64 rows and columns, and a float32 logsumexp for each of both.
+    return n * -(-m // 16) * 16 * itemsize + (2 * (n * m // 64) + n + m) * 4
 
 
 def _dense_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:

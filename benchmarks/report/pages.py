@@ -43,8 +43,8 @@ divided by the median. Extra memory is the growth of the peak during the call, g
 GPU is named after the card. The targets on a GPU are for an H100; the pages of [kernels](kernels/attention.md#bars)
 derive them. [The training step](kernels/step.md) says where its time and memory go.
 """
-SLOWER = f"""Cases in which what `auto` takes has less than {slower.NOISE} of the speed of another implementation. Our
-own variants count too; implementations that do less than the whole job do not.
+SLOWER = f"""Cases in which the choice of `auto` has less than {slower.NOISE} of the speed of another implementation,
+our own variants included. Implementations that do less than the whole job do not count.
 """
 
 

@@ -113,6 +113,7 @@ MODEL_SHAPES = "test_cuda and not scaling and not grid and not span"
 EAGER_PEERS = "^(reserve|varlen|flash_attn(_3)?(,|$)|xformers|sdpa_cudnn|SDPA, padded)"
 """Those that need no compilation of many seconds. Libraries that are not installed are skipped."""
 COMPILING_PEERS = "^(FlexAttention|flash_attn_4(,|$))"
+"""The others."""
 
 
 def _attention(session: Session) -> list[Command]:
@@ -123,8 +124,8 @@ def _flex(session: Session) -> list[Command]:
     """Both passes, which have a bar, before the forward pass: compiling them takes about as long as everything else."""
     both, forward = (f"{MODEL_SHAPES} and joint and {passes}" for passes in ("backward", "not backward"))
     return [
-        Command("flex", _benchmark("attention", session.out / "flex", both, "FlexAttention"), 2.0),
-        Command("flex-forward", _benchmark("attention", session.out / "flex-forward", forward, "FlexAttention")),
+        Command("flex", _benchmark("attention", session.out / "flex", both, COMPILING_PEERS), 2.0),
+        Command("flex-forward", _benchmark("attention", session.out / "flex-forward", forward, COMPILING_PEERS)),
     ]
 
 
@@ -219,7 +220,7 @@ PARTS = {
     "step": Part("variants of the training step", 125, _step),
     "decoding": Part("video decoders, and frames and pictures through DALI", 150, _decoding),
     "attention": Part("attention on the model's shapes, against every library", 60, _attention),
-    "flex": Part("FlexAttention on the joint shape", 50, _flex),
+    "flex": Part("FlexAttention and FlashAttention-4 on the joint shape", 50, _flex),
     "ncu": Part("hardware counters of the main kernels", 60, _ncu),
     "contrastive": Part("the contrastive loss at two sizes", 75, _contrastive),
     "small": Part("the optimizer, log-mel, bias and GELU", 80, _small),

@@ -8,7 +8,7 @@ from benchmarks.interleaved import OURS
 from benchmarks.report.results import Case, Machine
 
 NOISE = 0.95
-"""Ours may take this much of the fastest one's time, inverted: interleaved medians repeat within some 3%."""
+"""The least speed of ours, relative to the fastest, that does not count as slower: two runs may differ as much."""
 NO_REASON = "not explained"
 
 
@@ -48,7 +48,7 @@ REASONS = (
         "training step",
         "2 threads, demo",
         "reserve, compiled layers",
-        "the trainer does not compile on a CPU unless told to: that takes some seconds, and gains 0 to 10%",
+        "the trainer does not compile on a CPU unless told to: that takes some seconds, and gains at most 10%",
     ),
 )
 

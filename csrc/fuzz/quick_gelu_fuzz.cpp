@@ -2,20 +2,20 @@
 //   quick_gelu_fuzz SECONDS [SEED]
 // Numbers are any bits, NaN and infinity included; every buffer is exactly as long as the interface asks for. Each
 // instruction set must agree with the formula in double; a disagreement ends the run.
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
 
+#include "fuzz_loop.h"
 #include "random_input.h"
 #include "reserve_native.h"
 
 namespace {
 
 using reserve_fuzz::exactly;
+using reserve_fuzz::fuzz;
 using reserve_fuzz::Random;
 
 float widened(uint16_t bits) {
@@ -111,14 +111,4 @@ int run(Random& random) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const double seconds = argc > 1 ? std::atof(argv[1]) : 10.0;
-  Random random(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
-  const auto start = std::chrono::steady_clock::now();
-  int64_t problems = 0;
-  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds) {
-    if (run(random) != 0) return 1;
-    ++problems;
-  }
-  std::printf("%lld problems\n", static_cast<long long>(problems));
-}
+int main(int argc, char** argv) { return fuzz(argc, argv, run); }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reserve.errors import BadInput, CheckpointError
+from reserve.errors import BadInput, CheckpointError, EnvironmentFailure
 from reserve.fs import check_regular_file
 from reserve.model.tensor_files import DTYPES, StoredFile
 
@@ -117,7 +118,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
-    """Raises CheckpointError naming the first of the files `names` that is not what checkpoint.json says."""
+    """Raises CheckpointError naming the first of the files `names` that is not what checkpoint.json says.
+
+    Raises EnvironmentFailure where a file cannot be read for a reason that says nothing about it.
+    """
     for name in names:
         if name not in manifest.files:
             raise CheckpointError(f"{folder / CHECKPOINT} does not list {name}")
@@ -133,7 +137,9 @@ def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
         except BadInput as error:
             raise CheckpointError(f"{path} is missing or damaged: {error}") from error
         except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+            # A disk that cannot read a file back has lost it. Anything else may be over tomorrow.
+            kind = CheckpointError if error.errno == errno.EIO else EnvironmentFailure
+            raise kind(f"cannot read {path}: {error.strerror}") from error
         if digest.hexdigest() != expected.sha256:
             raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {CHECKPOINT}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,11 @@ from reserve.train.old_state import OLD_STATE, read_old_state
 from reserve.train.storage import REPLACED, ReadPart, load_state
 from reserve_kernels import BF16AdamW
 from reserve_kernels.adamw.options import state_dtypes
+
+logger = logging.getLogger(__name__)
+
+DAMAGED = ".damaged"
+"""Ends the name of a checkpoint that a resumed run has passed over."""
 
 _NAME = re.compile(rf"step_(\d{{8}})(?:{re.escape(REPLACED)})?")
 
@@ -39,7 +46,8 @@ class Progress:
 
     `place` counts the examples used since the start, so that a run resumes with batches of any size.
     All three are None in checkpoints of older versions. `order` identifies a mixture of sets or a set of shards
-    (`reserve.data.order.ExampleStream.identity`). `skipped` counts the damaged samples that were skipped so far.
+    (`reserve.data.order.ExampleStream.identity`). `skipped` counts the damaged samples that were skipped so far,
+    `not_finite` the steps whose loss or gradients were not finite.
     """
 
     step: int
@@ -48,6 +56,7 @@ class Progress:
     seed: int | None = None
     order: str = ""
     skipped: int = 0
+    not_finite: int = 0
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -81,25 +90,46 @@ def run_state(model: Pretrained, optimizer: BF16AdamW) -> dict[str, torch.Tensor
 
 
 def restore_checkpoint(run: Path, model: Pretrained, optimizer: BF16AdamW, ranks: Ranks) -> Progress:
-    """Loads the run's last checkpoint, if any, into model and optimiser; returns the run's progress.
+    """Loads the run's last good checkpoint, if any, into model and optimiser; returns the run's progress.
 
     The checkpoint may be of another number of ranks and another way to shard. The optimiser keeps the settings it was
-    made with, so that a run can be resumed with others. Every file is verified before the first is loaded. Raises on
-    every rank: CheckpointError naming the file if it is damaged, and ValueError if it is of another model or kind of
-    optimiser.
+    made with, so that a run can be resumed with others. Every file is verified before the first is loaded. A damaged
+    checkpoint is passed over with a warning, and renamed to end with DAMAGED once an older one is loaded.
+
+    Raises on every rank: CheckpointError naming the files if all checkpoints are damaged, and ValueError if the last
+    one is of another model or kind of optimiser.
     """
     checkpoints = list_checkpoints(run)
-    if not checkpoints:
-        return Progress(0)
-    last = checkpoints[-1]
-    try:
-        return _restore(last, model, optimizer, ranks)
-    except CheckpointError as error:
+    faults: list[tuple[Checkpoint, CheckpointError]] = []
+    for checkpoint in reversed(checkpoints):
+        try:
+            progress = _restore(checkpoint, model, optimizer, ranks)
+        except CheckpointError as error:
+            faults.append((checkpoint, error))
+            continue
+        if ranks.is_first:
+            for damaged, fault in faults:
+                logger.warning(
+                    "%s. The checkpoint is kept as %s, and the run resumes from step %d: %d steps are done again",
+                    fault,
+                    _set_aside(damaged),
+                    checkpoint.step,
+                    damaged.step - checkpoint.step,
+                )
+        return progress
+    if faults:
         raise CheckpointError(
-            f"{error}. Remove the folder {last.path} to resume from the checkpoint before it"
-            if len(checkpoints) > 1
-            else f"{error}. {last.path} is the run's only checkpoint: start the run again"
-        ) from error
+            f"{run} has no checkpoint that can be loaded: {'; '.join(str(fault) for _, fault in faults)}. "
+            "Start the run again"
+        ) from faults[0][1]
+    return Progress(0)
+
+
+def _set_aside(checkpoint: Checkpoint) -> str:
+    """Renames a damaged checkpoint, which would else count as the run's last one; returns its new name."""
+    aside = checkpoint.path.with_name(checkpoint.path.name + DAMAGED)
+    shutil.rmtree(aside, ignore_errors=True)
+    return checkpoint.path.replace(aside).name
 
 
 def _restore(checkpoint: Checkpoint, model: Pretrained, optimizer: BF16AdamW, ranks: Ranks) -> Progress:
@@ -162,13 +192,13 @@ def _checked(values: Mapping[str, Any], checkpoint: Checkpoint) -> Progress:
     place = (values.get("place"), values.get("examples"), values.get("seed"))
     possible = all(type(number) is int and number >= 0 for number in place) and place[1]
     # Earlier releases had neither.
-    order, skipped = values.get("order", ""), values.get("skipped", 0)
-    whole = type(order) is str and type(skipped) is int and skipped >= 0
+    order, counts = values.get("order", ""), (values.get("skipped", 0), values.get("not_finite", 0))
+    whole = type(order) is str and all(type(count) is int and count >= 0 for count in counts)
     if values.get("step") != checkpoint.step or not whole or (place != (None,) * 3 and not possible):
         raise CheckpointError(
             f"{checkpoint.path} is damaged: a checkpoint of step {checkpoint.step} cannot be at {dict(values)}"
         )
-    return Progress(checkpoint.step, *place, order, skipped)
+    return Progress(checkpoint.step, *place, order, *counts)
 
 
 def _named_parameters(

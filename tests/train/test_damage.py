@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reserve.config import TrainConfig
-from reserve.errors import CheckpointError
+from reserve.errors import CheckpointError, EnvironmentFailure
 from reserve.model.manifest import encode_manifest, read_manifest
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.model.tensor_files import StoredFile
@@ -40,9 +41,16 @@ def run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def copy(run, tmp_path) -> Path:
-    shutil.copytree(run, tmp_path / "run")
-    return tmp_path / "run"
+def both(run, tmp_path) -> Path:
+    """A run with the checkpoints of steps 1 and 2."""
+    return shutil.copytree(run, tmp_path / "run")
+
+
+@pytest.fixture
+def copy(both) -> Path:
+    """A run with that of step 2 only, so that there is no other to fall back to."""
+    shutil.rmtree(list_checkpoints(both)[0].path)
+    return both
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +79,54 @@ def test_a_flipped_bit_is_found(copy, name, other):
     before = {key: value.clone() for key, value in other[0].state_dict().items()}
     for bit in spots(len(content), 40):
         path.write_bytes(damaged(content, bit))
-        with pytest.raises(CheckpointError, match=f"step_00000002/{re.escape(name)}") as caught:
+        with pytest.raises(CheckpointError, match=f"step_00000002/{re.escape(name)}"):
             restore_checkpoint(copy, *other, ALONE)
-        assert f"Remove the folder {path.parent} to resume from the checkpoint before it" in str(caught.value)
     # Nothing was loaded.
     assert all(torch.equal(before[key], value) for key, value in other[0].state_dict().items())
-    shutil.rmtree(path.parent)
-    assert restore_checkpoint(copy, *other, ALONE).step == 1
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(both, run, caplog):
+    first, last = list_checkpoints(both)
+    content = (last.path / "model.safetensors").read_bytes()
+    (last.path / "model.safetensors").write_bytes(damaged(content, 8 * len(content) - 3))
+    model = new_model(seed=9)
+    optimizer = new_optimizer(model)
+    assert restore_checkpoint(both, model, optimizer, ALONE).step == 1
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "step_00000002/model.safetensors is damaged" in warning
+    assert "kept as step_00000002.damaged, and the run resumes from step 1: 1 steps are done again" in warning
+    # It is out of the way for good, and what was loaded is the state of step 1.
+    assert [checkpoint.step for checkpoint in list_checkpoints(both)] == [1]
+    assert (both / "checkpoints" / "step_00000002.damaged" / "model.safetensors").is_file()
+    expected = load_file(first.path / "model.safetensors")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in expected.items())
+
+
+def test_one_that_was_set_aside_before_is_replaced(both):
+    aside = both / "checkpoints" / "step_00000002.damaged"
+    aside.mkdir()
+    (aside / "old").touch()
+    (list_checkpoints(both)[-1].path / "config.json").unlink()
+    model = new_model()
+    assert restore_checkpoint(both, model, new_optimizer(model), ALONE).step == 1
+    assert not (aside / "old").exists()
+
+
+def test_a_file_that_cannot_be_read_now_sets_nothing_aside(both, other, monkeypatch):
+    """A lost mount is not a damaged checkpoint; a block that the disk cannot read is."""
+    code, original = [errno.ESTALE], Path.open
+
+    def fail(path, *arguments, **options):
+        if path.parent.name == "step_00000002" and path.name == "model.safetensors":
+            raise OSError(code[0], os.strerror(code[0]))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(EnvironmentFailure, match=r"cannot read .*model.safetensors: Stale file handle"):
+        restore_checkpoint(both, *other, ALONE)
+    assert [checkpoint.step for checkpoint in list_checkpoints(both)] == [1, 2]
+    code[0] = errno.EIO
+    assert restore_checkpoint(both, *other, ALONE).step == 1
 
 
 @pytest.mark.parametrize("name", FILES[:3])
@@ -117,12 +166,13 @@ def test_a_checkpoint_of_another_step_is_found(copy, other):
         restore_checkpoint(copy, *other, ALONE)
 
 
-def test_the_only_checkpoint_has_no_other_before_it(copy, other):
-    first, last = list_checkpoints(copy)
-    shutil.rmtree(first.path)
-    (last.path / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="is the run's only checkpoint: start the run again"):
-        restore_checkpoint(copy, *other, ALONE)
+def test_where_every_checkpoint_is_damaged_all_are_named(both, other):
+    for checkpoint in list_checkpoints(both):
+        (checkpoint.path / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint that can be loaded: .*step_00000002.*step_00000001"):
+        restore_checkpoint(both, *other, ALONE)
+    # They stay where they are.
+    assert [checkpoint.step for checkpoint in list_checkpoints(both)] == [1, 2]
 
 
 def _damage_pickle(path: Path, content: bytes) -> None:
@@ -208,7 +258,9 @@ def test_a_file_with_other_tensors_than_listed_is_named(copy, other):
         restore_checkpoint(copy, *other, ALONE)
 
 
-@pytest.mark.parametrize("changed", [{"order": 5}, {"order": None}, {"skipped": -1}, {"skipped": "3"}, {"place": None}])
+@pytest.mark.parametrize(
+    "changed", [{"order": 5}, {"order": None}, {"skipped": -1}, {"skipped": "3"}, {"not_finite": -1}, {"place": None}]
+)
 def test_an_impossible_progress_is_named(copy, changed, other):
     folder = list_checkpoints(copy)[-1].path
     manifest = read_manifest(folder)

@@ -74,15 +74,17 @@ def save_state(
     Raises on every rank what the first failing rank raised; `folder` is then as it was.
     """
     _quiet()
+    storage = CheckpointStorage(folder, header)
     try:
         dcp.save(
             dict(state),
-            storage_writer=CheckpointStorage(folder, header),
+            storage_writer=storage,
             planner=planner,
             process_group=group,
             no_dist=group is None,
         )
     except dcp.CheckpointException as error:
+        storage.remove_partial()  # Every rank is through with it. On a full disk the room is needed.
         raise _cause(error) from error
 
 
@@ -174,12 +176,16 @@ def _is_empty_shard(item: WriteItem) -> bool:
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint holds besides tensors. `committed` runs on the first rank once the checkpoint is complete."""
+    """What a checkpoint holds besides tensors.
+
+    `starting` runs on the first rank before the checkpoint's folder is made, `committed` once it is complete.
+    """
 
     progress: Mapping[str, Any]
     world_size: int
     mean_loss: float | None
     config: str
+    starting: Callable[[], None]
     committed: Callable[[], None]
 
 
@@ -203,6 +209,10 @@ class CheckpointStorage(StorageWriter):
         self._folder, self._header = folder, header
         self._partial = folder.with_name(folder.name + PARTIAL)
 
+    def remove_partial(self) -> None:
+        """Removes what a save that failed has written."""
+        shutil.rmtree(self._partial, ignore_errors=True)
+
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         pass
 
@@ -218,6 +228,7 @@ class CheckpointStorage(StorageWriter):
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Makes the folder and gives each rank the names of its files."""
+        self._header.starting()
         remove_partial_checkpoints(self._folder.parent)
         self._partial.mkdir(parents=True)
         names: list[dict[str, str]] = [{} for _ in plans]

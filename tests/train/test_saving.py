@@ -232,17 +232,60 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, small_disk, limit
     assert steps(tmp_path) == [1]
 
 
-def test_a_failure_is_raised_by_the_next_save(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError("no disk")
+@pytest.fixture
+def no_disk(monkeypatch):
+    """Writing fails while the list holds something."""
+    failing, original = [True], storage.write_tensors
 
-    model, optimizer = trained()
-    checkpoints = writer(tmp_path, model, optimizer)
-    with monkeypatch.context() as patched:
-        patched.setattr(storage, "write_tensors", fail)
-        checkpoints.save(Progress(1))
-        with pytest.raises(OSError, match="no disk"):
-            checkpoints.save(Progress(2))
+    def write(*arguments):
+        if failing:
+            raise OSError("no disk")
+        return original(*arguments)
+
+    monkeypatch.setattr(storage, "write_tensors", write)
+    return failing
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_run_survives_saves_that_fail_but_not_too_many_in_a_row(tmp_path, no_disk, caplog, asynchronous):
+    checkpoints = writer(tmp_path, *trained(), max_failed_saves=2, async_checkpoints=asynchronous)
+    checkpoints.save(Progress(1))
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join()
+    no_disk.clear()
+    checkpoints.save(Progress(2))
+    checkpoints.wait()
+    assert (steps(tmp_path), checkpoints.failed) == ([2], 1)
+    assert "the checkpoint of step 1 could not be saved: no disk" in caplog.text
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+    no_disk.append(True)
+    checkpoints.save(Progress(3))
+    checkpoints.save(Progress(4))
+    with pytest.raises(OSError, match="no disk"):
+        checkpoints.save(Progress(5))
+    assert (steps(tmp_path), checkpoints.failed) == ([2], 3)
+
+
+def test_a_last_save_that_fails_is_an_error(tmp_path, no_disk):
+    def save_once() -> None:
+        with writer(tmp_path, *trained(), max_failed_saves=2) as checkpoints:
+            checkpoints.save(Progress(1))
+
+    with pytest.raises(OSError, match="no disk"):
+        save_once()
+
+
+def test_what_must_be_written_before_is_part_of_the_save(tmp_path):
+    """A configuration that cannot be written must not leave a checkpoint that would resume with another one."""
+
+    def starting() -> None:
+        raise OSError("no configuration")
+
+    checkpoints = CheckpointWriter(tmp_path, *trained(), ALONE, TrainConfig(), starting)
+    checkpoints.save(Progress(1))
+    with pytest.raises(OSError, match="no configuration"):
+        checkpoints.wait()
     assert steps(tmp_path) == []
 
 
@@ -322,7 +365,7 @@ def fail_on_rank(rank: int, port: int, run: Path) -> None:
         model = fully_shard(new_model())
         optimizer = new_optimizer(model)
         train_a_step(model, optimizer)
-        with writer(run, model, optimizer, ranks) as checkpoints:
+        with writer(run, model, optimizer, ranks, max_failed_saves=1) as checkpoints:
             checkpoints.add_loss(torch.tensor(1.0 + 2 * rank))
             checkpoints.save(Progress(1))
             checkpoints.wait()

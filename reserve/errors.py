@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+RESUMABLE = 75
+"""Exit status of a run that ended for a reason outside of it, and that its command can resume: EX_TEMPFAIL of
+sysexits.h, for schedulers to requeue."""
 
 
 class BadInput(Exception):
@@ -44,6 +49,26 @@ class NothingPrepared(Exception):
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says what is wrong with it."""
+
+
+class RunInUse(RuntimeError):
+    """Another process trains in the run's folder. The message names it."""
+
+
+class NotFinite(RuntimeError):
+    """Too many steps in a row had a loss or gradients that were not finite. The message says where the batch is."""
+
+
+class Stopped(BaseException):
+    """A signal ended the training. `checkpoint` is what it saved, None if it came before the first step.
+
+    Not an Exception, as KeyboardInterrupt is none: code that survives failures must not survive it.
+    """
+
+    def __init__(self, signal_name: str, checkpoint: Path | None = None) -> None:
+        self.signal_name, self.checkpoint = signal_name, checkpoint
+        done = "before the first step" if checkpoint is None else f"with the checkpoint {checkpoint}"
+        super().__init__(f"stopped by {signal_name} {done}")
 
 
 class UsageError(Exception):

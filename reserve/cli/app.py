@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from reserve.cli.signals import redelivered_signals
-from reserve.errors import BadInput, CheckpointError, NothingPrepared, UsageError
+from reserve.errors import RESUMABLE, BadInput, CheckpointError, NothingPrepared, Stopped, UsageError
 from reserve.terminal import printable_lines
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ _EXTRAS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 done, 1 failed for the reason printed, 2 wrong usage."""
+    """Runs the command line; returns the exit status: 0 done, 1 failed for the reason printed, 2 wrong usage, 75 ended
+    by something outside of it, so that the same command can resume."""
     try:
         from jsonargparse import ArgumentError
     except ModuleNotFoundError as error:
@@ -69,6 +70,9 @@ def _run(module: ModuleType, options: Namespace) -> int:
     try:
         with redelivered_signals():
             return module.run(options) or 0
+    except Stopped as stopped:
+        print(f"reserve: {stopped}", file=sys.stderr)
+        return RESUMABLE
     except KeyboardInterrupt:
         print("reserve: interrupted", file=sys.stderr)
         return 130

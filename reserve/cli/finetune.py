@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reserve.cli.settings import add_settings, add_task_commands, named_options
+from reserve.cli.settings import add_settings, add_task_commands, named_options, resumes
 from reserve.config import FitConfig, ModelConfig, OptimizerConfig, TrainConfig
 from reserve.config.load import config_file
 from reserve.config.official import load_model_config
@@ -115,18 +115,17 @@ def _train(task: Finetune[Any, Any], given: Namespace) -> None:
         raise UsageError(f"finetune {task.name} needs --out (or --resume RUN)")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is not a folder")
-    if given.resume is None and list_checkpoints(out):
+    resuming = given.resume is not None or bool(list_checkpoints(out))
+    if given.resume is None and resuming and not resumes(given.auto_resume):
         raise UsageError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
-    if given.resume is None:
+    if not resuming:
         task = task.fitted_to_data()
     optimizer = _optimizer(task, given)
     fit(task, out, FitConfig(optimizer=optimizer, train=given.train))
     if not _is_first_rank():
         return
-    last = list_checkpoints(out)[-1]
-    print(last.path)
-    if last.step >= optimizer.num_train_steps:  # else it was stopped, by Ctrl-C or a job scheduler
-        print(evaluate_run(out, [str(task.data)], split=given.split))
+    print(list_checkpoints(out)[-1].path)
+    print(evaluate_run(out, [str(task.data)], split=given.split))
 
 
 def _evaluate_only(task: Finetune[Any, Any], given: Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ def add_settings(
     """
     defaults = defaults or {}
     files = named_options(arguments, "config", "resume")
+    if (run := run_to_continue(arguments)) is not None:
+        files["resume"] = [str(run)]
     if not presets and (packaged := [name for name in files["config"] if name in preset_names()]):
         raise UsageError(
             f"--config {packaged[0]} holds settings of pretraining; for the sizes of a model give --sizes {packaged[0]}"
@@ -74,10 +77,36 @@ def add_settings(
     names = f"{', '.join(preset_names())}, or a YAML file" if presets else "a YAML file"
     parser.add_argument("--config", action="append", help=f"{names}; settings given beside it override it")
     parser.add_argument("--resume", type=Path, help="a run's folder: resume it from its last checkpoint")
+    parser.add_argument(
+        "--auto_resume",
+        action="store_true",
+        help="resume the run in --out if there is one, else start it: for jobs that are queued again",
+    )
     for name, section in sections.items():
         default = settings.get(name, defaults.get(name) or section())
         parser.add_argument(f"--{name}", type=section, default=default)
     return {name: value for name, value in settings.items() if name in inputs}
+
+
+def run_to_continue(arguments: Sequence[str]) -> Path | None:
+    """The run in --out, where the command line says to resume it; None where there is no run yet.
+
+    Raises UsageError for --auto_resume without --out on the command line.
+    """
+    named = named_options(arguments, "out", "resume")
+    automatic = "--auto_resume" in arguments
+    if automatic and not named["out"] and not named["resume"]:
+        raise UsageError("--auto_resume needs --out on the command line")
+    if named["resume"] or not named["out"] or not resumes(automatic):
+        return None
+    run = Path(named["out"][-1])
+    return run if (run / RUN_CONFIG).is_file() else None
+
+
+def resumes(automatic: bool) -> bool:
+    """Whether a run in --out is resumed: with --auto_resume, or where torchrun --max-restarts starts the same command
+    again after a failure."""
+    return automatic or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def run_config(run: str) -> Path:

@@ -319,6 +319,14 @@ class TrainConfig:
     """Keep, besides, this many checkpoints with the lowest mean training loss since the checkpoint before."""
     async_checkpoints: bool = True
     """Write checkpoints while the training goes on. It takes a copy of what a rank writes in host memory."""
+    max_failed_saves: int = 3
+    """Checkpoints in a row that may fail, as on a full disk, before the run stops."""
+    max_not_finite: int = 10
+    """Steps in a row that may have a loss or gradients that are not finite before the run stops; 0 never stops it. They
+    are looked at every log_every steps."""
+    stop_timeout: float = 120.0
+    """Seconds from a signal to stop until the run ends, whether it is saved or not; 0 waits until it is. Less than what
+    the job scheduler leaves between the two."""
 
     def __post_init__(self) -> None:
         positive = ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
@@ -328,6 +336,8 @@ class TrainConfig:
                 f"train.batch_size must be a multiple of train.accumulate {self.accumulate}; got {self.batch_size}"
             )
         check_range(self, "train", 0, math.inf, "num_workers", "seed", "fsdp_ranks", "keep_every", "keep_best")
+        check_range(self, "train", 1, math.inf, "max_failed_saves")
+        check_range(self, "train", 0, math.inf, "max_not_finite", "stop_timeout")
         for name in ("fsdp_ranks", "cpu_offload"):
             if getattr(self, name) and self.parallel != "fsdp":
                 raise ValueError(

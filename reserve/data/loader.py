@@ -132,7 +132,7 @@ class DamageLog:
 
 def load_batches(
     dataset: TrainingSet[Example],
-    sampler: BatchSampler | InOrder,
+    sampler: Iterable[list[tuple[int, int]]],
     collate: Callable[[Sequence[Example]], Batch],
     *,
     num_workers: int,

@@ -60,6 +60,14 @@ class Ranks:
         dist.all_reduce(sums, group=self.control)
         return sums.tolist()
 
+    def max(self, values: Sequence[float]) -> list[float]:
+        """The largest over ranks of each of some host-side numbers, exchanged through host memory."""
+        if self.control is None:
+            return list(values)
+        largest = torch.tensor(values, dtype=torch.float64, device="cpu")
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.control)
+        return largest.tolist()
+
     def gather(self, value: Any) -> list[Any]:
         """Every rank's `value`, which must be picklable, in the order of the ranks; on the first rank alone, empty
         elsewhere."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
 from reserve.data.loader import BatchSampler, DamageLog, TrainingSet, load_batches, shares_of
 from reserve.data.order import ExampleStream
+from reserve.errors import NotFinite, Stopped
 from reserve.fs import remove_partial_files
 from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.precision import training_dtype
@@ -28,10 +29,12 @@ from reserve.train.ahead import Finish, beside_the_step
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
+from reserve.train.not_finite import FOLDER as NOT_FINITE_FOLDER
+from reserve.train.not_finite import MOST_KEPT, FiniteCheck, keep_batch
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import LossFunction, Wrapping, check_mode, parallelize
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
-from reserve.train.run_folder import write_run_settings
+from reserve.train.run_folder import locked_run, write_run_settings
 from reserve.train.saving import CheckpointWriter
 from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
 from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, train_step
@@ -44,24 +47,36 @@ logger = logging.getLogger(__name__)
 
 
 def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
-    """Trains until `config.optimizer.num_train_steps` or a signal, from the run's last checkpoint if it has one.
+    """Trains until `config.optimizer.num_train_steps`, from the run's last good checkpoint if it has one.
 
     Returns the last checkpoint's folder, which is also a pretrained model. Raises what the task raises for its inputs
-    (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint.
+    (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint, RunInUse where another
+    process trains in the folder, NotFinite after train.max_not_finite steps, OSError where nothing can be written, and
+    Stopped after Ctrl-C, SIGTERM or SIGUSR1, once it has saved.
     """
     # Token counts differ from step to step, which fragments a GPU's memory without this. PyTorch reads it when it
     # first uses a GPU.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    with joined_ranks(config.train.device) as ranks:
-        _train(_set_up(task, run, config, ranks))
-    return list_checkpoints(run)[-1].path
+    with (
+        StopRequest(config.train.stop_timeout) as stop,
+        joined_ranks(config.train.device) as ranks,
+        _locked(run, ranks),
+    ):
+        training = _set_up(task, run, config, ranks)
+        stop.training = True
+        _train(training, stop)
+        last = next((checkpoint.path for checkpoint in reversed(list_checkpoints(run))), None)
+    if training.step < config.optimizer.num_train_steps:
+        raise Stopped(stop.name or "a signal to another rank", last)
+    assert last is not None
+    return last
 
 
 @dataclass
 class _Training:
     """A run at step `step`, counted from 0: what each step needs. `place` is where its batch starts in the data, the
-    stream of examples whose identity is `order`; `skipped` counts the damaged samples of before this start; `finish`
-    completes a batch."""
+    stream of examples whose identity is `order`; `skipped` counts the damaged samples of before this start,
+    `not_finite` the steps that were not finite since the run began; `finish` completes a batch."""
 
     task: Task[Any, Any]
     run: Path
@@ -75,20 +90,42 @@ class _Training:
     place: int
     order: str
     skipped: int
+    not_finite: int
     finish: Finish | None
+    finite: FiniteCheck
     damage: DamageLog = field(default_factory=DamageLog)
 
     @property
     def progress(self) -> Progress:
         """How far it is. Every rank must ask for it together."""
         return Progress(
-            self.step, self.place, len(self.dataset), self.config.train.seed, self.order, self.skipped_examples
+            self.step,
+            self.place,
+            len(self.dataset),
+            self.config.train.seed,
+            self.order,
+            self.skipped_examples,
+            self.not_finite,
         )
 
     @property
     def skipped_examples(self) -> int:
         """Damaged samples that were skipped on all ranks since the run began. Every rank must ask for it together."""
         return self.skipped + round(self.ranks.sum([self.damage.count])[0])
+
+
+@contextmanager
+def _locked(run: Path, ranks: Ranks) -> Iterator[None]:
+    """Holds the lock of the run's folder on the first rank; all raise if it cannot be had."""
+    with ExitStack() as held:
+        error: Exception | None = None
+        if ranks.is_first:
+            try:
+                held.enter_context(locked_run(run))
+            except Exception as caught:
+                error = caught
+        ranks.fail_together(error)
+        yield
 
 
 def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> _Training:
@@ -152,7 +189,9 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         place,
         stream.identity,
         progress.skipped,
+        progress.not_finite,
         finish,
+        FiniteCheck(ranks),
     )
 
 
@@ -197,74 +236,134 @@ def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -
 
 def _batches(training: _Training) -> Iterator[Movable]:
     """This rank's micro-batches from the current place on."""
+    return load_batches(
+        training.dataset,
+        _sampler(training, training.place),
+        training.task.collate,
+        num_workers=training.config.train.num_workers,
+        pin_memory=training.ranks.device.type == "cuda",
+        damage=training.damage,
+        finish=training.finish,
+    )
+
+
+def _sampler(training: _Training, place: int) -> BatchSampler:
     config, ranks = training.config.train, training.ranks
-    sampler = BatchSampler(
+    return BatchSampler(
         shares_of(training.dataset),
         _per_device(config, ranks.world_size),
         seed=config.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
         accumulate=config.accumulate,
-        place=training.place,
-    )
-    return load_batches(
-        training.dataset,
-        sampler,
-        training.task.collate,
-        num_workers=config.num_workers,
-        pin_memory=ranks.device.type == "cuda",
-        damage=training.damage,
-        finish=training.finish,
+        place=place,
     )
 
 
-def _train(training: _Training) -> None:
+def _train(training: _Training, stop: StopRequest) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
     config, ranks, optimizer = training.config, training.ranks, training.optimizer
-    total = config.optimizer.num_train_steps
+    total, resumed_at = config.optimizer.num_train_steps, training.step
     whole_loss = _whole_loss(training)
     batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
-    stopped = False
-    with StopRequest() as stop, _metrics(training) as metrics, _checkpoints(training) as checkpoints:
-        while training.step < total and not stopped:
+    values: dict[str, torch.Tensor] = {}
+    with _metrics(training) as metrics, _checkpoints(training) as checkpoints:
+
+        def log() -> None:
+            metrics.log(training.step, _line(training, values, throughput, checkpoints))
+
+        while training.step < total:
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
             with throughput.waiting():
-                micro_batches = list(islice(batches, config.train.accumulate))
+                micro_batches = stop.unless_asked(lambda: list(islice(batches, config.train.accumulate)))
+            # A signal to any rank stops all of them before the same step.
+            if ranks.any(micro_batches is None) or micro_batches is None:
+                break
             throughput.add(map(training.task.workload, micro_batches))
             values = train_step(
                 training.module, optimizer, micro_batches, config, ranks, step=training.step, vectors_loss=whole_loss
             )
             training.step += 1
             training.place += config.train.batch_size
+            training.finite.add(training.step, values["loss"], values["gradient_norm"])
             checkpoints.add_loss(values["loss"])
             metrics.advance()
-            stopped = ranks.any(stop.name is not None)
-            last = stopped or training.step == total
-            if last or training.step % config.train.log_every == 0:
-                metrics.log(training.step, _line(training, values, throughput))
-            if last or training.step % config.train.checkpoint_every == 0:
-                if ranks.is_first:
-                    # Before the checkpoint: one whose settings config.yaml lacks would be resumed with other settings.
-                    # Not at the start: a resume that fails in its first steps leaves the run as it was.
-                    write_run_settings(training.run, training.task, config)
+            if training.step == total or training.step % config.train.log_every == 0:
+                log()
+                values = {}
+            if training.step == total or training.step % config.train.checkpoint_every == 0:
                 checkpoints.save(training.progress)
-    if stopped:
-        logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
+        if values:  # The last step before a signal.
+            log()
+        if training.step > resumed_at and checkpoints.last_step != training.step:
+            checkpoints.save(training.progress)
 
 
-def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Throughput) -> dict[str, float]:
+def _line(
+    training: _Training, values: dict[str, torch.Tensor], throughput: Throughput, checkpoints: CheckpointWriter
+) -> dict[str, float]:
     """What is logged after a step. It waits for the device, so that the throughput counts finished work."""
-    skipped = training.skipped_examples
+    means = mean_over_ranks(values, training.ranks)
+    _report_not_finite(training)
+    counts = {
+        "skipped_examples": training.skipped_examples,
+        "not_finite_steps": training.not_finite,
+        "failed_saves": checkpoints.failed,
+    }
     return {
-        **mean_over_ranks(values, training.ranks),
+        **means,
         "learning_rate": training.optimizer.param_groups[0]["lr"],
         **throughput.since_last(),
-        **({"skipped_examples": skipped} if skipped else {}),
+        **{name: count for name, count in counts.items() if count},
     }
 
 
+def _report_not_finite(training: _Training) -> None:
+    """Counts and reports the steps since the last line that were not finite; raises NotFinite after too many."""
+    found, limit = training.finite.look(training.step), training.config.train.max_not_finite
+    if not found.steps:
+        return
+    training.not_finite += found.steps
+    stops = bool(limit) and found.in_a_row >= limit
+    kept = _keep_batch(training, found.first_in_a_row if stops else found.first)
+    message = (
+        f"the loss or the gradients were not finite in {found.steps} steps, first in step {found.first}, and in the "
+        f"last {found.in_a_row} in a row. {kept}"
+    )
+    if stops:
+        raise NotFinite(
+            f"{message} The run stops (train.max_not_finite {limit}) without another checkpoint. Resume from the last "
+            "one with a smaller optimizer.learning_rate, or look at the batch"
+        )
+    if training.ranks.is_first:
+        logger.warning("%s Such gradients count as 0 and the run goes on", message)
+
+
+def _keep_batch(training: _Training, step: int) -> str:
+    """Loads this rank's batch of a step again and keeps it in the run's folder; says where, or why not."""
+    folder = training.run / NOT_FINITE_FOLDER
+    kept = {path.name.partition("-")[0] for path in folder.glob("*.json")}
+    if len(kept - {f"step_{step:08d}"}) >= MOST_KEPT:
+        return f"{folder} holds the batches of {MOST_KEPT} steps and takes no more."
+    place = training.place - (training.step - step + 1) * training.config.train.batch_size
+    try:
+        keys = list(islice(_sampler(training, place), training.config.train.accumulate))
+        loaded = load_batches(training.dataset, keys, training.task.collate, num_workers=0, finish=training.finish)
+        path = keep_batch(folder, step, training.ranks, list(loaded), keys)
+    except Exception as error:  # Whatever it is: the run must not end for want of evidence.
+        return f"Its batch could not be kept: {error}."
+    return f"The batch of step {step} is in {path}."
+
+
 def _checkpoints(training: _Training) -> CheckpointWriter:
-    return CheckpointWriter(training.run, training.model, training.optimizer, training.ranks, training.config.train)
+    def starting() -> None:
+        # Before the checkpoint: one whose settings config.yaml lacks would be resumed with other settings. Not at the
+        # start: a resume that fails in its first steps leaves the run as it was.
+        write_run_settings(training.run, training.task, training.config)
+
+    return CheckpointWriter(
+        training.run, training.model, training.optimizer, training.ranks, training.config.train, starting
+    )
 
 
 def _metrics(training: _Training) -> Metrics | NoMetrics:

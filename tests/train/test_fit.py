@@ -15,10 +15,12 @@ import torch
 from reserve.cli.app import main
 from reserve.config import Config, TrainConfig
 from reserve.data.order import epoch_order
+from reserve.errors import RESUMABLE
 from reserve.tasks.pretrain.dataset import PretrainDataset
 from reserve.train.distributed import Ranks
 from reserve.train.fit import _warn_of_spinning_threads
 from reserve.train.metrics import read_metrics
+from reserve.train.run_folder import locked_run
 from reserve.train.state import list_checkpoints
 
 QUICK = [
@@ -89,6 +91,58 @@ def test_resuming_gives_what_an_unbroken_run_gives(run, tmp_path):
     assert list_checkpoints(resumed)[-1].step == 4
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
     assert [line["step"] for line in read_metrics(resumed / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+STEPS = ("--optimizer.num_train_steps=4", "--train.checkpoint_every=2")
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["--auto_resume", "torchrun's restart"])
+def test_the_same_command_again_resumes(run, narrated_videos, tmp_path, monkeypatch, restarted):
+    """A setting that was changed by hand since then, and that the command does not give, is kept."""
+    resumed = shutil.copytree(run, tmp_path / "resumed")
+    shutil.rmtree(resumed / "checkpoints" / "step_00000004")
+    settings = (resumed / "config.yaml").read_text()
+    (resumed / "config.yaml").write_text(settings.replace("keep_checkpoints: 3", "keep_checkpoints: 1"))
+    if restarted:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert pretrain(narrated_videos / "train", resumed, *STEPS, *(() if restarted else ("--auto_resume",))) == 0
+    assert [checkpoint.step for checkpoint in list_checkpoints(resumed)] == [4]
+    ours, expected = (weights(list_checkpoints(r)[-1].path) for r in (resumed, run))
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_auto_resume_starts_a_run_that_is_not_there(narrated_videos, prepared):
+    assert pretrain(narrated_videos / "train", prepared, "--auto_resume", "--optimizer.num_train_steps=1") == 0
+    assert list_checkpoints(prepared)[-1].step == 1
+
+
+def test_auto_resume_needs_the_folder(narrated_videos, capsys):
+    assert main(["pretrain", *QUICK, "--videos", str(narrated_videos / "train"), "--auto_resume"]) == 2
+    assert "--auto_resume needs --out on the command line" in capsys.readouterr().err
+
+
+def test_without_auto_resume_a_run_that_is_there_is_refused(run, narrated_videos, capsys):
+    assert pretrain(narrated_videos / "train", run, *STEPS) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_trains_is_refused(run, capsys):
+    before = (run / "config.yaml").stat().st_mtime_ns
+    with locked_run(run), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("reserve.train.fit.locked_run", lambda folder: locked_run(folder, seconds=0))
+        assert main(["pretrain", "--resume", str(run), "--optimizer.num_train_steps=5"]) == 1
+    assert f"{run} is in use: process {os.getpid()} on " in capsys.readouterr().err
+    assert (run / "config.yaml").stat().st_mtime_ns == before
+    assert list_checkpoints(run)[-1].step == 4
+
+
+def test_a_signal_during_set_up_ends_the_command(prepared, narrated_videos, monkeypatch, capsys):
+    def prepare(self, run, config):
+        signal.raise_signal(signal.SIGUSR1)
+
+    monkeypatch.setattr("reserve.tasks.pretrain.task.Pretrain.prepare", prepare)
+    assert pretrain(narrated_videos / "train", prepared) == RESUMABLE
+    assert "reserve: stopped by SIGUSR1 before the first step" in capsys.readouterr().err
 
 
 def test_resuming_with_another_batch_size_trains_on_the_next_examples(narrated_videos, prepared, monkeypatch):
@@ -205,9 +259,9 @@ def _wait_for_metrics(out: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
 def test_a_signal_saves_and_exits(narrated_videos, prepared, number, workers):
-    """Ctrl-C, and a scheduler's SIGTERM, reach the loading processes too: they must not die before the step is done.
+    """Ctrl-C, and a scheduler's signals, reach the loading processes too: they must not die before the step is done.
 
     The run starts with SIGINT ignored, as `nohup … &` and a shell's background jobs start programs.
     """
@@ -218,7 +272,7 @@ def test_a_signal_saves_and_exits(narrated_videos, prepared, number, workers):
         _, printed = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-    assert process.returncode == 0, printed
+    assert process.returncode == RESUMABLE, printed
     assert f"stopped by {number.name}" in printed
     (checkpoint,) = list_checkpoints(prepared)
     assert checkpoint.step == read_metrics(prepared / "metrics.jsonl")[-1]["step"]

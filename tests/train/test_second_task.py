@@ -14,7 +14,7 @@ import torch
 
 from reserve.cli.app import main
 from reserve.config import Config, OptimizerConfig, TrainConfig
-from reserve.errors import BadInput
+from reserve.errors import BadInput, Stopped
 from reserve.model import initialization, precision
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks import TASKS
@@ -110,8 +110,10 @@ def test_the_folder_says_what_the_run_is(run):
 
 
 def test_stopped_and_resumed_it_is_the_run_that_was_never_interrupted(run, tmp_path):
-    fit(StopsAt(MODEL, STOP_AFTER), tmp_path, config())
-    assert list_checkpoints(tmp_path)[-1].step == STOP_AFTER
+    with pytest.raises(Stopped, match="SIGTERM") as stopped:
+        fit(StopsAt(MODEL, STOP_AFTER), tmp_path, config())
+    (checkpoint,) = list_checkpoints(tmp_path)
+    assert (checkpoint.step, checkpoint.path) == (STOP_AFTER, stopped.value.checkpoint)
     fit(read_run(tmp_path)[0], tmp_path, config())
     expected, resumed = weights(run), weights(tmp_path)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
@@ -185,7 +187,8 @@ class WithDropout(StopsAt):
 def test_dropout_and_no_metrics_resume_as_well(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     fit(WithDropout(MODEL), whole, config())
-    fit(WithDropout(MODEL, STOP_AFTER), stopped, config())
+    with pytest.raises(Stopped):
+        fit(WithDropout(MODEL, STOP_AFTER), stopped, config())
     fit(WithDropout(MODEL), stopped, config())
     expected, resumed = weights(whole, Dropping), weights(stopped, Dropping)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
@@ -220,7 +223,8 @@ def _two_ranks(rank: int, ports: list[int], folder: Path) -> None:
     os.environ["MASTER_PORT"] = str(ports[0])
     torch.set_num_threads(1)
     TASKS["classify"] = "tests.helpers.classifier_task:Classify"
-    fit(StopsAt(MODEL, STOP_AFTER), folder, config())  # the signal reaches the first rank only
+    with pytest.raises(Stopped, match="SIGTERM" if rank == 0 else "a signal to another rank"):
+        fit(StopsAt(MODEL, STOP_AFTER), folder, config())
     assert list_checkpoints(folder)[-1].step == STOP_AFTER
     os.environ["MASTER_PORT"] = str(ports[1])
     fit(read_run(folder)[0], folder, config())

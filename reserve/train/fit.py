@@ -17,6 +17,7 @@ from torch import nn
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
 from reserve.data.loader import BatchSampler, DamageLog, TrainingSet, load_batches, shares_of
+from reserve.data.loading_processes import DeathLog
 from reserve.data.order import ExampleStream
 from reserve.fs import remove_partial_files
 from reserve.model.initialization import float32_on_cpu, undrawn
@@ -77,6 +78,7 @@ class _Training:
     skipped: int
     finish: Finish | None
     damage: DamageLog = field(default_factory=DamageLog)
+    deaths: DeathLog = field(default_factory=DeathLog)
 
     @property
     def progress(self) -> Progress:
@@ -214,6 +216,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
         num_workers=config.num_workers,
         pin_memory=ranks.device.type == "cuda",
         damage=training.damage,
+        deaths=training.deaths,
         finish=training.finish,
     )
 

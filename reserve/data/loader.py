@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import logging
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
-from reserve.data.ahead import work_ahead
+from reserve.data.completing import in_order
+from reserve.data.loading_processes import DeathLog, InThisProcess, LoadingProcesses
 from reserve.data.order import ExampleStream, SetShare
 from reserve.errors import BadInput, DamagedSample, EnvironmentFailure
 
@@ -26,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 MOST_DAMAGED = 20
 """Damaged samples in place of one example after which loading fails."""
+
+PREFETCHED = 2
+"""Batches that each loading process is ahead: one that waits while the next is loaded. More would take memory, and help
+only where loading is fast enough on average, yet now and then slower than a step for that long."""
 
 Example = TypeVar("Example")
 Example_co = TypeVar("Example_co", covariant=True)
@@ -138,83 +137,63 @@ def load_batches(
     num_workers: int,
     pin_memory: bool = False,
     damage: DamageLog | None = None,
+    deaths: DeathLog | None = None,
     finish: Callable[[Any], Any] | None = None,
-) -> Iterator[Batch]:
-    """Loads the sampler's batches, in `num_workers` processes (0: in this one).
+) -> Generator[Batch, None, None]:
+    """Loads the sampler's batches with a `Loader`; see there."""
+    loader = Loader(dataset, collate, num_workers=num_workers, deaths=deaths)
+    return loader.batches(sampler, pin_memory=pin_memory, damage=damage, finish=finish)
 
-    With worker processes, `dataset` and `collate` must be picklable. `finish`, if given, completes what `collate`
-    returns, in a thread of this process that is a batch ahead.
 
-    Raises the data set's BadInput, EnvironmentFailure and OSError as they are, but for DamagedSample: another example
-    of its set, drawn from its key, takes its place. Those skipped for a batch are added to `damage` when the batch is
-    yielded. Raises BadInput after MOST_DAMAGED of them in place of one example.
+class Loader(Generic[Example, Batch]):
+    """Loads batches in `num_workers` processes (0: in this one), which start at once.
+
+    With worker processes, `dataset` and `collate` must be picklable. Each process is up to PREFETCHED batches ahead. A
+    process that is killed is replaced and added to `deaths`; the batches are the same, in the same order.
     """
-    damage = damage or DamageLog()
-    loader: DataLoader[Any] = DataLoader(
-        _SkipDamage(dataset, [share.examples for share in shares_of(dataset)]),  # type: ignore[arg-type]  # the loader needs no more of Dataset than the protocol
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=_CollateGood(collate),
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        multiprocessing_context="spawn" if num_workers else None,
-        worker_init_fn=_start_worker,
-        # The workers' seeds would come from the default generator: a run resumed with dropout would draw other masks.
-        generator=torch.Generator(),
-    )
-    batches: Iterator[Any] = iter(())
-    try:
-        with _noticing_dead_children():
-            batches = iter(loader)
-        with closing(_finished(batches, finish)) as loaded:
+
+    def __init__(
+        self,
+        dataset: TrainingSet[Example],
+        collate: Callable[[Sequence[Example]], Batch],
+        *,
+        num_workers: int,
+        deaths: DeathLog | None = None,
+    ) -> None:
+        work = _Load(_SkipDamage(dataset, [share.examples for share in shares_of(dataset)]), _CollateGood(collate))
+        self.processes = LoadingProcesses(work, num_workers, deaths) if num_workers else InThisProcess(work)
+        self.num_workers = num_workers
+
+    def batches(
+        self,
+        sampler: Iterable[list[tuple[int, int]]],
+        *,
+        pin_memory: bool = False,
+        damage: DamageLog | None = None,
+        finish: Callable[[Any], Any] | None = None,
+    ) -> Generator[Batch, None, None]:
+        """The sampler's batches, once for each loader; the processes end with them.
+
+        With `pin_memory`, batches have a `pin_memory` that returns what is yielded. `finish`, if given, completes what
+        `collate` returns (and pins). Both are called in a thread of this process that works ahead.
+
+        Raises the data set's BadInput, EnvironmentFailure and OSError as they are, but for DamagedSample: another
+        example of its set, drawn from its key, takes its place. Those skipped for a batch are added to `damage` when
+        the batch is yielded. Raises BadInput after MOST_DAMAGED of them in place of one example. Raises RuntimeError
+        where loading processes die again and again.
+        """
+        damage = damage or DamageLog()
+        complete = _Complete(pin_memory, finish) if pin_memory or finish is not None else None
+        depth = PREFETCHED * self.num_workers or (2 if complete else 1)
+        with (
+            closing(self.processes) as processes,
+            closing(in_order(processes, sampler, depth=depth, complete=complete, pins=pin_memory)) as loaded,
+        ):
             for batch in loaded:
                 if isinstance(batch, _FAILURES):
                     raise batch
                 damage.add(batch.skipped)
                 yield batch.value
-    finally:
-        # A traceback that keeps the loader alive leaves its workers to the garbage collector, which takes 5 s for them.
-        del loader, batches
-
-
-def _finished(batches: Iterator[Any], finish: Callable[[Any], Any] | None) -> Generator[Any, None, None]:
-    if finish is None:
-        yield from batches
-        return
-
-    def complete(batch: Any) -> Any:
-        return batch if isinstance(batch, _FAILURES) else batch._replace(value=finish(batch.value))
-
-    yield from work_ahead(batches, complete)
-
-
-@contextmanager
-def _noticing_dead_children() -> Iterator[None]:
-    """Raises RuntimeError where a process dies while loading processes are started.
-
-    Python sends each a pickle through a pipe, whose other end it holds open itself: after the death of the process it
-    would wait for ever to send the rest. Signals reach the main thread only; elsewhere nothing is noticed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    starting, before = True, signal.getsignal(signal.SIGCHLD)
-
-    def child_changed(number: int, frame: FrameType | None) -> None:
-        dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) if starting else None
-        if dead is not None and dead.si_code != os.CLD_EXITED:
-            raise RuntimeError(f"a loading process died of signal {dead.si_status} while it started")
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGCHLD, child_changed)
-    try:
-        yield
-    finally:
-        starting = False
-        # torch's loader may have set its own, which calls this one.
-        if signal.getsignal(signal.SIGCHLD) is child_changed:
-            signal.signal(signal.SIGCHLD, before)
 
 
 Failure = BadInput | EnvironmentFailure | OSError
@@ -223,10 +202,7 @@ _FAILURES = (BadInput, EnvironmentFailure, OSError)
 
 
 class _Loaded(NamedTuple):
-    """An example or a batch, and the messages of the damaged samples that were skipped for it.
-
-    A tuple, since torch pins the memory of what is in tuples.
-    """
+    """An example or a batch, and the messages of the damaged samples that were skipped for it."""
 
     value: Any
     skipped: Sequence[str]
@@ -236,7 +212,7 @@ class _Loaded(NamedTuple):
 class _SkipDamage(Generic[Example]):
     """Replaces damaged examples by others of the same set; `sizes` are the numbers of examples of the sets.
 
-    Returns other failures instead of raising them: torch wraps what a worker raises in the text of a traceback.
+    Returns other failures instead of raising them: what a loading process raises is shown with its traceback.
     """
 
     dataset: TrainingSet[Example]
@@ -282,20 +258,26 @@ class _CollateGood(Generic[Example, Batch]):
         return _Loaded(self.collate(good), skipped)
 
 
-def _start_worker(_worker: int) -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C reaches the whole process group, and job schedulers send SIGTERM to every process of a job. The trainer
-    # decides when to stop, and needs its batches to finish the step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
-    # At the end of training a thread may still be sending a batch. Python would end that thread within C++ code, which
-    # aborts the process.
-    atexit.register(os._exit, 0)
+@dataclass(frozen=True)
+class _Load(Generic[Example, Batch]):
+    """The batch of some keys: what loading processes are sent."""
+
+    examples: _SkipDamage[Example]
+    collate: _CollateGood[Example, Batch]
+
+    def __call__(self, keys: Sequence[tuple[int, int]]) -> _Loaded | Failure:
+        return self.collate([self.examples[key] for key in keys])
 
 
-def _exit_on_sigterm_from(trainer: int) -> None:
-    """Ends the process at a SIGTERM from the trainer, which sends one at its exit, and from no other process."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
-    os._exit(128 + signal.SIGTERM)
+@dataclass(frozen=True)
+class _Complete:
+    """Pins the memory of a batch, and finishes it."""
+
+    pin_memory: bool
+    finish: Callable[[Any], Any] | None
+
+    def __call__(self, batch: _Loaded | Failure) -> _Loaded | Failure:
+        if isinstance(batch, _FAILURES):
+            return batch
+        value = batch.value.pin_memory() if self.pin_memory else batch.value
+        return batch._replace(value=value if self.finish is None else self.finish(value))

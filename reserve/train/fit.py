@@ -17,6 +17,7 @@ from torch import nn
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
 from reserve.data.loader import BatchSampler, DamageLog, TrainingSet, load_batches, shares_of
+from reserve.data.loading_processes import DeathLog
 from reserve.data.order import ExampleStream
 from reserve.errors import NotFinite, Stopped
 from reserve.fs import remove_partial_files
@@ -94,6 +95,7 @@ class _Training:
     finish: Finish | None
     finite: FiniteCheck
     damage: DamageLog = field(default_factory=DamageLog)
+    deaths: DeathLog = field(default_factory=DeathLog)
 
     @property
     def progress(self) -> Progress:
@@ -243,6 +245,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
         num_workers=training.config.train.num_workers,
         pin_memory=training.ranks.device.type == "cuda",
         damage=training.damage,
+        deaths=training.deaths,
         finish=training.finish,
     )
 
@@ -309,6 +312,7 @@ def _line(
         "skipped_examples": training.skipped_examples,
         "not_finite_steps": training.not_finite,
         "failed_saves": checkpoints.failed,
+        "replaced_workers": round(training.ranks.sum([training.deaths.count])[0]),
     }
     return {
         **means,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reserve.data.loader import MOST_DAMAGED, BatchSampler, DamageLog, load_batches
+from reserve.data.loader import MOST_DAMAGED, BatchSampler, DamageLog, InOrder, Loader, load_batches
+from reserve.data.loading_processes import DeathLog
 from reserve.data.order import SetShare, epoch_order
 from reserve.errors import BadInput, DamagedSample, EnvironmentFailure
+from tests.helpers.noise import Noise, pinnable, stack
 from tests.helpers.worker_functions import Damaged, Keys, MarksItsEnd
 
 
@@ -167,6 +175,86 @@ def test_the_number_of_worker_processes_may_change_at_every_resume():
     assert used == stream(0, 3 * (3 + 4 + 7), 7)
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_batches_are_the_same_for_any_number_of_processes(accumulate):
+    """Bit for bit, across epochs."""
+    found = []
+    for workers in range(4):
+        sampler = BatchSampler(13, 6, accumulate=accumulate)
+        found.append(list(islice(load_batches(Noise(13), sampler, stack, num_workers=workers), 7)))
+    for others in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(found[0], others, strict=True))
+
+
+def test_processes_stay_from_epoch_to_epoch():
+    loader = Loader(Keys(5), list, num_workers=2)
+    pids = loader.processes.pids
+    batches = loader.batches(BatchSampler(5, 2))
+    for _ in range(12):
+        next(batches)
+        assert loader.processes.pids == pids
+    batches.close()
+
+
+def test_processes_start_before_the_first_batch_is_asked_for():
+    loader = Loader(Keys(5), list, num_workers=1)
+    [pid] = loader.processes.pids
+    os.kill(pid, 0)
+    batches = loader.batches(BatchSampler(5, 2))
+    next(batches)
+    assert loader.processes.pids == [pid]
+    batches.close()
+
+
+def test_evaluation_gets_every_example_once():
+    for workers in (0, 2):
+        batches = load_batches(Keys(7), InOrder(7, 2), list, num_workers=workers)
+        assert list(chain(*batches)) == [(0, index) for index in range(7)]
+
+
+def kill_at_random(loader: Loader, rng: random.Random) -> threading.Timer:
+    """Kills one of the loading processes within 30 ms."""
+
+    def kill() -> None:
+        # One that is dead may not have been replaced yet.
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(loader.processes.pids), signal.SIGKILL)
+
+    timer = threading.Timer(rng.uniform(0, 0.03), kill)
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killing_loading_processes_changes_no_batch(workers, pinned):
+    rng, deaths = random.Random(workers), DeathLog()
+    loader = Loader(Noise(13), pinnable if pinned else stack, num_workers=workers, deaths=deaths)
+    batches = loader.batches(BatchSampler(13, 3), pin_memory=pinned)
+    kills = {0, 1, 6, 13}
+    for number, expected in enumerate(islice(load_batches(Noise(13), BatchSampler(13, 3), stack, num_workers=0), 20)):
+        timer = kill_at_random(loader, rng) if number in kills else None
+        batch = next(batches)
+        assert torch.equal(batch.content if pinned else batch, expected)
+        if timer is not None:
+            timer.join()
+    # A process that is killed twice is replaced once.
+    assert 1 <= deaths.count <= len(kills)
+    batches.close()
+
+
+def test_killing_a_loading_process_changes_no_evaluation():
+    loader = Loader(Noise(31), stack, num_workers=1)
+    batches = loader.batches(InOrder(31, 2))
+    found = []
+    for number, batch in enumerate(batches):
+        found.append(batch)
+        if number == 5:
+            os.kill(loader.processes.pids[0], signal.SIGKILL)
+    expected = load_batches(Noise(31), InOrder(31, 2), stack, num_workers=0)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     "error",
@@ -260,23 +348,3 @@ def test_program_that_keeps_its_loader_exits(tmp_path):
     script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{KEEPS_ITS_LOADER}")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
-
-
-DIES_AT_THE_START = """
-if __name__ == "__main__":
-    import signal
-    from reserve.data.loader import BatchSampler, load_batches
-    from tests.helpers.worker_functions import DiesAtTheStart
-    try:
-        next(load_batches(DiesAtTheStart(), BatchSampler(4, 2), list, num_workers=1))
-    except RuntimeError as error:
-        print(error, signal.getsignal(signal.SIGCHLD).name)
-"""
-
-
-def test_a_loading_process_that_dies_at_the_start_is_an_error(tmp_path):
-    """Python would wait for ever to send it the rest of the data set."""
-    script = tmp_path / "script.py"
-    script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{DIES_AT_THE_START}")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=300)
-    assert done.stdout == "a loading process died of signal 9 while it started SIG_DFL\n", done.stderr

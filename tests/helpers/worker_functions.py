@@ -40,6 +40,21 @@ def work_on_each(items):
         yield work(item)
 
 
+class Unpicklable(Exception):
+    """An error that is pickled but cannot be unpickled."""
+
+    def __init__(self, item, _needed) -> None:
+        super().__init__(f"of {item}")
+
+
+def raise_unpicklable(item):
+    raise Unpicklable(item, None)
+
+
+def return_unpicklable(item):
+    return lambda: item
+
+
 def write_pid_and_hang(item):
     print(os.getpid(), flush=True)
     time.sleep(3600)

@@ -31,13 +31,14 @@ from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import LossFunction, Wrapping, check_mode, parallelize
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
-from reserve.train.run_folder import write_run_settings
+from reserve.train.run_folder import run_settings, write_run_settings
 from reserve.train.saving import CheckpointWriter
 from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
 from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, train_step
 from reserve.train.stopping import StopRequest
 from reserve.train.storage import remove_partial_checkpoints
 from reserve.train.throughput import Throughput
+from reserve.train.wandb_sink import check_wandb, wandb_sinks
 from reserve_kernels import BF16AdamW
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
     # Settings that do not fit fail before the run's folder changes and before hours of preparation.
     _per_device(config.train, ranks.world_size)
+    check_wandb(config.train.wandb_project)
     function = _module_function(task, config.train, ranks)
     wrapping = Wrapping.of(config.train, ranks, uses_every_parameter=task.uses_every_parameter)
     check_mode(config.train.parallel, ranks, wrapping)
@@ -247,7 +249,8 @@ def _train(training: _Training) -> None:
                     # Before the checkpoint: one whose settings config.yaml lacks would be resumed with other settings.
                     # Not at the start: a resume that fails in its first steps leaves the run as it was.
                     write_run_settings(training.run, training.task, config)
-                checkpoints.save(training.progress)
+                with throughput.saving():
+                    checkpoints.save(training.progress)
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
 
@@ -258,6 +261,7 @@ def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Thro
     return {
         **mean_over_ranks(values, training.ranks),
         "learning_rate": training.optimizer.param_groups[0]["lr"],
+        "epoch": training.place / len(training.dataset),
         **throughput.since_last(),
         **({"skipped_examples": skipped} if skipped else {}),
     }
@@ -270,12 +274,14 @@ def _checkpoints(training: _Training) -> CheckpointWriter:
 def _metrics(training: _Training) -> Metrics | NoMetrics:
     if not training.ranks.is_first:
         return NoMetrics()
+    config = training.config
     return Metrics(
         training.run,
         first_step=training.step,
-        total_steps=training.config.optimizer.num_train_steps,
-        batch_size=training.config.train.batch_size,
+        total_steps=config.optimizer.num_train_steps,
+        batch_size=config.train.batch_size,
         shown=training.task.shown_metrics,
+        boards=wandb_sinks(training.run, config.train.wandb_project, run_settings(training.task, config)),
     )
 
 

@@ -35,6 +35,7 @@ _EXTRAS = {
     "aiohttp": "http",
     "espeakng_loader": "demo",
     "ray": "ray",
+    "wandb": "wandb",
 }
 """The extra that installs a module; "train" installs the others."""
 

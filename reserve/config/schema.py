@@ -309,6 +309,9 @@ class TrainConfig:
     """Which audio track of a video is heard, counted from 0; null chooses by data.languages and the tracks' labels."""
     log_every: int = 10
     """Steps between two lines of metrics."""
+    wandb_project: str = ""
+    """Weights & Biases project that shows the run too; empty sends nothing. Entity, mode and key are W&B's environment
+    variables. Needs the extra wandb."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -35,13 +35,14 @@ from reserve.train.not_finite import MOST_KEPT, FiniteCheck, keep_batch
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import LossFunction, Wrapping, check_mode, parallelize
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
-from reserve.train.run_folder import locked_run, write_run_settings
+from reserve.train.run_folder import locked_run, run_settings, write_run_settings
 from reserve.train.saving import CheckpointWriter
 from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
 from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, train_step
 from reserve.train.stopping import StopRequest
 from reserve.train.storage import remove_partial_checkpoints
 from reserve.train.throughput import Throughput
+from reserve.train.wandb_sink import check_wandb, wandb_sinks
 from reserve_kernels import BF16AdamW
 
 logger = logging.getLogger(__name__)
@@ -58,15 +59,13 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
     # Token counts differ from step to step, which fragments a GPU's memory without this. PyTorch reads it when it
     # first uses a GPU.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    with (
-        StopRequest(config.train.stop_timeout) as stop,
-        joined_ranks(config.train.device) as ranks,
-        _locked(run, ranks),
-    ):
-        training = _set_up(task, run, config, ranks)
-        stop.training = True
-        _train(training, stop)
-        last = next((checkpoint.path for checkpoint in reversed(list_checkpoints(run))), None)
+    with StopRequest(config.train.stop_timeout) as stop, joined_ranks(config.train.device) as ranks:
+        plan = _checked(task, config, ranks)
+        with _locked(run, ranks):
+            training = _set_up(task, run, config, ranks, plan)
+            stop.training = True
+            _train(training, stop)
+            last = next((checkpoint.path for checkpoint in reversed(list_checkpoints(run))), None)
     if training.step < config.optimizer.num_train_steps:
         raise Stopped(stop.name or "a signal to another rank", last)
     assert last is not None
@@ -130,14 +129,26 @@ def _locked(run: Path, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> _Training:
-    """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
-    # Settings that do not fit fail before the run's folder changes and before hours of preparation.
+class _Plan(NamedTuple):
+    """How the steps compute; see `_module_function`, `Wrapping` and `_finish`."""
+
+    function: LossFunction
+    wrapping: Wrapping
+    finish: Finish | None
+
+
+def _checked(task: Task[Any, Any], config: FitConfig, ranks: Ranks) -> _Plan:
+    """Raises where the settings do not fit, before the run's folder changes and before hours of preparation."""
     _per_device(config.train, ranks.world_size)
+    check_wandb(config.train.wandb_project)
     function = _module_function(task, config.train, ranks)
     wrapping = Wrapping.of(config.train, ranks, uses_every_parameter=task.uses_every_parameter)
     check_mode(config.train.parallel, ranks, wrapping)
-    finish = _finish(task, config.train, ranks)
+    return _Plan(function, wrapping, _finish(task, config.train, ranks))
+
+
+def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, plan: _Plan) -> _Training:
+    """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
     resuming = bool(list_checkpoints(run))
     stored = stored_settings(run) if resuming else {}
     if ranks.is_first:
@@ -159,7 +170,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         if isinstance(module, Transformer):
             module.recompute = config.train.recompute_layers
     # Before the optimiser, since a mode that shards replaces the parameters.
-    module = parallelize(model, function, ranks, mode=config.train.parallel, wrapping=wrapping)
+    module = parallelize(model, plan.function, ranks, mode=config.train.parallel, wrapping=plan.wrapping)
     groups = task.parameter_groups(model, config.optimizer)
     optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
     progress = restore_checkpoint(run, model, optimizer, ranks)
@@ -192,7 +203,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         stream.identity,
         progress.skipped,
         progress.not_finite,
-        finish,
+        plan.finish,
         FiniteCheck(ranks),
     )
 
@@ -295,7 +306,8 @@ def _train(training: _Training, stop: StopRequest) -> None:
                 log()
                 values = {}
             if training.step == total or training.step % config.train.checkpoint_every == 0:
-                checkpoints.save(training.progress)
+                with throughput.saving():
+                    checkpoints.save(training.progress)
         if values:  # The last step before a signal.
             log()
         if training.step > resumed_at and checkpoints.last_step != training.step:
@@ -317,6 +329,7 @@ def _line(
     return {
         **means,
         "learning_rate": training.optimizer.param_groups[0]["lr"],
+        "epoch": training.place / len(training.dataset),
         **throughput.since_last(),
         **{name: count for name, count in counts.items() if count},
     }
@@ -373,12 +386,14 @@ def _checkpoints(training: _Training) -> CheckpointWriter:
 def _metrics(training: _Training) -> Metrics | NoMetrics:
     if not training.ranks.is_first:
         return NoMetrics()
+    config = training.config
     return Metrics(
         training.run,
         first_step=training.step,
-        total_steps=training.config.optimizer.num_train_steps,
-        batch_size=training.config.train.batch_size,
+        total_steps=config.optimizer.num_train_steps,
+        batch_size=config.train.batch_size,
         shown=training.task.shown_metrics,
+        boards=wandb_sinks(training.run, config.train.wandb_project, run_settings(training.task, config)),
     )
 
 

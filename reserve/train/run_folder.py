@@ -39,8 +39,13 @@ def write_run_settings(run: Path, task: Task[Any, Any], config: FitConfig) -> No
     can be moved or copied.
     """
     run.mkdir(parents=True, exist_ok=True)
+    write_yaml(run / RUN_CONFIG, run_settings(task, config))
+
+
+def run_settings(task: Task[Any, Any], config: FitConfig) -> dict[str, Any]:
+    """What config.yaml holds: the task's name and settings and the trainer's, as plain values."""
     trainer = {name: plain_values(getattr(config, name)) for name in ("optimizer", "train")}
-    write_yaml(run / RUN_CONFIG, {"task": task.name, **task.settings(), **trainer})
+    return {"task": task.name, **task.settings(), **trainer}
 
 
 def read_run(run: Path) -> tuple[Task[Any, Any], FitConfig]:

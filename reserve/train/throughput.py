@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ import torch
 
 from reserve.model.flops import Workload
 from reserve.train.distributed import Ranks
+from reserve.train.memory import memory_figures
 
 BF16_PEAKS = {
     # NVIDIA H200 Tensor Core GPU datasheet: 1,979 TFLOPS with sparsity.
@@ -41,14 +40,6 @@ def bf16_peak(device_name: str) -> float | None:
     return next((peak for name, peak in BF16_PEAKS.items() if re.search(name, device_name)), None)
 
 
-def peak_memory_gb(device: torch.device) -> float:
-    """The most memory in use so far: tensors on a GPU, the whole process (resident) on a CPU; in 10^9 bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
 class Throughput:
     """Counts the work of all ranks between two lines of metrics.
 
@@ -65,11 +56,28 @@ class Throughput:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Counts the time spent inside as waiting for data."""
+        with self._timed("waiting"):
+            yield
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Counts the time spent inside as held by a checkpoint."""
+        with self._timed("saving"):
+            yield
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Counts the time spent inside as an evaluation's, on the ranks that wait for it too."""
+        with self._timed("evaluating"):
+            yield
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
-            self._waited += time.perf_counter() - start
+            self._spent[what] += time.perf_counter() - start
 
     def add(self, work: Iterable[Workload | None]) -> None:
         """Counts a step's work; None is work that is not known."""
@@ -80,12 +88,13 @@ class Throughput:
         """What was counted since the last call, on all ranks; all must call it.
 
         `tokens_per_second` of all ranks together; `tflops` (10^12 FLOPs per second) and `mfu` (their share of the
-        device's peak) of each device; `peak_memory_gb` of the first rank; `seconds_waiting` and `share_waiting`, the
-        ranks' mean. What is not known is left out.
+        device's peak) of each device; `seconds_waiting` and `share_waiting`, the ranks' mean; `seconds_saving`,
+        `seconds_evaluating` and memory (`reserve.train.memory`) of the rank itself. What is not known is left out.
+        Rates and shares leave out the time of evaluations.
         """
-        seconds, count = time.perf_counter() - self._start, self.ranks.world_size
-        work = self._work or Workload(0, 0)
-        waited, tokens, flops, unknown = self.ranks.sum([self._waited, work.tokens, work.flops, self._work is None])
+        spent, work, count = self._spent, self._work or Workload(0, 0), self.ranks.world_size
+        seconds = time.perf_counter() - self._start - spent["evaluating"]
+        waited, tokens, flops, unknown = self.ranks.sum([spent["waiting"], work.tokens, work.flops, self._work is None])
         self._start_line()
         line = {}
         if not unknown:
@@ -93,10 +102,16 @@ class Throughput:
             line = {"tokens_per_second": tokens / seconds, "tflops": per_device / 1e12}
             if self.peak is not None:
                 line["mfu"] = per_device / self.peak
-        line["peak_memory_gb"] = peak_memory_gb(self.ranks.device)
-        return line | {"seconds_waiting": waited / count, "share_waiting": waited / count / seconds}
+        return {
+            **line,
+            **memory_figures(self.ranks.device),
+            "seconds_waiting": waited / count,
+            "share_waiting": waited / count / seconds,
+            "seconds_saving": spent["saving"],
+            "seconds_evaluating": spent["evaluating"],
+        }
 
     def _start_line(self) -> None:
         self._work = Workload(0, 0)
-        self._waited = 0.0
+        self._spent = dict.fromkeys(("waiting", "saving", "evaluating"), 0.0)
         self._start = time.perf_counter()

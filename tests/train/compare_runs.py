@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,16 @@ from reserve.train.state import list_checkpoints, restore_checkpoint, run_state
 
 SPEED = frozenset(
     (
+        "alloc_retries",
         "examples_per_second",
+        "failed_writes",
+        "host_memory_gb",
+        "loader_memory_gb",
+        "memory_gb",
+        "reserved_gb",
+        "seconds_evaluating",
+        "seconds_per_step",
+        "seconds_saving",
         "tokens_per_second",
         "tflops",
         "peak_memory_gb",
@@ -77,20 +84,11 @@ def losses_of(line: dict[str, float]) -> dict[str, float]:
 
 
 def tensorboard_steps(run: Path) -> list[int]:
-    """The steps of the losses that TensorBoard shows.
-
-    TensorBoard reads a folder's files in the order of their names, which hold the second of the start and then the
-    process id. Of two starts within a second, the later one may have the lower id, so the files are renamed by their
-    age here.
-    """
+    """The steps of the losses that TensorBoard shows."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    files = sorted((run / "tensorboard").iterdir(), key=lambda file: file.stat().st_mtime_ns)
-    with tempfile.TemporaryDirectory() as folder:
-        for number, file in enumerate(files):
-            shutil.copy(file, Path(folder) / f"events.out.tfevents.{number:010d}")
-        board = EventAccumulator(folder, size_guidance={"scalars": 0}).Reload()
-        return [event.step for event in board.Scalars("loss")]
+    board = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return [event.step for event in board.Scalars("loss")]
 
 
 def files_of(run: Path) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -69,10 +70,14 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 def test_run_folder_explains_itself(run):
     assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4]
     losses = {"loss", "imgs_to_audio", "text_to_audio", "stuff_to_span"}
-    speed = {"examples_per_second", "tokens_per_second", "tflops", "seconds_waiting", "share_waiting"}
+    scales = {"scale_imgs_to_audio", "scale_text_to_audio", "scale_stuff_to_span"}
+    speed = {"examples_per_second", "seconds_per_step", "tokens_per_second", "tflops"}
+    spent = {"seconds", "seconds_waiting", "share_waiting", "seconds_saving", "seconds_evaluating"}
     for line in read_metrics(run / "metrics.jsonl"):
-        assert losses | speed | {"learning_rate", "gradient_norm", "peak_memory_gb"} <= line.keys()
+        assert losses | scales | speed | spent | {"learning_rate", "gradient_norm", "peak_memory_gb"} <= line.keys()
         assert line["gradient_norm"] > 0
+        assert line["scale_stuff_to_span"] == pytest.approx(math.exp(1.5), rel=0.1)
+        assert line["epoch"] == line["step"] * 2 / 4
         assert 0 <= line["share_waiting"] <= 1
     assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [2, 4]
     assert (run / "config.yaml").is_file()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ def test_a_line_is_json_with_the_step_the_losses_and_the_speed(tmp_path):
     log(tmp_path, [3], loss=6.12345678)
     (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     line = json.loads(text)
-    assert line.keys() == {"step", *LOSSES, "examples_per_second", "seconds"}
+    assert line.keys() == {"step", *LOSSES, "examples_per_second", "seconds_per_step", "seconds"}
     assert type(line["step"]) is int
     assert (line["step"], line["loss"], line["stuff_to_span"]) == (3, 6.12345678, 3.0)
     assert line["examples_per_second"] > 0
@@ -42,7 +41,41 @@ def test_the_speed_counts_the_examples_since_the_line_before(tmp_path, monkeypat
     log(tmp_path, [3, 7])
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["examples_per_second"] for line in lines] == [3 * 4 / 2, 4 * 4 / 8]
+    assert [line["seconds_per_step"] for line in lines] == [pytest.approx(2 / 3), 2]
     assert [line["seconds"] for line in lines] == [2, 10]
+
+
+def test_the_speed_leaves_out_the_time_of_evaluations(tmp_path, monkeypatch):
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr("reserve.train.metrics.time.perf_counter", lambda: next(clock))
+    log(tmp_path, [2], seconds_evaluating=6.0)
+    (line,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert (line["examples_per_second"], line["seconds_per_step"], line["seconds"]) == (2 * 4 / 4, 2, 10)
+
+
+class FullDisk:
+    """A sink that has no space left."""
+
+    def write(self, step, values):
+        raise OSError("no space left")
+
+    def close(self, *, failed):
+        pass
+
+
+def test_what_could_not_be_written_is_counted_in_the_next_line(tmp_path):
+    with Metrics(tmp_path, first_step=0, total_steps=10, batch_size=4, boards=[FullDisk()]) as metrics:
+        for step in (1, 2, 3):
+            metrics.log(step, LOSSES)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line.get("failed_writes") for line in lines] == [None, 1, 2]
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
+    """Where the disk is full, a run whose stderr is a file there cannot print either."""
+    monkeypatch.setattr("reserve.train.metrics.sys.stderr", open("/dev/full", "w", buffering=1))  # noqa: SIM115
+    log(tmp_path, [1])
+    assert steps(tmp_path) == [1]
 
 
 def test_resuming_drops_what_came_after_the_checkpoint(tmp_path):
@@ -55,10 +88,6 @@ def test_resuming_gives_tensorboard_each_step_once(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log(tmp_path, [1, 2, 3, 4])
-    # Files are read in the order of their names, which have the second and then a count of the process's files. Of one
-    # second, the tenth file would be read before the ninth.
-    (first,) = (tmp_path / "tensorboard").iterdir()
-    first.rename(first.with_name(re.sub(r"tfevents\.\d+", "tfevents.0000000001", first.name)))
     log(tmp_path, [3], first_step=2)
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]

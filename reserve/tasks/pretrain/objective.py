@@ -53,15 +53,20 @@ class PretrainPairs(NamedTuple):
 
 @dataclass
 class PretrainLoss:
-    """Scalar losses: `total` is the sum of `parts`; `by_source` is the span loss of each stream, for logging."""
+    """Scalar losses: `total` is the sum of `parts`; `by_source` is the span loss of each stream, for logging.
+
+    `scales` are the inverse temperatures of the parts, not bounded as in the loss.
+    """
 
     total: torch.Tensor
     parts: dict[str, torch.Tensor]
     by_source: dict[str, torch.Tensor]
+    scales: dict[str, torch.Tensor]
 
     def metrics(self) -> dict[str, torch.Tensor]:
-        """All losses by name, detached."""
+        """All losses and scales by name, detached."""
         named = {"loss": self.total, **self.parts} | {f"span_{k}": v for k, v in self.by_source.items()}
+        named |= {f"scale_{k}": v for k, v in self.scales.items()}
         return {k: v.detach() for k, v in named.items()}
 
 
@@ -104,7 +109,8 @@ def pretrain_loss(
         chosen = (span_source == index).to(both.dtype)
         by_source[source] = (both * chosen).sum() / (chosen.sum() + 1e-5)
     parts = {name: loss.loss for name, loss in losses.items()}
-    return PretrainLoss(torch.stack(list(parts.values())).sum(), parts, by_source)
+    scales = dict(zip(parts, log_scales.detach().exp(), strict=True))
+    return PretrainLoss(torch.stack(list(parts.values())).sum(), parts, by_source, scales)
 
 
 def pretrain_workload(config: ModelConfig, batch: PretrainBatch) -> Workload:

@@ -28,7 +28,9 @@ def test_metrics_name_everything_and_hold_no_graph() -> None:
     assert set(metrics) == {
         *("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span"),
         *("span_text2audio", "span_audio2text", "span_random_text"),
+        *("scale_imgs_to_audio", "scale_text_to_audio", "scale_stuff_to_span"),
     }
+    assert metrics["scale_text_to_audio"] == torch.ones((), dtype=torch.float64).exp()
     assert not any(value.requires_grad for value in metrics.values())
     assert loss.total.requires_grad
     torch.testing.assert_close(metrics["loss"], sum(loss.parts.values()).detach())

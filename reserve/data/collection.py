@@ -71,6 +71,11 @@ class PartSet:
         return cls("the videos", [StoreFiles(stores)], len(stores))
 
 
+CACHED_TEXTS = 256
+"""Videos whose words a loading process keeps, some 50 KB for an hour of talk. Examples draw random text from other
+videos; reading that from their files took a quarter of the time that loading the demo's examples takes."""
+
+
 class StoreFiles:
     """Store files (`reserve.data.store`), one a video: a part, and its own collection.
 
@@ -82,6 +87,7 @@ class StoreFiles:
     def __init__(self, stores: Sequence[str | Path]) -> None:
         self._stores = tuple(map(Path, stores))
         self._counts = tuple(map(_num_segments, self._stores))
+        self._texts: dict[int, list[str]] = {}
 
     @property
     def num_segments(self) -> int:
@@ -98,7 +104,12 @@ class StoreFiles:
         return load_segments(self._stores[video], start, stop)
 
     def texts(self, video: int) -> list[str]:
-        return load_texts(self._stores[video])
+        if video not in self._texts:
+            texts = load_texts(self._stores[video])
+            if len(self._texts) == CACHED_TEXTS:
+                del self._texts[next(iter(self._texts))]
+            self._texts[video] = texts
+        return list(self._texts[video])
 
     def naming(self, video: int) -> AbstractContextManager[None]:
         return naming_store(self._stores[video])

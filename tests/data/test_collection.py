@@ -25,6 +25,19 @@ def test_store_files_are_a_part_and_its_collection(tmp_path):
     np.testing.assert_array_equal(found.log_mel, expected.log_mel)
 
 
+def test_the_words_of_a_video_are_read_once(tmp_path, monkeypatch):
+    """Those of the last few videos that were read for the first time."""
+    stores, read = make_stores(tmp_path, videos=3, segments=5), []
+    monkeypatch.setattr("reserve.data.collection.load_texts", lambda path: (read.append(path), load_texts(path))[1])
+    monkeypatch.setattr("reserve.data.collection.CACHED_TEXTS", 2)
+    collection = StoreFiles(stores)
+    for video in (0, 1, 0, 1, 2, 1, 2, 0):
+        texts = collection.texts(video)
+        assert texts == load_texts(stores[video])
+        texts.clear()
+    assert read == [stores[0], stores[1], stores[2], stores[0]]
+
+
 def test_a_damaged_store_is_named(tmp_path):
     stores = make_stores(tmp_path, videos=2, segments=5)
     collection = StoreFiles(stores)

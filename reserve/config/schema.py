@@ -314,6 +314,9 @@ class TrainConfig:
     variables. Needs the extra wandb."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
+    evaluate_every: int = 0
+    """Steps between two evaluations on held-out data, each of a checkpoint that is saved for it if need be. The
+    training waits meanwhile. 0 evaluates nothing."""
     keep_checkpoints: int = 3
     """Latest checkpoints that are kept."""
     keep_every: int = 0
@@ -331,6 +334,7 @@ class TrainConfig:
                 f"train.batch_size must be a multiple of train.accumulate {self.accumulate}; got {self.batch_size}"
             )
         check_range(self, "train", 0, math.inf, "num_workers", "seed", "fsdp_ranks", "keep_every", "keep_best")
+        check_range(self, "train", 0, math.inf, "evaluate_every")
         for name in ("fsdp_ranks", "cpu_offload"):
             if getattr(self, name) and self.parallel != "fsdp":
                 raise ValueError(

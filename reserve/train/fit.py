@@ -23,13 +23,14 @@ from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.precision import training_dtype
 from reserve.model.pretrained import Pretrained
 from reserve.model.transformer import Transformer
-from reserve.tasks.task import ContrastiveTask, Task
+from reserve.tasks.task import ContrastiveTask, HeldOut, Task
 from reserve.train.ahead import Finish, beside_the_step
 from reserve.train.compilation import compile_layers
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import LossFunction, Wrapping, check_mode, parallelize
+from reserve.train.periodic import PeriodicEvaluation, held_out_data
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import run_settings, write_run_settings
 from reserve.train.saving import CheckpointWriter
@@ -77,6 +78,7 @@ class _Training:
     order: str
     skipped: int
     finish: Finish | None
+    evaluation: PeriodicEvaluation
     damage: DamageLog = field(default_factory=DamageLog)
 
     @property
@@ -97,6 +99,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     # Settings that do not fit fail before the run's folder changes and before hours of preparation.
     _per_device(config.train, ranks.world_size)
     check_wandb(config.train.wandb_project)
+    held_out = held_out_data(task, run, config)
     function = _module_function(task, config.train, ranks)
     wrapping = Wrapping.of(config.train, ranks, uses_every_parameter=task.uses_every_parameter)
     check_mode(config.train.parallel, ranks, wrapping)
@@ -109,7 +112,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         remove_partial_checkpoints(run / "checkpoints")
         if not resuming:
             write_run_settings(run, task, config)
-    _prepare(task, run, config, ranks)
+    _prepare(task, run, config, ranks, held_out)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
     with undrawn() if resuming or task.has_start else nullcontext(), float32_on_cpu():
@@ -155,6 +158,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         stream.identity,
         progress.skipped,
         finish,
+        PeriodicEvaluation(task, run, config, ranks, held_out),
     )
 
 
@@ -185,11 +189,14 @@ def _whole_loss(training: _Training) -> VectorsLoss | None:
     return lambda parts: task.vectors_loss(parts, group)
 
 
-def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> None:
+def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, held_out: HeldOut | None = None) -> None:
     """Prepares the data on the first rank; all ranks wait, and all raise if it fails."""
     failure: Exception | None = None
     if ranks.is_first:
         try:
+            if held_out is not None:
+                # First: it is the smaller part, and what is wrong with it shows before hours of preparation.
+                task.prepare_held_out(held_out, config.train)
             task.prepare(run, config.train)
         except Exception as error:
             failure = error
@@ -222,12 +229,15 @@ def _batches(training: _Training) -> Iterator[Movable]:
 
 def _train(training: _Training) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
-    config, ranks, optimizer = training.config, training.ranks, training.optimizer
+    config, ranks, optimizer, evaluation = training.config, training.ranks, training.optimizer, training.evaluation
     total = config.optimizer.num_train_steps
     whole_loss = _whole_loss(training)
     batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
     stopped = False
     with StopRequest() as stop, _metrics(training) as metrics, _checkpoints(training) as checkpoints:
+        if evaluation.missing(training.step):
+            with throughput.evaluating():
+                evaluation.evaluate(training.step, checkpoints, metrics)
         while training.step < total and not stopped:
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
             with throughput.waiting():
@@ -244,13 +254,18 @@ def _train(training: _Training) -> None:
             last = stopped or training.step == total
             if last or training.step % config.train.log_every == 0:
                 metrics.log(training.step, _line(training, values, throughput))
-            if last or training.step % config.train.checkpoint_every == 0:
+            # A run that stops is evaluated when it is resumed: a scheduler does not wait for long.
+            judged = evaluation.due(training.step) and not stopped
+            if last or judged or training.step % config.train.checkpoint_every == 0:
                 if ranks.is_first:
                     # Before the checkpoint: one whose settings config.yaml lacks would be resumed with other settings.
                     # Not at the start: a resume that fails in its first steps leaves the run as it was.
                     write_run_settings(training.run, training.task, config)
                 with throughput.saving():
                     checkpoints.save(training.progress)
+            if judged:
+                with throughput.evaluating():
+                    evaluation.evaluate(training.step, checkpoints, metrics)
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
 
@@ -264,6 +279,7 @@ def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Thro
         "epoch": training.place / len(training.dataset),
         **throughput.since_last(),
         **({"skipped_examples": skipped} if skipped else {}),
+        **({"failed_evaluations": training.evaluation.failed} if training.evaluation.failed else {}),
     }
 
 

@@ -126,6 +126,16 @@ class Evaluation:
     def examples(self) -> int:
         return len(self.dataset)
 
+    def figures(self) -> dict[str, float]:
+        """Recall, its chance and the median rank of each problem, by PROBLEM_FIGURE."""
+        figures = {}
+        for ranking in self.rankings:
+            figures[f"{ranking.name}_recall_at_1"] = ranking.recall(1)
+            figures[f"{ranking.name}_chance_at_1"] = ranking.chance(1)
+            figures[f"{ranking.name}_recall_at_5"] = ranking.recall(5)
+            figures[f"{ranking.name}_median_rank"] = ranking.median_rank
+        return figures
+
     def to_json(self) -> dict[str, Any]:
         return {
             "step": self.step,

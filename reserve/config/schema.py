@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from reserve.config.step_window import step_window
+
 NUM_MELS = 64
 """Mel bands the model takes (SPEC 1)."""
 MEL_CHANNELS = NUM_MELS + 1
@@ -309,6 +311,9 @@ class TrainConfig:
     """Which audio track of a video is heard, counted from 0; null chooses by data.languages and the tracks' labels."""
     log_every: int = 10
     """Steps between two lines of metrics."""
+    profile_steps: str = ""
+    """Steps to profile, FROM:TO: those between FROM and TO finished steps, at most 100. Each rank writes a trace and a
+    table into the run's folder profile. Empty profiles none."""
     wandb_project: str = ""
     """Weights & Biases project that shows the run too; empty sends nothing. Entity, mode and key are W&B's environment
     variables. Needs the extra wandb."""
@@ -341,6 +346,7 @@ class TrainConfig:
                     f"train.{name} needs train.parallel fsdp; got {getattr(self, name)} with train.parallel "
                     f"{self.parallel}"
                 )
+        step_window("train.profile_steps", self.profile_steps)
         if self.audio_track is not None:
             check_range(self, "train", 0, math.inf, "audio_track")
         if not 0 < self.shard_cache_gb < math.inf:

@@ -31,6 +31,7 @@ from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import LossFunction, Wrapping, check_mode, parallelize
 from reserve.train.periodic import PeriodicEvaluation, held_out_data
+from reserve.train.profiling import StepProfiler
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import run_settings, write_run_settings
 from reserve.train.saving import CheckpointWriter
@@ -234,11 +235,13 @@ def _train(training: _Training) -> None:
     whole_loss = _whole_loss(training)
     batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
     stopped = False
-    with StopRequest() as stop, _metrics(training) as metrics, _checkpoints(training) as checkpoints:
+    profiler = StepProfiler(training.run, config.train, ranks)
+    with StopRequest() as stop, _metrics(training) as metrics, _checkpoints(training) as checkpoints, profiler:
         if evaluation.missing(training.step):
             with throughput.evaluating():
                 evaluation.evaluate(training.step, checkpoints, metrics)
         while training.step < total and not stopped:
+            profiler.before(training.step)
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
             with throughput.waiting():
                 micro_batches = list(islice(batches, config.train.accumulate))
@@ -247,6 +250,7 @@ def _train(training: _Training) -> None:
                 training.module, optimizer, micro_batches, config, ranks, step=training.step, vectors_loss=whole_loss
             )
             training.step += 1
+            profiler.after(training.step)
             training.place += config.train.batch_size
             checkpoints.add_loss(values["loss"])
             metrics.advance()

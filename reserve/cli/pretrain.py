@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reserve.cli.settings import add_settings
+from reserve.cli.training import fit_with_report
 from reserve.config import SECTIONS, Config
 from reserve.config.load import plain_values, yaml_text
 from reserve.errors import UsageError
@@ -105,7 +106,6 @@ def run(options: Namespace) -> None:
         print(yaml_text({name: plain_values(value) for name, value in inputs.items()}), end="")
         return
     from reserve.tasks.pretrain.task import Pretrain
-    from reserve.train.fit import fit
     from reserve.train.state import list_checkpoints
 
     out = options.resume or options.out
@@ -133,4 +133,4 @@ def run(options: Namespace) -> None:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    print(fit(task, out, config))
+    print(fit_with_report(task, out, config))

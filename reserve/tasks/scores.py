@@ -49,6 +49,9 @@ class TaskScores:
         """The scores' values by name."""
         return {score.name: score.value for score in self.scores}
 
+    def details(self) -> None:
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """Everything, NaN as null."""
         rows = [{k: None if v != v else v for k, v in asdict(score).items()} for score in self.scores]

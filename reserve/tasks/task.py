@@ -63,6 +63,10 @@ class Evaluation(Protocol):
         """What evaluation.json holds."""
         ...
 
+    def details(self) -> dict[str, Any] | None:
+        """More to look at, such as examples with their answers: what evaluation_details.json holds. None if nothing."""
+        ...
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -73,6 +77,9 @@ class Figures:
 
     def figures(self) -> dict[str, float]:
         return dict(self.values)
+
+    def details(self) -> None:
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """The step and the numbers by name."""

@@ -19,6 +19,7 @@ from reserve.train.run_folder import read_run
 from reserve.train.state import Checkpoint, list_checkpoints
 
 EVALUATION_NAME = "evaluation.json"
+DETAILS_NAME = "evaluation_details.json"
 
 
 def evaluate_run(
@@ -87,6 +88,16 @@ def _evaluate(
     held_out.folder.mkdir(parents=True, exist_ok=True)
     model = model.to(device or pick_device(config.train.device))
     evaluation = task.evaluate(model, held_out, config=config.train, step=step)
-    name = EVALUATION_NAME if held_out.split == "val" else f"evaluation_{held_out.split}.json"
-    write_text_atomic(folder / name, json.dumps(evaluation.to_json(), indent=1) + "\n")
+    store_evaluation(folder, evaluation, held_out.split)
     return evaluation
+
+
+def store_evaluation(folder: Path, evaluation: Evaluation, split: str = "val") -> None:
+    """Writes evaluation.json, and evaluation_details.json if there is more to look at; of another split, its file."""
+    if split != "val":
+        write_text_atomic(folder / f"evaluation_{split}.json", json.dumps(evaluation.to_json(), indent=1) + "\n")
+        return
+    details = evaluation.details()
+    if details is not None:
+        write_text_atomic(folder / DETAILS_NAME, json.dumps(details) + "\n")
+    write_text_atomic(folder / EVALUATION_NAME, json.dumps(evaluation.to_json(), indent=1) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -34,6 +34,7 @@ from reserve.train.periodic import PeriodicEvaluation, held_out_data
 from reserve.train.profiling import StepProfiler
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import run_settings, write_run_settings
+from reserve.train.run_state import RunState
 from reserve.train.saving import CheckpointWriter
 from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
 from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, train_step
@@ -46,8 +47,11 @@ from reserve_kernels import BF16AdamW
 logger = logging.getLogger(__name__)
 
 
-def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
+def fit(task: Task[Any, Any], run: Path, config: FitConfig, *, on_saved: Callable[[Path], None] | None = None) -> Path:
     """Trains until `config.optimizer.num_train_steps` or a signal, from the run's last checkpoint if it has one.
+
+    The first rank calls `on_saved(run)` after each checkpoint and each evaluation. It should return soon, since the
+    training waits; what it raises is logged.
 
     Returns the last checkpoint's folder, which is also a pretrained model. Raises what the task raises for its inputs
     (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint.
@@ -56,7 +60,10 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
     # first uses a GPU.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     with joined_ranks(config.train.device) as ranks:
-        _train(_set_up(task, run, config, ranks))
+        training = _set_up(task, run, config, ranks)
+        training.on_saved = on_saved
+        with RunState(run, writes=ranks.is_first) as state:
+            _train(training, state)
     return list_checkpoints(run)[-1].path
 
 
@@ -81,6 +88,7 @@ class _Training:
     finish: Finish | None
     evaluation: PeriodicEvaluation
     damage: DamageLog = field(default_factory=DamageLog)
+    on_saved: Callable[[Path], None] | None = None
 
     @property
     def progress(self) -> Progress:
@@ -228,7 +236,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
     )
 
 
-def _train(training: _Training) -> None:
+def _train(training: _Training, state: RunState) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
     config, ranks, optimizer, evaluation = training.config, training.ranks, training.optimizer, training.evaluation
     total = config.optimizer.num_train_steps
@@ -267,11 +275,22 @@ def _train(training: _Training) -> None:
                     write_run_settings(training.run, training.task, config)
                 with throughput.saving():
                     checkpoints.save(training.progress)
+                _call_hook(training)
             if judged:
                 with throughput.evaluating():
                     evaluation.evaluate(training.step, checkpoints, metrics)
+                _call_hook(training)
     if stopped:
+        state.end("stopped")
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)
+
+
+def _call_hook(training: _Training) -> None:
+    if training.on_saved is not None and training.ranks.is_first:
+        try:
+            training.on_saved(training.run)
+        except Exception as error:
+            logger.warning("what is to follow a checkpoint failed: %s; the run goes on", error)
 
 
 def _line(training: _Training, values: dict[str, torch.Tensor], throughput: Throughput) -> dict[str, float]:

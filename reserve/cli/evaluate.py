@@ -35,7 +35,7 @@ def run(options: Namespace) -> int | None:
     from reserve.train.evaluate import evaluate_run
     from reserve.train.run_folder import read_run
 
-    task, fit_config = read_run(options.run)
+    task, _ = read_run(options.run)
     if options.times_chance is not None and not isinstance(task, Pretrain):
         raise UsageError(f"--times_chance is for pretraining runs; {options.run} is of the task {task.name}")
     pretraining = isinstance(task, Pretrain)
@@ -54,10 +54,8 @@ def run(options: Namespace) -> int | None:
         split=options.split or "val",
     )
     print(evaluation)
-    if not isinstance(task, Pretrain) or not isinstance(evaluation, Evaluation):
-        return None
-    print(write_report(options.run, task.whole_config(fit_config), evaluation))
-    if options.times_chance is None:
+    print(write_report(options.run))
+    if options.times_chance is None or not isinstance(evaluation, Evaluation):
         return None
     weak = [ranking.name for ranking in evaluation.rankings if not ranking.beats_chance(options.times_chance)]
     if weak:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reserve.cli.settings import add_settings, add_task_commands, named_options, resumes
+from reserve.cli.training import fit_with_report, is_first_rank
 from reserve.config import FitConfig, ModelConfig, OptimizerConfig, TrainConfig
 from reserve.config.load import config_file
 from reserve.config.official import load_model_config
@@ -84,17 +85,12 @@ def run(options: Namespace) -> int | None:
     if given.split not in task.splits:
         raise UsageError(f"--split must be one of {', '.join(task.splits)}; got {given.split}")
     if given.check:
-        return _check(task) if _is_first_rank() else None
+        return _check(task) if is_first_rank() else None
     if not given.evaluate_only:
         _train(task, given)
-    elif _is_first_rank():
+    elif is_first_rank():
         _evaluate_only(task, given)
     return None
-
-
-def _is_first_rank() -> bool:
-    """Whether this process is the one that evaluates and prints; torchrun sets RANK."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _check(task: Finetune[Any, Any]) -> int:
@@ -104,8 +100,8 @@ def _check(task: Finetune[Any, Any]) -> int:
 
 
 def _train(task: Finetune[Any, Any], given: Namespace) -> None:
+    from reserve.report import write_report
     from reserve.train.evaluate import evaluate_run
-    from reserve.train.fit import fit
     from reserve.train.state import list_checkpoints
 
     if given.resume is not None and given.out is not None:
@@ -121,11 +117,12 @@ def _train(task: Finetune[Any, Any], given: Namespace) -> None:
     if not resuming:
         task = task.fitted_to_data()
     optimizer = _optimizer(task, given)
-    fit(task, out, FitConfig(optimizer=optimizer, train=given.train))
-    if not _is_first_rank():
+    fit_with_report(task, out, FitConfig(optimizer=optimizer, train=given.train))
+    if not is_first_rank():
         return
     print(list_checkpoints(out)[-1].path)
     print(evaluate_run(out, [str(task.data)], split=given.split))
+    write_report(out)
 
 
 def _evaluate_only(task: Finetune[Any, Any], given: Namespace) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reserve.cli.settings import add_settings, resumes
+from reserve.cli.training import fit_with_report
 from reserve.config import SECTIONS, Config
 from reserve.config.load import plain_values, yaml_text
 from reserve.errors import UsageError
@@ -19,6 +20,8 @@ INPUTS = {
     "videos": tuple[Path, ...],
     "shards": tuple[str, ...],
     "shard_weights": tuple[float, ...],
+    "held_out": tuple[Path, ...],
+    "held_out_shards": tuple[str, ...],
     "out": Path | None,
     "random_text": Path | None,
     "tokenizer": Path | None,
@@ -34,6 +37,8 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     # What is given replaces the videos and shards of a file, whichever it has.
     if given & {"--videos", "--shards"}:
         stored = {name: value for name, value in stored.items() if name not in ("videos", "shards", "shard_weights")}
+    if given & {"--held_out", "--held_out_shards"}:
+        stored = {name: value for name, value in stored.items() if name not in ("held_out", "held_out_shards")}
     parser.add_argument(
         "--videos",
         type=str,
@@ -54,6 +59,20 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
         nargs="+",
         default=list(stored.get("shard_weights", ())),
         help="the sets' shares of the examples, one a set; by default all sets are used as one",
+    )
+    parser.add_argument(
+        "--held_out",
+        type=str,
+        nargs="+",
+        default=[str(path) for path in stored.get("held_out", ())],
+        help="video files and folders that train.evaluate_every evaluates on",
+    )
+    parser.add_argument(
+        "--held_out_shards",
+        type=str,
+        nargs="+",
+        default=list(stored.get("held_out_shards", ())),
+        help="instead of --held_out: sets of shards to evaluate on",
     )
     parser.add_argument(
         "--out", type=Path, default=stored.get("out"), help="the run's folder: settings, metrics, checkpoints"
@@ -79,11 +98,14 @@ def run(options: Namespace) -> None:
         inputs = {"videos": tuple(map(Path, options.videos)), "out": options.out}
         if options.shards:
             inputs |= {"shards": tuple(options.shards), "shard_weights": tuple(options.shard_weights)}
+        if options.held_out:
+            inputs |= {"held_out": tuple(map(Path, options.held_out))}
+        if options.held_out_shards:
+            inputs |= {"held_out_shards": tuple(options.held_out_shards)}
         inputs |= {name: options[name] for name in ("random_text", "tokenizer", *SECTIONS)}
         print(yaml_text({name: plain_values(value) for name, value in inputs.items()}), end="")
         return
     from reserve.tasks.pretrain.task import Pretrain
-    from reserve.train.fit import fit
     from reserve.train.state import list_checkpoints
 
     out = options.resume or options.out
@@ -106,7 +128,9 @@ def run(options: Namespace) -> None:
             options.tokenizer,
             shards=options.shards,
             shard_weights=options.shard_weights,
+            held_out=options.held_out,
+            held_out_shards=options.held_out_shards,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    print(fit(task, out, config))
+    print(fit_with_report(task, out, config))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from reserve.config.step_window import step_window
+
 NUM_MELS = 64
 """Mel bands the model takes (SPEC 1)."""
 MEL_CHANNELS = NUM_MELS + 1
@@ -309,11 +311,17 @@ class TrainConfig:
     """Which audio track of a video is heard, counted from 0; null chooses by data.languages and the tracks' labels."""
     log_every: int = 10
     """Steps between two lines of metrics."""
+    profile_steps: str = ""
+    """Steps to profile, FROM:TO: those between FROM and TO finished steps, at most 100. Each rank writes a trace and a
+    table into the run's folder profile. Empty profiles none."""
     wandb_project: str = ""
     """Weights & Biases project that shows the run too; empty sends nothing. Entity, mode and key are W&B's environment
     variables. Needs the extra wandb."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
+    evaluate_every: int = 0
+    """Steps between two evaluations on held-out data, each of a checkpoint that is saved for it if need be. The
+    training waits meanwhile. 0 evaluates nothing."""
     keep_checkpoints: int = 3
     """Latest checkpoints that are kept."""
     keep_every: int = 0
@@ -340,13 +348,14 @@ class TrainConfig:
             )
         check_range(self, "train", 0, math.inf, "num_workers", "seed", "fsdp_ranks", "keep_every", "keep_best")
         check_range(self, "train", 1, math.inf, "max_failed_saves")
-        check_range(self, "train", 0, math.inf, "max_not_finite", "stop_timeout")
+        check_range(self, "train", 0, math.inf, "evaluate_every", "max_not_finite", "stop_timeout")
         for name in ("fsdp_ranks", "cpu_offload"):
             if getattr(self, name) and self.parallel != "fsdp":
                 raise ValueError(
                     f"train.{name} needs train.parallel fsdp; got {getattr(self, name)} with train.parallel "
                     f"{self.parallel}"
                 )
+        step_window("train.profile_steps", self.profile_steps)
         if self.audio_track is not None:
             check_range(self, "train", 0, math.inf, "audio_track")
         if not 0 < self.shard_cache_gb < math.inf:

@@ -1,20 +1,25 @@
-"""report.html: training curves and held-out results of a run on one self-contained page."""
+"""report.html: what a run is, does and has learned, on one self-contained page."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from markupsafe import Markup
-
-from reserve.config import Config
+from reserve.config import FitConfig, ModelConfig
 from reserve.fs import write_text_atomic
-from reserve.report.held_out import SegmentLookup, choose_segments
-from reserve.report.pictures import curves_svg
+from reserve.report.curves import chance_losses, held_out_plots, machine_plots, training_plots
+from reserve.report.stored import StoredRanking, read_evaluation, read_segments
 from reserve.report.templates import render
-from reserve.tasks.pretrain.ranking import Evaluation, Ranking
-from reserve.train.metrics import read_metrics
+from reserve.report.troubles import troubles
+from reserve.tasks.pretrain.task import Pretrain
+from reserve.tasks.task import Task
+from reserve.train.evaluate import DETAILS_NAME, EVALUATION_NAME
+from reserve.train.metrics import EVALUATIONS_NAME, METRICS_NAME, read_metrics
+from reserve.train.run_folder import read_run
+from reserve.train.run_state import read_state
 
 NAME = "report.html"
 TEMPLATE = "report.html.jinja"
@@ -23,15 +28,8 @@ TITLES = {
     "text_to_audio": ("Words and frames → sound", "Given the words around it and the frames, which sound was masked?"),
     "stuff_to_span": ("Everything → words", "Given frames, sound or text around them, which words were masked?"),
 }
-CURVES = (
-    ("Total loss", {"total": "loss"}),
-    ("The three problems", {name: name for name in TITLES}),
-    (
-        "Words, by the stream they were masked in",
-        {name: f"span_{name}" for name in ("text2audio", "audio2text", "random_text")},
-    ),
-)
-"""Title of each plot, and the metric of each of its lines by label."""
+
+Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True)
@@ -51,27 +49,52 @@ class Scale:
         return [(self(10.0**power), f"{10.0 ** (power + 2):g}%") for power in decades]
 
 
-def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
-    """Writes `run`/report.html from an evaluation of the run, with the curves of its metrics.jsonl if it exists.
+@dataclass(frozen=True)
+class State:
+    """How far a run is: `name` is one of running, stopped, finished and failed, empty if that is not known."""
 
-    The page loads nothing from the network and runs no script; text from videos is escaped. Returns the path.
+    name: str
+    reason: str
+    step: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        return round(100 * min(self.step / self.total, 1.0), 2)
+
+
+def write_report(run: Path) -> Path:
+    """Writes `run`/report.html from the run's files, whatever its task and however far it is; returns the path.
+
+    What is not there yet is left out, as is a line that is only half written; a damaged evaluation is named on the
+    page. The page loads nothing from the network and runs no script; text from the files is escaped. Raises ValueError
+    where `run` is not a run's folder.
     """
-    dataset = evaluation.dataset
-    held_out = SegmentLookup(dataset, evaluation)
+    task, config = read_run(run)
+    lines, evaluations = (_lines(run / name) for name in (METRICS_NAME, EVALUATIONS_NAME))
+    damaged: list[str] = []
+    evaluation = _readable(read_evaluation, run / EVALUATION_NAME, damaged)
+    shown = _readable(read_segments, run / DETAILS_NAME, damaged)
+    if shown is not None and (evaluation is None or shown.step != evaluation.step):
+        shown = None  # of another evaluation: this one is being written
+    chance = chance_losses(task.whole_config(config)) if isinstance(task, Pretrain) else {}
     page = render(
         TEMPLATE,
-        {"percent": _percent, "score": _score, "place": _place, "times": _times},
+        {"percent": _percent, "score": _score, "place": _place, "times": _times, "figure": _figure},
         run=run.resolve().name,
+        task=task.name,
+        state=_state(run, lines, config),
+        settings=_settings(task, config),
         evaluation=evaluation,
-        videos=dataset.plans.num_videos,
-        settings=_settings(config),
+        damaged=damaged,
         titles=TITLES,
-        scale=bar_scale(evaluation.rankings),
-        curves=_curves(run / "metrics.jsonl", config),
-        segments=[
-            held_out.segment(example, segment)
-            for example, segment in choose_segments(evaluation, config.data.num_audio_subsegments)
-        ],
+        scale=bar_scale(evaluation.rankings if evaluation else ()),
+        curves=training_plots(lines, chance, task.shown_metrics),
+        has_chance=bool(chance),
+        held_out=held_out_plots(evaluations),
+        machine=machine_plots(lines),
+        troubles=troubles(lines),
+        shown=shown,
     )
     path = run / NAME
     # File names and JSON transcripts can hold characters that are not Unicode.
@@ -79,54 +102,48 @@ def write_report(run: Path, config: Config, evaluation: Evaluation) -> Path:
     return path
 
 
-def chance_losses(config: Config) -> dict[str, float]:
-    """The losses of a model that cannot tell candidates apart: the mean over both directions of ln(candidates).
-
-    The candidates are those of all devices (SPEC 8); text_to_audio has more of them in one direction.
-    """
-    data, batch = config.data, config.train.batch_size
-    frame = math.log(batch * data.num_segments)
-    sound = (math.log(batch * data.num_subsegments) + math.log(batch * data.num_masked_subsegments)) / 2
-    span = math.log(batch * data.num_text_spans_to_include)
-    sources = dict.fromkeys(("span_text2audio", "span_audio2text", "span_random_text"), span)
-    return {
-        "loss": frame + sound + span,
-        "imgs_to_audio": frame,
-        "text_to_audio": sound,
-        "stuff_to_span": span,
-        **sources,
-    }
-
-
-def bar_scale(rankings: list[Ranking]) -> Scale:
+def bar_scale(rankings: Sequence[StoredRanking]) -> Scale:
     """The scale from the largest power of ten below every chance level up to 1."""
-    levels = [level for ranking in rankings if 0 < (level := ranking.chance(1)) < 1]
+    levels = [ranking.chance_1 for ranking in rankings if 0 < ranking.chance_1 < 1]
     return Scale(10.0 ** math.floor(math.log10(min(levels, default=0.01))))
 
 
-def _curves(path: Path, config: Config) -> list[tuple[str, Markup]]:
-    lines = read_metrics(path) if path.is_file() else []
-    if not lines:
-        return []
-    chance = chance_losses(config)
-    steps = [line["step"] for line in lines]
-    plots = []
-    for title, metrics in CURVES:
-        values = {label: [line.get(key, math.nan) for line in lines] for label, key in metrics.items()}
-        levels = {label: chance[key] for label, key in metrics.items()}
-        plots.append((title, curves_svg(title, steps, values, levels)))
-    return plots
+def _lines(path: Path) -> list[dict[str, float]]:
+    return read_metrics(path) if path.is_file() else []
 
 
-def _settings(config: Config) -> list[tuple[str, str]]:
-    data, model, optimizer, train = config.data, config.model, config.optimizer, config.train
-    layers = (model.vit_num_layers, model.audio_num_layers, model.joint_num_layers, model.span_num_layers)
-    height, width = model.image_size
+def _readable(read: Callable[[Path], Stored | None], path: Path, damaged: list[str]) -> Stored | None:
+    """What `read` makes of a file; None where it is damaged, which is added to `damaged`."""
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        damaged.append(f"{error}")
+        return None
+
+
+def _state(run: Path, lines: Sequence[dict[str, float]], config: FitConfig) -> State:
+    name, reason = read_state(run)
+    step, total = int(lines[-1]["step"]) if lines else 0, config.optimizer.num_train_steps
+    if not name and step >= total:
+        name = "finished"  # a run of an older version
+    return State(name, reason, step, total)
+
+
+def _settings(task: Task[Any, Any], config: FitConfig) -> list[tuple[str, str]]:
+    rows = []
+    model, optimizer, train = getattr(task, "model", None), config.optimizer, config.train
+    if isinstance(model, ModelConfig):
+        layers = (model.vit_num_layers, model.audio_num_layers, model.joint_num_layers, model.span_num_layers)
+        height, width = model.image_size
+        rows = [
+            ("hidden size", f"{model.hidden_size}"),
+            ("layers (vision, audio, joint, span)", ", ".join(map(str, layers))),
+            ("frames", f"{height} × {width} pixels"),
+        ]
+    if isinstance(task, Pretrain):
+        rows.append(("segments per example", f"{task.data.num_segments} in {task.data.num_segment_groups} groups"))
     return [
-        ("hidden size", f"{model.hidden_size}"),
-        ("layers (vision, audio, joint, span)", ", ".join(map(str, layers))),
-        ("frames", f"{height} × {width} pixels"),
-        ("segments per example", f"{data.num_segments} in {data.num_segment_groups} groups"),
+        *rows,
         ("steps in all", f"{optimizer.num_train_steps}"),
         ("batch", f"{train.batch_size} examples"),
         ("learning rate", f"{optimizer.learning_rate:g}, warm-up {optimizer.num_warmup_steps}"),
@@ -137,11 +154,16 @@ def _settings(config: Config) -> list[tuple[str, str]]:
 
 def _percent(value: float) -> str:
     """A fraction in percent; a dash for NaN."""
-    return "–" if math.isnan(value) else f"{100 * value:.{2 if value < 0.1 else 1}f}%"
+    return "–" if not math.isfinite(value) else f"{100 * value:.{2 if value < 0.1 else 1}f}%"
+
+
+def _figure(value: float) -> str:
+    """A task's score: a fraction in percent, another number as it is."""
+    return _percent(value) if not math.isfinite(value) or 0 <= value <= 1 else f"{value:.4g}"
 
 
 def _times(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+    return "–" if math.isnan(value) else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def _score(value: float) -> str:

@@ -27,9 +27,9 @@ from reserve.data.shards.records import (
 from reserve.data.types import Segments
 from reserve.errors import BadInput, DamagedSample
 from reserve.fs import write_text_atomic
-from reserve.report.pictures import clip_uri, file_uri
 from reserve.report.templates import clock, render
 from reserve.report.time_line import MOST_WORDS, PlacedWord, place_words
+from reserve.tasks.pretrain.pictures import clip_uri, file_uri
 
 TEMPLATE = "shards.html.jinja"
 MOST_SKIPPED = 30

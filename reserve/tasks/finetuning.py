@@ -73,8 +73,21 @@ class Finetune(Task[Example, Batch]):
         """Checks the data set's folder, within seconds. Raises ImportError for a package that the task needs."""
 
     @abstractmethod
+    def left_out(self, split: str) -> list[str]:
+        """What of a split is left out, and why. Raises BadInput where nothing of it can be used."""
+
+    @abstractmethod
     def count_examples(self) -> int:
         """Examples of the training set."""
+
+    def held_out_data(self, run: Path) -> HeldOut:
+        """The data set's validation split."""
+        return HeldOut((), run / self.held_out_folder, split="val")
+
+    def prepare_held_out(self, held_out: HeldOut, config: TrainConfig) -> None:
+        """Warns of what the evaluation leaves out. Raises BadInput where nothing of the split can be used."""
+        for note in self.left_out(held_out.split):
+            logger.warning("%s", note)
 
     def evaluate(self, model: FinetunedReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> TaskScores:
         """Scores and predictions on `held_out.split` of the data set in `held_out.sources`, by default the task's.

@@ -45,6 +45,13 @@ class TaskScores:
         """The score called `name`. Raises KeyError."""
         return {score.name: score for score in self.scores}[name]
 
+    def figures(self) -> dict[str, float]:
+        """The scores' values by name."""
+        return {score.name: score.value for score in self.scores}
+
+    def details(self) -> None:
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """Everything, NaN as null."""
         rows = [{k: None if v != v else v for k, v in asdict(score).items()} for score in self.scores]

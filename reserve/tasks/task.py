@@ -39,7 +39,8 @@ class HeldOut:
     """What to evaluate on: `sources` are files and folders, `folder` is where prepared data and predictions go.
 
     `workers` processes may prepare it; `seed` seeds the evaluation's random choices; `split` is the part of a data set
-    that has several. `shards` are sets of prepared videos, folders or URLs, instead of sources.
+    that has several. `shards` are sets of prepared videos, folders or URLs, instead of sources. `prepared` says that
+    `Task.prepare_held_out` has been called for it.
     """
 
     sources: Sequence[str]
@@ -48,13 +49,22 @@ class HeldOut:
     seed: int = 0
     split: str = "val"
     shards: Sequence[str] = ()
+    prepared: bool = False
 
 
 class Evaluation(Protocol):
     """What an evaluation found: `str` prints it, `to_json` is kept in evaluation.json."""
 
+    def figures(self) -> dict[str, float]:
+        """The figures to plot over the steps, by name; NaN for one that is not known."""
+        ...
+
     def to_json(self) -> dict[str, Any]:
         """What evaluation.json holds."""
+        ...
+
+    def details(self) -> dict[str, Any] | None:
+        """More to look at, such as examples with their answers: what evaluation_details.json holds. None if nothing."""
         ...
 
 
@@ -64,6 +74,12 @@ class Figures:
 
     step: int
     values: Mapping[str, float]
+
+    def figures(self) -> dict[str, float]:
+        return dict(self.values)
+
+    def details(self) -> None:
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """The step and the numbers by name."""
@@ -91,6 +107,8 @@ class Task(ABC, Generic[Example, Batch]):
     """Metrics of the progress line; all are in metrics.jsonl."""
     held_out_folder: ClassVar[str] = "heldout"
     """Folder of a run for what its evaluation prepares and predicts."""
+    held_out_inputs: ClassVar[str] = ""
+    """The inputs that name held-out data for train.evaluate_every, for messages; empty if the task takes none."""
 
     @abstractmethod
     def build_model(self) -> Pretrained:
@@ -140,6 +158,13 @@ class Task(ABC, Generic[Example, Batch]):
     def parameter_groups(self, model: Pretrained, config: OptimizerConfig) -> list[dict[str, Any]]:
         """Which parameters decay, as the optimiser's groups; together they must hold every trainable parameter."""
         return parameter_groups(model, config.weight_decay_rate, finetuning=self.finetuning)
+
+    def held_out_data(self, run: Path) -> HeldOut | None:
+        """What train.evaluate_every evaluates the run in the folder `run` on, None if there is nothing."""
+        return None
+
+    def prepare_held_out(self, held_out: HeldOut, config: TrainConfig) -> None:
+        """Checks held-out data and prepares it in its folder. Called at the start, on the first rank only."""
 
     @abstractmethod
     def evaluate(self, model: Any, held_out: HeldOut, *, config: TrainConfig, step: int) -> Evaluation:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from reserve.config import FitConfig
 from reserve.fs import write_text_atomic
 from reserve.model.initialization import float32_on_cpu, undrawn
@@ -14,9 +16,10 @@ from reserve.model.pretrained import Pretrained
 from reserve.tasks.task import Evaluation, HeldOut, Task
 from reserve.train.distributed import pick_device
 from reserve.train.run_folder import read_run
-from reserve.train.state import list_checkpoints
+from reserve.train.state import Checkpoint, list_checkpoints
 
 EVALUATION_NAME = "evaluation.json"
+DETAILS_NAME = "evaluation_details.json"
 
 
 def evaluate_run(
@@ -40,11 +43,27 @@ def evaluate_run(
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         raise ValueError(f"{run} has no checkpoint yet")
+    held_out = HeldOut(sources, run / task.held_out_folder, workers, seed, split, shards)
+    return evaluate_checkpoint(task, config, run, checkpoints[-1], held_out)
+
+
+def evaluate_checkpoint(
+    task: Task[Any, Any],
+    config: FitConfig,
+    run: Path,
+    checkpoint: Checkpoint,
+    held_out: HeldOut,
+    *,
+    device: torch.device | None = None,
+) -> Evaluation:
+    """Evaluates a checkpoint on `device`, by default the run's; writes `run`/evaluation.json.
+
+    Raises CheckpointError for a damaged checkpoint, and what the task raises for held-out data that cannot be used.
+    """
     with undrawn(), float32_on_cpu():
         model = task.build_model()
-    model.restore(checkpoints[-1].path)
-    held_out = HeldOut(sources, run / task.held_out_folder, workers, seed, split, shards)
-    return _evaluate(task, model, held_out, config, run, checkpoints[-1].step)
+    model.restore(checkpoint.path)
+    return _evaluate(task, model, held_out, config, run, checkpoint.step, device)
 
 
 def evaluate_start(task: Task[Any, Any], out: Path, config: FitConfig, held_out: HeldOut) -> Evaluation:
@@ -58,11 +77,27 @@ def evaluate_start(task: Task[Any, Any], out: Path, config: FitConfig, held_out:
 
 
 def _evaluate(
-    task: Task[Any, Any], model: Pretrained, held_out: HeldOut, config: FitConfig, folder: Path, step: int
+    task: Task[Any, Any],
+    model: Pretrained,
+    held_out: HeldOut,
+    config: FitConfig,
+    folder: Path,
+    step: int,
+    device: torch.device | None = None,
 ) -> Evaluation:
     held_out.folder.mkdir(parents=True, exist_ok=True)
-    model = model.to(pick_device(config.train.device))
+    model = model.to(device or pick_device(config.train.device))
     evaluation = task.evaluate(model, held_out, config=config.train, step=step)
-    name = EVALUATION_NAME if held_out.split == "val" else f"evaluation_{held_out.split}.json"
-    write_text_atomic(folder / name, json.dumps(evaluation.to_json(), indent=1) + "\n")
+    store_evaluation(folder, evaluation, held_out.split)
     return evaluation
+
+
+def store_evaluation(folder: Path, evaluation: Evaluation, split: str = "val") -> None:
+    """Writes evaluation.json, and evaluation_details.json if there is more to look at; of another split, its file."""
+    if split != "val":
+        write_text_atomic(folder / f"evaluation_{split}.json", json.dumps(evaluation.to_json(), indent=1) + "\n")
+        return
+    details = evaluation.details()
+    if details is not None:
+        write_text_atomic(folder / DETAILS_NAME, json.dumps(details) + "\n")
+    write_text_atomic(folder / EVALUATION_NAME, json.dumps(evaluation.to_json(), indent=1) + "\n")

@@ -4,52 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
 
-from reserve.batch.movable import Movable
-from reserve.config import FitConfig, TrainConfig
-from reserve.data.loader import BatchSampler, DamageLog, TrainingSet, load_batches, shares_of
-from reserve.data.loading_processes import DeathLog
-from reserve.data.order import ExampleStream
-from reserve.errors import NotFinite, Stopped
-from reserve.fs import remove_partial_files
-from reserve.model.initialization import float32_on_cpu, undrawn
+from reserve.config import FitConfig
+from reserve.errors import Stopped
 from reserve.model.precision import training_dtype
-from reserve.model.pretrained import Pretrained
-from reserve.model.transformer import Transformer
-from reserve.tasks.task import ContrastiveTask, Task
-from reserve.train.ahead import Finish, beside_the_step
-from reserve.train.compilation import compile_layers
+from reserve.tasks.task import Task
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.metrics import Metrics, NoMetrics
-from reserve.train.not_finite import FOLDER as NOT_FINITE_FOLDER
-from reserve.train.not_finite import MOST_KEPT, FiniteCheck, keep_batch
-from reserve.train.optimizer import make_optimizer
-from reserve.train.parallel import LossFunction, Wrapping, check_mode, parallelize
-from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
-from reserve.train.run_folder import locked_run, run_settings, write_run_settings
+from reserve.train.not_finite import report_not_finite
+from reserve.train.profiling import StepProfiler
+from reserve.train.run_folder import run_settings, write_run_settings
+from reserve.train.run_state import locked_run
 from reserve.train.saving import CheckpointWriter
-from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
-from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, train_step
+from reserve.train.state import list_checkpoints
+from reserve.train.step import mean_over_ranks, set_learning_rate, train_step
 from reserve.train.stopping import StopRequest
-from reserve.train.storage import remove_partial_checkpoints
 from reserve.train.throughput import Throughput
-from reserve.train.wandb_sink import check_wandb, wandb_sinks
-from reserve_kernels import BF16AdamW
+from reserve.train.training import Training, checked, set_up
+from reserve.train.wandb_sink import wandb_sinks
 
 logger = logging.getLogger(__name__)
 
+Hook = Callable[[Path], None]
 
-def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
+
+def fit(task: Task[Any, Any], run: Path, config: FitConfig, *, on_saved: Hook | None = None) -> Path:
     """Trains until `config.optimizer.num_train_steps`, from the run's last good checkpoint if it has one.
+
+    The first rank calls `on_saved(run)` after each checkpoint and each evaluation. It should return soon, since the
+    training waits; what it raises is logged.
 
     Returns the last checkpoint's folder, which is also a pretrained model. Raises what the task raises for its inputs
     (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint, RunInUse where another
@@ -60,59 +50,16 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
     # first uses a GPU.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     with StopRequest(config.train.stop_timeout) as stop, joined_ranks(config.train.device) as ranks:
-        plan = _checked(task, config, ranks)
+        plan = checked(task, run, config, ranks)
         with _locked(run, ranks):
-            training = _set_up(task, run, config, ranks, plan)
+            training = set_up(task, run, config, ranks, plan)
             stop.training = True
-            _train(training, stop)
+            _train(training, stop, on_saved)
             last = next((checkpoint.path for checkpoint in reversed(list_checkpoints(run))), None)
-    if training.step < config.optimizer.num_train_steps:
-        raise Stopped(stop.name or "a signal to another rank", last)
+            if training.step < config.optimizer.num_train_steps:
+                raise Stopped(stop.name or "a signal to another rank", last)
     assert last is not None
     return last
-
-
-@dataclass
-class _Training:
-    """A run at step `step`, counted from 0: what each step needs. `place` is where its batch starts in the data, the
-    stream of examples whose identity is `order`; `skipped` counts the damaged samples of before this start,
-    `not_finite` the steps that were not finite since the run began; `finish` completes a batch."""
-
-    task: Task[Any, Any]
-    run: Path
-    config: FitConfig
-    ranks: Ranks
-    dataset: TrainingSet[Any]
-    model: Pretrained
-    module: nn.Module
-    optimizer: BF16AdamW
-    step: int
-    place: int
-    order: str
-    skipped: int
-    not_finite: int
-    finish: Finish | None
-    finite: FiniteCheck
-    damage: DamageLog = field(default_factory=DamageLog)
-    deaths: DeathLog = field(default_factory=DeathLog)
-
-    @property
-    def progress(self) -> Progress:
-        """How far it is. Every rank must ask for it together."""
-        return Progress(
-            self.step,
-            self.place,
-            len(self.dataset),
-            self.config.train.seed,
-            self.order,
-            self.skipped_examples,
-            self.not_finite,
-        )
-
-    @property
-    def skipped_examples(self) -> int:
-        """Damaged samples that were skipped on all ranks since the run began. Every rank must ask for it together."""
-        return self.skipped + round(self.ranks.sum([self.damage.count])[0])
 
 
 @contextmanager
@@ -129,164 +76,33 @@ def _locked(run: Path, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-class _Plan(NamedTuple):
-    """How the steps compute; see `_module_function`, `Wrapping` and `_finish`."""
-
-    function: LossFunction
-    wrapping: Wrapping
-    finish: Finish | None
-
-
-def _checked(task: Task[Any, Any], config: FitConfig, ranks: Ranks) -> _Plan:
-    """Raises where the settings do not fit, before the run's folder changes and before hours of preparation."""
-    _per_device(config.train, ranks.world_size)
-    check_wandb(config.train.wandb_project)
-    function = _module_function(task, config.train, ranks)
-    wrapping = Wrapping.of(config.train, ranks, uses_every_parameter=task.uses_every_parameter)
-    check_mode(config.train.parallel, ranks, wrapping)
-    return _Plan(function, wrapping, _finish(task, config.train, ranks))
-
-
-def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, plan: _Plan) -> _Training:
-    """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
-    resuming = bool(list_checkpoints(run))
-    stored = stored_settings(run) if resuming else {}
-    if ranks.is_first:
-        # What a run that was killed left.
-        remove_partial_files(run)
-        remove_partial_checkpoints(run / "checkpoints")
-        if not resuming:
-            write_run_settings(run, task, config)
-    _prepare(task, run, config, ranks)
-    dataset = task.training_set(run, config.train)
-    torch.manual_seed(config.train.seed)
-    with undrawn() if resuming or task.has_start else nullcontext(), float32_on_cpu():
-        model = task.build_model()
-    if task.has_start and not resuming:
-        task.load_start(model)
-    model.to(ranks.device)
-    compile_layers(model, config.train.compile, ranks.device)
-    for module in model.modules():
-        if isinstance(module, Transformer):
-            module.recompute = config.train.recompute_layers
-    # Before the optimiser, since a mode that shards replaces the parameters.
-    module = parallelize(model, plan.function, ranks, mode=config.train.parallel, wrapping=plan.wrapping)
-    groups = task.parameter_groups(model, config.optimizer)
-    optimizer = make_optimizer(model, groups, config.optimizer, decay_to_start=task.finetuning)
-    progress = restore_checkpoint(run, model, optimizer, ranks)
-    stream = ExampleStream(shares_of(dataset), config.train.seed)
-    place = place_in_data(progress, stored, stream, config)
-    warn_of_other_data(stored, task, config)
-    logger.info(
-        "%d examples, %.1f M parameters, %d device(s) of type %s in %s%s, steps %d to %d",
-        len(dataset),
-        sum(p.numel() for p in model.parameters()) / 1e6,
-        ranks.world_size,
-        ranks.device.type,
-        str(training_dtype(config.train, ranks.device)).removeprefix("torch."),
-        f" with {config.train.parallel.replace('auto', 'ddp')}" if ranks.world_size > 1 else "",
-        progress.step,
-        config.optimizer.num_train_steps,
-    )
-    _warn_of_spinning_threads(config, ranks)
-    return _Training(
-        task,
-        run,
-        config,
-        ranks,
-        dataset,
-        model,
-        module,
-        optimizer,
-        progress.step,
-        place,
-        stream.identity,
-        progress.skipped,
-        progress.not_finite,
-        plan.finish,
-        FiniteCheck(ranks),
-    )
-
-
-def _module_function(task: Task[Any, Any], config: TrainConfig, ranks: Ranks) -> LossFunction:
-    """What the module computes for a batch: its loss, or with train.grad_cache the vectors that the loss compares."""
-    if not config.grad_cache:
-        return lambda model, batch: task.loss(model, batch, ranks.group)
-    if not isinstance(task, ContrastiveTask):
-        raise ValueError(f"train.grad_cache is for contrastive losses, which {task.name} does not have")
-    return task.vectors
-
-
-def _finish(task: Task[Any, Any], config: TrainConfig, ranks: Ranks) -> Finish | None:
-    """What completes the task's batches. Raises ValueError or RuntimeError where they cannot be completed here."""
-    finish = task.finish(config, ranks.device)
-    if finish is not None:
-        return beside_the_step(finish, ranks.device)
-    if config.decode_on == "device":
-        raise ValueError(f"train.decode_on device is for pretraining; the task {task.name} decodes in its loader")
-    return None
-
-
-def _whole_loss(training: _Training) -> VectorsLoss | None:
-    task, group = training.task, training.ranks.group
-    if not training.config.train.grad_cache:
-        return None
-    assert isinstance(task, ContrastiveTask)
-    return lambda parts: task.vectors_loss(parts, group)
-
-
-def _prepare(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> None:
-    """Prepares the data on the first rank; all ranks wait, and all raise if it fails."""
-    failure: Exception | None = None
-    if ranks.is_first:
-        try:
-            task.prepare(run, config.train)
-        except Exception as error:
-            failure = error
-    if ranks.any(failure is not None):
-        raise failure or RuntimeError("the first rank could not prepare the data; its own message says why")
-
-
-def _batches(training: _Training) -> Iterator[Movable]:
-    """This rank's micro-batches from the current place on."""
-    return load_batches(
-        training.dataset,
-        _sampler(training, training.place),
-        training.task.collate,
-        num_workers=training.config.train.num_workers,
-        pin_memory=training.ranks.device.type == "cuda",
-        damage=training.damage,
-        deaths=training.deaths,
-        finish=training.finish,
-    )
-
-
-def _sampler(training: _Training, place: int) -> BatchSampler:
-    config, ranks = training.config.train, training.ranks
-    return BatchSampler(
-        shares_of(training.dataset),
-        _per_device(config, ranks.world_size),
-        seed=config.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        accumulate=config.accumulate,
-        place=place,
-    )
-
-
-def _train(training: _Training, stop: StopRequest) -> None:
-    """Steps until the last one or a signal; logs and saves on the way."""
-    config, ranks, optimizer = training.config, training.ranks, training.optimizer
+def _train(training: Training, stop: StopRequest, on_saved: Hook | None) -> None:
+    """Steps until the last one or a signal; logs, saves and evaluates on the way."""
+    config, ranks, optimizer, evaluation = training.config, training.ranks, training.optimizer, training.evaluation
     total, resumed_at = config.optimizer.num_train_steps, training.step
-    whole_loss = _whole_loss(training)
-    batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
+    whole_loss, batches = training.whole_loss, training.batches()
+    throughput = Throughput(ranks, training_dtype(config.train, ranks.device))
+    profiler = StepProfiler(training.run, config.train, ranks)
     values: dict[str, torch.Tensor] = {}
-    with _metrics(training) as metrics, _checkpoints(training) as checkpoints:
+    with _metrics(training) as metrics, _checkpoints(training) as checkpoints, profiler:
 
         def log() -> None:
             metrics.log(training.step, _line(training, values, throughput, checkpoints))
 
+        def save() -> None:
+            with throughput.saving():
+                checkpoints.save(training.progress)
+            _call(on_saved, training)
+
+        def evaluate() -> None:
+            with throughput.evaluating():
+                evaluation.evaluate(training.step, checkpoints, metrics)
+            _call(on_saved, training)
+
+        if evaluation.missing(training.step):
+            evaluate()
         while training.step < total:
+            profiler.before(training.step)
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
             with throughput.waiting():
                 micro_batches = stop.unless_asked(lambda: list(islice(batches, config.train.accumulate)))
@@ -298,33 +114,46 @@ def _train(training: _Training, stop: StopRequest) -> None:
                 training.module, optimizer, micro_batches, config, ranks, step=training.step, vectors_loss=whole_loss
             )
             training.step += 1
+            profiler.after(training.step)
             training.place += config.train.batch_size
             training.finite.add(training.step, values["loss"], values["gradient_norm"])
             checkpoints.add_loss(values["loss"])
             metrics.advance()
-            if training.step == total or training.step % config.train.log_every == 0:
+            last, judged = training.step == total, evaluation.due(training.step)
+            if last or training.step % config.train.log_every == 0:
                 log()
                 values = {}
-            if training.step == total or training.step % config.train.checkpoint_every == 0:
-                with throughput.saving():
-                    checkpoints.save(training.progress)
+            if last or judged or training.step % config.train.checkpoint_every == 0:
+                save()
+            if judged and not ranks.any(stop.name is not None):
+                # A run that stops is evaluated when it is resumed: a scheduler does not wait for long.
+                evaluate()
         if values:  # The last step before a signal.
             log()
         if training.step > resumed_at and checkpoints.last_step != training.step:
-            checkpoints.save(training.progress)
+            save()
+
+
+def _call(on_saved: Hook | None, training: Training) -> None:
+    if on_saved is not None and training.ranks.is_first:
+        try:
+            on_saved(training.run)
+        except Exception as error:
+            logger.warning("what is to follow a checkpoint failed: %s; the run goes on", error)
 
 
 def _line(
-    training: _Training, values: dict[str, torch.Tensor], throughput: Throughput, checkpoints: CheckpointWriter
+    training: Training, values: dict[str, torch.Tensor], throughput: Throughput, checkpoints: CheckpointWriter
 ) -> dict[str, float]:
     """What is logged after a step. It waits for the device, so that the throughput counts finished work."""
     means = mean_over_ranks(values, training.ranks)
-    _report_not_finite(training)
+    report_not_finite(training)
     counts = {
         "skipped_examples": training.skipped_examples,
         "not_finite_steps": training.not_finite,
-        "failed_saves": checkpoints.failed,
         "replaced_workers": round(training.ranks.sum([training.deaths.count])[0]),
+        "failed_saves": checkpoints.failed,
+        "failed_evaluations": training.evaluation.failed,
     }
     return {
         **means,
@@ -335,44 +164,7 @@ def _line(
     }
 
 
-def _report_not_finite(training: _Training) -> None:
-    """Counts and reports the steps since the last line that were not finite; raises NotFinite after too many."""
-    found, limit = training.finite.look(training.step), training.config.train.max_not_finite
-    if not found.steps:
-        return
-    training.not_finite += found.steps
-    stops = bool(limit) and found.in_a_row >= limit
-    kept = _keep_batch(training, found.first_in_a_row if stops else found.first)
-    message = (
-        f"the loss or the gradients were not finite in {found.steps} steps, first in step {found.first}, and in the "
-        f"last {found.in_a_row} in a row. {kept}"
-    )
-    if stops:
-        raise NotFinite(
-            f"{message} The run stops (train.max_not_finite {limit}) without another checkpoint. Resume from the last "
-            "one with a smaller optimizer.learning_rate, or look at the batch"
-        )
-    if training.ranks.is_first:
-        logger.warning("%s Such gradients count as 0 and the run goes on", message)
-
-
-def _keep_batch(training: _Training, step: int) -> str:
-    """Loads this rank's batch of a step again and keeps it in the run's folder; says where, or why not."""
-    folder = training.run / NOT_FINITE_FOLDER
-    kept = {path.name.partition("-")[0] for path in folder.glob("*.json")}
-    if len(kept - {f"step_{step:08d}"}) >= MOST_KEPT:
-        return f"{folder} holds the batches of {MOST_KEPT} steps and takes no more."
-    place = training.place - (training.step - step + 1) * training.config.train.batch_size
-    try:
-        keys = list(islice(_sampler(training, place), training.config.train.accumulate))
-        loaded = load_batches(training.dataset, keys, training.task.collate, num_workers=0, finish=training.finish)
-        path = keep_batch(folder, step, training.ranks, list(loaded), keys)
-    except Exception as error:  # Whatever it is: the run must not end for want of evidence.
-        return f"Its batch could not be kept: {error}."
-    return f"The batch of step {step} is in {path}."
-
-
-def _checkpoints(training: _Training) -> CheckpointWriter:
+def _checkpoints(training: Training) -> CheckpointWriter:
     def starting() -> None:
         # Before the checkpoint: one whose settings config.yaml lacks would be resumed with other settings. Not at the
         # start: a resume that fails in its first steps leaves the run as it was.
@@ -383,7 +175,7 @@ def _checkpoints(training: _Training) -> CheckpointWriter:
     )
 
 
-def _metrics(training: _Training) -> Metrics | NoMetrics:
+def _metrics(training: Training) -> Metrics | NoMetrics:
     if not training.ranks.is_first:
         return NoMetrics()
     config = training.config
@@ -395,26 +187,3 @@ def _metrics(training: _Training) -> Metrics | NoMetrics:
         shown=training.task.shown_metrics,
         boards=wandb_sinks(training.run, config.train.wandb_project, run_settings(training.task, config)),
     )
-
-
-def _warn_of_spinning_threads(config: FitConfig, ranks: Ranks) -> None:
-    """Warns if OpenMP threads that spin at barriers will compete with loading processes or other ranks for cores.
-
-    OpenMP reads its policy when torch is loaded, so only the environment of the program can set it.
-    """
-    shared = config.train.num_workers > 0 or ranks.world_size > 1
-    if ranks.device.type == "cpu" and shared and torch.get_num_threads() > 1 and "OMP_WAIT_POLICY" not in os.environ:
-        logger.warning(
-            "training on a CPU beside loading processes is faster with OMP_WAIT_POLICY=PASSIVE in the environment, set "
-            "before torch is imported (docs/training.md)"
-        )
-
-
-def _per_device(config: TrainConfig, world_size: int) -> int:
-    """The examples of each device in a step."""
-    if config.batch_size % (world_size * config.accumulate):
-        parts = f" times train.accumulate {config.accumulate}" if config.accumulate > 1 else ""
-        raise ValueError(
-            f"train.batch_size must be a multiple of the {world_size} devices{parts}; got {config.batch_size}"
-        )
-    return config.batch_size // world_size

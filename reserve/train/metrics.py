@@ -44,6 +44,9 @@ class Metrics:
         self.batch_size, self.total_steps, self.shown = batch_size, total_steps, tuple(shown)
         boards = [TensorBoard(folder / "tensorboard", first_step=first_step), *boards]
         self._sinks = Sinks([JsonLines(folder / METRICS_NAME, first_step=first_step), *boards])
+        self._evaluations = Sinks(
+            [JsonLines(folder / EVALUATIONS_NAME, first_step=first_step), *(_Prefixed(board) for board in boards)]
+        )
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("step"),
@@ -66,6 +69,7 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        self._evaluations.close(failed=error is not None)
         self._sinks.close(failed=error is not None)
 
     def advance(self) -> None:
@@ -87,8 +91,9 @@ class Metrics:
             "seconds_per_step": spent / steps,
             "seconds": now - self._start,
         }
-        if self._sinks.failed_writes:
-            line["failed_writes"] = self._sinks.failed_writes
+        failed = self._sinks.failed_writes + self._evaluations.failed_writes
+        if failed:
+            line["failed_writes"] = failed
         self._sinks.write(step, line)
         losses = "  ".join(f"{name} {values[name]:.3f}" for name in self.shown)
         status = f"{losses}  {rate:.1f} examples/s"
@@ -98,6 +103,23 @@ class Metrics:
             # Where stderr is a file on the disk that is full.
             with suppress(OSError):
                 print(f"step {step}/{self.total_steps}  {status}  {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def log_evaluation(self, step: int, figures: Mapping[str, float], seconds: float) -> None:
+        """Writes the figures of an evaluation that took `seconds`, to `folder`/evaluations.jsonl and the boards."""
+        self._evaluations.write(step, {**figures, "seconds": seconds})
+
+
+class _Prefixed:
+    """A board whose names begin with HELD_OUT_PREFIX. Who has made it closes it."""
+
+    def __init__(self, board: Sink) -> None:
+        self._board = board
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._board.write(step, {f"{HELD_OUT_PREFIX}{name}": value for name, value in values.items()})
+
+    def close(self, *, failed: bool) -> None:
+        pass
 
 
 class NoMetrics:
@@ -113,4 +135,7 @@ class NoMetrics:
         pass
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def log_evaluation(self, step: int, figures: Mapping[str, float], seconds: float) -> None:
         pass

@@ -1,19 +1,23 @@
-"""Steps whose loss or gradients are not finite: counted on the device, reported, and their batches kept."""
+"""Reports steps whose loss or gradients are not finite, keeps their batches, and ends a run after too many."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from reserve.batch.movable import Movable
+from reserve.data.loader import load_batches
+from reserve.errors import NotFinite
 from reserve.model.tensor_files import DTYPE_NAMES, write_tensors
 from reserve.train.distributed import Ranks
+from reserve.train.training import Training
 
 logger = logging.getLogger(__name__)
 
@@ -23,40 +27,41 @@ MOST_KEPT = 10
 """Steps whose batches are kept in a run's folder."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """Steps that were not finite on any rank: how many since the last look and which was the first of them, how many
-    in a row up to now and which was the first of those. Steps count from 1; a first step is 0 where there is none."""
+def report_not_finite(training: Training) -> None:
+    """Counts and reports the steps since the last line that were not finite; raises NotFinite after too many."""
+    found, limit = training.finite.look(training.step), training.config.train.max_not_finite
+    if not found.steps:
+        return
+    training.not_finite += found.steps
+    stops = bool(limit) and found.in_a_row >= limit
+    kept = _kept(training, found.first_in_a_row if stops else found.first)
+    message = (
+        f"the loss or the gradients were not finite in {found.steps} steps, first in step {found.first}, and in the "
+        f"last {found.in_a_row} in a row. {kept}"
+    )
+    if stops:
+        raise NotFinite(
+            f"{message} The run stops (train.max_not_finite {limit}) without another checkpoint. Resume from the last "
+            "one with a smaller optimizer.learning_rate, or look at the batch"
+        )
+    if training.ranks.is_first:
+        logger.warning("%s Such gradients count as 0 and the run goes on", message)
 
-    steps: int
-    first: int
-    in_a_row: int
-    first_in_a_row: int
 
-
-class FiniteCheck:
-    """Counts the steps that are not finite. `add` does not wait for the device; `look` does."""
-
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
-        # In a row, in a row before, since the last look, first since the last look.
-        self._counts = torch.zeros(3, dtype=torch.int64, device=ranks.device)
-
-    def add(self, step: int, loss: torch.Tensor, gradient_norm: torch.Tensor) -> None:
-        """Counts step `step`."""
-        bad = ~(loss.detach().isfinite() & gradient_norm.detach().isfinite())
-        in_a_row, since, first = self._counts.unbind()
-        first = torch.where(bad & (since == 0), step, first)
-        self._counts = torch.stack([(in_a_row + 1) * bad, since + bad, first])
-
-    def look(self, step: int) -> Found:
-        """What was found up to step `step`, the last one that was counted. Every rank must call it together."""
-        in_a_row, since, first = self._counts.tolist()
-        self._counts[1:] = 0
-        # The largest of -first is that of the smallest first; a rank without one has nothing to say.
-        longest, most, earliest = self._ranks.max([in_a_row, since, -first if first else -float("inf")])
-        count = round(longest)
-        return Found(round(most), round(-earliest) if most else 0, count, step - count + 1 if count else 0)
+def _kept(training: Training, step: int) -> str:
+    """Loads this rank's batch of a step again and keeps it in the run's folder; says where, or why not."""
+    folder = training.run / FOLDER
+    kept = {path.name.partition("-")[0] for path in folder.glob("*.json")}
+    if len(kept - {f"step_{step:08d}"}) >= MOST_KEPT:
+        return f"{folder} holds the batches of {MOST_KEPT} steps and takes no more."
+    place = training.place - (training.step - step + 1) * training.config.train.batch_size
+    try:
+        keys = list(islice(training.sampler(place), training.config.train.accumulate))
+        loaded = load_batches(training.dataset, keys, training.task.collate, num_workers=0, finish=training.finish)
+        path = keep_batch(folder, step, training.ranks, list(loaded), keys)
+    except Exception as error:  # Whatever it is: the run must not end for want of evidence.
+        return f"Its batch could not be kept: {error}."
+    return f"The batch of step {step} is in {path}."
 
 
 def keep_batch(

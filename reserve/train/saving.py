@@ -76,7 +76,7 @@ class CheckpointWriter:
         save before fail, an OSError only after too many in a row. Without `train.async_checkpoints` other errors than
         an OSError are raised by their own save.
         """
-        self._settle()
+        self.settle()
         name = not_finite(self._model)
         self._ranks.fail_together(
             ValueError(
@@ -130,7 +130,7 @@ class CheckpointWriter:
         if failure is not None:
             raise failure
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Waits until the last save is written. Raises what made it fail unless the run can go on without it."""
         try:
             self.wait()

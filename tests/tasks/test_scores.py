@@ -108,3 +108,10 @@ def test_scores_are_printed_and_stored():
     assert scores["Q->A"].high == 0.75
     with pytest.raises(KeyError):
         scores["Q->R"]
+
+
+def test_the_figures_to_plot_are_the_values_by_name():
+    scores = (mean_score("accuracy", np.array([1, 0, 1, 1])), mean_score("recall", np.array([])))
+    figures = TaskScores("task", "val", scores).figures()
+    assert figures["accuracy"] == 0.75
+    assert math.isnan(figures["recall"])

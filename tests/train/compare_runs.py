@@ -19,6 +19,8 @@ SPEED = frozenset(
     (
         "alloc_retries",
         "examples_per_second",
+        "failed_evaluations",
+        "failed_saves",
         "failed_writes",
         "host_memory_gb",
         "loader_memory_gb",
@@ -30,6 +32,7 @@ SPEED = frozenset(
         "tokens_per_second",
         "tflops",
         "peak_memory_gb",
+        "replaced_workers",
         "seconds",
         "seconds_waiting",
         "share_waiting",

@@ -19,10 +19,10 @@ from reserve.data.order import epoch_order
 from reserve.errors import RESUMABLE
 from reserve.tasks.pretrain.dataset import PretrainDataset
 from reserve.train.distributed import Ranks
-from reserve.train.fit import _warn_of_spinning_threads
 from reserve.train.metrics import read_metrics
-from reserve.train.run_folder import locked_run
+from reserve.train.run_state import locked_run
 from reserve.train.state import list_checkpoints
+from reserve.train.training import _warn_of_spinning_threads
 
 QUICK = [
     "--config=tiny",

@@ -19,7 +19,10 @@ FILES = [
         f"reserve/tasks/{name}.py"
         for name in ("vcr/task", "tvqa/batch", "tvqa/task", "kinetics600/batch", "kinetics600/task")
     ),
-    *(f"reserve/train/{name}.py" for name in ("fit", "not_finite", "optimizer", "parallel", "step", "throughput")),
+    *(
+        f"reserve/train/{name}.py"
+        for name in ("fit", "not_finite", "optimizer", "parallel", "step", "throughput", "training")
+    ),
 ]
 """What a training step runs, besides the ops."""
 OPS = ("adamw", "attention", "contrastive", "quick_gelu")
@@ -70,9 +73,9 @@ ALLOWED = {
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "int(ids.max())"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu()"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu().numpy()"): "inference",
-    ("reserve/train/fit.py", "_set_up", "bool(list_checkpoints(run))"): "before the first step",
-    ("reserve/train/fit.py", "_report_not_finite", "bool(limit)"): "a Python number",
-    ("reserve/train/not_finite.py", "FiniteCheck.look", "self._counts.tolist()"): "once a line of metrics",
+    ("reserve/train/training.py", "set_up", "bool(list_checkpoints(run))"): "before the first step",
+    ("reserve/train/not_finite.py", "report_not_finite", "bool(limit)"): "a Python number",
+    ("reserve/train/finite_check.py", "FiniteCheck.look", "self._counts.tolist()"): "once a line of metrics",
     ("reserve/train/not_finite.py", "keep_batch", "tensor.cpu()"): "after a step that was not finite",
     (
         "reserve/train/step.py",

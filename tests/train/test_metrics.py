@@ -21,7 +21,8 @@ def log(folder, steps, *, first_step=0, **values):
 
 
 def steps(folder) -> list[float]:
-    return [line["step"] for line in read_metrics(folder / "metrics.jsonl")]
+    path = folder / "metrics.jsonl"
+    return [line["step"] for line in read_metrics(path)] if path.exists() else []
 
 
 def test_a_line_is_json_with_the_step_the_losses_and_the_speed(tmp_path):
@@ -69,6 +70,24 @@ def test_what_could_not_be_written_is_counted_in_the_next_line(tmp_path):
             metrics.log(step, LOSSES)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line.get("failed_writes") for line in lines] == [None, 1, 2]
+
+
+def test_an_evaluation_goes_to_a_file_of_its_own_and_to_the_boards_under_heldout(tmp_path):
+    kept = []
+
+    class Board(FullDisk):
+        def write(self, step, values):
+            kept.append((step, dict(values)))
+
+    with Metrics(tmp_path, first_step=0, total_steps=10, batch_size=4, boards=[Board()]) as metrics:
+        metrics.log_evaluation(2, {"accuracy": 0.5, "rank": math.nan}, 1.5)
+    ((step, values),) = kept
+    assert (step, values.pop("heldout/accuracy"), values.pop("heldout/seconds")) == (2, 0.5, 1.5)
+    assert math.isnan(values.pop("heldout/rank"))
+    assert not values
+    text = (tmp_path / "evaluations.jsonl").read_text()
+    assert json.loads(text) == {"step": 2, "accuracy": 0.5, "rank": None, "seconds": 1.5}
+    assert steps(tmp_path) == []
 
 
 def test_a_log_on_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Steps that are not finite: counted without waiting, reported with their batch, and too many of them end a run."""
+"""Steps that are not finite are reported with their batch, and too many of them end a run."""
 
 from __future__ import annotations
 
@@ -15,53 +15,18 @@ from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import NotFinite
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
-from reserve.train.distributed import Ranks
 from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
-from reserve.train.not_finite import FiniteCheck, Found
 from reserve.train.state import list_checkpoints
 from tests.helpers.classifier_task import ClassifierConfig, Classify
 from tests.helpers.tiny import tiny
 
 MODEL = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2), init_scale=5.0)))
-ALONE = Ranks(0, 1, torch.device("cpu"))
-GOOD, NAN, INF = torch.tensor(1.0), torch.tensor(math.nan), torch.tensor(math.inf)
 
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
     monkeypatch.setitem(TASKS, "classify", "tests.helpers.classifier_task:Classify")
-
-
-def counted(*steps: tuple[torch.Tensor, torch.Tensor]) -> FiniteCheck:
-    check = FiniteCheck(ALONE)
-    for number, (loss, norm) in enumerate(steps, 1):
-        check.add(number, loss, norm)
-    return check
-
-
-def test_finite_steps_are_not_counted():
-    assert counted((GOOD, GOOD), (GOOD, GOOD)).look(2) == Found(0, 0, 0, 0)
-
-
-@pytest.mark.parametrize("bad", [(NAN, GOOD), (GOOD, NAN), (GOOD, INF), (-INF, GOOD), (NAN, NAN)])
-def test_a_loss_or_a_norm_that_is_not_finite_counts(bad):
-    assert counted((GOOD, GOOD), bad, (GOOD, GOOD)).look(3) == Found(1, 2, 0, 0)
-
-
-def test_steps_in_a_row_are_counted_across_looks():
-    check = counted((NAN, GOOD), (GOOD, GOOD), (NAN, GOOD))
-    assert check.look(3) == Found(2, 1, 1, 3)
-    check.add(4, NAN, GOOD)
-    assert check.look(4) == Found(1, 4, 2, 3)
-    check.add(5, GOOD, GOOD)
-    assert check.look(5) == Found(0, 0, 0, 0)
-
-
-def test_the_ranks_find_what_one_of_them_finds(monkeypatch):
-    others = [3.0, 4.0, -7.0]
-    monkeypatch.setattr(Ranks, "max", lambda self, mine: list(map(max, mine, others)))
-    assert counted((GOOD, GOOD)).look(10) == Found(4, 7, 3, 8)
 
 
 @dataclass(frozen=True)

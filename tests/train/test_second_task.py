@@ -21,10 +21,11 @@ from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
 from reserve.train.evaluate import evaluate_run
-from reserve.train.fit import _per_device, _prepare, fit
+from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
 from reserve.train.run_folder import read_run
 from reserve.train.state import list_checkpoints
+from reserve.train.training import _prepare, per_device
 from tests.helpers import classifier_task
 from tests.helpers.classifier_task import Classifier, ClassifierConfig, Classify
 from tests.helpers.ranks import free_ports, run_ranks
@@ -140,7 +141,7 @@ def test_a_batch_that_does_not_divide_is_named_with_what_divides_it(tmp_path):
     with pytest.raises(ValueError, match=r"train.batch_size must be a multiple of train.accumulate 3; got 8"):
         config(accumulate=3)
     with pytest.raises(ValueError, match=r"a multiple of the 3 devices times train.accumulate 4; got 8"):
-        _per_device(config(accumulate=4).train, 3)
+        per_device(config(accumulate=4).train, 3)
 
 
 def test_weights_that_are_loaded_are_not_drawn_first(run, tmp_path, monkeypatch):

@@ -78,6 +78,9 @@ class Kinetics600(Finetune[Example, ClipBatch]):
         for path in clips.paths[:_PREPARED_BY_CHECK]:
             report.attempt(lambda path: prepare_clip(path, self.examples), path)
 
+    def left_out(self, split: str) -> list[str]:
+        return usable_clips(self.data, split, self._labels()).notes
+
     def count_examples(self) -> int:
         return len(usable_clips(self.data, "train", label_table(self.data)).paths)
 

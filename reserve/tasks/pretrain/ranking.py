@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -126,12 +126,28 @@ class Evaluation:
     def examples(self) -> int:
         return len(self.dataset)
 
+    def figures(self) -> dict[str, float]:
+        """Recall, its chance and the median rank of each problem, by PROBLEM_FIGURE."""
+        figures = {}
+        for ranking in self.rankings:
+            figures[f"{ranking.name}_recall_at_1"] = ranking.recall(1)
+            figures[f"{ranking.name}_chance_at_1"] = ranking.chance(1)
+            figures[f"{ranking.name}_recall_at_5"] = ranking.recall(5)
+            figures[f"{ranking.name}_median_rank"] = ranking.median_rank
+        return figures
+
     def to_json(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "examples": self.examples,
             "rankings": {ranking.name: ranking.figures() for ranking in self.rankings},
         }
+
+    def details(self) -> dict[str, Any]:
+        """Some segments with what the model guessed; numbers that are not finite as null."""
+        from reserve.tasks.pretrain.shown_segments import shown_segments
+
+        return _finite(asdict(shown_segments(self)))
 
     def __str__(self) -> str:
         header = (
@@ -163,6 +179,15 @@ class Evaluation:
             )
         widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with None in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rank(name: str, x: torch.Tensor, y: torch.Tensor, truth: torch.Tensor, places: np.ndarray) -> Ranking:

@@ -41,6 +41,9 @@ from reserve_kernels.precision import autocast_off
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_FOLDER = "validation"
+"""Folder of a run where the videos of train.evaluate_every are prepared."""
+
 
 @dataclass(frozen=True)
 class Pretrain(ContrastiveTask[Example, PretrainBatch]):
@@ -48,12 +51,14 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
 
     `videos`: files and folders; `shards`: sets of prepared videos instead, folders or URLs, mixed by `shard_weights`
     (without weights they are one data set); `random_text`: a text or JSONL file (also .zst), or None for other videos'
-    transcripts; `tokenizer`: a `tokenizers` JSON in the released layout, or None for the shipped one.
+    transcripts; `tokenizer`: a `tokenizers` JSON in the released layout, or None for the shipped one; `held_out` or
+    `held_out_shards`: videos or sets of shards that train.evaluate_every evaluates on.
     """
 
     name = "pretrain"
     uses_every_parameter = True
     shown_metrics = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
+    held_out_inputs = "--held_out or --held_out_shards"
 
     videos: tuple[Path, ...] = ()
     random_text: Path | None = None
@@ -62,13 +67,18 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
     model: ModelConfig = field(default_factory=ModelConfig)
     shards: tuple[str, ...] = ()
     shard_weights: tuple[float, ...] = ()
+    held_out: tuple[Path, ...] = ()
+    held_out_shards: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_data_fits_model(self.data, self.model)
         if self.videos and self.shards:
             raise ValueError("give videos or shards, not both: prepare the videos into a set of shards to mix them")
+        if self.held_out and self.held_out_shards:
+            raise ValueError("give held_out or held_out_shards, not both")
         check_weights(self.shards, self.shard_weights)
-        object.__setattr__(self, "shards", tuple(map(absolute_place, self.shards)))
+        for name in ("shards", "held_out_shards"):
+            object.__setattr__(self, name, tuple(map(absolute_place, getattr(self, name))))
 
     @classmethod
     def of(
@@ -80,10 +90,21 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
         *,
         shards: Sequence[str] = (),
         shard_weights: Sequence[float] = (),
+        held_out: Sequence[str | Path] = (),
+        held_out_shards: Sequence[str] = (),
     ) -> Pretrain:
         """Pretraining with the data and model sections of a whole configuration."""
-        paths = tuple(map(Path, videos))
-        return cls(paths, random_text, tokenizer, config.data, config.model, tuple(shards), tuple(shard_weights))
+        return cls(
+            tuple(map(Path, videos)),
+            random_text,
+            tokenizer,
+            config.data,
+            config.model,
+            tuple(shards),
+            tuple(shard_weights),
+            tuple(map(Path, held_out)),
+            tuple(held_out_shards),
+        )
 
     def whole_config(self, fit: FitConfig) -> Config:
         """The task's sections and the trainer's as one configuration."""
@@ -143,14 +164,18 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
     def workload(self, batch: PretrainBatch) -> Workload:
         return pretrain_workload(self.model, batch)
 
-    def evaluate(self, model: MerlotReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> Evaluation:
-        """Ranks the true span, sound and frame of held-out videos among all candidates."""
+    def held_out_data(self, run: Path) -> HeldOut | None:
+        """The held-out inputs. Their folder is not that of `reserve evaluate`, which may use other videos meanwhile."""
+        if not self.held_out and not self.held_out_shards:
+            return None
+        return HeldOut(tuple(map(str, self.held_out)), run / VALIDATION_FOLDER, shards=self.held_out_shards)
+
+    def prepare_held_out(self, held_out: HeldOut, config: TrainConfig) -> None:
+        """Prepares the held-out videos. Raises what `prepare` raises, and BadInput where they give no example."""
         Tokenizer.load(self.tokenizer)
         self._warn_of_training_videos(held_out, config)
-        text = self._named_text(held_out.folder.parent)
-        if held_out.shards:
-            sets = part_sets(tuple(map(absolute_place, held_out.shards)), (), self.data, config)
-        else:
+        if not held_out.shards:
+            held_out.folder.mkdir(parents=True, exist_ok=True)
             prepare_stores(
                 held_out.sources,
                 held_out.folder,
@@ -160,9 +185,21 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
                 audio_track=config.audio_track,
                 decoder=config.decoder,
             )
+        self._held_out_set(held_out, config)
+
+    def evaluate(self, model: MerlotReserve, held_out: HeldOut, *, config: TrainConfig, step: int) -> Evaluation:
+        """Ranks the true span, sound and frame of held-out videos among all candidates."""
+        if not held_out.prepared:
+            self.prepare_held_out(held_out, config)
+        return evaluate(model, self._held_out_set(held_out, config), step=step, maskings=MASKINGS)
+
+    def _held_out_set(self, held_out: HeldOut, config: TrainConfig) -> PretrainDataset:
+        if held_out.shards:
+            sets = part_sets(tuple(map(absolute_place, held_out.shards)), (), self.data, config)
+        else:
             sets = _stores(held_out.folder)
-        dataset = self._dataset(sets, text, seed=held_out.seed, training=False)
-        return evaluate(model, dataset, step=step, maskings=MASKINGS)
+        text = self._named_text(held_out.folder.parent)
+        return self._dataset(sets, text, seed=held_out.seed, training=False)
 
     def _warn_of_training_videos(self, held_out: HeldOut, config: TrainConfig) -> None:
         """Warns if held-out videos were trained on, which would make their ranks meaningless."""

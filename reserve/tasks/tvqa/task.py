@@ -86,6 +86,9 @@ class Tvqa(Finetune[Example, AnswerBatch]):
         for question in complete[:_PREPARED_BY_CHECK]:
             report.attempt(lambda question: prepare_question(question, files), question)
 
+    def left_out(self, split: str) -> list[str]:
+        return self._usable(split)[1]
+
     def count_examples(self) -> int:
         return len(self._usable("train")[0])
 

@@ -95,6 +95,9 @@ class Vcr(Finetune[VcrExample, VcrBatch]):
         )
         return np.array(usable, dtype=np.int64), [reason] if left_out else []
 
+    def left_out(self, split: str) -> list[str]:
+        return self._usable(split)[1]
+
     def count_examples(self) -> int:
         return len(self._usable("train")[0])
 

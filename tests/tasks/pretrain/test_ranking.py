@@ -133,3 +133,13 @@ def test_without_queries_figures_are_nan_and_json_null(dataset):
     figures = json.loads(text)["rankings"]["problem"]
     assert figures["recall@1"] is figures["recall@1 95% interval"] is figures["median rank"] is None
     assert "nan%" in str(Evaluation(3, dataset, [empty]))
+
+
+def test_the_figures_to_plot_are_named_by_problem_and_figure(dataset):
+    figures = Evaluation(3, dataset, [ranking([0, 3, 7, 1])]).figures()
+    assert figures == {
+        "problem_recall_at_1": 0.25,
+        "problem_chance_at_1": 0.1,
+        "problem_recall_at_5": 0.75,
+        "problem_median_rank": 3.0,
+    }

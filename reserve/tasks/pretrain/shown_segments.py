@@ -1,4 +1,4 @@
-"""The held-out segments on the page: what the model saw, what was masked, and what it guessed."""
+"""Held-out segments to look at: what the model saw, what was masked, and what it guessed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
-from markupsafe import Markup
 
 from reserve.batch.streams import TokenStream
 from reserve.batch.vocabulary import AUDIOSPAN, MASK, MASKAUDIO, PAD
-from reserve.report.pictures import clip_uri, frame_uri, spectrogram_svg
 from reserve.tasks.pretrain.dataset import Example, PretrainDataset
 from reserve.tasks.pretrain.masking import inference_subsegment_starts
+from reserve.tasks.pretrain.pictures import clip_uri, frame_uri, spectrogram_uri
 from reserve.tasks.pretrain.ranking import Evaluation, Ranking
 
 SHOWN_SEGMENTS = 6
@@ -71,17 +70,34 @@ class Transcript:
 
 @dataclass(frozen=True)
 class HeldOutSegment:
-    """Everything the page shows about one segment; `start` is in seconds of its video."""
+    """Everything to see of one segment; `start` is in seconds of its video, pictures are data URIs."""
 
     video: str
     start: float
     playback_speed: int
     frame: str
-    spectrogram: Markup
+    spectrogram: str
     matching_shows_audio: bool
     frame_answer: Answer | None
     sound_answers: list[Answer]
     transcripts: list[Transcript]
+
+
+@dataclass(frozen=True)
+class ShownSegments:
+    """Some segments of an evaluation after `step` steps, on `videos` videos."""
+
+    step: int
+    videos: int
+    segments: list[HeldOutSegment]
+
+
+def shown_segments(evaluation: Evaluation) -> ShownSegments:
+    """The segments that a run's page shows of an evaluation."""
+    dataset = evaluation.dataset
+    lookup = SegmentLookup(dataset, evaluation)
+    chosen = choose_segments(evaluation, dataset.data.num_audio_subsegments)
+    return ShownSegments(evaluation.step, dataset.plans.num_videos, [lookup.segment(*place) for place in chosen])
 
 
 def choose_segments(evaluation: Evaluation, num_subsegments: int, count: int = SHOWN_SEGMENTS) -> list[tuple[int, int]]:
@@ -126,7 +142,7 @@ class SegmentLookup:
             start=float(stored.start[0]),
             playback_speed=int(stored.playback_speed[0]),
             frame=frame_uri(item.images[segment]),
-            spectrogram=spectrogram_svg(
+            spectrogram=spectrogram_uri(
                 stored.log_mel[0].astype(np.float32),
                 int(stored.playback_speed[0]),
                 inference_subsegment_starts(data, length)[segment],

@@ -1,15 +1,16 @@
-"""The page shows a segment as it is in the data set."""
+"""A segment is shown as it is in the data set."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from reserve.report.held_out import SegmentLookup, choose_segments
-from reserve.report.pictures import clip_uri, frame_uri
+from reserve.tasks.pretrain.pictures import clip_uri, frame_uri
 from reserve.tasks.pretrain.ranking import Evaluation
+from reserve.tasks.pretrain.shown_segments import SegmentLookup, choose_segments, shown_segments
 from tests.helpers.random_rankings import evaluate_at_random
 from tests.helpers.small_stores import DATA, WORDS_PER_SEGMENT, segment_words, vocabulary
 
@@ -151,3 +152,17 @@ def test_audio2text_contains_sounds(views):
     for view in views.values():
         sounds = [p for t in view.transcripts for p in t.pieces if p.kind == "sound"]
         assert np.all([not piece.text for piece in sounds])
+
+
+def test_what_is_stored_says_of_which_evaluation_it_is(dataset, evaluation, views):
+    shown = shown_segments(evaluation)
+    assert (shown.step, shown.videos) == (250, 3)
+    assert shown.segments == [views[place] for place in choose_segments(evaluation, A)]
+
+
+def test_details_are_json_also_of_scores_that_are_not_finite(dataset):
+    details = evaluate_at_random(dataset, value=float("nan")).details()
+    scores = [guess["score"] for segment in details["segments"] for guess in segment["frame_answer"]["guesses"]]
+    assert scores
+    assert set(scores) == {None}
+    assert json.loads(json.dumps(details, allow_nan=False))["step"] == 250

@@ -1,0 +1,55 @@
+"""Keeps report.html up to date while a run trains."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from reserve.report.page import write_report
+from reserve.train.metrics import METRICS_NAME
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN = 120.0
+"""Least time from one page to the next: drawing takes a second or two of a core."""
+
+
+class LiveReport:
+    """Writes the page of the run in the folder `run` whenever it is called, and at the end of a `with` block.
+
+    A call returns at once: a thread writes the page, unless the last one is recent or still being written. A page that
+    cannot be written is logged and ends nothing. Only the process that `writes` does anything.
+    """
+
+    def __init__(self, run: Path, *, writes: bool = True) -> None:
+        self._run, self._writes = run, writes
+        self._thread: threading.Thread | None = None
+        self._next = -float("inf")
+
+    def __call__(self, run: Path) -> None:
+        if not self._writes or time.monotonic() < self._next or (self._thread and self._thread.is_alive()):
+            return
+        self._next = time.monotonic() + SECONDS_BETWEEN
+        self._thread = threading.Thread(target=self._write, name="report", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        if self._writes and (self._run / METRICS_NAME).is_file():
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            write_report(self._run)
+        except Exception as error:
+            logger.warning("the run's report.html could not be written: %s", error)

@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.shards.preparing import store_result
 from reserve.config import SECTIONS, Config, TrainConfig
 from reserve.config.load import config_file, read_settings
+from reserve.tasks.pretrain.dataset import Example
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.fit import fit
 
@@ -48,27 +49,31 @@ class PreparedPretrain(Pretrain):
         return super().training_set(self.prepared, config)
 
 
-class RepeatedBatch:
-    """A training set of nothing: `RepeatedPretrain.collate` has the batch."""
+class RepeatedExample:
+    """A training set of one example, which is loaded once."""
+
+    def __init__(self, example: Example) -> None:
+        self.example = example
 
     def __len__(self) -> int:
         return 1000
 
-    def __getitem__(self, key: tuple[int, int]) -> None: ...
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        return self.example
 
 
-@dataclass(frozen=True)
 class RepeatedPretrain(PreparedPretrain):
-    """Pretraining on the first batch alone, which is loaded once."""
+    """Pretraining on the first examples alone, which are loaded and made a batch once."""
 
-    def training_set(self, run: Path, config: TrainConfig) -> RepeatedBatch:
+    def training_set(self, run: Path, config: TrainConfig) -> Any:
         examples = super().training_set(run, config)
-        batch = super().collate([examples[0, index] for index in range(config.batch_size)])
-        object.__setattr__(self, "batch", batch)
-        return RepeatedBatch()
+        first = [examples[0, index] for index in range(config.batch_size)]
+        # The settings of a task are its fields, so it cannot have one for this.
+        object.__setattr__(self, "batch", super().collate(first))
+        return RepeatedExample(first[0])
 
-    def collate(self, examples: Sequence[None]) -> Any:
-        return self.batch  # type: ignore[attr-defined]  # set by training_set; fields are written to config.yaml
+    def collate(self, examples: Sequence[Example]) -> Any:
+        return vars(self)["batch"]
 
 
 def tiny(steps: int, workers: int) -> Config:

@@ -103,14 +103,15 @@ def _places(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _anonymous_file() -> int:
-    """The descriptor of a file in memory where the system has such files, else of a deleted temporary file.
+    """The descriptor of a file in memory where the system allows that, else of a deleted temporary file.
 
     Unlike files in /dev/shm, those in memory know no limit but the memory itself.
     """
-    if hasattr(os, "memfd_create"):
+    try:
         return os.memfd_create("reserve-batch")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+    except (AttributeError, OSError):
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def _write(descriptor: int, place: int, content: bytes | memoryview) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from itertools import islice
+from threading import Barrier
 
 import pytest
 import torch
 
+from reserve.data.completing import in_order
 from reserve.data.loader import PREFETCHED, BatchSampler, load_batches
+from reserve.data.loading_processes import InThisProcess
 from tests.helpers.noise import Noise, pinnable, stack
 from tests.helpers.worker_functions import Keys
 
@@ -57,3 +60,40 @@ def test_an_error_while_finishing_comes_after_the_batches_before_it():
     assert len(list(islice(batches, 2))) == 2
     with pytest.raises(KeyError, match="third"):
         next(batches)
+
+
+class Slow(InThisProcess):
+    """Loads the first batch, and never has another one ready."""
+
+    def __init__(self) -> None:
+        super().__init__(str)
+        self.received = 0
+
+    def ready(self) -> bool:
+        return False
+
+    def receive(self) -> str:
+        self.received += 1
+        return super().receive()
+
+
+def test_a_batch_does_not_wait_for_the_one_after_it():
+    processes = Slow()
+    batches = in_order(processes, range(4), depth=2, complete=str.upper)
+    assert [next(batches), processes.received] == ["0", 1]
+    assert [next(batches), processes.received] == ["1", 2]
+    batches.close()
+
+
+def test_batches_that_are_there_are_completed_ahead():
+    completed = Barrier(2)
+
+    def complete(batch: int) -> int:
+        if batch == 2:
+            completed.wait(60)
+        return batch
+
+    batches = in_order(InThisProcess(int), range(4), depth=3, complete=complete)
+    assert next(batches) == 0
+    completed.wait(60)
+    batches.close()

@@ -109,6 +109,17 @@ def test_sending_does_not_wait_for_the_reader(ends):
         receive(ends[1])
 
 
+def test_systems_without_files_in_memory_use_deleted_ones(ends, monkeypatch, tmp_path):
+    def refused(_name: str) -> int:
+        raise PermissionError(errno.EACCES, "vm.memfd_noexec is 2")
+
+    monkeypatch.setattr(os, "memfd_create", refused)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    send(ends[0], torch.arange(5))
+    assert torch.equal(receive(ends[1]), torch.arange(5))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_end_that_is_closed_with_messages_unread_is_closed(ends):
     """The system calls that a reset."""
     send(ends[1], "unread")

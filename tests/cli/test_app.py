@@ -154,7 +154,7 @@ def test_evaluating_a_folder_that_is_not_a_run_is_an_error(tmp_path, capsys):
 def test_presets_go_by_name_and_settings_override_them(form, tmp_path, monkeypatch):
     assert preset_names() == ["base", "base_resadapt", "large", "large_resadapt", "tiny"]
     seen = []
-    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config: seen.append((task, run, config)))
+    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config, **_: seen.append((task, run, config)))
     settings = ["--model.hidden_size=64", "--videos=x", f"--out={tmp_path}"]
     for arguments in ([*form, *settings], [*settings, *form]):
         assert main(["pretrain", *arguments]) == 0
@@ -168,7 +168,7 @@ def test_a_later_file_overrides_single_settings_of_an_earlier_one(tmp_path, monk
     own = tmp_path / "own.yaml"
     own.write_text("train:\n  batch_size: 7\n")
     seen = []
-    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config: seen.append((task, config)))
+    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config, **_: seen.append((task, config)))
     assert main(["pretrain", "--config=tiny", f"--config={own}", "--videos=x", f"--out={tmp_path}"]) == 0
     ((task, config),) = seen
     assert (config.train.batch_size, config.train.num_workers, task.model.output_grid) == (7, 1, (4, 6))
@@ -177,7 +177,7 @@ def test_a_later_file_overrides_single_settings_of_an_earlier_one(tmp_path, monk
 def test_a_file_may_name_the_folder_of_the_run(tmp_path, monkeypatch):
     (tmp_path / "own.yaml").write_text(f"out: {tmp_path / 'run'}\nvideos: [x]\noptimizer: {{eps: 1e-7}}\n")
     seen = []
-    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config: seen.append((run, config)))
+    monkeypatch.setattr("reserve.train.fit.fit", lambda task, run, config, **_: seen.append((run, config)))
     assert main(["pretrain", f"--config={tmp_path / 'own.yaml'}"]) == 0
     assert main(["pretrain", f"--config={tmp_path / 'own.yaml'}", f"--out={tmp_path / 'other'}"]) == 0
     assert [(run.name, config.optimizer.eps) for run, config in seen] == [("run", 1e-7), ("other", 1e-7)]

@@ -47,7 +47,7 @@ def training_plots(lines: Lines, chance: Mapping[str, float], shown: Sequence[st
 
 def machine_plots(lines: Lines) -> list[Plot]:
     """Speed and memory."""
-    return _plots(MACHINE, lines, {})
+    return _plots(MACHINE, lines, {}, from_zero=True)
 
 
 def held_out_plots(lines: Lines) -> list[Plot]:
@@ -62,7 +62,13 @@ def held_out_plots(lines: Lines) -> list[Plot]:
     return _plots([(name, {name: name}) for name in names], lines, {})
 
 
-def _plots(titles: Sequence[tuple[str, Mapping[str, str]]], lines: Lines, chance: Mapping[str, float]) -> list[Plot]:
+def _plots(
+    titles: Sequence[tuple[str, Mapping[str, str]]],
+    lines: Lines,
+    chance: Mapping[str, float],
+    *,
+    from_zero: bool = False,
+) -> list[Plot]:
     """A picture for each title whose metrics some lines have."""
     steps = [line["step"] for line in lines]
     plots = []
@@ -71,7 +77,7 @@ def _plots(titles: Sequence[tuple[str, Mapping[str, str]]], lines: Lines, chance
         if found:
             values = {label: [line.get(key, math.nan) for line in lines] for label, key in found.items()}
             levels = {label: chance[key] for label, key in found.items() if key in chance}
-            plots.append((title, curves_svg(title, steps, values, levels)))
+            plots.append((title, curves_svg(title, steps, values, levels, from_zero=from_zero)))
     return plots
 
 

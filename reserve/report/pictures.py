@@ -19,9 +19,17 @@ MAX_POINTS = 500
 
 
 def curves_svg(
-    title: str, steps: Sequence[float], lines: Mapping[str, Sequence[float]], chance: Mapping[str, float]
+    title: str,
+    steps: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    chance: Mapping[str, float],
+    *,
+    from_zero: bool = False,
 ) -> Markup:
-    """Curves over training steps by label, each with its chance level as a dashed line if `chance` has one."""
+    """Curves over training steps by label, each with its chance level as a dashed line if `chance` has one.
+
+    A single curve is named by the title alone. `from_zero` begins the values' axis at 0.
+    """
     figure, axes = new_axes(4.6, 3.0)
     drawn_levels = set()
     for colour, (label, values) in zip(LINE_COLOURS, lines.items(), strict=False):
@@ -35,9 +43,14 @@ def curves_svg(
     if drawn_levels:
         axes.plot([], [], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="chance")
     axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=10, loc="best")
+    if from_zero:
+        axes.set_ylim(bottom=0)
+    if len(lines) > 1 or drawn_levels:
+        # Where it must lie on curves, it covers them, so that both can be read.
+        axes.legend(framealpha=0.85, edgecolor="none", fontsize=10, loc="best")
     return _inline(figure, title)
 
 

@@ -19,6 +19,21 @@ def test_lines_are_named_and_each_chance_level_is_drawn():
     assert "chance" in svg
 
 
+def test_a_single_curve_needs_no_legend():
+    assert "loss" not in curves_svg("t", [1, 2], {"loss": [2.0, 1.0]}, {})
+    assert "loss" in curves_svg("t", [1, 2], {"loss": [2.0, 1.0]}, {"loss": 3.0})
+
+
+def test_an_axis_can_begin_at_zero():
+    lines = {"a": [100.0, 101.0]}
+    assert re.search(r">0</text>", curves_svg("t", [1000, 2000], lines, {}, from_zero=True).replace("0.0<", "0<"))
+    assert not re.search(r">0</text>", curves_svg("t", [1000, 2000], lines, {}))
+
+
+def test_large_steps_are_grouped():
+    assert re.search(r">[1-9]00,000</text>", curves_svg("t", [0, 750_000], {"a": [1.0, 2.0]}, {}))
+
+
 @pytest.mark.parametrize("steps", [[], [5]], ids=["no step", "one step"])
 def test_few_steps_are_drawn_too(steps):
     assert curves_svg("few", steps, {"loss": [1.0] * len(steps)}, {}).startswith("<svg")

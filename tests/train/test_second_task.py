@@ -110,6 +110,19 @@ def test_the_folder_says_what_the_run_is(run):
     assert {"loss", "accuracy"} <= read_metrics(run / "metrics.jsonl")[0].keys()
 
 
+def test_what_follows_a_checkpoint_is_called_and_cannot_end_the_run(tmp_path, caplog):
+    saved = []
+
+    def hook(folder: Path) -> None:
+        saved.append((folder, list(read_metrics(folder / "metrics.jsonl"))[-1]["step"]))
+        raise OSError("no space")
+
+    fit(Classify(MODEL), tmp_path, config(5, checkpoint_every=2), on_saved=hook)
+    assert saved == [(tmp_path, 2), (tmp_path, 4), (tmp_path, 5)]
+    assert "what is to follow a checkpoint failed: no space; the run goes on" in caplog.text
+    assert list_checkpoints(tmp_path)[-1].step == 5
+
+
 def test_stopped_and_resumed_it_is_the_run_that_was_never_interrupted(run, tmp_path):
     with pytest.raises(Stopped, match="SIGTERM") as stopped:
         fit(StopsAt(MODEL, STOP_AFTER), tmp_path, config())

@@ -46,5 +46,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says what is wrong with it."""
 
 
+class RankLost(RuntimeError):
+    """A process of the run died, was stopped or hangs, or its host is lost; the message names it. The run can be
+    resumed from its last checkpoint."""
+
+
 class UsageError(Exception):
     """A command that cannot be run as asked; the message says why and what to do instead."""

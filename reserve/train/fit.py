@@ -26,7 +26,7 @@ from reserve.model.transformer import Transformer
 from reserve.tasks.task import ContrastiveTask, Task
 from reserve.train.ahead import Finish, beside_the_step
 from reserve.train.compilation import compile_layers
-from reserve.train.distributed import Ranks, joined_ranks
+from reserve.train.distributed import Ranks
 from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.optimizer import make_optimizer
 from reserve.train.parallel import LossFunction, Wrapping, check_mode, parallelize
@@ -38,6 +38,7 @@ from reserve.train.step import VectorsLoss, mean_over_ranks, set_learning_rate, 
 from reserve.train.stopping import StopRequest
 from reserve.train.storage import remove_partial_checkpoints
 from reserve.train.throughput import Throughput
+from reserve.train.watch import Watch, watched_ranks
 from reserve_kernels import BF16AdamW
 
 logger = logging.getLogger(__name__)
@@ -47,13 +48,14 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig) -> Path:
     """Trains until `config.optimizer.num_train_steps` or a signal, from the run's last checkpoint if it has one.
 
     Returns the last checkpoint's folder, which is also a pretrained model. Raises what the task raises for its inputs
-    (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint.
+    (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint, RankLost where a rank
+    died or hangs and RuntimeError where one failed; where that leaves this process blocked, it exits (`Watch`).
     """
     # Token counts differ from step to step, which fragments a GPU's memory without this. PyTorch reads it when it
     # first uses a GPU.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    with joined_ranks(config.train.device) as ranks:
-        _train(_set_up(task, run, config, ranks))
+    with watched_ranks(config.train) as (ranks, watch):
+        _train(_set_up(task, run, config, ranks, watch))
     return list_checkpoints(run)[-1].path
 
 
@@ -67,6 +69,7 @@ class _Training:
     run: Path
     config: FitConfig
     ranks: Ranks
+    watch: Watch
     dataset: TrainingSet[Any]
     model: Pretrained
     module: nn.Module
@@ -91,7 +94,7 @@ class _Training:
         return self.skipped + round(self.ranks.sum([self.damage.count])[0])
 
 
-def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) -> _Training:
+def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, watch: Watch) -> _Training:
     """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
     # Settings that do not fit fail before the run's folder changes and before hours of preparation.
     _per_device(config.train, ranks.world_size)
@@ -107,7 +110,9 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         remove_partial_checkpoints(run / "checkpoints")
         if not resuming:
             write_run_settings(run, task, config)
+    watch.phase("preparing", patient=True)
     _prepare(task, run, config, ranks)
+    watch.phase("setting up", patient=True)
     dataset = task.training_set(run, config.train)
     torch.manual_seed(config.train.seed)
     with undrawn() if resuming or task.has_start else nullcontext(), float32_on_cpu():
@@ -144,6 +149,7 @@ def _set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
         run,
         config,
         ranks,
+        watch,
         dataset,
         model,
         module,
@@ -220,7 +226,7 @@ def _batches(training: _Training) -> Iterator[Movable]:
 
 def _train(training: _Training) -> None:
     """Steps until the last one or a signal; logs and saves on the way."""
-    config, ranks, optimizer = training.config, training.ranks, training.optimizer
+    config, ranks, optimizer, watch = training.config, training.ranks, training.optimizer, training.watch
     total = config.optimizer.num_train_steps
     whole_loss = _whole_loss(training)
     batches, throughput = _batches(training), Throughput(ranks, training_dtype(config.train, ranks.device))
@@ -228,8 +234,10 @@ def _train(training: _Training) -> None:
     with StopRequest() as stop, _metrics(training) as metrics, _checkpoints(training) as checkpoints:
         while training.step < total and not stopped:
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
+            watch.phase("waiting for data", step=training.step)
             with throughput.waiting():
                 micro_batches = list(islice(batches, config.train.accumulate))
+            watch.phase("computing")
             throughput.add(map(training.task.workload, micro_batches))
             values = train_step(
                 training.module, optimizer, micro_batches, config, ranks, step=training.step, vectors_loss=whole_loss
@@ -247,6 +255,7 @@ def _train(training: _Training) -> None:
                     # Before the checkpoint: one whose settings config.yaml lacks would be resumed with other settings.
                     # Not at the start: a resume that fails in its first steps leaves the run as it was.
                     write_run_settings(training.run, training.task, config)
+                watch.phase("saving")
                 checkpoints.save(training.progress)
     if stopped:
         logger.warning("stopped by %s after step %d; resume with --resume %s", stop.name, training.step, training.run)

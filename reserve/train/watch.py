@@ -64,7 +64,7 @@ class Watch:
         self._rank = int(os.environ.get("RANK", "0")) if self._world_size > 1 else 0
         self._process = Process.this()
         self._timeout = config.rank_timeout
-        self._interval = config.rank_timeout / 10
+        self._interval = min(config.rank_timeout, config.hang_timeout or config.rank_timeout) / 10
         self._poll = min(1.0, self._interval)
         self._judge = Judge(
             self._rank, self._world_size, rank_timeout=config.rank_timeout, hang_timeout=config.hang_timeout
@@ -83,6 +83,7 @@ class Watch:
         self._verdict: Verdict | None = None
         self._deciding = threading.Lock()
         self._wake, self._news = threading.Event(), threading.Event()  # for the two threads
+        self._begun = threading.Event()  # every rank has posted a heartbeat, or there is a verdict
         self._decided = threading.Event()  # there is a verdict
         self._told = threading.Event()  # the others know it
         self._returned = threading.Event()  # the main thread has come back from its work
@@ -105,6 +106,10 @@ class Watch:
         The ranks end a body that succeeds together, so that none is missed that has ended before the others.
         """
         try:
+            # Before its first heartbeat nobody could say which rank was lost.
+            self._begun.wait()
+            if self._verdict is not None:
+                raise self._verdict.error()
             yield
             self.phase("leaving")
             ranks.barrier()
@@ -120,6 +125,8 @@ class Watch:
         ranks.barrier()
 
     def __enter__(self) -> Self:
+        if self._board is None:
+            self._begun.set()
         for function in [self._talk] * (self._board is not None) + [self._guard]:
             thread = threading.Thread(target=function, name=f"watch-{function.__name__.strip('_')}", daemon=True)
             thread.start()
@@ -182,7 +189,8 @@ class Watch:
                     self._decide(self._found)
                     self._told.set()
             self._news.set()
-            self._wake.wait(self._poll)
+            quickly = self._decided.is_set() or not self._begun.is_set()
+            self._wake.wait(min(self._poll, 0.2) if quickly else self._poll)
             self._wake.clear()
 
     def _exchange(self, board: Board) -> None:
@@ -200,10 +208,17 @@ class Watch:
         board.post(self._beat())
         self._others = board.beats()
         self._heard += 1
-        everyone = len(self._others) == self._world_size
-        informed = everyone and all(beat.left or beat.process.is_gone() for beat in self._others.values())
-        if verdict is not None and (informed or not board.is_host):
+        if len(self._others) == self._world_size:
+            self._begun.set()
+        if verdict is not None and (not board.is_host or all(map(self._knows, range(self._world_size)))):
             self._told.set()
+
+    def _knows(self, rank: int) -> bool:
+        """Whether a rank knows the verdict, or will never hear of it."""
+        assert self._verdict is not None
+        lost = self._verdict.ranks if self._verdict.kind == "lost" else ()
+        beat = self._others.get(rank)
+        return rank in lost or (beat is not None and (beat.left or beat.process.is_gone()))
 
     # The thread that judges, which nothing blocks.
 
@@ -239,7 +254,9 @@ class Watch:
         else:
             silent = self._judge.unanswered(now, self._board.describe(others.get(0)), refused=self._refused)
             if silent is not None:
-                return silent
+                # There is no way to agree with the others.
+                self._told.set()
+                return self._decide(silent)
         return self._judge.observe(now, others | {self._rank: mine}) if heard > judged else None
 
     def _settle(self, verdict: Verdict) -> Verdict:
@@ -255,6 +272,7 @@ class Watch:
             if self._verdict is None:
                 self._verdict = verdict
                 self._decided.set()
+                self._begun.set()
                 self._news.set()
                 if self._board is None:
                     self._told.set()

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.process import BaseProcess
@@ -16,6 +17,7 @@ import torch
 
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import RankLost
+from reserve.train import watch
 from reserve.train.fit import fit
 from tests.helpers.classifier_task import ClassifierConfig, Classify, Questions
 from tests.helpers.ranks import PRELOADED, free_ports
@@ -42,6 +44,11 @@ def hang() -> None:
     threading.Event().wait()
 
 
+def jump() -> None:
+    """The clock of the host is set to another century."""
+    time.time = lambda: 9e9  # type: ignore[assignment]
+
+
 def fail() -> None:
     raise ValueError("the disk is on fire")
 
@@ -53,9 +60,9 @@ class Troubled(Questions):
     left: int
 
     def __getitem__(self, key):
-        self.left -= 1
-        if self.left < 0 and self.trouble is not None:
+        if self.left == 0 and self.trouble is not None:
             self.trouble()
+        self.left -= 1
         return super().__getitem__(key)
 
 
@@ -94,6 +101,7 @@ def _rank(
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     torch.set_num_threads(1)
+    watch.GRACE = 1.0
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     try:
@@ -106,6 +114,19 @@ def _rank(
 def log_of(run: Path, rank: int) -> Path:
     """What a rank printed."""
     return run / f"rank{rank}.log"
+
+
+def die_once() -> None:
+    """In the first start by torchrun only."""
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        die()
+
+
+def main() -> None:
+    """A rank that torchrun has started, of which the one that the environment names dies once."""
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(1)
+    train(Path(sys.argv[1]), die_once if sys.argv[2] == str(rank) else None, world_size)
 
 
 def start_ranks(
@@ -129,3 +150,7 @@ def wait_for(run: Path, processes: list[BaseProcess], *ranks: int) -> dict[int, 
     for rank in ranks:
         processes[rank].join(PATIENCE)
     return {rank: (processes[rank].exitcode, log_of(run, rank).read_text("utf-8", "replace")) for rank in ranks}
+
+
+if __name__ == "__main__":
+    main()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.train.lost_ranks import TROUBLE_AT, die, fail, hang, start_ranks, stop, wait_for
+from reserve.train.metrics import read_metrics
+from tests.train.compare_runs import losses_of
+from tests.train.lost_ranks import STEPS, TROUBLE_AT, die, fail, hang, jump, start_ranks, stop, wait_for
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="finds dead processes in /proc")
 
@@ -66,6 +70,19 @@ def test_a_rank_that_hangs_is_named_with_its_phase(ranks):
     assert "in hang" in log
 
 
+def test_a_single_process_that_hangs_ends_too(ranks):
+    run, processes = ranks(1, hang, 0, rank_timeout=3600.0, hang_timeout=4.0)
+    ((status, log),) = wait_for(run, processes, 0).values()
+    assert status == 75
+    assert f"pid {processes[0].pid}) still waiting for data at step {TROUBLE_AT}" in log
+    assert "in hang" in log
+
+
+def test_a_clock_that_jumps_is_no_trouble(ranks):
+    run, processes = ranks(2, jump, 1, rank_timeout=60.0, hang_timeout=60.0)
+    assert [status for status, _ in wait_for(run, processes, 0, 1).values()] == [0, 0]
+
+
 @pytest.mark.parametrize("victim", [1, 0])
 def test_what_a_rank_fails_with_is_said_by_the_others(ranks, victim):
     run, processes = ranks(2, fail, victim, **NEVER)
@@ -77,3 +94,24 @@ def test_what_a_rank_fails_with_is_said_by_the_others(ranks, victim):
     _, log = ended[victim]
     assert "ValueError: the disk is on fire" in log
     assert "RuntimeError" not in log
+
+
+def torchrun(run: Path, victim: int) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
+    command += ["-m", "tests.train.lost_ranks", str(run), str(victim)]
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("died; last seen" in done.stderr) == (victim >= 0)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_that_lost_a_rank(tmp_path):
+    """With the losses of a run that lost none: it goes on from its last checkpoint."""
+    for name, victim in (("whole", -1), ("killed", 1)):
+        torchrun(tmp_path / name, victim)
+    whole, killed = (
+        [losses_of(line) for line in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("whole", "killed")
+    )
+    assert [line["step"] for line in killed] == list(range(1, STEPS + 1))
+    assert killed == whole

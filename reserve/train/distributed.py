@@ -112,6 +112,18 @@ def group_timeout(hang_timeout: float) -> timedelta:
     return timedelta(seconds=max(2 * hang_timeout, 1800)) if hang_timeout else LONGEST_WAIT
 
 
+def _store_of_this_start() -> dict[str, Any]:
+    """The store to join by, where torchrun has started the ranks again.
+
+    torchrun keeps its store, and PyTorch (2.13) would read the addresses of the ranks before from it.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0":
+        return {}
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    return {"store": dist.PrefixStore(f"restart_{restarts}", store), "rank": rank, "world_size": world_size}
+
+
 @contextmanager
 def joined_ranks(device: str, timeout: timedelta | None = None) -> Iterator[Ranks]:
     """This process as one of those that torchrun started, or as the only one.
@@ -126,7 +138,8 @@ def joined_ranks(device: str, timeout: timedelta | None = None) -> Iterator[Rank
     if here.type == "cuda":
         torch.cuda.set_device(here)
     # With gloo beside NCCL, ranks exchange what their hosts know without waiting for their GPUs.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timeout=timeout)
+    backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timeout, **_store_of_this_start())
     try:
         control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         saving = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)

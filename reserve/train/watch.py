@@ -153,6 +153,7 @@ class Watch:
         name = self._beat().name
         if consequence:
             self._wake.set()
+            self._news.set()
             self._decided.wait(1.5 * self._timeout + 2 * self._poll)
             mine = Verdict("lost", (self._rank,), f"{name} lost touch with ranks that seem to be well: {error}")
         elif isinstance(error, Exception):
@@ -233,10 +234,10 @@ class Watch:
         if verdict is not None and not self._returned.is_set():
             to_blame = verdict.kind != "failed" and self._rank in verdict.ranks
             if not self._returned.wait(0.0 if to_blame else GRACE):
-                self._end(verdict.message, verdict.status)
+                self._end(verdict.status)
         if not self._left.wait(LEAVING):
-            message = verdict.message if verdict else f"could not leave the process group within {LEAVING:g} s"
-            self._end(message, verdict.status if verdict else 75)
+            logger.error("could not leave the process group within %g s", LEAVING)
+            self._end(verdict.status if verdict else 75)
 
     def _look(self) -> Verdict | None:
         """What is to be said of the ranks now."""
@@ -276,16 +277,19 @@ class Watch:
                 self._news.set()
                 if self._board is None:
                     self._told.set()
+                if (verdict.kind, verdict.ranks) != ("failed", (self._rank,)):
+                    # At once: torchrun may end this process before its error is printed.
+                    logger.error("%s", verdict.message)
             return self._verdict
 
-    def _end(self, message: str, status: int) -> None:
+    def _end(self, status: int) -> None:
         """Ends this process, whose main thread is blocked."""
         # What follows may wait for locks that the main thread holds.
         last = threading.Timer(LAST_RESORT, os._exit, (status,))
         last.daemon = True
         last.start()
         mine = self._beat()
-        logger.critical("%s. %s ends now, %s; the stacks of its threads:", message, mine.name, mine.where)
+        logger.critical("%s is blocked, %s, and is ended; the stacks of its threads:", mine.name, mine.where)
         faulthandler.dump_traceback(2)
         self._told.wait(LINGER)
         children = multiprocessing.active_children()

@@ -51,6 +51,11 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says what is wrong with it."""
 
 
+class RankLost(RuntimeError):
+    """A process of the run died, was stopped or hangs, or its host is lost; the message names it. The run can be
+    resumed from its last checkpoint."""
+
+
 class RunInUse(RuntimeError):
     """Another process trains in the run's folder. The message names it."""
 

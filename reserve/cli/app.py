@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from reserve.cli.signals import redelivered_signals
-from reserve.errors import RESUMABLE, BadInput, CheckpointError, NothingPrepared, Stopped, UsageError
+from reserve.errors import RESUMABLE, BadInput, CheckpointError, NothingPrepared, RankLost, Stopped, UsageError
 from reserve.terminal import printable_lines
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ def _run(module: ModuleType, options: Namespace) -> int:
             return module.run(options) or 0
     except Stopped as stopped:
         print(f"reserve: {stopped}", file=sys.stderr)
+        return RESUMABLE
+    except RankLost as lost:
+        print(f"reserve: {printable_lines(str(lost))}", file=sys.stderr)
         return RESUMABLE
     except KeyboardInterrupt:
         print("reserve: interrupted", file=sys.stderr)

@@ -338,6 +338,12 @@ class TrainConfig:
     stop_timeout: float = 120.0
     """Seconds from a signal to stop until the run ends, whether it is saved or not; 0 waits until it is. Less than what
     the job scheduler leaves between the two."""
+    rank_timeout: float = 60.0
+    """Seconds without a heartbeat of a rank until it counts as lost and all end: its process is stopped, or its host or
+    the network is gone. A process that dies beside another rank of its machine is noticed within a second."""
+    hang_timeout: float = 1800.0
+    """Seconds without progress of any rank until the run counts as hanging and all end; 0 waits for ever. Preparation,
+    set-up and evaluation may take longer."""
 
     def __post_init__(self) -> None:
         positive = ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "prepare_workers")
@@ -360,6 +366,11 @@ class TrainConfig:
             check_range(self, "train", 0, math.inf, "audio_track")
         if not 0 < self.shard_cache_gb < math.inf:
             raise ValueError(f"train.shard_cache_gb must be above 0 and finite; got {self.shard_cache_gb:g}")
+        for name in ("rank_timeout", "hang_timeout"):
+            seconds = getattr(self, name)
+            if not 1 <= seconds < math.inf and not (name == "hang_timeout" and seconds == 0):
+                zero = "0 or " if name == "hang_timeout" else ""
+                raise ValueError(f"train.{name} must be {zero}at least 1 and finite; got {seconds:g}")
         if self.seed > MAX_SEED:
             raise ValueError(f"train.seed must be at most 2^63 - 1; got {self.seed}")
 

@@ -17,7 +17,8 @@ from reserve.errors import CheckpointError
 
 LONGEST_WAIT = timedelta(days=30)
 """Timeout of host-side communication. While the first rank prepares the videos the others wait, for days if there are
-many; PyTorch's default is half an hour. A rank that dies ends the wait at once, whatever the timeout."""
+many; PyTorch's default is half an hour. A rank that dies ends the wait at once, whatever the timeout, and
+`reserve.train.watch` ends the wait for one that is lost otherwise."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,32 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def group_timeout(hang_timeout: float) -> timedelta:
+    """Timeout of communication between devices, for a run with this train.hang_timeout, in seconds.
+
+    It is the longer one, since NCCL's ends the process without saying which rank is missing.
+    """
+    return timedelta(seconds=max(2 * hang_timeout, 1800)) if hang_timeout else LONGEST_WAIT
+
+
+def _store_of_this_start() -> dict[str, Any]:
+    """The store to join by, where torchrun has started the ranks again.
+
+    torchrun keeps its store, and PyTorch (2.13) would read the addresses of the ranks before from it.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0":
+        return {}
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    return {"store": dist.PrefixStore(f"restart_{restarts}", store), "rank": rank, "world_size": world_size}
+
+
 @contextmanager
-def joined_ranks(device: str) -> Iterator[Ranks]:
-    """This process as one of those that torchrun started, or as the only one."""
+def joined_ranks(device: str, timeout: timedelta | None = None) -> Iterator[Ranks]:
+    """This process as one of those that torchrun started, or as the only one.
+
+    `timeout` is that of communication between devices, None for PyTorch's own.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Ranks(0, 1, pick_device(device))
@@ -122,7 +146,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if here.type == "cuda":
         torch.cuda.set_device(here)
     # With gloo beside NCCL, ranks exchange what their hosts know without waiting for their GPUs.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timeout, **_store_of_this_start())
     try:
         control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         saving = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)

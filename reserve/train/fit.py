@@ -16,7 +16,7 @@ from reserve.config import FitConfig
 from reserve.errors import Stopped
 from reserve.model.precision import training_dtype
 from reserve.tasks.task import Task
-from reserve.train.distributed import Ranks, joined_ranks
+from reserve.train.distributed import Ranks
 from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.not_finite import report_not_finite
 from reserve.train.profiling import StepProfiler
@@ -29,6 +29,7 @@ from reserve.train.stopping import StopRequest
 from reserve.train.throughput import Throughput
 from reserve.train.training import Training, checked, set_up
 from reserve.train.wandb_sink import wandb_sinks
+from reserve.train.watch import watched_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +44,30 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig, *, on_saved: Hook | 
 
     Returns the last checkpoint's folder, which is also a pretrained model. Raises what the task raises for its inputs
     (BadInput, NothingPrepared), ValueError where the settings do not fit them or the checkpoint, RunInUse where another
-    process trains in the folder, NotFinite after train.max_not_finite steps, OSError where nothing can be written, and
-    Stopped after Ctrl-C, SIGTERM or SIGUSR1, once it has saved.
+    process trains in the folder, NotFinite after train.max_not_finite steps, OSError where nothing can be written,
+    RankLost where a rank died or hangs, RuntimeError where one failed (where that leaves this process blocked, it
+    exits, see `Watch`), and Stopped after Ctrl-C, SIGTERM or SIGUSR1, once it has saved.
     """
     # Token counts differ from step to step, which fragments a GPU's memory without this. PyTorch reads it when it
     # first uses a GPU.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    with StopRequest(config.train.stop_timeout) as stop, joined_ranks(config.train.device) as ranks:
+    stopped: Stopped | None = None
+    with StopRequest(config.train.stop_timeout) as stop, watched_ranks(config.train) as (ranks, watch):
         plan = checked(task, run, config, ranks)
-        with _locked(run, ranks):
-            training = set_up(task, run, config, ranks, plan)
-            stop.training = True
-            _train(training, stop, on_saved)
-            last = next((checkpoint.path for checkpoint in reversed(list_checkpoints(run))), None)
-            if training.step < config.optimizer.num_train_steps:
-                raise Stopped(stop.name or "a signal to another rank", last)
+        try:
+            with _locked(run, ranks):
+                training = set_up(task, run, config, ranks, watch, plan)
+                stop.training = True
+                _train(training, stop, on_saved)
+                last = next((checkpoint.path for checkpoint in reversed(list_checkpoints(run))), None)
+                if training.step < config.optimizer.num_train_steps:
+                    raise Stopped(stop.name or "a signal to another rank", last)
+        except Stopped as request:
+            if not stop.training:
+                raise  # The other ranks must not wait for this one.
+            stopped = request
+    if stopped is not None:
+        raise stopped
     assert last is not None
     return last
 
@@ -79,6 +89,7 @@ def _locked(run: Path, ranks: Ranks) -> Iterator[None]:
 def _train(training: Training, stop: StopRequest, on_saved: Hook | None) -> None:
     """Steps until the last one or a signal; logs, saves and evaluates on the way."""
     config, ranks, optimizer, evaluation = training.config, training.ranks, training.optimizer, training.evaluation
+    watch = training.watch
     total, resumed_at = config.optimizer.num_train_steps, training.step
     whole_loss, batches = training.whole_loss, training.batches()
     throughput = Throughput(ranks, training_dtype(config.train, ranks.device))
@@ -90,11 +101,13 @@ def _train(training: Training, stop: StopRequest, on_saved: Hook | None) -> None
             metrics.log(training.step, _line(training, values, throughput, checkpoints))
 
         def save() -> None:
+            watch.phase("saving", step=training.step)
             with throughput.saving():
                 checkpoints.save(training.progress)
             _call(on_saved, training)
 
         def evaluate() -> None:
+            watch.phase("evaluating", step=training.step, patient=True)
             with throughput.evaluating():
                 evaluation.evaluate(training.step, checkpoints, metrics)
             _call(on_saved, training)
@@ -104,11 +117,13 @@ def _train(training: Training, stop: StopRequest, on_saved: Hook | None) -> None
         while training.step < total:
             profiler.before(training.step)
             set_learning_rate(optimizer, training.step, config.optimizer, finetuning=training.task.finetuning)
+            watch.phase("waiting for data", step=training.step)
             with throughput.waiting():
                 micro_batches = stop.unless_asked(lambda: list(islice(batches, config.train.accumulate)))
             # A signal to any rank stops all of them before the same step.
             if ranks.any(micro_batches is None) or micro_batches is None:
                 break
+            watch.phase("computing")
             throughput.add(map(training.task.workload, micro_batches))
             values = train_step(
                 training.module, optimizer, micro_batches, config, ranks, step=training.step, vectors_loss=whole_loss
@@ -132,6 +147,7 @@ def _train(training: Training, stop: StopRequest, on_saved: Hook | None) -> None
             log()
         if training.step > resumed_at and checkpoints.last_step != training.step:
             save()
+        watch.phase("saving", step=training.step)  # The end of the block waits for the last checkpoint.
 
 
 def _call(on_saved: Hook | None, training: Training) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from reserve.batch.movable import Movable
 from reserve.config import FitConfig, TrainConfig
-from reserve.data.loader import BatchSampler, DamageLog, TrainingSet, load_batches, shares_of
+from reserve.data.loader import BatchSampler, DamageLog, Loader, TrainingSet, shares_of
 from reserve.data.loading_processes import DeathLog
 from reserve.data.order import ExampleStream
 from reserve.fs import remove_partial_files
@@ -37,6 +37,7 @@ from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
 from reserve.train.step import VectorsLoss
 from reserve.train.storage import remove_partial_checkpoints
 from reserve.train.wandb_sink import check_wandb
+from reserve.train.watch import Watch
 from reserve_kernels import BF16AdamW
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Training:
     run: Path
     config: FitConfig
     ranks: Ranks
+    watch: Watch
     dataset: TrainingSet[Any]
     model: Pretrained
     module: nn.Module
@@ -73,8 +75,9 @@ class Training:
     finish: Finish | None
     evaluation: PeriodicEvaluation
     finite: FiniteCheck
+    loader: Loader[Any, Movable]
+    deaths: DeathLog
     damage: DamageLog = field(default_factory=DamageLog)
-    deaths: DeathLog = field(default_factory=DeathLog)
 
     @property
     def progress(self) -> Progress:
@@ -105,14 +108,10 @@ class Training:
 
     def batches(self) -> Iterator[Movable]:
         """This rank's micro-batches from the current place on."""
-        return load_batches(
-            self.dataset,
+        return self.loader.batches(
             self.sampler(self.place),
-            self.task.collate,
-            num_workers=self.config.train.num_workers,
             pin_memory=self.ranks.device.type == "cuda",
             damage=self.damage,
-            deaths=self.deaths,
             finish=self.finish,
         )
 
@@ -142,7 +141,7 @@ def checked(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks) ->
     return Plan(function, wrapping, _finish(task, config.train, ranks), held_out)
 
 
-def set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, plan: Plan) -> Training:
+def set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, watch: Watch, plan: Plan) -> Training:
     """Prepares the data, builds the model and loads the run's last checkpoint, if it has one."""
     resuming = bool(list_checkpoints(run))
     stored = stored_settings(run) if resuming else {}
@@ -152,8 +151,13 @@ def set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, pla
         remove_partial_checkpoints(run / "checkpoints")
         if not resuming:
             write_run_settings(run, task, config)
+    watch.phase("preparing", patient=True)
     _prepare(task, run, config, ranks, plan.held_out)
+    watch.phase("setting up", patient=True)
     dataset = task.training_set(run, config.train)
+    deaths = DeathLog()
+    # Its processes start while the model is built.
+    loader = Loader(dataset, task.collate, num_workers=config.train.num_workers, deaths=deaths)
     torch.manual_seed(config.train.seed)
     with undrawn() if resuming or task.has_start else nullcontext(), float32_on_cpu():
         model = task.build_model()
@@ -189,6 +193,7 @@ def set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, pla
         run,
         config,
         ranks,
+        watch,
         dataset,
         model,
         module,
@@ -201,6 +206,8 @@ def set_up(task: Task[Any, Any], run: Path, config: FitConfig, ranks: Ranks, pla
         plan.finish,
         PeriodicEvaluation(task, run, config, ranks, plan.held_out),
         FiniteCheck(ranks),
+        loader,
+        deaths,
     )
 
 

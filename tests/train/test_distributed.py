@@ -33,7 +33,7 @@ def test_ranks_wait_for_a_long_preparation(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     asked = {}
     for name in ("init_process_group", "destroy_process_group"):
-        monkeypatch.setattr(f"torch.distributed.{name}", lambda *_: None)
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda *_, **__: None)
     monkeypatch.setattr("torch.distributed.new_group", lambda **options: asked.update(options))
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
     with joined_ranks("cpu"):

@@ -21,7 +21,7 @@ FILES = [
     ),
     *(
         f"reserve/train/{name}.py"
-        for name in ("fit", "not_finite", "optimizer", "parallel", "step", "throughput", "training")
+        for name in ("finite_check", "fit", "not_finite", "optimizer", "parallel", "step", "throughput", "training")
     ),
 ]
 """What a training step runs, besides the ops."""

@@ -120,10 +120,10 @@ def _train(training: Training, stop: StopRequest, on_saved: Hook | None) -> None
             watch.phase("waiting for data", step=training.step)
             with throughput.waiting():
                 micro_batches = stop.unless_asked(lambda: list(islice(batches, config.train.accumulate)))
+            watch.phase("computing")
             # A signal to any rank stops all of them before the same step.
             if ranks.any(micro_batches is None) or micro_batches is None:
                 break
-            watch.phase("computing")
             throughput.add(map(training.task.workload, micro_batches))
             values = train_step(
                 training.module, optimizer, micro_batches, config, ranks, step=training.step, vectors_loss=whole_loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from datetime import timedelta
 
@@ -68,6 +69,36 @@ def test_a_single_process_raises_what_it_raises(error):
             body()
         assert caught.value is error
     assert threading.active_count() == before
+
+
+def test_a_rank_that_reports_its_own_end_is_not_ended(monkeypatch):
+    """By its own watch, before it has come to raise its error."""
+    ended: list[int] = []
+    monkeypatch.setattr(Watch, "_end", lambda self, status: ended.append(status))
+    watch = Watch(TrainConfig())
+    settle = watch._settle
+
+    def settle_slowly(verdict: Verdict) -> Verdict:
+        settled = settle(verdict)
+        watch._guard()
+        return settled
+
+    monkeypatch.setattr(watch, "_settle", settle_slowly)
+    watch._left.set()
+    with pytest.raises(KeyboardInterrupt), watch, watch.reporting(ALONE):
+        raise KeyboardInterrupt
+    assert ended == []
+
+
+def test_a_process_that_cannot_leave_is_ended(monkeypatch):
+    """As where the process group waits for a dead rank while it is destroyed."""
+    ended: queue.Queue[int] = queue.Queue()
+    monkeypatch.setattr(Watch, "_end", lambda self, status: ended.put(status))
+    monkeypatch.setattr("reserve.train.watch.LEAVING", 0.01)
+    with Watch(TrainConfig()) as watch:
+        with watch.reporting(ALONE):
+            pass
+        assert ended.get(timeout=600) == 75
 
 
 def test_a_lost_connection_is_explained_by_what_another_rank_has_posted(board):

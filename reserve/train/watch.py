@@ -86,7 +86,8 @@ class Watch:
         self._begun = threading.Event()  # every rank has posted a heartbeat, or there is a verdict
         self._decided = threading.Event()  # there is a verdict
         self._told = threading.Event()  # the others know it
-        self._returned = threading.Event()  # the main thread has come back from its work
+        self._back = threading.Event()  # the main thread is not blocked: it has an error
+        self._returned = threading.Event()  # the main thread has nothing more to say
         self._left = threading.Event()  # the main thread has left the process group
         self._threads: list[threading.Thread] = []
 
@@ -149,6 +150,7 @@ class Watch:
 
     def _report(self, error: BaseException) -> None:
         """Tells the other ranks of an error of the main thread. Raises what is to blame for it, where it is a rank."""
+        self._back.set()
         consequence = _is_of_communication(error)
         name = self._beat().name
         if consequence:
@@ -231,10 +233,8 @@ class Watch:
             self._news.wait(self._poll)
             self._news.clear()
         verdict = self._verdict
-        if verdict is not None and not self._returned.is_set():
-            to_blame = verdict.kind != "failed" and self._rank in verdict.ranks
-            if not self._returned.wait(0.0 if to_blame else GRACE):
-                self._end(verdict.status)
+        if verdict is not None and not self._back.wait(0.0 if self._rank in verdict.ranks else GRACE):
+            self._end(verdict.status)
         if not self._left.wait(LEAVING):
             logger.error("could not leave the process group within %g s", LEAVING)
             self._end(verdict.status if verdict else 75)
@@ -277,8 +277,8 @@ class Watch:
                 self._news.set()
                 if self._board is None:
                     self._told.set()
-                if (verdict.kind, verdict.ranks) != ("failed", (self._rank,)):
-                    # At once: torchrun may end this process before its error is printed.
+                if not (self._back.is_set() and self._rank in verdict.ranks):
+                    # At once: torchrun may end this process before the error that names the rank is printed.
                     logger.error("%s", verdict.message)
             return self._verdict
 

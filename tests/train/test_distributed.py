@@ -40,6 +40,28 @@ def test_ranks_wait_for_a_long_preparation(monkeypatch):
         assert asked["timeout"] >= timedelta(days=7)
 
 
+def start_again(rank: int, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": str(rank),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    for restarts in range(2):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(restarts)
+        with joined_ranks("cpu") as ranks:
+            assert ranks.sum([1.0]) == [2.0]
+
+
+def test_ranks_that_torchrun_starts_again_join_through_the_same_store():
+    """It still holds the addresses at which the ranks of before were found."""
+    (port,) = free_ports(1)
+    store = torch.distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    run_ranks(start_again, port)
+    del store
+
+
 def fail_on_rank_1(rank: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}

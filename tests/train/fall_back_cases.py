@@ -41,7 +41,7 @@ def stopped_by(number: signal.Signals, *, group: bool) -> Callable[[Runs, Path],
 
 def stopped_in_preparation(runs: Runs, run: Path) -> Found:
     process = runs.start(run)
-    wait_until(lambda: (run / "running.json").exists(), process)
+    wait_until(lambda: (run / "state.json").exists(), process)
     start = time.monotonic()
     os.kill(process.popen.pid, signal.SIGUSR1)
     status = process.wait()
@@ -177,7 +177,7 @@ def read_only_from_the_start(runs: Runs, run: Path) -> Found:
 
 def second_run_in_the_folder(runs: Runs, run: Path) -> Found:
     first = runs.start(run)
-    wait_until(lambda: (run / "running.json").exists(), first)
+    wait_until(lambda: (run / "state.json").exists(), first)
     os.kill(first.popen.pid, signal.SIGSTOP)
     start = time.monotonic()
     second = runs.start(run, "--auto_resume")

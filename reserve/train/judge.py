@@ -87,7 +87,8 @@ class Judge:
         if refused and self._reachable:
             return Verdict("lost", (), f"lost {store}: nothing listens there any more")
         if silence >= limit:
-            return Verdict("lost", (), f"lost {store}: no answer for {limit:g} s (train.rank_timeout)")
+            setting = " (train.rank_timeout)" if self._reachable else ""
+            return Verdict("lost", (), f"lost {store}: no answer for {limit:g} s{setting}")
         return None
 
     def _missing(self, now: float, beats: Mapping[int, Beat]) -> Verdict | None:

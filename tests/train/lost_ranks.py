@@ -41,6 +41,7 @@ def stop() -> None:
 
 
 def hang() -> None:
+    print("process", os.getpid(), "hangs", flush=True)
     threading.Event().wait()
 
 
@@ -84,10 +85,9 @@ def train(run: Path, trouble: Callable[[], None] | None, world_size: int, **sett
         batch_size=BATCH,
         device="cpu",
         precision="float32",
-        num_workers=0,
         log_every=1,
         checkpoint_every=2,
-        **settings,  # type: ignore[arg-type]
+        **{"num_workers": 0, **settings},  # type: ignore[arg-type]
     )
     optimizer = OptimizerConfig(num_train_steps=STEPS, num_warmup_steps=0)
     model = ClassifierConfig(**asdict(tiny(vocab_size=32, output_grid=(2, 2))))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from datetime import timedelta
 
 import pytest
@@ -40,25 +41,22 @@ def test_ranks_wait_for_a_long_preparation(monkeypatch):
         assert asked["timeout"] >= timedelta(days=7)
 
 
-def start_again(rank: int, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": str(rank),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-    }
-    for restarts in range(2):
-        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(restarts)
-        with joined_ranks("cpu") as ranks:
-            assert ranks.sum([1.0]) == [2.0]
+def join_late(rank: int, port: int, restarts: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(restarts)
+    # Long enough for the first rank to find the old address of this one, if it looks for it.
+    time.sleep(rank * restarts)
+    with joined_ranks("cpu") as ranks:
+        assert ranks.sum([1.0]) == [2.0]
 
 
 def test_ranks_that_torchrun_starts_again_join_through_the_same_store():
-    """It still holds the addresses at which the ranks of before were found."""
+    """It still holds the addresses of the ranks before."""
     (port,) = free_ports(1)
     store = torch.distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
-    run_ranks(start_again, port)
+    for restarts in range(2):
+        run_ranks(join_late, port, restarts)
     del store
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_a_rank_that_is_killed_is_named_at_once(ranks, world_size, victim):
         assert f"pid {processes[victim].pid}) died; last seen" in log
 
 
-@pytest.mark.parametrize("victim", [1, 0])
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_rank_that_is_stopped_is_named_after_its_timeout(ranks, victim):
     run, processes = ranks(2, stop, victim, rank_timeout=4.0, hang_timeout=0.0)
     ((status, log),) = wait_for(run, processes, 1 - victim).values()
@@ -61,21 +62,32 @@ def test_a_rank_that_is_stopped_is_named_after_its_timeout(ranks, victim):
 
 
 def test_a_rank_that_hangs_is_named_with_its_phase(ranks):
-    run, processes = ranks(2, hang, 1, rank_timeout=3600.0, hang_timeout=4.0)
+    run, processes = ranks(2, hang, 1, rank_timeout=3600.0, hang_timeout=3.0)
     for status, log in wait_for(run, processes, 0, 1).values():
         assert status == 75
-        assert "no progress for 4 s (train.hang_timeout): rank 1 (" in log
+        assert "no progress for 3 s (train.hang_timeout): rank 1 (" in log
         assert f"pid {processes[1].pid}) still waiting for data at step {TROUBLE_AT}; the others wait" in log
     assert "lost_ranks.py" in log  # the stack of the thread that hangs
     assert "in hang" in log
 
 
 def test_a_single_process_that_hangs_ends_too(ranks):
-    run, processes = ranks(1, hang, 0, rank_timeout=3600.0, hang_timeout=4.0)
+    run, processes = ranks(1, hang, 0, rank_timeout=3600.0, hang_timeout=3.0)
     ((status, log),) = wait_for(run, processes, 0).values()
     assert status == 75
     assert f"pid {processes[0].pid}) still waiting for data at step {TROUBLE_AT}" in log
     assert "in hang" in log
+
+
+@pytest.mark.slow
+def test_a_loading_process_that_hangs_is_ended_with_its_rank(ranks):
+    run, processes = ranks(1, hang, 0, rank_timeout=3600.0, hang_timeout=10.0, num_workers=1)
+    ((status, log),) = wait_for(run, processes, 0).values()
+    assert status == 75
+    assert "still waiting for data at step" in log
+    loader = int(re.search(r"process (\d+) hangs", log)[1])
+    assert loader != processes[0].pid
+    assert not Path(f"/proc/{loader}").exists()
 
 
 def test_a_clock_that_jumps_is_no_trouble(ranks):

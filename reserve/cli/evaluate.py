@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 
 def run(options: Namespace) -> int | None:
     from reserve.report import write_report
-    from reserve.tasks.pretrain.ranking import Evaluation
+    from reserve.tasks.pretrain.evaluation import Evaluation
     from reserve.tasks.pretrain.task import Pretrain
     from reserve.train.evaluate import evaluate_run
     from reserve.train.run_folder import read_run

@@ -19,23 +19,27 @@ SECONDS_BETWEEN = 120.0
 
 
 class LiveReport:
-    """Writes the page of the run in the folder `run` whenever it is called, and at the end of a `with` block.
+    """Writes the page of the run in the folder `run` soon after it is called, and at the end of a `with` block.
 
-    A call returns at once: a thread writes the page, unless the last one is recent or still being written. A page that
+    A call returns at once: a thread writes the page, SECONDS_BETWEEN after the one before at the earliest. A page that
     cannot be written is logged and ends nothing. Only the process that `writes` does anything.
     """
 
     def __init__(self, run: Path, *, writes: bool = True) -> None:
         self._run, self._writes = run, writes
         self._thread: threading.Thread | None = None
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._wanted = False
         self._next = -float("inf")
 
     def __call__(self, run: Path) -> None:
-        if not self._writes or time.monotonic() < self._next or (self._thread and self._thread.is_alive()):
+        if not self._writes:
             return
-        self._next = time.monotonic() + SECONDS_BETWEEN
-        self._thread = threading.Thread(target=self._write, name="report", daemon=True)
-        self._thread.start()
+        with self._lock:
+            self._wanted = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_wanted, name="report", daemon=True)
+                self._thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -43,9 +47,23 @@ class LiveReport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread is not None:
-            self._thread.join()
+        self._ended.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join()
         if self._writes and (self._run / METRICS_NAME).is_file():
+            self._write()
+
+    def _write_wanted(self) -> None:
+        """Writes pages, one after another, until none is wanted. Calls meanwhile are one more page together."""
+        while not self._ended.wait(max(self._next - time.monotonic(), 0.0)):
+            with self._lock:
+                if not self._wanted:
+                    self._thread = None
+                    return
+                self._wanted = False
+            self._next = time.monotonic() + SECONDS_BETWEEN
             self._write()
 
     def _write(self) -> None:

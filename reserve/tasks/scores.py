@@ -50,7 +50,8 @@ class TaskScores:
         return {score.name: score.value for score in self.scores}
 
     def details(self) -> None:
-        return None
+        """There is no more to look at: predictions are in files of their own."""
+        return
 
     def to_json(self) -> dict[str, Any]:
         """Everything, NaN as null."""

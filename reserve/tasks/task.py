@@ -76,10 +76,12 @@ class Figures:
     values: Mapping[str, float]
 
     def figures(self) -> dict[str, float]:
+        """The numbers by name."""
         return dict(self.values)
 
     def details(self) -> None:
-        return None
+        """There is no more to look at."""
+        return
 
     def to_json(self) -> dict[str, Any]:
         """The step and the numbers by name."""

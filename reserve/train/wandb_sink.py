@@ -24,7 +24,9 @@ FINISH_SECONDS = 60
 
 def check_wandb(project: str) -> None:
     """Raises ModuleNotFoundError naming the extra if a project is named and the package is missing."""
-    if project and find_spec("wandb") is None:
+    found = find_spec("wandb") if project else None
+    # In a run's folder, W&B's own folder of this name is found, as a package without a file.
+    if project and (found is None or found.origin is None):
         raise ModuleNotFoundError(
             "train.wandb_project needs the package wandb: pip install 'merlot-reserve[wandb]'", name="wandb"
         )

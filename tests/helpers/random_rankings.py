@@ -7,7 +7,8 @@ import torch
 
 from reserve.batch.vocabulary import MASKAUDIO, PAD
 from reserve.tasks.pretrain.dataset import PretrainDataset
-from reserve.tasks.pretrain.ranking import Evaluation, rank
+from reserve.tasks.pretrain.evaluation import Evaluation
+from reserve.tasks.pretrain.ranking import rank
 from tests.helpers.small_stores import DATA
 
 

@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 PRELOADED = [
     "torch._dynamo",
     "torch.distributed.fsdp",
-    "torch.utils.tensorboard",
+    "tensorboard.compat.proto.event_pb2",
     "rich.progress",
     "reserve.tasks.pretrain.task",
     "reserve.train.fit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reserve.tasks.pretrain.dataset import PretrainDataset
-from reserve.tasks.pretrain.ranking import Evaluation
+from reserve.tasks.pretrain.evaluation import Evaluation
 from tests.helpers.random_rankings import evaluate_at_random
 from tests.helpers.small_stores import make_dataset, make_stores
 

@@ -3,68 +3,91 @@
 from __future__ import annotations
 
 import threading
+from queue import Queue
 
 import pytest
 
 from reserve.report import live
-from reserve.report.live import SECONDS_BETWEEN, LiveReport
+from reserve.report.live import LiveReport
+
+
+class Pages:
+    """Takes the place of `write_report`: a page is written when the test lets it."""
+
+    def __init__(self) -> None:
+        self.begun: Queue[str] = Queue()
+        self.may_end = threading.Semaphore(0)
+
+    def __call__(self, run) -> None:
+        self.begun.put(threading.current_thread().name)
+        self.may_end.acquire()
 
 
 @pytest.fixture
-def written(monkeypatch, tmp_path) -> list[str]:
-    """The threads that wrote a page."""
+def pages(monkeypatch, tmp_path) -> Pages:
     (tmp_path / "metrics.jsonl").touch()
-    pages: list[str] = []
-    monkeypatch.setattr(live, "write_report", lambda run: pages.append(threading.current_thread().name))
-    return pages
+    made = Pages()
+    monkeypatch.setattr(live, "write_report", made)
+    return made
 
 
-@pytest.fixture
-def clock(monkeypatch) -> list[float]:
-    now = [0.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    return now
-
-
-def test_a_thread_writes_it_at_most_every_two_minutes_and_the_end_writes_the_last(tmp_path, written, clock):
+def test_a_thread_writes_it_and_calls_meanwhile_are_one_more_page(tmp_path, pages, monkeypatch):
+    monkeypatch.setattr(live, "SECONDS_BETWEEN", 0.0)
     with LiveReport(tmp_path) as report:
-        for seconds in (0.0, 1.0, SECONDS_BETWEEN - 1, SECONDS_BETWEEN):
-            clock[0] = seconds
+        report(tmp_path)
+        assert pages.begun.get() == "report"
+        for _ in range(3):
             report(tmp_path)
-            if report._thread is not None:
-                report._thread.join()
-    assert written == ["report", "report", threading.current_thread().name]
+        pages.may_end.release()
+        assert pages.begun.get() == "report"
+        for _ in range(2):
+            pages.may_end.release()
+    assert pages.begun.get() == threading.current_thread().name
+    assert pages.begun.empty()
 
 
-def test_a_page_is_not_begun_while_another_is_written(tmp_path, monkeypatch, clock):
-    may_end, pages = threading.Event(), []
-    (tmp_path / "metrics.jsonl").touch()
-    monkeypatch.setattr(live, "write_report", lambda run: (pages.append(run), may_end.wait()))
+def test_the_next_page_waits_and_the_end_does_not(tmp_path, pages, monkeypatch):
+    monkeypatch.setattr(live, "SECONDS_BETWEEN", 1e6)
     with LiveReport(tmp_path) as report:
         report(tmp_path)
-        clock[0] = 10 * SECONDS_BETWEEN
+        assert pages.begun.get() == "report"
         report(tmp_path)
-        assert sum(thread.name == "report" for thread in threading.enumerate()) == 1
-        may_end.set()
-    assert len(pages) == 2
+        for _ in range(2):
+            pages.may_end.release()
+    assert pages.begun.get() == threading.current_thread().name
+    assert pages.begun.empty()
 
 
-def test_other_ranks_write_nothing(tmp_path, written):
+def test_a_later_call_is_answered_by_a_new_thread(tmp_path, pages, monkeypatch):
+    monkeypatch.setattr(live, "SECONDS_BETWEEN", 0.0)
+    for _ in range(3):
+        pages.may_end.release()
+    with LiveReport(tmp_path) as report:
+        report(tmp_path)
+        assert pages.begun.get() == "report"
+        first = report._thread
+        if first is not None:
+            first.join()
+        report(tmp_path)
+        assert pages.begun.get() == "report"
+
+
+def test_other_ranks_write_nothing(tmp_path, pages):
     with LiveReport(tmp_path, writes=False) as report:
         report(tmp_path)
-    assert written == []
+    assert pages.begun.empty()
 
 
-def test_a_run_without_metrics_gets_no_last_page(tmp_path, written):
+def test_a_run_without_metrics_gets_no_last_page(tmp_path, pages):
     (tmp_path / "metrics.jsonl").unlink()
     with pytest.raises(KeyError), LiveReport(tmp_path):
         raise KeyError
-    assert written == []
+    assert pages.begun.empty()
 
 
 def test_a_page_that_cannot_be_written_is_logged(tmp_path, caplog):
     (tmp_path / "metrics.jsonl").touch()
-    with LiveReport(tmp_path) as report:
-        report(tmp_path)
-    assert caplog.text.count("report.html could not be written") == 2
+    with LiveReport(tmp_path):
+        pass
+    assert "the run's report.html could not be written: " in caplog.text
     assert "is not a run's folder" in caplog.text

@@ -19,8 +19,9 @@ from reserve.report import write_report
 from reserve.report.page import bar_scale
 from reserve.report.stored import read_evaluation
 from reserve.tasks import TASKS
+from reserve.tasks.pretrain.evaluation import Evaluation
 from reserve.tasks.pretrain.objective import PretrainPairs
-from reserve.tasks.pretrain.ranking import Evaluation, rank
+from reserve.tasks.pretrain.ranking import rank
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.tasks.scores import Score, TaskScores
 from reserve.tasks.task import Figures

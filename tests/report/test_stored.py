@@ -21,7 +21,9 @@ def folder(tmp_path, evaluation):
 
 
 def test_segments_come_back_as_they_were(folder, evaluation):
-    assert read_segments(folder / "evaluation_details.json") == shown_segments(evaluation)
+    assert read_segments(folder / "evaluation_details.json") == shown_segments(
+        250, evaluation.dataset, evaluation.rankings
+    )
 
 
 def test_rankings_come_back_as_they_were(folder, evaluation):

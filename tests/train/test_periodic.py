@@ -56,7 +56,7 @@ class Judged(Classify):
         return super().loss(model, batch, group)
 
     def evaluate(self, model, held_out, *, config, step):
-        self.events.append(f"evaluate {step}")
+        self.events.append(f"evaluate {step}" if held_out.prepared else "evaluate unprepared data")
         model.eval()
         torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
         return super().evaluate(model, held_out, config=config, step=step)

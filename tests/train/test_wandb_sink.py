@@ -99,6 +99,15 @@ def test_a_missing_package_is_named_before_anything_is_prepared(tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
+def test_wandbs_folder_of_a_run_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="needs the package wandb"):
+        check_wandb("videos")
+
+
 @needs_wandb
 def test_the_real_package_takes_a_run_and_its_resumption_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")

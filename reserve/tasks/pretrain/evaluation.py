@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +12,86 @@ import torch
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.dataset import PretrainDataset, evaluation_batches
 from reserve.tasks.pretrain.objective import ContrastPairs, pretrain_pairs
-from reserve.tasks.pretrain.ranking import Evaluation, Ranking, rank
+from reserve.tasks.pretrain.ranking import Ranking, rank
+from reserve.tasks.pretrain.shown_segments import shown_segments
 
 BATCH_SIZE = 8
 MASKINGS = 4
 """Number of maskings in the evaluation of a run."""
+
+
+@dataclass
+class Evaluation:
+    """The rankings of the three problems on a data set, by a model trained for `step` steps."""
+
+    step: int
+    dataset: PretrainDataset
+    rankings: list[Ranking]
+
+    @property
+    def examples(self) -> int:
+        return len(self.dataset)
+
+    def figures(self) -> dict[str, float]:
+        """Recall, its chance and the median rank of each problem, by PROBLEM_FIGURE."""
+        figures = {}
+        for ranking in self.rankings:
+            figures[f"{ranking.name}_recall_at_1"] = ranking.recall(1)
+            figures[f"{ranking.name}_chance_at_1"] = ranking.chance(1)
+            figures[f"{ranking.name}_recall_at_5"] = ranking.recall(5)
+            figures[f"{ranking.name}_median_rank"] = ranking.median_rank
+        return figures
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "examples": self.examples,
+            "rankings": {ranking.name: ranking.figures() for ranking in self.rankings},
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Some segments with what the model guessed; numbers that are not finite as null."""
+        return _finite(asdict(shown_segments(self.step, self.dataset, self.rankings)))
+
+    def __str__(self) -> str:
+        header = (
+            "",
+            "queries",
+            "candidates",
+            "recall@1",
+            "95% interval",
+            "chance",
+            "recall@5",
+            "chance",
+            "median rank",
+        )
+        rows = [header]
+        for ranking in self.rankings:
+            low, high = ranking.interval(1)
+            rows.append(
+                (
+                    ranking.name,
+                    str(ranking.queries),
+                    str(ranking.candidates),
+                    f"{ranking.recall(1):.2%}",
+                    f"{low:.2%} to {high:.2%}",
+                    f"{ranking.chance(1):.2%}",
+                    f"{ranking.recall(5):.2%}",
+                    f"{ranking.chance(5):.2%}",
+                    f"{ranking.median_rank:g} of {ranking.candidates}",
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with None in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass

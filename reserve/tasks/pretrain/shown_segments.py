@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -14,7 +14,7 @@ from reserve.batch.vocabulary import AUDIOSPAN, MASK, MASKAUDIO, PAD
 from reserve.tasks.pretrain.dataset import Example, PretrainDataset
 from reserve.tasks.pretrain.masking import inference_subsegment_starts
 from reserve.tasks.pretrain.pictures import clip_uri, frame_uri, spectrogram_uri
-from reserve.tasks.pretrain.ranking import Evaluation, Ranking
+from reserve.tasks.pretrain.ranking import Ranking
 
 SHOWN_SEGMENTS = 6
 SHOWN_PICTURES = 3
@@ -92,20 +92,21 @@ class ShownSegments:
     segments: list[HeldOutSegment]
 
 
-def shown_segments(evaluation: Evaluation) -> ShownSegments:
+def shown_segments(step: int, dataset: PretrainDataset, rankings: Sequence[Ranking]) -> ShownSegments:
     """The segments that a run's page shows of an evaluation."""
-    dataset = evaluation.dataset
-    lookup = SegmentLookup(dataset, evaluation)
-    chosen = choose_segments(evaluation, dataset.data.num_audio_subsegments)
-    return ShownSegments(evaluation.step, dataset.plans.num_videos, [lookup.segment(*place) for place in chosen])
+    lookup = SegmentLookup(dataset, rankings)
+    chosen = choose_segments(rankings, dataset.data.num_audio_subsegments)
+    return ShownSegments(step, dataset.plans.num_videos, [lookup.segment(*place) for place in chosen])
 
 
-def choose_segments(evaluation: Evaluation, num_subsegments: int, count: int = SHOWN_SEGMENTS) -> list[tuple[int, int]]:
+def choose_segments(
+    rankings: Sequence[Ranking], num_subsegments: int, count: int = SHOWN_SEGMENTS
+) -> list[tuple[int, int]]:
     """(example, segment) of `count` evenly spaced segments with a masked sound; of any segments if no sound is masked.
 
     The choice does not depend on the model's answers. `num_subsegments` is the number of subsegments in a segment.
     """
-    frames, sounds = (_by_name(evaluation)[name] for name in ("imgs_to_audio", "text_to_audio"))
+    frames, sounds = (_by_name(rankings)[name] for name in ("imgs_to_audio", "text_to_audio"))
     places = sounds.places[sounds.truth] // (1, num_subsegments) if len(sounds.truth) else frames.places
     found = np.unique(places, axis=0)
     count = min(count, len(found))
@@ -118,9 +119,9 @@ def choose_segments(evaluation: Evaluation, num_subsegments: int, count: int = S
 class SegmentLookup:
     """Looks up the queries and candidates of an evaluation in its data set."""
 
-    def __init__(self, dataset: PretrainDataset, evaluation: Evaluation) -> None:
+    def __init__(self, dataset: PretrainDataset, rankings: Sequence[Ranking]) -> None:
         self.dataset, self.data = dataset, dataset.data
-        self.rankings = _by_name(evaluation)
+        self.rankings = _by_name(rankings)
         self._queries = {
             name: {(int(e), int(p)): query for query, (e, p) in enumerate(ranking.places[ranking.truth])}
             for name, ranking in self.rankings.items()
@@ -240,5 +241,5 @@ def spoken_tokens(item: Example, subsegment: int) -> np.ndarray:
     return item.text.text_spans[stream.text_ptr[masked][0]] if masked.any() else stream.ids[in_subsegment]
 
 
-def _by_name(evaluation: Evaluation) -> dict[str, Ranking]:
-    return {ranking.name: ranking for ranking in evaluation.rankings}
+def _by_name(rankings: Sequence[Ranking]) -> dict[str, Ranking]:
+    return {ranking.name: ranking for ranking in rankings}

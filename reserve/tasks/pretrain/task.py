@@ -22,9 +22,8 @@ from reserve.model.flops import Workload
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.pretrain.batch import PretrainBatch
 from reserve.tasks.pretrain.dataset import Example, PretrainDataset, collate, collate_undecoded
-from reserve.tasks.pretrain.evaluation import MASKINGS, evaluate
+from reserve.tasks.pretrain.evaluation import MASKINGS, Evaluation, evaluate
 from reserve.tasks.pretrain.objective import PretrainPairs, pretrain_loss, pretrain_pairs, pretrain_workload
-from reserve.tasks.pretrain.ranking import Evaluation
 from reserve.tasks.pretrain.shard_sets import (
     absolute_place,
     check_weights,

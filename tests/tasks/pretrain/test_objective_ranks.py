@@ -47,7 +47,7 @@ def run_rank(rank: int, address: str, folder: str) -> None:
 
 
 def restated(pairs: list[PretrainPairs], scales: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-    """The losses of each rank."""
+    """The losses of each rank, and the scales."""
     losses: list[dict[str, torch.Tensor]] = [{}, {}]
     for number, name in enumerate(PretrainPairs._fields):
         factor = torch.exp(scales[number].clamp(max=torch.tensor(100.0).double().log()) / 2)
@@ -67,7 +67,8 @@ def restated(pairs: list[PretrainPairs], scales: torch.Tensor) -> list[dict[str,
                 for source, stream in enumerate(("text2audio", "audio2text", "random_text")):
                     mine = torch.tensor(SOURCES[rank]) == source
                     losses[rank][f"span_{stream}"] = both[mine].sum() / 2 / (mine.double().sum() + 1e-5)
-    return [{"loss": sum(rank[name] for name in PretrainPairs._fields)} | rank for rank in losses]
+    named = {f"scale_{name}": scale.exp() for name, scale in zip(PretrainPairs._fields, scales, strict=True)}
+    return [{"loss": sum(rank[name] for name in PretrainPairs._fields)} | rank | named for rank in losses]
 
 
 def test_losses_and_gradients_of_two_ranks(tmp_path: Path) -> None:

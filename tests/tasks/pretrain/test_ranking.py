@@ -11,7 +11,8 @@ import torch
 from scipy.stats import binomtest
 
 from reserve.tasks.pretrain import ranking as module
-from reserve.tasks.pretrain.ranking import Evaluation, Ranking, rank
+from reserve.tasks.pretrain.evaluation import Evaluation
+from reserve.tasks.pretrain.ranking import Ranking, rank
 
 
 def ranking(above, tied=None, candidates=None) -> Ranking:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from reserve.tasks.pretrain.pictures import clip_uri, frame_uri
-from reserve.tasks.pretrain.ranking import Evaluation
 from reserve.tasks.pretrain.shown_segments import SegmentLookup, choose_segments, shown_segments
 from tests.helpers.random_rankings import evaluate_at_random
 from tests.helpers.small_stores import DATA, WORDS_PER_SEGMENT, segment_words, vocabulary
@@ -19,13 +18,13 @@ A = DATA.num_audio_subsegments
 
 @pytest.fixture(scope="module")
 def held_out(dataset, evaluation) -> SegmentLookup:
-    return SegmentLookup(dataset, evaluation)
+    return SegmentLookup(dataset, evaluation.rankings)
 
 
 @pytest.fixture(scope="module")
 def views(held_out, evaluation):
     """Every segment with a masked sound, by (example, segment)."""
-    chosen = choose_segments(evaluation, A, count=100)
+    chosen = choose_segments(evaluation.rankings, A, count=100)
     return {place: held_out.segment(*place) for place in chosen}
 
 
@@ -35,17 +34,17 @@ def number(dataset, example, segment) -> int:
 
 
 def test_segments_are_chosen_evenly_and_not_by_their_results(dataset, evaluation):
-    chosen = choose_segments(evaluation, A)
+    chosen = choose_segments(evaluation.rankings, A)
     assert len(chosen) == len(set(chosen)) == 6
     assert len({example for example, _ in chosen}) >= 5
-    assert chosen == choose_segments(evaluate_at_random(dataset, right=True), A)
-    assert choose_segments(evaluation, A, count=2) != chosen[:2]
+    assert chosen == choose_segments(evaluate_at_random(dataset, right=True).rankings, A)
+    assert choose_segments(evaluation.rankings, A, count=2) != chosen[:2]
 
 
 def test_without_masked_sounds_any_segment_is_shown(evaluation):
     frames, sounds, spans = evaluation.rankings
     nothing = {f: getattr(sounds, f)[:0] for f in ("truth", "true_score", "above", "tied", "guesses", "guess_scores")}
-    silent = Evaluation(0, 6, [frames, replace(sounds, **nothing), spans])
+    silent = [frames, replace(sounds, **nothing), spans]
     assert len(choose_segments(silent, A)) == 6
 
 
@@ -139,7 +138,7 @@ def assert_is_at(guess, dataset, problem, example, place):
 
 def test_right_predictions_are_shown_as_right(dataset):
     evaluation = evaluate_at_random(dataset, right=True)
-    view = SegmentLookup(dataset, evaluation).segment(*choose_segments(evaluation, A)[0])
+    view = SegmentLookup(dataset, evaluation.rankings).segment(*choose_segments(evaluation.rankings, A)[0])
     answers = [view.frame_answer, *view.sound_answers, *view.transcripts[0].answers.values()]
     assert all(answer.rank == 1 and answer.guesses[0].is_true for answer in answers)
     assert all(answer.guesses[0] == answer.truth for answer in answers)
@@ -155,9 +154,9 @@ def test_audio2text_contains_sounds(views):
 
 
 def test_what_is_stored_says_of_which_evaluation_it_is(dataset, evaluation, views):
-    shown = shown_segments(evaluation)
+    shown = shown_segments(250, dataset, evaluation.rankings)
     assert (shown.step, shown.videos) == (250, 3)
-    assert shown.segments == [views[place] for place in choose_segments(evaluation, A)]
+    assert shown.segments == [views[place] for place in choose_segments(evaluation.rankings, A)]
 
 
 def test_details_are_json_also_of_scores_that_are_not_finite(dataset):

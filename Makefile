@@ -6,7 +6,7 @@ DEMO := runs/demo
 FFMPEG := $(CURDIR)/.venv/ffmpeg
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test scaling shards-bench decoding-bench parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test reliability scaling shards-bench decoding-bench parity cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
@@ -18,7 +18,8 @@ help:
 	@echo "               videos and shards; FUZZ_SECONDS (60) for each, FUZZ_SEED"
 	@echo "make kill-test kills training runs with SIGKILL at KILLS (24) random instants, resumes them and compares every loss"
 	@echo "               with runs that were never killed; KILL_SEED, OUT"
-	@echo "make scaling   compares every way to share a training step with one process, kills runs, and writes docs/scaling.md"
+	@echo "make reliability  does to small runs what ends long ones, and writes docs/reliability.md (20 minutes)"
+	@echo "make scaling   compares every way to share a training step with one process, and writes docs/scaling.md"
 	@echo "make shards-bench  measures what shards cost to make, to keep and to train from, and writes docs/twenty_million.md"
 	@echo "make decoding-bench  measures decoders against other ways to decode, and their memory over 10,000 clips"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
@@ -92,11 +93,20 @@ fuzz: $(INSTALLED)
 	for driver in build/fuzz/*_fuzz; do $$driver $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1) || exit 1; done
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(or $(FUZZ_SECONDS),60) $(or $(FUZZ_SEED),1)
 
-# The measured half of docs/scaling.md, with kills at random instants.
+# The measured half of docs/scaling.md.
 scaling: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling.runs --save
-	$(BIN)/python -m tests.train.kill_runs --kills $(or $(KILLS),30) --seed $(or $(KILL_SEED),1) --save
 	$(BIN)/python -m benchmarks.scaling.saves --save
+	$(BIN)/python -m benchmarks.report
+
+# docs/reliability.md: everything that ends long runs, done to small ones, and how long steps wait for data. Some cases
+# mount file systems, for which they need to be root.
+reliability: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.train.fall_backs --save
+	$(BIN)/python -m tests.train.kill_runs --kills $(or $(KILLS),30) --seed $(or $(KILL_SEED),1) --save
+	@test -f $(DEMO)/videos/.complete || { rm -rf $(DEMO)/videos && \
+	  $(BIN)/reserve demo-data $(DEMO)/videos --videos 72 --held_out 24 --seed 0 && touch $(DEMO)/videos/.complete; }
+	$(BIN)/python -m benchmarks.waiting --videos $(DEMO)/videos/train --rounds 3 --save
 	$(BIN)/python -m benchmarks.report
 
 # 1,000 synthetic videos in SHARD_VIDEOS, made where they are not there yet.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.report import bars, decoding_memory, resources, slower, steps, tables
+from benchmarks.report import bars, decoding_memory, reliability, resources, slower, steps, tables
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
 from benchmarks.scaling import page as scaling
@@ -24,6 +24,7 @@ PAGE = "docs/benchmarks.md"
 RESOURCES_PAGE = "docs/kernels/resources.md"
 SCALING_PAGE = "docs/scaling.md"
 SHARDS_PAGE = "docs/twenty_million.md"
+RELIABILITY_PAGE = "docs/reliability.md"
 FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
 """For each plot, a digest of the numbers that it was drawn from, and one of the file. A check cannot draw plots again:
@@ -53,6 +54,7 @@ def pages(machines: list[Machine]) -> dict[str, str]:
     texts = {PAGE: _page(machines), RESOURCES_PAGE: resources.page()}
     texts[SCALING_PAGE] = scaling.page(table.stored_sections())
     texts[SHARDS_PAGE] = shards.page(shards.stored())
+    texts[RELIABILITY_PAGE] = reliability.page()
     places = {
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),

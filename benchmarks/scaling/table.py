@@ -12,36 +12,15 @@ from benchmarks.report.tables import markdown, seconds
 from benchmarks.scaling import saves
 from benchmarks.scaling.runs import FILE, LOSS_TOLERANCE, WEIGHTS_TOLERANCE, Run
 
-KILLS_FILE = "kill_test.json"
-
 
 def stored_sections(folder: Path = RESULTS) -> list[str]:
     """Markdown of what `make scaling` stored on each machine."""
-    sections = {FILE: _ways, KILLS_FILE: _kills, saves.FILE: _saves}
+    sections = {FILE: _ways, saves.FILE: _saves}
     return [
         section(path.parent.name, json.loads(path.read_text("utf-8")))
         for name, section in sections.items()
         for path in sorted(folder.glob(f"*/{name}"))
     ]
-
-
-def _kills(machine: str, found: Mapping[str, Any]) -> str:
-    places = ("before the first step", "between saves", "while saving", "of a single process")
-    columns = ("kills", *(f"kills {place}" for place in places), "losses compared", "tensors compared", "differences")
-    rows = [(way, *(counts[name] for name in columns)) for way, counts in found.items() if isinstance(counts, Mapping)]
-    total = found["all"]
-    head = ("run", *(name.removeprefix("kills ") for name in columns))
-    return f"""## Measured: killed and resumed
-
-Pretraining of a small model on videos, killed with SIGKILL at random instants and resumed until it is through
-({machine}): {total["kills"]} kills, {total["kills while saving"]} of them while a checkpoint was being written. Each
-loss that was logged, and every weight and moment of the last checkpoint, is compared bit for bit with a run that was
-never killed: {total["losses compared"]} losses and {total["tensors compared"]} tensors, {total["differences"]}
-differences. "Of a single process": a rank, a loading process or the main process alone; the others must then end by
-themselves. Loading processes change in number from start to start.
-
-{markdown(head, sorted(rows, key=lambda row: row[0] == "all"))}
-"""
 
 
 def _saves(machine: str, found: Mapping[str, Any]) -> str:

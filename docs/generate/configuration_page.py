@@ -22,8 +22,7 @@ from reserve.tasks.finetuning import BATCH_SIZE, finetuning_optimizer
 
 HEAD = """# Configuration
 
-Written by `make docs` from [reserve/config/schema.py](../reserve/config/schema.py); `make test` fails if it is out
-of date.
+Written by `make docs` from [reserve/config](../reserve/config); `make test` fails if it is out of date.
 
 A configuration is a YAML file of four sections. `--config` names a preset or a file, and `--SECTION.KEY VALUE` after it
 overrides one setting:
@@ -46,7 +45,7 @@ errors, with the other settings at their defaults. Names of `data`, `model` and 
 YAML. How to choose: [training.md](training.md).
 
 A run's `config.yaml` also holds the name of its task under `task`, and the task's inputs; for `pretrain` these are
-`videos`, `random_text` and `tokenizer`.
+`videos` or `shards` and `shard_weights`, `held_out` or `held_out_shards`, `random_text` and `tokenizer`.
 """
 FILTER = """`reserve prepare` takes the sections `data` and `filter` of its `--config`, and ignores the others. No other
 command takes `filter`."""

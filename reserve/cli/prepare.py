@@ -71,7 +71,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 
 
 def run(options: Namespace) -> None:
-    from reserve.config.schema import MAX_SEED
+    from reserve.config.training import MAX_SEED
     from reserve.data.prepare.shards import prepare_shards, shard_progress
 
     for name, least in (("workers", 1), ("audio_track", 0), ("seed", 0)):

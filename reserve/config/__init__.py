@@ -10,11 +10,9 @@ from reserve.config.schema import (
     Config,
     DataConfig,
     FinetunedConfig,
-    FitConfig,
     ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
 )
+from reserve.config.training import FitConfig, OptimizerConfig, TrainConfig
 
 __all__ = [
     "MAX_PLAYBACK_SPEED",

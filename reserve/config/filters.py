@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from reserve.config.schema import check_range
+from reserve.config.ranges import check_range
 
 
 @dataclass(frozen=True)

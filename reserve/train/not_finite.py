@@ -33,19 +33,22 @@ def report_not_finite(training: Training) -> None:
     if not found.steps:
         return
     training.not_finite += found.steps
-    stops = bool(limit) and found.in_a_row >= limit
-    kept = _kept(training, found.first_in_a_row if stops else found.first)
-    message = (
-        f"the loss or the gradients were not finite in {found.steps} steps, first in step {found.first}, and in the "
-        f"last {found.in_a_row} in a row. {kept}"
-    )
-    if stops:
+    if limit and found.in_a_row >= limit:
+        first = found.first_in_a_row
         raise NotFinite(
-            f"{message} The run stops (train.max_not_finite {limit}) without another checkpoint. Resume from the last "
-            "one with a smaller optimizer.learning_rate, or look at the batch"
+            f"the loss or the gradients were not finite in {found.in_a_row} steps in a row, since step {first}. "
+            f"{_kept(training, first)} The run stops (train.max_not_finite {limit}) without another checkpoint. Resume "
+            "from the last one with a smaller optimizer.learning_rate, or look at the batch"
         )
+    kept = _kept(training, found.first)
     if training.ranks.is_first:
-        logger.warning("%s Such gradients count as 0 and the run goes on", message)
+        logger.warning(
+            "the loss or the gradients were not finite in %d steps since the last line, first in step %d. %s Such "
+            "gradients count as 0, and the run goes on",
+            found.steps,
+            found.first,
+            kept,
+        )
 
 
 def _kept(training: Training, step: int) -> str:

@@ -23,7 +23,10 @@ RESERVE = [(page, line) for page, line in LINES if re.search(r"(?:^|-m )reserve(
 MAKE = [(page, line) for page, line in LINES if line.startswith("make ")]
 TARGETS = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
 
-OTHER_PROGRAMS = {"--nnodes", "--rdzv-endpoint"}  # torchrun's
+OTHER_PROGRAMS = {
+    *("--nnodes", "--rdzv-endpoint", "--max-restarts", "--signals-to-handle", "--shutdown-timeout"),  # torchrun's
+    *("--signal", "--kill-on-bad-exit", "--gpus-per-task"),  # Slurm's
+}
 
 
 @cache

@@ -26,7 +26,7 @@ LEAST_SHARE = 0.4
 
 def source_text(node: ast.AST) -> str:
     if isinstance(node, ast.Constant):
-        return re.sub(r"%[sdr]", VALUE, node.value) if isinstance(node.value, str) else VALUE
+        return re.sub(r"%[sdrg]", VALUE, node.value) if isinstance(node.value, str) else VALUE
     if isinstance(node, ast.JoinedStr):
         return "".join(part.value if isinstance(part, ast.Constant) else VALUE for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):

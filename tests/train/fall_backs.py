@@ -28,7 +28,6 @@ from tests.helpers.ranks import free_ports
 from tests.train.compare_runs import Comparison
 from tests.train.start_runs import SETTINGS
 
-FILE = "fall_backs.json"
 PATIENCE = 600.0
 """Seconds until a run counts as hanging: far more than the slowest machine takes."""
 
@@ -171,7 +170,7 @@ def _plain(text: str, run: Path) -> str:
     """A message without what differs from run to run: folders, processes, the machine's name, times."""
     text = text.replace(str(run), "RUN").replace(socket.gethostname(), "HOST")
     text = re.sub(r"\bprocess \d+", "process PID", re.sub(r"\bpid \d+", "pid PID", text))
-    return re.sub(r"\(\d{3,}\)", "(PID)", re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*", "TIME", text))
+    return re.sub(r"\(\d{3,}\)", "(PID)", re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+:\d]*", "TIME", text))
 
 
 def main() -> None:
@@ -183,6 +182,7 @@ def main() -> None:
     # They need extras that the tests of this module do not.
     from benchmarks.__main__ import RESULTS, machine_name
     from benchmarks.machine import describe
+    from benchmarks.report.reliability import FALL_BACKS_FILE
     from reserve.synthetic.videos import make_videos
     from tests.train.fall_back_cases import CASES
 
@@ -199,7 +199,7 @@ def main() -> None:
             print(f"{name}: {json.dumps(results[name])}", flush=True)
     print(*comparison.differences, sep="\n")
     if options.save:
-        path = RESULTS / machine_name("cpu") / FILE
+        path = RESULTS / machine_name("cpu") / FALL_BACKS_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**describe(), "cases": results}, indent=1) + "\n", "utf-8")
     sys.exit(bool(comparison.differences))

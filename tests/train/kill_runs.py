@@ -231,12 +231,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the instants")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     parser.add_argument(
-        "--save", action="store_true", help="the same in benchmarks/results/MACHINE, for docs/scaling.md"
+        "--save", action="store_true", help="the same in benchmarks/results/MACHINE, for docs/reliability.md"
     )
     options = parser.parse_args()
     # They need extras that the tests of this module do not.
     from benchmarks.__main__ import RESULTS, machine_name
-    from benchmarks.scaling.table import KILLS_FILE
+    from benchmarks.report.reliability import KILLS_FILE
     from reserve.synthetic.videos import make_videos
 
     summaries, differences = {}, []

@@ -74,7 +74,6 @@ ALLOWED = {
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu()"): "inference",
     ("reserve/model/merlot_reserve.py", "MerlotReserve._read_ids", "ids.cpu().numpy()"): "inference",
     ("reserve/train/training.py", "set_up", "bool(list_checkpoints(run))"): "before the first step",
-    ("reserve/train/not_finite.py", "report_not_finite", "bool(limit)"): "a Python number",
     ("reserve/train/finite_check.py", "FiniteCheck.look", "self._counts.tolist()"): "once a line of metrics",
     ("reserve/train/not_finite.py", "keep_batch", "tensor.cpu()"): "after a step that was not finite",
     (

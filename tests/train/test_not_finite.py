@@ -61,7 +61,7 @@ def test_a_run_goes_on_after_steps_that_are_not_finite(tmp_path, caplog):
     fit(task, tmp_path, config(8))
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line.get("not_finite_steps") for line in lines] == [None, 1, 2, 2]
-    assert "the loss or the gradients were not finite in 1 steps, first in step 3, and in the last 0" in caplog.text
+    assert "the loss or the gradients were not finite in 1 steps since the last line, first in step 3" in caplog.text
     assert list_checkpoints(tmp_path)[-1].step == 8
     # The batch is that of the step, to the bit.
     stored = load_file(tmp_path / "not_finite" / "step_00000003-rank0.safetensors")
@@ -79,7 +79,9 @@ def test_the_count_survives_a_resume(tmp_path):
 
 
 def test_too_many_in_a_row_stop_the_run_and_replace_no_checkpoint(tmp_path):
-    with pytest.raises(NotFinite, match=r"in the last 3 in a row.*step_00000006-rank0.*train.max_not_finite 3"):
+    with pytest.raises(
+        NotFinite, match=r"not finite in 3 steps in a row, since step 6.*step_00000006-rank0.*train.max_not_finite 3"
+    ):
         fit(Failing(MODEL, bad=(2, 6, 7, 8, 9, 10)), tmp_path, config(20, max_not_finite=3))
     assert list_checkpoints(tmp_path)[-1].step == 4
     # The line before the end is there, with the loss that is not finite.

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from benchmarks.scaling import saves
 from benchmarks.scaling.runs import FILE, Run
-from benchmarks.scaling.table import KILLS_FILE, stored_sections
+from benchmarks.scaling.table import stored_sections
 
 DIFFERENT = {"loss": 2e-5, "weights": 3e-3, "moments": 4e-2, "identical": False}
 SAME = {"loss": 0.0, "weights": 0.0, "moments": 0.0, "identical": True}
@@ -25,16 +25,6 @@ WAYS = {
     ],
     "resumed": [{"before": asdict(Run()), "after": asdict(Run(4, "fsdp", compile="layers")), **DIFFERENT}],
 }
-COUNTS = {
-    "kills": 3,
-    "kills before the first step": 1,
-    "kills between saves": 0,
-    "kills while saving": 2,
-    "kills of a single process": 0,
-    "losses compared": 40,
-    "tensors compared": 500,
-    "differences": 0,
-}
 
 
 def test_every_row_is_shown(tmp_path):
@@ -47,19 +37,6 @@ def test_every_row_is_shown(tmp_path):
     assert "| 2 | ddp | 1 | no | `precision bfloat16` |" in text
     assert "| one process | 4 ranks, fsdp, `compile layers` | 2.0e-05 | 3.0e-03 | 4.0e-02 |" in text
     assert "from 13.9000 to 13.5000" in text
-
-
-def test_kills_come_after_it_and_are_summed_up(tmp_path):
-    (tmp_path / "machine").mkdir()
-    (tmp_path / "machine" / FILE).write_text(json.dumps(WAYS))
-    (tmp_path / "machine" / KILLS_FILE).write_text(json.dumps({"seed": 1, "all": COUNTS, "one process": COUNTS}))
-    text = stored_sections(tmp_path)[1]
-    assert "3 kills, 2 of them while a checkpoint" in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert rows[2:] == [
-        "| one process | 3 | 1 | 0 | 2 | 0 | 40 | 500 | 0 |",
-        "| all | 3 | 1 | 0 | 2 | 0 | 40 | 500 | 0 |",
-    ]
 
 
 def test_a_machine_without_runs_has_no_section(tmp_path):

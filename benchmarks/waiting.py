@@ -172,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--one", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--save", action="store_true", help="store the result in benchmarks/results/MACHINE")
     options = parser.parse_args(arguments)
+    if options.steps <= WARM_UP:
+        parser.error(f"--steps must be above the {WARM_UP} that warm up; got {options.steps}")
     config = tiny(options.steps, options.workers)
     if options.one:
         lines = run_steps(options.one, options.videos, config)

@@ -35,10 +35,12 @@ def in_order(
         if complete is not None:
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, initializer=_pinning_on() if pins else None))
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        while processes.pending or ahead:
+        failed = False  # Nothing is to be had after that.
+        while ahead or (processes.pending and not failed):
             # Batches that are there are completed ahead; only the next one is waited for.
-            while processes.pending and (not ahead or (pool is not None and processes.ready())):
+            while processes.pending and not failed and (not ahead or (pool is not None and processes.ready())):
                 ahead.append(_received(processes, pool, complete))
+                failed = ahead[-1].done() and ahead[-1].exception() is not None
             batch = ahead.popleft().result()
             for key in islice(left, 1):
                 processes.request(key)

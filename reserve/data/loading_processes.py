@@ -9,13 +9,14 @@ import pickle
 import signal
 import socket
 import threading
+import time
 import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import current_process, get_context, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
@@ -33,6 +34,19 @@ needs much memory for a moment; with three it is the batch or the machine that k
 
 SECONDS_TO_DIE = 10.0
 """How long a process that has closed its connection may take to end: it frees its memory after that."""
+
+SECONDS_TO_CLOSE = 2.0
+"""How long processes have to end by themselves once nothing is wanted of them. They end at once, unless they are inside
+of code that does not let their other threads run."""
+
+
+def check_main_is_guarded() -> None:
+    """Raises RuntimeError in a process that is spawned and runs its script's main part for want of a guard."""
+    if getattr(current_process(), "_inheriting", False):
+        raise RuntimeError(
+            'a script that trains must guard its main part with if __name__ == "__main__": processes that load data '
+            "import the script, and would train too"
+        )
 
 
 class DeathLog:
@@ -209,10 +223,19 @@ class _Worker:
 
 
 def _close(workers: list[_Worker]) -> None:
+    """Ends all processes, together: a run that a signal stops has no time to wait for one after the other."""
     for worker in workers:
         worker.connection.close()
+    _join([worker.process for worker in workers])
     for worker in workers:
-        worker.end()
+        worker.process.kill()
+    _join([worker.process for worker in workers])
+
+
+def _join(processes: list[BaseProcess]) -> None:
+    end = time.monotonic() + SECONDS_TO_CLOSE
+    for process in processes:
+        process.join(max(end - time.monotonic(), 0.0))
 
 
 def _describe(number: int) -> str:

@@ -43,8 +43,6 @@ def send(connection: socket.socket, value: Any) -> None:
         places = list(_places(sizes))
         for part, (start, _) in zip(parts, places, strict=True):
             _write(descriptor, start, part)
-        # Parts at the end may be empty.
-        os.ftruncate(descriptor, places[-1][1])
         socket.send_fds(connection, [b"m"], [descriptor])
     finally:
         os.close(descriptor)
@@ -81,9 +79,11 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not torch.Tensor or value.device.type != "cpu" or value.layout != torch.strided:
             return NotImplemented
-        if value.requires_grad or value.is_quantized:
+        if value.requires_grad or value.is_quantized or value.is_nested or value.is_conj() or value.is_neg():
             return NotImplemented
-        content = value.contiguous().reshape(-1).view(torch.uint8).numpy()
+        # Not reshaped: a tensor of at most one element keeps whatever strides it has, which no view as bytes allows.
+        flat = value.contiguous().as_strided((value.numel(),), (1,))
+        content = flat.view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(content.data), value.dtype, tuple(value.shape))
 
 
@@ -109,7 +109,9 @@ def _anonymous_file() -> int:
     """
     try:
         return os.memfd_create("reserve-batch")
-    except (AttributeError, OSError):
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+            raise  # as with too many open files
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
 

@@ -6,8 +6,6 @@ import logging
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from reserve.report.page import write_report
 from reserve.train.metrics import METRICS_NAME
@@ -16,10 +14,12 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN = 120.0
 """Least time from one page to the next: drawing takes a second or two of a core."""
+LEAST_PAUSE = 50
+"""Times as long as drawing took, at least, until the next page: late in a long run there is more to draw."""
 
 
 class LiveReport:
-    """Writes the page of the run in the folder `run` soon after it is called, and at the end of a `with` block.
+    """Writes the page of the run in the folder `run` soon after it is called, and when it is closed.
 
     A call returns at once: a thread writes the page, SECONDS_BETWEEN after the one before at the earliest. A page that
     cannot be written is logged and ends nothing. Only the process that `writes` does anything.
@@ -41,12 +41,8 @@ class LiveReport:
                 self._thread = threading.Thread(target=self._write_wanted, name="report", daemon=True)
                 self._thread.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends the thread, and writes the last page."""
         self._ended.set()
         with self._lock:
             thread = self._thread
@@ -63,8 +59,10 @@ class LiveReport:
                     self._thread = None
                     return
                 self._wanted = False
-            self._next = time.monotonic() + SECONDS_BETWEEN
+            start = time.monotonic()
             self._write()
+            end = time.monotonic()
+            self._next = max(start + SECONDS_BETWEEN, end + LEAST_PAUSE * (end - start))
 
     def _write(self) -> None:
         try:

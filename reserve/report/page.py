@@ -39,7 +39,8 @@ class Scale:
     low: float
 
     def __call__(self, value: float) -> float:
-        share = math.log10(max(value, self.low) / self.low) / -math.log10(self.low)
+        value = min(max(value, self.low), 1.0) if math.isfinite(value) else self.low
+        share = math.log10(value / self.low) / -math.log10(self.low)
         return round(100 * share, 2)
 
     @property
@@ -51,7 +52,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class State:
-    """How far a run is: `name` is one of running, stopped, finished and failed, empty if that is not known."""
+    """How far a run is: `name` is one of running, stopped, finished, failed and killed, empty if that is not known."""
 
     name: str
     reason: str
@@ -60,7 +61,7 @@ class State:
 
     @property
     def percent(self) -> float:
-        return round(100 * min(self.step / self.total, 1.0), 2)
+        return round(100 * min(max(self.step / self.total, 0.0), 1.0), 2)
 
 
 def write_report(run: Path) -> Path:
@@ -104,7 +105,7 @@ def write_report(run: Path) -> Path:
 
 def bar_scale(rankings: Sequence[StoredRanking]) -> Scale:
     """The scale from the largest power of ten below every chance level up to 1."""
-    levels = [ranking.chance_1 for ranking in rankings if 0 < ranking.chance_1 < 1]
+    levels = [ranking.chance_1 for ranking in rankings if 1e-12 < ranking.chance_1 < 1]
     return Scale(10.0 ** math.floor(math.log10(min(levels, default=0.01))))
 
 

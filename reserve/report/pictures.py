@@ -33,7 +33,10 @@ def curves_svg(
     figure, axes = new_axes(4.6, 3.0)
     drawn_levels = set()
     for colour, (label, values) in zip(LINE_COLOURS, lines.items(), strict=False):
-        x, y = thinned(np.asarray(steps, dtype=float), np.asarray(values, dtype=float))
+        numbers = np.asarray(values, dtype=float)
+        # A plot has no room for more.
+        numbers = np.where(np.abs(numbers) <= np.finfo(np.float32).max, numbers, np.nan)
+        x, y = thinned(np.asarray(steps, dtype=float), numbers)
         axes.plot(x, y, color=colour, linewidth=1.6, label=label, marker="o" if len(x) < 3 else None, markersize=4)
         level = chance.get(label)
         if level is not None and level not in drawn_levels:

@@ -17,6 +17,8 @@ Kind = TypeVar("Kind")
 
 MOST_BYTES = 64 << 20
 """Of a file that is read: far more than a page should hold."""
+_MOST = 1e15
+"""No figure of an evaluation comes near it."""
 _PICTURE = re.compile(r"data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/]*={0,2}")
 
 
@@ -125,9 +127,12 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
     if type(value) not in kinds:
         raise ValueError(f"{where} must be {kind.__name__}; got {value!r:.80}")
     try:
-        return kind(value)
+        found = kind(value)
     except OverflowError as error:
         raise ValueError(f"{where} is too large: {error}") from error
+    if isinstance(found, int | float) and not (math.isnan(found) or abs(found) < _MOST):
+        raise ValueError(f"{where} is too large")
+    return found
 
 
 def _dataclass(kind: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -143,7 +148,10 @@ def _dataclass(kind: Any, values: Mapping[str, Any], where: str) -> Any:
 
 def _ranking(name: str, figures: Any, where: str) -> StoredRanking:
     figures = _map(figures, where)
-    low, high = figures.get("recall@1 95% interval") or (None, None)
+    interval = from_json(list[float] | None, figures.get("recall@1 95% interval"), f"{where}: recall@1 95% interval")
+    if len(interval := interval or [math.nan] * 2) != 2:
+        raise ValueError(f"{where}: recall@1 95% interval must have two numbers; got {len(interval)}")
+    low, high = (None if math.isnan(end) else end for end in interval)
     named = {
         "queries": "queries",
         "candidates": "candidates",

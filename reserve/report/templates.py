@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -15,7 +16,9 @@ def render(template: str, formats: Mapping[str, Callable[..., str]], **values: A
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds."""
+    """Seconds as minutes and seconds; a dash where they are not known."""
+    if not math.isfinite(seconds):
+        return "–"
     minutes, rest = divmod(round(seconds, 1), 60)
     return f"{int(minutes)}:{rest:04.1f}"
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from reserve.config import FitConfig
+from reserve.data.loading_processes import check_main_is_guarded
 from reserve.errors import Stopped
 from reserve.model.precision import training_dtype
 from reserve.tasks.task import Task
@@ -48,6 +49,7 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig, *, on_saved: Hook | 
     RankLost where a rank died or hangs, RuntimeError where one failed (where that leaves this process blocked, it
     exits, see `Watch`), and Stopped after Ctrl-C, SIGTERM or SIGUSR1, once it has saved.
     """
+    check_main_is_guarded()
     # Token counts differ from step to step, which fragments a GPU's memory without this. PyTorch reads it when it
     # first uses a GPU.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
@@ -140,8 +142,8 @@ def _train(training: Training, stop: StopRequest, on_saved: Hook | None) -> None
                 values = {}
             if last or judged or training.step % config.train.checkpoint_every == 0:
                 save()
-            if judged and not ranks.any(stop.name is not None):
-                # A run that stops is evaluated when it is resumed: a scheduler does not wait for long.
+            # A run that stops is evaluated when it is resumed: a scheduler does not wait for long.
+            if judged and (last or not ranks.any(stop.name is not None)):
                 evaluate()
         if values:  # The last step before a signal.
             log()

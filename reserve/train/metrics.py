@@ -62,13 +62,15 @@ class Metrics:
         self._last_step = first_step
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        with suppress(OSError):  # The terminal may be gone.
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        with suppress(OSError):
+            self._progress.stop()
         self._evaluations.close(failed=error is not None)
         self._sinks.close(failed=error is not None)
 

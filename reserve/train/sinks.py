@@ -206,7 +206,10 @@ def _numbers(text: str) -> dict[str, float] | None:
     if not isinstance(line, dict) or type(line.get("step")) is not int:
         return None
     values = {name: math.nan if value is None else value for name, value in line.items()}
-    return values if all(isinstance(value, int | float) for value in values.values()) else None
+    known = all(
+        isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63) for value in values.values()
+    )
+    return values if known else None
 
 
 def json_line(values: Mapping[str, float]) -> str:
@@ -218,6 +221,10 @@ def json_line(values: Mapping[str, float]) -> str:
 
 def drop_after(path: Path, step: int) -> None:
     """Drops the lines after `step`, and what is left of a line cut short."""
-    if path.exists():
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
+    if not path.exists():
+        return
+    lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in map(_numbers, lines) if line is not None and line["step"] <= step]
+    # Not without need: the disk may be full.
+    if len(kept) < len(lines) or (lines and not lines[-1].endswith("\n")):
         write_text_atomic(path, "".join(map(json_line, kept)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from queue import Queue
 
 import pytest
@@ -33,7 +34,8 @@ def pages(monkeypatch, tmp_path) -> Pages:
 
 def test_a_thread_writes_it_and_calls_meanwhile_are_one_more_page(tmp_path, pages, monkeypatch):
     monkeypatch.setattr(live, "SECONDS_BETWEEN", 0.0)
-    with LiveReport(tmp_path) as report:
+    monkeypatch.setattr(live, "LEAST_PAUSE", 0)
+    with closing(LiveReport(tmp_path)) as report:
         report(tmp_path)
         assert pages.begun.get() == "report"
         for _ in range(3):
@@ -46,23 +48,39 @@ def test_a_thread_writes_it_and_calls_meanwhile_are_one_more_page(tmp_path, page
     assert pages.begun.empty()
 
 
-def test_the_next_page_waits_and_the_end_does_not(tmp_path, pages, monkeypatch):
-    monkeypatch.setattr(live, "SECONDS_BETWEEN", 1e6)
-    with LiveReport(tmp_path) as report:
-        report(tmp_path)
-        assert pages.begun.get() == "report"
-        report(tmp_path)
-        for _ in range(2):
-            pages.may_end.release()
+@pytest.mark.parametrize(("between", "pause"), [(1e6, 0), (0.0, 1e12)])
+def test_the_next_page_waits_and_the_end_does_not(tmp_path, pages, monkeypatch, between, pause):
+    monkeypatch.setattr(live, "SECONDS_BETWEEN", between)
+    monkeypatch.setattr(live, "LEAST_PAUSE", pause)
+    waited = Queue[float]()
+
+    class Ended(threading.Event):
+        """Notes how long the thread means to wait, and lets the test go on then."""
+
+        def wait(self, timeout=None):
+            waited.put(timeout)
+            return super().wait(timeout)
+
+    report = LiveReport(tmp_path)
+    report._ended = Ended()
+    report(tmp_path)
+    assert waited.get() == 0.0
+    assert pages.begun.get() == "report"
+    report(tmp_path)
+    pages.may_end.release()
+    assert waited.get() > 1000
+    pages.may_end.release()
+    report.close()
     assert pages.begun.get() == threading.current_thread().name
     assert pages.begun.empty()
 
 
 def test_a_later_call_is_answered_by_a_new_thread(tmp_path, pages, monkeypatch):
     monkeypatch.setattr(live, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(live, "LEAST_PAUSE", 0)
     for _ in range(3):
         pages.may_end.release()
-    with LiveReport(tmp_path) as report:
+    with closing(LiveReport(tmp_path)) as report:
         report(tmp_path)
         assert pages.begun.get() == "report"
         first = report._thread
@@ -73,21 +91,19 @@ def test_a_later_call_is_answered_by_a_new_thread(tmp_path, pages, monkeypatch):
 
 
 def test_other_ranks_write_nothing(tmp_path, pages):
-    with LiveReport(tmp_path, writes=False) as report:
+    with closing(LiveReport(tmp_path, writes=False)) as report:
         report(tmp_path)
     assert pages.begun.empty()
 
 
 def test_a_run_without_metrics_gets_no_last_page(tmp_path, pages):
     (tmp_path / "metrics.jsonl").unlink()
-    with pytest.raises(KeyError), LiveReport(tmp_path):
-        raise KeyError
+    LiveReport(tmp_path).close()
     assert pages.begun.empty()
 
 
 def test_a_page_that_cannot_be_written_is_logged(tmp_path, caplog):
     (tmp_path / "metrics.jsonl").touch()
-    with LiveReport(tmp_path):
-        pass
+    LiveReport(tmp_path).close()
     assert "the run's report.html could not be written: " in caplog.text
     assert "is not a run's folder" in caplog.text

@@ -56,6 +56,10 @@ class RankLost(RuntimeError):
     resumed from its last checkpoint."""
 
 
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint whose files are not what was written; an older one may be whole."""
+
+
 class RunInUse(RuntimeError):
     """Another process trains in the run's folder. The message names it."""
 

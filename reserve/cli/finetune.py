@@ -112,7 +112,7 @@ def _train(task: Finetune[Any, Any], given: Namespace) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is not a folder")
     resuming = given.resume is not None or bool(list_checkpoints(out))
-    if given.resume is None and resuming and not resumes(given.auto_resume):
+    if given.resume is None and resuming and not resumes(given.auto_resume, out):
         raise UsageError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
     if not resuming:
         task = task.fitted_to_data()

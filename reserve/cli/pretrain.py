@@ -117,7 +117,7 @@ def run(options: Namespace) -> None:
         raise UsageError(f"--resume {out} continues in {out}: leave out --out {options.out}")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out must be a folder or a name that is free; {out} is a file")
-    if options.resume is None and not resumes(options.auto_resume) and list_checkpoints(out):
+    if options.resume is None and not resumes(options.auto_resume, out) and list_checkpoints(out):
         raise UsageError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
     try:
         config = Config(**{name: options[name] for name in SECTIONS})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reserve.config.load import RUN_CONFIG, check_names, config_file, preset_names, read_settings, unknown_section
 from reserve.errors import UsageError
+from reserve.train.run_state import launch_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -97,16 +98,18 @@ def run_to_continue(arguments: Sequence[str]) -> Path | None:
     automatic = "--auto_resume" in arguments
     if automatic and not named["out"] and not named["resume"]:
         raise UsageError("--auto_resume needs --out on the command line")
-    if named["resume"] or not named["out"] or not resumes(automatic):
+    run = Path(named["out"][-1]) if named["out"] else None
+    if named["resume"] or run is None or not resumes(automatic, run):
         return None
-    run = Path(named["out"][-1])
     return run if (run / RUN_CONFIG).is_file() else None
 
 
-def resumes(automatic: bool) -> bool:
+def resumes(automatic: bool, run: Path) -> bool:
     """Whether a run in --out is resumed: with --auto_resume, or where torchrun --max-restarts starts the same command
-    again after a failure."""
-    return automatic or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    again after a failure, and that is what began the run."""
+    if automatic or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return automatic
+    return launch_of(run) == os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
 def run_config(run: str) -> Path:

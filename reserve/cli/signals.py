@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from reserve.errors import Stopped
+
 _AGAIN_SECONDS = 0.01
 
 
@@ -65,6 +67,8 @@ def _signal_of(unraisable: Any) -> int | None:
     """The signal whose handler raised a discarded exception, None if something else did."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         return signal.SIGINT
+    if isinstance(unraisable.exc_value, Stopped):
+        return signal.Signals[unraisable.exc_value.signal_name]
     code = getattr(signal.getsignal(signal.SIGTERM), "__code__", None)
     trace = unraisable.exc_traceback
     while issubclass(unraisable.exc_type, SystemExit) and trace is not None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reserve.errors import BadInput, CheckpointError, EnvironmentFailure
+from reserve.errors import BadInput, CheckpointError, DamagedCheckpoint, EnvironmentFailure
 from reserve.fs import check_regular_file
 from reserve.model.tensor_files import DTYPES, StoredFile
 
@@ -23,6 +23,7 @@ MODEL, OPTIMIZER = "model", "optimizer"
 _FORMAT = 1
 _MAX_BYTES = 1 << 30
 _BLOCK = 1 << 22
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -79,22 +80,26 @@ def has_manifest(folder: Path) -> bool:
 
 
 def read_small_file(path: Path, most: int) -> bytes:
-    """The content of a file of at most `most` bytes. Raises CheckpointError naming it."""
+    """The content of a file of at most `most` bytes.
+
+    Raises CheckpointError naming it, DamagedCheckpoint where it is missing, empty or lost by its disk.
+    """
     try:
         check_regular_file(path)
         with path.open("rb") as file:
             content = file.read(most + 1)
     except BadInput as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise _missing(error)(f"{path}: {error}") from error
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise _unreadable(error, CheckpointError)(f"cannot read {path}: {error.strerror}") from error
     if len(content) > most:
         raise CheckpointError(f"{path} has more than {most} bytes")
     return content
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads checkpoint.json. Raises CheckpointError naming it unless every byte is as it was written."""
+    """Reads checkpoint.json. Raises DamagedCheckpoint naming it unless every byte is as it was written, CheckpointError
+    where another version wrote it or it cannot be read now."""
     path = folder / CHECKPOINT
     content = read_small_file(path, _MAX_BYTES)
     try:
@@ -102,11 +107,11 @@ def read_manifest(folder: Path) -> Manifest:
         written = values.pop("sha256")
         # Not only the values: a changed byte can leave them as they are.
         if _encode(values) != content:
-            raise CheckpointError(f"{path} is damaged: its SHA-256 is not {written!r:.80}")
+            raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not {written!r:.80}")
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        raise DamagedCheckpoint(f"{path} is damaged: {error}") from error
     if values.get("format") != _FORMAT:
         raise CheckpointError(
             f"{path} has the format {values.get('format')!r:.80}; this version reads {_FORMAT}: update the package"
@@ -118,7 +123,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
-    """Raises CheckpointError naming the first of the files `names` that is not what checkpoint.json says.
+    """Raises DamagedCheckpoint naming the first of the files `names` that is not what checkpoint.json says.
 
     Raises EnvironmentFailure where a file cannot be read for a reason that says nothing about it.
     """
@@ -130,18 +135,28 @@ def check_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
         try:
             size = check_regular_file(path).st_size
             if size != expected.size:
-                raise CheckpointError(f"{path} is damaged: it has {size} bytes, not {expected.size}")
+                raise DamagedCheckpoint(f"{path} is damaged: it has {size} bytes, not {expected.size}")
             with path.open("rb", buffering=0) as file:
                 while block := file.read(_BLOCK):
                     digest.update(block)
         except BadInput as error:
-            raise CheckpointError(f"{path} is missing or damaged: {error}") from error
+            raise _missing(error)(f"{path} is missing or damaged: {error}") from error
         except OSError as error:
-            # A disk that cannot read a file back has lost it. Anything else may be over tomorrow.
-            kind = CheckpointError if error.errno == errno.EIO else EnvironmentFailure
-            raise kind(f"cannot read {path}: {error.strerror}") from error
+            raise _unreadable(error, EnvironmentFailure)(f"cannot read {path}: {error.strerror}") from error
         if digest.hexdigest() != expected.sha256:
-            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {CHECKPOINT}")
+            raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one in {CHECKPOINT}")
+
+
+def _missing(error: BadInput) -> type[CheckpointError]:
+    """The kind of error of a file that is not there as it should be, or that cannot be looked at."""
+    cause = error.__cause__
+    return CheckpointError if getattr(cause, "errno", errno.ENOENT) not in _GONE else DamagedCheckpoint
+
+
+def _unreadable(error: OSError, otherwise: type[Exception]) -> type[Exception]:
+    """The kind of error of a file that cannot be read: a disk that does not give it back has lost it. Anything else,
+    such as permissions or a lost mount, says nothing about the file."""
+    return DamagedCheckpoint if error.errno == errno.EIO else otherwise
 
 
 def _parse(values: dict[str, Any]) -> Manifest:

@@ -10,6 +10,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from reserve.train.beats import Beat
+from reserve.train.distributed import start_name
 from reserve.train.judge import Verdict
 
 
@@ -35,13 +36,17 @@ class Board:
     @classmethod
     def from_environment(cls, rank: int, world_size: int, timeout: float) -> Board:
         """The store of the ranks' environment, that of torchrun or of the first rank; `timeout` in seconds."""
-        start = [os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RUN_ID", "RESTART_COUNT")]
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise ValueError(
+                f"WORLD_SIZE is {world_size}, but {' and '.join(missing)} are not set: start with torchrun"
+            )
         return cls(
             rank,
             world_size,
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
-            "/".join(["reserve-watch", *start]),
+            f"reserve-watch/{os.environ.get('TORCHELASTIC_RUN_ID', '0')}/{start_name()}",
             timeout,
             os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         )

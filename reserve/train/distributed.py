@@ -13,12 +13,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from reserve.errors import CheckpointError
+from reserve.errors import CheckpointError, DamagedCheckpoint
 
 LONGEST_WAIT = timedelta(days=30)
 """Timeout of host-side communication. While the first rank prepares the videos the others wait, for days if there are
 many; PyTorch's default is half an hour. A rank that dies ends the wait at once, whatever the timeout, and
 `reserve.train.watch` ends the wait for one that is lost otherwise."""
+
+_joined = 0
+"""How often this process has joined the ranks."""
+_KINDS: tuple[type[Exception], ...] = (DamagedCheckpoint, CheckpointError, ValueError)
+"""The errors that ranks tell each other apart."""
+
+
+def _kind(error: Exception) -> type[Exception]:
+    return next((kind for kind in _KINDS if isinstance(error, kind)), ValueError)
 
 
 @dataclass(frozen=True)
@@ -81,18 +90,21 @@ class Ranks:
     def fail_together(self, error: Exception | None) -> None:
         """Raises on every rank if one of them has an error: on that rank the error, elsewhere one with its text.
 
-        The error elsewhere is a CheckpointError if the rank's is one, else a ValueError.
+        The error elsewhere is a CheckpointError or DamagedCheckpoint if the rank's is one, else a ValueError. Where one
+        rank has a DamagedCheckpoint, all raise one: they go on together.
         """
-        mine = None if error is None else (isinstance(error, CheckpointError), str(error))
-        everyone: list[tuple[bool, str] | None] = [mine]
+        mine = None if error is None else (_KINDS.index(_kind(error)), str(error))
+        everyone: list[tuple[int, str] | None] = [mine]
         if self.control is not None:
             everyone = [None] * self.world_size
             dist.all_gather_object(everyone, mine, group=self.control)
-        if error is not None:
+        found = [(other[0], rank, other[1]) for rank, other in enumerate(everyone) if other is not None]
+        if not found:
+            return
+        worst, rank, text = min(found)
+        if error is not None and (_kind(error) is _KINDS[worst] or _KINDS[worst] is not DamagedCheckpoint):
             raise error
-        for rank, other in enumerate(everyone):
-            if other is not None:
-                raise (CheckpointError if other[0] else ValueError)(f"{other[1]} (found by rank {rank})")
+        raise _KINDS[worst](f"{text} (found by rank {rank})") from error
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over ranks of a tensor of float32 numbers on `device`."""
@@ -120,16 +132,23 @@ def group_timeout(hang_timeout: float) -> timedelta:
     return timedelta(seconds=max(2 * hang_timeout, 1800)) if hang_timeout else LONGEST_WAIT
 
 
+def start_name() -> str:
+    """Names this start among those that share a store: torchrun's restarts, and the calls of one program.
+
+    All ranks must join as often.
+    """
+    return f"restart_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}_{_joined}"
+
+
 def _store_of_this_start() -> dict[str, Any]:
-    """The store to join by, where torchrun has started the ranks again.
+    """The store to join by, where it is torchrun's.
 
     torchrun keeps its store, and PyTorch (2.13) would read the addresses of the ranks before from it.
     """
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if restarts == "0":
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
     store, rank, world_size = next(dist.rendezvous("env://"))
-    return {"store": dist.PrefixStore(f"restart_{restarts}", store), "rank": rank, "world_size": world_size}
+    return {"store": dist.PrefixStore(start_name(), store), "rank": rank, "world_size": world_size}
 
 
 @contextmanager
@@ -148,6 +167,8 @@ def joined_ranks(device: str, timeout: timedelta | None = None) -> Iterator[Rank
     # With gloo beside NCCL, ranks exchange what their hosts know without waiting for their GPUs.
     backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timeout, **_store_of_this_start())
+    global _joined
+    _joined += 1
     try:
         control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         saving = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)

@@ -22,7 +22,7 @@ from reserve.train.metrics import Metrics, NoMetrics
 from reserve.train.not_finite import report_not_finite
 from reserve.train.profiling import StepProfiler
 from reserve.train.run_folder import run_settings, write_run_settings
-from reserve.train.run_state import locked_run
+from reserve.train.run_state import locked_run, note_loss
 from reserve.train.saving import CheckpointWriter
 from reserve.train.state import list_checkpoints
 from reserve.train.step import mean_over_ranks, set_learning_rate, train_step
@@ -53,8 +53,23 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig, *, on_saved: Hook | 
     # Token counts differ from step to step, which fragments a GPU's memory without this. PyTorch reads it when it
     # first uses a GPU.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    stopped: Stopped | None = None
-    with StopRequest(config.train.stop_timeout) as stop, watched_ranks(config.train) as (ranks, watch):
+    with StopRequest(config.train.stop_timeout) as stop:
+        try:
+            last = _fit(task, run, config, stop, on_saved)
+        except RuntimeError as error:
+            if error.__cause__ is not None and os.environ.get("RANK", "0") == "0":
+                note_loss(run, f"{error}")  # rather than the error of communication that followed
+            raise
+    if isinstance(last, Stopped):
+        raise last
+    return last
+
+
+def _fit(
+    task: Task[Any, Any], run: Path, config: FitConfig, stop: StopRequest, on_saved: Hook | None
+) -> Path | Stopped:
+    """The last checkpoint's folder, or what says that a signal ended the steps. Raises what `fit` raises otherwise."""
+    with watched_ranks(config.train, stop.asked.is_set) as (ranks, watch):
         plan = checked(task, run, config, ranks)
         try:
             with _locked(run, ranks):
@@ -64,12 +79,10 @@ def fit(task: Task[Any, Any], run: Path, config: FitConfig, *, on_saved: Hook | 
                 last = next((checkpoint.path for checkpoint in reversed(list_checkpoints(run))), None)
                 if training.step < config.optimizer.num_train_steps:
                     raise Stopped(stop.name or "a signal to another rank", last)
-        except Stopped as request:
+        except Stopped as stopped:
             if not stop.training:
                 raise  # The other ranks must not wait for this one.
-            stopped = request
-    if stopped is not None:
-        raise stopped
+            return stopped
     assert last is not None
     return last
 
@@ -103,6 +116,7 @@ def _train(training: Training, stop: StopRequest, on_saved: Hook | None) -> None
             metrics.log(training.step, _line(training, values, throughput, checkpoints))
 
         def save() -> None:
+            report_not_finite(training)  # A checkpoint holds the count.
             watch.phase("saving", step=training.step)
             with throughput.saving():
                 checkpoints.save(training.progress)

@@ -141,11 +141,12 @@ class CheckpointWriter:
     def _note(self, failure: OSError, step: int) -> None:
         """Counts a failure of the save of `step`, the same on every rank: save_state raises that of the first one."""
         self._failure = failure
+        self.last_step = None
         self.failed += 1
         self._in_a_row += 1
         if self._ranks.is_first:
             logger.error(
-                "the checkpoint of step %d could not be saved: %s. %s free there. The run tries again at its next "
+                "the checkpoint of step %d could not be saved: %s (%s). The run tries again at its next "
                 "checkpoint, and stops after %d failures in a row (train.max_failed_saves)",
                 step,
                 failure,
@@ -183,11 +184,14 @@ class CheckpointWriter:
         return mean if math.isfinite(mean) else None
 
     def _committed(self) -> None:
-        self._retention.apply([(checkpoint.step, checkpoint.path) for checkpoint in list_checkpoints(self._run)])
+        try:
+            self._retention.apply([(checkpoint.step, checkpoint.path) for checkpoint in list_checkpoints(self._run)])
+        except OSError as error:  # The new one is complete.
+            logger.warning("an older checkpoint could not be removed: %s", error)
 
 
 def _free(folder: Path) -> str:
     try:
-        return f"{shutil.disk_usage(folder).free / 1e9:.2f} GB are"
+        return f"free space: {shutil.disk_usage(folder).free / 1e9:.2f} GB"
     except OSError:
-        return "Nothing is known to be"
+        return "free space: not known"

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from reserve.errors import CheckpointError
+from reserve.errors import CheckpointError, DamagedCheckpoint
 from reserve.model.manifest import MODEL, OPTIMIZER, Chunk, StoredTensor, check_files, has_manifest, read_manifest
 from reserve.model.pretrained import Pretrained, stored_tensors
 from reserve.model.tensor_files import DTYPE_NAMES, DTYPES, TensorFiles
@@ -96,15 +96,15 @@ def restore_checkpoint(run: Path, model: Pretrained, optimizer: BF16AdamW, ranks
     made with, so that a run can be resumed with others. Every file is verified before the first is loaded. A damaged
     checkpoint is passed over with a warning, and renamed to end with DAMAGED once an older one is loaded.
 
-    Raises on every rank: CheckpointError naming the files if all checkpoints are damaged, and ValueError if the last
-    one is of another model or kind of optimiser.
+    Raises on every rank: CheckpointError naming the files if all checkpoints are damaged, or if the last one cannot be
+    read for another reason; ValueError if it is of another model or kind of optimiser.
     """
     checkpoints = list_checkpoints(run)
-    faults: list[tuple[Checkpoint, CheckpointError]] = []
+    faults: list[tuple[Checkpoint, DamagedCheckpoint]] = []
     for checkpoint in reversed(checkpoints):
         try:
             progress = _restore(checkpoint, model, optimizer, ranks)
-        except CheckpointError as error:
+        except DamagedCheckpoint as error:
             faults.append((checkpoint, error))
             continue
         if ranks.is_first:
@@ -120,7 +120,7 @@ def restore_checkpoint(run: Path, model: Pretrained, optimizer: BF16AdamW, ranks
     if faults:
         raise CheckpointError(
             f"{run} has no checkpoint that can be loaded: {'; '.join(str(fault) for _, fault in faults)}. "
-            "Start the run again"
+            "Start the run again, in another folder"
         ) from faults[0][1]
     return Progress(0)
 
@@ -136,11 +136,11 @@ def _restore(checkpoint: Checkpoint, model: Pretrained, optimizer: BF16AdamW, ra
     with TensorFiles(checkpoint.path) as files:
         error: Exception | None = None
         try:
-            model.check_config(checkpoint.path)
             if has_manifest(checkpoint.path) or not (checkpoint.path / OLD_STATE).exists():
                 progress, stored, read = _open(checkpoint, files, ranks)
             else:
                 progress, stored, read = _open_old(checkpoint, model, optimizer)
+            model.check_config(checkpoint.path)
             moments = _empty_moments(model, optimizer, stored)
             state = {f"{MODEL}/{name}": value.detach() for name, value in stored_tensors(model).items()}
             state |= {f"{OPTIMIZER}/{name}.{key}": value for name, own in moments.items() for key, value in own.items()}
@@ -178,7 +178,10 @@ def _open_old(
 ) -> tuple[Progress, dict[str, StoredTensor], ReadPart]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
-    old = read_old_state(checkpoint.path, groups)
+    try:
+        old = read_old_state(checkpoint.path, groups)
+    except CheckpointError as error:  # There are no checksums that could tell why.
+        raise DamagedCheckpoint(str(error)) from error
     stored = {}
     for fqn, value in old.tensors.items():
         shape = tuple(value.shape)
@@ -250,7 +253,7 @@ def _empty_moments(
 def _check_finite(model: Pretrained, checkpoint: Checkpoint, ranks: Ranks) -> None:
     name = not_finite(model)
     ranks.fail_together(
-        CheckpointError(f"{checkpoint.path}: {name} holds numbers that are not finite") if name else None
+        DamagedCheckpoint(f"{checkpoint.path}: {name} holds numbers that are not finite") if name else None
     )
 
 

@@ -22,8 +22,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """SIGTERM is what job schedulers send before they kill a job, SIGUSR1 what Slurm's --signal sends ahead of it."""
 
 
+_in_this_process: list[StopRequest] = []
+
+
+def _forget_all() -> None:
+    for request in _in_this_process:
+        request.forget()
+    _in_this_process.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
 class StopRequest:
     """Context manager that turns signals into the attribute `name`: the first signal that came, or None.
+
+    The event `asked` is set too, at once, while the main thread may be in C++ code.
 
     Until `training` is set, a signal ends the block with Stopped at once, since there is nothing to save. Afterwards it
     only sets `name`, so that the step can end and be saved, and ends what `unless_asked` waits for. A second Ctrl-C
@@ -38,6 +52,7 @@ class StopRequest:
     def __init__(self, timeout: float) -> None:
         self.name: str | None = None
         self.training = False
+        self.asked = threading.Event()
         self._timeout = timeout
         self._interruptible = False
         self._before: dict[int, Any] = {}
@@ -54,7 +69,10 @@ class StopRequest:
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        # A handler that was there before Python could not be put back.
+        ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
+        self._before = {number: signal.signal(number, self._ask) for number in ours}
+        _in_this_process.append(self)
         self._thread = threading.Thread(target=self._enforce, args=(self._pipe[0],), name="stop request", daemon=True)
         self._thread.start()
         return self
@@ -63,6 +81,8 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        if self in _in_this_process:
+            _in_this_process.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -90,21 +110,28 @@ class StopRequest:
             return None
         return result
 
+    def forget(self) -> None:
+        """In a process that was forked: signals to it are not for this run, whose pipe it shares."""
+        signal.set_wakeup_fd(-1)
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.name is not None:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            return
-        self.name = signal.Signals(number).name
+        first, self.name = self.name is None, self.name or signal.Signals(number).name
+        if not first and number == signal.SIGINT:
+            raise KeyboardInterrupt
         if not self.training:
+            # Also again: Python discards what is raised in a finaliser.
             raise Stopped(self.name)
-        if self._interruptible:
+        if first and self._interruptible:
             raise _Interrupted
 
     def _enforce(self, pipe: int) -> None:
         while not self._ended.is_set():
-            asked = bool(set(os.read(pipe, 64)) & set(SIGNALS))
-            if asked and self._timeout and not self._ended.wait(self._timeout):
+            if not set(os.read(pipe, 64)) & set(SIGNALS) or self._ended.is_set():
+                continue
+            self.asked.set()
+            if self._timeout and not self._ended.wait(self._timeout):
                 logger.critical(
                     "a signal came %g s ago (train.stop_timeout) and the run has not ended: it ends now, and resumes "
                     "from its last checkpoint",

@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -293,7 +294,8 @@ class CheckpointStorage(StorageWriter):
         self._partial.replace(self._folder)
         sync_folder(self._folder.parent)
         if replaced.exists():
-            remove_checkpoint(replaced)
+            with suppress(OSError):  # The next start removes it.
+                remove_checkpoint(replaced)
         header.committed()
 
 

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -20,6 +20,7 @@ from typing import Self
 import torch.distributed as dist
 
 from reserve.config import TrainConfig
+from reserve.errors import BadInput
 from reserve.train.beats import Beat, Process
 from reserve.train.board import Board
 from reserve.train.distributed import Ranks, group_timeout, joined_ranks
@@ -39,14 +40,14 @@ LAST_RESORT = 20.0
 
 
 @contextmanager
-def watched_ranks(config: TrainConfig) -> Iterator[tuple[Ranks, Watch]]:
+def watched_ranks(config: TrainConfig, stopping: Callable[[], bool] = lambda: False) -> Iterator[tuple[Ranks, Watch]]:
     """`joined_ranks` under a `Watch`, which begins before the ranks join and ends when this one has left them.
 
     Raises, in place of an error of communication: RankLost naming the rank that is lost, or RuntimeError with the
     message of the rank that failed.
     """
     timeout = group_timeout(config.hang_timeout)
-    with Watch(config) as watch, joined_ranks(config.device, timeout) as ranks, watch.reporting(ranks):
+    with Watch(config, stopping) as watch, joined_ranks(config.device, timeout) as ranks, watch.reporting(ranks):
         yield ranks, watch
 
 
@@ -57,9 +58,13 @@ class Watch:
     decided is in `Judge`. All ranks take the decision of the first one that has posted it. Then the main thread has
     GRACE seconds to come back with an error; otherwise the stacks of all threads are printed, and the process exits
     with status 75, or 1 where a rank failed with an exception of its own.
+
+    While `stopping()`, since a signal came, the loss of torchrun's store ends nothing: the signal may have ended
+    torchrun, and the ranks are saving. train.stop_timeout bounds that.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, stopping: Callable[[], bool] = lambda: False) -> None:
+        self._stopping = stopping
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self._rank = int(os.environ.get("RANK", "0")) if self._world_size > 1 else 0
         self._process = Process.this()
@@ -151,7 +156,7 @@ class Watch:
     def _report(self, error: BaseException) -> None:
         """Tells the other ranks of an error of the main thread. Raises what is to blame for it, where it is a rank."""
         self._back.set()
-        consequence = _is_of_communication(error)
+        consequence = self._board is not None and _is_of_communication(error)
         name = self._beat().name
         if consequence:
             self._wake.set()
@@ -227,7 +232,9 @@ class Watch:
 
     def _guard(self) -> None:
         while not self._decided.is_set() and not self._returned.is_set():
-            if (verdict := self._look()) is not None:
+            verdict = self._look()
+            # Meanwhile this rank may have come to its end, and others with it.
+            if verdict is not None and not self._returned.is_set():
                 self._settle(verdict)
                 break
             self._news.wait(self._poll)
@@ -254,7 +261,7 @@ class Watch:
             self._judge.answered(now)
         else:
             silent = self._judge.unanswered(now, self._board.describe(others.get(0)), refused=self._refused)
-            if silent is not None:
+            if silent is not None and not (self._board.hosted_by_launcher and self._stopping()):
                 # There is no way to agree with the others.
                 self._told.set()
                 return self._decide(silent)
@@ -305,7 +312,8 @@ class Watch:
 def _is_of_communication(error: BaseException | None) -> bool:
     """Whether communication between ranks failed, which is the consequence of what happened to another rank."""
     while error is not None:
-        if isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo/", "NCCL")):
+        of_files = isinstance(error, OSError | ValueError | BadInput)
+        if isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo/", "NCCL") if not of_files):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -97,3 +97,27 @@ def test_batches_that_are_there_are_completed_ahead():
     assert next(batches) == 0
     completed.wait(60)
     batches.close()
+
+
+class Dying(InThisProcess):
+    """Loads one batch; after the error of the next, its connection is closed."""
+
+    closed = False
+
+    def ready(self) -> bool:
+        if self.closed:
+            raise ValueError("Invalid file descriptor: -1")
+        return True
+
+    def receive(self) -> str:
+        if self.pending < 4:
+            self.closed = True
+            raise RuntimeError("3 loading processes in a row died")
+        return super().receive()
+
+
+def test_nothing_is_received_after_an_error():
+    batches = in_order(Dying(str), range(9), depth=4, complete=str.upper)
+    assert next(batches) == "0"
+    with pytest.raises(RuntimeError, match="in a row died"):
+        list(batches)

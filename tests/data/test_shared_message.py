@@ -41,6 +41,11 @@ TENSORS = {
     "part of a storage": torch.arange(10)[4:7],
     "gradient": torch.ones(2, requires_grad=True),
     "sparse": torch.eye(3).to_sparse(),
+    "expanded": torch.ones(3).expand(4, 3),
+    "empty with a stride of 0": torch.from_numpy(np.zeros(0, np.int64)),
+    "a column of one row": torch.arange(5)[None, :][:, 1],
+    "conjugate": torch.tensor([1 + 2j]).conj(),
+    "negative": torch.tensor([1 + 2j]).conj().imag,
 }
 
 
@@ -107,6 +112,15 @@ def test_sending_does_not_wait_for_the_reader(ends):
     assert [receive(ends[1]) for _ in messages] == messages
     with pytest.raises(Closed):
         receive(ends[1])
+
+
+def test_too_many_open_files_are_the_error(ends, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "memfd_create", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        send(ends[0], "text")
 
 
 def test_systems_without_files_in_memory_use_deleted_ones(ends, monkeypatch, tmp_path):

@@ -166,6 +166,28 @@ def test_a_checkpoint_of_another_step_is_found(copy, other):
         restore_checkpoint(copy, *other, ALONE)
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES])
+def test_a_manifest_that_cannot_be_read_now_sets_nothing_aside(both, other, monkeypatch, code):
+    original = Path.open
+
+    def fail(path, *arguments, **options):
+        if path.parent.name == "step_00000002" and path.name == "checkpoint.json":
+            raise OSError(code, os.strerror(code))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(CheckpointError, match=r"cannot read .*checkpoint.json"):
+        restore_checkpoint(both, *other, ALONE)
+    assert [checkpoint.step for checkpoint in list_checkpoints(both)] == [1, 2]
+
+
+def test_a_checkpoint_of_a_newer_version_sets_nothing_aside(both, other, monkeypatch):
+    monkeypatch.setattr("reserve.model.manifest._FORMAT", 0)
+    with pytest.raises(CheckpointError, match=r"step_00000002.*has the format 1; this version reads 0"):
+        restore_checkpoint(both, *other, ALONE)
+    assert [checkpoint.step for checkpoint in list_checkpoints(both)] == [1, 2]
+
+
 def test_where_every_checkpoint_is_damaged_all_are_named(both, other):
     for checkpoint in list_checkpoints(both):
         (checkpoint.path / "config.json").unlink()

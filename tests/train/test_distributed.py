@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from reserve.errors import CheckpointError
+from reserve.errors import CheckpointError, DamagedCheckpoint
 from reserve.train.distributed import joined_ranks, pick_device
 from tests.helpers.ranks import check_gloo_threads_ended, free_ports, run_ranks
 
@@ -65,11 +65,27 @@ def fail_on_rank_1(rank: int, port: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     with joined_ranks("cpu") as ranks:
         ranks.fail_together(None)
-        for error, elsewhere in ((CheckpointError("a file"), CheckpointError), (KeyError("a name"), ValueError)):
+        kinds = (
+            (DamagedCheckpoint("a hash"), DamagedCheckpoint),
+            (CheckpointError("a file"), CheckpointError),
+            (KeyError("a name"), ValueError),
+        )
+        for error, elsewhere in kinds:
             with pytest.raises(type(error) if rank else elsewhere) as caught:
                 ranks.fail_together(error if rank else None)
             assert str(caught.value) == (str(error) if rank else f"{error} (found by rank 1)")
             assert isinstance(caught.value, CheckpointError) == isinstance(error, CheckpointError)
+
+
+def damage_on_rank_1(rank: int, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    with joined_ranks("cpu") as ranks, pytest.raises(DamagedCheckpoint, match="a hash"):
+        ranks.fail_together(DamagedCheckpoint("a hash") if rank else CheckpointError("a file"))
+
+
+def test_ranks_that_find_different_faults_go_on_together():
+    run_ranks(damage_on_rank_1, free_ports(1)[0])
 
 
 def test_an_error_of_one_rank_is_raised_on_every_rank():

@@ -110,10 +110,20 @@ def test_the_same_command_again_resumes(run, narrated_videos, tmp_path, monkeypa
     (resumed / "config.yaml").write_text(settings.replace("keep_checkpoints: 3", "keep_checkpoints: 1"))
     if restarted:
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this launch")
+        state = json.loads((resumed / "state.json").read_text())
+        (resumed / "state.json").write_text(json.dumps(state | {"launch": "this launch"}))
     assert pretrain(narrated_videos / "train", resumed, *STEPS, *(() if restarted else ("--auto_resume",))) == 0
     assert [checkpoint.step for checkpoint in list_checkpoints(resumed)] == [4]
     ours, expected = (weights(list_checkpoints(r)[-1].path) for r in (resumed, run))
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_a_restart_does_not_resume_a_run_that_another_launch_began(run, narrated_videos, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this launch")
+    assert pretrain(narrated_videos / "train", run, *STEPS) == 2
+    assert "already holds a run" in capsys.readouterr().err
 
 
 def test_auto_resume_starts_a_run_that_is_not_there(narrated_videos, prepared):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import NotFinite
+from reserve.model.manifest import read_manifest
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
 from reserve.train.fit import fit
@@ -76,6 +77,12 @@ def test_the_count_survives_a_resume(tmp_path):
     fit(Failing(MODEL, bad=(3,)), tmp_path, config(4))
     fit(Failing(MODEL), tmp_path, config(6))
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["not_finite_steps"] == 1
+
+
+def test_a_checkpoint_between_two_lines_holds_the_count(tmp_path):
+    fit(Failing(MODEL, bad=(3, 4)), tmp_path, config(4, log_every=100))
+    checkpoint = list_checkpoints(tmp_path)[-1].path
+    assert read_manifest(checkpoint).progress["not_finite"] == 2
 
 
 def test_too_many_in_a_row_stop_the_run_and_replace_no_checkpoint(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -10,11 +11,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-import filelock
 import pytest
 
 from reserve.errors import BadInput, RunInUse, Stopped
-from reserve.train.run_state import STATE_NAME, describe_holder, is_running, locked_run, read_state
+from reserve.train.run_state import (
+    STATE_NAME,
+    describe_holder,
+    is_running,
+    launch_of,
+    locked_run,
+    note_loss,
+    read_state,
+)
 
 
 def test_it_is_running_and_then_finished(tmp_path):
@@ -27,7 +35,7 @@ def test_it_is_running_and_then_finished(tmp_path):
     ("error", "state", "reason"),
     [
         (BadInput("no\x1b[31m videos"), "failed", "BadInput: no\\x1b[31m videos"),
-        (KeyboardInterrupt(), "failed", "KeyboardInterrupt"),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt"),
         (Stopped("SIGTERM", Path("x")), "stopped", "stopped by SIGTERM with the checkpoint x"),
     ],
 )
@@ -121,13 +129,44 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         pytest.fail("entered")
 
 
-@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "No locks available")])
-def test_without_locks_it_warns_and_runs(tmp_path, monkeypatch, caplog, error):
-    def fail(*_, **__):
-        raise error
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_without_locks_it_warns_and_runs(tmp_path, monkeypatch, caplog, code):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    monkeypatch.setattr(fcntl, "flock", fail)
     with locked_run(tmp_path):
         assert "is on a file system without locks" in caplog.text
-        assert (tmp_path / ".lock").exists() or is_running(tmp_path)
+        assert is_running(tmp_path)
     assert not is_running(tmp_path)
+
+
+def test_another_error_of_the_lock_is_raised(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output error"), locked_run(tmp_path):
+        pytest.fail("entered")
+
+
+def test_a_lost_rank_is_the_reason_rather_than_what_followed(tmp_path):
+    with pytest.raises(RuntimeError), locked_run(tmp_path):
+        raise RuntimeError("gloo: connection closed by peer")
+    note_loss(tmp_path, "rank 3 died")
+    assert read_state(tmp_path) == ("failed", "rank 3 died")
+
+
+def test_a_run_that_ended_well_lost_nothing(tmp_path):
+    with locked_run(tmp_path):
+        pass
+    note_loss(tmp_path, "rank 3 died")
+    assert read_state(tmp_path) == ("finished", "")
+
+
+def test_the_launch_that_began_a_run_is_known(tmp_path, monkeypatch):
+    assert launch_of(tmp_path) == ""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "b1f0")
+    with locked_run(tmp_path):
+        pass
+    assert launch_of(tmp_path) == "b1f0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -265,6 +266,18 @@ def test_a_run_survives_saves_that_fail_but_not_too_many_in_a_row(tmp_path, no_d
     with pytest.raises(OSError, match="no disk"):
         checkpoints.save(Progress(5))
     assert (steps(tmp_path), checkpoints.failed) == ([2], 3)
+
+
+def test_an_older_checkpoint_that_cannot_be_removed_fails_no_save(tmp_path, monkeypatch, caplog):
+    def busy(*_):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr("reserve.train.retention.remove_checkpoint", busy)
+    with writer(tmp_path, *trained(), keep_checkpoints=1) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(Progress(step))
+    assert (steps(tmp_path), checkpoints.failed) == ([1, 2], 0)
+    assert "an older checkpoint could not be removed" in caplog.text
 
 
 def test_a_last_save_that_fails_is_an_error(tmp_path, no_disk):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -51,6 +52,31 @@ def test_before_it_trains_a_signal_ends_it_at_once(arrived, name):
     with pytest.raises(Stopped, match=f"stopped by {name} before the first step"), StopRequest(NEVER):
         send(name)
     assert arrived == []
+
+
+def test_before_it_trains_a_second_signal_ends_it_too(arrived):
+    """Python discards what a handler raises in a finaliser, and the signal is delivered again."""
+    with StopRequest(NEVER):
+        with suppress(Stopped):
+            send("SIGTERM")
+        with pytest.raises(Stopped, match="SIGTERM"):
+            send("SIGTERM")
+
+
+def test_a_forked_process_leaves_its_parent_alone(arrived):
+    """As one of multiprocessing's, which a pool ends by SIGTERM."""
+    reading, writing = os.pipe()
+    with training(timeout=0.05) as stop:
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"ready")
+            signal.pause()
+            os._exit(0)
+        assert os.read(reading, 5) == b"ready"
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        assert not stop.asked.wait(0.2)
+        assert stop.name is None
 
 
 @pytest.mark.parametrize("first", NAMES)

@@ -86,7 +86,10 @@ it. Loading processes change in number from start to start. `make kill-test KILL
 def waiting(machine: str, found: Mapping[str, Any]) -> str:
     steady, whole = found["share_waiting"], found["share_waiting_with_start"]
     rounds = len(found["rounds"]["loaded"])
-    kept = "below" if max(steady, whole) < LIMIT else "not all below"
+    limits = [
+        f"{name} {'below' if share < LIMIT else 'above'} the limit of {LIMIT:.0%}"
+        for name, share in (("once it trains the share is", steady), ("with its start it is", whole))
+    ]
     rows = [
         ("time that steps wait, without the first ones", f"{steady:.2%}"),
         ("the same with the start, when the first batch is loaded", f"{whole:.2%}"),
@@ -98,10 +101,11 @@ def waiting(machine: str, found: Mapping[str, Any]) -> str:
     return f"""## Waiting for data
 
 The demo's training, from prepared videos, on {found["cores"]} cores with {found["workers"]} loading process
-({machine}): medians of {rounds} runs of {found["steps"]} steps, in turn with runs that load nothing. Both shares are
-{kept} the limit of {LIMIT:.0%}. Loading also takes time from the cores that train, which the ratio shows.
+({machine}): the median of {rounds} run(s) of {found["steps"]} steps, in turn with runs that load nothing.
+Time that steps wait: {"; ".join(limits)}.
+Loading also takes time from the cores that train, which the ratio shows.
 
-{markdown(("", f"median of {rounds} runs"), rows)}
+{markdown(("", f"median of {rounds}"), rows)}
 """
 
 

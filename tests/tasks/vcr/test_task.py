@@ -16,7 +16,7 @@ from reserve.checkpoint.official import save_official
 from reserve.cli import main
 from reserve.config import FitConfig, ModelConfig, OptimizerConfig, TrainConfig
 from reserve.config.load import plain_values, write_yaml
-from reserve.errors import BadInput
+from reserve.errors import RESUMABLE, BadInput
 from reserve.model.finetuned import FinetunedReserve
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.vcr.dataset import VcrSettings
@@ -186,17 +186,19 @@ def test_weights_without_a_head_are_not_evaluated(vcr_folder, tmp_path, capsys, 
     assert "has no head of 1 output(s): finetune it on vcr first" in capsys.readouterr().err
 
 
-def test_a_stopped_run_is_not_evaluated(vcr_folder, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("again", ["--resume", "--auto_resume"])
+def test_a_stopped_run_is_evaluated_once_it_is_through(vcr_folder, tmp_path, capsys, monkeypatch, again):
     torch.manual_seed(0)
     FinetunedReserve(SIZES).save_pretrained(tmp_path / "start")
     paths = ["--data", str(vcr_folder), "--weights", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
     short = ["--train.num_workers=0", "--train.batch_size=4", "--examples.lang_seq_len=48", "--epochs=4"]
     with monkeypatch.context() as context:
         context.setattr(Vcr, "workload", lambda self, batch: os.kill(os.getpid(), signal.SIGINT))
-        assert main(["finetune", "vcr", *paths, *short]) == 0
-    assert "step_00000001" in capsys.readouterr().out
+        assert main(["finetune", "vcr", *paths, *short]) == RESUMABLE
+    assert "stopped by SIGINT with the checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "run" / "evaluation.json").exists()
-    assert main(["finetune", "vcr", "--resume", str(tmp_path / "run")]) == 0
+    command = ["--resume", str(tmp_path / "run")] if again == "--resume" else [*paths, *short, again]
+    assert main(["finetune", "vcr", *command]) == 0
     assert metrics(tmp_path / "run")[-1]["step"] == 4
     assert (tmp_path / "run" / "evaluation.json").exists()
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 COMMANDS = (
-    *("prepare", "verify", "inspect", "pretrain", "finetune", "zeroshot", "evaluate", "report", "export", "convert"),
-    *("backends", "demo-data", "demo-tasks", "train-tokenizer"),
+    *("prepare", "verify", "inspect", "pretrain", "finetune", "zeroshot", "ask", "evaluate", "report"),
+    *("export", "convert", "backends", "demo-data", "demo-tasks", "train-tokenizer"),
 )
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
 command's help."""

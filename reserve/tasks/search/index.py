@@ -35,7 +35,6 @@ GAP = 5.0
 """Seconds between two moments of a video that are two results: a segment's length."""
 _FETCHED = 16
 # Neighbours fetched at first for each result asked for are suppressed in most searches.
-_ADDED_AT_ONCE = 1 << 14
 _SAMPLED = 1024
 # Values of each weight that a model is recognised by.
 
@@ -205,8 +204,8 @@ class MomentIndex:
                 rows = np.arange(len(own)) if kind == "words" else moments.sound_moment
                 if own.shape[1] != self.hidden:
                     raise BadInput(f"{path} has vectors of {own.shape[1]} numbers, not {self.hidden}; delete it")
-                for first in range(0, len(own), _ADDED_AT_ONCE):
-                    vectors.add(own[first : first + _ADDED_AT_ONCE].astype(np.float32))
+                if len(own):  # faiss keeps float16 as NumPy does, so nothing need be converted
+                    vectors.add_sa_codes(np.ascontiguousarray(own).view(np.uint8))
                 columns["part"].append(np.full(len(rows), number, np.int32))
                 for name in ("video", "start", "end"):
                     columns[name].append(getattr(moments, name)[rows])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("prepare", "verify", "inspect", "pretrain", "finetune", "zeroshot", "ask", "search", "evaluate", "report"),
-    *("export", "convert", "backends", "demo-data", "demo-tasks", "train-tokenizer"),
+    *("export", "convert", "backends", "demo-data", "demo-tasks", "demo-ask", "train-tokenizer"),
 )
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
 command's help."""

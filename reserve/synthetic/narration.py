@@ -187,14 +187,17 @@ def _fill_slots(sentence: str, scene: Scene, rng: random.Random) -> str:
     fixed = {"colour": scene.colour, "count": COUNTS[scene.count - 1], "things": _things(scene)}
 
     def fill(slot: re.Match[str]) -> str:
-        name, _, argument = slot.group(1).partition("|")
-        if name == "verb":
-            return argument if scene.count > 1 else third_person(argument)
+        name = slot.group(1)
         return fixed[name] if name in fixed else rng.choice(choices[name])
 
     while "{" in sentence:
-        sentence = re.sub(r"\{([^}]*)\}", fill, sentence)
+        sentence = re.sub(r"\{([^}]*)\}", fill, agreeing(sentence, scene))
     return sentence
+
+
+def agreeing(text: str, scene: Scene) -> str:
+    """`text` with its slots {verb|…} filled by verbs in the number of the scene's things."""
+    return re.sub(r"\{verb\|(\w+)\}", lambda verb: verb[1] if scene.count > 1 else third_person(verb[1]), text)
 
 
 def _things(scene: Scene) -> str:

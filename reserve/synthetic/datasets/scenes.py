@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from reserve.data.decode import choose_file_decoder
 from reserve.data.decode.protocol import Media
@@ -61,6 +61,10 @@ class Story:
         held-out one. Choices about others could be told apart without the picture."""
         return tuple(timed for timed in self.scenes if timed.is_usual) or self.scenes
 
+    def scene_at(self, time: float) -> TimedScene:
+        """What is on screen `time` seconds into the video; after its end, the last scene."""
+        return next((timed for timed in self.scenes if time < timed.end), self.scenes[-1])
+
     @property
     def transcript(self) -> Path:
         return self.path.with_suffix(".en.vtt")
@@ -88,6 +92,14 @@ def read_stories(folder: Path) -> Stories:
     """The videos of `folder`/train and `folder`/heldout. Raises BadInput naming the folder or file that is missing, or
     a file that `reserve demo-data` has not made."""
     return Stories(_read_split(folder, "train"), _read_split(folder, "heldout"))
+
+
+def read_folder(folder: Path) -> tuple[Story, ...]:
+    """The videos of one of the two folders that `reserve demo-data` makes. Raises BadInput as `read_stories` does."""
+    for split in get_args(Split):
+        if folder.resolve().name == split:
+            return _read_split(folder.parent, split)
+    raise BadInput(f"{folder} must be one of the folders that `reserve demo-data` makes: {', '.join(get_args(Split))}")
 
 
 def _read_split(folder: Path, split: Split) -> tuple[Story, ...]:

@@ -1,0 +1,102 @@
+"""Ask a model about videos of `reserve demo-data` and search them, with what is true beside what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reserve.cli.asked_model import add_model_arguments, check_model_arguments, load_asked_model
+from reserve.cli.search import default_index
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from reserve.cli.asked_model import AskedModel
+    from reserve.synthetic.datasets.scenes import Story
+    from reserve.synthetic.scene_questions import SceneQuestion
+    from reserve.tasks.ask import Answers
+
+MOMENTS = 3
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    parser.add_argument("videos", type=Path, help="the folder train or heldout that `reserve demo-data` has made")
+    parser.add_argument(
+        "--index", type=Path, help="folder for the index of moments; by default one in the user's cache"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="decides which scenes are asked about")
+    add_model_arguments(parser)
+
+
+def run(options: Namespace) -> None:
+    from reserve.synthetic.datasets.scenes import read_folder
+
+    check_model_arguments(options)
+    stories = read_folder(options.videos)
+    asked_model = load_asked_model(options)
+    _ask_all(stories, options.seed, asked_model)
+    places = [str(story.path) for story in stories]
+    _search(stories, options.index or default_index(places, asked_model.model), asked_model)
+
+
+def _ask_all(stories: Sequence[Story], seed: int, asked_model: AskedModel) -> None:
+    """Shows the answers to the questions about the first video, and how many of those about all videos are right."""
+    import numpy as np
+
+    from reserve.synthetic.scene_questions import CHOICES, scene_questions
+    from reserve.tasks.scores import mean_score
+
+    right: list[bool] = []
+    groups: list[int] = []
+    for number, story in enumerate(stories):
+        for question in scene_questions(story, seed):
+            answers = _ask(story, question, asked_model)
+            right.append(answers.ranked[0].text == question.right)
+            groups.append(number)
+            if number == 0:
+                print(f"{story.path}, what is {question.kind}\n{_marked(str(answers), question)}\n", flush=True)
+    score = mean_score("right", np.array(right), groups=np.array(groups), chance=1 / CHOICES)
+    print(
+        f"Such questions about all {len(stories)} videos: {sum(right)} of {len(right)} right, {score.value:.1%} "
+        f"(95% interval {score.low:.1%} to {score.high:.1%}; chance {1 / CHOICES:.0%})\n"
+    )
+
+
+def _ask(story: Story, question: SceneQuestion, asked_model: AskedModel) -> Answers:
+    from reserve.model.precision import autocast
+    from reserve.tasks.ask import ask
+
+    model, tokenizer, config = asked_model
+    with autocast(config, model.device):
+        return ask(
+            *(story.path, question.text, question.answers),
+            model=model,
+            tokenizer=tokenizer,
+            start=question.start,
+            stop=question.end,
+        )
+
+
+def _marked(table: str, question: SceneQuestion) -> str:
+    """The table with a mark at the answer that is true."""
+    return "\n".join(
+        f"{line}   <- true" if f"  {question.right}  " in f"{line}  " else line for line in table.splitlines()
+    )
+
+
+def _search(stories: Sequence[Story], index: Path, asked_model: AskedModel) -> None:
+    """Shows the moments that fit a phrase best, with the scenes that they lie in."""
+    from reserve.synthetic.narration import describe
+    from reserve.synthetic.scene_questions import phrase_of
+    from reserve.tasks.search import MomentIndex, build_index
+
+    model, tokenizer, config = asked_model
+    by_path = {str(story.path): story for story in stories}
+    build_index(list(by_path), index, model, config=config, mirror=True)
+    phrase = phrase_of(stories[0].usual_scenes[0].scene)
+    print(f'Moments for "{phrase}" in all {len(stories)} videos:')
+    for moment in MomentIndex.open(index).search_text(phrase, MOMENTS, model=model, tokenizer=tokenizer):
+        shown = by_path[moment.video].scene_at((moment.start + moment.end) / 2)
+        where = f"{moment.video}, {moment.start:.1f} to {moment.end:.1f} s"
+        print(f"  {moment.score:.3f}  {where}, which shows {describe(shown.scene)}")

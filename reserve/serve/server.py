@@ -1,0 +1,66 @@
+"""Runs the application until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import socket
+
+from starlette.types import ASGIApp
+
+from reserve.errors import UsageError
+
+_GRACE_SECONDS = 2
+"""How long requests may take to end: those that wait for the model are then cut off."""
+_CONNECTIONS = 128
+
+logger = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens for the server, before anything slow is loaded. `port` 0 takes a free one.
+
+    Raises UsageError if the address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot listen at {host} port {port}: {reason}; choose with --host and --port") from error
+    return listening
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server at `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(app: ASGIApp, listening: socket.socket) -> None:
+    """Serves `app` until a signal ends it, which is the normal end: requests are finished or cut off, the application
+    shuts down, and the function returns. SIGTERM goes on to its former handler."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:
+        logger.info("stopped by %s", signal.SIGINT.name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from reserve.cli.asked_model import add_model_arguments, check_model_arguments, load_asked_model
 from reserve.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,13 +18,6 @@ logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    parser.add_argument(
-        "--weights", type=str, required=True, help="a run, a folder, a hub id, or an official checkpoint with --sizes"
-    )
-    parser.add_argument(
-        "--sizes", type=str, help="of official weights: base_resadapt, large_resadapt, base, large or a YAML file"
-    )
-    parser.add_argument("--tokenizer", type=Path, help="the vocabulary of the weights; by default this package's")
     parser.add_argument("--videos", type=Path, help="a folder of videos to show, only read; links out of it are not")
     parser.add_argument(
         "--folder",
@@ -37,21 +32,12 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     parser.add_argument("--upload_mb", type=int, default=512, help="the most for one uploaded video")
     parser.add_argument("--storage_mb", type=int, default=8192, help="the most for all that --folder holds")
     parser.add_argument("--waiting", type=int, default=8, help="requests that may wait for the model")
-    parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument(
-        "--precision",
-        type=Literal["auto", "float32", "bfloat16"],
-        default="auto",
-        help="of activations; auto is bfloat16 where the device has it",
-    )
+    add_model_arguments(parser)
 
 
 def run(options: Namespace) -> None:
-    from reserve.serve.app import make_app
     from reserve.serve.limits import MEGABYTE, Limits
     from reserve.serve.server import bind, is_loopback, serve
-    from reserve.serve.uploads import Storage
-    from reserve.serve.video_files import FolderVideos
 
     try:
         limits = Limits(
@@ -60,20 +46,34 @@ def run(options: Namespace) -> None:
             waiting=options.waiting,
         )
     except ValueError as error:
-        raise UsageError(str(error)) from error
-    # Fail fast: before the weights are loaded.
+        raise UsageError(f"--upload_mb, --storage_mb and --waiting: {error}") from error
+    check_model_arguments(options)
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it loads
+    # All that can be wrong is found before the weights are loaded, missing packages too.
+    import faiss  # noqa: F401
+    import uvicorn  # noqa: F401
+
+    from reserve.data.shards.files import user_cache
+    from reserve.serve.app import make_app
+    from reserve.serve.model_answering import ModelAnswering
+    from reserve.serve.uploads import Storage
+    from reserve.serve.video_files import FolderVideos
+
     videos = None if options.videos is None else FolderVideos(options.videos)
-    storage = Storage(options.folder or _default_folder(), limits)
+    storage = Storage(options.folder or user_cache().with_name("serve"), limits)
     with bind(options.host, options.port) as listening:
-        answering = _answering(options)
+        app = make_app(ModelAnswering(*load_asked_model(options)), storage, videos=videos, names=options.names)
         if not is_loopback(options.host):
             logger.warning(
-                "anyone who reaches %s can upload videos and watch all that are listed; an SSH tunnel to 127.0.0.1 is "
-                "safer",
+                "anyone who reaches %s can upload videos, and watch and delete what is there; an SSH tunnel to "
+                "127.0.0.1 is safer",
                 options.host,
             )
-        app = make_app(answering, storage, videos=videos, names=options.names)
-        host, port = listening.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        logger.info("http://%s:%d/  (Ctrl-C stops; uploads are in %s)", shown, port, storage.uploads)
+        logger.info("%s  (Ctrl-C stops; uploads are stored in %s)", address(listening), storage.uploads)
         serve(app, listening)
+
+
+def address(listening: socket.socket) -> str:
+    """The page's URL."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

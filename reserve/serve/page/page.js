@@ -141,6 +141,7 @@ function soundStart() {
 function seek(seconds) {
   move(seconds);
   if (player.hidden) return;
+  player.scrollIntoView({ block: "nearest" }); // on a narrow page the list is far below
   player.currentTime = seconds;
   player.play().catch(() => {}); // a browser may want a gesture first; the place is shown all the same
 }
@@ -195,7 +196,7 @@ find("#ask").addEventListener("submit", (event) => {
       `fits best at ${clock(answer.start)} – ${clock(answer.end)}`, answer.probability, () => seek(answer.start),
     )));
     const senses = found.heard ? "seen and heard" : "seen without sound";
-    list.append(element("li", "hint", `The model read: ${found.statement} (${senses})`));
+    list.append(element("li", "hint", `The model read: “${found.statement.replace(/\s*<\|MASK\|>/, " ___")}” (${senses})`));
     timeline.showAnswers(found.answers.slice(0, 1));
     find("#legend").hidden = false;
   });
@@ -220,7 +221,7 @@ function search(wanted) {
     moments = await compute("/api/search", asked, signal, searching.reporter("Searching"));
     const [high, low] = [moments[0]?.score, moments.at(-1)?.score];
     list.replaceChildren(...moments.map((moment) => row(
-      `${clock(moment.start)} – ${clock(moment.end)}`, moment.score.toFixed(3),
+      clock(moment.start), moment.score.toFixed(3),
       searched.length > 1 ? videos.find((video) => video.id === moment.video)?.name ?? "" : "",
       high > low ? (moment.score - low) / (high - low) : 1, () => playMoment(moment),
     )));

@@ -7,7 +7,8 @@
     torch.Size([1, 64])
 
 `MerlotReserve.from_pretrained(folder)` loads a run's checkpoint, `load_official(path, "base")` a released one, and
-`open_video(path)` reads a video. `FinetunedReserve` is what finetuned tasks train.
+`open_video(path)` reads a video. `ask(video, question, answers, model=weights)` ranks answers to a question about one.
+`FinetunedReserve` is what finetuned tasks train.
 Importing this package imports nothing else: each name below is imported when it is first used.
 """
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from reserve.errors import CheckpointError
     from reserve.model.finetuned import FinetunedReserve
     from reserve.model.merlot_reserve import MerlotReserve
+    from reserve.tasks.ask import ask
 
 __all__ = [
     "CheckpointError",
@@ -34,6 +36,7 @@ __all__ = [
     "MerlotReserve",
     "ModelConfig",
     "Tokenizer",
+    "ask",
     "load_official",
     "open_video",
     "save_official",
@@ -47,6 +50,7 @@ _HOMES = {
     "MerlotReserve": "reserve.model.merlot_reserve",
     "ModelConfig": "reserve.config",
     "Tokenizer": "reserve.data.tokenizer",
+    "ask": "reserve.tasks.ask",
     "load_official": "reserve.checkpoint.official",
     "open_video": "reserve.data.video",
     "save_official": "reserve.checkpoint.official",

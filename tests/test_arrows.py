@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": LEAVES | {"config", "batch", "data", "tasks", "train"},
     "synthetic": LEAVES | {"config", "batch", "data"},
     "serve": LEAVES | {"config", "data", "model", "tasks"},
-    "cli": LEAVES | {"config", "data", "checkpoint", "tasks", "train", "report", "synthetic", "serve"},
+    "cli": LEAVES | {"config", "data", "model", "checkpoint", "tasks", "train", "report", "synthetic", "serve"},
 }
 """Packages and modules of reserve, and those that each may import besides itself."""
 

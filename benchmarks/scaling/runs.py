@@ -24,10 +24,10 @@ import torch
 from benchmarks.__main__ import RESULTS, machine_name
 from benchmarks.scaling.train import BATCH, DATA, SAVED_AT, STEPS
 from reserve.model.manifest import MODEL, read_manifest
+from reserve.model.run_checkpoints import Checkpoint, list_checkpoints
 from reserve.model.sharded import whole_tensor
 from reserve.model.tensor_files import TensorFiles
 from reserve.train.metrics import read_metrics
-from reserve.train.state import Checkpoint, list_checkpoints
 
 FILE = "scaling.json"
 LOSS_TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}

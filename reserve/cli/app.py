@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 COMMANDS = (
-    *("prepare", "verify", "inspect", "pretrain", "finetune", "zeroshot", "evaluate", "report", "export", "convert"),
-    *("backends", "demo-data", "demo-tasks", "train-tokenizer"),
+    *("prepare", "verify", "inspect", "pretrain", "finetune", "zeroshot", "ask", "search", "evaluate", "report"),
+    *("export", "convert", "backends", "demo-data", "demo-tasks", "train-tokenizer"),
 )
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
 command's help."""
@@ -34,6 +34,7 @@ _EXTRAS = {
     "zstandard": "text",
     "aiohttp": "http",
     "espeakng_loader": "demo",
+    "faiss": "search",
     "ray": "ray",
     "wandb": "wandb",
 }

@@ -100,9 +100,9 @@ def _check(task: Finetune[Any, Any]) -> int:
 
 
 def _train(task: Finetune[Any, Any], given: Namespace) -> None:
+    from reserve.model.run_checkpoints import list_checkpoints
     from reserve.report import write_report
     from reserve.train.evaluate import evaluate_run
-    from reserve.train.state import list_checkpoints
 
     if given.resume is not None and given.out is not None:
         raise UsageError("--resume continues a run in its own folder; leave out --out")

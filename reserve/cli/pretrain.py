@@ -105,8 +105,8 @@ def run(options: Namespace) -> None:
         inputs |= {name: options[name] for name in ("random_text", "tokenizer", *SECTIONS)}
         print(yaml_text({name: plain_values(value) for name, value in inputs.items()}), end="")
         return
+    from reserve.model.run_checkpoints import list_checkpoints
     from reserve.tasks.pretrain.task import Pretrain
-    from reserve.train.state import list_checkpoints
 
     out = options.resume or options.out
     if not (options.videos or options.shards) or out is None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from reserve.cli.asked_model import add_model_arguments, check_model_arguments
+from reserve.cli.counting import counted
 from reserve.cli.settings import add_task_commands
 from reserve.errors import UsageError
 from reserve.fs import write_text_atomic
@@ -39,26 +40,13 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 def _add_task_arguments(parser: ArgumentParser, task: type[ZeroShotTask[Any]], arguments: Sequence[str]) -> None:
     parser.add_class_arguments(task, skip={"as_released"})
     parser.add_argument("--as_released", action="store_true", help="reproduce the oddities of the released code")
-    parser.add_argument("--weights", type=str, help="a folder, a hub id, or an official checkpoint with --sizes")
-    parser.add_argument(
-        "--sizes", type=str, help="of official weights: base_resadapt, large_resadapt, base, large or a YAML file"
-    )
-    parser.add_argument("--tokenizer", type=Path, help="the vocabulary of the weights; by default this package's")
+    add_model_arguments(parser)
     parser.add_argument("--out", type=Path, help=f"folder for {SCORES}, {PREDICTIONS} and {FAILURES}")
-    parser.add_argument("--device", type=Literal["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument(
-        "--precision",
-        type=Literal["auto", "float32", "bfloat16"],
-        default="auto",
-        help="of activations; auto is bfloat16 where the device has it",
-    )
     parser.add_argument("--workers", type=int, help="videos decoded at a time; by default 4 with a GPU, else 1")
     parser.add_argument("--check", action="store_true", help="validate the data set's folder and exit")
 
 
 def run(options: Namespace) -> int | None:
-    from reserve.tasks.zero_shot.weights import check_sizes
-
     given = options[options.task]
     task_class = _task(options.task)
     try:
@@ -74,23 +62,15 @@ def run(options: Namespace) -> int | None:
     if given.weights is None or given.out is None:
         raise UsageError(f"zeroshot {options.task} needs --weights and --out")
     _make_folder(given.out)
-    try:
-        check_sizes(given.weights, given.sizes)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    if given.sizes is not None and given.tokenizer is None:
-        logger.warning(
-            "%s is read with this package's vocabulary; the released weights need --tokenizer", given.weights
-        )
+    check_model_arguments(given)
     _answer(task, given)
     return None
 
 
 def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
     from reserve.config import TrainConfig
-    from reserve.data.tokenizer import Tokenizer
     from reserve.tasks.zero_shot.task import Answer, answer_questions
-    from reserve.tasks.zero_shot.weights import load_weights
+    from reserve.tasks.zero_shot.weights import load_vocabulary, load_weights
     from reserve.train.distributed import joined_ranks
 
     config = TrainConfig(device=given.device, precision=given.precision)
@@ -98,10 +78,10 @@ def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
     questions = len(task.questions)
     logger.info("%d questions, %d videos found", questions, len(task.video_files))
     task.scores([Answer(None)] * questions)
-    tokenizer = Tokenizer.load(given.tokenizer)
+    tokenizer = load_vocabulary(given.weights, given.tokenizer)
     with joined_ranks(given.device) as ranks:
         model = load_weights(given.weights, given.sizes).to(ranks.device)
-        with _progress(task.name, ranks.is_first) as progress:
+        with counted(f"{task.name}: videos", shown=ranks.is_first) as progress:
             own = answer_questions(
                 task,
                 model,
@@ -116,20 +96,6 @@ def _answer(task: ZeroShotTask[Any], given: Namespace) -> None:
         if ranks.is_first:
             found = {number: answer for part in gathered for number, answer in part.items()}
             _write(task, [found[number] for number in range(questions)], given.out)
-
-
-@contextlib.contextmanager
-def _progress(name: str, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar of videos on stderr, on the first rank."""
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bars:
-        bar = bars.add_task(f"{name}: videos", total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def _make_folder(out: Path) -> None:

@@ -13,10 +13,10 @@ from reserve.config import FitConfig
 from reserve.fs import write_text_atomic
 from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.pretrained import Pretrained
+from reserve.model.run_checkpoints import Checkpoint, list_checkpoints
 from reserve.tasks.task import Evaluation, HeldOut, Task
 from reserve.train.distributed import pick_device
 from reserve.train.run_folder import read_run
-from reserve.train.state import Checkpoint, list_checkpoints
 
 EVALUATION_NAME = "evaluation.json"
 DETAILS_NAME = "evaluation_details.json"

@@ -9,9 +9,9 @@ from pathlib import Path
 from reserve.errors import CheckpointError
 from reserve.fs import sync_folder
 from reserve.model.pretrained import pretrained_class, pretrained_step
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.model.sharded import CONFIG, WEIGHTS, holds_weights, open_weights
 from reserve.model.tensor_files import DTYPES, write_tensors
-from reserve.train.state import list_checkpoints
 
 
 def find_checkpoint(source: Path, step: int | None = None) -> Path:

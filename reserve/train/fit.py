@@ -16,6 +16,7 @@ from reserve.config import FitConfig
 from reserve.data.loading_processes import check_main_is_guarded
 from reserve.errors import Stopped
 from reserve.model.precision import training_dtype
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks.task import Task
 from reserve.train.distributed import Ranks
 from reserve.train.metrics import Metrics, NoMetrics
@@ -24,7 +25,6 @@ from reserve.train.profiling import StepProfiler
 from reserve.train.run_folder import run_settings, write_run_settings
 from reserve.train.run_state import locked_run, note_loss
 from reserve.train.saving import CheckpointWriter
-from reserve.train.state import list_checkpoints
 from reserve.train.step import mean_over_ranks, set_learning_rate, train_step
 from reserve.train.stopping import StopRequest
 from reserve.train.throughput import Throughput

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from reserve.config import FitConfig
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks.task import HeldOut, Task
 from reserve.terminal import printable_lines
 from reserve.train.distributed import Ranks
 from reserve.train.evaluate import evaluate_checkpoint
 from reserve.train.metrics import EVALUATIONS_NAME, Metrics, NoMetrics, read_metrics
 from reserve.train.saving import CheckpointWriter
-from reserve.train.state import list_checkpoints
 
 logger = logging.getLogger(__name__)
 

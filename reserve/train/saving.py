@@ -17,9 +17,10 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from reserve.config import TrainConfig
 from reserve.model.pretrained import Pretrained
+from reserve.model.run_checkpoints import checkpoint_folder, list_checkpoints
 from reserve.train.distributed import Ranks
 from reserve.train.retention import Retention
-from reserve.train.state import Progress, checkpoint_folder, list_checkpoints, not_finite, run_state
+from reserve.train.state import Progress, not_finite, run_state
 from reserve.train.storage import Header, Planner, save_state
 from reserve_kernels import BF16AdamW
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ import torch
 from reserve.errors import CheckpointError, DamagedCheckpoint
 from reserve.model.manifest import MODEL, OPTIMIZER, Chunk, StoredTensor, check_files, has_manifest, read_manifest
 from reserve.model.pretrained import Pretrained, stored_tensors
+from reserve.model.run_checkpoints import Checkpoint, list_checkpoints
 from reserve.model.tensor_files import DTYPE_NAMES, DTYPES, TensorFiles
 from reserve.model.weights import compare_shapes
 from reserve.train.distributed import Ranks
 from reserve.train.old_state import OLD_STATE, read_old_state
-from reserve.train.storage import REPLACED, ReadPart, load_state
+from reserve.train.storage import ReadPart, load_state
 from reserve_kernels import BF16AdamW
 from reserve_kernels.adamw.options import state_dtypes
 
@@ -27,16 +27,6 @@ logger = logging.getLogger(__name__)
 
 DAMAGED = ".damaged"
 """Ends the name of a checkpoint that a resumed run has passed over."""
-
-_NAME = re.compile(rf"step_(\d{{8}})(?:{re.escape(REPLACED)})?")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A saved state: `path` is also a pretrained model's folder."""
-
-    path: Path
-    step: int
 
 
 @dataclass(frozen=True)
@@ -57,19 +47,6 @@ class Progress:
     order: str = ""
     skipped: int = 0
     not_finite: int = 0
-
-
-def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where a run's checkpoint after `step` steps is."""
-    return run / "checkpoints" / f"step_{step:08d}"
-
-
-def list_checkpoints(run: Path) -> list[Checkpoint]:
-    """The complete checkpoints of a run, one a step, oldest first."""
-    # A replaced checkpoint comes before the one that took its place, if there is one, and gives way to it.
-    paths = sorted((run / "checkpoints").glob("step_*"), reverse=True)
-    found = {int(match[1]): path for path in paths if (match := _NAME.fullmatch(path.name))}
-    return [Checkpoint(path, step) for step, path in sorted(found.items())]
 
 
 def run_state(model: Pretrained, optimizer: BF16AdamW) -> dict[str, torch.Tensor]:

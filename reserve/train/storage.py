@@ -35,14 +35,12 @@ from torch.futures import Future
 
 from reserve.fs import sync_folder
 from reserve.model.manifest import CHECKPOINT, MODEL, OPTIMIZER, Chunk, Manifest, StoredTensor, encode_manifest
+from reserve.model.run_checkpoints import REPLACED
 from reserve.model.sharded import CONFIG
 from reserve.model.tensor_files import DTYPE_NAMES, DTYPES, StoredFile, write_tensors
 
 PARTIAL = ".partial"
 """Ends the name of a checkpoint's folder until it is complete."""
-
-REPLACED = ".replaced"
-"""Ends the name of a checkpoint whose step was saved again, until the new one has its place."""
 
 State = Mapping[str, torch.Tensor]
 """Tensors by "PART/NAME"; those of a sharded model are DTensors."""

@@ -22,6 +22,7 @@ from reserve.fs import remove_partial_files
 from reserve.model.initialization import float32_on_cpu, undrawn
 from reserve.model.precision import training_dtype
 from reserve.model.pretrained import Pretrained
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.model.transformer import Transformer
 from reserve.tasks.task import ContrastiveTask, HeldOut, Task
 from reserve.train.ahead import Finish, beside_the_step
@@ -33,7 +34,7 @@ from reserve.train.parallel import LossFunction, Wrapping, check_mode, paralleli
 from reserve.train.periodic import PeriodicEvaluation, held_out_data
 from reserve.train.resuming import place_in_data, stored_settings, warn_of_other_data
 from reserve.train.run_folder import write_run_settings
-from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
+from reserve.train.state import Progress, restore_checkpoint
 from reserve.train.step import VectorsLoss
 from reserve.train.storage import remove_partial_checkpoints
 from reserve.train.wandb_sink import check_wandb

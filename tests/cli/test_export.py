@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from reserve.cli.app import main
 from reserve.config import TrainConfig
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.run_checkpoints import checkpoint_folder
 from reserve.train.distributed import Ranks
 from reserve.train.export import export_checkpoint
 from reserve.train.saving import CheckpointWriter
-from reserve.train.state import Progress, checkpoint_folder
+from reserve.train.state import Progress
 from tests.helpers.old_checkpoints import write_old_checkpoint
 from tests.helpers.trained_models import train_a_step, trained
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.train.distributed import Ranks
 from reserve.train.metrics import read_metrics
 from reserve.train.optimizer import make_optimizer
 from reserve.train.run_folder import read_run
-from reserve.train.state import list_checkpoints, restore_checkpoint, run_state
+from reserve.train.state import restore_checkpoint, run_state
 
 SPEED = frozenset(
     (

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reserve.errors import RESUMABLE
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.train.metrics import read_metrics
-from reserve.train.state import list_checkpoints
 from tests.train.fall_backs import CannotRun, Case, Found, Process, Runs, wait_for_step, wait_until
 
 RANK_TIMEOUT, HANG_TIMEOUT, STOP_TIMEOUT = 5.0, 10.0, 4.0

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.train.metrics import read_metrics
-from reserve.train.state import list_checkpoints
 from tests.train.compare_runs import Comparison
 from tests.train.start_runs import STEPS, Launcher, Running, log_of, pretraining_variants
 

@@ -20,10 +20,11 @@ from reserve.config import TrainConfig
 from reserve.errors import CheckpointError, EnvironmentFailure
 from reserve.model.manifest import encode_manifest, read_manifest
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.model.tensor_files import StoredFile
 from reserve.train.distributed import Ranks
 from reserve.train.saving import CheckpointWriter
-from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
+from reserve.train.state import Progress, restore_checkpoint
 from tests.helpers.old_checkpoints import write_old_checkpoint
 from tests.helpers.trained_models import new_model, new_optimizer, trained
 

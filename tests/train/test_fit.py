@@ -17,11 +17,11 @@ from reserve.cli.app import main
 from reserve.config import Config, TrainConfig
 from reserve.data.order import epoch_order
 from reserve.errors import RESUMABLE
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks.pretrain.dataset import PretrainDataset
 from reserve.train.distributed import Ranks
 from reserve.train.metrics import read_metrics
 from reserve.train.run_state import locked_run
-from reserve.train.state import list_checkpoints
 from reserve.train.training import _warn_of_spinning_threads
 
 QUICK = [

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import NotFinite
 from reserve.model.manifest import read_manifest
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
 from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
-from reserve.train.state import list_checkpoints
 from tests.helpers.classifier_task import ClassifierConfig, Classify
 from tests.helpers.tiny import tiny
 

@@ -16,6 +16,7 @@ import torch
 
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput, Stopped
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks import TASKS
 from reserve.tasks.task import HeldOut
 from reserve.tasks.vcr.task import Vcr
@@ -25,7 +26,6 @@ from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
 from reserve.train.periodic import PeriodicEvaluation, _unchanged_generators, held_out_data
 from reserve.train.run_folder import read_run
-from reserve.train.state import list_checkpoints
 from tests.helpers.classifier_task import ClassifierConfig, Classify
 from tests.helpers.ranks import free_ports, run_ranks
 from tests.helpers.tiny import tiny

@@ -11,12 +11,12 @@ import torch
 
 from reserve.config import TrainConfig
 from reserve.errors import Stopped
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks import TASKS
 from reserve.train import profiling
 from reserve.train.distributed import Ranks
 from reserve.train.fit import fit
 from reserve.train.profiling import StepProfiler
-from reserve.train.state import list_checkpoints
 from tests.helpers.classifier_task import Classify
 from tests.train.test_second_task import MODEL, StopsAt, config
 

@@ -15,12 +15,13 @@ import torch
 from reserve.batch.vocabulary import MASK
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.data.order import epoch_order
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks import TASKS
 from reserve.train.distributed import Ranks
 from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
 from reserve.train.optimizer import make_optimizer
-from reserve.train.state import list_checkpoints, restore_checkpoint
+from reserve.train.state import restore_checkpoint
 from tests.helpers.classifier_task import ClassifierConfig, Classify
 from tests.helpers.old_checkpoints import write_old_checkpoint
 from tests.helpers.tiny import tiny

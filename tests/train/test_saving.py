@@ -16,10 +16,11 @@ import torch
 
 from reserve.config import TrainConfig
 from reserve.model.manifest import read_manifest
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.train import storage
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.saving import CheckpointWriter
-from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
+from reserve.train.state import Progress, restore_checkpoint
 from tests.helpers.ranks import free_ports, run_ranks
 from tests.helpers.trained_models import new_model, new_optimizer, same_bits, train_a_step, trained, whole_state
 

@@ -17,6 +17,7 @@ from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.errors import BadInput, Stopped
 from reserve.model import initialization, precision
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks import TASKS
 from reserve.tasks.task import Loss
 from reserve.train.distributed import Ranks
@@ -24,7 +25,6 @@ from reserve.train.evaluate import evaluate_run
 from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
 from reserve.train.run_folder import read_run
-from reserve.train.state import list_checkpoints
 from reserve.train.training import _prepare, per_device
 from tests.helpers import classifier_task
 from tests.helpers.classifier_task import Classifier, ClassifierConfig, Classify

@@ -14,11 +14,11 @@ from reserve.cli.app import main
 from reserve.config import Config, OptimizerConfig, TrainConfig
 from reserve.config.load import read_yaml
 from reserve.errors import BadInput
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.fit import fit
 from reserve.train.metrics import read_metrics
 from reserve.train.run_folder import read_run
-from reserve.train.state import list_checkpoints
 from tests.helpers.file_server import FileServer
 from tests.helpers.ranks import free_ports, run_ranks
 from tests.helpers.small_shards import make_shard_set

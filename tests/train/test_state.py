@@ -15,10 +15,11 @@ from reserve.config import TrainConfig
 from reserve.errors import CheckpointError
 from reserve.model.manifest import read_manifest
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.run_checkpoints import list_checkpoints
 from reserve.train.distributed import Ranks, joined_ranks
 from reserve.train.export import export_checkpoint
 from reserve.train.saving import CheckpointWriter
-from reserve.train.state import Progress, list_checkpoints, restore_checkpoint
+from reserve.train.state import Progress, restore_checkpoint
 from tests.helpers.old_checkpoints import write_old_checkpoint
 from tests.helpers.ranks import free_ports, run_ranks
 from tests.helpers.trained_models import (

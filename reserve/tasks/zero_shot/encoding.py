@@ -43,12 +43,19 @@ def encode_frames(model: MerlotReserve, images: np.ndarray) -> torch.Tensor:
 
 def encode_sounds(model: MerlotReserve, clips: np.ndarray) -> torch.Tensor:
     """Pooled tokens of the clips float32 [n, 3, 60, 65] of segments: [n, 3, tokens, hidden]."""
+    return encode_heard(model, clips)[0]
+
+
+def encode_heard(model: MerlotReserve, clips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pooled tokens as `encode_sounds` returns them, and the unit vectors of the same clips: float32 [n, 3, hidden]."""
     with torch.inference_mode():
         parts = [
-            model.audio_encoder(torch.from_numpy(clips[i : i + CLIPS_AT_ONCE]).to(model.device).flatten(0, 1)).pooled
+            model.audio_encoder(torch.from_numpy(clips[i : i + CLIPS_AT_ONCE]).to(model.device).flatten(0, 1))
             for i in range(0, len(clips), CLIPS_AT_ONCE)
         ]
-    return torch.cat(parts).unflatten(0, (-1, SUBSEGMENTS))
+        pooled = torch.cat([part.pooled for part in parts])
+        vectors = unit_normalize(torch.cat([part.cls for part in parts]).float())
+    return pooled.unflatten(0, (-1, SUBSEGMENTS)), vectors.unflatten(0, (-1, SUBSEGMENTS))
 
 
 def encode_masks(

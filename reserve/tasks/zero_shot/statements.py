@@ -68,13 +68,23 @@ def question_statement(question: str) -> str | None:
 
     A question that no rule matches keeps its wording, with the MASK as its answer: "which man sings?<|MASK|>."
     """
-    text = " ".join(question.lower().split()).rstrip(" ?.")
+    text = _plain_wording(question)
     if not text or MASK_TEXT.lower() in text:
         return None
+    return matched_statement(question) or f"{text}?{MASK_TEXT}."
+
+
+def matched_statement(question: str) -> str | None:
+    """A question as a statement with one MASK, None if no rule matches its wording."""
+    text = _plain_wording(question)
     for pattern, write in _RULES:
         if match := re.fullmatch(pattern, text):
             return attach_mask(f"{write(match)}.")
-    return f"{text}?{MASK_TEXT}."
+    return None
+
+
+def _plain_wording(question: str) -> str:
+    return " ".join(question.lower().split()).rstrip(" ?.")
 
 
 def _after_verb(match: re.Match[str]) -> str:

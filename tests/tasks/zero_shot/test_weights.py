@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
+from importlib.resources import files
+
 import pytest
 import torch
 
 from reserve.checkpoint.official import save_official
 from reserve.config import FinetunedConfig
-from reserve.errors import CheckpointError
+from reserve.data.tokenizer import Tokenizer
+from reserve.errors import CheckpointError, DamagedCheckpoint
 from reserve.model.finetuned import FinetunedReserve
-from reserve.tasks.zero_shot.weights import load_weights
+from reserve.model.run_checkpoints import checkpoint_folder
+from reserve.tasks.zero_shot.weights import load_vocabulary, load_weights
 from tests.helpers.tiny import TINY
 from tests.tasks.zero_shot.small_sets import small_model
 
@@ -53,3 +58,56 @@ def test_a_finetuned_folder_is_refused(tmp_path):
     FinetunedReserve(FinetunedConfig(**own)).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="head"):
         load_weights(str(tmp_path))
+
+
+def write_run(folder, steps, tokenizer=None):
+    """A run's folder with checkpoints whose models differ."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(f"task: pretrain\ntokenizer: {tokenizer or 'null'}\n")
+    models = []
+    for step in steps:
+        models.append(small_model())
+        with torch.no_grad():
+            models[-1].head.bias.fill_(step)
+        models[-1].save_pretrained(checkpoint_folder(folder, step), step=step)
+    return models
+
+
+def test_of_a_run_the_newest_checkpoint_is_read(tmp_path):
+    write_run(tmp_path, [1, 2])
+    assert load_weights(tmp_path).head.bias[0] == 2
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+    write_run(tmp_path, [1, 2])
+    (checkpoint_folder(tmp_path, 2) / "config.json").unlink()
+    assert load_weights(tmp_path).head.bias[0] == 1
+    assert "the checkpoint before it is taken" in caplog.text
+    (checkpoint_folder(tmp_path, 1) / "config.json").unlink()
+    with pytest.raises(DamagedCheckpoint, match="step_00000001"):
+        load_weights(tmp_path)
+
+
+def test_folders_without_weights_say_what_they_lack(tmp_path):
+    with pytest.raises(CheckpointError, match=r"neither a model's folder nor a run's"):
+        load_weights(tmp_path)
+    write_run(tmp_path, [])
+    with pytest.raises(CheckpointError, match="a run without a checkpoint yet"):
+        load_weights(tmp_path)
+
+
+def test_a_runs_vocabulary_is_the_default_for_its_weights(tmp_path, monkeypatch):
+    own = json.loads(files("reserve").joinpath("assets/tokenizer.json").read_text("utf-8"))
+    last = max(own["model"]["vocab"], key=own["model"]["vocab"].get)
+    del own["model"]["vocab"][last]
+    own["model"]["merges"] = [each for each in own["model"]["merges"] if "".join(each).replace(" ", "") != last]
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    run = tmp_path / "run"
+    write_run(run, [1], tmp_path / "own.json")
+    size = Tokenizer.load().vocab_size
+    assert load_vocabulary(run).vocab_size == size - 1
+    assert load_vocabulary(checkpoint_folder(run, 1)).vocab_size == size - 1
+    assert load_vocabulary(run, tmp_path / "own.json").vocab_size == size - 1
+    monkeypatch.chdir(run)
+    assert load_vocabulary(None).vocab_size == size
+    assert load_vocabulary("owner/name").vocab_size == size

@@ -1,0 +1,171 @@
+"""Builds and extends an index of moments: encodes the videos that it does not have yet, a part at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reserve.config import TrainConfig
+from reserve.errors import BadInput
+from reserve.fs import remove_partial_files
+from reserve.model.merlot_reserve import MerlotReserve
+from reserve.model.precision import autocast
+from reserve.tasks.search.index import MANIFEST, PARTS, model_identity, part_files, read_manifest, write_manifest
+from reserve.tasks.search.parts import SUFFIX, PartHeader, read_header, write_part
+from reserve.tasks.search.sources import Source, find_sources
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What a build did: `added` and `kept` videos, and the reason for each that was `skipped`. `moments` and `sounds`
+    are all that the index holds."""
+
+    added: int
+    kept: int
+    skipped: tuple[str, ...]
+    moments: int
+    sounds: int
+    seconds: float
+
+    def __str__(self) -> str:
+        parts = [f"{self.moments} moments of {self.added + self.kept} videos"]
+        if self.added:
+            parts.append(f"{self.added} encoded in {self.seconds:.1f} s")
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} skipped")
+        return ", ".join(parts)
+
+
+def build_index(
+    places: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    model: MerlotReserve,
+    *,
+    config: TrainConfig | None = None,
+    workers: int = 1,
+    mirror: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> IndexReport:
+    """Encodes the videos in some places into the index in `folder`, which is made if there is none.
+
+    Args:
+        places: Video files, folders that are searched for them, and sets of prepared shards, folders or URLs.
+        folder: The index. What it has already is kept: a file that has not changed in size or time of modification, a
+            shard of the same set. An interrupted build goes on where it stopped.
+        model: The model, on its device and in evaluation mode.
+        config: Precision, and the cache of shards; by default float32.
+        workers: Threads that decode a file each and take turns with the model. Each holds 40 frames and the whole
+            sound of its file, 320 MB an hour.
+        mirror: Remove what the places no longer hold from the index. Otherwise it stays.
+        progress: Called with the sources done and in all, files and shards.
+
+    Videos that cannot be decoded are logged, counted and skipped; they are tried again by the next build. Raises
+    BadInput where no video of the places can be used or a place does not exist, and ValueError for an index of another
+    model.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers}")
+    began, folder = time.monotonic(), Path(folder)
+    config = config or TrainConfig(precision="float32")
+    sources = find_sources(places, config)
+    identity = _prepare(folder, model)
+    wanted = {part_path(folder, source): source for source in sources}
+    if mirror:
+        for path in set(part_files(folder)) - wanted.keys():
+            path.unlink()
+    turn = threading.Lock()
+
+    def work(item: tuple[Path, Source]) -> _Outcome:
+        path, source = item
+        try:
+            if (known := _current(path, source, identity)) is not None:
+                return _Outcome(kept=len(known.videos), skipped=known.skipped)
+            key = source.key()  # before it is read: what changes meanwhile is encoded again
+            with autocast(config, model.device):  # which each thread has its own of
+                found = source.encode(model, turn)
+            header = PartHeader(identity, key, source.place, found.videos, found.skipped)
+            write_part(path, header, found.moments)
+            return _Outcome(added=len(found.videos), skipped=found.skipped)
+        except BadInput as error:
+            logger.warning("%s; it is left out", error)
+            return _Outcome(skipped=(str(error),))
+
+    outcomes: list[_Outcome] = []
+    with ThreadPoolExecutor(workers, initializer=_use_device, initargs=(model.device,)) as pool:
+        try:
+            for done, outcome in enumerate(pool.map(work, wanted.items()), 1):
+                outcomes.append(outcome)
+                if progress is not None:
+                    progress(done, len(wanted))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    skipped = tuple(reason for outcome in outcomes for reason in outcome.skipped)
+    added, kept = sum(outcome.added for outcome in outcomes), sum(outcome.kept for outcome in outcomes)
+    if not added and not kept:
+        raise BadInput(f"none of the videos could be used: {'; '.join(skipped[:3])}{'; …' if len(skipped) > 3 else ''}")
+    headers = [read_header(path) for path in part_files(folder)]
+    return IndexReport(
+        *(added, kept, skipped),
+        moments=sum(header.moments for header in headers),
+        sounds=sum(header.sounds for header in headers),
+        seconds=time.monotonic() - began,
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a source: videos `added` or `kept`, and the reasons against others."""
+
+    added: int = 0
+    kept: int = 0
+    skipped: tuple[str, ...] = ()
+
+
+def part_path(folder: Path, source: Source) -> Path:
+    """Where the part of a source is."""
+    digest = hashlib.sha256(source.identity.encode("utf-8", "surrogateescape")).hexdigest()
+    return folder / PARTS / f"{digest[:32]}{SUFFIX}"
+
+
+def _prepare(folder: Path, model: MerlotReserve) -> str:
+    """Makes the folder, or checks that it is an index of this model. Returns the model's identity."""
+    identity = model_identity(model)
+    if (folder / MANIFEST).exists():
+        made_by, _ = read_manifest(folder)
+        if made_by != identity:
+            raise ValueError(f"{folder} is an index made by another model; choose another folder, or that model")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise BadInput(f"{folder} is not empty and holds no index: it has no {MANIFEST}; choose another folder")
+    write_manifest(folder, identity, model.config.hidden_size)
+    remove_partial_files(folder / PARTS)
+    return identity
+
+
+def _current(path: Path, source: Source, model: str) -> PartHeader | None:
+    """The header of a source's part if it is there and holds what the source is now."""
+    if not path.exists():
+        return None
+    try:
+        header = read_header(path)
+    except BadInput as error:
+        logger.warning("%s", error)
+        return None
+    return header if (header.model, header.key) == (model, source.key()) else None
+
+
+def _use_device(device: torch.device) -> None:
+    """Makes `device` the current one of this thread, which a new thread does not inherit."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)

@@ -58,11 +58,13 @@ def run(options: Namespace) -> None:
     from reserve.serve.model_answering import ModelAnswering
     from reserve.serve.uploads import Storage
     from reserve.serve.video_files import FolderVideos
+    from reserve.serve.worker import Worker
 
     videos = None if options.videos is None else FolderVideos(options.videos)
     storage = Storage(options.folder or user_cache().with_name("serve"), limits)
     with bind(options.host, options.port) as listening:
-        app = make_app(ModelAnswering(*load_asked_model(options)), storage, videos=videos, names=options.names)
+        answering, worker = ModelAnswering(*load_asked_model(options)), Worker(limits.waiting)
+        app = make_app(answering, worker, storage, videos=videos, names=options.names)
         if not is_loopback(options.host):
             logger.warning(
                 "anyone who reaches %s can upload videos, and watch and delete what is there; an SSH tunnel to "
@@ -70,7 +72,7 @@ def run(options: Namespace) -> None:
                 options.host,
             )
         logger.info("%s  (Ctrl-C stops; uploads are stored in %s)", address(listening), storage.uploads)
-        serve(app, listening)
+        serve(app, listening, worker.end)
 
 
 def address(listening: socket.socket) -> str:

@@ -18,7 +18,6 @@ from reserve.data.video import open_video
 from reserve.errors import BadInput
 from reserve.serve.answering import Answering, Progress
 from reserve.serve.job_response import JobResponse
-from reserve.serve.limits import Limits
 from reserve.serve.playback import MEDIA_TYPES, why_not_played
 from reserve.serve.questions import Question, Search, Sound
 from reserve.serve.uploads import Storage, UploadRefused
@@ -29,11 +28,9 @@ from reserve.serve.worker import Busy, Worker
 class Api:
     """The handlers of requests. `folder` has videos of the machine beside those that visitors upload."""
 
-    def __init__(
-        self, answering: Answering, worker: Worker, storage: Storage, folder: FolderVideos | None, limits: Limits
-    ) -> None:
+    def __init__(self, answering: Answering, worker: Worker, storage: Storage, folder: FolderVideos | None) -> None:
         self.answering, self.worker, self.storage, self.folder = answering, worker, storage, folder
-        self.limits = limits
+        self.limits = storage.limits
         self._details: dict[str, dict[str, Any]] = {}
 
     def routes(self) -> list[Route]:

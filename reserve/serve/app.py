@@ -18,7 +18,6 @@ from reserve.serve.answering import Answering
 from reserve.serve.api import Api
 from reserve.serve.guard import Guard
 from reserve.serve.job_response import message_of
-from reserve.serve.limits import Limits
 from reserve.serve.uploads import Storage
 from reserve.serve.video_files import FolderVideos
 from reserve.serve.worker import Worker
@@ -36,19 +35,17 @@ _FILES = {
 
 def make_app(
     answering: Answering,
+    worker: Worker,
     storage: Storage,
     *,
     videos: FolderVideos | None = None,
-    limits: Limits | None = None,
     names: Iterable[str] = (),
 ) -> ASGIApp:
-    """The application; its lifespan ends the worker and releases `storage`.
+    """The application; when it shuts down it closes `worker`, where the model computes, and releases `storage`.
 
     `videos` are shown beside what is uploaded to `storage`. `names` are those by which browsers may reach the server,
     besides localhost and addresses.
     """
-    limits = limits or storage.limits
-    worker = Worker(limits.waiting)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -58,7 +55,7 @@ def make_app(
 
     pages = [Route(path, partial(_page_file, name, media_type)) for path, (name, media_type) in _FILES.items()]
     app = Starlette(
-        routes=[*pages, *Api(answering, worker, storage, videos, limits).routes()],
+        routes=[*pages, *Api(answering, worker, storage, videos).routes()],
         exception_handlers={HTTPException: _http_error, ValueError: _bad_request, Exception: _failure},
         lifespan=lifespan,
     )

@@ -45,14 +45,14 @@ async def _lines(
     job: Job, worker: Worker, to_json: Callable[[Any], Any], shown: Callable[[str], str]
 ) -> AsyncIterator[str]:
     finished = asyncio.wrap_future(job.future)
-    while not finished.done():
+    while not finished.done() and not worker.ended:
         ahead = worker.ahead_of(job)
         if ahead is None:
             yield _line(state="running", done=job.done, total=job.total)
         else:
             yield _line(state="waiting", ahead=ahead)
         await asyncio.wait({finished}, timeout=_SECONDS_BETWEEN)
-    if finished.cancelled():
+    if not finished.done() or finished.cancelled():
         yield _line(state="failed", error="the server is shutting down")
         return
     error = finished.exception()

@@ -35,9 +35,7 @@ class ModelAnswering:
         self, video: Path, question: str, answers: Sequence[str], *, start: float, stop: float | None
     ) -> AnswersFound:
         with autocast(self.config, self.model.device):
-            found = ask(
-                video, question, answers, model=self.model, tokenizer=self.tokenizer, start=start, stop=stop
-            )
+            found = ask(video, question, answers, model=self.model, tokenizer=self.tokenizer, start=start, stop=stop)
         return AnswersFound(
             found.statement,
             tuple(

@@ -6,13 +6,14 @@ import ipaddress
 import logging
 import signal
 import socket
+from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
 from reserve.errors import UsageError
 
 _GRACE_SECONDS = 2
-"""How long requests may take to end: those that wait for the model are then cut off."""
+"""How long uploads and videos on their way may take to end."""
 _CONNECTIONS = 128
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises UsageError if the address cannot be had.
     """
     try:
+        if not 0 <= port < 2**16:
+            raise OverflowError("a port is from 0 to 65535")
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,10 +48,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(app: ASGIApp, listening: socket.socket) -> None:
-    """Serves `app` until a signal ends it, which is the normal end: requests are finished or cut off, the application
-    shuts down, and the function returns. SIGTERM goes on to its former handler."""
+def serve(app: ASGIApp, listening: socket.socket, on_end: Callable[[], None]) -> None:
+    """Serves `app` until a signal ends it, which is the normal end: `on_end` is called first, requests are finished or
+    cut off, the application shuts down, and the function returns. SIGTERM goes on to its former handler."""
     import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            on_end()
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         app,
@@ -61,6 +69,6 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
     except KeyboardInterrupt:
         logger.info("stopped by %s", signal.SIGINT.name)

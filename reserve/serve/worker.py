@@ -66,14 +66,23 @@ class Worker:
                 return None
             return self._waiting.index(job) + (self._running is not None)
 
-    def close(self, seconds: float = 10.0) -> None:
-        """Drops what waits, ends what runs at its next report, and waits for that at most `seconds`."""
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is to be expected of it any more."""
+        return self._ended
+
+    def end(self) -> None:
+        """Drops what waits, and ends what runs at its next report."""
         with self._changed:
             self._ended = True
             for job in self._waiting:
                 job.cancel()
             self._waiting.clear()
             self._changed.notify()
+
+    def close(self, seconds: float = 3.0) -> None:
+        """Ends it, and waits at most `seconds` for what runs."""
+        self.end()
         self._thread.join(seconds)
 
     def _forget_cancelled(self) -> None:

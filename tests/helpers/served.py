@@ -62,9 +62,16 @@ def served(folder: Path, videos: Path | None = None, limits: Limits | None = Non
     from reserve.serve.app import make_app
     from reserve.serve.uploads import Storage
     from reserve.serve.video_files import FolderVideos
+    from reserve.serve.worker import Worker
 
     model = FakeAnswering()
-    storage = Storage(folder, limits or Limits())
-    app = make_app(model, storage, videos=None if videos is None else FolderVideos(videos), **settings)
+    limits = limits or Limits()
+    app = make_app(
+        model,
+        Worker(limits.waiting),
+        Storage(folder, limits),
+        videos=None if videos is None else FolderVideos(videos),
+        **settings,
+    )
     with testclient.TestClient(app, base_url="http://localhost:8000", raise_server_exceptions=False) as client:
         yield Served(client, model, folder)

@@ -65,9 +65,10 @@ def site(files, tmp_path):
     from reserve.serve.app import make_app
     from reserve.serve.uploads import Storage
     from reserve.serve.video_files import FolderVideos
+    from reserve.serve.worker import Worker
 
     model = FakeAnswering()
-    app = make_app(model, Storage(tmp_path / "own", Limits()), videos=FolderVideos(files / "served"))
+    app = make_app(model, Worker(8), Storage(tmp_path / "own", Limits()), videos=FolderVideos(files / "served"))
     with running(app) as url:
         yield url, model
 
@@ -186,7 +187,7 @@ def test_a_search_of_all_videos_goes_to_another_one(page):
 
 
 def test_a_request_that_waits_can_be_cancelled_and_is_not_computed(page, site):
-    url, model = site
+    model = site[1]
     model.gate.clear()
     page.get_by_label("Moments that sound or look like").fill("a red circle")
     page.get_by_role("button", name="Search", exact=True).click()  # runs until the gate opens
@@ -225,5 +226,3 @@ def test_another_site_gets_nothing(browser, site):
         script = "([url, method]) => fetch(url, {method, mode: 'no-cors'}).then(r => r.type, e => String(e))"
         assert page.evaluate(script, [f"{site[0]}api/videos", method]) == "TypeError: Failed to fetch"
     page.close()
-
-

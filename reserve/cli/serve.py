@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,8 @@ def run(options: Namespace) -> None:
     from reserve.serve.worker import Worker
 
     videos = None if options.videos is None else FolderVideos(options.videos)
-    storage = Storage(options.folder or user_cache().with_name("serve"), limits)
-    with bind(options.host, options.port) as listening:
+    folder = options.folder or user_cache().with_name("serve")
+    with bind(options.host, options.port) as listening, closing(Storage(folder, limits)) as storage:
         answering, worker = ModelAnswering(*load_asked_model(options)), Worker(limits.waiting)
         app = make_app(answering, worker, storage, videos=videos, names=options.names)
         if not is_loopback(options.host):

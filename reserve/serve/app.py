@@ -41,7 +41,7 @@ def make_app(
     videos: FolderVideos | None = None,
     names: Iterable[str] = (),
 ) -> ASGIApp:
-    """The application; when it shuts down it closes `worker`, where the model computes, and releases `storage`.
+    """The application; when it shuts down it closes `worker`, where the model computes.
 
     `videos` are shown beside what is uploaded to `storage`. `names` are those by which browsers may reach the server,
     besides localhost and addresses.
@@ -51,7 +51,6 @@ def make_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         worker.close()
-        storage.close()
 
     pages = [Route(path, partial(_page_file, name, media_type)) for path, (name, media_type) in _FILES.items()]
     app = Starlette(

@@ -45,6 +45,8 @@ async def _lines(
     job: Job, worker: Worker, to_json: Callable[[Any], Any], shown: Callable[[str], str]
 ) -> AsyncIterator[str]:
     finished = asyncio.wrap_future(job.future)
+    # A work may fail when its visitor has gone; asyncio would then report an error that nobody retrieved.
+    finished.add_done_callback(lambda future: future.cancelled() or future.exception())
     while not finished.done() and not worker.ended:
         ahead = worker.ahead_of(job)
         if ahead is None:

@@ -46,8 +46,7 @@ class ModelAnswering:
         )
 
     def index(self, video: Path, folder: Path, progress: Progress) -> None:
-        progress(0, 0)  # which ends a work that a closing server no longer wants
-        build_index([video], folder, self.model, config=self.config)
+        build_index([video], folder, self.model, config=self.config, windows=progress)
 
     def is_indexed(self, folder: Path) -> bool:
         return bool(part_files(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,8 @@ def served(folder: Path, videos: Path | None = None, limits: Limits | None = Non
 
     model = FakeAnswering()
     limits = limits or Limits()
-    app = make_app(
-        model,
-        Worker(limits.waiting),
-        Storage(folder, limits),
-        videos=None if videos is None else FolderVideos(videos),
-        **settings,
-    )
-    with testclient.TestClient(app, base_url="http://localhost:8000", raise_server_exceptions=False) as client:
-        yield Served(client, model, folder)
+    with closing(Storage(folder, limits)) as storage:
+        shown = None if videos is None else FolderVideos(videos)
+        app = make_app(model, Worker(limits.waiting), storage, videos=shown, **settings)
+        with testclient.TestClient(app, base_url="http://localhost:8000", raise_server_exceptions=False) as client:
+            yield Served(client, model, folder)

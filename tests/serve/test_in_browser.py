@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -68,9 +68,10 @@ def site(files, tmp_path):
     from reserve.serve.worker import Worker
 
     model = FakeAnswering()
-    app = make_app(model, Worker(8), Storage(tmp_path / "own", Limits()), videos=FolderVideos(files / "served"))
-    with running(app) as url:
-        yield url, model
+    with closing(Storage(tmp_path / "own", Limits())) as storage:
+        app = make_app(model, Worker(8), storage, videos=FolderVideos(files / "served"))
+        with running(app) as url:
+            yield url, model
 
 
 @pytest.fixture

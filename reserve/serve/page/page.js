@@ -49,7 +49,7 @@ class Task {
   // For `compute`: what the server says of a work called `name`.
   reporter(name) {
     return (news) => {
-      if (news.state === "running") this.report(`${name} …`, news.done, news.total);
+      if (!news.ahead) this.report(`${name} …`, news.done, news.total);
       else this.report(news.ahead === 1 ? "Waiting for 1 request before this" : `Waiting for ${news.ahead} requests before this`);
     };
   }
@@ -157,7 +157,7 @@ async function playMoment(moment) {
 
 function showMoments() {
   const here = moments.filter((moment) => moment.video === current?.id);
-  timeline.showMoments(here);
+  timeline.showMoments(here, moments);
   find("#legend").hidden = !here.length && !find("#answers-found").children.length;
 }
 

@@ -47,9 +47,9 @@ export class Timeline {
     this.playhead.style.left = this.#share(Math.min(seconds, this.duration));
   }
 
-  // `moments` have start, end and score; the lowest bar is that of the least similar one.
-  showMoments(moments) {
-    const scores = moments.map((moment) => moment.score);
+  // `moments` have start, end and score; the lowest bar is that of the least similar of `all` that were found.
+  showMoments(moments, all) {
+    const scores = all.map((moment) => moment.score);
     const [low, high] = [Math.min(...scores), Math.max(...scores)];
     const inOrder = [...moments].sort((one, other) => one.start - other.start);
     this.moments.replaceChildren(...inOrder.map((moment) => {
@@ -78,7 +78,7 @@ export class Timeline {
     bar.className = kind;
     bar.title = label;
     bar.setAttribute("aria-label", label);
-    bar.style.left = this.#share(span.start);
+    bar.style.left = `min(${this.#share(span.start)}, 100% - 5px)`; // its least width
     bar.style.width = this.#share(span.end - span.start);
     bar.addEventListener("click", () => {
       for (const other of this.element.querySelectorAll(".chosen")) other.classList.remove("chosen");

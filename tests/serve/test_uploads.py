@@ -182,6 +182,10 @@ def test_two_servers_do_not_share_a_folder(storage):
         Storage(storage.folder, LIMITS)
 
 
-@pytest.mark.parametrize("wanted", ["..", ".", "", "u-", "../../secret", "u-" + "0" * 24 + "/../x", "u-" + "G" * 24])
+@pytest.mark.parametrize("wanted", ["../secret", "../../own/secret", "here", "", ".", "..", "u-" + "0" * 23])
 def test_only_ids_are_looked_up(storage, wanted):
+    for folder in (storage.folder / "secret", storage.uploads / "here", storage.uploads / ("u-" + "0" * 23)):
+        folder.mkdir()
+        (folder / "video.mp4").write_bytes(b"secret")
+        (folder / "info.json").write_text('{"name": "secret.mp4"}')
     assert storage.find(wanted) is None

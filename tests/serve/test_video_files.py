@@ -59,10 +59,13 @@ def test_a_video_that_becomes_a_link_out_of_the_folder_is_gone(folder, tmp_path)
     assert videos.find(video.id) is None
 
 
-def test_another_file_of_the_same_name_is_another_video(folder):
+@pytest.mark.parametrize(("content", "changed_ns"), [(b"another", 10**18), (b"b", 2 * 10**18)])
+def test_another_file_of_the_same_name_is_another_video(folder, content, changed_ns):
     videos = FolderVideos(folder)
+    os.utime(folder / "a.mp4", ns=(10**18, 10**18))
     before = videos.list()[0]
-    before.path.write_bytes(b"another")
+    before.path.write_bytes(content)
+    os.utime(before.path, ns=(changed_ns, changed_ns))
     assert videos.find(before.id) is None
     after = videos.list()[0]
     assert after.name == before.name

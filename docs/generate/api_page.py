@@ -21,6 +21,8 @@ MODULES = (
     "reserve.tasks.task",
     "reserve.tasks.decay",
     "reserve.tasks.finetuning",
+    "reserve.tasks.ask",
+    "reserve.tasks.search",
     "reserve.tasks.zero_shot.task",
     "reserve.tasks.scores",
     "reserve.tasks.data_folder",

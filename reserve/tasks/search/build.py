@@ -66,8 +66,8 @@ def build_index(
             shard of the same set. An interrupted build goes on where it stopped.
         model: The model, on its device and in evaluation mode.
         config: Precision, and the cache of shards; by default float32.
-        workers: Threads that decode a file each and take turns with the model. Each holds 40 frames and the whole
-            sound of its file, 320 MB an hour.
+        workers: Threads that decode a file each and take turns with the model. Each holds the 8 frames of a window and
+            the whole sound of its file, 320 MB an hour.
         mirror: Remove what the places no longer hold from the index. Otherwise it stays.
         progress: Called with the sources done and in all, files and shards.
         windows: Called within a video file with the windows of 40 s read and how many it has. What it raises ends the
@@ -75,7 +75,7 @@ def build_index(
 
     Videos that cannot be decoded are logged, counted and skipped; they are tried again by the next build. Raises
     BadInput where no video of the places can be used or a place does not exist, and ValueError for an index of another
-    model.
+    model or a model whose vectors are not finite.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1; got {workers}")

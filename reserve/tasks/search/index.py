@@ -35,7 +35,6 @@ GAP = 5.0
 """Seconds between two moments of a video that are two results: a segment's length."""
 _FETCHED = 16
 # Neighbours fetched at first for each result asked for are suppressed in most searches.
-_ADDED_AT_ONCE = 1 << 14
 _SAMPLED = 1024
 # Values of each weight that a model is recognised by.
 
@@ -140,7 +139,7 @@ class MomentIndex:
         ids = np.full((1, length), PAD, np.int32)
         ids[0, : len(encoded)] = encoded[:length]
         vector = encode_options(model, ids)
-        return self._search("words", vector[0].cpu().numpy(), k, gap)
+        return self.search_vector("words", vector[0].cpu().numpy(), k, gap=gap)
 
     def search_sound(
         self,
@@ -161,7 +160,7 @@ class MomentIndex:
         self.check_model(model)
         if not self.num_sounds:
             raise ValueError(f"{self.folder}: none of its videos has sound to compare with")
-        return self._search("sounds", sound_vector(path, start, stop, model), k, gap)
+        return self.search_vector("sounds", sound_vector(path, start, stop, model), k, gap=gap)
 
     def check_model(self, model: MerlotReserve) -> None:
         """Raises ValueError unless `model` is the one that the index was made by."""
@@ -170,7 +169,14 @@ class MomentIndex:
                 f"{self.folder} was made by another model; search it with that one, or make another index with --index"
             )
 
-    def _search(self, kind: Kind, query: np.ndarray, k: int, gap: float) -> list[Moment]:
+    def search_vector(self, kind: Kind, query: np.ndarray, k: int = 10, *, gap: float = GAP) -> list[Moment]:
+        """The `k` moments whose vectors of `kind`, "words" or "sounds", have the largest dot products with a unit
+        vector float [hidden], best first. `gap` is as in `search_text`. Raises ValueError for bad settings, and
+        BadInput for a damaged part."""
+        if kind not in ("words", "sounds"):
+            raise ValueError(f"kind must be 'words' or 'sounds'; got {kind!r}")
+        if query.shape != (self.hidden,):
+            raise ValueError(f"query must be [{self.hidden}]; got {list(query.shape)}")
         if k < 1:
             raise ValueError(f"k must be at least 1; got {k}")
         if not gap >= 0:
@@ -205,8 +211,8 @@ class MomentIndex:
                 rows = np.arange(len(own)) if kind == "words" else moments.sound_moment
                 if own.shape[1] != self.hidden:
                     raise BadInput(f"{path} has vectors of {own.shape[1]} numbers, not {self.hidden}; delete it")
-                for first in range(0, len(own), _ADDED_AT_ONCE):
-                    vectors.add(own[first : first + _ADDED_AT_ONCE].astype(np.float32))
+                if len(own):  # faiss keeps float16 as NumPy does, so nothing need be converted
+                    vectors.add_sa_codes(np.ascontiguousarray(own).view(np.uint8))
                 columns["part"].append(np.full(len(rows), number, np.int32))
                 for name in ("video", "start", "end"):
                     columns[name].append(getattr(moments, name)[rows])

@@ -148,5 +148,5 @@ def _check_numbers(name: str, numbers: np.ndarray, most: int) -> None:
 def _checksum(arrays: dict[str, np.ndarray]) -> int:
     value = 0
     for name in _ARRAYS:
-        value = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), value)
+        value = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data, value)
     return value

@@ -35,7 +35,7 @@ from reserve.tasks.windows import even_windows, video_windows
 logger = logging.getLogger(__name__)
 
 WINDOWS_AT_ONCE = 5
-"""Windows in memory at a time, 40 frames: their 15 sequences are one batch of the joint encoder."""
+"""Windows that are encoded together: their 15 sequences are one batch of the joint encoder."""
 SHORTEST = 0.01
 """Seconds of a segment that make a moment of a subsegment."""
 
@@ -193,6 +193,10 @@ def _encoded(model: MerlotReserve, timed: Iterator[tuple[Window, np.ndarray]], t
             kept = times[..., 1] - times[..., 0] >= SHORTEST
             words = window.words[kept].astype(np.float16)
             sounds = words[:0] if window.sounds is None else window.sounds[kept].astype(np.float16)
+            if not (np.isfinite(words).all() and np.isfinite(sounds).all()):
+                raise ValueError(
+                    "the model's vectors are not finite; its weights are damaged, or bfloat16 is too narrow"
+                )
             start, end = times[kept].T
             found.append(Moments(start, end, np.zeros(len(start), np.int32), words, sounds, _numbers(len(sounds))))
     joined = _joined(found, model.config.hidden_size)

@@ -145,6 +145,15 @@ def test_videos_of_which_none_can_be_used_are_an_error(model, tmp_path):
         build_index([tmp_path], tmp_path / "index", model, workers=0)
 
 
+def test_vectors_that_are_not_finite_are_an_error(videos, tmp_path):
+    model = small_model()
+    with torch.no_grad():
+        model.head.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="vectors are not finite"):
+        build_index([videos / "silent.mp4"], tmp_path, model)
+    assert part_files(tmp_path) == []
+
+
 def test_precision_is_that_of_the_config_in_every_thread(model, videos, tmp_path):
     vectors = []
     for name in ("float32", "bfloat16"):

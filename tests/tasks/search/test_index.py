@@ -246,3 +246,16 @@ def test_an_empty_index_finds_nothing(tmp_path, model):
 def test_a_moment_is_json():
     moment = Moment("a.mp4", 1.0, 2.5, 0.5, "set")
     assert moment.to_json() == {"video": "a.mp4", "start": 1.0, "end": 2.5, "score": 0.5, "place": "set"}
+
+
+def test_a_vector_is_searched_for_as_it_is(tmp_path):
+    words = unit(0, 30)
+    index = MomentIndex.open(synthetic(tmp_path, words, np.arange(30) * 10, [0] * 30))
+    vector = words[4]
+    (best,) = index.search_vector("words", vector, 1)
+    assert (best.video, best.start) == ("0.mp4", 40.0)
+    assert best.score == pytest.approx(1, abs=1e-3)
+    with pytest.raises(ValueError, match="kind must be 'words' or 'sounds'; got 'frames'"):
+        index.search_vector("frames", vector)
+    with pytest.raises(ValueError, match=r"query must be \[64\]; got \[1, 64\]"):
+        index.search_vector("words", vector[None])

@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "train": LEAVES | {"config", "batch", "data", "model", "tasks"},
     "report": LEAVES | {"config", "batch", "data", "tasks", "train"},
     "synthetic": LEAVES | {"config", "batch", "data"},
-    "cli": LEAVES | {"config", "data", "model", "checkpoint", "tasks", "train", "report", "synthetic"},
+    "serve": LEAVES | {"config", "data", "model", "tasks"},
+    "cli": LEAVES | {"config", "data", "model", "checkpoint", "tasks", "train", "report", "synthetic", "serve"},
 }
 """Packages and modules of reserve, and those that each may import besides itself."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 COMMANDS = (
-    *("prepare", "verify", "inspect", "pretrain", "finetune", "zeroshot", "ask", "search", "evaluate", "report"),
+    *("prepare", "verify", "inspect", "pretrain", "finetune", "zeroshot", "ask", "search", "serve", "evaluate", "report"),
     *("export", "convert", "backends", "demo-data", "demo-tasks", "demo-ask", "train-tokenizer"),
 )
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the
@@ -35,6 +35,8 @@ _EXTRAS = {
     "aiohttp": "http",
     "espeakng_loader": "demo",
     "faiss": "search",
+    "starlette": "serve",
+    "uvicorn": "serve",
     "ray": "ray",
     "wandb": "wandb",
 }

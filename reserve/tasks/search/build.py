@@ -56,6 +56,7 @@ def build_index(
     workers: int = 1,
     mirror: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    windows: Callable[[int, int], None] | None = None,
 ) -> IndexReport:
     """Encodes the videos in some places into the index in `folder`, which is made if there is none.
 
@@ -69,6 +70,8 @@ def build_index(
             the whole sound of its file, 320 MB an hour.
         mirror: Remove what the places no longer hold from the index. Otherwise it stays.
         progress: Called with the sources done and in all, files and shards.
+        windows: Called within a video file with the windows of 40 s read and how many it has. What it raises ends the
+            build.
 
     Videos that cannot be decoded are logged, counted and skipped; they are tried again by the next build. Raises
     BadInput where no video of the places can be used or a place does not exist, and ValueError for an index of another
@@ -93,7 +96,7 @@ def build_index(
                 return _Outcome(kept=len(known.videos), skipped=known.skipped)
             key = source.key()  # before it is read: what changes meanwhile is encoded again
             with autocast(config, model.device):  # which each thread has its own of
-                found = source.encode(model, turn)
+                found = source.encode(model, turn, windows)
             header = PartHeader(identity, key, source.place, found.videos, found.skipped)
             write_part(path, header, found.moments)
             return _Outcome(added=len(found.videos), skipped=found.skipped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -40,6 +40,9 @@ SHORTEST = 0.01
 """Seconds of a segment that make a moment of a subsegment."""
 
 
+WindowsDone = Callable[[int, int], None]
+
+
 @dataclass(frozen=True)
 class EncodedVideos:
     """What a source became: its `videos` by name with their moments, and for each that was `skipped` the reason."""
@@ -62,8 +65,11 @@ class Source(Protocol):
         """Changes whenever the videos do. Raises BadInput if they are gone."""
         ...
 
-    def encode(self, model: MerlotReserve, turn: threading.Lock) -> EncodedVideos:
-        """Decodes and encodes the videos; holds `turn` while the model runs. Raises BadInput naming the file."""
+    def encode(self, model: MerlotReserve, turn: threading.Lock, windows: WindowsDone | None = None) -> EncodedVideos:
+        """Decodes and encodes the videos; holds `turn` while the model runs. Raises BadInput naming the file.
+
+        `windows` is called with the windows of a video file that are encoded and how many it has.
+        """
         ...
 
 
@@ -109,13 +115,16 @@ class VideoFile:
             raise BadInput(f"{self.path}: {error.strerror}") from error
         return f"{self.path}\n{status.st_size}\n{status.st_mtime_ns}"
 
-    def encode(self, model: MerlotReserve, turn: threading.Lock) -> EncodedVideos:
-        timed = self._windows(model.config.image_size)
+    def encode(self, model: MerlotReserve, turn: threading.Lock, windows: WindowsDone | None = None) -> EncodedVideos:
+        timed = self._windows(model.config.image_size, windows)
         return EncodedVideos((str(self.path),), _encoded(model, timed, turn))
 
-    def _windows(self, size: tuple[int, int]) -> Iterator[tuple[Window, np.ndarray]]:
+    def _windows(self, size: tuple[int, int], done: WindowsDone | None) -> Iterator[tuple[Window, np.ndarray]]:
         video = open_video(self.path)
-        for spans in video_windows(video):
+        windows = video_windows(video)
+        for number, spans in enumerate(windows):
+            if done is not None:  # those before it are encoded, but for the few that wait to be one batch
+                done(number, len(windows))
             clips = video.clips(spans) if video.can_be_heard else None
             yield Window(video.images(spans, size), clips), np.stack([subsegment_times(span) for span in spans])
 
@@ -135,7 +144,7 @@ class ShardOfSet:
     def key(self) -> str:
         return self.identity
 
-    def encode(self, model: MerlotReserve, turn: threading.Lock) -> EncodedVideos:
+    def encode(self, model: MerlotReserve, turn: threading.Lock, windows: WindowsDone | None = None) -> EncodedVideos:
         shard = self.part.open()
         videos, moments, skipped = [], [], []
         for number in range(len(shard.segment_counts())):

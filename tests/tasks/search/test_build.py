@@ -35,9 +35,9 @@ def encoded(monkeypatch):
     names = []
     encode = VideoFile.encode
 
-    def spy(self, model, turn):
+    def spy(self, *arguments):
         names.append(self.path.name)
-        return encode(self, model, turn)
+        return encode(self, *arguments)
 
     monkeypatch.setattr(VideoFile, "encode", spy)
     return names
@@ -178,3 +178,17 @@ def test_the_manifest_names_the_model_and_the_length_of_vectors(model, videos, t
     build_index([videos / "silent.mp4"], tmp_path, model)
     manifest = json.loads((tmp_path / "index.json").read_text())
     assert (manifest["format"], manifest["hidden"]) == ("reserve-moments-1", 64)
+
+
+def test_the_windows_of_a_video_are_counted_and_can_end_the_build(model, videos, tmp_path):
+    counted = []
+    path = write_video(tmp_path / "long.mp4", 90.0, 3)
+    build_index([path], tmp_path / "index", model, windows=lambda done, total: counted.append((done, total)))
+    assert counted == [(0, 3), (1, 3), (2, 3)]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index([path], tmp_path / "other", model, windows=stop)
+    assert part_files(tmp_path / "other") == []

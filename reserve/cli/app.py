@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 COMMANDS = (
-    *("prepare", "verify", "inspect", "pretrain", "finetune", "zeroshot", "ask", "search", "serve", "evaluate", "report"),
+    *(
+        "prepare",
+        "verify",
+        "inspect",
+        "pretrain",
+        "finetune",
+        "zeroshot",
+        "ask",
+        "search",
+        "serve",
+        "evaluate",
+        "report",
+    ),
     *("export", "convert", "backends", "demo-data", "demo-tasks", "demo-ask", "train-tokenizer"),
 )
 """Each is a module of this package with `add_arguments(parser, arguments)` and `run(options)`; its docstring is the

@@ -56,10 +56,10 @@ def run(options: Namespace) -> None:
     if not options.gap >= 0:
         raise UsageError(f"--gap must be at least 0; got {options.gap}")
     check_model_arguments(options)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it loads
-    import faiss  # noqa: F401 (before hours of encoding, rather than after)
-
     from reserve.tasks.search import MomentIndex, build_index
+    from reserve.tasks.search.engine import load_faiss
+
+    load_faiss()  # before hours of encoding, rather than after
 
     model, tokenizer, config = load_asked_model(options)
     folder = options.index or default_index(places, model)

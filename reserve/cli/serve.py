@@ -49,9 +49,7 @@ def run(options: Namespace) -> None:
     except ValueError as error:
         raise UsageError(f"--upload_mb, --storage_mb and --waiting: {error}") from error
     check_model_arguments(options)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it loads
     # All that can be wrong is found before the weights are loaded, missing packages too.
-    import faiss  # noqa: F401
     import uvicorn  # noqa: F401
 
     from reserve.data.shards.files import user_cache
@@ -60,7 +58,9 @@ def run(options: Namespace) -> None:
     from reserve.serve.uploads import Storage
     from reserve.serve.video_files import FolderVideos
     from reserve.serve.worker import Worker
+    from reserve.tasks.search.engine import load_faiss
 
+    load_faiss()
     videos = None if options.videos is None else FolderVideos(options.videos)
     folder = options.folder or user_cache().with_name("serve")
     with bind(options.host, options.port) as listening, closing(Storage(folder, limits)) as storage:

@@ -21,7 +21,7 @@ from reserve.data.video_sound import TimeSpan
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.windows import video_windows
 from reserve.tasks.zero_shot.reader import VideoReader
-from reserve.tasks.zero_shot.readout import encode_options, option_ids, option_logits, ranked
+from reserve.tasks.zero_shot.readout import encode_options, option_ids, option_logits, ranked, trained_scale
 from reserve.tasks.zero_shot.statements import BLANK, MASK_TEXT, filled_blank, matched_statement
 from reserve.tasks.zero_shot.task import closing_statement
 from reserve.tasks.zero_shot.weights import load_vocabulary, load_weights
@@ -127,8 +127,9 @@ def ask(
 
     The video is read in windows of at most 8 segments of 5 s from `start` to `stop`. In each the model sees a frame a
     segment, hears all segments but the last, and reads the question in that one, as in the release's zero-shot tasks. A
-    window gives each answer a probability, the softmax of the logits; the answer's probability is the mean over the
-    windows. A video without sound that can be decoded is seen alone.
+    window gives each answer a probability: the softmax of its cosine with the MASK's vector, times the inverse
+    temperature that the model was trained with. The answer's probability is the mean over the windows. A video without
+    sound that can be decoded is seen alone.
 
     Args:
         video: A file, or what `open_video` returns.
@@ -173,7 +174,9 @@ def ask_checked(
     options = encode_options(model, asked.ids)
     queries = [closing_statement(window, asked.statement) for window in windows]
     masks = torch.stack([vectors[0] for vectors in VideoReader(model, tokenizer).read(video, queries)])
-    log_odds = option_logits(masks, options).double().log_softmax(-1).cpu().numpy()  # [windows, answers]
+    log_odds = (
+        option_logits(masks, options, trained_scale(model)).double().log_softmax(-1).cpu().numpy()
+    )  # [windows, answers]
     if not np.isfinite(log_odds).all():
         raise ValueError("the model's logits are not finite; its weights are damaged, or bfloat16 is too narrow")
     logits = np.logaddexp.reduce(log_odds, axis=0) - np.log(len(windows))

@@ -10,7 +10,6 @@ import reserve
 from reserve.data.tokenizer import Tokenizer
 from reserve.errors import BadInput
 from reserve.tasks.ask import Answers, CheckedQuestion, RankedAnswer
-from reserve.tasks.zero_shot.readout import SCALE
 from tests.tasks.zero_shot.small_sets import small_model, write_video
 
 STATEMENT = "a man is<|MASK|> now."
@@ -28,7 +27,7 @@ def video(tmp_path_factory):
 
 
 def probabilities_by_hand(model, video, *windows) -> np.ndarray:
-    """softmax(100 h·o) of each window through `embed_video`: [windows, answers]."""
+    """softmax(scale h·o) of each window through `embed_video`: [windows, answers]."""
     tokenizer = Tokenizer.load()
     spans = np.zeros((len(CHOICES), 15), np.int32)
     for row, choice in zip(spans, CHOICES, strict=True):
@@ -41,7 +40,8 @@ def probabilities_by_hand(model, video, *windows) -> np.ndarray:
             segments = video.segments(start=start, stop=stop)
             inputs = video.inputs(model.config.image_size, segments, texts={-1: STATEMENT})
             mask = model.embed_video(*inputs)[0][torch.from_numpy(inputs.tokens[0] == 3)]
-            found.append((SCALE * mask @ options.T)[0].softmax(0).numpy())
+            scale = model.contrastive_scales[2].exp()
+            found.append((scale * mask @ options.T)[0].softmax(0).numpy())
     return np.stack(found)
 
 

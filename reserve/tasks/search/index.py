@@ -22,6 +22,7 @@ from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, segment_clips
 from reserve.errors import BadInput
 from reserve.fs import check_regular_file, write_text_atomic
 from reserve.model.merlot_reserve import MerlotReserve
+from reserve.tasks.search.engine import load_faiss
 from reserve.tasks.search.parts import FORMAT, SUFFIX, PartHeader, read_header, read_part
 from reserve.tasks.search.sources import SHORTEST, subsegment_times
 from reserve.tasks.zero_shot.encoding import encode_heard
@@ -199,8 +200,7 @@ class MomentIndex:
     def _load(self, kind: Kind) -> _Loaded:
         """The vectors of a kind, which are kept from then on."""
         if kind not in self._loaded:
-            import faiss
-
+            faiss = load_faiss()
             vectors = faiss.IndexScalarQuantizer(self.hidden, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
             columns: dict[str, list[np.ndarray]] = defaultdict(list)
             for number, path in enumerate(self._parts):

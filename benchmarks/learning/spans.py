@@ -91,15 +91,15 @@ class HeldOutSpans:
         by_length = {n: spans for n, spans in by_length.items() if len(spans) >= LEAST_CANDIDATES}
         place = {tokens: index for spans in by_length.values() for index, tokens in enumerate(spans)}
         kept = [one for one in found if one[-1] in place]
-        masking, example, span, video = np.array([one[:4] for one in kept], dtype=np.int64).reshape(-1, 4).T
+        columns = np.array([one[:4] for one in kept], dtype=np.int64).reshape(-1, 4).T
         return Queries(
-            masking,
-            example,
-            span,
-            np.array([len(one[-1]) for one in kept], dtype=np.int64),
-            np.array([place[one[-1]] for one in kept], dtype=np.int64),
-            video,
-            {n: np.array(spans, dtype=np.int64) for n, spans in by_length.items()},
+            masking=columns[0],
+            example=columns[1],
+            span=columns[2],
+            length=np.array([len(one[-1]) for one in kept], dtype=np.int64),
+            truth=np.array([place[one[-1]] for one in kept], dtype=np.int64),
+            video=columns[3],
+            candidates={n: np.array(spans, dtype=np.int64) for n, spans in by_length.items()},
         )
 
     @torch.no_grad()

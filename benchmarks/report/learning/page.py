@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.learning.finetuning import FILE as FINETUNING_FILE
 from benchmarks.learning.objectives import FILE as OBJECTIVES_FILE
-from benchmarks.report.learning import finetuning, objectives
+from benchmarks.learning.sounds import FILE as SOUNDS_FILE
+from benchmarks.report.learning import finetuning, objectives, sounds
 from benchmarks.report.results import RESULTS
 
 HEAD = """# Does it learn?
@@ -46,6 +47,13 @@ STUDIES = {
         None,
         "What comes after",
         "python -m benchmarks.learning.finetuning --videos FOLDER --save",
+    ),
+    "sounds": Study(
+        SOUNDS_FILE,
+        sounds.section,
+        None,
+        "Real sounds",
+        "python -m benchmarks.learning.sounds --esc10 FOLDER --fsdd FOLDER --save",
     ),
 }
 

@@ -56,7 +56,7 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
 
     name = "pretrain"
     uses_every_parameter = True
-    shown_metrics = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
+    shown_metrics: ClassVar[tuple[str, ...]] = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
     held_out_inputs = "--held_out or --held_out_shards"
     dataset_class: ClassVar[type[PretrainDataset]] = PretrainDataset
     """What masks the examples; a subclass may mask in another way."""

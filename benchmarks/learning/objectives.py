@@ -45,7 +45,7 @@ def configuration(steps: int | None = None, seed: int = 0) -> Config:
     config = Config(**read_settings([config_file("tiny")], SECTIONS, {}))
     steps = steps or config.optimizer.num_train_steps
     warmup = min(config.optimizer.num_warmup_steps, steps)
-    every = max(steps // EVALUATIONS, 1)
+    every = -(-steps // EVALUATIONS)
     train = replace(
         config.train, seed=seed, num_workers=0, checkpoint_every=every, keep_checkpoints=2 * EVALUATIONS, log_every=10
     )
@@ -71,7 +71,9 @@ def train_and_ask(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     fit(task, run, FitConfig(optimizer=config.optimizer, train=config.train))
     held_out = HeldOutSpans(prepared / "heldout", config.data, config.model)
     queries, kind = held_out.queries, type(task.build_model())
-    checkpoints = list_checkpoints(run)
+    # A run that was stopped has a further one, which others do not have.
+    every, last = config.train.checkpoint_every, config.optimizer.num_train_steps
+    checkpoints = [one for one in list_checkpoints(run) if one.step % every == 0 or one.step == last]
     right = []
     for checkpoint in checkpoints:
         hits = held_out.hits(kind.from_pretrained(checkpoint.path))

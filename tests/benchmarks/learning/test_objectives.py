@@ -11,6 +11,7 @@ from benchmarks.learning.arms import ARMS
 from benchmarks.learning.objectives import PRETRAINED, configuration, cost, runs_of, train_and_ask
 from reserve.config import Config
 from reserve.model.pretrained import pretrained_class, pretrained_step
+from reserve.train.state import Checkpoint
 from tests.helpers.small_stores import DATA, MODEL
 
 
@@ -30,6 +31,7 @@ def test_each_arm_and_seed_has_a_folder(tmp_path):
 def test_steps_replace_those_of_the_preset():
     assert configuration(24).optimizer.num_train_steps == 24
     assert configuration(24).train.checkpoint_every == 3
+    assert configuration(380).train.checkpoint_every == 48
     assert configuration().optimizer.num_train_steps > 100
 
 
@@ -46,6 +48,11 @@ def test_a_run_evaluates_models_on_the_way_and_keeps_the_last(prepared, stores, 
 
     monkeypatch.setattr(objectives, "configuration", small)
     settings = {"arm": arm, "seed": 1, "steps": 4, "prepared": str(tmp_path)}
+    listed = objectives.list_checkpoints
+    # As if it had been stopped after step 3.
+    monkeypatch.setattr(
+        objectives, "list_checkpoints", lambda run: [*listed(run)[:1], Checkpoint(tmp_path, 3), *listed(run)[1:]]
+    )
     found = train_and_ask(tmp_path / "run", settings)
     assert found["steps"] == [2, 4]
     assert len(found["right"]) == 2

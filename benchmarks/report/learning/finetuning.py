@@ -72,7 +72,7 @@ def _task(task: str, runs: list[Mapping[str, Any]]) -> str:
     setup = f"""### {NAMES[task]}
 
 {first["examples"]:,} questions to train on, {first["steps"]} steps of {first["settings"]["batch_size"]};
-{sum(first["asked"])} held-out questions about {len(first["asked"])} videos; {seeds} seeds; chance {CHANCE[task]:.0%}.
+{sum(first["asked"])} held-out questions about {len(first["asked"])} videos; seeds: {seeds}; chance {CHANCE[task]:.0%}.
 Half of the runs took {seconds:.0f} s or less of one core."""
     table = markdown(("start", "rate", *(KINDS[kind] for kind in kinds)), rows)
     return "\n\n".join([setup, table, "\n".join(_comparisons(best, kinds)), _rates(runs, kinds)])

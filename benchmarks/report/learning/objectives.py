@@ -31,8 +31,9 @@ Three ways to pretrain the same model on the same videos, with the same batches,
 The question is the same for all: some words of a held-out video are hidden, given are its other words and its frames,
 no sound. Which of all held-out spans of the same number of tokens is it? The contrastive arms choose by cosine, mask LM
 by the sum of the tokens' log-probabilities. Since all candidates have the length of the hidden span, knowing it helps
-no arm. Spans of the same tokens are one candidate. The learning rate was set for the first arm, on other runs, and is
-not tuned for each."""
+no arm. Spans of the same tokens are one candidate. The question is closest to what audio off is trained on: it sees
+words and frames without sound twice as often as the other arms. The learning rate was set for the first arm, on other
+runs, and is not tuned for each."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ def section(machine: str, found: Mapping[str, Any]) -> str:
     seeds = len({run["settings"]["seed"] for run in runs})
     asked, videos = sum(first["asked"]), sum(n > 0 for n in first["asked"])
     candidates = ", ".join(f"{count} of {length}" for length, count in first["candidates"].items())
-    setup = f"""{seeds} seeds an arm, {settings["steps"]} steps of {settings["batch_size"]} examples, one core a run
-({machine}). {asked:,} questions about {videos} held-out videos, from {first["maskings"]} maskings of each; candidates
-by tokens: {candidates}. Guessing is right in {first["chance"]:.1%}.
-Intervals: 95%, by a bootstrap that draws seeds and, independently, whole videos anew; with {seeds} seeds it says little
-of further seeds."""
+    setup = f"""Seeds of each arm: {seeds}. Each run has {settings["steps"]} steps of {settings["batch_size"]} examples
+on one core ({machine}). {asked:,} questions about {videos} held-out videos, from {first["maskings"]} maskings of each;
+candidates by tokens: {candidates}. Guessing is right in {first["chance"]:.1%}, the dotted line of the plot.
+Intervals, the plot's bands: 95%, by a bootstrap that draws seeds and, independently, whole videos anew. So few seeds
+say little of further ones. Thin lines are single seeds."""
     return "\n\n".join([TEXT, setup, _table(arms), "\n".join(_verdicts(arms)), _equal_time(arms)]) + "\n"
 
 

@@ -68,7 +68,10 @@ def finetuning() -> dict[str, Any]:
                 runs.append(
                     {
                         "settings": {
-                            "task": task, "start": start, "seed": seed, "learning_rate": rate,
+                            "task": task,
+                            "start": start,
+                            "seed": seed,
+                            "learning_rate": rate,
                             "batch_size": 32,
                         },
                         "right": {

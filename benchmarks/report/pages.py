@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.report import bars, decoding_memory, reliability, resources, slower, steps, tables
+from benchmarks.report.learning import page as learning
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
 from benchmarks.scaling import page as scaling
@@ -25,6 +26,7 @@ RESOURCES_PAGE = "docs/kernels/resources.md"
 SCALING_PAGE = "docs/scaling.md"
 SHARDS_PAGE = "docs/twenty_million.md"
 RELIABILITY_PAGE = "docs/reliability.md"
+LEARNING_PAGE = "docs/learning.md"
 FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
 """For each plot, a digest of the numbers that it was drawn from, and one of the file. A check cannot draw plots again:
@@ -55,6 +57,7 @@ def pages(machines: list[Machine]) -> dict[str, str]:
     texts[SCALING_PAGE] = scaling.page(table.stored_sections())
     texts[SHARDS_PAGE] = shards.page(shards.stored())
     texts[RELIABILITY_PAGE] = reliability.page()
+    texts[LEARNING_PAGE] = learning.page()
     places = {
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),
@@ -141,6 +144,7 @@ def _plots(machines: list[Machine]) -> dict[str, tuple[str, Callable[[Path], Non
     plots[scaling.FIGURE] = digest(repr(curves).encode()), partial(draw_scaling_model, curves)
     if ways := decoding_memory.stored():
         plots[decoding_memory.FIGURE] = digest(json.dumps(ways).encode()), partial(decoding_memory.draw, ways)
+    plots |= {name: (digest(of.encode()), draw) for name, (of, draw) in learning.plots().items()}
     return plots
 
 

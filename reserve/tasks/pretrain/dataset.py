@@ -99,7 +99,7 @@ class PretrainDataset(Dataset[Example]):
         self.data, self.model = data, model
         self.seed, self.training, self.decoded = seed, training, decoded
         self.plans = PlannedParts(sets, data.num_segments, seed=seed)
-        self._prefixes = MetadataPrefixes(
+        self.prefixes = MetadataPrefixes(
             *(np.array(tokenizer.encode(f"{name}:")) for name in ("title", "description", "tags"))
         )
 
@@ -123,7 +123,7 @@ class PretrainDataset(Dataset[Example]):
             starts = draw_subsegment_starts(rng, self.data, self.model.audio_seq_length)
         else:
             starts = inference_subsegment_starts(self.data, self.model.audio_seq_length)
-        masked = mask_text(text, starts, self._prefixes, self.data, self.model, rng)
+        masked = self.masked(text, starts, rng)
         source = text.video_src_index.reshape(self.data.num_segment_groups, -1).astype(np.int64)
         images: list[np.ndarray] = []
         encoded: list[EncodedImage] = []
@@ -146,6 +146,13 @@ class PretrainDataset(Dataset[Example]):
             encoded=encoded,
             sound=sound,
         )
+
+    def masked(self, text: UnmaskedText, starts: np.ndarray, rng: np.random.Generator) -> MaskedText:
+        """The streams of an example and what they hide; another objective may mask in another way.
+
+        `starts` int [S, A]: the first mel frame of each audio subsegment. All randomness comes from `rng`.
+        """
+        return mask_text(text, starts, self.prefixes, self.data, self.model, rng)
 
     def unmasked_text(
         self, plan: ExamplePlan, runs: Sequence[Segments], text_source: TextSource, rng: np.random.Generator

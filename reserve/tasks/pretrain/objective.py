@@ -75,17 +75,21 @@ def pretrain_pairs(model: MerlotReserve, batch: PretrainBatch) -> PretrainPairs:
     joint, frames, sounds, spans = model(batch)
     targets = batch.targets
 
-    def predict(rows: torch.Tensor) -> torch.Tensor:
-        # The head runs only on the rows that make predictions.
-        return torch.where((rows >= 0)[:, None], model.head(joint[rows.clamp_min(0)]), 0.0)
-
     return PretrainPairs(
-        imgs_to_audio=ContrastPairs(predict(targets.pool_rows), frames.cls),
+        imgs_to_audio=ContrastPairs(predictions(model, joint, targets.pool_rows), frames.cls),
         text_to_audio=ContrastPairs(
-            predict(targets.audio_rows), sounds.cls[targets.audio_index], sounds.cls[targets.audio_extra]
+            predictions(model, joint, targets.audio_rows),
+            sounds.cls[targets.audio_index],
+            sounds.cls[targets.audio_extra],
         ),
-        stuff_to_span=ContrastPairs(predict(targets.span_rows), spans),
+        stuff_to_span=ContrastPairs(predictions(model, joint, targets.span_rows), spans),
     )
+
+
+def predictions(model: MerlotReserve, joint: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The head's output [rows, hidden] at `rows` int64 of the joint encoder's [tokens, hidden]; zeros at rows of -1."""
+    # The head runs only on the rows that make predictions.
+    return torch.where((rows >= 0)[:, None], model.head(joint[rows.clamp_min(0)]), 0.0)
 
 
 def pretrain_loss(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -56,8 +56,10 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
 
     name = "pretrain"
     uses_every_parameter = True
-    shown_metrics = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
+    shown_metrics: ClassVar[tuple[str, ...]] = ("loss", "imgs_to_audio", "text_to_audio", "stuff_to_span")
     held_out_inputs = "--held_out or --held_out_shards"
+    dataset_class: ClassVar[type[PretrainDataset]] = PretrainDataset
+    """What masks the examples; a subclass may mask in another way."""
 
     videos: tuple[Path, ...] = ()
     random_text: Path | None = None
@@ -224,7 +226,7 @@ class Pretrain(ContrastiveTask[Example, PretrainBatch]):
         self, sets: Sequence[PartSet], text: TextSource | None, *, seed: int, training: bool, decoded: bool = True
     ) -> PretrainDataset:
         tokenizer = Tokenizer.load(self.tokenizer)
-        return PretrainDataset(
+        return self.dataset_class(
             sets, tokenizer, text, self.data, self.model, seed=seed, training=training, decoded=decoded
         )
 

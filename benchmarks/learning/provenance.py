@@ -1,0 +1,41 @@
+"""Where a result comes from, and where it is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.__main__ import RESULTS, machine_name
+from benchmarks.machine import describe, is_changed
+
+ROOT = Path(__file__).parents[2]
+
+
+def provenance() -> dict[str, Any]:
+    """The commit, the time, the processor and the versions of what is running."""
+    from cpuinfo import get_cpu_info
+
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return {
+        "commit": os.environ.get("RESERVE_COMMIT") or done.stdout.strip() or "unknown",
+        "changed": is_changed(ROOT),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": get_cpu_info().get("brand_raw", "unknown"),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
+        **describe(),
+    }
+
+
+def store(name: str, result: Mapping[str, Any]) -> Path:
+    """Writes a result to this machine's folder of results, in place of an older one."""
+    path = RESULTS / machine_name("cpu") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", "utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""docs/learning.md and its plots: what the studies of benchmarks/learning found."""

@@ -6,10 +6,11 @@ DEMO := runs/demo
 FFMPEG := $(CURDIR)/.venv/ffmpeg
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test reliability scaling shards-bench decoding-bench parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test reliability learning scaling shards-bench decoding-bench parity cuda-resources triton-resources clean
 
 help:
-	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures and report.html"
+	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures, report.html, and its"
+	@echo "               answers and findings in videos that it has not seen"
 	@echo "make test      linters, type checker and all quick tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make bench     the benchmarks that need no GPU; SAVE=1 keeps the results of this machine, make bench-report shows them"
@@ -19,6 +20,8 @@ help:
 	@echo "make kill-test kills training runs with SIGKILL at KILLS (24) random instants, resumes them and compares every loss"
 	@echo "               with runs that were never killed; KILL_SEED, OUT"
 	@echo "make reliability  does to small runs what ends long ones, and writes docs/reliability.md (20 minutes)"
+	@echo "make learning  compares pretraining objectives, what they are worth to tasks, and to real sounds in the folders"
+	@echo "               ESC10 and FSDD; writes docs/learning.md (an hour; finished runs are kept in runs/learning)"
 	@echo "make scaling   compares every way to share a training step with one process, and writes docs/scaling.md"
 	@echo "make shards-bench  measures what shards cost to make, to keep and to train from, and writes docs/twenty_million.md"
 	@echo "make decoding-bench  measures decoders against other ways to decode, and their memory over 10,000 clips"
@@ -38,12 +41,18 @@ $(INSTALLED): pyproject.toml constraints.txt constraints-gpu.txt setup.py CMakeL
 	@$(BIN)/python -m tests.kernels.triton_versions
 	@touch $@
 
-demo: $(INSTALLED)
-	@test -f $(DEMO)/videos/.complete || { rm -rf $(DEMO)/videos && \
-	  $(BIN)/reserve demo-data $(DEMO)/videos --videos 72 --held_out 24 --seed 0 && touch $(DEMO)/videos/.complete; }
-	@rm -rf $(DEMO)/run
+# Its videos are those of other targets too. The mark's name says how many, so that those of other releases are made anew.
+DEMO_VIDEOS := $(DEMO)/videos/.complete-174
+$(DEMO_VIDEOS): | $(INSTALLED)
+	@rm -rf $(DEMO)/videos
+	$(BIN)/reserve demo-data $(DEMO)/videos --videos 174 --held_out 24 --seed 0
+	@touch $@
+
+demo: $(INSTALLED) $(DEMO_VIDEOS)
+	@rm -rf $(DEMO)/run $(DEMO)/moments
 	$(BIN)/reserve pretrain --config tiny --videos $(DEMO)/videos/train --out $(DEMO)/run
 	$(BIN)/reserve evaluate $(DEMO)/run --videos $(DEMO)/videos/heldout --times_chance 3
+	$(BIN)/reserve demo-ask $(DEMO)/videos/heldout --weights $(DEMO)/run --index $(DEMO)/moments
 
 # Each process starts with half of the tests, in order, and takes over some of the other half when it is done. So most
 # tests of a file, which share fixtures, run in one process.
@@ -101,12 +110,18 @@ scaling: $(INSTALLED)
 
 # docs/reliability.md: everything that ends long runs, done to small ones, and how long steps wait for data. Some cases
 # mount file systems, for which they need to be root.
-reliability: $(INSTALLED)
+reliability: $(INSTALLED) $(DEMO_VIDEOS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.train.fall_backs --save
 	$(BIN)/python -m tests.train.kill_runs --kills $(or $(KILLS),30) --seed $(or $(KILL_SEED),1) --save
-	@test -f $(DEMO)/videos/.complete || { rm -rf $(DEMO)/videos && \
-	  $(BIN)/reserve demo-data $(DEMO)/videos --videos 72 --held_out 24 --seed 0 && touch $(DEMO)/videos/.complete; }
 	$(BIN)/python -m benchmarks.waiting --videos $(DEMO)/videos/train --rounds 3 --save
+	$(BIN)/python -m benchmarks.report
+
+# docs/learning.md. ESC10 and FSDD are the folders of data sets of real sounds, which are left out without them.
+learning: $(INSTALLED) $(DEMO_VIDEOS)
+	LD_LIBRARY_PATH=$(FFMPEG) $(BIN)/python -m benchmarks.learning.objectives --videos $(DEMO)/videos --save
+	LD_LIBRARY_PATH=$(FFMPEG) $(BIN)/python -m benchmarks.learning.finetuning --videos $(DEMO)/videos --save
+	LD_LIBRARY_PATH=$(FFMPEG) $(BIN)/python -m benchmarks.learning.sounds $(if $(ESC10),--esc10 $(ESC10)) \
+	  $(if $(FSDD),--fsdd $(FSDD)) --save
 	$(BIN)/python -m benchmarks.report
 
 # 1,000 synthetic videos in SHARD_VIDEOS, made where they are not there yet.

@@ -110,7 +110,7 @@ def _position(motion: str, time: float) -> tuple[float, float, float]:
         case "grow":
             return 0, 0, 0.75 + 0.35 * math.sin(2 * math.pi * cycle)
         case _:
-            return 0.25 * (-1) ** int(time * 10), 0, 1
+            return 0.25 * (-1) ** int(time * 5), 0, 1
 
 
 def _draw_motion_marks(draw: Any, scene: Scene) -> None:

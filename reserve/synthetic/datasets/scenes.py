@@ -19,8 +19,8 @@ from reserve.synthetic.videos import FRAME_RATE
 
 SAMPLE_RATE = 22050
 """Hz, of the synthetic videos and of all clips cut from them."""
-CLIP_FRAME_RATE = 5
-"""Frames a second of clips: half of the videos', which halves the time it takes to write them."""
+CLIP_FRAME_RATE = FRAME_RATE
+"""Frames a second of clips."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,12 @@ def name_sounds(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         else:
             right = finetune(models, sounds)
     counted = by_group(sounds.source.tolist(), {str(run): one.tolist() for run, one in enumerate(right)})
-    return counted | {"classes": sounds.classes, "rotations": len(np.unique(sounds.part))}
+    last = sounds.part == sounds.part.max()
+    return counted | {
+        "classes": sounds.classes,
+        "rotations": len(np.unique(sounds.part)),
+        "last_part": {"clips": int(last.sum()), "right": right[:, last].sum(1).tolist()},
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -113,6 +113,7 @@ def sounds() -> dict[str, Any]:
             "asked": [ASKED] * VIDEOS,
             "classes": 10,
             "rotations": 4,
+            "last_part": {"clips": 10, "right": [6, 7]},
             "provenance": PROVENANCE,
         }
         for method, rate in known.items()

@@ -41,7 +41,6 @@ def finetune_and_ask(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         batch_size=settings["batch_size"],
         seed=settings["seed"],
         num_workers=0,
-        precision="float32",
         checkpoint_every=1 << 30,
         log_every=5,
     )

@@ -35,6 +35,8 @@ RATES = (3e-4, 1e-3)
 STEPS = {TVQA: 20, VCR: 150}
 """Steps of a finetuning: about a minute of one core."""
 BATCH_SIZE = 32
+TRAINING_VIDEOS = 48
+"""Videos that training questions are about: a finetuning does not see more of them, and TVQA's frames take time."""
 FOLDER = "finetuning"
 DATA = "tasks"
 
@@ -48,14 +50,27 @@ def pretrained(out: Path) -> dict[tuple[str, int], Path]:
     return found
 
 
+def link_videos(videos: Path, folder: Path, training: int) -> Path:
+    """Links the first `training` videos of VIDEOS/train and all of VIDEOS/heldout into `folder`, which is returned."""
+    for split, most in (("train", training), ("heldout", None)):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for video in sorted((videos / split).glob("*.mp4"))[:most]:
+            for file in video.parent.glob(f"{video.stem}.*"):
+                link = folder / split / file.name
+                link.unlink(missing_ok=True)
+                link.symlink_to(file.resolve())
+    return folder
+
+
 def prepare(videos: Path, out: Path, questions: int) -> None:
     """Makes the data sets below `out`, unless they are there with this number of questions."""
     done = out / DATA / "questions.json"
     made = {"videos": str(videos.resolve()), "questions": questions}
     if done.exists() and json.loads(done.read_text("utf-8")) == made:
         return
+    chosen = link_videos(videos, out / DATA / "videos", TRAINING_VIDEOS)
     for task in (TVQA, VCR, STAR):
-        make_data_set(task, videos, out / DATA / task, questions=questions)
+        make_data_set(task, chosen, out / DATA / task, questions=questions)
     done.write_text(json.dumps(made), "utf-8")
 
 

@@ -20,9 +20,10 @@ import numpy as np
 
 from benchmarks.learning.arms import ARMS, MASK_LM
 from benchmarks.learning.finetuned import STAR, TVQA, VCR, ask_without_training, finetune_and_ask
-from benchmarks.learning.objectives import OUT, PRETRAINED, TRAINED
+from benchmarks.learning.objectives import OUT, PRETRAINED, TRAINED, configuration
 from benchmarks.learning.provenance import provenance, store
 from benchmarks.learning.runs import RESULT, Run, finish_all, run_one
+from reserve.config.load import plain_values
 from reserve.model.sharded import WEIGHTS
 from reserve.synthetic.datasets import make_data_set
 
@@ -38,15 +39,20 @@ BATCH_SIZE = 32
 TRAINING_VIDEOS = 48
 """Videos that training questions are about: a finetuning does not see more of them, and TVQA's frames take time."""
 FOLDER = "finetuning"
-DATA = "tasks"
+DATA, MADE = "tasks", "made.json"
 
 
 def pretrained(out: Path) -> dict[tuple[str, int], Path]:
     """The last checkpoints of the objectives' finished runs, by arm and seed."""
-    found = {}
+    found, shared = {}, set()
     for result in sorted((out / TRAINED).glob(f"*/{RESULT}")):
         settings = json.loads(result.read_text("utf-8"))["settings"]
-        found[settings["arm"], settings["seed"]] = result.parent / PRETRAINED
+        found[settings.pop("arm"), settings.pop("seed")] = result.parent / PRETRAINED
+        shared.add(json.dumps(settings, sort_keys=True))
+    if len(shared) > 1:
+        raise SystemExit(
+            f"{out / TRAINED} has runs of different settings: finish those of benchmarks.learning.objectives"
+        )
     return found
 
 
@@ -64,10 +70,16 @@ def link_videos(videos: Path, folder: Path, training: int) -> Path:
 
 def prepare(videos: Path, out: Path, questions: int) -> None:
     """Makes the data sets below `out`, unless they are there with this number of questions."""
-    done = out / DATA / "questions.json"
-    made = {"videos": str(videos.resolve()), "questions": questions}
+    done = out / DATA / MADE
+    files = [file for split in ("train", "heldout") for file in sorted((videos / split).glob("*.mp4"))]
+    made = {
+        "videos": [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        "questions": questions,
+        "training_videos": TRAINING_VIDEOS,
+    }
     if done.exists() and json.loads(done.read_text("utf-8")) == made:
         return
+    done.unlink(missing_ok=True)
     chosen = link_videos(videos, out / DATA / "videos", TRAINING_VIDEOS)
     for task in (TVQA, VCR, STAR):
         make_data_set(task, chosen, out / DATA / task, questions=questions)
@@ -95,7 +107,9 @@ def finetuning_run(
         "steps": STEPS[task],
         "batch_size": BATCH_SIZE,
         "questions": questions,
+        "model": plain_values(configuration().model),
         "data": str((out / DATA / task).resolve()),
+        "data_made": (out / DATA / MADE).stat().st_mtime_ns,
         "cache": str((out / "cache").resolve()),
     }
     return Run(out / FOLDER / name, settings)

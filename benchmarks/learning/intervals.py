@@ -48,7 +48,7 @@ class Outcomes:
     def interval(self, seed: int = 0) -> Interval:
         """The fraction, with the interval of a bootstrap that draws runs and, independently, whole groups anew."""
         rng = np.random.default_rng(seed)
-        return _interval(self.value, self._drawn(rng, _weights(rng, len(self.asked))))
+        return _interval(self.value, self._drawn(rng, _weights(rng, len(self.asked))), self._fewest)
 
     def minus(self, other: Outcomes, seed: int = 0) -> Interval:
         """The difference to the outcomes of other runs on the same questions: each sample draws the same groups for
@@ -57,7 +57,13 @@ class Outcomes:
             raise ValueError("the questions must be the same")
         rng = np.random.default_rng(seed)
         groups = _weights(rng, len(self.asked))
-        return _interval(self.value - other.value, self._drawn(rng, groups) - other._drawn(rng, groups))
+        fewest = min(self._fewest, other._fewest)
+        return _interval(self.value - other.value, self._drawn(rng, groups) - other._drawn(rng, groups), fewest)
+
+    @property
+    def _fewest(self) -> int:
+        """The smaller number of runs and groups that differences are estimated from."""
+        return min(n for n in (*self.right.shape, 2 * RESAMPLES) if n > 1)
 
     def _drawn(self, rng: np.random.Generator, groups: np.ndarray) -> np.ndarray:
         """The fraction in each sample, float [samples]; `groups` int [samples, groups]: how often each is drawn."""
@@ -71,9 +77,12 @@ def _weights(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
-def _interval(value: float, samples: np.ndarray) -> Interval:
-    low, high = np.quantile(samples, (0.025, 0.975))
-    return Interval(value, float(low), float(high))
+def _interval(value: float, samples: np.ndarray, fewest: int) -> Interval:
+    """The quantiles of the samples, as far from the value as an unbiased estimate of the variance has them: a bootstrap
+    of n has (n - 1) / n of it."""
+    low, high = np.quantile(samples, (0.025, 0.975)) - value
+    wider = np.sqrt(fewest / (fewest - 1))
+    return Interval(value, float(value + wider * low), float(value + wider * high))
 
 
 def verdict(difference: Interval) -> str:

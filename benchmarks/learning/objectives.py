@@ -10,6 +10,7 @@ docs/learning.md shows it. Runs are kept in --out and go on where they were stop
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ from benchmarks.learning.arms import ARMS
 from benchmarks.learning.provenance import provenance, store
 from benchmarks.learning.runs import Run, finish_all, run_one
 from benchmarks.learning.spans import MASKINGS, HeldOutSpans
+from benchmarks.learning.step_times import step_times
 from reserve.config import SECTIONS, Config, FitConfig
-from reserve.config.load import config_file, read_settings
+from reserve.config.load import config_file, plain_values, read_settings
 from reserve.tasks.pretrain.task import Pretrain
 from reserve.train.fit import fit
 from reserve.train.state import list_checkpoints
@@ -88,20 +90,19 @@ def train_and_ask(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "chance": float(queries.chance.mean()),
         "candidates": {str(length): len(spans) for length, spans in queries.candidates.items()},
         "maskings": MASKINGS,
-        **cost(lines, config.train.batch_size),
+        "flops_per_step": flops_per_step(lines, config.train.batch_size),
     }
 
 
-def cost(lines: Sequence[dict[str, float]], batch_size: int) -> dict[str, float]:
-    """The median time of a step without loading, that of loading, and the FLOPs of its matrix products."""
-    seconds = np.array([batch_size / line["examples_per_second"] for line in lines])
-    waiting = np.array([line["share_waiting"] for line in lines])
-    flops = np.array([line["tflops"] * 1e12 for line in lines])
-    return {
-        "seconds_per_step": float(np.median(seconds * (1 - waiting))),
-        "seconds_loading": float(np.median(seconds * waiting)),
-        "flops_per_step": float(np.mean(seconds * flops)),
-    }
+def flops_per_step(lines: Sequence[dict[str, float]], batch_size: int) -> float:
+    """The FLOPs of a step's matrix products."""
+    return float(np.mean([batch_size / line["examples_per_second"] * line["tflops"] * 1e12 for line in lines]))
+
+
+def _digest(prepared: Path) -> str:
+    """What tells the prepared videos apart from others at the same place."""
+    files = [prepared / split / "files.jsonl" for split in ("train", "heldout")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:16]
 
 
 def runs_of(out: Path, steps: int | None, seeds: int) -> dict[tuple[str, int], Run]:
@@ -113,6 +114,9 @@ def runs_of(out: Path, steps: int | None, seeds: int) -> dict[tuple[str, int], R
         "learning_rate": config.optimizer.learning_rate,
         "hidden_size": config.model.hidden_size,
         "prepared": str((out / "prepared").resolve()),
+        "configuration": {name: plain_values(getattr(config, name)) for name in ("data", "model", "optimizer")},
+        "precision": config.train.precision,
+        "videos": _digest(out / "prepared"),
     }
     return {
         (arm, seed): Run(out / TRAINED / f"{arm.replace(' ', '-')}-{seed}", settings | {"arm": arm, "seed": seed})
@@ -140,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = finish_all(MODULE, list(runs_of(options.out, options.steps, options.seeds).values()), again=options.again)
     from benchmarks.report.learning.objectives import section
 
-    found = {"runs": results, "provenance": provenance()}
+    times = step_times(configuration(options.steps), options.out / "prepared" / "train")
+    found = {"runs": results, "step_times": times, "provenance": provenance()}
     print(section("this machine", found))
     if options.save:
         print(f"stored {store(FILE, found)}")

@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.one:
         run_one(options.one, name_sounds)
         return
+    if options.weights and options.save:
+        parser.error("--save stores the result of the objectives' models: leave out --weights")
     models = [Path(one) for one in options.weights or ()]
     models = models or [path for (arm, _), path in sorted(pretrained(options.out).items()) if arm == CONTRASTIVE]
     if not models:

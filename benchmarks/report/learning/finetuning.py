@@ -22,8 +22,9 @@ TEXT = """## What comes after
 The models of each objective, finetuned on questions about the demo's videos in the formats of TVQA and VCR
 (`reserve demo-tasks`), against a model that starts from nothing. All starts have the same steps, batches and model, and
 each has the best of several learning rates, by the mean accuracy of the first seed; that choice is made on the
-questions that are shown, for all starts alike. A seed finetunes the model that was pretrained with it. Accuracies are
-of held-out videos, with 95% intervals as above. TVQA's answers come from sound, from subtitles, and from both."""
+questions that are shown, for all starts alike, and may lie at an end of the rates. A seed finetunes the model that was
+pretrained with it. Accuracies are of held-out videos, with 95% intervals as above. TVQA's answers come from sound, from
+subtitles, and from both."""
 COMPARED = ((SCRATCH, "pretraining"), (MASK_LM, "the objective"), (AUDIO_OFF, "audio in pretraining"))
 """What contrastive spans are compared with, and what that says something about."""
 
@@ -121,7 +122,8 @@ def _star(runs: list[Mapping[str, Any]]) -> str:
 
 {sum(asked)} questions about {len(asked)} held-out videos, four choices each, answered by the pretrained models as they
 are: the choice whose encoding is closest to the output at a MASK. Mask LM is not asked: it has no trained encoder of
-choices, and its log-probabilities of choices of different lengths do not compare. Chance is {chance:.0%}."""
+choices, and its log-probabilities of choices of different lengths do not compare. Audio off is given the sound too,
+through an encoder that was not trained, which can only disturb it. Chance is {chance:.0%}."""
     head = ("pretrained by", "all", *runs[0]["by_type"])
     return "\n\n".join([setup, markdown(head, rows), "\n".join(lines)])
 

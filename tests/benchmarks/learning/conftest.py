@@ -17,6 +17,6 @@ def stores(tmp_path_factory) -> list[Path]:
 @pytest.fixture
 def prepared(stores, tmp_path, monkeypatch) -> Path:
     """A folder that counts as the one where they were prepared."""
-    for module in ("reserve.tasks.pretrain.task", "benchmarks.learning.spans"):
+    for module in ("reserve.tasks.pretrain.task", "benchmarks.learning.spans", "benchmarks.learning.arms"):
         monkeypatch.setattr(f"{module}.recorded_stores", {tmp_path: stores}.__getitem__)
     return tmp_path

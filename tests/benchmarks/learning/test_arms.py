@@ -10,8 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.learning.arms import ARMS, AUDIO_OFF, CONTRASTIVE, MASK_LM
-from reserve.batch.vocabulary import AUDIOSPAN, MASK, PAD
+from reserve.batch.vocabulary import AUDIOSPAN, MASK, MASKAUDIO, PAD
 from reserve.config import TrainConfig
+from reserve.data.store import load_texts
+from reserve.data.tokenizer import Tokenizer
 from reserve.tasks.pretrain.objective import pretrain_pairs
 from tests.helpers.small_stores import DATA, MODEL
 
@@ -38,9 +40,38 @@ def test_mask_lm_predicts_the_tokens_of_the_same_spans(prepared):
     task, examples, batch = batches(prepared, MASK_LM)
     tokens = sorted(token for span in kept_spans(task, examples) for token in span)
     assert sorted(batch.token_ids.tolist()) == tokens
+    spans = np.stack([example.text.text_spans for example in examples])
+    assert batch.token_ids.tolist() == spans.ravel()[batch.targets.span_index].tolist()  # each at its own MASK
     assert batch.spans is None
     assert (batch.targets.span_rows >= 0).all()
     assert (batch.joint.text_ids[batch.joint.text_ids == MASK]).numel() >= len(tokens)
+
+
+def test_the_bias_of_mask_lm_starts_at_the_frequencies_of_the_training_words(prepared, stores):
+    bias = ARMS[MASK_LM](data=DATA, model=MODEL, prepared=prepared).build_model().token_bias
+    counts = np.bincount([token for store in stores for text in load_texts(store)
+                          for token in Tokenizer.load(None).encode_plain(text)], minlength=len(bias))  # fmt: skip
+    assert bias.exp().sum().item() == pytest.approx(1, rel=1e-4)
+    common, rare = counts.argsort()[[-1, -2]]
+    assert counts[common] >= counts[rare] > 0
+    difference = np.log((counts[common] + 0.05) / (counts[rare] + 0.05))
+    assert (bias[common] - bias[rare]).item() == pytest.approx(difference, abs=1e-5)
+
+
+def test_the_streams_of_audio_off_hide_the_spans_that_they_predict(prepared):
+    _, examples, _ = batches(prepared, AUDIO_OFF)
+    for example in examples:
+        shown = []
+        for stream in (example.text.text2audio, example.text.audio2text):
+            words = []
+            for token, pointer in zip(stream.ids.ravel(), stream.text_ptr.ravel(), strict=True):
+                if token == MASK:
+                    words += [one for one in example.text.text_spans[pointer].tolist() if one != PAD]
+                elif token not in (PAD, MASKAUDIO):
+                    words.append(int(token))
+            shown.append(words)
+        assert shown[0] == shown[1]  # with the hidden spans in their places both say the same
+        assert len(shown[0]) > 10
 
 
 def test_the_loss_of_mask_lm_is_that_of_each_token_at_its_mask(prepared):

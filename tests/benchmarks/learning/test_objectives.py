@@ -8,17 +8,28 @@ import pytest
 
 from benchmarks.learning import objectives
 from benchmarks.learning.arms import ARMS
-from benchmarks.learning.objectives import PRETRAINED, configuration, cost, runs_of, train_and_ask
+from benchmarks.learning.objectives import PRETRAINED, configuration, flops_per_step, runs_of, train_and_ask
 from reserve.config import Config
 from reserve.model.pretrained import pretrained_class, pretrained_step
 from reserve.train.state import Checkpoint
 from tests.helpers.small_stores import DATA, MODEL
 
 
-def test_loading_is_taken_off_the_time_of_a_step():
-    line = {"examples_per_second": 4.0, "share_waiting": 0.25, "tflops": 0.5}
-    found = cost([line, line], 8)
-    assert found == {"seconds_per_step": 1.5, "seconds_loading": 0.5, "flops_per_step": pytest.approx(1e12)}
+def test_the_work_of_a_step_is_its_rate_by_its_time():
+    line = {"examples_per_second": 4.0, "tflops": 0.5}
+    assert flops_per_step([line, line], 8) == pytest.approx(1e12)
+
+
+def test_other_settings_or_videos_make_other_runs(tmp_path, monkeypatch):
+    def settings():
+        return [run.settings for run in runs_of(tmp_path, 40, 1).values()]
+
+    before = settings()
+    (tmp_path / "prepared" / "train").mkdir(parents=True)
+    (tmp_path / "prepared" / "train" / "files.jsonl").write_text("{}")
+    of_other_videos = settings()
+    monkeypatch.setattr(objectives, "configuration", lambda steps: replace(configuration(steps), model=MODEL))
+    assert before != of_other_videos != settings()
 
 
 def test_each_arm_and_seed_has_a_folder(tmp_path):
@@ -37,7 +48,7 @@ def test_steps_replace_those_of_the_preset():
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_run_evaluates_models_on_the_way_and_keeps_the_last(prepared, stores, tmp_path, monkeypatch, arm):
-    for module in ("reserve.tasks.pretrain.task", "benchmarks.learning.spans"):
+    for module in ("reserve.tasks.pretrain.task", "benchmarks.learning.spans", "benchmarks.learning.arms"):
         monkeypatch.setattr(f"{module}.recorded_stores", lambda folder: stores)
     monkeypatch.setattr("benchmarks.learning.spans.LEAST_CANDIDATES", 2)
 

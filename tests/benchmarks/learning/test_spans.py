@@ -98,15 +98,15 @@ def _order(held_out):
 
 
 @pytest.mark.parametrize("name", [CONTRASTIVE, MASK_LM, AUDIO_OFF])
-def test_untrained_models_guess(held_out, name):
+def test_untrained_models_guess(held_out, prepared, name):
     torch.manual_seed(0)
-    hits = held_out.hits(ARMS[name](data=DATA, model=MODEL).build_model())
+    hits = held_out.hits(ARMS[name](data=DATA, model=MODEL, prepared=prepared).build_model())
     assert ((hits >= 0) & (hits <= 1)).all()
     assert hits.mean() < 5 * held_out.queries.chance.mean()
 
 
-def test_mask_lm_chooses_the_span_of_the_likeliest_tokens(held_out):
-    model = ARMS[MASK_LM](data=DATA, model=MODEL).build_model()
+def test_mask_lm_chooses_the_span_of_the_likeliest_tokens(held_out, prepared):
+    model = ARMS[MASK_LM](data=DATA, model=MODEL, prepared=prepared).build_model()
     query = 0
     queries = held_out.queries
     tokens = queries.candidates[queries.length[query]][queries.truth[query]]
@@ -127,3 +127,27 @@ def test_log_probabilities_are_summed_over_the_tokens():
 def test_ties_share_a_hit_and_nan_is_never_best():
     scores = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 2.0], [torch.nan, 0.0, 0.0]])
     assert best_is(scores, torch.tensor([0, 2, 0])).tolist() == [0.5, 1.0, 0.0]
+
+
+def test_mask_lm_scores_each_token_of_a_span_at_its_own_mask(prepared, monkeypatch):
+    """A model that knows the token of each MASK finds every span; it would find few from MASKs in another order."""
+    held_out = HeldOutSpans(prepared, DATA, MODEL)
+    model = ARMS[MASK_LM](data=DATA, model=MODEL, prepared=prepared).build_model()
+    token_at: dict[int, int] = {}
+    packed = HeldOutSpans._packed
+
+    def remembering(self, texts, sources):
+        sequences, rows = packed(self, texts, sources)
+        token_at.clear()
+        for text, of_example in zip(texts, rows, strict=True):
+            token_at.update({int(row): int(text.text_spans[p, 0]) for p, row in enumerate(of_example) if row >= 0})
+        return sequences, rows
+
+    def knowing(x):
+        tokens = torch.tensor([token_at[int(row)] for row in x[:, 0]])
+        return 10 * torch.nn.functional.one_hot(tokens, MODEL.vocab_size).float()
+
+    monkeypatch.setattr(HeldOutSpans, "_packed", remembering)
+    monkeypatch.setattr("benchmarks.learning.spans.predictions", lambda model, joint, rows: rows[:, None].float())
+    monkeypatch.setattr(model, "token_logits", knowing)
+    assert held_out.hits(model).mean() == 1

@@ -42,15 +42,14 @@ def objectives() -> dict[str, Any]:
             "chance": 0.01,
             "candidates": {"4": 300},
             "maskings": 4,
-            "seconds_per_step": seconds[arm],
-            "seconds_loading": 0.1,
             "flops_per_step": 3e10,
             "provenance": PROVENANCE,
         }
         for arm in ARMS
         for seed in range(3)
     ]
-    return {"runs": runs, "provenance": PROVENANCE}
+    times = {arm: {"step": seconds[arm], "loading": 0.1} for arm in ARMS}
+    return {"runs": runs, "step_times": times, "provenance": PROVENANCE}
 
 
 @pytest.fixture

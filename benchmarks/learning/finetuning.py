@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.learning.arms import ARMS, MASK_LM
+from benchmarks.learning.arms import ARMS, AUDIO_OFF, CONTRASTIVE, MASK_LM
 from benchmarks.learning.finetuned import STAR, TVQA, VCR, ask_without_training, finetune_and_ask
 from benchmarks.learning.objectives import OUT, PRETRAINED, TRAINED, configuration
 from benchmarks.learning.provenance import provenance, store
@@ -30,8 +30,8 @@ from reserve.synthetic.datasets import make_data_set
 FILE = "learning_finetuning.json"
 MODULE = "benchmarks.learning.finetuning"
 SCRATCH = "from scratch"
-STARTS = (*ARMS, SCRATCH)
-RATES = (3e-4, 1e-3)
+STARTS = (CONTRASTIVE, AUDIO_OFF, SCRATCH)
+RATES = {TVQA: (1e-3,), VCR: (3e-4, 1e-3)}
 """Peaks of the learning rate tried from each start with the first seed; the best is used with the others."""
 STEPS = {TVQA: 20, VCR: 150}
 """Steps of a finetuning: about a minute of one core."""
@@ -127,7 +127,7 @@ def finetune_all(out: Path, models: Mapping[tuple[str, int], Path], seeds: int, 
         return finetuning_run(out, task, start, seed, rate, models.get((start, seed)), questions)
 
     cases = [(task, start) for task in (TVQA, VCR) for start in STARTS]
-    first = [(*case, 0, rate) for case in cases for rate in RATES]
+    first = [(*case, 0, rate) for case in cases for rate in RATES[case[0]]]
     found = finish_all(MODULE, [run(*each) for each in first], again=again)
     best: dict[tuple[str, str], float] = {}
     for case in cases:

@@ -21,8 +21,8 @@ TEXT = """## What comes after
 
 The models of contrastive spans and of audio off, finetuned on questions about the demo's videos in the formats of TVQA
 and VCR (`reserve demo-tasks`), against a model that starts from nothing; mask LM is left out to bound the time. All
-starts have the same steps, batches and model, and each has the best of the learning rates below, by the mean accuracy
-of the first seed; that choice is made on the questions that are shown, for all starts alike, and may lie at an end of the
+starts have the same steps, batches and model. Each has the best of the learning rates below, by the mean accuracy of
+the first seed; that choice is made on the questions that are shown, for all starts alike, and may lie at an end of the
 rates. A seed finetunes the model that was pretrained with it. Accuracies are of held-out videos, with 95% intervals as
 above. TVQA's answers come from sound, from subtitles, and from both."""
 COMPARED = ((SCRATCH, "pretraining"), (AUDIO_OFF, "audio in pretraining"))

@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     parser.add_argument("--host", type=str, default="127.0.0.1", help="the address to listen at")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument(
-        "--names", type=list[str], default=[], help="host names in browsers, besides localhost and addresses"
+        "--names", type=str, nargs="+", default=[], help="host names in browsers, besides localhost and addresses"
     )
     parser.add_argument("--upload_mb", type=int, default=512, help="the most for one uploaded video")
     parser.add_argument("--storage_mb", type=int, default=8192, help="the most for all that --folder holds")

@@ -73,12 +73,14 @@ def test_a_folder_of_videos_that_is_not_there_is_named(capsys, tmp_path):
     assert "none: No such file or directory" in capsys.readouterr().err
 
 
-def test_a_server_for_others_warns(weights, capsys, caplog, tmp_path, monkeypatch):
-    monkeypatch.setattr("reserve.serve.server.serve", lambda app, listening, on_end: None)
+def test_a_server_for_others_warns_and_has_more_names(weights, capsys, caplog, tmp_path, monkeypatch):
+    apps = []
+    monkeypatch.setattr("reserve.serve.server.serve", lambda app, listening, on_end: apps.append(app))
     caplog.set_level("INFO")
     options = [f"--weights={weights}", f"--folder={tmp_path}", "--port=0", "--device=cpu"]
     assert main(["serve", *options]) == 0
     assert "http://127.0.0.1:" in caplog.text
     assert "anyone who reaches" not in caplog.text
-    assert main(["serve", *options, "--host=0.0.0.0"]) == 0
+    assert main(["serve", *options, "--host=0.0.0.0", "--names", "gpu-box", "gpu-box.example"]) == 0
+    assert apps[-1].names == {"localhost", "gpu-box", "gpu-box.example"}
     assert "anyone who reaches 0.0.0.0 can upload videos" in caplog.text

@@ -277,7 +277,7 @@ def test_two_builds_of_one_index_are_not_at_the_same_time(model, videos, tmp_pat
     build_index([videos / "silent.mp4"], tmp_path, model)
     with (
         filelock.FileLock(tmp_path / "lock"),
-        pytest.raises(BadInput, match="another process adds to the index .*; try again"),
+        pytest.raises(BadInput, match=r"another process adds to the index .*; try again"),
     ):
         build_index([videos / "silent.mp4"], tmp_path, model)
     assert build_index([videos / "silent.mp4"], tmp_path, model).kept == 1

@@ -63,6 +63,8 @@ def run(options: Namespace) -> None:
     load_faiss()
     videos = None if options.videos is None else FolderVideos(options.videos)
     folder = options.folder or user_cache().with_name("serve")
+    if videos is not None:
+        _check_apart(folder.resolve(), videos.folder)
     with bind(options.host, options.port) as listening, closing(Storage(folder, limits)) as storage:
         answering, worker = ModelAnswering(*load_asked_model(options)), Worker(limits.waiting)
         app = make_app(answering, worker, storage, videos=videos, names=options.names)
@@ -74,6 +76,15 @@ def run(options: Namespace) -> None:
             )
         logger.info("%s  (Ctrl-C stops; uploads are stored in %s)", address(listening), storage.uploads)
         serve(app, listening, worker.end)
+
+
+def _check_apart(folder: Path, videos: Path) -> None:
+    """Raises UsageError where what the server stores would be listed among the videos, or these lie in its folder."""
+    inside = folder.is_relative_to(videos) and not any(
+        part.startswith(".") for part in folder.relative_to(videos).parts
+    )  # hidden folders are not listed
+    if inside or videos.is_relative_to(folder):
+        raise UsageError(f"--folder {folder} and --videos {videos} must not lie in each other")
 
 
 def address(listening: socket.socket) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -166,6 +167,27 @@ def test_other_uploads_leave_nothing(site, data, name, headers, status, error):
 def test_a_stream_without_a_length_is_cut_off(site):
     response = site.upload(iter([b"x" * 600_000] * 2))
     assert response.status_code == 413
+    assert os.listdir(site.folder / "uploads") == []
+
+
+def test_a_visitor_who_leaves_during_an_upload_causes_no_error(site):
+    messages = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        assert message.get("status", 400) == 400
+
+    headers = {"host": "localhost", "content-type": "application/octet-stream"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/videos",
+        "query_string": b"name=film.mp4",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    asyncio.run(site.client.app(scope, receive, send))
     assert os.listdir(site.folder / "uploads") == []
 
 

@@ -40,8 +40,9 @@ class UploadRefused(Exception):
 
 
 class Storage:
-    """`folder` of one server at a time: `uploads/ID/` holds a video and its name, `indexes/MODEL/ID/` an index. Only the
-    account that runs the server can read them.
+    """`folder` of one server at a time: `uploads/ID/` holds a video and its name, `indexes/MODEL/ID/` an index.
+
+    Other accounts of the machine cannot read them.
 
     An upload is written into a folder that is renamed when it is complete, so it is there with all it needs or not at
     all.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from reserve.synthetic.datasets.scenes import Story
     from reserve.synthetic.scene_questions import SceneQuestion
     from reserve.tasks.ask import Answers
+    from reserve.tasks.search import Moment
 
 MOMENTS = 3
 
@@ -37,7 +39,10 @@ def run(options: Namespace) -> None:
     asked_model = load_asked_model(options)
     _ask_all(stories, options.seed, asked_model)
     places = [str(story.path) for story in stories]
-    _search(stories, options.index or default_index(places, asked_model.model), asked_model)
+    if options.index is None:
+        _search(stories, default_index(places, asked_model.model), asked_model, mirror=True)
+    else:  # which may hold other videos too
+        _search(stories, options.index, asked_model, mirror=False)
 
 
 def _ask_all(stories: Sequence[Story], seed: int, asked_model: AskedModel) -> None:
@@ -85,18 +90,30 @@ def _marked(table: str, question: SceneQuestion) -> str:
     )
 
 
-def _search(stories: Sequence[Story], index: Path, asked_model: AskedModel) -> None:
+def _search(stories: Sequence[Story], folder: Path, asked_model: AskedModel, *, mirror: bool) -> None:
     """Shows the moments that fit a phrase best, with the scenes that they lie in."""
     from reserve.synthetic.narration import describe
     from reserve.synthetic.scene_questions import phrase_of
     from reserve.tasks.search import MomentIndex, build_index
 
     model, tokenizer, config = asked_model
-    by_path = {str(story.path): story for story in stories}
-    build_index(list(by_path), index, model, config=config, mirror=True)
+    by_path = {os.path.abspath(story.path): story for story in stories}
+    build_index(list(by_path), folder, model, config=config, mirror=mirror)
+    index = MomentIndex.open(folder)
     phrase = phrase_of(stories[0].usual_scenes[0].scene)
     print(f'Moments for "{phrase}" in all {len(stories)} videos:')
-    for moment in MomentIndex.open(index).search_text(phrase, MOMENTS, model=model, tokenizer=tokenizer):
+    for moment in _of_videos(by_path, lambda most: index.search_text(phrase, most, model=model, tokenizer=tokenizer)):
         shown = by_path[moment.video].scene_at((moment.start + moment.end) / 2)
-        where = f"{moment.video}, {moment.start:.1f} to {moment.end:.1f} s"
+        where = f"{by_path[moment.video].path}, {moment.start:.1f} to {moment.end:.1f} s"
         print(f"  {moment.score:.3f}  {where}, which shows {describe(shown.scene)}")
+
+
+def _of_videos(videos: Container[str], search: Callable[[int], list[Moment]]) -> list[Moment]:
+    """The best moments of some videos of an index; `search` gives as many of all videos as it is asked for."""
+    most = MOMENTS
+    while True:
+        found = search(most)
+        own = [moment for moment in found if moment.video in videos][:MOMENTS]
+        if len(own) == MOMENTS or len(found) < most:
+            return own
+        most *= 4

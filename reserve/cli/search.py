@@ -120,7 +120,7 @@ def _places_and_text(options: Namespace) -> tuple[list[str], str | None]:
         text = words.pop()
         if not words and options.index is None:
             raise UsageError(f"search has one argument, {text!r}: name the videos, and last the text to search for")
-        if os.sep in text and os.path.exists(text):
+        if os.path.isfile(text) or (os.sep in text and os.path.isdir(text)):
             raise UsageError(f"the last argument must be the text to search for; {text} is a file or folder")
         if not text.strip():
             raise UsageError("the text to search for is empty")

@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     parser.add_argument("--host", type=str, default="127.0.0.1", help="the address to listen at")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument(
-        "--names", type=list[str], default=[], help="host names in browsers, besides localhost and addresses"
+        "--names", type=str, nargs="+", default=[], help="host names in browsers, besides localhost and addresses"
     )
     parser.add_argument("--upload_mb", type=int, default=512, help="the most for one uploaded video")
     parser.add_argument("--storage_mb", type=int, default=8192, help="the most for all that --folder holds")
@@ -63,6 +63,8 @@ def run(options: Namespace) -> None:
     load_faiss()
     videos = None if options.videos is None else FolderVideos(options.videos)
     folder = options.folder or user_cache().with_name("serve")
+    if videos is not None:
+        _check_apart(folder.resolve(), videos.folder)
     with bind(options.host, options.port) as listening, closing(Storage(folder, limits)) as storage:
         answering, worker = ModelAnswering(*load_asked_model(options)), Worker(limits.waiting)
         app = make_app(answering, worker, storage, videos=videos, names=options.names)
@@ -74,6 +76,15 @@ def run(options: Namespace) -> None:
             )
         logger.info("%s  (Ctrl-C stops; uploads are stored in %s)", address(listening), storage.uploads)
         serve(app, listening, worker.end)
+
+
+def _check_apart(folder: Path, videos: Path) -> None:
+    """Raises UsageError where what the server stores would be listed among the videos, or these lie in its folder."""
+    inside = folder.is_relative_to(videos) and not any(
+        part.startswith(".") for part in folder.relative_to(videos).parts
+    )  # hidden folders are not listed
+    if inside or videos.is_relative_to(folder):
+        raise UsageError(f"--folder {folder} and --videos {videos} must not lie in each other")
 
 
 def address(listening: socket.socket) -> str:

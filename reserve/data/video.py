@@ -112,9 +112,22 @@ class Video:
 
     @cached_property
     def duration(self) -> float:
-        """Length in seconds, where the last packet of sound or picture ends."""
+        """Length in seconds, where the last packet of sound or picture ends; at most `MediaLimits.max_duration`, with a
+        warning, since the rest is not read."""
         with _named_after(self.path), self._reader.open() as media:
-            return media.duration()
+            found = media.duration()
+        if found >= self._reader.limits.max_duration:
+            logger.warning("%s: only %s are read", self.path, self._part_read)
+        return found
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the file goes on after what is read of it."""
+        return self.duration >= self._reader.limits.max_duration
+
+    @property
+    def _part_read(self) -> str:
+        return f"its first {self._reader.limits.max_duration / 3600:g} h"
 
     @cached_property
     def waveform(self) -> np.ndarray:
@@ -145,7 +158,8 @@ class Video:
         if stop is not None and not stop > start:
             raise ValueError(f"stop must be after start, {start:g}; got {stop}")
         if start > 0 and start >= self.duration:
-            raise BadInput(f"{self.path}: it ends at {self.duration:.1f} s; no segment can start at {start:g} s")
+            end = f"only {self._part_read} are read" if self.is_cut else f"it ends at {self.duration:.1f} s"
+            raise BadInput(f"{self.path}: {end}; no segment can start at {start:g} s")
         stop = self.duration if stop is None else min(stop, self.duration)
         spans: list[TimeSpan] = []
         while len(spans) < most and (stop - start >= SHORTEST or not spans):

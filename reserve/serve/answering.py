@@ -13,12 +13,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class AnswerFound:
-    """An answer, its probability among those offered, and where it fits best, in seconds."""
+    """An answer, its probability among those offered, and where it fits best, in seconds. `read` is what the model
+    reads of it, None if that is all."""
 
     text: str
     probability: float
     start: float
     end: float
+    read: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Answering(Protocol):
     """A model and its indexes. One thread at a time calls the methods.
 
     All raise BadInput or ValueError with a message for the visitor where the video or what was asked is at fault.
-    `indexes` are folders of indexes by the id of their video, each made by `index`.
+    `indexes` are folders of indexes by the id of their video, each made by `index`. A search that finds one damaged
+    removes it and raises BadInput.
     """
 
     @property
@@ -61,7 +64,9 @@ class Answering(Protocol):
         """Makes the index of one video. What an interrupted call has done is not done again."""
         ...
 
-    def is_indexed(self, folder: Path) -> bool: ...
+    def is_indexed(self, folder: Path) -> bool:
+        """Whether `search_text` can use an index. Several threads may call it at a time."""
+        ...
 
     def search_text(self, indexes: Mapping[str, Path], text: str, most: int) -> Sequence[MomentFound]: ...
 

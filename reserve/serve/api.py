@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
@@ -46,12 +47,9 @@ class Api:
         ]
 
     async def list_videos(self, request: Request) -> Response:
-        listed = self.storage.list()
-        if self.folder is not None:
-            listed += await to_thread.run_sync(self.folder.list)
         return JSONResponse(
             {
-                "videos": [self._entry(video) for video in listed],
+                "videos": await to_thread.run_sync(lambda: [self._entry(video) for video in self._all()]),
                 "upload_bytes": self.limits.upload_bytes,
                 "endings": sorted(MEDIA_TYPES),
             }
@@ -117,11 +115,16 @@ class Api:
 
     async def search(self, request: Request) -> Response:
         asked = Search.from_json(await self._json(request), self.limits)
-        videos = [await self._video(video_id) for video_id in asked.videos]
+        if asked.videos is None:
+            videos = await to_thread.run_sync(lambda: [video for video in self._all() if self._is_indexed(video)])
+            if not videos:
+                raise HTTPException(409, "no video has an index yet")
+        else:
+            videos = [await self._video(video_id) for video_id in asked.videos]
+            for video in videos:
+                if not self._is_indexed(video):
+                    raise HTTPException(409, f"{video.name} has no index yet")
         indexes = {video.id: self._index_folder(video) for video in videos}
-        for video in videos:
-            if not self.answering.is_indexed(indexes[video.id]):
-                raise HTTPException(409, f"{video.name} has no index yet")
         source = await self._video(asked.wanted.video) if isinstance(asked.wanted, Sound) else None
 
         def work(progress: Progress) -> Any:
@@ -142,7 +145,7 @@ class Api:
         def shown(message: str) -> str:
             for video in videos:
                 message = _without_path(message, video)
-            return message
+            return message.replace(f"{self.storage.folder}{os.sep}", "")
 
         return JobResponse(job, self.worker, _to_json, shown)
 
@@ -155,14 +158,19 @@ class Api:
         return found
 
     def _entry(self, video: VideoFile) -> dict[str, Any]:
-        indexed = self.answering.is_indexed(self._index_folder(video))
         return {
             "id": video.id,
             "name": video.name,
             "size": video.size,
             "uploaded": video.uploaded,
-            "indexed": indexed,
+            "indexed": self._is_indexed(video),
         }
+
+    def _all(self) -> list[VideoFile]:
+        return self.storage.list() + ([] if self.folder is None else self.folder.list())
+
+    def _is_indexed(self, video: VideoFile) -> bool:
+        return self.answering.is_indexed(self._index_folder(video))
 
     def _index_folder(self, video: VideoFile) -> Path:
         return self.storage.index_folder(self.answering.identity, video.id)
@@ -191,7 +199,12 @@ async def _at_most(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[byt
 
 def _details(path: Path) -> dict[str, Any]:
     video = open_video(path)
-    return {"seconds": video.duration, "has_sound": video.has_sound, "unplayable": why_not_played(path, video.info)}
+    return {
+        "seconds": video.duration,
+        "is_cut": video.is_cut,
+        "has_sound": video.has_sound,
+        "unplayable": why_not_played(path, video.info),
+    }
 
 
 def _without_path(message: str, video: VideoFile) -> str:

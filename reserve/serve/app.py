@@ -9,7 +9,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -55,7 +55,12 @@ def make_app(
     pages = [Route(path, partial(_page_file, name, media_type)) for path, (name, media_type) in _FILES.items()]
     app = Starlette(
         routes=[*pages, *Api(answering, worker, storage, videos).routes()],
-        exception_handlers={HTTPException: _http_error, ValueError: _bad_request, Exception: _failure},
+        exception_handlers={
+            HTTPException: _http_error,
+            ClientDisconnect: _gone,
+            ValueError: _bad_request,
+            Exception: _failure,
+        },
         lifespan=lifespan,
     )
     return Guard(app, names)  # around all of it: what answers for a failure is outside of Starlette's middleware
@@ -68,6 +73,10 @@ async def _page_file(name: str, media_type: str, request: Request) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # which nobody reads
 
 
 async def _bad_request(request: Request, error: Exception) -> Response:

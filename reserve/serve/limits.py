@@ -9,11 +9,13 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`upload_bytes` is the most for one uploaded file, `folder_bytes` for all that the server stores. `waiting` is how
-    many questions and searches may wait for the model. `body_bytes` is the most for a question or a search as sent."""
+    """`upload_bytes` is the most for one uploaded file, `folder_bytes` for all that the server stores. `stall_seconds`
+    is how long an upload may send nothing. `waiting` is how many questions and searches may wait for the model.
+    `body_bytes` is the most for a question or a search as sent."""
 
     upload_bytes: int = 512 * MEGABYTE
     folder_bytes: int = 8192 * MEGABYTE
+    stall_seconds: int = 60
     waiting: int = 8
     body_bytes: int = 2**16
     question_characters: int = 1000

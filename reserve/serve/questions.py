@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +53,10 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for, a text or a sound, in which videos, and how many moments to show at most."""
+    """What to look for, a text or a sound, in which videos, None for all, and how many moments to show at most."""
 
     wanted: str | Sound
-    videos: tuple[str, ...]
+    videos: tuple[str, ...] | None
     most: int
 
     @classmethod
@@ -66,13 +66,15 @@ class Search:
         if ("text" in fields) == ("sound" in fields):
             raise ValueError("search for a text or for a sound")
         videos = fields.get("videos")
-        if not isinstance(videos, list) or not videos or not all(isinstance(video, str) for video in videos):
-            raise ValueError("videos must be a list of at least one id")
+        if videos == "all":
+            videos = None
+        elif not isinstance(videos, list) or not videos or not all(isinstance(video, str) for video in videos):
+            raise ValueError('videos must be a list of at least one id, or "all"')
         most = fields.get("most", 20)
         if not isinstance(most, int) or not 1 <= most <= limits.moments:
             raise ValueError(f"most must be from 1 to {limits.moments}")
         wanted = _text(fields, "text", limits.question_characters) if "text" in fields else _sound(fields["sound"])
-        return cls(wanted, tuple(dict.fromkeys(videos)), most)
+        return cls(wanted, None if videos is None else tuple(dict.fromkeys(videos)), most)
 
 
 def _sound(sent: Any) -> Sound:
@@ -104,6 +106,6 @@ def _seconds(fields: dict[str, Any], name: str) -> float | None:
     value = fields.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be a time in seconds, 0 or more")
     return float(value)

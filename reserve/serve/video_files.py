@@ -28,7 +28,8 @@ class FolderVideos:
     """The videos below a folder of the machine, which is only read.
 
     The id is made of path, size and time of change: another file under the same name is another video, whose index is
-    made anew. Links to files count if the file lies in the folder too; links to folders and hidden names do not.
+    made anew. A file is listed once, by its own name if that is not hidden: links to it count if it lies in the folder
+    too. Links to folders and hidden names do not.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,9 +43,11 @@ class FolderVideos:
 
     def list(self) -> list[VideoFile]:
         """All videos by name, as they are now."""
-        found = list(self._found())
-        self._known = {video.id: video for video in found}
-        return sorted(found, key=lambda video: video.name)
+        by_file: dict[Path, VideoFile] = {}
+        for video in sorted(self._found(), key=lambda video: (self.folder / video.name != video.path, video.name)):
+            by_file.setdefault(video.path, video)
+        self._known = {video.id: video for video in by_file.values()}
+        return sorted(by_file.values(), key=lambda video: video.name)
 
     def find(self, video_id: str) -> VideoFile | None:
         """The video of that id if it still is what it was."""

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from reserve.cli.app import main
-from tests.tasks.zero_shot.small_sets import small_model
+from reserve.cli.demo_ask import _of_videos
+from reserve.tasks.search import Moment, MomentIndex
+from tests.tasks.zero_shot.small_sets import small_model, write_video
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,26 @@ def test_answers_and_moments_stand_beside_what_is_true(narrated_videos, weights,
     assert re.search(rf"questions about all {videos} videos: \d+ of {3 * videos} right", out)
     moments = re.findall(r"^  -?0\.\d+  .*\.mp4, [\d.]+ to [\d.]+ s, which shows \w+ \w+ \w+ ", out, re.MULTILINE)
     assert len(moments) == 3
+
+
+def test_an_index_of_ones_own_keeps_its_other_videos(narrated_videos, weights, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("faiss", reason="searching needs faiss")
+    monkeypatch.chdir(narrated_videos)
+    other = write_video(tmp_path / "other.mp4", 45)
+    index = [f"--index={tmp_path / 'moments'}", f"--weights={weights}", "--device=cpu"]
+    assert main(["search", str(other), "a red circle", *index]) == 0
+    capsys.readouterr()
+    assert main(["demo-ask", "heldout", *index]) == 0
+    moments = re.findall(r"^  -?0\.\d+  (\S+), [\d.]+ to", capsys.readouterr().out, re.MULTILINE)
+    assert len(moments) == 3
+    assert {Path(name).parent for name in moments} == {Path("heldout")}
+    assert str(other) in MomentIndex.open(tmp_path / "moments").videos
+
+
+def test_moments_of_other_videos_are_passed_over():
+    ranked = [Moment(f"{name}.mp4", 0.0, 1.0, 1.0) for name in "xxxxxaxxaxxxx"]
+    found = _of_videos({"a.mp4"}, lambda most: ranked[:most])
+    assert [moment.video for moment in found] == ["a.mp4", "a.mp4"]
 
 
 def test_other_folders_are_refused(weights, tmp_path, capsys):

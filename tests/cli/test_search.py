@@ -115,6 +115,12 @@ def test_wrong_usage_is_named_with_status_2(videos, weights, capsys, arguments, 
     assert message in capsys.readouterr().err
 
 
+def test_a_forgotten_text_is_noticed_though_the_file_is_named_without_a_folder(videos, weights, capsys, monkeypatch):
+    monkeypatch.chdir(videos)
+    assert main(["search", "long.mp4", f"--weights={weights}", "--index=nowhere"]) == 2
+    assert "the last argument must be the text to search for; long.mp4 is a file" in capsys.readouterr().err
+
+
 def test_weights_must_be_named(videos, capsys):
     assert main(["search", str(videos), "red"]) == 2
     assert "name the model with --weights" in capsys.readouterr().err

@@ -27,10 +27,11 @@ def weights(tmp_path_factory):
 
 
 def test_a_question_is_answered_by_the_model(weights, tmp_path):
-    write_video(tmp_path / "film.mp4", seconds=6)
-    command = [sys.executable, "-m", "reserve", "serve", f"--weights={weights}", f"--videos={tmp_path}", "--port=0"]
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "film.mp4", seconds=6)
+    command = [sys.executable, "-m", "reserve", "serve", f"--weights={weights}", "--port=0"]
     process = subprocess.Popen(
-        [*command, f"--folder={tmp_path / 'own'}", "--device=cpu"],
+        [*command, f"--videos={tmp_path / 'videos'}", f"--folder={tmp_path / 'own'}", "--device=cpu"],
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).resolve().parents[2],
@@ -73,12 +74,27 @@ def test_a_folder_of_videos_that_is_not_there_is_named(capsys, tmp_path):
     assert "none: No such file or directory" in capsys.readouterr().err
 
 
-def test_a_server_for_others_warns(weights, capsys, caplog, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("folder", "videos"), [("a", "a"), ("a/b", "a"), ("a", "a/b")])
+def test_videos_and_what_the_server_stores_lie_apart(folder, videos, capsys, tmp_path):
+    (tmp_path / videos).mkdir(parents=True)
+    assert main(["serve", "--weights=x", f"--videos={tmp_path / videos}", f"--folder={tmp_path / folder}"]) == 2
+    assert "must not lie in each other" in capsys.readouterr().err
+
+
+def test_a_hidden_folder_among_the_videos_may_store(weights, tmp_path, monkeypatch):
     monkeypatch.setattr("reserve.serve.server.serve", lambda app, listening, on_end: None)
+    options = [f"--videos={tmp_path}", f"--folder={tmp_path / '.cache' / 'serve'}", "--port=0", "--device=cpu"]
+    assert main(["serve", f"--weights={weights}", *options]) == 0
+
+
+def test_a_server_for_others_warns_and_has_more_names(weights, capsys, caplog, tmp_path, monkeypatch):
+    apps = []
+    monkeypatch.setattr("reserve.serve.server.serve", lambda app, listening, on_end: apps.append(app))
     caplog.set_level("INFO")
     options = [f"--weights={weights}", f"--folder={tmp_path}", "--port=0", "--device=cpu"]
     assert main(["serve", *options]) == 0
     assert "http://127.0.0.1:" in caplog.text
     assert "anyone who reaches" not in caplog.text
-    assert main(["serve", *options, "--host=0.0.0.0"]) == 0
+    assert main(["serve", *options, "--host=0.0.0.0", "--names", "gpu-box", "gpu-box.example"]) == 0
+    assert apps[-1].names == {"localhost", "gpu-box", "gpu-box.example"}
     assert "anyone who reaches 0.0.0.0 can upload videos" in caplog.text

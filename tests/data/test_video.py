@@ -225,3 +225,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path, video):
     sound = write_media(tmp_path / "sound.m4a", sounds=[Sound(click_track(2.0, [1.0]))])
     with pytest.raises(BadInput, match=r"sound\.m4a: no video stream"):
         reserve.open_video(sound)
+
+
+def test_a_video_longer_than_is_read_says_so_once(tmp_path, caplog):
+    path = write_video(tmp_path, seconds=6)
+    video = reserve.open_video(path, limits=MediaLimits(max_duration=4.0))
+    assert (video.duration, video.is_cut) == (4.0, True)
+    assert [span.end for span in video.segments(seconds=2.0)] == [2.0, 4.0]
+    with pytest.raises(BadInput, match=r"only its first 0\.00111111 h are read; no segment can start at 5 s"):
+        video.segments(start=5.0)
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: only its first 0.00111111 h are read"]
+    assert not reserve.open_video(path).is_cut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from reserve.errors import BadInput
 from reserve.serve.limits import Limits
 from tests.helpers.html_page import Page
 from tests.helpers.served import served, write_video
@@ -74,7 +76,7 @@ def test_videos_are_listed_without_their_places(site, folder):
 def test_a_video_is_described(site, video):
     described = site.client.get(f"/api/videos/{video}").json()
     assert described["seconds"] == pytest.approx(6, abs=0.5)
-    assert (described["has_sound"], described["unplayable"]) == (True, None)
+    assert (described["has_sound"], described["unplayable"], described["is_cut"]) == (True, None, False)
 
 
 def test_a_video_that_browsers_do_not_play_is_asked_all_the_same(site, folder):
@@ -169,6 +171,27 @@ def test_a_stream_without_a_length_is_cut_off(site):
     assert os.listdir(site.folder / "uploads") == []
 
 
+def test_a_visitor_who_leaves_during_an_upload_causes_no_error(site):
+    messages = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        assert message.get("status", 400) == 400
+
+    headers = {"host": "localhost", "content-type": "application/octet-stream"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/videos",
+        "query_string": b"name=film.mp4",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    asyncio.run(site.client.app(scope, receive, send))
+    assert os.listdir(site.folder / "uploads") == []
+
+
 def test_answers_are_ranked(site, video):
     done = site.compute(f"/api/videos/{video}/ask", ASKED | {"start": 1, "stop": 5})
     assert done["result"]["statement"] == "who is <|MASK|>?"
@@ -228,6 +251,24 @@ def test_a_video_is_searched_once_it_has_an_index(site, video):
     assert [(moment["video"], moment["start"]) for moment in found] == [(video, 4.0), (video, 2.0)]
     sound = {"video": video, "start": 0, "stop": 5}
     assert len(site.compute("/api/search", {"sound": sound, "videos": [video]})["result"]) == 3
+
+
+def test_all_videos_that_have_an_index_are_searched(site, video, folder):
+    write_video(folder / "other.mp4", seconds=2)
+    wanted = {"text": "a red circle", "videos": "all"}
+    response = site.client.post("/api/search", json=wanted)
+    assert (response.status_code, response.json()) == (409, {"error": "no video has an index yet"})
+    site.compute(f"/api/videos/{video}/index", {})
+    assert {moment["video"] for moment in site.compute("/api/search", wanted)["result"]} == {video}
+
+
+def test_what_is_wrong_in_the_servers_folder_is_told_without_its_place(site, video, monkeypatch):
+    def damaged(path, folder, progress):
+        raise BadInput(f"{folder} is damaged")
+
+    monkeypatch.setattr(site.model, "index", damaged)
+    failed = site.compute(f"/api/videos/{video}/index", {})
+    assert failed == {"state": "failed", "error": f"indexes/fake/{video} is damaged"}
 
 
 def test_a_long_work_shows_its_progress(site, video):

@@ -219,11 +219,67 @@ def test_the_page_follows_the_visitors_colours(page):
     assert backgrounds == ["rgb(245, 247, 249)", "rgb(13, 17, 23)"]
 
 
-def test_another_site_gets_nothing(browser, site):
+def test_a_search_of_all_videos_leaves_out_what_cannot_be_read(page, files):
+    broken = files / "served" / "zz.mp4"
+    broken.write_bytes(b"no video")
+    try:
+        page.reload()
+        page.wait_for_selector("#player:not([hidden])")
+        page.get_by_label("In", exact=True).select_option("all videos")
+        page.get_by_label("Moments that sound or look like").fill("a red circle")
+        page.get_by_role("button", name="Search", exact=True).click()
+        page.wait_for_selector("#moments-found button")
+        assert page.locator("#search .error").inner_text().startswith("Left out: zz.mp4: ")
+    finally:
+        broken.unlink()
+
+
+def test_an_empty_text_is_not_searched_for(page, site):
+    for text in ("", "  "):
+        page.get_by_label("Moments that sound or look like").fill(text)
+        page.get_by_role("button", name="Search", exact=True).click()
+    page.get_by_label("Question").fill("who is ___?")
+    page.get_by_label("Answers, one a line").fill("a\nb")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.wait_for_selector("#answers-found button")
+    assert site[1].started == 1
+
+
+def test_a_video_of_which_a_part_is_read_says_so(browser, site):
     page = browser.new_page()
-    page.route("http://evil.example/", lambda route: route.fulfill(body="<p>evil</p>", content_type="text/html"))
-    page.goto("http://evil.example/")
-    for method in ("GET", "POST"):
-        script = "([url, method]) => fetch(url, {method, mode: 'no-cors'}).then(r => r.type, e => String(e))"
-        assert page.evaluate(script, [f"{site[0]}api/videos", method]) == "TypeError: Failed to fetch"
+    page.route("**/api/videos/*", lambda route: route.fulfill(json={**route.fetch().json(), "is_cut": True}))
+    page.goto(site[0])
+    page.wait_for_selector("#video-note:not([hidden])")
+    assert page.locator("#video-note").inner_text().startswith("Only its first 0:1")
     page.close()
+
+
+def test_another_site_gets_nothing(browser, files, tmp_path):
+    """The refusals are the server's own: what it answers is seen where it leaves."""
+    from starlette.responses import HTMLResponse
+
+    from reserve.serve.app import make_app
+    from reserve.serve.uploads import Storage
+    from reserve.serve.worker import Worker
+
+    answered = []
+
+    with closing(Storage(tmp_path / "own", Limits())) as storage:
+        app = make_app(FakeAnswering(), Worker(8), storage)
+
+        async def watched(scope, receive, send):
+            async def note(message):
+                if message["type"] == "http.response.start":
+                    answered.append((scope["method"], scope["path"], message["status"]))
+                await send(message)
+
+            await app(scope, receive, note)
+
+        with running(watched) as url, running(HTMLResponse("<p>evil</p>")) as evil:
+            page = browser.new_page()
+            page.goto(evil)
+            for method in ("GET", "POST"):
+                script = "([url, method]) => fetch(url, {method, mode: 'no-cors'}).then(r => r.type, e => String(e))"
+                assert page.evaluate(script, [f"{url}api/videos", method]) == "TypeError: Failed to fetch"
+            page.close()
+    assert answered == [("GET", "/api/videos", 403), ("POST", "/api/videos", 403)]

@@ -16,6 +16,7 @@ pytest.importorskip("faiss", reason="searching needs faiss: pip install 'merlot-
 from reserve.serve.model_answering import ModelAnswering
 from reserve.tasks.ask import ask
 from reserve.tasks.search import MomentIndex, build_index
+from reserve.tasks.search.index import part_files
 
 TEXT = "a red circle"
 
@@ -91,6 +92,38 @@ def test_an_index_goes_on_where_it_stopped_and_shows_how_far_it_is(answering, vi
 def test_an_index_can_move_with_its_folder(answering, indexes, tmp_path):
     shutil.copytree(indexes["f-2"], tmp_path / "moved")
     assert answering.search_text({"u-9": tmp_path / "moved"}, TEXT, 1)[0].video == "u-9"
+
+
+def test_an_index_with_a_damaged_header_is_made_again(answering, videos, indexes, tmp_path):
+    shutil.copytree(indexes["f-2"], tmp_path / "index")
+    (part,) = part_files(tmp_path / "index")
+    whole = part.read_bytes()
+    assert answering.is_indexed(tmp_path / "index")
+    part.write_bytes(whole[:100])
+    assert not answering.is_indexed(tmp_path / "index")
+    answering.index(videos["f-2"], tmp_path / "index", lambda done, total: None)
+    assert answering.is_indexed(tmp_path / "index")
+    assert part.read_bytes() == whole
+
+
+def test_an_index_whose_vectors_are_damaged_is_removed_by_a_search(answering, indexes, tmp_path):
+    shutil.copytree(indexes["f-2"], tmp_path / "index")
+    (part,) = part_files(tmp_path / "index")
+    content = bytearray(part.read_bytes())
+    content[-3] ^= 1
+    part.write_bytes(content)
+    both = {"f-1": indexes["f-1"], "f-2": tmp_path / "index"}
+    assert answering.is_indexed(tmp_path / "index")
+    with pytest.raises(BadInput, match="1 of the indexes searched were damaged; search again"):
+        answering.search_text(both, TEXT, 3)
+    assert [answering.is_indexed(folder) for folder in both.values()] == [True, False]
+
+
+def test_an_answer_that_is_cut_says_what_was_read(answering, videos):
+    long = "word " * 20
+    found = answering.ask(videos["f-2"], "a man is <|MASK|>.", ["running", long], start=0.0, stop=None)
+    read = {answer.text: answer.read for answer in found.answers}
+    assert read == {"running": None, long.strip(): " ".join(["word"] * 15)}
 
 
 def test_another_model_has_another_identity(answering):

@@ -32,6 +32,7 @@ def test_underscores_stand_for_the_mask_and_empty_answers_are_left_out():
         ({"start": -1}, "start must be a time"),
         ({"start": float("nan")}, "start must be a time"),
         ({"stop": True}, "stop must be a time"),
+        ({"stop": 10**400}, "stop must be a time"),
         ({"stop": 0}, "the end must be after the start"),
         ({"device": "cuda"}, "unknown field 'device'"),
     ],
@@ -39,6 +40,10 @@ def test_underscores_stand_for_the_mask_and_empty_answers_are_left_out():
 def test_what_cannot_be_asked_is_named(changed, message):
     with pytest.raises(ValueError, match=message):
         Question.from_json(ASKED | changed, LIMITS)
+
+
+def test_a_search_may_be_in_all_videos():
+    assert Search.from_json(SEARCHED | {"videos": "all"}, LIMITS).videos is None
 
 
 def test_a_search_is_for_a_text_or_a_sound():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 
 import pytest
 
@@ -167,14 +168,55 @@ def test_a_start_removes_what_an_ended_server_left(tmp_path):
     storage = Storage(tmp_path, LIMITS)
     kept = add(storage)
     storage.close()
-    (storage.uploads / ".partial-u-0").mkdir()
-    (storage.uploads / ".partial-u-0" / "video.mp4").write_bytes(b"half")
-    for video_id in (kept.id, "u-gone", "f-of-a-folder"):
+    gone = "u-" + "0" * 24
+    (storage.uploads / f".partial-{gone}").mkdir()
+    (storage.uploads / f".partial-{gone}" / "video.mp4").write_bytes(b"half")
+    (storage.uploads / ".partial-of-something-else").mkdir()
+    for video_id in (kept.id, gone, "u-else", "f-of-a-folder"):
         storage.index_folder("model", video_id).mkdir(parents=True)
     again = Storage(tmp_path, LIMITS)
-    assert left(again) == [kept.id]
-    assert sorted(os.listdir(again.indexes / "model")) == sorted([kept.id, "f-of-a-folder"])
+    assert left(again) == [".partial-of-something-else", kept.id]
+    assert sorted(os.listdir(again.indexes / "model")) == sorted([kept.id, "u-else", "f-of-a-folder"])
     again.close()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "uploads").mkdir()
+    with pytest.raises(UsageError, match=r"is not empty and not a server's: it has no reserve-serve\.json"):
+        Storage(tmp_path, LIMITS)
+    assert os.listdir(tmp_path) == ["uploads"]
+
+
+def test_other_accounts_cannot_read_what_is_stored(storage):
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (storage.uploads, storage.indexes)} == {0o700}
+
+
+@pytest.mark.parametrize("info", [b"", b"{", b"\xff", b"[]", b"{}", b'{"name": 3}', b"[" * 10**5])
+def test_an_upload_with_a_damaged_name_is_left_out_and_kept(tmp_path, caplog, info):
+    storage = Storage(tmp_path, LIMITS)
+    damaged, whole = add(storage), add(storage)
+    storage.index_folder("model", damaged.id).mkdir(parents=True)
+    storage.close()
+    (storage.uploads / damaged.id / "info.json").write_bytes(info)
+    again = Storage(tmp_path, LIMITS)
+    assert again.list() == again.list() == [whole]
+    assert [damaged.id in record.getMessage() for record in caplog.records] == [True]
+    assert again.index_folder("model", damaged.id).is_dir()
+    again.close()
+
+
+def test_an_upload_that_stalls_gives_its_space_back(tmp_path):
+    async def stalled():
+        yield b"half"
+        await asyncio.sleep(600)
+
+    storage = Storage(tmp_path, Limits(upload_bytes=1000, folder_bytes=1500, stall_seconds=1))
+    with pytest.raises(UploadRefused, match="nothing came for 1 s") as refused:
+        asyncio.run(storage.add("film.mp4", 1000, stalled(), lambda path: None))
+    assert refused.value.status == 408
+    assert left(storage) == []
+    assert add(storage, b"x" * 1000, length=1000)
+    storage.close()
 
 
 def test_two_servers_do_not_share_a_folder(storage):

@@ -45,7 +45,15 @@ def test_links_out_of_the_folder_are_not_followed(folder, tmp_path):
     (folder / "circle.mp4").symlink_to("circle.mp4")
     (folder / "elsewhere").symlink_to(tmp_path)
     (folder / "in.mp4").symlink_to("trips/b.WEBM")
-    assert names(folder) == ["a.mp4", "in.mp4", "trips/b.WEBM"]
+    assert names(folder) == ["a.mp4", "trips/b.WEBM"]
+
+
+def test_a_file_is_listed_once_by_its_own_name(folder):
+    (folder / "0-link.mp4").symlink_to("trips/b.WEBM")
+    (folder / ".hidden.mp4").write_bytes(b"c")
+    for name in ("c1.mp4", "c2.mp4"):
+        (folder / name).symlink_to(".hidden.mp4")
+    assert names(folder) == ["a.mp4", "c1.mp4", "trips/b.WEBM"]
 
 
 def test_a_video_that_becomes_a_link_out_of_the_folder_is_gone(folder, tmp_path):

@@ -29,12 +29,12 @@ class ParallelReader:
     def __init__(self, decoder: FileDecoder, path: str | Path, limits: MediaLimits | None = None, *, threads: int = 2):
         if threads < 1:
             raise ValueError(f"threads must be at least 1; got {threads}")
-        self._decoder, self._path, self._limits = decoder, path, limits or MediaLimits()
+        self._decoder, self._path, self.limits = decoder, path, limits or MediaLimits()
         self._threads = threads
 
     def open(self) -> Media:
         """The file, for one thread."""
-        return self._decoder.open(self._path, self._limits)
+        return self._decoder.open(self._path, self.limits)
 
     def frames(self, times: Sequence[float]) -> list[np.ndarray]:
         """See `Media.frames`; all of them in memory."""
@@ -55,7 +55,7 @@ class ParallelReader:
 
     def _results(self, jobs: Sequence[_Job]) -> list[Any]:
         """What each job returns. A thread opens the file once and takes jobs until none is left."""
-        work = _Work(jobs, Deadline(self._limits.max_decode_seconds))
+        work = _Work(jobs, Deadline(self.limits.max_decode_seconds))
         try:
             with ThreadPoolExecutor(self._threads) as pool:
                 for _ in range(min(self._threads, len(jobs))):
@@ -68,7 +68,7 @@ class ParallelReader:
 
     def _take(self, work: _Work) -> None:
         try:
-            with self._decoder.open(self._path, self._limits, work.deadline) as media:
+            with self._decoder.open(self._path, self.limits, work.deadline) as media:
                 while (taken := work.take()) is not None:
                     place, job = taken
                     work.results[place] = job(media)

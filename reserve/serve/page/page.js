@@ -109,6 +109,7 @@ async function open(video) {
     if (current === video) show(find("#video-error"), error.message);
     return;
   }
+  if (video.is_cut) show(find("#video-note"), cutNote(video));
   if (video.unplayable) cannotPlay(video.unplayable);
   else {
     player.src = `/media/${video.id}`;
@@ -119,11 +120,15 @@ async function open(video) {
   move(0);
 }
 
+function cutNote(video) {
+  return `Only its first ${clock(video.seconds)} are asked and searched, and shown on the time line.`;
+}
+
 function cannotPlay(reason) {
   player.hidden = true;
   player.removeAttribute("src");
   player.load();
-  show(find("#video-note"), `It cannot be played here: ${reason}. You can still ask and search it.`);
+  show(find("#video-note"), `It cannot be played here: ${reason}. You can still ask and search it.${current?.is_cut ? ` ${cutNote(current)}` : ""}`);
 }
 
 function move(seconds) {
@@ -193,7 +198,7 @@ find("#ask").addEventListener("submit", (event) => {
     if (current !== video) return;
     list.replaceChildren(...found.answers.map((answer) => row(
       answer.text, `${(100 * answer.probability).toFixed(1)} %`,
-      `fits best at ${clock(answer.start)} – ${clock(answer.end)}`, answer.probability, () => seek(answer.start),
+      `fits best at ${clock(answer.start)} – ${clock(answer.end)}${answer.read === null ? "" : `; only “${answer.read}” was read`}`, answer.probability, () => seek(answer.start),
     )));
     const senses = found.heard ? "seen and heard" : "seen without sound";
     list.append(element("li", "hint", `The model read: “${found.statement.replace(/\s*<\|MASK\|>/, " ___")}” (${senses})`));
@@ -202,23 +207,33 @@ find("#ask").addEventListener("submit", (event) => {
   });
 });
 
-// Searches for `wanted`, {text} or {sound}; makes the indexes that are missing, each as a work of its own.
+// Searches for `wanted`, {text} or {sound}; makes the indexes that are missing, each as a work of its own. A search of all
+// videos leaves out those that cannot be read.
 function search(wanted) {
-  const searched = find("#scope").value === "all" ? [...videos] : [current];
+  const all = find("#scope").value === "all";
+  const searched = all ? [...videos] : [current];
   searching.run(async (signal) => {
     const list = find("#moments-found");
     moments = [];
     list.replaceChildren();
     showMoments();
     searching.report("Sending …");
-    const missing = searched.filter((video) => !video.indexed);
+    const indexed = new Set((await get("/api/videos")).videos.filter((video) => video.indexed).map((video) => video.id));
+    const missing = searched.filter((video) => !indexed.has(video.id));
+    const leftOut = [];
     for (const [number, video] of missing.entries()) {
       const name = missing.length > 1 ? `Reading ${video.name}, ${number + 1} of ${missing.length}` : `Reading ${video.name}`;
-      await compute(`/api/videos/${video.id}/index`, {}, signal, searching.reporter(name));
-      video.indexed = true;
+      try {
+        await compute(`/api/videos/${video.id}/index`, {}, signal, searching.reporter(name));
+      } catch (error) {
+        if (!all || error.name === "AbortError") throw error;
+        leftOut.push(error.message.includes(video.name) ? error.message : `${video.name}: ${error.message}`);
+      }
     }
-    const asked = { ...wanted, videos: searched.map((video) => video.id), most: MOST };
-    moments = await compute("/api/search", asked, signal, searching.reporter("Searching"));
+    if (leftOut.length) show(searching.error, `Left out: ${leftOut.join("; ")}`);
+    const asked = { ...wanted, videos: all ? "all" : searched.map((video) => video.id), most: MOST };
+    moments = (await compute("/api/search", asked, signal, searching.reporter("Searching")))
+      .filter((moment) => searched.some((video) => video.id === moment.video)); // others were added meanwhile
     const [high, low] = [moments[0]?.score, moments.at(-1)?.score];
     list.replaceChildren(...moments.map((moment) => row(
       clock(moment.start), moment.score.toFixed(3),

@@ -16,6 +16,7 @@ import torch
 
 from reserve.batch.vocabulary import PAD
 from reserve.config import SEGMENT_SECONDS
+from reserve.data.decode import MediaLimits
 from reserve.data.sound_file import read_sound
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video_sound import SAMPLE_RATE, TimeSpan, segment_clips
@@ -257,7 +258,9 @@ def sound_vector(path: str | os.PathLike[str], start: float, stop: float | None,
     seconds = len(waveform) / SAMPLE_RATE
     stop = seconds if stop is None else min(stop, seconds)
     if stop - start < SHORTEST:
-        raise BadInput(f"{path}: its sound ends at {seconds:.2f} s; there is none to search with from {start:g} s")
+        limit = MediaLimits().max_duration
+        end = f"ends at {seconds:.2f} s" if seconds < limit else f"is read for the first {limit / 3600:g} h only"
+        raise BadInput(f"{path}: its sound {end}; there is none to search with from {start:g} s")
     count = max(int((stop - start) / SEGMENT_SECONDS + 0.8), 1)  # a rest of less than a second is left out
     bounds = np.minimum(start + SEGMENT_SECONDS * np.arange(count + 1), stop)
     spans = [TimeSpan(a, b, (a + b) / 2) for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]

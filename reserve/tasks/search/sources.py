@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -65,10 +66,17 @@ class Source(Protocol):
         """Changes whenever the videos do. Raises BadInput if they are gone."""
         ...
 
-    def encode(self, model: MerlotReserve, turn: threading.Lock, windows: WindowsDone | None = None) -> EncodedVideos:
+    def encode(
+        self,
+        model: MerlotReserve,
+        turn: threading.Lock,
+        windows: WindowsDone | None = None,
+        known: EncodedVideos | None = None,
+    ) -> EncodedVideos:
         """Decodes and encodes the videos; holds `turn` while the model runs. Raises BadInput naming the file.
 
-        `windows` is called with the windows of a video file that are encoded and how many it has.
+        `windows` is called before each window with the windows that are encoded and how many there are. Videos of
+        `known`, an earlier result for the same key, are not encoded again.
         """
         ...
 
@@ -115,7 +123,15 @@ class VideoFile:
             raise BadInput(f"{self.path}: {error.strerror}") from error
         return f"{self.path}\n{status.st_size}\n{status.st_mtime_ns}"
 
-    def encode(self, model: MerlotReserve, turn: threading.Lock, windows: WindowsDone | None = None) -> EncodedVideos:
+    def encode(
+        self,
+        model: MerlotReserve,
+        turn: threading.Lock,
+        windows: WindowsDone | None = None,
+        known: EncodedVideos | None = None,
+    ) -> EncodedVideos:
+        if known is not None:  # it holds the one video there is
+            return known
         timed = self._windows(model.config.image_size, windows)
         return EncodedVideos((str(self.path),), _encoded(model, timed, turn))
 
@@ -144,25 +160,45 @@ class ShardOfSet:
     def key(self) -> str:
         return self.identity
 
-    def encode(self, model: MerlotReserve, turn: threading.Lock, windows: WindowsDone | None = None) -> EncodedVideos:
+    def encode(
+        self,
+        model: MerlotReserve,
+        turn: threading.Lock,
+        windows: WindowsDone | None = None,
+        known: EncodedVideos | None = None,
+    ) -> EncodedVideos:
         shard = self.part.open()
+        before = {} if known is None else {name: number for number, name in enumerate(known.videos)}
+        runs = [even_windows(segments) for segments in shard.segment_counts().tolist()]
+        done, total = 0, sum(map(len, runs))
         videos, moments, skipped = [], [], []
-        for number in range(len(shard.segment_counts())):
+        for number, own in enumerate(runs):
+            name = shard.video_id(number)
             try:
-                found = _encoded(model, self._windows(shard, number, model), turn)
+                if known is not None and name in before:
+                    found = _of_video(known.moments, before[name])
+                else:
+                    tell = None if windows is None else partial(_tell, windows, done, total)
+                    found = _encoded(model, self._windows(shard, number, model, own, tell), turn)
             except BadInput as error:  # damaged; the shard's other videos may be whole
                 logger.warning("%s; the video is left out", error)
                 skipped.append(str(error))
                 continue
-            videos.append(shard.video_id(number))
+            finally:
+                done += len(own)
+            videos.append(name)
             moments.append(found)
         return EncodedVideos(tuple(videos), _joined(moments, model.config.hidden_size), tuple(skipped))
 
-    def _windows(self, shard: Shard, video: int, model: MerlotReserve) -> Iterator[tuple[Window, np.ndarray]]:
+    def _windows(
+        self, shard: Shard, video: int, model: MerlotReserve, runs: Sequence[range], tell: Callable[[int], None] | None
+    ) -> Iterator[tuple[Window, np.ndarray]]:
         size, length = model.config.image_size, model.config.audio_seq_length
         starts = inference_subsegment_starts(self.part.data, length)[:1]
         thirds = np.arange(SUBSEGMENTS + 1) / SUBSEGMENTS
-        for run in even_windows(int(shard.segment_counts()[video])):
+        for number, run in enumerate(runs):
+            if tell is not None:
+                tell(number)
             segments = shard.load(video, run.start, run.stop)
             with shard.naming(video):
                 images = np.stack([zero_shot_image(decode_jpeg(jpeg), size) for jpeg in segments.frames])
@@ -171,6 +207,10 @@ class ShardOfSet:
             edges = segments.start[:, None] + SEGMENT_SECONDS * segments.playback_speed[:, None] * thirds
             times = np.stack((edges[:, :-1], edges[:, 1:]), axis=2)
             yield Window(images, clips.reshape(-1, SUBSEGMENTS, *clips.shape[1:])), times
+
+
+def _tell(windows: WindowsDone, before: int, total: int, number: int) -> None:
+    windows(before + number, total)
 
 
 def subsegment_times(span: TimeSpan) -> np.ndarray:
@@ -202,6 +242,20 @@ def _encoded(model: MerlotReserve, timed: Iterator[tuple[Window, np.ndarray]], t
     joined = _joined(found, model.config.hidden_size)
     return Moments(
         joined.start, joined.end, np.zeros_like(joined.video), joined.words, joined.sounds, joined.sound_moment
+    )
+
+
+def _of_video(moments: Moments, video: int) -> Moments:
+    """The moments of one of several videos."""
+    own = moments.video == video
+    heard = own[moments.sound_moment]
+    return Moments(
+        start=moments.start[own],
+        end=moments.end[own],
+        video=np.zeros(int(own.sum()), np.int32),
+        words=moments.words[own],
+        sounds=moments.sounds[heard],
+        sound_moment=(np.cumsum(own) - 1)[moments.sound_moment[heard]].astype(np.int32),
     )
 
 

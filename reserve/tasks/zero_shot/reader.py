@@ -21,7 +21,9 @@ from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.zero_shot.encoding import JointQuestion, encode_frames, encode_masks, encode_sounds
 
 FRAMES_AT_ONCE = 64
-"""Distinct frames decoded before they are encoded: 400 MB of full-HD pictures."""
+"""Distinct frames decoded before they are encoded, fewer where they are large."""
+PIXELS_AT_ONCE = FRAMES_AT_ONCE * 1920 * 1080
+"""Pixels of these frames, 400 MB; more only where the frames of one query have more."""
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -80,11 +82,12 @@ class VideoReader:
         """The unit vectors at the MASKs of each query: float32 [masks, hidden].
 
         The frames of a query lose the bars that are black in all of them (SPEC 10.6). Each distinct frame and sound is
-        decoded once and encoded once. Memory holds FRAMES_AT_ONCE frames at a time, but the sound of the whole video.
+        decoded once and encoded once. Memory holds frames within FRAMES_AT_ONCE and
+        PIXELS_AT_ONCE, but the sound of the whole video.
         Raises BadInput if the video cannot be decoded.
         """
         views = sorted({query.segments for query in queries}, key=lambda spans: [span.mid for span in spans])
-        batches = list(_batches(views))
+        batches = list(_batches(views, _frames_at_once(video)))
         members: dict[tuple[TimeSpan, ...], list[int]] = {view: [] for view in views}
         for number, query in enumerate(queries):
             members[query.segments].append(number)
@@ -189,13 +192,20 @@ class _Frames:
         return [(span.mid, rows.start, rows.stop, columns.start, columns.stop) for span in view]
 
 
-def _batches(views: Iterable[tuple[TimeSpan, ...]]) -> Iterator[list[tuple[TimeSpan, ...]]]:
-    """Views in runs of at most FRAMES_AT_ONCE distinct frames, at least one each."""
+def _frames_at_once(video: Video) -> int:
+    """How many distinct frames of a video are decoded before they are encoded."""
+    track = video.info.video
+    pixels = 0 if track is None else track.width * track.height
+    return min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // max(pixels, 1))
+
+
+def _batches(views: Iterable[tuple[TimeSpan, ...]], most: int) -> Iterator[list[tuple[TimeSpan, ...]]]:
+    """Views in runs of at most `most` distinct frames, at least one view each."""
     batch: list[tuple[TimeSpan, ...]] = []
     mids: set[float] = set()
     for view in views:
         own = {span.mid for span in view}
-        if batch and len(mids | own) > FRAMES_AT_ONCE:
+        if batch and len(mids | own) > most:
             yield batch
             batch, mids = [], set()
         batch.append(view)

@@ -3,18 +3,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 
+import filelock
 import numpy as np
 import pytest
 import torch
 
 from reserve.config import TrainConfig
+from reserve.data.shards.read import Shard
 from reserve.errors import BadInput
 from reserve.tasks.search import MomentIndex, build_index
 from reserve.tasks.search import build as build_module
 from reserve.tasks.search.index import part_files
 from reserve.tasks.search.parts import read_part
 from reserve.tasks.search.sources import VideoFile
+from tests.helpers.small_shards import make_shard_set
 from tests.tasks.search.small_index import write_video, write_videos
 from tests.tasks.zero_shot.small_sets import small_model
 
@@ -192,3 +196,88 @@ def test_the_windows_of_a_video_are_counted_and_can_end_the_build(model, videos,
     with pytest.raises(KeyboardInterrupt):
         build_index([path], tmp_path / "other", model, windows=stop)
     assert part_files(tmp_path / "other") == []
+
+
+class EndlessVideo:
+    """A source that has windows for as long as it may go on."""
+
+    place = ""
+
+    def __init__(self) -> None:
+        self.ended_early = False
+
+    identity = "endless"
+
+    def key(self):
+        return "endless"
+
+    def encode(self, model, turn, windows, known):
+        try:
+            for number in range(1000):
+                windows(number, 1000)
+                time.sleep(0.01)
+        except Exception:
+            self.ended_early = True
+            raise
+
+
+def test_an_interrupted_build_ends_at_the_next_window(model, videos, tmp_path, monkeypatch):
+    endless = EndlessVideo()
+    monkeypatch.setattr(build_module, "find_sources", lambda *_: [VideoFile(videos / "silent.mp4"), endless])
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index([], tmp_path, model, workers=2, progress=interrupt)
+    assert endless.ended_early
+
+
+def test_a_changed_file_that_cannot_be_decoded_is_no_longer_found(model, videos, tmp_path):
+    folder = tmp_path / "videos"
+    shutil.copytree(videos, folder)
+    build_index([folder], tmp_path / "index", model)
+    (folder / "silent.mp4").write_bytes(b"noise")
+    assert build_index([folder], tmp_path / "index", model).kept == 1
+    assert MomentIndex.open(tmp_path / "index").videos == [str(folder / "long.mp4")]
+
+
+def test_skipped_videos_of_a_shard_are_tried_again_alone(model, tmp_path, monkeypatch):
+    make_shard_set(tmp_path / "set", (3,))
+    load, loaded = Shard.load, []
+
+    def damaged(self, video, *bounds):
+        loaded.append(video)
+        if video == 1:
+            raise BadInput("damaged for now")
+        return load(self, video, *bounds)
+
+    whole = tmp_path / "whole"
+    build_index([tmp_path / "set"], whole, model)
+    monkeypatch.setattr(Shard, "load", damaged)
+    for added, kept in ((2, 0), (0, 2)):
+        report = build_index([tmp_path / "set"], tmp_path / "index", model)
+        assert (report.added, report.kept, report.skipped) == (added, kept, ("damaged for now",))
+    monkeypatch.setattr(Shard, "load", lambda self, video, *bounds: loaded.append(video) or load(self, video, *bounds))
+    loaded.clear()
+    report = build_index([tmp_path / "set"], tmp_path / "index", model)
+    assert (report.added, report.kept, report.skipped, set(loaded)) == (1, 2, (), {1})
+    assert contents(tmp_path / "index") == contents(whole)
+
+
+def test_the_windows_of_a_shard_are_counted(model, tmp_path):
+    make_shard_set(tmp_path / "set", (2,))
+    counted = []
+    build_index([tmp_path / "set"], tmp_path / "index", model, windows=lambda *done: counted.append(done))
+    assert counted == [(number, len(counted)) for number in range(len(counted))]
+    assert len(counted) >= 2
+
+
+def test_two_builds_of_one_index_are_not_at_the_same_time(model, videos, tmp_path):
+    build_index([videos / "silent.mp4"], tmp_path, model)
+    with (
+        filelock.FileLock(tmp_path / "lock"),
+        pytest.raises(BadInput, match=r"another process adds to the index .*; try again"),
+    ):
+        build_index([videos / "silent.mp4"], tmp_path, model)
+    assert build_index([videos / "silent.mp4"], tmp_path, model).kept == 1

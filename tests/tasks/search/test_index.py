@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from reserve.data.decode import MediaLimits
 from reserve.data.tokenizer import Tokenizer
 from reserve.data.video import open_video
 from reserve.errors import BadInput
@@ -166,6 +167,12 @@ def test_sounds_that_cannot_be_searched_for_say_why(model, built, tmp_path):
     build_index([built / "videos" / "silent.mp4"], tmp_path, model)
     with pytest.raises(ValueError, match="none of its videos has sound to compare with"):
         MomentIndex.open(tmp_path).search_sound(built / "third.mp4", model=model)
+
+
+def test_a_sound_past_what_is_read_of_a_file_says_how_much_that_is(model, built, monkeypatch):
+    monkeypatch.setattr(index_module, "MediaLimits", lambda: MediaLimits(max_duration=30.0))
+    with pytest.raises(BadInput, match=r"its sound is read for the first 0\.00833333 h only; there is none"):
+        sound_vector(built / "third.mp4", 40, None, model)
 
 
 def test_settings_of_a_search_are_checked(model, built, caplog):

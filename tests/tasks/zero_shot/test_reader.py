@@ -172,3 +172,10 @@ def test_memory_is_bounded_by_what_later_batches_need(model, video, monkeypatch)
     VideoReader(model, Letters()).read(video, [Query(spans(start), ("<|MASK|>",)) for start in range(6)])
     assert set(kept) == {0}
     assert np.array(kept).size == 18
+
+
+@pytest.mark.parametrize(("budget", "frames"), [(3.5, 3), (1000, 64), (0.5, 0)])
+def test_fewer_frames_are_decoded_at_once_where_they_are_large(video, monkeypatch, budget, frames):
+    track = video.info.video
+    monkeypatch.setattr(reader_module, "PIXELS_AT_ONCE", int(budget * track.width * track.height))
+    assert reader_module._frames_at_once(video) == frames

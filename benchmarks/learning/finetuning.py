@@ -22,7 +22,7 @@ from benchmarks.learning.arms import ARMS, AUDIO_OFF, CONTRASTIVE, MASK_LM
 from benchmarks.learning.finetuned import STAR, TVQA, VCR, ask_without_training, finetune_and_ask
 from benchmarks.learning.objectives import OUT, PRETRAINED, TRAINED, configuration
 from benchmarks.learning.provenance import provenance, store
-from benchmarks.learning.runs import RESULT, Run, finish_all, run_one
+from benchmarks.learning.runs import RESULT, SET_ASIDE, Run, finish_all, run_one
 from reserve.config.load import plain_values
 from reserve.model.sharded import WEIGHTS
 from reserve.synthetic.datasets import make_data_set
@@ -46,6 +46,8 @@ def pretrained(out: Path) -> dict[tuple[str, int], Path]:
     """The last checkpoints of the objectives' finished runs, by arm and seed."""
     found, shared = {}, set()
     for result in sorted((out / TRAINED).glob(f"*/{RESULT}")):
+        if SET_ASIDE in result.parent.name:
+            continue
         settings = json.loads(result.read_text("utf-8"))["settings"]
         found[settings.pop("arm"), settings.pop("seed")] = result.parent / PRETRAINED
         shared.add(json.dumps(settings, sort_keys=True))

@@ -38,6 +38,8 @@ EVALUATIONS = 8
 """Models of a run that are evaluated, at equal distances, the last one included."""
 TRAINED = "objectives"
 """Folder of the runs."""
+PREPARED = "prepared"
+"""Folder of prepared videos' stores."""
 PRETRAINED = "pretrained"
 """Folder of a run's last checkpoint, which other studies start from."""
 
@@ -100,9 +102,10 @@ def flops_per_step(lines: Sequence[dict[str, float]], batch_size: int) -> float:
 
 
 def _digest(prepared: Path) -> str:
-    """What tells the prepared videos apart from others at the same place."""
-    files = [prepared / split / "files.jsonl" for split in ("train", "heldout")]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:16]
+    """What tells the prepared videos apart from others at the same place; preparing them again leaves them alone."""
+    stores = [file for split in ("train", "heldout") for file in sorted((prepared / split / PREPARED).glob("*"))]
+    known = [(file.name, (at := file.stat()).st_size, at.st_mtime_ns) for file in stores]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
 def runs_of(out: Path, steps: int | None, seeds: int) -> dict[tuple[str, int], Run]:

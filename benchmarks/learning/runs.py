@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from typing import Any
 from benchmarks.learning.provenance import provenance
 from reserve.fs import write_text_atomic
 
+SET_ASIDE = ".old"
+"""What the name of a finished run that gave way to one of other settings goes on with."""
 SETTINGS, RESULT, LOG = "settings.json", "result.json", "log.txt"
 AT_ONCE = 2
 _TAIL = 2000
@@ -51,7 +54,7 @@ def finish_all(module: str, runs: Sequence[Run], *, again: bool = False) -> list
     """
     for run in runs:
         if run.folder.exists() and (again or not run.is_same):
-            shutil.rmtree(run.folder)
+            _set_aside(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         write_text_atomic(run.folder / SETTINGS, json.dumps(dict(run.settings), indent=1))
     waiting = [run for run in runs if not run.is_finished]
@@ -73,6 +76,15 @@ def finish_all(module: str, runs: Sequence[Run], *, again: bool = False) -> list
     if failures:
         raise SystemExit("\n".join(failures))
     return [run.result() for run in runs]
+
+
+def _set_aside(folder: Path) -> None:
+    """Makes place for a run. What is finished is kept beside it, since it took long; what is not is removed."""
+    if not (folder / RESULT).exists():
+        shutil.rmtree(folder)
+        return
+    number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}{SET_ASIDE}{n}").exists())
+    folder.rename(folder.with_name(f"{folder.name}{SET_ASIDE}{number}"))
 
 
 def _finish(module: str, run: Run) -> str | None:

@@ -25,9 +25,12 @@ def test_other_settings_or_videos_make_other_runs(tmp_path, monkeypatch):
         return [run.settings for run in runs_of(tmp_path, 40, 1).values()]
 
     before = settings()
-    (tmp_path / "prepared" / "train").mkdir(parents=True)
-    (tmp_path / "prepared" / "train" / "files.jsonl").write_text("{}")
+    stores = tmp_path / "prepared" / "train" / "prepared"
+    stores.mkdir(parents=True)
+    (stores / "one.safetensors").write_text("")
     of_other_videos = settings()
+    (tmp_path / "prepared" / "train" / "files.jsonl").write_text("prepared again, nothing changed")
+    assert settings() == of_other_videos
     monkeypatch.setattr(objectives, "configuration", lambda steps: replace(configuration(steps), model=MODEL))
     assert before != of_other_videos != settings()
 

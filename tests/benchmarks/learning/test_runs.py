@@ -43,6 +43,7 @@ def test_other_settings_and_again_repeat(tmp_path, monkeypatch):
     (tmp_path / "one" / "left over").touch()
     assert [result["rate"] for result in finish_all(MODULE, runs(tmp_path, rate=2))] == [2, 2, 2]
     assert not (tmp_path / "one" / "left over").exists()
+    assert (tmp_path / "one.old1" / "left over").exists()  # finished runs take long: they are kept
     finish_all(MODULE, runs(tmp_path, rate=2), again=True)
     assert len(done) == 9
 

@@ -24,7 +24,7 @@ def test_objectives_are_compared_by_their_intervals(objectives):
     text = objectives_section.section("a machine", objectives)
     same_steps, same_time = lines(text, f"- {CONTRASTIVE} beats {MASK_LM}")
     assert "after the same steps" in same_steps
-    assert "It reaches the other's last recall at step" in same_steps
+    assert "It reaches the other's last recall by step" in same_steps
     assert "after the same time" in same_time
     assert len(lines(text, f"- {CONTRASTIVE} against {AUDIO_OFF}: no difference shown after the same steps")) == 1
     assert len(lines(text, f"- {CONTRASTIVE} is behind {AUDIO_OFF} after the same time")) == 1

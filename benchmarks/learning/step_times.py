@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def step_times(config: Config, prepared: Path) -> Mapping[str, Mapping[str, floa
     return {name: {"step": float(step), "loading": float(loading)} for name, (step, loading) in medians.items()}
 
 
-def _steps(name: str, config: Config, prepared: Path):  # type: ignore[no-untyped-def]
+def _steps(name: str, config: Config, prepared: Path) -> Iterator[tuple[float, float]]:
     """Yields the times of one step after another: (step, loading)."""
     task = ARMS[name](data=config.data, model=config.model, prepared=prepared)
     examples = task.training_set(prepared, config.train)

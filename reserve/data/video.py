@@ -158,8 +158,8 @@ class Video:
         if stop is not None and not stop > start:
             raise ValueError(f"stop must be after start, {start:g}; got {stop}")
         if start > 0 and start >= self.duration:
-            end = f"only {self._part_read} are read" if self.is_cut else f"it ends at {self.duration:.1f} s"
-            raise BadInput(f"{self.path}: {end}; no segment can start at {start:g} s")
+            where = f"only {self._part_read} are read" if self.is_cut else f"it ends at {self.duration:.1f} s"
+            raise BadInput(f"{self.path}: {where}; no segment can start at {start:g} s")
         stop = self.duration if stop is None else min(stop, self.duration)
         spans: list[TimeSpan] = []
         while len(spans) < most and (stop - start >= SHORTEST or not spans):

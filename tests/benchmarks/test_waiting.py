@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,8 +30,14 @@ def prepared(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_repeated_batch_is_one_that_is_loaded(prepared):
+def small_batches():
+    """The demo's settings for two steps of fewer examples than the folder has."""
     config = tiny(2, 0)
+    return replace(config, train=replace(config.train, batch_size=8))
+
+
+def test_the_repeated_batch_is_one_that_is_loaded(prepared):
+    config = small_batches()
     repeating = RepeatedPretrain(data=config.data, model=config.model, prepared=prepared)
     repeated = repeating.training_set(prepared, config.train)
     batches = [repeating.collate([repeated[0, 0]]), repeating.collate([repeated[1, 5]])]
@@ -42,4 +50,4 @@ def test_the_repeated_batch_is_one_that_is_loaded(prepared):
 
 @pytest.mark.parametrize("kind", [LOADED, REPEATED])
 def test_a_run_of_either_kind_has_a_line_a_step(prepared, kind):
-    assert [line["step"] for line in run_steps(kind, prepared, tiny(2, 0))] == [1, 2]
+    assert [line["step"] for line in run_steps(kind, prepared, small_batches())] == [1, 2]

@@ -160,7 +160,7 @@ def test_presets_go_by_name_and_settings_override_them(form, tmp_path, monkeypat
         assert main(["pretrain", *arguments]) == 0
     for task, run, config in seen:
         assert (task.model.hidden_size, task.model.output_grid, run) == (64, (4, 6), tmp_path)
-        assert config.train.batch_size == 8
+        assert config.train.batch_size == 16
         assert task.videos == (Path("x"),)
 
 

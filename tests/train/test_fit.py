@@ -76,7 +76,7 @@ def test_run_folder_explains_itself(run):
     for line in read_metrics(run / "metrics.jsonl"):
         assert losses | scales | speed | spent | {"learning_rate", "gradient_norm", "peak_memory_gb"} <= line.keys()
         assert line["gradient_norm"] > 0
-        assert line["scale_stuff_to_span"] == pytest.approx(math.exp(1.5), rel=0.1)
+        assert line["scale_stuff_to_span"] == pytest.approx(math.exp(2.5), rel=0.1)
         assert line["epoch"] == line["step"] * 2 / 4
         assert 0 <= line["share_waiting"] <= 1
     assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [2, 4]

@@ -249,7 +249,7 @@ def test_skipped_videos_of_a_shard_are_tried_again_alone(model, tmp_path, monkey
     def damaged(self, video, *bounds):
         loaded.append(video)
         if video == 1:
-            raise BadInput("damaged for now")
+            raise BadInput("damaged at first")
         return load(self, video, *bounds)
 
     whole = tmp_path / "whole"
@@ -257,7 +257,7 @@ def test_skipped_videos_of_a_shard_are_tried_again_alone(model, tmp_path, monkey
     monkeypatch.setattr(Shard, "load", damaged)
     for added, kept in ((2, 0), (0, 2)):
         report = build_index([tmp_path / "set"], tmp_path / "index", model)
-        assert (report.added, report.kept, report.skipped) == (added, kept, ("damaged for now",))
+        assert (report.added, report.kept, report.skipped) == (added, kept, ("damaged at first",))
     monkeypatch.setattr(Shard, "load", lambda self, video, *bounds: loaded.append(video) or load(self, video, *bounds))
     loaded.clear()
     report = build_index([tmp_path / "set"], tmp_path / "index", model)

@@ -108,8 +108,8 @@ def section(machine: str, found: Mapping[str, Any]) -> str:
     setup = f"""Seeds of each arm: {seeds}. Each run has {settings["steps"]} steps of {settings["batch_size"]} examples
 on one core ({machine}). {asked:,} questions about {videos} held-out videos, from {first["maskings"]} maskings of each;
 candidates by tokens: {candidates}. Guessing is right in {first["chance"]:.1%}, the dotted line of the plot.
-Intervals, the plot's bands: 95%, by a bootstrap that draws seeds and, independently, whole videos anew, widened for
-the small number of seeds, which say little of further ones. Thin lines are single seeds. Times are processor time."""
+Intervals, the plot's bands: 95%, for other seeds and other videos, by Student's t with Satterthwaite's degrees of
+freedom, so few seeds that differ make a wide one. Thin lines are single seeds. Times are processor time."""
     return (
         "\n\n".join([TEXT, setup, _table(arms), "\n".join(_verdicts(arms, first["chance"])), _equal_time(arms)]) + "\n"
     )

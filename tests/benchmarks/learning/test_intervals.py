@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.learning.intervals import Interval, Outcomes, verdict
 
@@ -16,12 +17,46 @@ def outcomes(rate: float, seed: int, runs: int = 3, spread: float = 0.0) -> Outc
     return Outcomes.of(rng.binomial(ASKED, rates).tolist(), ASKED)
 
 
-def test_the_interval_holds_the_value_and_repeats():
-    found = outcomes(0.3, 0)
-    value, low, high = found.interval()
-    assert value == pytest.approx(found.right.sum() / 600)
-    assert low < value < high
-    assert found.interval() == found.interval()
+def test_the_interval_of_one_run_is_that_of_a_mean_over_its_groups():
+    right = np.random.default_rng(0).binomial(10, 0.3, 20)
+    value, low, high = Outcomes.of([right], ASKED).interval()
+    assert value == pytest.approx(right.sum() / 200)
+    expected = stats.t.interval(0.95, 19, right.mean() / 10, stats.sem(right / 10))
+    assert (low, high) == pytest.approx(expected)
+
+
+def test_the_interval_of_runs_that_differ_is_that_of_a_mean_over_the_runs():
+    rates = np.array([2.0, 5.0, 8.0])
+    found = Outcomes.of([[rate] * 20 for rate in rates], ASKED).interval()
+    expected = stats.t.interval(0.95, 2, 0.5, stats.sem(rates / 10))
+    assert (found.low, found.high) == pytest.approx((max(expected[0], 0), min(expected[1], 1)))
+
+
+def test_arms_of_other_seeds_are_compared_as_by_welch():
+    ours, theirs = np.array([0.1, 0.5, 0.6]), np.array([0.2, 0.3, 0.25, 0.35])
+    found = Outcomes.of(ours[:, None] * 10 * np.ones(20), ASKED).minus(
+        Outcomes.of(theirs[:, None] * 10 * np.ones(20), ASKED)
+    )
+    expected = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("runs", "groups"), [(3, 24), (3, 6)])
+def test_intervals_hold_the_truth_as_often_as_they_say(runs, groups):
+    """Seeds and groups that both matter, few of each."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(400):
+        rates = 0.4 + rng.normal(0, 0.05, (runs, 1)) + rng.normal(0, 0.1, groups)
+        right = rng.binomial(20, rates.clip(0, 1))
+        _, low, high = Outcomes.of(right.tolist(), [20] * groups).interval()
+        held.append(low <= 0.4 <= high)
+    assert 0.93 <= np.mean(held) <= 0.99
+
+
+def test_one_group_says_nothing_of_others():
+    assert Outcomes.of([[3.0], [4.0]], [10]).interval()[1:] == (0, 1)
+    assert verdict(Outcomes.of([[9.0]], [10]).minus(Outcomes.of([[1.0]], [10]))) == "no difference shown"
 
 
 def test_what_differs_between_videos_widens_the_interval():
@@ -31,11 +66,6 @@ def test_what_differs_between_videos_widens_the_interval():
     mixed = Outcomes.of([np.full(20, whole.value * 10)] * 3, ASKED)
     assert whole.value == pytest.approx(mixed.value)
     assert np.ptp(whole.interval()[1:]) > 10 * np.ptp(mixed.interval()[1:])
-
-
-def test_what_differs_between_seeds_widens_the_interval():
-    apart = Outcomes.of([[2.0] * 20, [5.0] * 20, [8.0] * 20], ASKED)
-    assert np.ptp(apart.interval()[1:]) > 0.2
 
 
 def test_arms_that_share_hard_videos_are_told_apart():

@@ -16,27 +16,24 @@ from benchmarks.learning.objectives import configuration
 from reserve.config import FitConfig, TrainConfig
 from reserve.data.tokenizer import Tokenizer
 from reserve.tasks.finetuning import finetuning_optimizer, schedule
+from reserve.tasks.task import HeldOut
 from reserve.tasks.tvqa.dataset import TvqaSettings
 from reserve.tasks.tvqa.task import Tvqa
 from reserve.tasks.vcr.task import Vcr
 from reserve.tasks.zero_shot.star import TYPES, Star
 from reserve.tasks.zero_shot.task import answer_questions
 from reserve.tasks.zero_shot.weights import load_weights
-from reserve.train.evaluate import evaluate_run
+from reserve.train.evaluate import evaluate_checkpoint
 from reserve.train.fit import fit
+from reserve.train.state import list_checkpoints
 
 TVQA, VCR, STAR = "tvqa", "vcr", "star"
 
 
 def finetune_and_ask(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Finetunes from `weights`, or from nothing where that is null, and answers the questions of the val split."""
-    data, run = Path(settings["data"]), folder / "run"
-    sizes = configuration().model
-    if settings["task"] == TVQA:
-        cache = TvqaSettings(cache=Path(settings["cache"]))
-        task: Tvqa | Vcr = Tvqa(data, settings["weights"], model=Tvqa.model_config(sizes), examples=cache)
-    else:
-        task = Vcr(data, settings["weights"], model=Vcr.model_config(sizes))
+    """Finetunes from `weights`, or from nothing where that is null, and answers the questions of the val split of
+    `data`, and those of `tuning` unless that is null."""
+    run, task = folder / "run", _task(settings, Path(settings["data"]))
     train = TrainConfig(
         batch_size=settings["batch_size"],
         seed=settings["seed"],
@@ -48,9 +45,11 @@ def finetune_and_ask(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     examples, steps = task.count_examples(), settings["steps"]
     optimizer = schedule(optimizer, examples, train.batch_size, steps / (examples // train.batch_size))
     optimizer = replace(optimizer, num_train_steps=steps, num_warmup_steps=min(optimizer.num_warmup_steps, steps // 5))
-    fit(task, run, FitConfig(optimizer=optimizer, train=train))
-    evaluate_run(run, [str(data)], split=answers.SPLIT)
-    found = (answers.tvqa if settings["task"] == TVQA else answers.vcr)(data, run / task.held_out_folder)
+    config = FitConfig(optimizer=optimizer, train=train)
+    fit(task, run, config)
+    found = _answers(run, task, config)
+    if settings["tuning"] is not None:
+        found["tuning"] = _answers(run, _task(settings, Path(settings["tuning"])), config)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     shutil.rmtree(run)
     return found | {
@@ -58,6 +57,25 @@ def finetune_and_ask(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "steps": steps,
         "last_loss": statistics.fmean(line["loss"] for line in lines[-3:]),
     }
+
+
+def _task(settings: dict[str, Any], data: Path) -> Tvqa | Vcr:
+    """The task of a run on one of its data sets."""
+    sizes = configuration().model
+    if settings["task"] == TVQA:
+        # Questions of two data sets may have the same name, by which the cache knows them.
+        cache = TvqaSettings(cache=Path(settings["cache"]) / data.parent.name)
+        return Tvqa(data, settings["weights"], model=Tvqa.model_config(sizes), examples=cache)
+    return Vcr(data, settings["weights"], model=Vcr.model_config(sizes))
+
+
+def _answers(run: Path, task: Tvqa | Vcr, config: FitConfig) -> dict[str, Any]:
+    """The right answers of a run's last model to the questions of the val split of the task's data."""
+    predictions = run / task.held_out_folder
+    shutil.rmtree(predictions, ignore_errors=True)
+    held_out = HeldOut((), predictions, split=answers.SPLIT)
+    evaluate_checkpoint(task, config, run, list_checkpoints(run)[-1], held_out)
+    return (answers.tvqa if isinstance(task, Tvqa) else answers.vcr)(task.data, predictions)
 
 
 def ask_without_training(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Finetunes on TVQA and VCR from the models of each objective and from nothing, with the same budget and the best of
 several learning rates for each, and asks STAR's questions without training. The data sets are those of `reserve
-demo-tasks`.
+demo-tasks`. The rate is chosen on questions about further videos, which are neither trained on nor shown.
 
 `python -m benchmarks.learning.finetuning --videos runs/demo/videos --save` needs the runs of
 `benchmarks.learning.objectives` in --out; docs/learning.md shows the result.
@@ -10,8 +10,8 @@ demo-tasks`.
 
 from __future__ import annotations
 
-import argparse
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.learning.arms import ARMS, AUDIO_OFF, CONTRASTIVE, MASK_LM
+from benchmarks.learning.command import show, study_parser
 from benchmarks.learning.finetuned import STAR, TVQA, VCR, ask_without_training, finetune_and_ask
-from benchmarks.learning.objectives import OUT, PRETRAINED, TRAINED, configuration
-from benchmarks.learning.provenance import provenance, store
+from benchmarks.learning.objectives import PRETRAINED, TRAINED, configuration
+from benchmarks.learning.provenance import provenance
 from benchmarks.learning.runs import RESULT, SET_ASIDE, Run, finish_all, run_one
 from reserve.config.load import plain_values
 from reserve.model.sharded import WEIGHTS
@@ -31,15 +32,20 @@ FILE = "learning_finetuning.json"
 MODULE = "benchmarks.learning.finetuning"
 SCRATCH = "from scratch"
 STARTS = (CONTRASTIVE, AUDIO_OFF, SCRATCH)
-RATES = {TVQA: (1e-3,), VCR: (3e-4, 1e-3)}
+RATES = {TVQA: (3e-4, 1e-3, 3e-3), VCR: (3e-4, 1e-3, 3e-3)}
 """Peaks of the learning rate tried from each start with the first seed; the best is used with the others."""
-STEPS = {TVQA: 20, VCR: 150}
-"""Steps of a finetuning: about a minute of one core."""
+STEPS = {TVQA: 30, VCR: 150}
+"""Steps of a finetuning: one and five epochs, a minute or two of one core."""
 BATCH_SIZE = 32
 TRAINING_VIDEOS = 48
 """Videos that training questions are about: a finetuning does not see more of them, and TVQA's frames take time."""
+TUNING_VIDEOS = 24
+"""Videos that the questions which choose the rate are about."""
 FOLDER = "finetuning"
-DATA, MADE = "tasks", "made.json"
+DATA, TUNING, MADE = "tasks", "tuning", "made.json"
+"""Folders of the data sets that are shown and of those that choose the rate, and what says that they are complete."""
+VIDEOS = "videos"
+"""Folder of links to their videos."""
 
 
 def pretrained(out: Path) -> dict[tuple[str, int], Path]:
@@ -58,15 +64,30 @@ def pretrained(out: Path) -> dict[tuple[str, int], Path]:
     return found
 
 
-def link_videos(videos: Path, folder: Path, training: int) -> Path:
-    """Links the first `training` videos of VIDEOS/train and all of VIDEOS/heldout into `folder`, which is returned."""
-    for split, most in (("train", training), ("heldout", None)):
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        for video in sorted((videos / split).glob("*.mp4"))[:most]:
-            for file in video.parent.glob(f"{video.stem}.*"):
-                link = folder / split / file.name
-                link.unlink(missing_ok=True)
-                link.symlink_to(file.resolve())
+def link_videos(videos: Path, folder: Path) -> Path:
+    """Links videos into DATA and TUNING of `folder`, which is returned: to DATA the first TRAINING_VIDEOS of
+    VIDEOS/train and all of VIDEOS/heldout, to TUNING the same to train on and as held out the next of VIDEOS/train.
+
+    Raises SystemExit where VIDEOS/train has too few.
+    """
+    train = sorted((videos / "train").glob("*.mp4"))
+    ours, tuning = train[:TRAINING_VIDEOS], train[TRAINING_VIDEOS:][:TUNING_VIDEOS]
+    if len(tuning) < TUNING_VIDEOS:
+        raise SystemExit(
+            f"{videos / 'train'} must have {TRAINING_VIDEOS + TUNING_VIDEOS} videos or more; it has {len(train)}"
+        )
+    held_out = sorted((videos / "heldout").glob("*.mp4"))
+    for data, splits in (
+        (DATA, {"train": ours, "heldout": held_out}),
+        (TUNING, {"train": ours[:1], "heldout": tuning}),  # a data set has questions of every split
+    ):
+        for split, chosen in splits.items():
+            (folder / data / split).mkdir(parents=True, exist_ok=True)
+            for video in chosen:
+                for file in video.parent.glob(f"{video.stem}.*"):
+                    link = folder / data / split / file.name
+                    link.unlink(missing_ok=True)
+                    link.symlink_to(file.resolve())
     return folder
 
 
@@ -78,13 +99,17 @@ def prepare(videos: Path, out: Path, questions: int) -> None:
         "videos": [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
         "questions": questions,
         "training_videos": TRAINING_VIDEOS,
+        "tuning_videos": TUNING_VIDEOS,
     }
     if done.exists() and json.loads(done.read_text("utf-8")) == made:
         return
     done.unlink(missing_ok=True)
-    chosen = link_videos(videos, out / DATA / "videos", TRAINING_VIDEOS)
+    shutil.rmtree(out / VIDEOS, ignore_errors=True)
+    chosen = link_videos(videos, out / VIDEOS)
     for task in (TVQA, VCR, STAR):
-        make_data_set(task, chosen, out / DATA / task, questions=questions)
+        make_data_set(task, chosen / DATA, out / DATA / task, questions=questions)
+    for task in (TVQA, VCR):
+        make_data_set(task, chosen / TUNING, out / TUNING / task, questions=questions)
     done.write_text(json.dumps(made), "utf-8")
 
 
@@ -111,6 +136,7 @@ def finetuning_run(
         "questions": questions,
         "model": plain_values(configuration().model),
         "data": str((out / DATA / task).resolve()),
+        "tuning": str((out / TUNING / task).resolve()) if seed == 0 else None,
         "data_made": (out / DATA / MADE).stat().st_mtime_ns,
         "cache": str((out / "cache").resolve()),
     }
@@ -118,8 +144,9 @@ def finetuning_run(
 
 
 def accuracy(result: Mapping[str, Any]) -> float:
-    """The mean accuracy of a result over its kinds of answers: what chooses the learning rate."""
-    return float(np.mean([sum(right) / sum(result["asked"]) for right in result["right"].values()]))
+    """The mean accuracy over its kinds of answers in the questions that choose the learning rate."""
+    answers = result["tuning"]
+    return float(np.mean([sum(right) / sum(answers["asked"]) for right in answers["right"].values()]))
 
 
 def finetune_all(out: Path, models: Mapping[tuple[str, int], Path], seeds: int, questions: int, again: bool) -> Any:
@@ -153,6 +180,7 @@ def ask_star(out: Path, models: Mapping[tuple[str, int], Path], seeds: int, ques
                 "seed": seed,
                 **start_of(weights),
                 "questions": questions,
+                "data_made": (out / DATA / MADE).stat().st_mtime_ns,
                 "data": str((out / DATA / STAR).resolve()),
             },
         )
@@ -167,14 +195,10 @@ def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0])
+    parser = study_parser(MODULE, __doc__)
     parser.add_argument("--videos", type=Path, help="a folder that `reserve demo-data` has made")
     parser.add_argument("--seeds", type=int, default=3, help="runs from each start, one a pretrained model")
     parser.add_argument("--questions", type=int, default=20, help="questions about each video")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the runs, which has those of objectives")
-    parser.add_argument("--again", action="store_true", help="repeat runs that are finished")
-    parser.add_argument("--save", action="store_true", help="store the result in benchmarks/results/MACHINE")
-    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         run_one(options.one, work)
@@ -190,9 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = {"runs": [*finetune_all(*given), *ask_star(*given)], "provenance": provenance()}
     from benchmarks.report.learning.finetuning import section
 
-    print(section("this machine", found))
-    if options.save:
-        print(f"stored {store(FILE, found)}")
+    show(found, section, FILE, options)
 
 
 if __name__ == "__main__":

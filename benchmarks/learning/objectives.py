@@ -9,7 +9,6 @@ docs/learning.md shows it. Runs are kept in --out and go on where they were stop
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -21,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.learning.arms import ARMS
-from benchmarks.learning.provenance import provenance, store
+from benchmarks.learning.command import show, study_parser
+from benchmarks.learning.provenance import provenance
 from benchmarks.learning.runs import Run, finish_all, run_one
 from benchmarks.learning.spans import MASKINGS, HeldOutSpans
 from benchmarks.learning.step_times import step_times
@@ -33,7 +33,6 @@ from reserve.train.state import list_checkpoints
 
 FILE = "learning_objectives.json"
 MODULE = "benchmarks.learning.objectives"
-OUT = Path("runs/learning")
 EVALUATIONS = 8
 """Models of a run that are evaluated, at equal distances, the last one included."""
 TRAINED = "objectives"
@@ -129,14 +128,10 @@ def runs_of(out: Path, steps: int | None, seeds: int) -> dict[tuple[str, int], R
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0])
+    parser = study_parser(MODULE, __doc__)
     parser.add_argument("--videos", type=Path, help="a folder that `reserve demo-data` has made")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm")
     parser.add_argument("--steps", type=int, help="training steps of a run; by default the preset's")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the runs")
-    parser.add_argument("--again", action="store_true", help="repeat runs that are finished")
-    parser.add_argument("--save", action="store_true", help="store the result in benchmarks/results/MACHINE")
-    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         run_one(options.one, train_and_ask)
@@ -148,10 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.report.learning.objectives import section
 
     times = step_times(configuration(options.steps), options.out / "prepared" / "train")
-    found = {"runs": results, "step_times": times, "provenance": provenance()}
-    print(section("this machine", found))
-    if options.save:
-        print(f"stored {store(FILE, found)}")
+    show({"runs": results, "step_times": times, "provenance": provenance()}, section, FILE, options)
 
 
 if __name__ == "__main__":

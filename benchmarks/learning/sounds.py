@@ -9,7 +9,6 @@ encoder finetuned from both.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ import torch
 
 from benchmarks.learning.answers import by_group
 from benchmarks.learning.arms import CONTRASTIVE
+from benchmarks.learning.command import show, study_parser
 from benchmarks.learning.finetuning import pretrained, start_of
-from benchmarks.learning.objectives import OUT
-from benchmarks.learning.provenance import provenance, store
+from benchmarks.learning.provenance import provenance
 from benchmarks.learning.runs import Run, finish_all, run_one
 from benchmarks.learning.sound_finetuning import finetune
 from benchmarks.learning.sound_probes import encoded, mel_statistics, probe
@@ -72,14 +71,10 @@ def name_sounds(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[0])
+    parser = study_parser(MODULE, __doc__)
     for name, (option, _) in SETS.items():
         parser.add_argument(f"--{option}", type=Path, help=f"the folder of {name}; left out where it is not there")
     parser.add_argument("--weights", nargs="+", help="pretrained folders; by default those of objectives in --out")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the runs")
-    parser.add_argument("--again", action="store_true", help="repeat runs that are finished")
-    parser.add_argument("--save", action="store_true", help="store the result in benchmarks/results/MACHINE")
-    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         run_one(options.one, name_sounds)
@@ -109,9 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = {"runs": finish_all(MODULE, runs, again=options.again), "provenance": provenance()}
     from benchmarks.report.learning.sounds import section
 
-    print(section("this machine", found))
-    if options.save:
-        print(f"stored {store(FILE, found)}")
+    show(found, section, FILE, options)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ def _origin(result: Mapping[str, Any]) -> str:
     own = result["provenance"]
     versions = ", ".join(f"{name} {own['versions'][name]}" for name in ("torch", "numpy") if name in own["versions"])
     threads = f"{own['cores']} cores, one thread a run"
-    return f"Measured {own['time'][:10]} on {own['cpu']} ({threads}), commit {', '.join(commits)}, {versions}.\n"
+    days = sorted({one["time"][:10] for one in runs})
+    when = " to ".join(dict.fromkeys((days[0], days[-1])))
+    return f"Measured {when} on {own['cpu']} ({threads}), commit {', '.join(commits)}, {versions}.\n"
 
 
 def figure_name(machine: str, study: str) -> str:

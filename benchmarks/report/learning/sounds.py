@@ -16,7 +16,7 @@ TEXT = """## Real sounds
 
 The audio encoder of the first objective's models has heard only the demo's synthetic narrators and sounds. Does that
 help to name real sounds? ESC-10 has clips of 5 s of ten kinds (rain, dogs, helicopters …), each tested by a model that
-was trained on the other folds; FSDD has ten spoken digits, tested on speakers that were not trained on.
+was trained on the other folds; FSDD has ten spoken digits, tested on speakers who were not trained on.
 
 - *mel statistics*: mean and standard deviation of each mel band over time, no encoder.
 - *frozen*: what the encoder makes of the windows (its CLS and mean joint token, averaged), pretrained or with random
@@ -24,9 +24,8 @@ was trained on the other folds; FSDD has ten spoken digits, tested on speakers t
 - *finetuned*: the encoder and a linear head, trained together; the learning rate is the best of several on held-out
   training clips, chosen with the first seed.
 
-95% intervals, by a bootstrap that draws seeds and, independently, whole recordings (ESC-10) or speakers (FSDD) anew.
-FSDD's six speakers are few for that. The last column is the mean over the seeds on the last part alone: ESC-10's fold
-4, by models trained on folds 1 to 3, and FSDD's last two speakers."""
+95% intervals as above, for other seeds and other sources: recordings (ESC-10) or speakers (FSDD). The last column is
+the mean over the seeds on the last part alone: ESC-10's last fold, and FSDD's last speakers."""
 COMPARED = ((PROBE, PROBE_UNTRAINED), (PROBE, MEL), (FINETUNED, FINETUNED_UNTRAINED), (FINETUNED, MEL))
 
 

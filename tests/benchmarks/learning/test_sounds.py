@@ -112,6 +112,59 @@ def test_an_encoder_learns_pitches_and_is_not_changed_itself(heard, monkeypatch)
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
+def test_a_tested_clip_is_never_trained_on_nor_used_to_choose_the_rate(heard, monkeypatch):
+    """In each rotation, by part and by speaker."""
+    trained: list[np.ndarray] = []
+
+    def train(encoder, sounds, clips, rate, seed):
+        trained.append(clips)
+        return clips
+
+    def is_right(model, sounds, clips):
+        assert not set(model) & set(clips)
+        assert not set(sounds.source[model]) & set(sounds.source[clips])
+        return np.ones(len(clips), dtype=bool)
+
+    monkeypatch.setattr(sound_finetuning, "train", train)
+    monkeypatch.setattr(sound_finetuning, "is_right", is_right)
+    assert finetune([None, None], heard).all()
+    each = len(sound_finetuning.RATES) + 2
+    for part, used in zip(np.unique(heard.part), np.array_split(np.arange(len(trained)), 3), strict=True):
+        assert len(used) == each
+        clips = np.concatenate([trained[index] for index in used])
+        assert part not in heard.part[clips]
+        assert set(clips) == set(np.flatnonzero(heard.part != part))
+
+
+def test_untrained_encoders_are_drawn_and_pretrained_ones_read(tmp_path):
+    torch.manual_seed(5)
+    model = MerlotReserve(MODEL)
+    model.save_pretrained(tmp_path)
+    (read,) = sounds.encoders([str(tmp_path)], untrained=False)
+    weight = model.audio_encoder.embedding.weight
+    assert torch.equal(read.embedding.weight, weight)
+    drawn = [one.embedding.weight for one in sounds.encoders([str(tmp_path)] * 2, untrained=True)]
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not any(torch.equal(one, weight) for one in drawn)
+
+
+def test_each_method_counts_its_right_answers_by_speaker(digits, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(sound_finetuning, "STEPS", 2)
+    monkeypatch.setattr(sound_finetuning, "RATES", (3e-3,))
+    weights = tmp_path / "weights"
+    MerlotReserve(MODEL).save_pretrained(weights)
+    shared = {"set": "FSDD", "folder": str(digits), "starts": [{"weights": str(weights)}] * 2}
+    for method in sounds.METHODS:
+        found = sounds.name_sounds(tmp_path, shared | {"method": method})
+        assert found["groups"] == list("abcdef")
+        assert found["asked"] == [6] * 6
+        assert len(found["right"]) == (1 if method == sounds.MEL else 2)  # one a model
+        assert found["classes"] == found["rotations"] == 3
+        last = [sum(right[4:]) for right in found["right"].values()]  # of the last two speakers
+        assert found["last_part"] == {"clips": 12, "right": last}
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
     sounds.main(["--esc10", str(tmp_path / "gone"), "--weights", str(tmp_path), "--out", str(tmp_path)])
     said = capsys.readouterr().out

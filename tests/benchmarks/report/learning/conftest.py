@@ -78,6 +78,7 @@ def finetuning() -> dict[str, Any]:
                             for kind in names
                         },
                         "asked": [ASKED] * VIDEOS,
+                        "tuning": {"right": {kind: [4.0 * (rate >= 1e-3)] for kind in names}, "asked": [10]},
                         "examples": 1920,
                         "steps": 30,
                         "last_loss": 1.25,

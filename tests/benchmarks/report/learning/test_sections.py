@@ -74,10 +74,20 @@ def test_the_best_rate_of_each_start_is_shown(finetuning):
         assert {run["settings"]["learning_rate"] for run in runs} == {1e-3}
 
 
-def test_with_one_seed_the_rate_of_the_best_accuracy_is_shown(finetuning):
-    first = [run for run in finetuning["runs"] if run["settings"]["task"] == "tvqa" and run["settings"]["seed"] == 0]
-    best = finetuning_section.best_runs(first)
-    assert best[CONTRASTIVE][0]["settings"]["learning_rate"] == 1e-3
+def test_a_rate_at_the_end_of_those_tried_is_marked(finetuning):
+    text = finetuning_section.section("a machine", finetuning)
+    assert len(lines(text, f"| {CONTRASTIVE} | 0.001 (highest tried) |")) == 2
+
+
+def test_the_days_of_all_runs_are_named(tmp_path, objectives):
+    folder = tmp_path / "a-machine"
+    folder.mkdir()
+    (folder / "learning_objectives.json").write_text(json.dumps(objectives))
+    assert "Measured 2026-01-02 on" in learning_page.page(tmp_path)
+    early = objectives["runs"][0]["provenance"] | {"time": "2026-01-01T22:00:00+00:00"}
+    objectives["runs"][0]["provenance"] = early
+    (folder / "learning_objectives.json").write_text(json.dumps(objectives))
+    assert "Measured 2026-01-01 to 2026-01-02 on" in learning_page.page(tmp_path)
 
 
 def test_sounds_say_what_helped_and_what_did_not(sounds):

@@ -52,12 +52,12 @@ def measured(folder: Path, hidden: int) -> dict[str, float]:
     rng = np.random.default_rng(1)
     began = time.perf_counter()
     index = MomentIndex.open(folder)
-    index.search_vector("words", unit_vectors(rng, 1, hidden)[0])
+    index.search_vector("text", unit_vectors(rng, 1, hidden)[0])
     read = time.perf_counter() - began
     times = []
     for vector in unit_vectors(rng, QUERIES, hidden):
         began = time.perf_counter()
-        index.search_vector("words", vector)
+        index.search_vector("text", vector)
         times.append(1e3 * (time.perf_counter() - began))
     low, middle, high = statistics.quantiles(times, n=4)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

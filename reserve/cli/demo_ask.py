@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from reserve.cli.asked_model import AskedModel
     from reserve.synthetic.datasets.scenes import Story
     from reserve.synthetic.scene_questions import SceneQuestion
+    from reserve.synthetic.story import Scene
     from reserve.tasks.ask import Answers
     from reserve.tasks.search import Moment
 
@@ -91,7 +93,8 @@ def _marked(table: str, question: SceneQuestion) -> str:
 
 
 def _search(stories: Sequence[Story], folder: Path, asked_model: AskedModel, *, mirror: bool) -> None:
-    """Shows the moments that fit a phrase best, with the scenes that they lie in."""
+    """Shows the moments that fit a phrase best, with the scenes that they lie in, and how often such searches find the
+    scenes that they are after."""
     from reserve.synthetic.narration import describe
     from reserve.synthetic.scene_questions import phrase_of
     from reserve.tasks.search import MomentIndex, build_index
@@ -100,12 +103,47 @@ def _search(stories: Sequence[Story], folder: Path, asked_model: AskedModel, *, 
     by_path = {os.path.abspath(story.path): story for story in stories}
     build_index(list(by_path), folder, model, config=config, mirror=mirror)
     index = MomentIndex.open(folder)
+
+    def moments_of(phrase: str) -> list[tuple[Moment, Scene]]:
+        """The best moments of the stories, and the scenes that they show."""
+        found = _of_videos(by_path, lambda most: index.search_text(phrase, most, model=model, tokenizer=tokenizer))
+        return [(moment, by_path[moment.video].scene_at((moment.start + moment.end) / 2).scene) for moment in found]
+
     phrase = phrase_of(stories[0].usual_scenes[0].scene)
     print(f'Moments for "{phrase}" in all {len(stories)} videos:')
-    for moment in _of_videos(by_path, lambda most: index.search_text(phrase, most, model=model, tokenizer=tokenizer)):
-        shown = by_path[moment.video].scene_at((moment.start + moment.end) / 2)
+    for moment, scene in moments_of(phrase):
         where = f"{by_path[moment.video].path}, {moment.start:.1f} to {moment.end:.1f} s"
-        print(f"  {moment.score:.3f}  {where}, which shows {describe(shown.scene)}")
+        print(f"  {moment.score:.3f}  {where}, which shows {describe(scene)}")
+    wanted = {phrase_of(timed.scene): timed.scene for story in stories for timed in story.usual_scenes}
+    found = {phrase: [scene for _, scene in moments_of(phrase)] for phrase in wanted}
+    print("\n" + _found_by_phrase(stories, wanted, found))
+
+
+def _found_by_phrase(
+    stories: Sequence[Story], wanted: Mapping[str, Scene], found: Mapping[str, Sequence[Scene]]
+) -> str:
+    """How many phrases one of the moments found shows, and how many of the moments show the phrase's colour; chance is
+    that of moments at random times.
+
+    `wanted` are scenes by the phrase that describes them, `found` the scenes of the moments.
+    """
+    from reserve.synthetic.scene_questions import phrase_of
+
+    seconds: dict[str, float] = defaultdict(float)
+    for story in stories:
+        for timed in story.scenes:
+            for name in (phrase_of(timed.scene), timed.scene.colour):
+                seconds[name] += timed.end - timed.start
+    total = sum(timed.end - timed.start for story in stories for timed in story.scenes)
+    shown = sum(any(phrase_of(scene) == phrase for scene in scenes) for phrase, scenes in found.items())
+    by_chance = sum(1 - (1 - seconds[phrase] / total) ** len(scenes) for phrase, scenes in found.items())
+    colours = [scene.colour == wanted[phrase].colour for phrase, scenes in found.items() for scene in scenes]
+    of_colour = sum(seconds[wanted[phrase].colour] / total for phrase, scenes in found.items() for _ in scenes)
+    return (
+        f"Such searches for {len(wanted)} phrases: for {shown} ({shown / len(wanted):.1%}; chance "
+        f"{by_chance / len(wanted):.1%}) one of the first {MOMENTS} moments shows it;\n"
+        f"{sum(colours) / len(colours):.1%} of the moments show its colour (chance {of_colour / len(colours):.1%})"
+    )
 
 
 def _of_videos(videos: Container[str], search: Callable[[int], list[Moment]]) -> list[Moment]:

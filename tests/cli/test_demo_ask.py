@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from reserve.cli.app import main
-from reserve.cli.demo_ask import _of_videos
+from reserve.cli.demo_ask import _found_by_phrase, _of_videos
+from reserve.synthetic.datasets.scenes import TimedScene
+from reserve.synthetic.scene_questions import phrase_of
+from reserve.synthetic.story import COLOURS, SHAPES, Scene
 from reserve.tasks.search import Moment, MomentIndex
 from tests.tasks.zero_shot.small_sets import small_model, write_video
 
@@ -29,6 +34,27 @@ def test_answers_and_moments_stand_beside_what_is_true(narrated_videos, weights,
     assert re.search(rf"questions about all {videos} videos: \d+ of {3 * videos} right", out)
     moments = re.findall(r"^  -?0\.\d+  .*\.mp4, [\d.]+ to [\d.]+ s, which shows \w+ \w+ \w+ ", out, re.MULTILINE)
     assert len(moments) == 3
+    assert re.search(
+        r"^Such searches for \d+ phrases: for \d+ \([\d.]+%; chance [\d.]+%\) one of the", out, re.MULTILINE
+    )
+
+
+def test_phrases_count_as_found_by_what_is_shown():
+    """Two videos of ten scenes of equal length, each of another colour and shape."""
+
+    def scene(number: int) -> Scene:
+        return Scene(list(COLOURS)[number], SHAPES[number], 1, "left", "sea")
+
+    scenes = [TimedScene(scene(number), float(number), number + 1.0) for number in range(10)]
+    stories = [SimpleNamespace(scenes=scenes)] * 2
+    wanted = {phrase_of(scene(number)): scene(number) for number in range(4)}
+    other = replace(scene(1), shape="moon")
+    found = dict(
+        zip(wanted, [[scene(0)] * 3, [other] * 3, [scene(9), scene(2), scene(9)], [scene(9)] * 3], strict=True)
+    )
+    said = _found_by_phrase(stories, wanted, found)
+    assert "for 4 phrases: for 2 (50.0%; chance 27.1%) one" in said  # 1 - 0.9 ** 3
+    assert said.endswith("58.3% of the moments show its colour (chance 10.0%)")  # 7 of 12
 
 
 def test_an_index_of_ones_own_keeps_its_other_videos(narrated_videos, weights, tmp_path, capsys, monkeypatch):

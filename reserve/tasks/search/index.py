@@ -24,7 +24,7 @@ from reserve.errors import BadInput
 from reserve.fs import check_regular_file, write_text_atomic
 from reserve.model.merlot_reserve import MerlotReserve
 from reserve.tasks.search.engine import load_faiss
-from reserve.tasks.search.parts import FORMAT, SUFFIX, PartHeader, read_header, read_part
+from reserve.tasks.search.parts import FORMAT, SUFFIX, Moments, PartHeader, read_header, read_part
 from reserve.tasks.search.sources import SHORTEST, subsegment_times
 from reserve.tasks.zero_shot.encoding import encode_heard
 from reserve.tasks.zero_shot.readout import encode_options
@@ -40,7 +40,8 @@ _FETCHED = 16
 _SAMPLED = 1024
 # Values of each weight that a model is recognised by.
 
-Kind = Literal["words", "sounds"]
+Kind = Literal["text", "sounds"]
+"""What a query is: a text, compared with both vectors of a moment, or sounds, compared with its sound alone."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,10 @@ class MomentIndex:
         tokenizer: Tokenizer | None = None,
         gap: float = GAP,
     ) -> list[Moment]:
-        """The `k` moments where words like `text` fit best, best first: what the model expects to be said there.
+        """The `k` moments where words like `text` fit best, best first.
 
+        The score is the mean of two cosines of the text: with what the model expects to be said there, judging by the
+        frames and the sound around, and with the moment's own sound, speech included. The second is 0 without sound.
         Moments of one video that begin less than `gap` seconds apart count as one, the best. The model reads 15 tokens
         of the text; more are cut, with a warning. `tokenizer` is the model's vocabulary, by default this package's.
         Raises ValueError for a text without words, and BadInput for a damaged part.
@@ -141,7 +144,7 @@ class MomentIndex:
         ids = np.full((1, length), PAD, np.int32)
         ids[0, : len(encoded)] = encoded[:length]
         vector = encode_options(model, ids)
-        return self.search_vector("words", vector[0].cpu().numpy(), k, gap=gap)
+        return self.search_vector("text", vector[0].cpu().numpy(), k, gap=gap)
 
     def search_sound(
         self,
@@ -172,11 +175,11 @@ class MomentIndex:
             )
 
     def search_vector(self, kind: Kind, query: np.ndarray, k: int = 10, *, gap: float = GAP) -> list[Moment]:
-        """The `k` moments whose vectors of `kind`, "words" or "sounds", have the largest dot products with a unit
-        vector float [hidden], best first. `gap` is as in `search_text`. Raises ValueError for bad settings, and
-        BadInput for a damaged part."""
-        if kind not in ("words", "sounds"):
-            raise ValueError(f"kind must be 'words' or 'sounds'; got {kind!r}")
+        """The `k` moments that fit a unit vector float [hidden] best, best first: that of a text, or of a sound, as
+        `kind` says, "text" or "sounds". `gap` is as in `search_text`. Raises ValueError for bad settings, and BadInput
+        for a damaged part."""
+        if kind not in ("text", "sounds"):
+            raise ValueError(f"kind must be 'text' or 'sounds'; got {kind!r}")
         if query.shape != (self.hidden,):
             raise ValueError(f"query must be [{self.hidden}]; got {list(query.shape)}")
         if k < 1:
@@ -208,10 +211,11 @@ class MomentIndex:
                 header, moments = read_part(path)
                 if header != self._parts[path]:
                     raise BadInput(f"{path} has changed since the index was opened; open the index again")
-                own = moments.words if kind == "words" else moments.sounds
-                rows = np.arange(len(own)) if kind == "words" else moments.sound_moment
-                if own.shape[1] != self.hidden:
-                    raise BadInput(f"{path} has vectors of {own.shape[1]} numbers, not {self.hidden}; delete it")
+                for stored in (moments.words, moments.sounds):
+                    if stored.shape[1] != self.hidden:
+                        raise BadInput(f"{path} has vectors of {stored.shape[1]} numbers, not {self.hidden}; delete it")
+                own = text_vectors(moments) if kind == "text" else moments.sounds
+                rows = np.arange(len(own)) if kind == "text" else moments.sound_moment
                 if len(own):  # faiss keeps float16 as NumPy does, so nothing need be converted
                     vectors.add_sa_codes(np.ascontiguousarray(own).view(np.uint8))
                 columns["part"].append(np.full(len(rows), number, np.int32))
@@ -228,6 +232,16 @@ _NO_ROWS = {
     "start": np.zeros(0),
     "end": np.zeros(0),
 }
+
+
+def text_vectors(moments: Moments) -> np.ndarray:
+    """The vectors that a text is compared with, float16 [moments, hidden]: half the sum of each moment's vectors.
+
+    Their dot product with a unit vector is the mean of its cosines with the words and with the sound.
+    """
+    vectors = moments.words.astype(np.float32)
+    vectors[moments.sound_moment] += moments.sounds
+    return (vectors / 2).astype(np.float16)
 
 
 def distinct(rows: np.ndarray, loaded: _Loaded, k: int, gap: float) -> list[int]:

@@ -32,18 +32,17 @@ def unit_vectors(rng: np.random.Generator, count: int, hidden: int) -> np.ndarra
 
 
 def write_index(folder: Path, moments: int, hidden: int) -> None:
-    """An index of random vectors of words in parts of PER_PART moments, each one video."""
+    """An index of random vectors of words and of sound in parts of PER_PART moments, each one video."""
     write_manifest(folder, "random", hidden)
     rng = np.random.default_rng(0)
     for number, first in enumerate(range(0, moments, PER_PART)):
         count = min(PER_PART, moments - first)
         start = np.arange(count) * SECONDS
-        none = np.zeros((0, hidden), np.float16)
-        vectors = unit_vectors(rng, count, hidden).astype(np.float16)
+        words, sounds = (unit_vectors(rng, count, hidden).astype(np.float16) for _ in range(2))
         write_part(
             folder / PARTS / f"{number:05d}{SUFFIX}",
             PartHeader("random", str(number), "", (f"{number}.mp4",), ()),
-            Moments(start, start + SECONDS, np.zeros(count, np.int32), vectors, none, np.zeros(0, np.int32)),
+            Moments(start, start + SECONDS, np.zeros(count, np.int32), words, sounds, np.arange(count, dtype=np.int32)),
         )
 
 
@@ -71,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_index(Path(folder), options.moments, options.hidden)
-        print(json.dumps(vars(options) | measured(Path(folder), options.hidden), indent=1))
+        print(json.dumps(vars(options) | measured(Path(folder), options.hidden)))
 
 
 if __name__ == "__main__":

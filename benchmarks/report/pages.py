@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.report import bars, decoding_memory, reliability, resources, slower, steps, tables
+from benchmarks.report import asking, bars, decoding_memory, reliability, resources, slower, steps, tables
 from benchmarks.report.learning import page as learning
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
@@ -62,6 +62,7 @@ def pages(machines: list[Machine]) -> dict[str, str]:
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),
         "memory of decoding": decoding_memory.text(decoding_memory.stored()),
+        "time of asking": asking.text(asking.stored()),
         f"variants of {steps.OP}": tables.step_variants(machines),
     }
     for op in (op.name for op in OPS):

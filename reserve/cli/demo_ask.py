@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
     from reserve.cli.asked_model import AskedModel
-    from reserve.synthetic.datasets.scenes import Story
+    from reserve.synthetic.datasets.scenes import Story, TimedScene
     from reserve.synthetic.scene_questions import SceneQuestion
     from reserve.synthetic.story import Scene
     from reserve.tasks.ask import Answers
@@ -104,19 +104,32 @@ def _search(stories: Sequence[Story], folder: Path, asked_model: AskedModel, *, 
     build_index(list(by_path), folder, model, config=config, mirror=mirror)
     index = MomentIndex.open(folder)
 
-    def moments_of(phrase: str) -> list[tuple[Moment, Scene]]:
-        """The best moments of the stories, and the scenes that they show."""
-        found = _of_videos(by_path, lambda most: index.search_text(phrase, most, model=model, tokenizer=tokenizer))
-        return [(moment, by_path[moment.video].scene_at((moment.start + moment.end) / 2).scene) for moment in found]
+    def moments_of(scene: Scene, videos: Container[str], count: int) -> list[tuple[Moment, TimedScene]]:
+        """The best moments of some videos for the phrase of a scene, and what they show."""
+        phrase = phrase_of(scene)
+        found = _of_videos(videos, count, lambda k: index.search_text(phrase, k, model=model, tokenizer=tokenizer))
+        return [(moment, by_path[moment.video].scene_at((moment.start + moment.end) / 2)) for moment in found]
 
-    phrase = phrase_of(stories[0].usual_scenes[0].scene)
-    print(f'Moments for "{phrase}" in all {len(stories)} videos:')
-    for moment, scene in moments_of(phrase):
+    first = stories[0].usual_scenes[0].scene
+    print(f'Moments for "{phrase_of(first)}" in all {len(stories)} videos:')
+    for moment, shown in moments_of(first, by_path, MOMENTS):
         where = f"{by_path[moment.video].path}, {moment.start:.1f} to {moment.end:.1f} s"
-        print(f"  {moment.score:.3f}  {where}, which shows {describe(scene)}")
-    wanted = {phrase_of(timed.scene): timed.scene for story in stories for timed in story.usual_scenes}
-    found = {phrase: [scene for _, scene in moments_of(phrase)] for phrase in wanted}
-    print("\n" + _found_by_phrase(stories, wanted, found))
+        print(f"  {moment.score:.3f}  {where}, which shows {describe(shown.scene)}")
+    by_phrase = {phrase_of(timed.scene): timed.scene for story in stories for timed in story.usual_scenes}
+    found = {
+        phrase: [shown.scene for _, shown in moments_of(scene, by_path, MOMENTS)] for phrase, scene in by_phrase.items()
+    }
+    print("\n" + _found_by_phrase(stories, by_phrase, found))
+    in_own = [
+        (story, timed, *moments_of(timed.scene, {path}, 1)[0])
+        for path, story in by_path.items()
+        for timed in story.usual_scenes
+    ]
+    print(f"\nIn {stories[0].path} alone:")
+    for _, wanted, moment, shown in in_own[:MOMENTS]:
+        right = "   <- true" if shown == wanted else ""
+        print(f'  {moment.score:.3f}  {moment.start:.1f} to {moment.end:.1f} s for "{phrase_of(wanted.scene)}"{right}')
+    print("\n" + _found_in_own_video([(story, wanted, shown) for story, wanted, _, shown in in_own]))
 
 
 def _found_by_phrase(
@@ -146,12 +159,25 @@ def _found_by_phrase(
     )
 
 
-def _of_videos(videos: Container[str], search: Callable[[int], list[Moment]]) -> list[Moment]:
-    """The best moments of some videos of an index; `search` gives as many of all videos as it is asked for."""
-    most = MOMENTS
+def _found_in_own_video(found: Sequence[tuple[Story, TimedScene, TimedScene]]) -> str:
+    """How often a search of a video alone finds the scene that it is after; chance is that of a random time.
+
+    `found` are videos, the scenes searched for, and the scenes that the best moments show.
+    """
+    right = sum(shown == wanted for _, wanted, shown in found)
+    by_chance = sum((wanted.end - wanted.start) / story.scenes[-1].end for story, wanted, _ in found)
+    return (
+        f"Searching each video alone, the first moment is in the scene searched for in {right} of {len(found)} "
+        f"({right / len(found):.1%}; chance {by_chance / len(found):.1%})"
+    )
+
+
+def _of_videos(videos: Container[str], count: int, search: Callable[[int], list[Moment]]) -> list[Moment]:
+    """The `count` best moments of some videos of an index; `search` gives as many of all videos as it is asked for."""
+    most = count
     while True:
         found = search(most)
-        own = [moment for moment in found if moment.video in videos][:MOMENTS]
-        if len(own) == MOMENTS or len(found) < most:
+        own = [moment for moment in found if moment.video in videos][:count]
+        if len(own) == count or len(found) < most:
             return own
         most *= 4

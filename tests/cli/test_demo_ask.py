@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from reserve.cli.app import main
-from reserve.cli.demo_ask import _found_by_phrase, _of_videos
+from reserve.cli.demo_ask import _found_by_phrase, _found_in_own_video, _of_videos
 from reserve.synthetic.datasets.scenes import TimedScene
 from reserve.synthetic.scene_questions import phrase_of
 from reserve.synthetic.story import COLOURS, SHAPES, Scene
@@ -34,9 +34,9 @@ def test_answers_and_moments_stand_beside_what_is_true(narrated_videos, weights,
     assert re.search(rf"questions about all {videos} videos: \d+ of {3 * videos} right", out)
     moments = re.findall(r"^  -?0\.\d+  .*\.mp4, [\d.]+ to [\d.]+ s, which shows \w+ \w+ \w+ ", out, re.MULTILINE)
     assert len(moments) == 3
-    assert re.search(
-        r"^Such searches for \d+ phrases: for \d+ \([\d.]+%; chance [\d.]+%\) one of the", out, re.MULTILINE
-    )
+    assert re.search(r"^Such searches for \d+ phrases: for \d+ \([\d.]+%; chance [\d.]+%\) one", out, re.MULTILINE)
+    assert len(re.findall(r'^  -?0\.\d+  [\d.]+ to [\d.]+ s for "\w+ \w+ \w+"(   <- true)?$', out, re.MULTILINE)) == 3
+    assert re.search(r"the first moment is in the scene searched for in \d+ of \d+ \([\d.]+%; chance", out)
 
 
 def test_phrases_count_as_found_by_what_is_shown():
@@ -57,6 +57,17 @@ def test_phrases_count_as_found_by_what_is_shown():
     assert said.endswith("58.3% of the moments show its colour (chance 10.0%)")  # 7 of 12
 
 
+def test_scenes_count_as_found_in_their_own_video_by_time():
+    """The same thing shown a second time is another scene."""
+    first, second, last = (
+        TimedScene(Scene("red", shape, 1, "left", "sea"), float(at), at + 2.0)
+        for at, shape in ((0, "star"), (2, "star"), (4, "moon"))
+    )
+    story = SimpleNamespace(scenes=[first, second, last])
+    said = _found_in_own_video([(story, first, first), (story, first, second), (story, last, last)])
+    assert "in 2 of 3 (66.7%; chance 33.3%)" in said
+
+
 def test_an_index_of_ones_own_keeps_its_other_videos(narrated_videos, weights, tmp_path, capsys, monkeypatch):
     pytest.importorskip("faiss", reason="searching needs faiss")
     monkeypatch.chdir(narrated_videos)
@@ -73,7 +84,7 @@ def test_an_index_of_ones_own_keeps_its_other_videos(narrated_videos, weights, t
 
 def test_moments_of_other_videos_are_passed_over():
     ranked = [Moment(f"{name}.mp4", 0.0, 1.0, 1.0) for name in "xxxxxaxxaxxxx"]
-    found = _of_videos({"a.mp4"}, lambda most: ranked[:most])
+    found = _of_videos({"a.mp4"}, 3, lambda most: ranked[:most])
     assert [moment.video for moment in found] == ["a.mp4", "a.mp4"]
 
 

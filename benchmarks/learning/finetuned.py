@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def finetune_and_ask(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     optimizer = schedule(optimizer, examples, train.batch_size, steps / (examples // train.batch_size))
     optimizer = replace(optimizer, num_train_steps=steps, num_warmup_steps=min(optimizer.num_warmup_steps, steps // 5))
     config = FitConfig(optimizer=optimizer, train=train)
+    began = time.monotonic()
     fit(task, run, config)
+    seconds = time.monotonic() - began
     found = _answers(run, task, config)
     if settings["tuning"] is not None:
         found["tuning"] = _answers(run, _task(settings, Path(settings["tuning"])), config)
@@ -55,6 +58,7 @@ def finetune_and_ask(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return found | {
         "examples": examples,
         "steps": steps,
+        "training_seconds": seconds,
         "last_loss": statistics.fmean(line["loss"] for line in lines[-3:]),
     }
 

@@ -2,7 +2,7 @@
 
 Finetunes on TVQA and VCR from the models of each objective and from nothing, with the same budget and the best of
 several learning rates for each, and asks STAR's questions without training. The data sets are those of `reserve
-demo-tasks`. The rate is chosen on questions about further videos, which are neither trained on nor shown.
+demo-tasks`. The rate is chosen on questions about further held-out videos, which are not shown.
 
 `python -m benchmarks.learning.finetuning --videos runs/demo/videos --save` needs the runs of
 `benchmarks.learning.objectives` in --out; docs/learning.md shows the result.
@@ -39,13 +39,13 @@ STEPS = {TVQA: 30, VCR: 150}
 BATCH_SIZE = 32
 TRAINING_VIDEOS = 48
 """Videos that training questions are about: a finetuning does not see more of them, and TVQA's frames take time."""
-TUNING_VIDEOS = 24
-"""Videos that the questions which choose the rate are about."""
 FOLDER = "finetuning"
-DATA, TUNING, MADE = "tasks", "tuning", "made.json"
-"""Folders of the data sets that are shown and of those that choose the rate, and what says that they are complete."""
-VIDEOS = "videos"
-"""Folder of links to their videos."""
+DATA_SETS = "finetuning_data"
+"""Folder of this study's data sets, which is made anew when the videos change."""
+SHOWN, TUNING = "shown", "tuning"
+"""Folders in it: data sets whose questions are shown, and those whose questions choose the rate."""
+VIDEOS, MADE = "videos", "made.json"
+"""Folder in it of links to the videos of both, and what says that they are complete and from which videos."""
 
 
 def pretrained(out: Path) -> dict[tuple[str, int], Path]:
@@ -64,52 +64,46 @@ def pretrained(out: Path) -> dict[tuple[str, int], Path]:
     return found
 
 
-def link_videos(videos: Path, folder: Path) -> Path:
-    """Links videos into DATA and TUNING of `folder`, which is returned: to DATA the first TRAINING_VIDEOS of
-    VIDEOS/train and all of VIDEOS/heldout, to TUNING the same to train on and as held out the next of VIDEOS/train.
+def link_videos(videos: Path, folder: Path) -> None:
+    """Links videos into SHOWN and TUNING of a new folder: the first TRAINING_VIDEOS of VIDEOS/train, and those of
+    VIDEOS/heldout, for TUNING without the first.
 
-    Raises SystemExit where VIDEOS/train has too few.
+    A data set has questions about every second held-out video in its validation split. Those of the two are therefore
+    about different videos, of which neither pretraining nor finetuning has seen any. Raises SystemExit where there are
+    fewer than two.
     """
-    train = sorted((videos / "train").glob("*.mp4"))
-    ours, tuning = train[:TRAINING_VIDEOS], train[TRAINING_VIDEOS:][:TUNING_VIDEOS]
-    if len(tuning) < TUNING_VIDEOS:
-        raise SystemExit(
-            f"{videos / 'train'} must have {TRAINING_VIDEOS + TUNING_VIDEOS} videos or more; it has {len(train)}"
-        )
-    held_out = sorted((videos / "heldout").glob("*.mp4"))
+    train, held_out = (sorted((videos / split).glob("*.mp4")) for split in ("train", "heldout"))
+    if len(held_out) < 2:
+        raise SystemExit(f"{videos / 'heldout'} must have 2 videos or more; it has {len(held_out)}")
     for data, splits in (
-        (DATA, {"train": ours, "heldout": held_out}),
-        (TUNING, {"train": ours[:1], "heldout": tuning}),  # a data set has questions of every split
+        (SHOWN, {"train": train[:TRAINING_VIDEOS], "heldout": held_out}),
+        (TUNING, {"train": train[:1], "heldout": held_out[1:]}),
     ):
         for split, chosen in splits.items():
-            (folder / data / split).mkdir(parents=True, exist_ok=True)
+            (folder / data / split).mkdir(parents=True)
             for video in chosen:
                 for file in video.parent.glob(f"{video.stem}.*"):
-                    link = folder / data / split / file.name
-                    link.unlink(missing_ok=True)
-                    link.symlink_to(file.resolve())
-    return folder
+                    (folder / data / split / file.name).symlink_to(file.resolve())
 
 
 def prepare(videos: Path, out: Path, questions: int) -> None:
     """Makes the data sets below `out`, unless they are there with this number of questions."""
-    done = out / DATA / MADE
-    files = [file for split in ("train", "heldout") for file in sorted((videos / split).glob("*.mp4"))]
+    folder = out / DATA_SETS
+    done = folder / MADE
+    files = [file for split in ("train", "heldout") for file in sorted((videos / split).iterdir()) if file.is_file()]
     made = {
         "videos": [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
         "questions": questions,
         "training_videos": TRAINING_VIDEOS,
-        "tuning_videos": TUNING_VIDEOS,
     }
     if done.exists() and json.loads(done.read_text("utf-8")) == made:
         return
-    done.unlink(missing_ok=True)
-    shutil.rmtree(out / VIDEOS, ignore_errors=True)
-    chosen = link_videos(videos, out / VIDEOS)
-    for task in (TVQA, VCR, STAR):
-        make_data_set(task, chosen / DATA, out / DATA / task, questions=questions)
-    for task in (TVQA, VCR):
-        make_data_set(task, chosen / TUNING, out / TUNING / task, questions=questions)
+    # Frames of other videos would be taken for those of the new ones.
+    shutil.rmtree(folder, ignore_errors=True)
+    link_videos(videos, folder / VIDEOS)
+    for kind, tasks in ((SHOWN, (TVQA, VCR, STAR)), (TUNING, (TVQA, VCR))):
+        for task in tasks:
+            make_data_set(task, folder / VIDEOS / kind, folder / kind / task, questions=questions)
     done.write_text(json.dumps(made), "utf-8")
 
 
@@ -135,9 +129,9 @@ def finetuning_run(
         "batch_size": BATCH_SIZE,
         "questions": questions,
         "model": plain_values(configuration().model),
-        "data": str((out / DATA / task).resolve()),
-        "tuning": str((out / TUNING / task).resolve()) if seed == 0 else None,
-        "data_made": (out / DATA / MADE).stat().st_mtime_ns,
+        "data": str((out / DATA_SETS / SHOWN / task).resolve()),
+        "tuning": str((out / DATA_SETS / TUNING / task).resolve()) if seed == 0 else None,
+        "data_made": (out / DATA_SETS / MADE).stat().st_mtime_ns,
         "cache": str((out / "cache").resolve()),
     }
     return Run(out / FOLDER / name, settings)
@@ -149,6 +143,12 @@ def accuracy(result: Mapping[str, Any]) -> float:
     return float(np.mean([sum(right) / sum(answers["asked"]) for right in answers["right"].values()]))
 
 
+def chosen_rate(results: Sequence[Mapping[str, Any]]) -> float:
+    """The learning rate of the best first run, of several that are alike the lowest."""
+    rates = {result["settings"]["learning_rate"]: accuracy(result) for result in results if "tuning" in result}
+    return max(sorted(rates), key=rates.__getitem__)
+
+
 def finetune_all(out: Path, models: Mapping[tuple[str, int], Path], seeds: int, questions: int, again: bool) -> Any:
     """The results of all finetunings: every rate with the first seed, then the best of each start with the others."""
 
@@ -158,12 +158,10 @@ def finetune_all(out: Path, models: Mapping[tuple[str, int], Path], seeds: int, 
     cases = [(task, start) for task in (TVQA, VCR) for start in STARTS]
     first = [(*case, 0, rate) for case in cases for rate in RATES[case[0]]]
     found = finish_all(MODULE, [run(*each) for each in first], again=again)
-    best: dict[tuple[str, str], float] = {}
-    for case in cases:
-        own = [
-            (accuracy(result), rate) for (*key, _, rate), result in zip(first, found, strict=True) if (*key,) == case
-        ]
-        best[case] = max(own)[1]
+    best = {
+        case: chosen_rate([one for (*key, _, _), one in zip(first, found, strict=True) if (*key,) == case])
+        for case in cases
+    }
     others = [run(*case, seed, best[case]) for seed in range(1, seeds) for case in cases]
     found += finish_all(MODULE, others, again=again)
     return found
@@ -180,8 +178,8 @@ def ask_star(out: Path, models: Mapping[tuple[str, int], Path], seeds: int, ques
                 "seed": seed,
                 **start_of(weights),
                 "questions": questions,
-                "data_made": (out / DATA / MADE).stat().st_mtime_ns,
-                "data": str((out / DATA / STAR).resolve()),
+                "data_made": (out / DATA_SETS / MADE).stat().st_mtime_ns,
+                "data": str((out / DATA_SETS / SHOWN / STAR).resolve()),
             },
         )
         for (arm, seed), weights in models.items()

@@ -90,12 +90,16 @@ def arms_of(found: Mapping[str, Any]) -> dict[str, Arm]:
 
 def percent(interval: Interval) -> str:
     """A fraction and its interval in percent."""
+    if not interval.is_known:
+        return f"{interval.value:.1%} (interval unknown)"
     return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
-def points(difference: Interval) -> str:
+def points(interval: Interval) -> str:
     """A difference of two fractions in percentage points, with its interval."""
-    value, low, high = (f"{100 * one:+.1f}".replace("-", "−") for one in difference)
+    if not interval.is_known:
+        return f"{100 * interval.value:+.1f} points (interval unknown)".replace("-", "−")
+    value, low, high = (f"{100 * one:+.1f}".replace("-", "−") for one in interval)
     return f"{value} points ({low} to {high})"
 
 
@@ -145,7 +149,7 @@ def _verdicts(arms: Mapping[str, Arm], chance: float) -> list[str]:
     lines += [
         f"- {name} is not above chance: it did not learn to answer at this budget. That says little of its objective."
         for name, arm in arms.items()
-        if arm.last.interval().low <= chance
+        if arm.last.interval().is_known and arm.last.interval().low <= chance
     ]
     return lines
 
@@ -178,7 +182,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     drawn, (by_step, by_time) = figure(7.4, 3.4, columns=2)
     for name, arm in arms_of(found).items():
         intervals = [outcomes.interval() for outcomes in arm.outcomes]
-        low, high = [100 * one.low for one in intervals], [100 * one.high for one in intervals]
+        low, high = ([100 * one[end] if one.is_known else np.nan for one in intervals] for end in (1, 2))
         for axes, scale in ((by_step, 1.0), (by_time, arm.seconds_per_step)):
             at = [step * scale for step in arm.steps]
             axes.fill_between(at, low, high, color=COLOURS[name], alpha=0.15, linewidth=0)

@@ -19,7 +19,7 @@ HEAD = """# Does it learn?
 `make bench-report` writes this page from [benchmarks/results](../benchmarks/results); `make test` fails if it is out of
 date. `make learning` measures it anew. The models are tiny and the videos are made by `reserve demo-data`: this tests
 that the objective and the code do what the paper (arXiv 2201.02639) says of them, not how well the released models do.
-What did not help is shown too. Of so many comparisons, one in twenty or more shows a difference by chance alone.
+What did not help is shown too. Where there is no difference, up to one comparison in twenty shows one by chance.
 """
 
 

@@ -40,7 +40,10 @@ def section(machine: str, found: Mapping[str, Any]) -> str:
 
 def _set(name: str, runs: Mapping[str, Mapping[str, Any]]) -> str:
     first = runs[METHODS[0]]
-    seeds = {method: Outcomes.of(list(run["right"].values()), run["asked"]) for method, run in runs.items()}
+    seeds = {
+        method: Outcomes.of(list(run["right"].values()), run["asked"], is_seeded=method != MEL)
+        for method, run in runs.items()
+    }
     rows = [
         (
             method,

@@ -19,7 +19,7 @@ LABELS = {TVQA: Path("tvqa_qa_release/tvqa_val.jsonl"), VCR: Path("val.jsonl")}
 
 
 @pytest.mark.parametrize("task", [TVQA, VCR])
-def test_questions_of_both_data_sets_are_counted_by_video(task_data_sets, tmp_path, task):
+def test_questions_of_both_data_sets_are_counted(task_data_sets, tmp_path, task):
     data, tuning = task_data_sets / task, tmp_path / "tuning" / task
     shutil.copytree(data, tuning)
     lines = (tuning / LABELS[task]).read_text("utf-8").splitlines(keepends=True)

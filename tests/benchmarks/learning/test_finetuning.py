@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.learning import finetuning
-from benchmarks.learning.finetuning import DATA, SCRATCH, TUNING, finetune_all, link_videos
+from benchmarks.learning.finetuning import DATA_SETS, SCRATCH, SHOWN, TUNING, finetune_all, link_videos, prepare
 from benchmarks.learning.runs import Run
 
 
@@ -25,29 +25,43 @@ def stories(folder: Path) -> list[str]:
     return sorted(path.read_text() for path in folder.glob("*.mp4"))
 
 
-@pytest.fixture
-def few(monkeypatch):
+def test_the_rate_is_chosen_on_held_out_videos_that_are_not_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(finetuning, "TRAINING_VIDEOS", 2)
-    monkeypatch.setattr(finetuning, "TUNING_VIDEOS", 1)
+    chosen = tmp_path / "chosen"
+    link_videos(write_videos(tmp_path / "videos", train=5, heldout=5), chosen)
+    assert stories(chosen / SHOWN / "train") == ["train 0", "train 1"]
+    shown, choose = (stories(chosen / data / "heldout")[::2] for data in (SHOWN, TUNING))  # those of the split val
+    assert shown == ["heldout 0", "heldout 2", "heldout 4"]
+    assert choose == ["heldout 1", "heldout 3"]
+    assert (chosen / SHOWN / "heldout" / "story-2.en.vtt").read_text() == "heldout 2"
 
 
-@pytest.mark.usefixtures("few")
-def test_the_rate_is_chosen_on_videos_that_are_neither_trained_on_nor_shown(tmp_path):
-    videos = write_videos(tmp_path / "videos", train=5, heldout=3)
-    chosen = link_videos(videos, tmp_path / "chosen")
-    assert link_videos(videos, tmp_path / "chosen") == chosen  # a second time too
-    assert stories(chosen / DATA / "train") == ["train 0", "train 1"]
-    assert stories(chosen / DATA / "heldout") == ["heldout 0", "heldout 1", "heldout 2"]
-    assert stories(chosen / TUNING / "heldout") == ["train 2"]
-    subtitles = chosen / DATA / "heldout" / "story-2.en.vtt"
-    assert subtitles.read_text() == "heldout 2"
-
-
-@pytest.mark.usefixtures("few")
-def test_too_few_videos_are_refused(tmp_path):
+def test_a_single_held_out_video_is_refused(tmp_path):
     videos = write_videos(tmp_path / "videos", train=2, heldout=1)
-    with pytest.raises(SystemExit, match="must have 3 videos or more; it has 2"):
+    with pytest.raises(SystemExit, match="must have 2 videos or more; it has 1"):
         link_videos(videos, tmp_path / "chosen")
+
+
+def test_data_sets_are_made_again_when_videos_change(tmp_path, monkeypatch):
+    """Without what is left of those before."""
+    made: list[Path] = []
+
+    def make(task, videos, out, questions):
+        out.mkdir(parents=True)
+        made.append(out)
+
+    monkeypatch.setattr(finetuning, "make_data_set", make)
+    videos = write_videos(tmp_path / "videos", train=2, heldout=2)
+    prepare(videos, tmp_path, 20)
+    assert len(made) == 5  # three to show, two to choose the rate
+    (made[0] / "frame of an old video").touch()
+    prepare(videos, tmp_path, 20)
+    assert len(made) == 5
+    (videos / "heldout" / "story-1.info.json").write_text("other scenes")
+    prepare(videos, tmp_path, 20)
+    assert len(made) == 10
+    assert not (made[0] / "frame of an old video").exists()
+    assert stories(videos / "heldout") == ["heldout 0", "heldout 1"]
 
 
 def test_every_seed_has_the_rate_that_the_first_one_chose(tmp_path, monkeypatch):
@@ -65,8 +79,8 @@ def test_every_seed_has_the_rate_that_the_first_one_chose(tmp_path, monkeypatch)
         return found
 
     monkeypatch.setattr(finetuning, "finish_all", finished)
-    (tmp_path / DATA).mkdir()
-    (tmp_path / DATA / finetuning.MADE).touch()
+    (tmp_path / DATA_SETS).mkdir()
+    (tmp_path / DATA_SETS / finetuning.MADE).touch()
     found = finetune_all(tmp_path, {}, 3, 20, False)
     assert len(found) == len(done)
     others = [run.settings for run in done if run.settings["seed"] > 0]

@@ -78,27 +78,30 @@ def finetuning() -> dict[str, Any]:
                             for kind in names
                         },
                         "asked": [ASKED] * VIDEOS,
-                        "tuning": {"right": {kind: [4.0 * (rate >= 1e-3)] for kind in names}, "asked": [10]},
                         "examples": 1920,
                         "steps": 30,
                         "last_loss": 1.25,
-                        "seconds": 80.0,
+                        "training_seconds": 80.0,
                         "provenance": PROVENANCE,
                     }
                 )
-    for start, known in ((CONTRASTIVE, 0.5), (AUDIO_OFF, 0.25)):
-        runs.append(
-            {
-                "settings": {"task": STAR, "start": start, "seed": 0},
-                "right": {"all": right(known, 7)},
-                "asked": [ASKED] * VIDEOS,
-                "by_type": {
-                    kind: {"right": {kind: right(known, 8)}, "asked": [ASKED] * VIDEOS} for kind in ("One", "Two")
-                },
-                "chance": 0.25,
-                "provenance": PROVENANCE,
-            }
-        )
+                if seed == 0:
+                    right_then = {kind: [4.0 * (rate >= 1e-3)] for kind in names}
+                    runs[-1]["tuning"] = {"right": right_then, "asked": [10]}
+    runs += [
+        {
+            "settings": {"task": STAR, "start": start, "seed": seed},
+            "right": {"all": right(known, 7 + seed)},
+            "asked": [ASKED] * VIDEOS,
+            "by_type": {
+                kind: {"right": {kind: right(known, 17 + seed)}, "asked": [ASKED] * VIDEOS} for kind in ("One", "Two")
+            },
+            "chance": 0.25,
+            "provenance": PROVENANCE,
+        }
+        for start, known in ((CONTRASTIVE, 0.5), (AUDIO_OFF, 0.25))
+        for seed in range(3)
+    ]
     return {"runs": runs, "provenance": PROVENANCE}
 
 

@@ -74,6 +74,34 @@ def test_the_best_rate_of_each_start_is_shown(finetuning):
         assert {run["settings"]["learning_rate"] for run in runs} == {1e-3}
 
 
+def test_of_rates_that_are_alike_the_lowest_is_shown_with_all_its_seeds(finetuning):
+    """The one that the study used for the further seeds."""
+    for run in finetuning["runs"]:
+        if "tuning" in run:
+            run["tuning"]["right"] = {kind: [4.0] for kind in run["right"]}
+        elif run["settings"]["task"] != "star":
+            run["settings"]["learning_rate"] = 1e-4
+    text = finetuning_section.section("a machine", finetuning)
+    assert "seeds: 3;" in text
+    assert len(lines(text, f"| {CONTRASTIVE} | 0.0001 (lowest tried) |")) == 2
+
+
+def test_starts_of_other_numbers_of_seeds_are_refused(finetuning):
+    runs = finetuning["runs"]
+    first = next(run for run in runs if run["settings"]["seed"] == 1)
+    with pytest.raises(ValueError, match="tvqa has other numbers of seeds from each start"):
+        finetuning_section.section("a machine", {"runs": [run for run in runs if run is not first]})
+
+
+def test_what_one_seed_shows_is_not_an_interval(finetuning, objectives):
+    one = {"runs": [run for run in finetuning["runs"] if run["settings"]["seed"] == 0], "provenance": {}}
+    assert "points (interval unknown)" in finetuning_section.section("a machine", one)
+    objectives["runs"] = [run for run in objectives["runs"] if run["settings"]["seed"] == 0]
+    text = objectives_section.section("a machine", objectives)
+    assert "% (interval unknown)" in text
+    assert "not above chance" not in text
+
+
 def test_a_rate_at_the_end_of_those_tried_is_marked(finetuning):
     text = finetuning_section.section("a machine", finetuning)
     assert len(lines(text, f"| {CONTRASTIVE} | 0.001 (highest tried) |")) == 2

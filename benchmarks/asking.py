@@ -2,6 +2,7 @@
 
 `python -m benchmarks.asking --video FILE --save` stores the result in benchmarks/results; docs/asking.md shows it. The
 weights are random, since others take the same time. Every case has a process of its own, whose peak memory is taken.
+The video of the stored result is one of `make demo`: runs/demo/videos/heldout/story-0000.mp4.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ def measured(preset: str, video: Path) -> dict[str, float]:
 
     config = Config(**read_settings([config_file(preset)], SECTIONS, {}))
     model = reserve.MerlotReserve(config.model).eval()
-    minutes = open_video(video).duration / 60
+    opened = open_video(video)
+    minutes = opened.duration / 60
+    if minutes < 1 or not opened.can_be_heard:
+        raise SystemExit(f"{video} must have sound and last a minute or more; it lasts {60 * minutes:.0f} s")
 
     def index() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +52,8 @@ def measured(preset: str, video: Path) -> dict[str, float]:
         reserve.ask(video, "look at <|MASK|>", list(ANSWERS), model=model)
 
     found = {"index_s": _seconds(index) / minutes, "ask_s": _seconds(ask) / minutes}
-    return found | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return found | {"peak_gb": peak, "video": video.name, "minutes": minutes}
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -47,8 +47,11 @@ def text(found: Mapping[str, Any] | None) -> str:
         ("peak memory", *(f"{search['peak_gb']:.1f} GB" for search in searches.values())),
     ]
     searched = markdown((f"{first['moments']:,} moments of {first['hidden']} numbers", *columns), rows)
+    video = next(iter(models.values()))
     where = (
         f"Measured on {own['time'][:10]} with `python -m benchmarks.asking` on {own['cores']} cores ({own['cpu']}),\n"
-        f"in float32 with random weights; the first table has medians of {ROUNDS}. On a GPU: not measured."
+        f"in float32 with random weights. The first table has medians of {ROUNDS}, of a video of `make demo` "
+        f"({video['video']},\n{video['minutes']:.1f} minutes, 320 × 192); the index is read from the page cache. "
+        "On a GPU: not measured."
     )
     return f"{where}\n\n{asked}\n\n{searched}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reserve.cli.asked_model import add_model_arguments, check_model_arguments, load_asked_model
 from reserve.cli.search import default_index
+from reserve.errors import BadInput
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from reserve.cli.asked_model import AskedModel
     from reserve.synthetic.datasets.scenes import Story, TimedScene
     from reserve.synthetic.scene_questions import SceneQuestion
-    from reserve.synthetic.story import Scene
     from reserve.tasks.ask import Answers
     from reserve.tasks.search import Moment
 
@@ -49,25 +50,18 @@ def run(options: Namespace) -> None:
 
 def _ask_all(stories: Sequence[Story], seed: int, asked_model: AskedModel) -> None:
     """Shows the answers to the questions about the first video, and how many of those about all videos are right."""
-    import numpy as np
-
     from reserve.synthetic.scene_questions import CHOICES, scene_questions
-    from reserve.tasks.scores import mean_score
 
     right: list[bool] = []
-    groups: list[int] = []
+    videos: list[int] = []
     for number, story in enumerate(stories):
         for question in scene_questions(story, seed):
             answers = _ask(story, question, asked_model)
             right.append(answers.ranked[0].text == question.right)
-            groups.append(number)
+            videos.append(number)
             if number == 0:
                 print(f"{story.path}, what is {question.kind}\n{_marked(str(answers), question)}\n", flush=True)
-    score = mean_score("right", np.array(right), groups=np.array(groups), chance=1 / CHOICES)
-    print(
-        f"Such questions about all {len(stories)} videos: {sum(right)} of {len(right)} right, {score.value:.1%} "
-        f"(95% interval {score.low:.1%} to {score.high:.1%}; chance {1 / CHOICES:.0%})\n"
-    )
+    print(f"Such questions about all {len(stories)} videos: {_share(videos, right, [1 / CHOICES] * len(right))}\n")
 
 
 def _ask(story: Story, question: SceneQuestion, asked_model: AskedModel) -> Answers:
@@ -92,6 +86,14 @@ def _marked(table: str, question: SceneQuestion) -> str:
     )
 
 
+class Shown(NamedTuple):
+    """A moment found, the number of its video, and the scene that it shows."""
+
+    moment: Moment
+    video: int
+    timed: TimedScene
+
+
 def _search(stories: Sequence[Story], folder: Path, asked_model: AskedModel, *, mirror: bool) -> None:
     """Shows the moments that fit a phrase best, with the scenes that they lie in, and how often such searches find the
     scenes that they are after."""
@@ -100,84 +102,78 @@ def _search(stories: Sequence[Story], folder: Path, asked_model: AskedModel, *, 
     from reserve.tasks.search import MomentIndex, build_index
 
     model, tokenizer, config = asked_model
-    by_path = {os.path.abspath(story.path): story for story in stories}
-    build_index(list(by_path), folder, model, config=config, mirror=mirror)
+    numbers = {os.path.abspath(story.path): number for number, story in enumerate(stories)}
+    report = build_index(list(numbers), folder, model, config=config, mirror=mirror)
+    if report.skipped:
+        raise BadInput("the index lacks videos: " + "; ".join(report.skipped))
     index = MomentIndex.open(folder)
 
-    def moments_of(scene: Scene, videos: Container[str], count: int) -> list[tuple[Moment, TimedScene]]:
-        """The best moments of some videos for the phrase of a scene, and what they show."""
-        phrase = phrase_of(scene)
-        found = _of_videos(videos, count, lambda k: index.search_text(phrase, k, model=model, tokenizer=tokenizer))
-        return [(moment, by_path[moment.video].scene_at((moment.start + moment.end) / 2)) for moment in found]
+    @cache
+    def found(phrase: str) -> list[Shown]:
+        """All moments of the stories, best first; the index may have other videos too."""
+        moments = index.search_text(phrase, len(index), model=model, tokenizer=tokenizer)
+        own = [(moment, numbers[moment.video]) for moment in moments if moment.video in numbers]
+        return [Shown(m, number, stories[number].scene_at((m.start + m.end) / 2)) for m, number in own]
 
-    first = stories[0].usual_scenes[0].scene
-    print(f'Moments for "{phrase_of(first)}" in all {len(stories)} videos:')
-    for moment, shown in moments_of(first, by_path, MOMENTS):
-        where = f"{by_path[moment.video].path}, {moment.start:.1f} to {moment.end:.1f} s"
-        print(f"  {moment.score:.3f}  {where}, which shows {describe(shown.scene)}")
-    by_phrase = {phrase_of(timed.scene): timed.scene for story in stories for timed in story.usual_scenes}
-    found = {
-        phrase: [shown.scene for _, shown in moments_of(scene, by_path, MOMENTS)] for phrase, scene in by_phrase.items()
-    }
-    print("\n" + _found_by_phrase(stories, by_phrase, found))
-    in_own = [
-        (story, timed, *moments_of(timed.scene, {path}, 1)[0])
-        for path, story in by_path.items()
-        for timed in story.usual_scenes
-    ]
+    wanted = [(number, timed) for number, story in enumerate(stories) for timed in story.usual_scenes]
+    first = phrase_of(wanted[0][1].scene)
+    print(f'Moments for "{first}" in all {len(stories)} videos:')
+    for moment, number, timed in found(first)[:MOMENTS]:
+        where = f"{stories[number].path}, {moment.start:.1f} to {moment.end:.1f} s"
+        print(f"  {moment.score:.3f}  {where}, which shows {describe(timed.scene)}")
+    in_all = [found(phrase_of(timed.scene))[:MOMENTS] for _, timed in wanted]
+    print("\n" + _found_in_all(stories, wanted, in_all))
+    in_own = [next(one for one in found(phrase_of(timed.scene)) if one.video == video) for video, timed in wanted]
     print(f"\nIn {stories[0].path} alone:")
-    for _, wanted, moment, shown in in_own[:MOMENTS]:
-        right = "   <- true" if shown == wanted else ""
-        print(f'  {moment.score:.3f}  {moment.start:.1f} to {moment.end:.1f} s for "{phrase_of(wanted.scene)}"{right}')
-    print("\n" + _found_in_own_video([(story, wanted, shown) for story, wanted, _, shown in in_own]))
+    for (_, timed), (moment, _, shown) in list(zip(wanted, in_own, strict=True))[:MOMENTS]:
+        mark = "   <- true" if shown == timed else ""
+        print(f'  {moment.score:.3f}  {moment.start:.1f} to {moment.end:.1f} s for "{phrase_of(timed.scene)}"{mark}')
+    print("\n" + _found_in_own(stories, wanted, in_own))
 
 
-def _found_by_phrase(
-    stories: Sequence[Story], wanted: Mapping[str, Scene], found: Mapping[str, Sequence[Scene]]
-) -> str:
-    """How many phrases one of the moments found shows, and how many of the moments show the phrase's colour; chance is
-    that of moments at random times.
+Wanted = Sequence[tuple[int, "TimedScene"]]
+"""Scenes that are searched for by their phrases, and the numbers of their videos."""
 
-    `wanted` are scenes by the phrase that describes them, `found` the scenes of the moments.
-    """
+
+def _found_in_all(stories: Sequence[Story], wanted: Wanted, found: Sequence[Sequence[Shown]]) -> str:
+    """How often one of the moments `found` in all videos shows what is searched for, and its colour; by chance, as
+    moments at random times would."""
     from reserve.synthetic.scene_questions import phrase_of
 
     seconds: dict[str, float] = defaultdict(float)
     for story in stories:
         for timed in story.scenes:
-            for name in (phrase_of(timed.scene), timed.scene.colour):
+            for name in (phrase_of(timed.scene), timed.scene.colour, "any"):
                 seconds[name] += timed.end - timed.start
-    total = sum(timed.end - timed.start for story in stories for timed in story.scenes)
-    shown = sum(any(phrase_of(scene) == phrase for scene in scenes) for phrase, scenes in found.items())
-    by_chance = sum(1 - (1 - seconds[phrase] / total) ** len(scenes) for phrase, scenes in found.items())
-    colours = [scene.colour == wanted[phrase].colour for phrase, scenes in found.items() for scene in scenes]
-    of_colour = sum(seconds[wanted[phrase].colour] / total for phrase, scenes in found.items() for _ in scenes)
+    lines = []
+    for named, subject in (
+        (phrase_of, "the thing searched for"),
+        (lambda scene: scene.colour, "a thing of its colour"),
+    ):
+        names = [named(timed.scene) for _, timed in wanted]
+        right = [any(named(one.timed.scene) == name for one in shown) for name, shown in zip(names, found, strict=True)]
+        random = [1 - (1 - seconds[name] / seconds["any"]) ** MOMENTS for name in names]
+        lines.append(f"  {subject}: {_share([video for video, _ in wanted], right, random)}")
+    return f"In such searches for all scenes, one of the first {MOMENTS} moments shows\n" + "\n".join(lines)
+
+
+def _found_in_own(stories: Sequence[Story], wanted: Wanted, found: Sequence[Shown]) -> str:
+    """How often the best moment of a video is in the scene searched for; by chance, as a random time would be."""
+    right = [one.timed == timed for (_, timed), one in zip(wanted, found, strict=True)]
+    random = [(timed.end - timed.start) / stories[video].scenes[-1].end for video, timed in wanted]
     return (
-        f"Such searches for {len(wanted)} phrases: for {shown} ({shown / len(wanted):.1%}; chance "
-        f"{by_chance / len(wanted):.1%}) one of the first {MOMENTS} moments shows it;\n"
-        f"{sum(colours) / len(colours):.1%} of the moments show its colour (chance {of_colour / len(colours):.1%})"
+        "Searching each video alone, the first moment is in the scene searched for:\n  "
+        f"{_share([video for video, _ in wanted], right, random)}"
     )
 
 
-def _found_in_own_video(found: Sequence[tuple[Story, TimedScene, TimedScene]]) -> str:
-    """How often a search of a video alone finds the scene that it is after; chance is that of a random time.
+def _share(videos: Sequence[int], right: Sequence[bool], random: Sequence[float]) -> str:
+    """How many of some cases about `videos` are right, with the interval over videos; `random` has each case's
+    probability by chance."""
+    import numpy as np
 
-    `found` are videos, the scenes searched for, and the scenes that the best moments show.
-    """
-    right = sum(shown == wanted for _, wanted, shown in found)
-    by_chance = sum((wanted.end - wanted.start) / story.scenes[-1].end for story, wanted, _ in found)
-    return (
-        f"Searching each video alone, the first moment is in the scene searched for in {right} of {len(found)} "
-        f"({right / len(found):.1%}; chance {by_chance / len(found):.1%})"
-    )
+    from reserve.tasks.scores import mean_score
 
-
-def _of_videos(videos: Container[str], count: int, search: Callable[[int], list[Moment]]) -> list[Moment]:
-    """The `count` best moments of some videos of an index; `search` gives as many of all videos as it is asked for."""
-    most = count
-    while True:
-        found = search(most)
-        own = [moment for moment in found if moment.video in videos][:count]
-        if len(own) == count or len(found) < most:
-            return own
-        most *= 4
+    score = mean_score("right", np.array(right), groups=np.array(videos))
+    interval = f"95% interval {score.low:.1%} to {score.high:.1%}; " if score.low == score.low else ""
+    return f"{sum(right)} of {len(right)} right, {score.value:.1%} ({interval}chance {np.mean(random):.1%})"

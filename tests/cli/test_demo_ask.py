@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from reserve.cli.app import main
-from reserve.cli.demo_ask import _found_by_phrase, _found_in_own_video, _of_videos
-from reserve.synthetic.datasets.scenes import TimedScene
-from reserve.synthetic.scene_questions import phrase_of
+from reserve.cli.demo_ask import Shown, _found_in_all, _found_in_own
+from reserve.synthetic.datasets.scenes import TimedScene, read_folder
 from reserve.synthetic.story import COLOURS, SHAPES, Scene
 from reserve.tasks.search import Moment, MomentIndex
 from tests.tasks.zero_shot.small_sets import small_model, write_video
@@ -34,27 +32,43 @@ def test_answers_and_moments_stand_beside_what_is_true(narrated_videos, weights,
     assert re.search(rf"questions about all {videos} videos: \d+ of {3 * videos} right", out)
     moments = re.findall(r"^  -?0\.\d+  .*\.mp4, [\d.]+ to [\d.]+ s, which shows \w+ \w+ \w+ ", out, re.MULTILINE)
     assert len(moments) == 3
-    assert re.search(r"^Such searches for \d+ phrases: for \d+ \([\d.]+%; chance [\d.]+%\) one", out, re.MULTILINE)
+    assert len(re.findall(r"^  the thing searched for: \d+ of \d+ right, [\d.]+% \(chance", out, re.MULTILINE)) == 1
     assert len(re.findall(r'^  -?0\.\d+  [\d.]+ to [\d.]+ s for "\w+ \w+ \w+"(   <- true)?$', out, re.MULTILINE)) == 3
-    assert re.search(r"the first moment is in the scene searched for in \d+ of \d+ \([\d.]+%; chance", out)
+    assert re.search(r"in the scene searched for:\n  \d+ of \d+ right, [\d.]+% \(chance", out)
 
 
-def test_phrases_count_as_found_by_what_is_shown():
+def scene(number: int, shape: int | None = None) -> Scene:
+    return Scene(list(COLOURS)[number], SHAPES[number if shape is None else shape], 1, "left", "sea")
+
+
+@pytest.fixture
+def stories() -> list[SimpleNamespace]:
     """Two videos of ten scenes of equal length, each of another colour and shape."""
-
-    def scene(number: int) -> Scene:
-        return Scene(list(COLOURS)[number], SHAPES[number], 1, "left", "sea")
-
     scenes = [TimedScene(scene(number), float(number), number + 1.0) for number in range(10)]
-    stories = [SimpleNamespace(scenes=scenes)] * 2
-    wanted = {phrase_of(scene(number)): scene(number) for number in range(4)}
-    other = replace(scene(1), shape="moon")
-    found = dict(
-        zip(wanted, [[scene(0)] * 3, [other] * 3, [scene(9), scene(2), scene(9)], [scene(9)] * 3], strict=True)
-    )
-    said = _found_by_phrase(stories, wanted, found)
-    assert "for 4 phrases: for 2 (50.0%; chance 27.1%) one" in said  # 1 - 0.9 ** 3
-    assert said.endswith("58.3% of the moments show its colour (chance 10.0%)")  # 7 of 12
+    return [SimpleNamespace(scenes=scenes)] * 2
+
+
+def shown(video: int, *scenes: Scene) -> list[Shown]:
+    return [Shown(Moment("a.mp4", 0, 1, 0.5), video, TimedScene(one, 0.0, 1.0)) for one in scenes]
+
+
+def test_a_search_is_right_where_one_of_its_moments_shows_the_phrase(stories):
+    wanted = [
+        (0, stories[0].scenes[0]),
+        (0, stories[0].scenes[1]),
+        (1, stories[1].scenes[2]),
+        (1, stories[1].scenes[3]),
+    ]
+    found = [
+        shown(0, scene(0), scene(9), scene(9)),
+        shown(1, scene(1, shape=7), scene(9), scene(9)),
+        shown(0, scene(9), scene(9), scene(2)),  # in another video
+        shown(0, scene(9), scene(8), scene(7)),
+    ]
+    phrase, colour = _found_in_all(stories, wanted, found).splitlines()[1:]
+    assert phrase.startswith("  the thing searched for: 2 of 4 right, 50.0% (95% interval")
+    assert phrase.endswith("chance 27.1%)")  # 1 - 0.9 ** 3
+    assert colour.startswith("  a thing of its colour: 3 of 4 right")
 
 
 def test_scenes_count_as_found_in_their_own_video_by_time():
@@ -64,8 +78,16 @@ def test_scenes_count_as_found_in_their_own_video_by_time():
         for at, shape in ((0, "star"), (2, "star"), (4, "moon"))
     )
     story = SimpleNamespace(scenes=[first, second, last])
-    said = _found_in_own_video([(story, first, first), (story, first, second), (story, last, last)])
-    assert "in 2 of 3 (66.7%; chance 33.3%)" in said
+    found = [Shown(Moment("a.mp4", 0, 1, 0.5), 0, timed) for timed in (first, second, last)]
+    said = _found_in_own([story], [(0, first), (0, first), (0, last)], found)
+    assert said.endswith("2 of 3 right, 66.7% (chance 33.3%)")
+
+
+def test_videos_that_the_index_skips_are_named(narrated_videos, weights, tmp_path, capsys, monkeypatch):
+    report = SimpleNamespace(skipped=("story-0000.mp4: damaged",))
+    monkeypatch.setattr("reserve.tasks.search.build_index", lambda *args, **settings: report)
+    assert main(["demo-ask", str(narrated_videos / "heldout"), f"--weights={weights}", f"--index={tmp_path}"]) == 1
+    assert "the index lacks videos: story-0000.mp4: damaged" in capsys.readouterr().err
 
 
 def test_an_index_of_ones_own_keeps_its_other_videos(narrated_videos, weights, tmp_path, capsys, monkeypatch):
@@ -82,10 +104,9 @@ def test_an_index_of_ones_own_keeps_its_other_videos(narrated_videos, weights, t
     assert str(other) in MomentIndex.open(tmp_path / "moments").videos
 
 
-def test_moments_of_other_videos_are_passed_over():
-    ranked = [Moment(f"{name}.mp4", 0.0, 1.0, 1.0) for name in "xxxxxaxxaxxxx"]
-    found = _of_videos({"a.mp4"}, 3, lambda most: ranked[:most])
-    assert [moment.video for moment in found] == ["a.mp4", "a.mp4"]
+def test_the_working_folder_may_be_one_of_the_two(narrated_videos, monkeypatch):
+    monkeypatch.chdir(narrated_videos / "heldout")
+    assert [story.path.parent for story in read_folder(Path())] == [narrated_videos / "heldout"]
 
 
 def test_other_folders_are_refused(weights, tmp_path, capsys):

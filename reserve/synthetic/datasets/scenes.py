@@ -98,7 +98,7 @@ def read_folder(folder: Path) -> tuple[Story, ...]:
     """The videos of one of the two folders that `reserve demo-data` makes. Raises BadInput as `read_stories` does."""
     for split in get_args(Split):
         if folder.resolve().name == split:
-            return _read_split(folder.parent, split)
+            return _read_split((folder if folder.name == split else folder.resolve()).parent, split)
     raise BadInput(f"{folder} must be one of the folders that `reserve demo-data` makes: {', '.join(get_args(Split))}")
 
 

@@ -36,8 +36,9 @@ def encode_windows(model: MerlotReserve, windows: Sequence[Window]) -> list[Wind
     """The vectors of each window.
 
     `words`: the joint encoder runs three times, each time with a MASK in place of another subsegment of every segment,
-    whose sound is left out, as in pretraining's audio2text; the vectors are unit(head(output at the MASK)). They are to
-    be compared with those of the span encoder. `sounds` are those of `embed_audio`.
+    whose sound is left out, as in pretraining's audio2text; the vectors are unit(head(output at the MASK)). `sounds`
+    are those of `embed_audio`. Both can be compared with the span encoder's: pretraining matches outputs at MASKs with
+    spans of text and of sound alike, so all three share a space.
     """
     frames = encode_frames(model, np.concatenate([window.images for window in windows]))
     heard = [window.clips for window in windows if window.clips is not None]

@@ -46,7 +46,7 @@ Kind = Literal["text", "sounds"]
 
 @dataclass(frozen=True)
 class Moment:
-    """A stretch of a video from `start` to `end` seconds, found with `score`, a cosine in [-1, 1].
+    """A stretch of a video from `start` to `end` seconds, found with `score` in [-1, 1]: a cosine, or the mean of two.
 
     `video` is the path of a file, or the id of a video in the set of shards `place`.
     """
@@ -79,10 +79,10 @@ class _Loaded:
 class MomentIndex:
     """The moments of the videos that `build_index` has encoded into a folder. `MomentIndex.open` reads one.
 
-    The search is exact: faiss compares a query with every vector as it is stored, in float16. At the first search of a
-    kind, its vectors are read into memory: 1.5 GB for a million moments of 768 numbers, some 460 hours of video. Beyond
-    ten million or so, an approximate index would be the better choice. `search_text` and `search_sound` raise
-    ValueError for a model that the index was not made by.
+    The search is exact: faiss compares a query with the vector of every moment, in float16. At the first search by
+    text, and at the first by sound, these are read into memory, each time 1.5 GB for a million moments of 768 numbers,
+    some 460 hours of video. Beyond ten million or so, an approximate index would be the better choice. `search_text`
+    and `search_sound` raise ValueError for a model that the index was not made by.
     """
 
     def __init__(self, folder: Path, model: str, hidden: int, parts: dict[Path, PartHeader]) -> None:
@@ -127,7 +127,9 @@ class MomentIndex:
         """The `k` moments where words like `text` fit best, best first.
 
         The score is the mean of two cosines of the text: with what the model expects to be said there, judging by the
-        frames and the sound around, and with the moment's own sound, speech included. The second is 0 without sound.
+        frames and the sound around, and with the moment's own sound, speech included. A moment without sound counts as
+        one of average sound; in an index without any the first cosine is the score.
+
         Moments of one video that begin less than `gap` seconds apart count as one, the best. The model reads 15 tokens
         of the text; more are cut, with a warning. `tokenizer` is the model's vocabulary, by default this package's.
         Raises ValueError for a text without words, and BadInput for a damaged part.
@@ -207,14 +209,10 @@ class MomentIndex:
             faiss = load_faiss()
             vectors = faiss.IndexScalarQuantizer(self.hidden, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
             columns: dict[str, list[np.ndarray]] = defaultdict(list)
+            mean_sound = self._mean_sound() if kind == "text" else None
             for number, path in enumerate(self._parts):
-                header, moments = read_part(path)
-                if header != self._parts[path]:
-                    raise BadInput(f"{path} has changed since the index was opened; open the index again")
-                for stored in (moments.words, moments.sounds):
-                    if stored.shape[1] != self.hidden:
-                        raise BadInput(f"{path} has vectors of {stored.shape[1]} numbers, not {self.hidden}; delete it")
-                own = text_vectors(moments) if kind == "text" else moments.sounds
+                moments = self._read(path)
+                own = text_vectors(moments, mean_sound) if kind == "text" else moments.sounds
                 rows = np.arange(len(own)) if kind == "text" else moments.sound_moment
                 if len(own):  # faiss keeps float16 as NumPy does, so nothing need be converted
                     vectors.add_sa_codes(np.ascontiguousarray(own).view(np.uint8))
@@ -225,6 +223,28 @@ class MomentIndex:
             self._loaded[kind] = _Loaded(vectors, **joined)
         return self._loaded[kind]
 
+    def _read(self, path: Path) -> Moments:
+        """The moments of a part. Raises BadInput for one that has changed or does not fit."""
+        header, moments = read_part(path)
+        if header != self._parts[path]:
+            raise BadInput(f"{path} has changed since the index was opened; open the index again")
+        for stored in (moments.words, moments.sounds):
+            if stored.shape[1] != self.hidden:
+                raise BadInput(f"{path} has vectors of {stored.shape[1]} numbers, not {self.hidden}; delete it")
+        return moments
+
+    def _mean_sound(self) -> np.ndarray | None:
+        """What stands for the sound of moments that have none, float32 [hidden]: the mean of all that have; None if
+        there are none."""
+        if not self.num_sounds:
+            return None
+        total = np.zeros(self.hidden)
+        if self.num_sounds < len(self):  # otherwise nothing needs it
+            for path, header in self._parts.items():
+                if header.sounds:
+                    total += self._read(path).sounds.sum(axis=0, dtype=np.float64)
+        return (total / self.num_sounds).astype(np.float32)
+
 
 _NO_ROWS = {
     "part": np.zeros(0, np.int32),
@@ -234,14 +254,18 @@ _NO_ROWS = {
 }
 
 
-def text_vectors(moments: Moments) -> np.ndarray:
-    """The vectors that a text is compared with, float16 [moments, hidden]: half the sum of each moment's vectors.
+def text_vectors(moments: Moments, mean_sound: np.ndarray | None) -> np.ndarray:
+    """The vectors that a text is compared with, float16 [moments, hidden]: the mean of each moment's two vectors.
 
-    Their dot product with a unit vector is the mean of its cosines with the words and with the sound.
+    Their dot product with a unit vector is the mean of its cosines with the words and with the sound. Moments without
+    sound have `mean_sound` in its place, so that among others they are ranked by their words. None stands for an index
+    without sound, where the words are all.
     """
-    vectors = moments.words.astype(np.float32)
-    vectors[moments.sound_moment] += moments.sounds
-    return (vectors / 2).astype(np.float16)
+    if mean_sound is None:
+        return moments.words
+    vectors = np.broadcast_to(mean_sound, moments.words.shape).copy()
+    vectors[moments.sound_moment] = moments.sounds
+    return ((vectors + moments.words) / 2).astype(np.float16)
 
 
 def distinct(rows: np.ndarray, loaded: _Loaded, k: int, gap: float) -> list[int]:

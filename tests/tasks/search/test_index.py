@@ -54,11 +54,11 @@ def unit(seed: int, count: int) -> np.ndarray:
 
 def all_moments(folder, query):
     """Every moment's score of a text's vector, its video and its start."""
-    found = []
-    for path in part_files(folder):
-        header, moments = read_part(path)
+    found, parts = [], [read_part(path) for path in part_files(folder)]
+    heard = np.concatenate([moments.sounds.astype(float) @ query for _, moments in parts])
+    for header, moments in parts:
         names = [header.videos[number] for number in moments.video]
-        words, sounds = moments.words.astype(float) @ query, np.zeros(len(names))
+        words, sounds = moments.words.astype(float) @ query, np.full(len(names), heard.mean())
         sounds[moments.sound_moment] = moments.sounds.astype(float) @ query
         found += list(zip((words + sounds) / 2, names, moments.start, strict=True))
     return found
@@ -111,7 +111,7 @@ def test_the_best_of_neighbours_is_kept_and_other_videos_are_none(tmp_path, mode
     folder = synthetic(tmp_path, words, [0.0, 2.0, 6.9, 0.0, 7.0], [0, 0, 0, 1, 0], model_identity(model))
     found = MomentIndex.open(folder).search_text("go", 10, model=model, gap=5.0)
     assert [(moment.video, moment.start) for moment in found] == [("0.mp4", 2.0), ("1.mp4", 0.0), ("0.mp4", 7.0)]
-    np.testing.assert_allclose([moment.score for moment in found], [0.475, 0.425, 0.35], atol=2e-3)  # silent
+    np.testing.assert_allclose([moment.score for moment in found], [0.95, 0.85, 0.7], atol=2e-3)
 
 
 def test_a_search_goes_on_until_enough_moments_are_distinct(tmp_path, model, monkeypatch):
@@ -263,7 +263,7 @@ def test_a_vector_is_searched_for_as_it_is(tmp_path):
     vector = words[4]
     (best,) = index.search_vector("text", vector, 1)
     assert (best.video, best.start) == ("0.mp4", 40.0)
-    assert best.score == pytest.approx(0.5, abs=1e-3)  # as all of it is silent
+    assert best.score == pytest.approx(1, abs=1e-3)
     with pytest.raises(ValueError, match="kind must be 'text' or 'sounds'; got 'frames'"):
         index.search_vector("frames", vector)
     with pytest.raises(ValueError, match=r"query must be \[64\]; got \[1, 64\]"):

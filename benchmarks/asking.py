@@ -29,7 +29,7 @@ ANSWERS = ("red circle", "green stars", "white arrows", "a turquoise triangle")
 MOMENTS = 1_000_000
 
 
-def measured(preset: str, video: Path) -> dict[str, float]:
+def measured(preset: str, video: Path) -> dict[str, Any]:
     """Seconds of indexing and asking for a minute of a video, the median of ROUNDS, and the process's peak memory."""
     import reserve
     from reserve.config import SECTIONS, Config

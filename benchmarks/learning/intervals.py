@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +58,10 @@ class Outcomes:
     def by_run(self) -> np.ndarray:
         """The fraction of each run, float [runs]."""
         return self.right.sum(1) / self.asked.sum()
+
+    def lows_by_run(self) -> list[float]:
+        """The lower end of each run's interval of other groups: of that model, not of those of other seeds."""
+        return [replace(self, right=run[None], is_seeded=False).interval().low for run in self.right]
 
     def interval(self) -> Interval:
         """The fraction with the interval of other seeds and other groups, within 0 and 1 if it is known."""

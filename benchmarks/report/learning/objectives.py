@@ -146,11 +146,14 @@ def _verdicts(arms: Mapping[str, Arm], chance: float) -> list[str]:
         if verdict(difference) == "beats" and (step := ours.first_step_above(other.last.value)) is not None:
             line += f" It reaches the other's last recall by step {step:.0f} of {ours.steps[-1]}."
         lines.append(line)
-    lines += [
-        f"- {name} is not above chance: it did not learn to answer at this budget. That says little of its objective."
-        for name, arm in arms.items()
-        if arm.last.interval().is_known and arm.last.interval().low <= chance
-    ]
+    for name, arm in arms.items():
+        lows = arm.last.lows_by_run()
+        guess = [f"{value:.1%}" for value, low in zip(arm.last.by_run, lows, strict=True) if low <= chance]
+        if guess:
+            lines.append(
+                f"- {name}: {len(guess)} of the runs did not learn to answer at this budget ({', '.join(guess)}, not "
+                "above chance over the videos). That says little of the objective."
+            )
     return lines
 
 

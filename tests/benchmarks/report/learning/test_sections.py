@@ -99,7 +99,14 @@ def test_what_one_seed_shows_is_not_an_interval(finetuning, objectives):
     objectives["runs"] = [run for run in objectives["runs"] if run["settings"]["seed"] == 0]
     text = objectives_section.section("a machine", objectives)
     assert "% (interval unknown)" in text
-    assert "not above chance" not in text
+
+
+def test_runs_that_guess_are_named_and_others_are_not(objectives):
+    """However much the seeds differ."""
+    runs = [run for run in objectives["runs"] if run["settings"]["arm"] == MASK_LM]
+    runs[1]["right"][-1] = [1.0, 0.0] * 6  # 1%, which is chance
+    (line,) = [line for line in objectives_section.section("a machine", objectives).splitlines() if "not above" in line]
+    assert line.startswith(f"- {MASK_LM}: 1 of the runs did not learn to answer at this budget (1.0%,")
 
 
 def test_a_rate_at_the_end_of_those_tried_is_marked(finetuning):

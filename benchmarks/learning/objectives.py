@@ -130,7 +130,7 @@ def runs_of(out: Path, steps: int | None, seeds: int) -> dict[tuple[str, int], R
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = study_parser(MODULE, __doc__)
     parser.add_argument("--videos", type=Path, help="a folder that `reserve demo-data` has made")
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each arm")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each arm")
     parser.add_argument("--steps", type=int, help="training steps of a run; by default the preset's")
     options = parser.parse_args(arguments)
     if options.one:

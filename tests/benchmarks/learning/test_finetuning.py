@@ -25,10 +25,9 @@ def stories(folder: Path) -> list[str]:
     return sorted(path.read_text() for path in folder.glob("*.mp4"))
 
 
-def test_the_rate_is_chosen_on_held_out_videos_that_are_not_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetuning, "TRAINING_VIDEOS", 2)
+def test_the_rate_is_chosen_on_held_out_videos_that_are_not_shown(tmp_path):
     chosen = tmp_path / "chosen"
-    link_videos(write_videos(tmp_path / "videos", train=5, heldout=5), chosen)
+    link_videos(write_videos(tmp_path / "videos", train=2, heldout=5), chosen)
     assert stories(chosen / SHOWN / "train") == ["train 0", "train 1"]
     shown, choose = (stories(chosen / data / "heldout")[::2] for data in (SHOWN, TUNING))  # those of the split val
     assert shown == ["heldout 0", "heldout 2", "heldout 4"]
@@ -45,15 +44,18 @@ def test_a_single_held_out_video_is_refused(tmp_path):
 def test_data_sets_are_made_again_when_videos_change(tmp_path, monkeypatch):
     """Without what is left of those before."""
     made: list[Path] = []
+    cut: list[Path] = []
 
     def make(task, videos, out, questions):
         out.mkdir(parents=True)
         made.append(out)
 
     monkeypatch.setattr(finetuning, "make_data_set", make)
+    monkeypatch.setattr(finetuning, "keep_colours", lambda task, data: cut.append(data))
     videos = write_videos(tmp_path / "videos", train=2, heldout=2)
     prepare(videos, tmp_path, 20)
     assert len(made) == 5  # three to show, two to choose the rate
+    assert cut == [data for data in made if data.name != "star"]
     (made[0] / "frame of an old video").touch()
     prepare(videos, tmp_path, 20)
     assert len(made) == 5
@@ -79,6 +81,7 @@ def test_every_seed_has_the_rate_that_the_first_one_chose(tmp_path, monkeypatch)
         return found
 
     monkeypatch.setattr(finetuning, "finish_all", finished)
+    monkeypatch.setattr(finetuning, "RATES", dict.fromkeys(("tvqa", "vcr"), (3e-4, 1e-3, 3e-3)))
     (tmp_path / DATA_SETS).mkdir()
     (tmp_path / DATA_SETS / finetuning.MADE).touch()
     found = finetune_all(tmp_path, {}, 3, 20, False)

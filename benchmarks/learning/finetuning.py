@@ -34,11 +34,11 @@ FILE = "learning_finetuning.json"
 MODULE = "benchmarks.learning.finetuning"
 SCRATCH = "from scratch"
 STARTS = (CONTRASTIVE, AUDIO_OFF, SCRATCH)
-RATES = {TVQA: (1e-3,), VCR: (3e-4, 1e-3, 3e-3)}
+RATES = {TVQA: (2e-4,), VCR: (3e-4, 1e-3, 3e-3)}
 """Peaks of the learning rate tried from each start with the first seed; the best is used with the others."""
-STEPS = {TVQA: 480, VCR: 300}
+STEPS = {TVQA: 200, VCR: 300}
 """Steps of a finetuning, some minutes of one core."""
-BATCH_SIZES = {TVQA: 8, VCR: 32}
+BATCH_SIZES = {TVQA: 16, VCR: 32}
 FOLDER = "finetuning"
 DATA_SETS = "finetuning_data"
 """Folder of this study's data sets, which is made anew when the videos change."""

@@ -34,7 +34,7 @@ FILE = "learning_finetuning.json"
 MODULE = "benchmarks.learning.finetuning"
 SCRATCH = "from scratch"
 STARTS = (CONTRASTIVE, AUDIO_OFF, SCRATCH)
-RATES = {TVQA: (2e-4,), VCR: (3e-4, 1e-3, 3e-3)}
+RATES = {TVQA: (2e-4,), VCR: (1e-4, 3e-4, 1e-3, 3e-3)}
 """Peaks of the learning rate tried from each start with the first seed; the best is used with the others."""
 STEPS = {TVQA: 200, VCR: 300}
 """Steps of a finetuning, some minutes of one core."""

@@ -22,10 +22,10 @@ TEXT = """## What comes after
 The models of contrastive spans and of audio off, finetuned on questions about the demo's videos in the formats of TVQA
 and VCR (`reserve demo-tasks`), against a model that starts from nothing; mask LM is left out to bound the time. The
 questions are those about colours: trials with all kinds of questions taught a model of this size nothing in a few
-hundred steps, whatever it started from. All starts have the same steps, batches and model. Each has the rate of the highest mean
-accuracy, with the first seed, in questions about further held-out videos, which are not shown. A seed finetunes the
-model that was pretrained with it. Accuracies are of held-out videos, with 95% intervals as above. TVQA's answers come
-from sound, from subtitles, and from both."""
+hundred steps, whatever it started from. All starts have the same steps, batches and model. Each has the rate of the
+highest mean accuracy, with the first seed, in questions about further held-out videos, which are not shown. A seed
+finetunes the model that was pretrained with it. Accuracies are of held-out videos, with 95% intervals as above. TVQA's
+answers come from sound, from subtitles, and from both."""
 COMPARED = ((SCRATCH, "pretraining"), (AUDIO_OFF, "audio in pretraining"))
 """What contrastive spans are compared with, and what that says something about."""
 
@@ -72,8 +72,8 @@ def _task(task: str, runs: list[Mapping[str, Any]]) -> str:
     setup = f"""### {NAMES[task]}
 
 {first["examples"]:,} questions to train on, {first["steps"]} steps of {first["settings"]["batch_size"]};
-{sum(first["asked"])} held-out questions about {len(first["asked"])} videos; seeds: {seeds[SCRATCH]}; chance
-{CHANCE[task]:.0%}. Half of the trainings took {seconds:.0f} s or less of one core."""
+{sum(first["asked"])} held-out questions about {len(first["asked"])} videos; seeds: {seeds[SCRATCH]};
+chance {CHANCE[task]:.0%}. Half of the trainings took {seconds:.0f} s or less of one core."""
     table = markdown(("start", "rate", *(KINDS[kind] for kind in kinds)), rows)
     return "\n\n".join([setup, table, "\n".join(_comparisons(best, kinds)), _rates(runs, kinds)])
 

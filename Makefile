@@ -21,7 +21,7 @@ help:
 	@echo "               with runs that were never killed; KILL_SEED, OUT"
 	@echo "make reliability  does to small runs what ends long ones, and writes docs/reliability.md (20 minutes)"
 	@echo "make learning  compares pretraining objectives, what they are worth to tasks, and to real sounds in the folders"
-	@echo "               ESC10 and FSDD; writes docs/learning.md (90 minutes; finished runs are kept in runs/learning)"
+	@echo "               ESC10 and FSDD; writes docs/learning.md (two hours; finished runs are kept in runs/learning)"
 	@echo "make scaling   compares every way to share a training step with one process, and writes docs/scaling.md"
 	@echo "make shards-bench  measures what shards cost to make, to keep and to train from, and writes docs/twenty_million.md"
 	@echo "make decoding-bench  measures decoders against other ways to decode, and their memory over 10,000 clips"

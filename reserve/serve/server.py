@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 from starlette.types import ASGIApp
 
@@ -54,6 +55,12 @@ def serve(app: ASGIApp, listening: socket.socket, on_end: Callable[[], None]) ->
     import uvicorn
 
     class Server(uvicorn.Server):
+        stopped_by: signal.Signals | None = None
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            self.stopped_by = signal.Signals(sig)
+            super().handle_exit(sig, frame)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             on_end()
             await super().shutdown(sockets)
@@ -68,7 +75,10 @@ def serve(app: ASGIApp, listening: socket.socket, on_end: Callable[[], None]) ->
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+    server = Server(config)
     try:
-        Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        logger.info("stopped by %s", signal.SIGINT.name)
+        server.run(sockets=[listening])
+    except KeyboardInterrupt:  # which does not come where SIGINT was ignored, as in the background of a script
+        server.stopped_by = signal.SIGINT
+    if server.stopped_by is not None:
+        logger.info("stopped by %s", server.stopped_by.name)

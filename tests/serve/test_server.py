@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,17 +49,25 @@ print("ended", flush=True)
 """
 
 
+@contextmanager
+def started(folder: Path, program: str = PROGRAM) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A server in a process whose model never answers, its port and the id of its video."""
+    write_video(folder / "film.mp4", seconds=1)
+    root = str(Path(__file__).resolve().parents[2])
+    command = [sys.executable, "-c", program, str(folder)]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        port, video = process.stdout.readline().split()
+        yield process, int(port), video
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture
 def server(tmp_path):
-    """A server in a process whose model never answers, its port and the id of its video."""
-    write_video(tmp_path / "film.mp4", seconds=1)
-    root = str(Path(__file__).resolve().parents[2])
-    started = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    process = subprocess.Popen(started, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    port, video = process.stdout.readline().split()
-    yield process, int(port), video
-    process.kill()
-    process.communicate()
+    with started(tmp_path) as found:
+        yield found
 
 
 def ask(port: int, video: str) -> http.client.HTTPConnection:
@@ -79,6 +89,22 @@ def test_ctrl_c_ends_a_server_in_the_middle_of_a_work(server):
     for each in (connection, waiting):
         last = each.getresponse().read().decode().splitlines()[-1]
         assert json.loads(last) == {"state": "failed", "error": "the server is shutting down"}
+
+
+def test_the_signal_is_named_also_where_it_was_ignored(tmp_path):
+    """As in the background of a shell script, whose commands ignore SIGINT."""
+    ignoring = """
+import logging, signal
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+"""
+    with started(tmp_path, ignoring + PROGRAM) as (process, port, video):
+        connection = ask(port, video)
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+        assert (output, errors.splitlines()[-1], process.returncode) == ("ended\n", "stopped by SIGINT", 0)
+        connection.close()
 
 
 def test_a_visitor_who_leaves_is_not_answered(server):

@@ -34,8 +34,19 @@ def provenance() -> dict[str, Any]:
 
 
 def store(name: str, result: Mapping[str, Any]) -> Path:
-    """Writes a result to this machine's folder of results, in place of an older one."""
+    """Writes a result to this machine's folder of results, in place of an older one, without the machine's paths."""
     path = RESULTS / machine_name("cpu") / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", "utf-8")
+    path.write_text(json.dumps(without_place(result), indent=1, sort_keys=True) + "\n", "utf-8")
     return path
+
+
+def without_place(value: Any) -> Any:
+    """JSON values with absolute paths made relative to the working directory; of those elsewhere the name is left."""
+    if isinstance(value, Mapping):
+        return {name: without_place(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_place(one) for one in value]
+    if isinstance(value, str) and (path := Path(value)).is_absolute():
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    return value

@@ -21,11 +21,11 @@ TEXT = """## What comes after
 
 The models of contrastive spans and of audio off, finetuned on questions about the demo's videos in the formats of TVQA
 and VCR (`reserve demo-tasks`), against a model that starts from nothing; mask LM is left out to bound the time. The
-questions are those about colours: trials with all kinds of questions taught a model of this size nothing in a few
-hundred steps, whatever it started from. All starts have the same steps, batches and model. Each has the rate of the
-highest mean accuracy, with the first seed, in questions about further held-out videos, which are not shown. A seed
-finetunes the model that was pretrained with it. Accuracies are of held-out videos, with 95% intervals as above. TVQA's
-answers come from sound, from subtitles, and from both."""
+questions are those about colours. They were chosen after trials with questions of all kinds, not stored, in which a
+few hundred steps taught this model nothing, whatever it started from. All starts have the same steps, batches and
+model. Each has the rate of the highest mean accuracy, with the first seed, in questions about further held-out videos,
+which are not shown. A seed finetunes the model that was pretrained with it. Accuracies are of held-out videos, with 95%
+intervals as above. TVQA's answers come from sound, from subtitles, and from both."""
 COMPARED = ((SCRATCH, "pretraining"), (AUDIO_OFF, "audio in pretraining"))
 """What contrastive spans are compared with, and what that says something about."""
 

@@ -31,11 +31,13 @@ help:
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt constraints-gpu.txt setup.py CMakeLists.txt $(NATIVE)
+$(INSTALLED): pyproject.toml constraints.txt constraints-gpu.txt requirements-originals.txt setup.py CMakeLists.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Reserve needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-originals.txt
+	@$(BIN)/python -m tests.helpers.torchaudio_python
 	@$(BIN)/python -c 'from reserve_kernels.native import describe; print(describe())'
 	@$(BIN)/python -m tests.helpers.ffmpeg_libraries $(FFMPEG)
 	@$(BIN)/python -m tests.kernels.triton_versions

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.interleaved import Missing
-from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 SETTINGS = LogMelSettings("reflect", 22050.0, 1536, 588, 64, 20.0, 11025.0, 0.1)
 

@@ -11,7 +11,8 @@ import torch
 from reserve_kernels import native
 from reserve_kernels.backends import Backend, Backends, below_ampere, runs_anywhere
 from reserve_kernels.log_mel.native import log_mel_native
-from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_rows
+from reserve_kernels.log_mel.reference import log_mel_rows
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 FUSED_N_FFT = (1536, 3072, 4608)
 """The transforms that csrc/log_mel has a plan for: the default at playback speeds 1, 2 and 3."""
@@ -30,6 +31,7 @@ class Forward(Protocol):
         *,
         out_dtype: torch.dtype,
         append: float | None,
+        window: torch.Tensor | None,
     ) -> torch.Tensor: ...
 
 
@@ -67,8 +69,14 @@ def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return below_ampere(device)
 
 
+def _plain(s: LogMelSettings) -> LogMelSettings:
+    return LogMelSettings(s.pad_mode, s.sample_rate, s.n_fft, s.hop_length, s.n_mels, s.f_min, s.f_max, s.offset)
+
+
 def cpu_unsupported(settings: LogMelSettings, device: torch.device) -> str | None:
     """None if the native CPU code has a plan for these parameters."""
+    if settings != _plain(settings):
+        return "it computes MERLOT Reserve's front end only"
     if settings.n_fft in FUSED_N_FFT:
         return None
     return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
@@ -81,6 +89,8 @@ def cuda_unsupported(settings: LogMelSettings, device: torch.device) -> str | No
 
 def not_fused_on_cuda(settings: LogMelSettings) -> str | None:
     """None if the CUDA kernel has these parameters, on any device."""
+    if settings != _plain(settings):
+        return "it computes MERLOT Reserve's front end only"
     if settings.n_fft not in FUSED_N_FFT:
         return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
     # A block keeps the samples in shared memory and reads aligned pairs of them.

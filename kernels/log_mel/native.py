@@ -11,7 +11,9 @@ import torch
 
 from reserve_kernels import native
 from reserve_kernels.log_mel.constants import kept_on
-from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
+from reserve_kernels.log_mel.filters import mel_filterbank
+from reserve_kernels.log_mel.reference import as_numbers
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 OUT_DTYPES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
 
@@ -50,7 +52,7 @@ def constants(settings: LogMelSettings, device: torch.device) -> Constants:
 
 @functools.lru_cache(maxsize=32)
 def _constants(settings: LogMelSettings) -> Constants:
-    bank = mel_filterbank(settings.sample_rate, settings.n_fft, settings.n_mels, settings.f_min, settings.f_max)
+    bank = mel_filterbank(*settings.bank)
     covered = bank > 0
     start = covered.int().argmax(1)
     end = torch.where(covered.any(1), bank.shape[1] - covered.flip(1).int().argmax(1), start)
@@ -62,7 +64,7 @@ def _constants(settings: LogMelSettings) -> Constants:
     weight = torch.cat([bank[inside], bank.new_zeros(1)]).float()
     place = torch.cat([places.expand(len(bank), -1)[inside], places[:1]])
     return Constants(
-        settings.window(bank).float(),
+        settings.window_for(bank).float(),
         start.int(),
         row.int(),
         weight,
@@ -134,13 +136,14 @@ def log_mel_native(
     *,
     out_dtype: torch.dtype = torch.float32,
     append: float | None = None,
+    window: torch.Tensor | None = None,
     run: Callable[[native.LogMel], None] | None = None,
 ) -> torch.Tensor:
     """`log_mel_reference` and a last column of `append`, in `out_dtype`; float16 is rounded from float32 afterwards.
 
     `run` executes the problem instead of the kernel for the device of `waveform`; tests pass it.
     """
-    waveform = waveform.to(torch.float32).contiguous()
+    waveform = as_numbers(waveform).contiguous()
     offsets = None if offsets is None else offsets.to(torch.int64).contiguous()
     shape = settings.out_shape(waveform.shape, offsets, max_samples)
     written = out_dtype if out_dtype in OUT_DTYPES else torch.float32

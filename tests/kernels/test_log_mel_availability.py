@@ -9,7 +9,7 @@ import torch
 
 from reserve_kernels import native
 from reserve_kernels.log_mel.availability import BACKENDS
-from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
 

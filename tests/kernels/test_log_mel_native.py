@@ -7,8 +7,10 @@ import torch
 
 from reserve_kernels import log_mel_spectrogram, native
 from reserve_kernels.log_mel.availability import not_fused_on_cuda
+from reserve_kernels.log_mel.filters import mel_filterbank
 from reserve_kernels.log_mel.native import constants, log_mel_native, problem_of
-from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, mel_filterbank
+from reserve_kernels.log_mel.reference import log_mel_reference
+from reserve_kernels.log_mel.settings import LogMelSettings
 from tests.kernels.log_mel_cases import CASES, noise
 from tests.kernels.numerics import assert_as_good_as_reference
 

@@ -10,7 +10,7 @@ import torch
 
 from reserve_kernels import log_mel_spectrogram, native
 from reserve_kernels.log_mel.native import constants, problem_of
-from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 
 @pytest.fixture

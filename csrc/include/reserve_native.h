@@ -66,7 +66,8 @@ typedef struct {
 // padded as pad_mode says; a clip has max(0, floor((samples + frame_extra) / hop_length)) frames, an empty clip none. Of a
 // frame: the mean is subtracted if remove_dc, then x[i] -= preemphasis * x[i - 1] for all i at once (x[-1] is x[0]), then it
 // is multiplied by the window and followed by zeros up to n_fft. Bands are sums of weights times |X|^power, and
-//   out = log_scale * (ln(max(mel, floor) + offset) - ln(log_reference)) + log_shift, or mel without `log`.
+//   out = out_scale * ln(max(mel, floor) + offset) + out_shift, with ln(floor + offset) subtracted first if `relative`, or
+//   out = out_scale * mel + out_shift without `log`.
 // A NaN or infinite sample makes its frames NaN.
 typedef struct {
   const void* waveform;         // of in_dtype
@@ -92,10 +93,10 @@ typedef struct {
   const int32_t* band_row;    // [n_mels + 1] where each band's weights start in band_weight
   const float* band_weight;
   float floor;
-  float offset;          // floor + offset is a normal positive number, and so is log_reference
-  float log_reference;
-  float log_scale;
-  float log_shift;
+  float offset;          // with `log`, floor + offset is a normal positive number
+  int32_t relative;      // 0 or 1
+  float out_scale;
+  float out_shift;
   int32_t append;        // 1: a last column of `append_value`, so rows of n_mels + 1
   float append_value;
   int32_t bands_first;   // 1: out is [clips, n_mels, frames]; `append` is 0

@@ -16,8 +16,8 @@ constexpr int warp_size = 32;
 inline bool has_fixed_block(const reserve_log_mel& p) noexcept {
   return has_fixed_plan(p) && p.in_dtype == RESERVE_FLOAT32 && p.hop_length % 2 == 0 && p.hop_length <= p.n_fft &&
          p.start == -p.n_fft / 2 && p.frame_extra == p.hop_length && p.pad_mode <= RESERVE_PAD_CONSTANT &&
-         p.power == 2 && p.log && p.floor <= 0.0f && p.offset == p.log_reference && p.log_scale == 1.0f &&
-         p.log_shift == 0.0f && !p.bands_first;
+         p.power == 2 && p.log && p.floor == 0.0f && p.relative && p.out_scale == 1.0f && p.out_shift == 0.0f &&
+         !p.bands_first;
 }
 
 // Floats from one finished row in shared memory to the next: an odd multiple of 32 / frames, so that what a warp writes

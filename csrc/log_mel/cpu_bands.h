@@ -28,7 +28,8 @@ static void bands_of(Vector* power, int bins, const reserve_log_mel& problem, Ve
     for (int bin = 0; bin < bins; ++bin) power[bin] = square_root(power[bin]);
     scale = 0.5f;
   }
-  const Vector floor = splat(problem.floor), shift = logarithm(splat(problem.log_reference));
+  const Vector floor = splat(problem.floor);
+  const Vector silence = problem.log && problem.relative ? logarithm(floor + problem.offset) : splat(0.0f);
   for (int m = 0; m < problem.n_mels; ++m) {
     const float* weights = problem.band_weight + problem.band_row[m];
     const int width = problem.band_row[m + 1] - problem.band_row[m];
@@ -39,13 +40,10 @@ static void bands_of(Vector* power, int bins, const reserve_log_mel& problem, Ve
       for (int k = 0; k < 4; ++k) sums[k] += p[i + k] * weights[i + k];
     for (; i < width; ++i) sums[0] += p[i] * weights[i];
     const Vector mel = ((sums[0] + sums[1]) + (sums[2] + sums[3])) * scale;
-    if (problem.log) {
-      // This way round NaN stays NaN.
-      const Vector raised = mel < floor ? floor : mel;
-      bands[m] = (logarithm(raised + problem.offset) - shift) * problem.log_scale + problem.log_shift;
-    } else {
-      bands[m] = mel;
-    }
+    // This way round NaN stays NaN.
+    const Vector raised = mel < floor ? floor : mel;
+    const Vector value = problem.log ? logarithm(raised + problem.offset) - silence : mel;
+    bands[m] = value * problem.out_scale + problem.out_shift;
   }
 }
 

@@ -43,10 +43,10 @@ RESERVE_HD int64_t reflected(int64_t position, int64_t length) {
   return folded < length ? folded : period - folded;
 }
 
-// The sample that a position outside of a clip repeats, in any pad mode but CONSTANT.
+// The sample that a position of a clip's endless padding repeats, in any pad mode but CONSTANT.
 RESERVE_HD int64_t repeated(int64_t position, int64_t length, int pad_mode) {
   if (pad_mode == RESERVE_PAD_REFLECT) return reflected(position, length);
-  if (pad_mode == RESERVE_PAD_REPLICATE) return position < 0 ? 0 : length - 1;
+  if (pad_mode == RESERVE_PAD_REPLICATE) return position < 0 ? 0 : position < length ? position : length - 1;
   const int64_t period = pad_mode == RESERVE_PAD_CIRCULAR ? length : 2 * length;
   int64_t folded = position % period;
   if (folded < 0) folded += period;

@@ -164,16 +164,16 @@ struct MixedBlock {
     const float* power = reinterpret_cast<const float*>(spectrum(frame));
     // Bin 0 is NaN or infinite whenever a sample is.
     const float poison = power[0] - power[0], scale = problem.power == 1 ? 0.5f : 0.25f;
-    const float shift = problem.log ? logf(problem.log_reference) : 0.0f;
+    const float silence = problem.log && problem.relative ? logf(problem.floor + problem.offset) : 0.0f;
     RESERVE_NO_UNROLL
     for (int m = thread / layout.frames; m < problem.n_mels; m += warp_size) {
       float value = band_sum(problem, m, power, poison) * scale;
       if (problem.log) {
         // This way round NaN stays NaN.
         const float x = (value < problem.floor ? problem.floor : value) + problem.offset;
-        value = (logf(x) - shift + (x - x)) * problem.log_scale + problem.log_shift;
+        value = logf(x) - silence + (x - x);
       }
-      row(frame)[m] = value;
+      row(frame)[m] = value * problem.out_scale + problem.out_shift;
     }
   }
 

@@ -22,7 +22,7 @@ inline int32_t check_numbers(const reserve_log_mel& p) noexcept {
   if (p.clips < 0 || p.samples < 0 || p.frames < 0 || p.hop_length < 1 || p.n_mels < 1 || p.window_length < 1 ||
       p.window_length > p.n_fft || !shift(p.start) || !shift(p.frame_extra))
     return RESERVE_INVALID_ARGUMENT;
-  if (!flag(p.remove_dc) || !flag(p.log) || !flag(p.append) || !flag(p.bands_first) || (p.append && p.bands_first) ||
+  if (!flag(p.remove_dc) || !flag(p.log) || !flag(p.relative) || !flag(p.append) || !flag(p.bands_first) || (p.append && p.bands_first) ||
       (p.power != 1 && p.power != 2) || p.pad_mode < RESERVE_PAD_REFLECT || p.pad_mode > RESERVE_PAD_SYMMETRIC ||
       p.in_dtype < RESERVE_FLOAT32 || p.in_dtype > RESERVE_INT16 ||
       (p.out_dtype != RESERVE_FLOAT32 && p.out_dtype != RESERVE_BFLOAT16))

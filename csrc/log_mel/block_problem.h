@@ -57,9 +57,6 @@ struct MixedLayout {
   }
 };
 
-// The passes of the blocks: registers hold no larger radix of one thread.
-MixedPasses block_passes(int n_fft) noexcept;
-
 // check_problem for the block code, which also needs its tables and a bounded number of bands.
 inline int32_t check_block_problem(const reserve_log_mel& p) noexcept {
   const int32_t status = check_problem(p);

@@ -19,17 +19,7 @@ auto with_fixed_plan(const reserve_log_mel& p, const Call& call) noexcept {
   }
 }
 
-int32_t twiddle_count(const reserve_log_mel& p) noexcept {
-  if (!has_fixed_block(p)) return 2 * block_passes(p.n_fft).twiddles;
-  return with_fixed_plan(p, [](auto plan) { return int32_t{twiddle_floats<decltype(plan)>}; });
-}
-
 }  // namespace
-
-MixedPasses block_passes(int n_fft) noexcept {
-  constexpr int radices[] = {8, 19, 5, 18, 4, 15, 3, 14, 2, 12, 0};
-  return passes_of(n_fft, radices);
-}
 
 }  // namespace reserve
 
@@ -38,7 +28,13 @@ extern "C" int32_t reserve_log_mel_table_sizes(const reserve_log_mel* problem, i
   if (problem == nullptr || twiddles == nullptr || places == nullptr) return RESERVE_INVALID_ARGUMENT;
   const int32_t status = check_numbers(*problem);
   if (status != RESERVE_OK) return status;
-  *twiddles = twiddle_count(*problem);
+  if (has_fixed_block(*problem)) {
+    *twiddles = with_fixed_plan(*problem, [](auto plan) { return int32_t{twiddle_floats<decltype(plan)>}; });
+  } else {
+    const MixedPlan* plan = mixed_plan(problem->n_fft);
+    if (plan == nullptr) return RESERVE_OUT_OF_MEMORY;
+    *twiddles = 2 * plan->block_passes.twiddles;
+  }
   *places = problem->n_fft / 2 + 1;
   return RESERVE_OK;
 }
@@ -57,7 +53,7 @@ extern "C" int32_t reserve_log_mel_tables(const reserve_log_mel* problem, float*
     });
     return RESERVE_OK;
   }
-  const MixedPasses passes = block_passes(p.n_fft);
+  const MixedPasses& passes = mixed_plan(p.n_fft)->block_passes;
   fill_twiddles(passes, TwiddleOrder::by_output, reinterpret_cast<Complex<float>*>(twiddles));
   // In place of the real part, except that the last bin of an even n_fft takes the imaginary part of the first.
   for (int bin = 0; bin < bins; ++bin)

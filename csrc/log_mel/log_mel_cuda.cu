@@ -90,7 +90,9 @@ int32_t launch_fixed(const reserve_log_mel& problem, cudaStream_t stream) {
 }
 
 int32_t launch_mixed(const reserve_log_mel& problem, cudaStream_t stream) {
-  MixedProblem mixed(problem);
+  const MixedPlan* plan = mixed_plan(problem.n_fft);
+  if (plan == nullptr) return RESERVE_OUT_OF_MEMORY;
+  MixedProblem mixed(problem, *plan);
   const MixedLayout& layout = mixed.layout;
   return launch(reinterpret_cast<const void*>(log_mel_mixed_kernel), &mixed, block_count(problem, layout.frames),
                 layout.frames * warp_size, layout.shared_floats(), stream);

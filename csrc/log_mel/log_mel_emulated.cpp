@@ -81,7 +81,9 @@ void run_mixed_block(const MixedBlock& block) {
 }
 
 int32_t run_mixed(const reserve_log_mel& problem) {
-  const MixedProblem mixed(problem);
+  const MixedPlan* plan = mixed_plan(problem.n_fft);
+  if (plan == nullptr) return RESERVE_OUT_OF_MEMORY;
+  const MixedProblem mixed(problem, *plan);
   return run_blocks(block_count(problem, mixed.layout.frames), mixed.layout.shared_floats(),
                     [&mixed](float* shared, uint32_t index) { run_mixed_block(MixedBlock(mixed, shared, index)); });
 }

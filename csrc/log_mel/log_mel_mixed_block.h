@@ -19,7 +19,7 @@ struct MixedProblem {
   MixedPasses passes;
   MixedLayout layout;
 
-  explicit MixedProblem(const reserve_log_mel& p) : log_mel(p), passes(block_passes(p.n_fft)), layout(p) {}
+  MixedProblem(const reserve_log_mel& p, const MixedPlan& plan) : log_mel(p), passes(plan.block_passes), layout(p) {}
 };
 
 struct MixedBlock {

@@ -9,29 +9,13 @@ namespace {
 
 // Radix and cost of a point in a pass of it, in vector operations as counted.
 constexpr int cpu_radices[] = {16, 24, 12, 22, 10, 22, 8, 19, 5, 20, 4, 16, 3, 17, 2, 14, 0};
+constexpr int block_radices[] = {8, 19, 5, 20, 4, 16, 3, 17, 2, 14, 0};
 
 // Locks would stay locked in a process forked during a call.
 std::atomic<const MixedPlan*> plans[most_points + 1];
 
-const MixedPlan* make_plan(int n_fft) {
-  auto plan = std::make_unique<MixedPlan>();
-  plan->passes = passes_of(n_fft, cpu_radices);
-  plan->twiddles.resize(static_cast<size_t>(plan->passes.twiddles));
-  fill_twiddles(plan->passes, TwiddleOrder::by_butterfly, plan->twiddles.data());
-  for (int k = 0; k < plan->passes.size; ++k) plan->places.push_back(place_of(plan->passes, k, MixedPlan::gap));
-  return plan.release();
-}
-
-}  // namespace
-
-bool is_mixed_size(int n_fft) noexcept {
-  if (n_fft < 2 || n_fft > most_points) return false;
-  for (const int factor : {2, 3, 5})
-    while (n_fft % factor == 0) n_fft /= factor;
-  return n_fft == 1;
-}
-
-MixedPasses passes_of(int n_fft, const int* radices) noexcept {
+// The passes of `n_fft`, for which is_mixed_size holds, with radices that are listed with their costs and end with 0.
+MixedPasses passes_of(int n_fft, const int* radices) {
   MixedPasses passes{};
   passes.n_fft = n_fft;
   passes.size = passes.even() ? n_fft / 2 : n_fft;
@@ -58,6 +42,25 @@ MixedPasses passes_of(int n_fft, const int* radices) noexcept {
   passes.turns = passes.twiddles;
   if (passes.even()) passes.twiddles += n_fft / 4 + 1;
   return passes;
+}
+
+const MixedPlan* make_plan(int n_fft) {
+  auto plan = std::make_unique<MixedPlan>();
+  plan->passes = passes_of(n_fft, cpu_radices);
+  plan->block_passes = passes_of(n_fft, block_radices);
+  plan->twiddles.resize(static_cast<size_t>(plan->passes.twiddles));
+  fill_twiddles(plan->passes, TwiddleOrder::by_butterfly, plan->twiddles.data());
+  for (int k = 0; k < plan->passes.size; ++k) plan->places.push_back(place_of(plan->passes, k, MixedPlan::gap));
+  return plan.release();
+}
+
+}  // namespace
+
+bool is_mixed_size(int n_fft) noexcept {
+  if (n_fft < 2 || n_fft > most_points) return false;
+  for (const int factor : {2, 3, 5})
+    while (n_fft % factor == 0) n_fft /= factor;
+  return n_fft == 1;
 }
 
 void fill_twiddles(const MixedPasses& passes, TwiddleOrder order, Complex<float>* out) noexcept {

@@ -44,14 +44,13 @@ enum class TwiddleOrder { by_butterfly, by_output };
 
 bool is_mixed_size(int n_fft) noexcept;
 
-// The passes of `n_fft`, for which is_mixed_size holds, with the given radices: {radix, cost a point, radix, cost, .., 0}.
-MixedPasses passes_of(int n_fft, const int* radices) noexcept;
 void fill_twiddles(const MixedPasses& passes, TwiddleOrder order, Complex<float>* out) noexcept;
 
-// What the CPU code needs of an n_fft.
+// An n_fft's passes on the CPU with their tables, and its passes in CUDA blocks.
 struct MixedPlan {
   static constexpr int gap = 3;  // keeps blocks of a power of two off the same lines of the cache
   MixedPasses passes;
+  MixedPasses block_passes;  // a thread's registers hold no larger radix than 8
   std::vector<Complex<float>> twiddles;
   std::vector<int32_t> places;  // [size]
 

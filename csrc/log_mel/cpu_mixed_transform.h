@@ -31,16 +31,18 @@ struct Writer {
   }
 };
 
-// The means of the rows' first `window_length` columns.
+// The means of the rows' first `window_length` columns. Sums of differences from the first sample, so that the mean of a
+// constant is the constant.
 static Vector means(Rows rows, int window_length) {
   float sums[lanes][lanes];
   for (int lane = 0; lane < lanes; ++lane) {
     const float* from = rows.base + lane * rows.stride;
+    const float first = from[0];
     Vector sum = splat(0.0f);
     int i = 0;
-    for (; i + lanes <= window_length; i += lanes) sum += load(from + i);
+    for (; i + lanes <= window_length; i += lanes) sum += load(from + i) - first;
     store(sums[lane], sum);
-    for (; i < window_length; ++i) sums[lane][i % lanes] += from[i];
+    for (; i < window_length; ++i) sums[lane][i % lanes] += from[i] - first;
   }
   Vector total = splat(0.0f);
   for (int column = 0; column < lanes; column += 4) {
@@ -48,7 +50,9 @@ static Vector means(Rows rows, int window_length) {
     load_transposed({sums[0], lanes}, column, x);
     total += (x[0] + x[1]) + (x[2] + x[3]);
   }
-  return total / static_cast<float>(window_length);
+  Vector first[4];
+  load_transposed(rows, 0, first);
+  return first[0] + total / static_cast<float>(window_length);
 }
 
 // The windowed samples of all frames, without their means and with pre-emphasis if so, and zeros up to n_fft.

@@ -63,12 +63,12 @@ struct MixedBlock {
     }
   }
 
-  // Step 2, if the mean is to be removed: each lane's part of the sum of a frame. Here and below a barrier of the warp
-  // follows.
+  // Step 2, if the mean is to be removed: each lane's part of the sum of a frame's differences from its first sample, so
+  // that the mean of a constant is the constant. Here and below a barrier of the warp follows.
   RESERVE_HD void sum_samples(int frame, int lane) const {
     const float* samples = staged() + frame * layout.staged_stride;
     float sum = 0.0f;
-    for (int i = lane; i < problem.window_length; i += warp_size) sum += samples[i];
+    for (int i = lane; i < problem.window_length; i += warp_size) sum += samples[i] - samples[0];
     sums(frame)[lane] = sum;
   }
 
@@ -78,7 +78,7 @@ struct MixedBlock {
     float mean = 0.0f;
     if (problem.remove_dc) {
       for (int i = 0; i < warp_size; ++i) mean += sums(frame)[i];
-      mean /= static_cast<float>(problem.window_length);
+      mean = samples[0] + mean / static_cast<float>(problem.window_length);
     }
     const float preemphasis = problem.preemphasis;
     const auto value = [&](int i) {

@@ -8,9 +8,10 @@ from reserve_kernels.checks import FLOATING, check_integer, check_same_device, c
 from reserve_kernels.log_mel.arguments import settings_of
 from reserve_kernels.log_mel.ops import log_mel
 from reserve_kernels.log_mel.presets import PRESETS
+from reserve_kernels.log_mel.stream import LogMelStream
 from reserve_kernels.transforms import refuse_transforms
 
-__all__ = ["PRESETS", "log_mel_spectrogram"]
+__all__ = ["PRESETS", "LogMelStream", "log_mel_spectrogram"]
 
 
 def log_mel_spectrogram(

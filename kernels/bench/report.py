@@ -102,22 +102,21 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that shows three digits."""
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
-        if seconds * factor >= 1 or unit == "µs":
-            return f"{seconds * factor:.3g} {unit}"
-    raise AssertionError
+    """Seconds with three digits and a unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
 
 
-def markdown(found: Sequence[Row]) -> str:
-    """A Markdown table of rows."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in found]
-    return "\n".join(lines)
+def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def text(found: Sequence[Row]) -> str:
-    """The same as `markdown`, aligned for a terminal."""
+    """The rows under COLUMNS, aligned for a terminal."""
     table = [COLUMNS, *(cells(row) for row in found)]
     widths = [max(len(line[i]) for line in table if len(line[3]) < 40 or i < 3) for i in range(len(COLUMNS))]
     return "\n".join(

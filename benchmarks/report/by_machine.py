@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.results import RESULTS
-from reserve_kernels.bench.report import markdown
 from reserve_kernels.bench import report
 from reserve_kernels.bench.interleaved import OURS
+from reserve_kernels.bench.report import markdown
 from reserve_kernels.log_mel import PRESETS
 
 FOLDER = "bench"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.interleaved import OURS, limit_seconds
 from benchmarks.report import steps
 from benchmarks.report.results import Case, Machine
-from reserve_kernels.bench.report import duration, markdown
+from reserve_kernels.bench.report import duration
 
 
 def size(value: float) -> str:

@@ -9,11 +9,11 @@ from itertools import groupby, pairwise
 from textwrap import fill
 
 from benchmarks.report.tables import size
-from reserve_kernels.bench.report import duration, markdown
 from benchmarks.scaling.counts import BASE, LARGE, PROBLEMS, ROWS, Sizes
 from benchmarks.scaling.machines import BYTES_PER_PARAMETER, FAST, SLOW, Device, Network, measured_h100
 from benchmarks.scaling.model import USABLE, Job, Parallel, Setting, Step, activation_bytes, best, loss_flops, step
 from benchmarks.scaling.plot import Curve
+from reserve_kernels.bench.report import duration, markdown
 
 MODELS, NETWORKS = (BASE, LARGE), (FAST, SLOW)
 BATCHES = (1024, 32768)

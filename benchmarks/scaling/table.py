@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.results import RESULTS
-from reserve_kernels.bench.report import duration, markdown
 from benchmarks.scaling import saves
 from benchmarks.scaling.runs import FILE, LOSS_TOLERANCE, WEIGHTS_TOLERANCE, Run
+from reserve_kernels.bench.report import duration, markdown
 
 
 def stored_sections(folder: Path = RESULTS) -> list[str]:

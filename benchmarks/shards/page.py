@@ -14,11 +14,11 @@ from typing import Any
 
 from benchmarks.report.results import RESULTS
 from benchmarks.report.tables import size
-from reserve_kernels.bench.report import duration, markdown
 from benchmarks.shards import limits, loading, memory, preparing
 from benchmarks.shards.preparing import STAGES
 from reserve.data.shards.records import FileRecord, ShardEntry, canonical
 from reserve.tasks.pretrain.planned_parts import MAX_OPEN
+from reserve_kernels.bench.report import duration, markdown
 
 VIDEOS = 20_000_000
 SEGMENTS_A_VIDEO = 50

@@ -16,7 +16,11 @@ from reserve_kernels.bench import report
 from reserve_kernels.bench.interleaved import Missing
 
 BENCHMARKS = {
+    "rotary_attention": "attention",
+    "contrastive_loss": "contrastive",
+    "bias_quick_gelu": "quick_gelu",
     "log_mel_spectrogram": "log_mel",
+    "BF16AdamW": "adamw",
     "drop_in": "drop_in",
 }
 """Name -> module of this package with a function `cases`."""

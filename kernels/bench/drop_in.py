@@ -11,14 +11,16 @@ import numpy as np
 import torch
 
 from reserve_kernels.bench.case import Case, largest_difference, module
-from reserve_kernels.bench.interleaved import OURS, Contender
+from reserve_kernels.bench.interleaved import OURS, Contender, largest_relative_difference
+from reserve_kernels.bench.open_clip_original import open_clip_loss
 
 SECONDS = (10, 30)
+DIM, PAIRS = 512, (512, 2048)
 RATES = {"WhisperFeatureExtractor": 16000, "ASTFeatureExtractor": 16000, "ClapFeatureExtractor": 48000}
 
 
 def cases(device: torch.device) -> Iterator[Case]:
-    """One call of each: features of a clip, from samples to what the model takes."""
+    """One call of each: features of a clip, from samples to what the model takes, and a loss with its gradients."""
     for seconds in SECONDS:
         samples = _noise(16000 * seconds)
         yield _case(
@@ -49,6 +51,35 @@ def cases(device: torch.device) -> Iterator[Case]:
                     "transformers",
                     functools.partial(_extractor, name=name, clip=clip, rate=rate),
                 )
+
+    for name, scalars in (("ClipLoss", [14.0]), ("SigLipLoss", [10.0, -10.0])):
+        for pairs in PAIRS:
+            inputs = [
+                torch.nn.functional.normalize(_noise(2 * pairs * DIM).view(2, pairs, DIM), dim=-1)[i] for i in (0, 1)
+            ]
+            inputs = [x.to(device).requires_grad_() for x in (*inputs, *map(torch.tensor, scalars))]
+            builders = {
+                OURS: functools.partial(
+                    _loss, functools.partial(module, "reserve_kernels.compat.open_clip"), name, inputs
+                ),
+                "open_clip": functools.partial(_loss, open_clip_loss, name, inputs),
+            }
+            yield Case(
+                f"open_clip.{name}, forward and backward",
+                f"{pairs} pairs of {DIM}",
+                builders,
+                largest_relative_difference,
+                1e-3,
+            )
+
+
+def _loss(library: Callable[[], ModuleType], name: str, inputs: list[torch.Tensor]) -> Contender:
+    loss = getattr(library(), name)()
+
+    def step() -> Any:
+        return torch.autograd.grad(loss(*inputs), inputs)
+
+    return Contender(step, lambda: [loss(*inputs).detach(), *step()])
 
 
 def _noise(samples: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from reserve_kernels.bench.log_mel_originals import ORIGINALS, Original
 from tests.helpers.torch_defaults import torch_defaults
 
 
-def installed(make: Callable[[], Original]) -> Original:
+def installed(make: Callable[[], Any]) -> Any:
     """What `make` returns; the test is skipped if its library is not installed."""
     try:
         return make()

@@ -6,9 +6,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from reserve_kernels.bench import open_clip_original
 from reserve_kernels.compat import open_clip as compat
 from tests.helpers.ranks import run_ranks
-from tests.kernels.compat.open_clip_original import open_clip_loss
+from tests.kernels.log_mel_originals import installed
+
+
+def open_clip_loss():
+    return installed(open_clip_original.open_clip_loss)
+
 
 CLIP_OPTIONS = [
     {"local_loss": local, "gather_with_grad": gather} for local, gather in itertools.product((False, True), repeat=2)

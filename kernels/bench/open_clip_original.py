@@ -1,20 +1,22 @@
-"""open_clip's losses, from its file: importing the package imports torchvision, which the tests do without."""
+"""open_clip's losses, from their file: importing the package imports torchvision, which they do without."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 from types import ModuleType
 
-import pytest
+from reserve_kernels.bench.interleaved import Missing
 
 
+@functools.cache
 def open_clip_loss() -> ModuleType:
-    """The module open_clip.loss. The test is skipped if open_clip_torch is not installed."""
+    """The module open_clip.loss. Raises Missing if open_clip_torch is not installed."""
     try:
         path = importlib.metadata.distribution("open_clip_torch").locate_file("open_clip/loss.py")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("open_clip_torch is not installed")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise Missing("open_clip_torch is not installed") from error
     spec = importlib.util.spec_from_file_location("open_clip_loss", str(path))
     assert spec is not None
     assert spec.loader is not None

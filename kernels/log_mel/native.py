@@ -210,9 +210,7 @@ def log_mel_native(
     return out.to(out_dtype)
 
 
-def _limit_range(
-    out: torch.Tensor, settings: LogMelSettings, offsets: torch.Tensor | None, max_samples: int
-) -> None:
+def _limit_range(out: torch.Tensor, settings: LogMelSettings, offsets: torch.Tensor | None, max_samples: int) -> None:
     """Limits `out`, already scaled and shifted, to the range below each clip's largest value, in place.
 
     A column of the speed is not of the range.

@@ -78,7 +78,7 @@ def test_every_size_has_a_transform(code):
 @pytest.mark.parametrize("code", ISAS)
 def test_every_front_end_matches_float64(code, preset):
     s, _ = settings_of(preset, {})
-    # The logarithm magnifies the rounding of bands that are small beside the rest of their frame: an offset limits that.
+    # The logarithm magnifies the rounding of bands that are small beside the rest of their frame: an offset limits it.
     if s.log != "none":
         s, _ = settings_of(preset, {"offset": 0.1, "log": "ln"})
     assert_good(noise(2, 20011), s, code)

@@ -4,8 +4,8 @@ Everything else is in pyproject.toml. Environment:
     RESERVE_NATIVE  "auto" (default: built where there are CMake and a C++ compiler), "1" (their absence is an error) or
                     "0" (left out)
     RESERVE_CUDA    "auto" (default: CUDA ops where nvcc works), "1" (its absence is an error) or "0" (left out)
-    RESERVE_GLIBC   a version such as "2.28": the library runs on every Linux from that glibc on, and the wheel's tag says
-                    so. It needs the package ziglang. Default: this machine's own. `make wheel` sets it.
+    RESERVE_GLIBC   a version such as "2.28": the library runs on every Linux from that glibc on, and the wheel's tag
+                    says so. It needs the package ziglang. Default: this machine's own. `make wheel` sets it.
 """
 
 import os

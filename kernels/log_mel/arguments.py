@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,9 +44,25 @@ def settings_of(
     Raises:
         TypeError, ValueError: as log_mel_spectrogram.
     """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    plain = all(isinstance(value, (str, bool, int, float)) for value in given.values())
+    if torch.compiler.is_compiling() or not plain:
+        return _checked(preset, given, playback_speed)
+    # Checking takes as long as the spectrogram of a second. The types count, since 64 and 64.0 are equal.
+    return _known(preset, playback_speed, tuple((name, type(value), value) for name, value in given.items()))
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _known(
+    preset: str, playback_speed: int, given: tuple[tuple[str, type, Any], ...]
+) -> tuple[LogMelSettings, torch.Tensor | None]:
+    return _checked(preset, {name: value for name, _, value in given}, playback_speed)
+
+
+def _checked(preset: str, given: Mapping[str, Any], playback_speed: int) -> tuple[LogMelSettings, torch.Tensor | None]:
+    """The settings of a preset with what is `given`, and the window if it is a tensor."""
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {_listed(PRESETS)}; got {preset!r}")
-    given = {name: value for name, value in overrides.items() if value is not None}
     unknown = given.keys() - DEFAULTS.keys()
     if unknown:
         raise TypeError(f"{_listed(sorted(unknown))} is no parameter of a front end; those are {_listed(DEFAULTS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import warnings
@@ -47,6 +48,10 @@ def _warn_of_empty_bands(settings: LogMelSettings) -> None:
     )
 
 
+_unpacked = functools.lru_cache(maxsize=256)(LogMelSettings.unpacked)
+"""For eager calls: a compiler's integers can be symbols, which have no hash."""
+
+
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
 @without_autocast
 def log_mel(
@@ -63,7 +68,7 @@ def log_mel(
 ) -> torch.Tensor:
     """`integers`, `numbers` and `names` are LogMelSettings.packed()."""
     _check_offset_values(waveform, offsets)
-    settings = LogMelSettings.unpacked(integers, numbers, names)
+    settings = _unpacked(tuple(integers), tuple(numbers), names)
     _warn_of_empty_bands(settings)
     # Here rather than in the caller, because a compiler does not trace this.
     chosen = BACKENDS.choose(

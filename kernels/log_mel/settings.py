@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -57,23 +57,18 @@ class LogMelSettings:
 
     def packed(self) -> tuple[list[int], list[float], str]:
         """Integers, numbers and names, which a custom operator takes; `unpacked` is the inverse."""
-        values = astuple(self)
-        names = ",".join(value for value, kind in zip(values, _KINDS, strict=True) if kind == "str")
+        values = [(kind, getattr(self, name)) for name, kind in _KINDS.items()]
         # A compiler's list of integers that it does not know takes no bool.
-        integers = [
-            int(v) if kind == "bool" else v for v, kind in zip(values, _KINDS, strict=True) if kind in _INTEGERS
-        ]
-        return integers, [value for value, kind in zip(values, _KINDS, strict=True) if kind == "float"], names
+        integers = [int(v) if kind == "bool" else v for kind, v in values if kind in ("int", "bool")]
+        numbers = [v for kind, v in values if kind == "float"]
+        return integers, numbers, ",".join(v for kind, v in values if kind == "str")
 
     @staticmethod
     def unpacked(integers: Sequence[int], numbers: Sequence[float], names: str) -> LogMelSettings:
         """The settings that `packed` made these of."""
-        sources = {"int": iter(integers), "bool": iter(integers), "float": iter(numbers), "str": iter(names.split(","))}
-        sources["bool"] = sources["int"]
-        values = (next(sources[kind]) for kind in _KINDS)
-        return LogMelSettings(
-            *(bool(value) if kind == "bool" else value for value, kind in zip(values, _KINDS, strict=True))  # type: ignore[arg-type]
-        )
+        whole = iter(integers)
+        sources = {"int": whole, "bool": map(bool, whole), "float": iter(numbers), "str": iter(names.split(","))}
+        return LogMelSettings(*(next(sources[kind]) for kind in _KINDS.values()))  # type: ignore[arg-type]
 
     @property
     def length(self) -> int:
@@ -180,5 +175,4 @@ class LogMelSettings:
 
 
 # `from __future__ import annotations` leaves the types as text.
-_INTEGERS = ("int", "bool")
-_KINDS = tuple(str(field.type) for field in fields(LogMelSettings))
+_KINDS = {field.name: str(field.type) for field in fields(LogMelSettings)}

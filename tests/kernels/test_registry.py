@@ -17,7 +17,7 @@ from reserve_kernels.registry import FURNITURE, OPS, Op
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "kernels"
-BUILT_ON_OPS = {"compat"}
+BUILT_ON_OPS = {"bench", "compat"}
 """Packages that are no ops."""
 every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.folder)
 

@@ -118,15 +118,15 @@ static void any_pass(int radix, C* z, int count, int block, int64_t stride, cons
   }
 }
 
-// Passes `p` and later of `count` blocks that lie `stride` apart. Blocks that fit into the first-level cache together take
-// each pass at once, others one after another.
+// Passes `p` and later of `count` blocks that lie `stride` apart. Blocks that fit into the first-level cache together, and
+// have no gaps between them, take each pass at once, others one after another.
 static void passes_from(const MixedPlan& plan, int p, C* z, int count, int64_t stride) {
   constexpr int64_t cached = (16 << 10) / static_cast<int64_t>(sizeof(C));
   const MixedPasses& passes = plan.passes;
   if (p == passes.count) return;
   const int radix = passes.radix[p], block = passes.block[p];
   const Complex<float>* twiddles = plan.twiddles.data() + passes.twiddle[p];
-  if (p > 0 && count * stride <= cached) {
+  if (p > 1 && count * stride <= cached) {
     any_pass(radix, z, count, block, block, twiddles);
     return passes_from(plan, p + 1, z, count * radix, block);
   }

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("cuda_resources.json")
 ARCHITECTURES = ("80", "90a", "100")
 SOURCES = {op.folder: ROOT / "csrc" / op.folder / f"{op.folder}_cuda.cu" for op in OPS if op.native_cuda}
-# The part of the mangled name by which to recognise each instantiation of a kernel, its name in the table, and the preset
-# and playback speed that determine log-mel's shared memory, which the library computes.
+# The part of the mangled name by which to recognise each instantiation of a kernel, its name in the table, and the
+# preset and playback speed that determine log-mel's shared memory, which the library computes.
 LOG_MEL = {
     "12ELi8ELi8E": ("1536 points", "reserve", 1),
     "12ELi8ELi16E": ("3072 points", "reserve", 2),

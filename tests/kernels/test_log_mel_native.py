@@ -15,7 +15,10 @@ from reserve_kernels.log_mel.settings import LogMelSettings
 from tests.kernels.log_mel_cases import CASES, noise
 from tests.kernels.numerics import assert_as_good_as_reference
 
-pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
+pytestmark = [
+    pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable())),
+    pytest.mark.filterwarnings("ignore:log_mel_spectrogram. .* of the n_mels:UserWarning"),
+]
 
 
 def settings(**change) -> LogMelSettings:

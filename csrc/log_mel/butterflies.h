@@ -131,6 +131,8 @@ struct PrimeFactorTransform {
 };
 
 template <>
+struct Transform<6> : PrimeFactorTransform<2, 3> {};
+template <>
 struct Transform<10> : PrimeFactorTransform<2, 5> {};
 
 template <>

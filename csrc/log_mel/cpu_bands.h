@@ -10,7 +10,8 @@ namespace RESERVE_ISA {
 
 static RESERVE_HD Vector square_root(Vector x) {
 #if RESERVE_LANES == 16
-  return (Vector)_mm512_sqrt_ps((__m512)x);
+  // The masked form: GCC warns of what the other leaves undefined.
+  return (Vector)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
 #elif RESERVE_LANES == 8
   return (Vector)_mm256_sqrt_ps((__m256)x);
 #else

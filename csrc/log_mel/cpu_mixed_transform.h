@@ -112,28 +112,32 @@ static void any_pass(int radix, C* z, int count, int block, int64_t stride, cons
     case 3: return pass<3>(z, count, block, stride, twiddles);
     case 4: return pass<4>(z, count, block, stride, twiddles);
     case 5: return pass<5>(z, count, block, stride, twiddles);
+    case 6: return pass<6>(z, count, block, stride, twiddles);
     case 8: return pass<8>(z, count, block, stride, twiddles);
-    case 10: return pass<10>(z, count, block, stride, twiddles);
-    case 12: return pass<12>(z, count, block, stride, twiddles);
-    default: return pass<16>(z, count, block, stride, twiddles);
+    default: return pass<10>(z, count, block, stride, twiddles);
   }
 }
 
-// All passes. Each block of the first goes through the others while it is in the first-level cache.
-static void transform(const MixedPlan& plan, C* z) {
+// Passes `p` and later of `count` blocks that lie `stride` apart. Blocks that fit into the first-level cache together, and
+// have no gaps between them, take each pass at once, others one after another.
+static void passes_from(const MixedPlan& plan, int p, C* z, int count, int64_t stride) {
+  constexpr int64_t cached = (16 << 10) / static_cast<int64_t>(sizeof(C));
   const MixedPasses& passes = plan.passes;
-  if (passes.count == 0) return;
-  const int64_t stride = passes.block[0] + MixedPlan::gap;
-  any_pass(passes.radix[0], z, 1, passes.block[0], stride, plan.twiddles.data());
-  for (int q = 0; q < passes.radix[0]; ++q) {
-    int count = 1;
-    for (int p = 1; p < passes.count; ++p) {
-      const Complex<float>* twiddles = plan.twiddles.data() + passes.twiddle[p];
-      any_pass(passes.radix[p], z + q * stride, count, passes.block[p], passes.block[p], twiddles);
-      count *= passes.radix[p];
-    }
+  if (p == passes.count) return;
+  const int radix = passes.radix[p], block = passes.block[p];
+  const Complex<float>* twiddles = plan.twiddles.data() + passes.twiddle[p];
+  if (p > 1 && count * stride <= cached) {
+    any_pass(radix, z, count, block, block, twiddles);
+    return passes_from(plan, p + 1, z, count * radix, block);
+  }
+  const int64_t apart = block + (p == 0 ? MixedPlan::gap : 0);
+  for (int b = 0; b < count; ++b, z += stride) {
+    any_pass(radix, z, 1, block, apart, twiddles);
+    passes_from(plan, p + 1, z, radix, apart);
   }
 }
+
+static void transform(const MixedPlan& plan, C* z) { passes_from(plan, 0, z, 1, 0); }
 
 // Four times the powers of the bins of each frame, [bins].
 static void mixed_powers(const Frames& frames, const reserve_log_mel& problem, const MixedPlan& plan, C* z,

@@ -1,5 +1,6 @@
 #include "mixed_plan.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <memory>
@@ -7,9 +8,10 @@
 namespace reserve {
 namespace {
 
-// Radix and cost of a point in a pass of it, in vector operations as counted.
-constexpr int cpu_radices[] = {16, 24, 12, 22, 10, 22, 8, 19, 5, 20, 4, 16, 3, 17, 2, 14, 0};
-constexpr int block_radices[] = {8, 19, 5, 20, 4, 16, 3, 17, 2, 14, 0};
+// Radix and cost of a point in a pass of it, so that the cheapest splits are those that were fastest. Larger radices spill
+// registers on the CPU, and take more of them than a CUDA thread has to spare.
+constexpr int cpu_radices[] = {10, 165, 8, 148, 6, 130, 5, 120, 4, 100, 3, 95, 2, 70, 0};
+constexpr int block_radices[] = {8, 190, 5, 200, 4, 160, 3, 170, 2, 140, 0};
 
 // Locks would stay locked in a process forked during a call.
 std::atomic<const MixedPlan*> plans[most_points + 1];
@@ -31,10 +33,11 @@ MixedPasses passes_of(int n_fft, const int* radices) {
         first[n] = *r;
       }
   }
-  for (int left = passes.size; left > 1;) {
-    const int p = passes.count++;
-    passes.radix[p] = first[left];
-    left /= first[left];
+  for (int left = passes.size; left > 1; left /= first[left]) passes.radix[passes.count++] = first[left];
+  // Few streams of memory while blocks are large.
+  std::sort(passes.radix, passes.radix + passes.count);
+  for (int p = 0, left = passes.size; p < passes.count; ++p) {
+    left /= passes.radix[p];
     passes.block[p] = left;
     passes.twiddle[p] = passes.twiddles;
     passes.twiddles += left * (passes.radix[p] - 1);

@@ -114,7 +114,6 @@ def _starts(lengths: torch.Tensor) -> torch.Tensor:
 
 def numbers_of(settings: LogMelSettings, dtype: torch.dtype) -> native.LogMel:
     """The C view of `settings` for samples of `dtype`, without arrays."""
-    # A range is limited to it afterwards.
     factor = settings.log_factor if settings.log != "none" else 1.0
     return native.LogMel(
         start=settings.start,
@@ -196,7 +195,7 @@ def log_mel_native(
         return out.to(out_dtype)
     held = constants(settings, waveform.device, waveform.dtype)
     if window is not None:
-        window = window.to(waveform.device, torch.float32) * _sample_scale(settings, waveform.dtype)
+        window = (window.to(waveform.device, torch.float32) * _sample_scale(settings, waveform.dtype)).contiguous()
     problem = problem_of(waveform, settings, offsets, out, append, held, window)
     if run is not None:
         run(problem)

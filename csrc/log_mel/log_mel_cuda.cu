@@ -7,7 +7,8 @@
 #include "log_mel_mixed_block.h"
 
 namespace reserve {
-namespace {
+// Named: nvcc would put a number that differs between builds into the names of an unnamed one.
+namespace log_mel_on_gpu {
 
 template <typename Plan>
 __global__ void __launch_bounds__(BlockLayout<Plan>::threads, Plan::size <= 768 ? 3 : 2)
@@ -98,7 +99,8 @@ int32_t launch_mixed(const reserve_log_mel& problem, cudaStream_t stream) {
                 layout.frames * warp_size, layout.shared_floats(), stream);
 }
 
-}  // namespace
+}  // namespace log_mel_on_gpu
+using namespace log_mel_on_gpu;
 }  // namespace reserve
 
 extern "C" int32_t reserve_has_cuda(void) { return 1; }

@@ -13,7 +13,7 @@
 #include "cuda_runtime.h"
 
 namespace reserve {
-namespace {
+namespace log_mel_on_gpu {
 alignas(16) float shared[1 << 16];
 }
 }  // namespace reserve
@@ -49,7 +49,7 @@ void run_blocks(const void* entry, const void* argument, unsigned blocks, unsign
         blockIdx.x = b;
         __syncthreads();
         if (t == 0)
-          for (float& x : reserve::shared) x = NAN;
+          for (float& x : reserve::log_mel_on_gpu::shared) x = NAN;
         __syncthreads();
         kernel(problem);
       }

@@ -28,6 +28,7 @@ import reserve_kernels.contrastive.ops
 import reserve_kernels.contrastive.sigmoid_ops
 import reserve_kernels.log_mel.ops  # noqa: F401  (they define the ops)
 from reserve_kernels.checks import has_values
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 COUNTER = "torch.utils.flop_counter"
 
@@ -180,24 +181,23 @@ def _filtered(frames: Any, n_fft: int, n_mels: int) -> Any:
     return 2 * frames * (n_fft // 2 + 1) * n_mels
 
 
-def _log_mel(
-    waveform: Any, pad_mode: str, sample_rate: float, n_fft: int, hop: int, n_mels: int, *_rest: Any, out_val: Any
-) -> Any:
+def _log_mel(waveform: Any, integers: Any, numbers: Any, names: str, *_rest: Any, out_val: Any) -> Any:
     """One product: the power spectrum of each frame times the filters."""
-    return _filtered(out_val.shape[:-1].numel(), n_fft, n_mels)
+    settings = LogMelSettings.unpacked(integers, numbers, names)
+    frames = out_val.shape[-1] if settings.bands_first else out_val.shape[-2]
+    return _filtered(out_val.shape[:-2].numel() * frames, settings.n_fft, settings.n_mels)
 
 
 def _log_mel_backward(
     grad: Any,
     waveform: Any,
+    window: Any,
     offsets: Any,
-    pad_mode: str,
-    sample_rate: float,
-    n_fft: int,
-    hop: int,
-    n_mels: int,
+    integers: Any,
+    numbers: Any,
+    names: str,
     *_rest: Any,
     **_out: Any,
 ) -> Any:
     """One product, the gradient of the power spectrum."""
-    return _filtered(grad.shape[:-1].numel(), n_fft, n_mels)
+    return _log_mel(waveform, integers, numbers, names, out_val=grad)

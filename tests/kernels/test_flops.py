@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from reserve_kernels import contrastive_loss, log_mel_spectrogram, rotary_attention
-from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference
+from reserve_kernels.log_mel.reference import log_mel_reference
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 HEADS, LENGTHS = 2, [3, 0, 5, 1]
 SQUARES = sum(length**2 for length in LENGTHS)

@@ -10,7 +10,7 @@
 
 from reserve_kernels.adamw import BF16AdamW
 from reserve_kernels.attention import rotary_attention
-from reserve_kernels.contrastive import ContrastiveLoss, contrastive_loss
+from reserve_kernels.contrastive import ContrastiveLoss, Targets, contrastive_loss
 from reserve_kernels.flops import register_when_counting
 from reserve_kernels.log_mel import LogMelStream, log_mel_spectrogram
 from reserve_kernels.quick_gelu import bias_quick_gelu
@@ -20,6 +20,7 @@ __all__ = [
     "BF16AdamW",
     "ContrastiveLoss",
     "LogMelStream",
+    "Targets",
     "backends",
     "bias_quick_gelu",
     "contrastive_loss",

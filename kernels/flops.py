@@ -25,7 +25,8 @@ import torch
 
 import reserve_kernels.attention.ops
 import reserve_kernels.contrastive.ops
-import reserve_kernels.log_mel.ops  # noqa: F401  (the three define the ops)
+import reserve_kernels.contrastive.sigmoid_ops
+import reserve_kernels.log_mel.ops  # noqa: F401  (they define the ops)
 from reserve_kernels.checks import has_values
 from reserve_kernels.log_mel.settings import LogMelSettings
 
@@ -73,6 +74,8 @@ def _register() -> None:
         ops.rotary_attention_backward: _attention_backward,
         ops.contrastive_logsumexp: _logsumexp,
         ops.contrastive_logsumexp_backward: _logsumexp_backward,
+        ops.contrastive_sigmoid: _sigmoid,
+        ops.contrastive_sigmoid_backward: _sigmoid_backward,
         ops.log_mel_spectrogram: _log_mel,
         ops.log_mel_spectrogram_backward: _log_mel_backward,
     }
@@ -133,6 +136,45 @@ def _logsumexp_backward(
 ) -> Any:
     """Two products, the gradients of x and y. The logits, which a dense loss keeps, are not counted again."""
     return 2 * _logits(x, y)
+
+
+def _sigmoid(
+    x: Any,
+    y: Any,
+    log_scale: Any,
+    bias: Any,
+    offsets: Any,
+    columns: Any,
+    weights: Any,
+    paired: Any,
+    by_column: Any,
+    way: str,
+    *_settings: Any,
+    **_out: Any,
+) -> Any:
+    """The logits, and the gradients of x and y where they are made in the forward pass."""
+    return (3 if way == "forward" else 1) * _logits(x, y)
+
+
+def _sigmoid_backward(
+    of_rows: Any,
+    of_columns: Any,
+    x: Any,
+    y: Any,
+    log_scale: Any,
+    bias: Any,
+    offsets: Any,
+    columns: Any,
+    weights: Any,
+    stored_x: Any,
+    stored_y: Any,
+    stored_scalars: Any,
+    of_total_alone: bool,
+    *_settings: Any,
+    **_out: Any,
+) -> Any:
+    """The gradients of x and y, unless they are there already. Logits that are computed again are not counted."""
+    return 0 if of_total_alone else 2 * _logits(x, y)
 
 
 def _filtered(frames: Any, n_fft: int, n_mels: int) -> Any:

@@ -72,6 +72,15 @@ def test_the_contrastive_loss_counts_three_products_of_each_problem(backend):
     assert mode.get_total_flops() == 6 * pairs * (pairs + extra) * dim
 
 
+@pytest.mark.parametrize("backend", ["auto", "chunked", "reference"])
+def test_the_sigmoid_loss_counts_three_products_wherever_its_gradients_are_made(backend):
+    pairs, extra, dim = 6, 4, 16
+    x, y, more = (torch.randn(n, dim, requires_grad=True) for n in (pairs, pairs, extra))
+    with FlopCounterMode(display=False) as mode:
+        contrastive_loss(x, y, 1.0, kind="sigmoid", x_extra=more, backend=backend).loss.backward()
+    assert mode.get_total_flops() == 6 * pairs * (pairs + extra) * dim
+
+
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_log_mel_counts_as_pytorch_counts_its_definition(backend):
     waveform, settings = torch.randn(2, 3, 4000, requires_grad=True), {"n_fft": 512, "hop_length": 100, "n_mels": 40}

@@ -8,11 +8,14 @@ or recomputation.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from benchmarks.attention_peers import CPU_PEERS, Peer, Problem, Solution, flex_attention, make_problem, padded_sdpa
+from benchmarks.cross_attention_peers import CROSS_PEERS, CrossProblem, CrossSolution, make_cross_problem
+from benchmarks.cross_attention_peers import ours as cross_ours
 from benchmarks.cuda import EventClock, captured, cuda_label, cuda_limits, input_sets, peak_extra_bytes
 from benchmarks.interleaved import (
     OURS,
@@ -53,6 +56,13 @@ CUDA_SHAPES = {
 SCALING = (31, 64, 128, 256, 512, 1024)
 """Lengths of sequences whose total number of tokens is the same."""
 CPU_SCALING_TOKENS, CUDA_SCALING_TOKENS = 2048, 49152
+OTHER_SIZES = (32, 96, 128)
+CROSS_SHAPES = {
+    "10 to 40 queries over 241 keys": (spread(16, 10, 40), [241] * 16, 12),
+    "16 queries over 303 to 640 keys": ([16] * 8, spread(8, 303, 640), 12),
+    "241 queries and keys, 3 heads of keys": ([241] * 8, [241] * 8, 3),
+}
+"""Lengths of queries and of keys, and heads of keys, for 12 heads of queries."""
 PASSES = ("forward", "forward+backward")
 
 
@@ -77,11 +87,11 @@ def _facts(problem: Problem, backward: bool, limits: dict[str, float]) -> dict[s
 
 
 @functools.cache
-def on_cpu(lengths: tuple[int, ...], passes: str, threads: int) -> Measured:
+def on_cpu(lengths: tuple[int, ...], passes: str, threads: int, size: int = 64) -> Measured:
     """float32; the call as in a model, overhead included."""
     backward = passes == PASSES[1]
     with torch_threads(threads):
-        problem = make_problem(list(lengths), "cpu", torch.float32)
+        problem = make_problem(list(lengths), "cpu", torch.float32, size=size)
 
         def build(solve: Peer) -> Contender:
             solution = solve(problem)
@@ -111,6 +121,46 @@ def test_cpu_scaling(benchmark, implementation, length):
     measured = on_cpu((length,) * (CPU_SCALING_TOKENS // length), PASSES[1], 1)
     label = f"{CPU_SCALING_TOKENS} tokens in sequences of {length}, {PASSES[1]}"
     publish(benchmark, measured, implementation, op=OP, device=cpu_label(1), label=label, case="scaling", length=length)
+
+
+@replayed
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("size", OTHER_SIZES)
+@pytest.mark.parametrize("implementation", [OURS, *CPU_PEERS])
+def test_cpu_head_sizes(benchmark, implementation, size, passes, threads):
+    measured = on_cpu(tuple(CPU_SHAPES["joint"]), passes, threads, size)
+    label = f"joint, heads of {size}, {passes}"
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=label)
+
+
+@functools.cache
+def cross_on_cpu(shape: str, passes: str, threads: int) -> Measured:
+    """float32; the call as in a model, overhead included."""
+    backward = passes == PASSES[1]
+    with torch_threads(threads):
+        problem = make_cross_problem(*CROSS_SHAPES[shape])
+
+        def build(solve: Callable[[CrossProblem], CrossSolution]) -> Contender:
+            solution = solve(problem)
+            return Contender(solution.call(backward), functools.partial(solution.result, backward))
+
+        solvers = {OURS: cross_ours, **CROSS_PEERS}
+        builders = {name: functools.partial(build, solve) for name, solve in solvers.items()}
+        measured = measure(builders, rounds=9, difference=largest_relative_difference, tolerance=1e-4)
+        counts = {"flops": problem.flops(backward), "tokens": len(problem.q), "tokens_k": len(problem.kv)}
+        measured.facts = counts | {"dtype": str(problem.q.dtype), "threads": threads}
+    return measured
+
+
+@replayed
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("shape", CROSS_SHAPES)
+@pytest.mark.parametrize("implementation", [OURS, *CROSS_PEERS])
+def test_cpu_cross(benchmark, implementation, shape, passes, threads):
+    measured = cross_on_cpu(shape, passes, threads)
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=f"{shape}, {passes}")
 
 
 FULL = [b.name for b in BACKENDS if b.name not in ("triton", "native", "reference")]

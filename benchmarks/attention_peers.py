@@ -15,7 +15,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks.compiled import compiled
 
 HEADS = 12
-ROTATED = 32
 
 
 class Problem(NamedTuple):
@@ -29,23 +28,26 @@ class Problem(NamedTuple):
 
     def flops(self, backward: bool) -> int:
         """Necessary operations: two products forward, five more backward."""
-        return (14 if backward else 4) * 64 * self.qkv.shape[2] * sum(length**2 for length in self.lengths)
+        _, _, heads, size = self.qkv.shape
+        return (14 if backward else 4) * size * heads * sum(length**2 for length in self.lengths)
 
     def bytes(self, backward: bool) -> int:
         """Minimum traffic: forward reads qkv and angles and writes out and lse; backward reads all of them and the
         output's gradient, and writes that of qkv.
         """
-        row = self.qkv.shape[2] * 64 * self.qkv.element_size()
-        forward = 4 * row + 4 * 16 + 4 * self.qkv.shape[2]
-        return len(self.qkv) * (forward + (8 * row + 4 * 16 + 4 * self.qkv.shape[2] if backward else 0))
+        _, _, heads, size = self.qkv.shape
+        row, position = heads * size * self.qkv.element_size(), 4 * self.angles.shape[1]
+        forward = 4 * row + position + 4 * heads
+        return len(self.qkv) * (forward + (8 * row + position + 4 * heads if backward else 0))
 
 
-def make_problem(lengths: list[int], device: str, dtype: torch.dtype, seed: int = 0) -> Problem:
+def make_problem(lengths: list[int], device: str, dtype: torch.dtype, seed: int = 0, size: int = 64) -> Problem:
+    """Heads of `size` numbers, of which half rotate."""
     generator = torch.Generator(device).manual_seed(seed)
     tokens = sum(lengths)
-    qkv = torch.randn(tokens, 3, HEADS, 64, generator=generator, device=device).to(dtype).requires_grad_()
-    grad = torch.randn(tokens, HEADS, 64, generator=generator, device=device).to(dtype)
-    angles = torch.randn(tokens, 16, generator=generator, device=device)
+    qkv = torch.randn(tokens, 3, HEADS, size, generator=generator, device=device).to(dtype).requires_grad_()
+    grad = torch.randn(tokens, HEADS, size, generator=generator, device=device).to(dtype)
+    angles = torch.randn(tokens, size // 4, generator=generator, device=device)
     cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
     return Problem(lengths, qkv, grad, cu_seqlens, angles)
 
@@ -81,17 +83,18 @@ class Solution(NamedTuple):
 Peer = Callable[[Problem], Solution]
 
 
-def _rotated(qk: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """The diagonal position, as a model without our op would write it: qk [..., 64], angles [..., 16], broadcast."""
+def rotated(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """The diagonal position, as a model without our op would write it: x [..., size], angles [..., n], broadcast."""
     sin, cos = angles.sin(), angles.cos()
-    factors = torch.stack((sin - cos, sin + cos), -1).flatten(-2).to(qk.dtype)
-    return torch.cat((qk[..., :ROTATED] * factors, qk[..., ROTATED:]), -1)
+    factors = torch.stack((sin - cos, sin + cos), -1).flatten(-2).to(x.dtype)
+    count = factors.shape[-1]
+    return torch.cat((x[..., :count] * factors, x[..., count:]), -1)
 
 
 def _packed_operands(qkv: torch.Tensor, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """q, k, v [1, heads, tokens, 64] with position."""
+    """q, k, v [1, heads, tokens, size] with position."""
     q, k, v = (x.transpose(0, 1)[None] for x in qkv.unbind(1))
-    return _rotated(q, angles), _rotated(k, angles), v
+    return rotated(q, angles), rotated(k, angles), v
 
 
 def _sequence_of_token(problem: Problem) -> torch.Tensor:
@@ -110,7 +113,7 @@ def padded_sdpa(problem: Problem) -> Solution:
     qkv[valid] = problem.qkv.detach()
     grad = problem.grad.new_zeros(*valid.shape, *problem.grad.shape[1:])
     grad[valid] = problem.grad
-    angles = problem.angles.new_zeros(*valid.shape, 16)
+    angles = problem.angles.new_zeros(*valid.shape, problem.angles.shape[1])
     angles[valid] = problem.angles
     # The output of padded queries does not matter: their gradient is 0.
     mask = None if min(problem.lengths) == max(problem.lengths) else valid[:, None, None, :]
@@ -118,7 +121,7 @@ def padded_sdpa(problem: Problem) -> Solution:
 
     def run() -> torch.Tensor:
         q, k, v = qkv.unbind(2)
-        q, k = (_rotated(x, angles[:, :, None]).transpose(1, 2) for x in (q, k))
+        q, k = (rotated(x, angles[:, :, None]).transpose(1, 2) for x in (q, k))
         return scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=mask).transpose(1, 2)
 
     return Solution(run, qkv, grad, lambda out: out[valid])

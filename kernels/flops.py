@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+import reserve_kernels.attention.cross_ops
 import reserve_kernels.attention.ops
 import reserve_kernels.contrastive.ops
 import reserve_kernels.contrastive.sigmoid_ops
@@ -72,6 +73,8 @@ def _register() -> None:
     formulas: dict[Any, Callable[..., Any]] = {
         ops.rotary_attention: _attention,
         ops.rotary_attention_backward: _attention_backward,
+        ops.rotary_cross_attention: _cross_attention,
+        ops.rotary_cross_attention_backward: _cross_attention_backward,
         ops.contrastive_logsumexp: _logsumexp,
         ops.contrastive_logsumexp_backward: _logsumexp_backward,
         ops.contrastive_sigmoid: _sigmoid,
@@ -120,6 +123,56 @@ def _attention_backward(
     """Five products: the scores once more, and the gradients of weights, values, queries and keys."""
     _, _, heads, size = qkv.shape
     return 5 * 2 * heads * size * _pairs(qkv, cu_seqlens, max_seqlen, segment_ids)
+
+
+def _cross_pairs(
+    q: torch.Tensor,
+    kv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_k: int,
+    segment_ids: torch.Tensor | None,
+    segment_ids_k: torch.Tensor | None,
+) -> Any:
+    """The same of queries and keys that are different tokens."""
+    if not has_values(cu_seqlens):
+        return q.shape[0] * max_seqlen_k
+    lengths, lengths_k = cu_seqlens.diff().long(), cu_seqlens_k.diff().long()
+    if segment_ids is None or segment_ids_k is None:
+        return int((lengths * lengths_k).sum())
+    groups = [
+        torch.stack((torch.arange(len(n), device=n.device).repeat_interleave(n), ids.long()), 1)
+        for n, ids in ((lengths, segment_ids), (lengths_k, segment_ids_k))
+    ]
+    _, group = torch.cat(groups).unique(dim=0, return_inverse=True)
+    of_queries, of_keys = group.split([q.shape[0], kv.shape[0]])
+    counts = [of.bincount(minlength=len(group)) for of in (of_queries, of_keys)]
+    return int((counts[0] * counts[1]).sum())
+
+
+def _cross_attention(
+    q: Any,
+    kv: Any,
+    cu_seqlens: Any,
+    max_seqlen: int,
+    cu_seqlens_k: Any,
+    max_seqlen_k: int,
+    angles: Any,
+    angles_k: Any,
+    segment_ids: Any,
+    segment_ids_k: Any,
+    *_settings: Any,
+    **_out: Any,
+) -> Any:
+    """Two products, as `_attention`."""
+    _, heads, size = q.shape
+    pairs = _cross_pairs(q, kv, cu_seqlens, cu_seqlens_k, max_seqlen_k, segment_ids, segment_ids_k)
+    return 2 * 2 * heads * size * pairs
+
+
+def _cross_attention_backward(grad: Any, q: Any, kv: Any, out: Any, lse: Any, *arguments: Any, **_out: Any) -> Any:
+    """Five products, as `_attention_backward`."""
+    return _cross_attention(q, kv, *arguments) // 2 * 5
 
 
 def _logits(x: Any, y: Any) -> Any:

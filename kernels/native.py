@@ -120,17 +120,30 @@ class Attention(ctypes.Structure):
     """`reserve_attention` of reserve_native.h, which documents the fields."""
 
     _fields_ = (
-        ("qkv", ctypes.c_void_p),
+        ("q", ctypes.c_void_p),
+        ("k", ctypes.c_void_p),
+        ("v", ctypes.c_void_p),
         ("cu_seqlens", ctypes.c_void_p),
+        ("cu_seqlens_k", ctypes.c_void_p),
         ("angles", ctypes.c_void_p),
+        ("angles_k", ctypes.c_void_p),
         ("segment_ids", ctypes.c_void_p),
+        ("segment_ids_k", ctypes.c_void_p),
         ("grad", ctypes.c_void_p),
         ("out", ctypes.c_void_p),
         ("lse", ctypes.c_void_p),
-        ("grad_qkv", ctypes.c_void_p),
+        ("grad_q", ctypes.c_void_p),
+        ("grad_k", ctypes.c_void_p),
+        ("grad_v", ctypes.c_void_p),
         ("tokens", ctypes.c_int64),
+        ("tokens_k", ctypes.c_int64),
         ("sequences", ctypes.c_int64),
         ("heads", ctypes.c_int64),
+        ("kv_heads", ctypes.c_int64),
+        ("q_stride", ctypes.c_int64),
+        ("kv_stride", ctypes.c_int64),
+        ("head_size", ctypes.c_int32),
+        ("token_angles", ctypes.c_int32),
         ("scale", ctypes.c_float),
         ("rotary", ctypes.c_int32),
         ("dtype", ctypes.c_int32),
@@ -269,7 +282,7 @@ class NativeLibrary:
         self._check("quick_gelu_cpu", run(ctypes.byref(problem), threads, ISA[isa]))
 
     def attention_cpu(self, problem: Attention, threads: int, isa: str = "auto") -> None:
-        """Fills `out` and `lse` of `problem`, or `grad_qkv`; all pointers are to CPU memory. Releases the GIL."""
+        """Fills `out` and `lse` of `problem`, or the gradients; all pointers are to CPU memory. Releases the GIL."""
         run = self._c.reserve_attention_cpu
         run.argtypes = [ctypes.POINTER(Attention), ctypes.c_int32, ctypes.c_int32]
         self._check("attention_cpu", run(ctypes.byref(problem), threads, ISA[isa]))

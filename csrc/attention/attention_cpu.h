@@ -8,9 +8,6 @@
 
 namespace reserve {
 
-constexpr int64_t head_size = 64;
-constexpr int64_t rotated_size = 32;  // dimensions of a head that the position changes; the others pass through
-constexpr int64_t token_angles = 16;
 // Queries and keys are taken in blocks of this many.
 constexpr int64_t block_size = 64;
 
@@ -22,8 +19,9 @@ struct Range {
 // A part of one sequence that one thread computes. `queries` and `keys` count within the sequence and begin at multiples
 // of block_size.
 struct Unit {
-  Range tokens;  // the whole sequence
-  Range heads;
+  Range tokens;    // the queries of the whole sequence
+  Range tokens_k;  // its keys
+  Range heads;     // of keys and values, each with all heads of the queries that share it
   Range queries;
   Range keys;       // all keys of the sequence but where the backward pass is split
   bool query_grad;  // backward: write the gradient of `queries`
@@ -31,8 +29,8 @@ struct Unit {
 };
 
 struct AttentionKernel {
-  // Scratch memory, aligned to 64, for sequences of up to `longest` tokens.
-  size_t (*scratch_bytes)(const reserve_attention& problem, int64_t longest);
+  // Scratch memory, aligned to 64, for sequences of up to `longest` queries and `longest_k` keys.
+  size_t (*scratch_bytes)(const reserve_attention& problem, int64_t longest, int64_t longest_k);
   void (*run)(const reserve_attention& problem, const Unit& unit, void* scratch);
 };
 

@@ -12,20 +12,24 @@ namespace reserve {
 namespace RESERVE_ISA {
 
 // Scratch memory of the backward pass; arrays for the unit's keys lie behind it.
+template <int head_size>
 struct BackwardBlock {
+  // Two also hold a block of outputs.
+  static constexpr int64_t widest = head_size > block_size ? head_size : block_size;
+
   alignas(64) float rows[block_size * head_size];  // the queries, times the scale
   alignas(64) float columns[head_size * block_size];
   alignas(64) float grad_rows[block_size * head_size];  // of the output
   alignas(64) float grad_columns[head_size * block_size];
-  alignas(64) float weights[block_size * block_size];  // [keys][queries]
-  alignas(64) float grad_scores[block_size * block_size];
+  alignas(64) float weights[block_size * widest];  // [keys][queries]
+  alignas(64) float grad_scores[block_size * widest];
   alignas(64) float grad_queries[block_size * head_size];
   alignas(64) float lse[block_size];
   alignas(64) float delta[block_size];  // of each query, the sum of gradient times output
   alignas(64) int32_t segments[block_size];
 };
 
-// Of the keys of a unit, [keys][64] each.
+// Of the keys of a unit, [keys][head_size] each.
 struct KeyArrays {
   float* keys;
   float* values;
@@ -35,8 +39,8 @@ struct KeyArrays {
 
 // Turns scores into weights, and the gradients of the weights into those of the scores. With `whole`, these are all keys
 // of the sequence, and delta comes from them: a weight of 1 then has a gradient of exactly 0.
-template <bool masked>
-static void score_gradients(BackwardBlock& b, Range keys, int vectors, const Segments& segments, bool whole) {
+template <bool masked, int head_size>
+static void score_gradients(BackwardBlock<head_size>& b, Range keys, int vectors, const Segments& segments, bool whole) {
   const int64_t count = keys.end - keys.begin;
   for (int v = 0; v < vectors; ++v) {
     float* weights = b.weights + v * lanes;
@@ -64,10 +68,10 @@ static void score_gradients(BackwardBlock& b, Range keys, int vectors, const Seg
 
 // delta of the queries `range`, from their output. The sum has the order of the products with the values, so that a weight
 // of 1 still has a gradient of 0. Overwrites what the block computes later.
-template <typename Number>
-static void fill_delta(BackwardBlock& b, HeadRows<const Number> out, Range range, int vectors) {
-  gather(out, range, Position{}, 1.0f, vectors * lanes - (range.end - range.begin), b.weights);
-  transpose(b.weights, vectors, b.grad_scores);
+template <int head_size, typename Number>
+static void fill_delta(BackwardBlock<head_size>& b, HeadRows<const Number> out, Range range, int vectors) {
+  gather<head_size>(out, range, Position{}, 1.0f, vectors * lanes - (range.end - range.begin), b.weights);
+  transpose<head_size>(b.weights, vectors, b.grad_scores);
   for (int v = 0; v < vectors; ++v) {
     Vector sum{};
     for (int64_t d = 0; d < head_size; ++d) {
@@ -78,78 +82,95 @@ static void fill_delta(BackwardBlock& b, HeadRows<const Number> out, Range range
   }
 }
 
-template <bool transposed, typename Aside = Nothing>
+template <int head_size, bool transposed, typename Aside = Nothing>
 static void add_product(bool add, const float* a, const float* b, int64_t inner, float* c, int64_t rows,
                         const Aside& aside = {}) {
   if (add)
-    product<transposed, true>(a, b, inner, c, rows, row_vectors, aside);
+    product<block_size, head_size, transposed, true>(a, b, inner, c, rows, head_size / lanes, aside);
   else
-    product<transposed, false>(a, b, inner, c, rows, row_vectors, aside);
+    product<block_size, head_size, transposed, false>(a, b, inner, c, rows, head_size / lanes, aside);
 }
 
-template <typename Number>
-static void backward(const reserve_attention& p, const Unit& unit, const Position& position, BackwardBlock& b,
+template <int head_size, typename Number>
+static void backward(const reserve_attention& p, const Unit& unit, const Positions& positions, BackwardBlock<head_size>& b,
                      const KeyArrays& a) {
-  const int64_t row = p.heads * head_size, length = unit.tokens.end - unit.tokens.begin;
-  const int32_t* ids = p.segment_ids == nullptr ? nullptr : p.segment_ids + unit.tokens.begin;
-  for (int64_t head = unit.heads.begin; head < unit.heads.end; ++head) {
-    const int64_t from = unit.tokens.begin * 3 * row + head * head_size;
-    const int64_t from_out = unit.tokens.begin * row + head * head_size;
-    const Number* qkv = static_cast<const Number*>(p.qkv) + from;
-    Number* grad_qkv = static_cast<Number*>(p.grad_qkv) + from;
-    const HeadRows<const Number> out{static_cast<const Number*>(p.out) + from_out, row};
-    const HeadRows<const Number> grad{static_cast<const Number*>(p.grad) + from_out, row};
-    const HeadRows<const Number> q{qkv, 3 * row}, k{qkv + row, 3 * row}, v{qkv + 2 * row, 3 * row};
-    const bool more = head + 1 < unit.heads.end;
-    gather(k, unit.keys, position, 1.0f, 0, a.keys);
-    gather(v, unit.keys, Position{}, 1.0f, 0, a.values);
+  using In = const Number;
+  constexpr int64_t stride = head_size;
+  const int64_t length = unit.tokens_k.end - unit.tokens_k.begin, group = p.heads / p.kv_heads;
+  for (int64_t head = unit.heads.begin * group; head < unit.heads.end * group; ++head) {
+    const int64_t of_keys = head / group;
+    const auto q = head_rows<head_size, In>(p.q, unit.tokens.begin, p.q_stride, head);
+    const auto k = head_rows<head_size, In>(p.k, unit.tokens_k.begin, p.kv_stride, of_keys);
+    const auto v = head_rows<head_size, In>(p.v, unit.tokens_k.begin, p.kv_stride, of_keys);
+    const auto out = head_rows<head_size, In>(p.out, unit.tokens.begin, p.heads * stride, head);
+    const auto grad = head_rows<head_size, In>(p.grad, unit.tokens.begin, p.heads * stride, head);
+    const auto grad_q = head_rows<head_size, Number>(p.grad_q, unit.tokens.begin, p.q_stride, head);
+    const auto grad_k = head_rows<head_size, Number>(p.grad_k, unit.tokens_k.begin, p.kv_stride, of_keys);
+    const auto grad_v = head_rows<head_size, Number>(p.grad_v, unit.tokens_k.begin, p.kv_stride, of_keys);
+    const bool first_of_keys = head % group == 0, last_of_keys = (head + 1) % group == 0;
+    const bool more = head + 1 < unit.heads.end * group, more_keys = more && last_of_keys;
+    if (first_of_keys) {
+      gather<head_size>(k, unit.keys, positions.keys, 1.0f, 0, a.keys);
+      gather<head_size>(v, unit.keys, Position{}, 1.0f, 0, a.values);
+    }
     for (int64_t begin = unit.queries.begin; begin < unit.queries.end; begin += block_size) {
       const Range queries{begin, begin + block_size < unit.queries.end ? begin + block_size : unit.queries.end};
       const int64_t count = queries.end - queries.begin;
       const int vectors = static_cast<int>((count + lanes - 1) / lanes);
       const int64_t zeros = vectors * lanes - count;
-      gather(q, queries, position, p.scale, zeros, b.rows);
-      transpose(b.rows, vectors, b.columns);
-      gather(grad, queries, Position{}, 1.0f, zeros, b.grad_rows);
-      transpose(b.grad_rows, vectors, b.grad_columns);
-      for (int64_t i = 0; i < vectors * lanes; ++i)
-        b.lse[i] = i < count ? p.lse[(unit.tokens.begin + begin + i) * p.heads + head] : 0.0f;
+      gather<head_size>(q, queries, positions.queries, p.scale, zeros, b.rows);
+      transpose<head_size>(b.rows, vectors, b.columns);
+      gather<head_size>(grad, queries, Position{}, 1.0f, zeros, b.grad_rows);
+      transpose<head_size>(b.grad_rows, vectors, b.grad_columns);
+      for (int64_t i = 0; i < vectors * lanes; ++i) {
+        const float lse = i < count ? p.lse[(unit.tokens.begin + begin + i) * p.heads + head] : 0.0f;
+        // A query without keys: all its scores are masked, and their weights must be 0.
+        b.lse[i] = lse == -__builtin_inff() ? 0.0f : lse;
+      }
       const bool whole = length <= block_size;
       if (!whole) fill_delta(b, out, queries, vectors);
-      Segments segments;
-      if (ids != nullptr) {
-        copy_segments(ids, queries, vectors, b.segments);
-        segments = {ids, b.segments};
-      }
+      const Segments segments = segments_of(p, unit, queries, vectors, b.segments);
       for (int64_t key = unit.keys.begin; key < unit.keys.end; key += block_size) {
         const Range keys{key, key + block_size < unit.keys.end ? key + block_size : unit.keys.end};
-        const int64_t size = keys.end - keys.begin, at = (key - unit.keys.begin) * head_size;
-        const NextHead<Number, 2> next_keys{{k, v}, key, more && begin == unit.queries.begin};
-        product<false, false>(a.keys + at, b.columns, head_size, b.weights, size, vectors, next_keys);
-        product<false, false>(a.values + at, b.grad_columns, head_size, b.grad_scores, size, vectors);
-        if (ids == nullptr)
+        const int64_t size = keys.end - keys.begin, at = (key - unit.keys.begin) * stride;
+        const NextHead<head_size, Number, 2> next_keys{{k, v}, key, more_keys && begin == unit.queries.begin};
+        product<head_size, block_size, false, false>(a.keys + at, b.columns, head_size, b.weights, size, vectors,
+                                                     next_keys);
+        product<head_size, block_size, false, false>(a.values + at, b.grad_columns, head_size, b.grad_scores, size,
+                                                     vectors);
+        if (segments.keys == nullptr)
           score_gradients<false>(b, keys, vectors, segments, whole);
         else
           score_gradients<true>(b, keys, vectors, segments, whole);
         if (unit.key_grad) {
-          const bool add = begin != unit.queries.begin;
-          const bool last = more && queries.end == unit.queries.end;
-          const NextHead<Number, 2> next_grad_keys{{{grad_qkv + row, 3 * row}, {grad_qkv + 2 * row, 3 * row}}, key, last};
-          add_product<false>(add, b.weights, b.grad_rows, count, a.grad_values + at, size, next_grad_keys);
+          const bool add = begin != unit.queries.begin || !first_of_keys;
+          const bool last = more_keys && queries.end == unit.queries.end;
+          const NextHead<head_size, Number, 2> next_grad_keys{
+              {{grad_k.first, grad_k.stride}, {grad_v.first, grad_v.stride}}, key, last};
+          add_product<head_size, false>(add, b.weights, b.grad_rows, count, a.grad_values + at, size, next_grad_keys);
           // On the diagonal, the block of keys has the rows of the block of queries.
-          const NextHead<Number, 1> next_grad_queries{{{grad_qkv, 3 * row}}, key, more && key == begin};
-          add_product<false>(add, b.grad_scores, b.rows, count, a.grad_keys + at, size, next_grad_queries);
+          const bool diagonal = more && key == begin && size == count;
+          const NextHead<head_size, Number, 1> next_grad_queries{{{grad_q.first, grad_q.stride}}, key, diagonal};
+          add_product<head_size, false>(add, b.grad_scores, b.rows, count, a.grad_keys + at, size, next_grad_queries);
         }
         const bool first = key == unit.keys.begin;
-        const NextHead<Number, 2> next_queries{{q, grad}, begin, more && first};
+        const NextHead<head_size, Number, 2> next_queries{{q, grad}, begin, more && first};
         if (unit.query_grad)
-          add_product<true>(!first, b.grad_scores, a.keys + at, size, b.grad_queries, count, next_queries);
+          add_product<head_size, true>(!first, b.grad_scores, a.keys + at, size, b.grad_queries, count, next_queries);
       }
-      if (unit.query_grad) scatter<Number>(b.grad_queries, {grad_qkv, 3 * row}, queries, position, p.scale);
+      if (unit.query_grad) {
+        if (length == 0) clear(b.grad_queries, count * stride);
+        scatter<head_size, Number>(b.grad_queries, grad_q, queries, positions.queries, p.scale);
+      }
     }
-    if (unit.key_grad) {
-      scatter<Number>(a.grad_keys, {grad_qkv + row, 3 * row}, unit.keys, position, 1.0f);
-      scatter<Number>(a.grad_values, {grad_qkv + 2 * row, 3 * row}, unit.keys, Position{}, 1.0f);
+    if (unit.key_grad && last_of_keys) {
+      const int64_t size = (unit.keys.end - unit.keys.begin) * stride;
+      if (unit.queries.begin == unit.queries.end) {
+        clear(a.grad_keys, size);
+        clear(a.grad_values, size);
+      }
+      scatter<head_size, Number>(a.grad_keys, grad_k, unit.keys, positions.keys, 1.0f);
+      scatter<head_size, Number>(a.grad_values, grad_v, unit.keys, Position{}, 1.0f);
     }
   }
 }

@@ -13,7 +13,8 @@ namespace RESERVE_ISA {
 // Keys whose scores with a block of queries are in memory at a time: 64 KB.
 constexpr int64_t chunk_keys = 256;
 
-// Scratch memory of the forward pass; arrays for the whole sequence lie behind it.
+// Scratch memory of the forward pass; arrays for all keys of the sequence lie behind it.
+template <int head_size>
 struct ForwardBlock {
   alignas(64) float rows[block_size * head_size];     // the queries
   alignas(64) float columns[head_size * block_size];  // transposed
@@ -23,29 +24,44 @@ struct ForwardBlock {
   Statistics statistics;
 };
 
+// The positions of a unit's queries and keys.
+struct Positions {
+  Position queries;
+  Position keys;
+};
+
+// Queries or keys of one head and sequence.
+template <int head_size, typename Number, typename Array>
+static HeadRows<Number> head_rows(Array* array, int64_t token, int64_t stride, int64_t head) {
+  return {static_cast<Number*>(array) + token * stride + head * head_size, stride};
+}
+
+template <int head_size>
 static void shrink_rows(float* rows, int64_t count, const float* factors) {
   for (int64_t i = 0; i < count; ++i)
-    for (int j = 0; j < row_vectors; ++j) {
+    for (int j = 0; j < head_size / lanes; ++j) {
       float* at = rows + i * head_size + j * lanes;
       store(at, load(at) * factors[i]);
     }
 }
 
-// Writes the block's output and its statistics.
-template <typename Number>
-static void finish_block(const reserve_attention& p, ForwardBlock& b, Range rows, HeadRows<Number> out, float* lse) {
+// Writes the block's output and its statistics: 0 and minus infinity for a query without keys.
+template <int head_size, typename Number>
+static void finish_block(const reserve_attention& p, ForwardBlock<head_size>& b, Range rows, HeadRows<Number> out,
+                         float* lse) {
   Statistics& s = b.statistics;
   const int64_t count = rows.end - rows.begin;
   alignas(64) float inverse[block_size];
   alignas(64) float logsumexp[block_size];
   for (int64_t i = 0; i < count; i += lanes) {
     const Vector sum = load(s.sum + i);
-    store(inverse + i, 1.0f / sum);
-    store(logsumexp + i, load(s.maximum + i) + logarithm(sum));
+    store(inverse + i, sum == 0.0f ? Vector{} : 1.0f / sum);
+    store(logsumexp + i, sum == 0.0f ? splat(-__builtin_inff()) : load(s.maximum + i) + logarithm(sum));
   }
   for (int64_t i = 0; i < count; ++i) {
     Number* to = out.at(rows.begin + i);
-    for (int j = 0; j < row_vectors; ++j) write(to + j * lanes, load(b.out + i * head_size + j * lanes) * inverse[i]);
+    for (int j = 0; j < head_size / lanes; ++j)
+      write(to + j * lanes, load(b.out + i * head_size + j * lanes) * inverse[i]);
     lse[(rows.begin + i) * p.heads] = logsumexp[i];
   }
 }
@@ -56,44 +72,62 @@ static void copy_segments(const int32_t* ids, Range rows, int vectors, int32_t* 
   for (int64_t i = 0; i < vectors * lanes; ++i) to[i] = ids[rows.begin + (i < count ? i : count - 1)];
 }
 
-template <typename Number>
-static void forward(const reserve_attention& p, const Unit& unit, const Position& position, ForwardBlock& b, float* keys,
-                    float* values) {
-  const int64_t row = p.heads * head_size, length = unit.tokens.end - unit.tokens.begin;
-  const int32_t* ids = p.segment_ids == nullptr ? nullptr : p.segment_ids + unit.tokens.begin;
-  for (int64_t head = unit.heads.begin; head < unit.heads.end; ++head) {
-    const Number* first = static_cast<const Number*>(p.qkv) + unit.tokens.begin * 3 * row + head * head_size;
-    const HeadRows<const Number> q{first, 3 * row}, k{first + row, 3 * row}, v{first + 2 * row, 3 * row};
-    const bool more = head + 1 < unit.heads.end;
-    const HeadRows<Number> out{static_cast<Number*>(p.out) + unit.tokens.begin * row + head * head_size, row};
-    gather(k, {0, length}, position, 1.0f, 0, keys);
-    gather(v, {0, length}, Position{}, 1.0f, 0, values);
+// Segment ids of keys and of the queries `range`, which it copies to `to`; none without segments.
+static Segments segments_of(const reserve_attention& p, const Unit& unit, Range range, int vectors, int32_t* to) {
+  if (p.segment_ids == nullptr) return {};
+  copy_segments(p.segment_ids + unit.tokens.begin, range, vectors, to);
+  return {p.segment_ids_k + unit.tokens_k.begin, to};
+}
+
+static void clear(float* numbers, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) numbers[i] = 0.0f;
+}
+
+template <int head_size, typename Number>
+static void forward(const reserve_attention& p, const Unit& unit, const Positions& positions, ForwardBlock<head_size>& b,
+                    float* keys, float* values) {
+  using In = const Number;
+  constexpr int64_t stride = head_size;
+  const int64_t length = unit.tokens_k.end - unit.tokens_k.begin, group = p.heads / p.kv_heads;
+  for (int64_t head = unit.heads.begin * group; head < unit.heads.end * group; ++head) {
+    const int64_t of_keys = head / group;
+    const auto q = head_rows<head_size, In>(p.q, unit.tokens.begin, p.q_stride, head);
+    const auto k = head_rows<head_size, In>(p.k, unit.tokens_k.begin, p.kv_stride, of_keys);
+    const auto v = head_rows<head_size, In>(p.v, unit.tokens_k.begin, p.kv_stride, of_keys);
+    const auto out = head_rows<head_size, Number>(p.out, unit.tokens.begin, p.heads * stride, head);
+    const bool more = head + 1 < unit.heads.end * group, more_keys = more && (head + 1) % group == 0;
+    if (head % group == 0) {
+      gather<head_size>(k, {0, length}, positions.keys, 1.0f, 0, keys);
+      gather<head_size>(v, {0, length}, Position{}, 1.0f, 0, values);
+    }
     for (int64_t begin = unit.queries.begin; begin < unit.queries.end; begin += block_size) {
       const Range queries{begin, begin + block_size < unit.queries.end ? begin + block_size : unit.queries.end};
       const int64_t count = queries.end - queries.begin;
       const int vectors = static_cast<int>((count + lanes - 1) / lanes);
-      gather(q, queries, position, p.scale, vectors * lanes - count, b.rows);
-      transpose(b.rows, vectors, b.columns);
-      Segments segments;
-      if (ids != nullptr) {
-        copy_segments(ids, queries, vectors, b.segments);
-        segments = {ids, b.segments};
+      gather<head_size>(q, queries, positions.queries, p.scale, vectors * lanes - count, b.rows);
+      transpose<head_size>(b.rows, vectors, b.columns);
+      const Segments segments = segments_of(p, unit, queries, vectors, b.segments);
+      if (length == 0) {
+        clear(b.statistics.sum, block_size);
+        clear(b.out, count * stride);
       }
       for (int64_t key = 0; key < length; key += chunk_keys) {
         const Range chunk{key, key + chunk_keys < length ? key + chunk_keys : length};
         const int64_t size = chunk.end - chunk.begin;
-        const NextHead<Number, 2> next_keys{{k, v}, key, more && begin == unit.queries.begin};
-        product<false, false>(keys + key * head_size, b.columns, head_size, b.scores, size, vectors, next_keys);
-        if (ids == nullptr)
+        const NextHead<head_size, Number, 2> next_keys{{k, v}, key, more_keys && begin == unit.queries.begin};
+        product<head_size, block_size, false, false>(keys + key * stride, b.columns, head_size, b.scores, size, vectors,
+                                                     next_keys);
+        if (segments.keys == nullptr)
           softmax<false>(b.scores, chunk, vectors, segments, key == 0, b.statistics);
         else
           softmax<true>(b.scores, chunk, vectors, segments, key == 0, b.statistics);
         if (key == 0) {
-          const NextHead<Number, 2> next_queries{{q, {out.first, out.stride}}, begin, more};
-          product<true, false>(b.scores, values, size, b.out, count, row_vectors, next_queries);
+          const NextHead<head_size, Number, 2> next_queries{{q, {out.first, out.stride}}, begin, more};
+          product<block_size, head_size, true, false>(b.scores, values, size, b.out, count, head_size / lanes,
+                                                      next_queries);
         } else {
-          shrink_rows(b.out, count, b.statistics.shrink);
-          product<true, true>(b.scores, values + key * head_size, size, b.out, count);
+          shrink_rows<head_size>(b.out, count, b.statistics.shrink);
+          product<block_size, head_size, true, true>(b.scores, values + key * stride, size, b.out, count);
         }
       }
       finish_block(p, b, queries, out, p.lse + unit.tokens.begin * p.heads + head);

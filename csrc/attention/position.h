@@ -10,13 +10,12 @@
 namespace reserve {
 namespace RESERVE_ISA {
 
-constexpr int rotated_vectors = rotated_size / lanes;
-
-// Rows of factors, one a token. A rotated number x with its neighbour y becomes x own + y other. The diagonal form has
-// no `other`.
+// Rows of factors, one a token: the rotated numbers, and others up to a multiple of 32, which stay as they are. A number x
+// with its neighbour y becomes x own + y other. The diagonal form has no `other`.
 struct Position {
-  const float* own = nullptr;    // [tokens][32]
-  const float* other = nullptr;  // [tokens][32]
+  const float* own = nullptr;    // [tokens][size]
+  const float* other = nullptr;  // [tokens][size]
+  int64_t size = 0;
 };
 
 // Sine and cosine of an angle of at most 8192 to within two roundings; without branches, for loops that the compiler
@@ -38,47 +37,83 @@ static RESERVE_HD void sine_and_cosine(float angle, float& sine, float& cosine) 
   cosine = float_of(bits_of(is_odd ? s : c) ^ (((quadrant + 1u) & 2u) << 30));
 }
 
-// Fills `own`, and `other` for the standard form, with the factors of `tokens` tokens from their angles [tokens][16].
-static void fill_position(const float* __restrict angles, int64_t tokens, bool standard, float* __restrict own,
-                          float* __restrict other) {
-  for (int64_t t = 0; t < tokens; ++t, angles += token_angles, own += rotated_size) {
-    float sine[token_angles], cosine[token_angles];
-    int large = 0;
-    for (int i = 0; i < token_angles; ++i) large |= !(fabsf(angles[i]) <= 8192.0f);
-    for (int i = 0; i < token_angles; ++i) sine_and_cosine(angles[i], sine[i], cosine[i]);
-    if (large) {
-      for (int i = 0; i < token_angles; ++i) {
-        sine[i] = __builtin_sinf(angles[i]);
-        cosine[i] = __builtin_cosf(angles[i]);
-      }
+// Angles that are computed together, and the factors that they give.
+constexpr int64_t angle_block = 16;
+constexpr int64_t factor_block = 2 * angle_block;
+
+// Factors of a row of `angles` angles.
+constexpr int64_t factors_of(int64_t angles) { return (angles + angle_block - 1) / angle_block * factor_block; }
+
+// The factors of one block of angles.
+static RESERVE_HD void fill_block(const float* __restrict angles, bool standard, float* __restrict own,
+                                  float* __restrict other) {
+  float sine[angle_block], cosine[angle_block];
+  int large = 0;
+  for (int i = 0; i < angle_block; ++i) large |= !(fabsf(angles[i]) <= 8192.0f);
+  for (int i = 0; i < angle_block; ++i) sine_and_cosine(angles[i], sine[i], cosine[i]);
+  if (large) {
+    for (int i = 0; i < angle_block; ++i) {
+      sine[i] = __builtin_sinf(angles[i]);
+      cosine[i] = __builtin_cosf(angles[i]);
     }
-    if (standard) {
-      for (int i = 0; i < token_angles; ++i) {
-        own[2 * i] = own[2 * i + 1] = cosine[i];
-        other[2 * i] = -sine[i];
-        other[2 * i + 1] = sine[i];
-      }
-      other += rotated_size;
-    } else {
-      for (int i = 0; i < token_angles; ++i) {
-        own[2 * i] = sine[i] - cosine[i];
-        own[2 * i + 1] = sine[i] + cosine[i];
-      }
+  }
+  if (standard) {
+    for (int i = 0; i < angle_block; ++i) {
+      own[2 * i] = own[2 * i + 1] = cosine[i];
+      other[2 * i] = -sine[i];
+      other[2 * i + 1] = sine[i];
+    }
+  } else {
+    for (int i = 0; i < angle_block; ++i) {
+      own[2 * i] = sine[i] - cosine[i];
+      own[2 * i + 1] = sine[i] + cosine[i];
     }
   }
 }
 
+// Fills `own`, and `other` for the standard form, with the factors of `tokens` tokens from their angles [tokens][count].
+static void fill_position(const float* __restrict angles, int64_t tokens, int64_t count, bool standard,
+                          float* __restrict own, float* __restrict other) {
+  const int64_t rest = count % angle_block;
+  for (int64_t t = 0; t < tokens; ++t, angles += count) {
+    for (int64_t i = 0; i < count; i += angle_block, own += factor_block, other += standard ? factor_block : 0) {
+      if (count - i >= angle_block) {
+        fill_block(angles + i, standard, own, other);
+        continue;
+      }
+      float last[angle_block] = {};
+      for (int64_t j = 0; j < rest; ++j) last[j] = angles[i + j];
+      fill_block(last, standard, own, other);
+      for (int64_t j = 2 * rest; j < factor_block; ++j) own[j] = 1.0f;
+    }
+  }
+}
+
+// Applies factors of one token to the first `vectors` vectors of its row.
+template <int vectors>
+static RESERVE_HD void apply_factors(const Position& position, int64_t at, float direction, Vector* row) {
+  for (int j = 0; j < vectors; ++j, at += lanes) {
+    if (position.other == nullptr) {
+      row[j] = row[j] * load(position.own + at);
+      continue;
+    }
+    const Vector neighbours = RESERVE_SHUFFLE(row[j], row[j], RESERVE_EACH_QUAD(1, 0, 3, 2));
+    const Vector turned = neighbours * (load(position.other + at) * direction);
+    row[j] = turned + row[j] * load(position.own + at);
+  }
+}
+
 // Applies the position of `token` to the vectors of a row. `direction` is 1, or -1 for the transposed map.
+template <int head_size>
 static RESERVE_HD void apply(const Position& position, int64_t token, float direction, Vector* row) {
   if (position.own == nullptr) return;
-  for (int j = 0; j < rotated_vectors; ++j) {
-    const int64_t at = token * rotated_size + j * lanes;
-    Vector x = row[j] * load(position.own + at);
-    if (position.other != nullptr) {
-      const Vector neighbours = RESERVE_SHUFFLE(row[j], row[j], RESERVE_EACH_QUAD(1, 0, 3, 2));
-      x += neighbours * (load(position.other + at) * direction);
-    }
-    row[j] = x;
+  const int64_t at = token * position.size;
+  // The number of vectors is a constant of each case, so that the row stays in registers.
+  switch (position.size / factor_block) {
+    case 1: apply_factors<1 * factor_block / lanes>(position, at, direction, row); break;
+    case 2: apply_factors<(head_size < 64 ? 32 : 64) / lanes>(position, at, direction, row); break;
+    case 3: apply_factors<(head_size < 96 ? 32 : 96) / lanes>(position, at, direction, row); break;
+    default: apply_factors<(head_size < 128 ? 32 : 128) / lanes>(position, at, direction, row); break;
   }
 }
 

@@ -1,4 +1,5 @@
-// Products of small matrices in registers. Every row has 64 floats; B and C have `vecs` vectors of them, B and C aligned.
+// Products of small matrices in registers. The rows of A are `of_a` floats apart, those of B and C `of_c`, which are a head's
+// numbers or a block of queries. `vecs` vectors of each row of B and C are computed; B and C are aligned.
 #pragma once
 
 #include "attention_cpu.h"
@@ -7,7 +8,6 @@
 namespace reserve {
 namespace RESERVE_ISA {
 
-constexpr int row_vectors = head_size / lanes;
 // The largest tile of C in registers: with 32 of them 24 vectors, with 16 of them 12, so that those of B and A fit too.
 constexpr int tile_rows = 6;
 #if RESERVE_LANES == 16 || defined(__aarch64__)
@@ -16,18 +16,18 @@ constexpr int tile_vectors = 4;
 constexpr int tile_vectors = 2;
 #endif
 
-// Number (i, k) of A is at a[i * row_step + k * inner_step]: A itself, or a matrix of which A is the transpose.
-template <bool transposed>
+// Number (i, k) of A is at a[i * row + k * inner]: A itself, or a matrix of which A is the transpose.
+template <int of_a, bool transposed>
 struct Steps {
-  static constexpr int64_t row = transposed ? 1 : head_size;
-  static constexpr int64_t inner = transposed ? head_size : 1;
+  static constexpr int64_t row = transposed ? 1 : of_a;
+  static constexpr int64_t inner = transposed ? of_a : 1;
 };
 
 // C = A B, or C += A B, for a tile of C: `inner` numbers of each row of A, `inner` rows of B. The product is summed by
 // itself before it is added, so that roundings do not grow with the number of blocks.
-template <int rows, int vecs, bool transposed, bool add>
+template <int rows, int vecs, int of_a, int of_c, bool transposed, bool add>
 static RESERVE_HD void tile(const float* a, const float* b, int64_t inner, float* c) {
-  using Step = Steps<transposed>;
+  using Step = Steps<of_a, transposed>;
   Vector sums[rows][vecs];
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i)
@@ -37,7 +37,7 @@ static RESERVE_HD void tile(const float* a, const float* b, int64_t inner, float
   for (int64_t k = 0; k < inner; ++k) {
     Vector row[vecs];
 #pragma GCC unroll 8
-    for (int j = 0; j < vecs; ++j) row[j] = load(b + k * head_size + j * lanes);
+    for (int j = 0; j < vecs; ++j) row[j] = load(b + k * of_c + j * lanes);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       const float factor = a[i * Step::row + k * Step::inner];
@@ -49,7 +49,7 @@ static RESERVE_HD void tile(const float* a, const float* b, int64_t inner, float
   for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
     for (int j = 0; j < vecs; ++j) {
-      float* at = c + i * head_size + j * lanes;
+      float* at = c + i * of_c + j * lanes;
       store(at, add ? load(at) + sums[i][j] : sums[i][j]);
     }
 }
@@ -61,39 +61,39 @@ struct Nothing {
 
 // All `rows` of C, in tiles of about equal height, for `vecs` vectors of each. Before each tile it calls `aside` with the
 // first row and the number of rows.
-template <int vecs, bool transposed, bool add, typename Aside>
+template <int vecs, int of_a, int of_c, bool transposed, bool add, typename Aside>
 static RESERVE_HD void strip(const float* a, const float* b, int64_t inner, float* c, int64_t rows, const Aside& aside) {
   int64_t done = 0;
   for (int64_t tiles = (rows + tile_rows - 1) / tile_rows; tiles > 0; --tiles) {
     const int64_t height = (rows + tiles - 1) / tiles;
     aside(done, height);
     switch (height) {
-      case 1: tile<1, vecs, transposed, add>(a, b, inner, c); break;
-      case 2: tile<2, vecs, transposed, add>(a, b, inner, c); break;
-      case 3: tile<3, vecs, transposed, add>(a, b, inner, c); break;
-      case 4: tile<4, vecs, transposed, add>(a, b, inner, c); break;
-      case 5: tile<5, vecs, transposed, add>(a, b, inner, c); break;
-      default: tile<tile_rows, vecs, transposed, add>(a, b, inner, c); break;
+      case 1: tile<1, vecs, of_a, of_c, transposed, add>(a, b, inner, c); break;
+      case 2: tile<2, vecs, of_a, of_c, transposed, add>(a, b, inner, c); break;
+      case 3: tile<3, vecs, of_a, of_c, transposed, add>(a, b, inner, c); break;
+      case 4: tile<4, vecs, of_a, of_c, transposed, add>(a, b, inner, c); break;
+      case 5: tile<5, vecs, of_a, of_c, transposed, add>(a, b, inner, c); break;
+      default: tile<tile_rows, vecs, of_a, of_c, transposed, add>(a, b, inner, c); break;
     }
     rows -= height;
     done += height;
-    a += height * Steps<transposed>::row;
-    c += height * head_size;
+    a += height * Steps<of_a, transposed>::row;
+    c += height * of_c;
   }
 }
 
 // C = A B or C += A B: `rows` rows of C, of which the first `vectors` vectors are computed.
-template <bool transposed, bool add, typename Aside = Nothing>
-static void product(const float* a, const float* b, int64_t inner, float* c, int64_t rows, int vectors = row_vectors,
+template <int of_a, int of_c, bool transposed, bool add, typename Aside = Nothing>
+static void product(const float* a, const float* b, int64_t inner, float* c, int64_t rows, int vectors = of_c / lanes,
                     const Aside& aside = {}) {
   for (; vectors > 0; vectors -= tile_vectors, b += tile_vectors * lanes, c += tile_vectors * lanes) {
     switch (vectors) {
-      case 1: strip<1, transposed, add>(a, b, inner, c, rows, aside); break;
+      case 1: strip<1, of_a, of_c, transposed, add>(a, b, inner, c, rows, aside); break;
 #if RESERVE_LANES == 16 || defined(__aarch64__)
-      case 2: strip<2, transposed, add>(a, b, inner, c, rows, aside); break;
-      case 3: strip<3, transposed, add>(a, b, inner, c, rows, aside); break;
+      case 2: strip<2, of_a, of_c, transposed, add>(a, b, inner, c, rows, aside); break;
+      case 3: strip<3, of_a, of_c, transposed, add>(a, b, inner, c, rows, aside); break;
 #endif
-      default: strip<tile_vectors, transposed, add>(a, b, inner, c, rows, aside); break;
+      default: strip<tile_vectors, of_a, of_c, transposed, add>(a, b, inner, c, rows, aside); break;
     }
   }
 }

@@ -1,4 +1,4 @@
-// Rows of heads between the caller's arrays and scratch memory, where each is 64 floats.
+// Rows of heads between the caller's arrays and scratch memory, where each is as many floats as the head has numbers.
 #pragma once
 
 #include "attention_cpu.h"
@@ -40,7 +40,7 @@ struct HeadRows {
 
 // Asks for rows of the next head, which lie behind those of this one, while a product runs: no hardware prefetcher follows
 // rows that are pages apart. They go to the L2 cache, since rows multiples of 1 KB apart share few sets of an L1 cache.
-template <typename Number, int arrays>
+template <int head_size, typename Number, int arrays>
 struct NextHead {
   HeadRows<const Number> rows[arrays];
   int64_t first;  // row of the sequence that belongs to the product's first row
@@ -55,13 +55,14 @@ struct NextHead {
 };
 
 // Copies rows `range` with the position applied, times `scale`, and makes `zeros` rows of 0 behind them.
-template <typename Number>
+template <int head_size, typename Number>
 static void gather(HeadRows<const Number> from, Range range, const Position& position, float scale, int64_t zeros,
                    float* to) {
+  constexpr int row_vectors = head_size / lanes;
   for (int64_t t = range.begin; t < range.end; ++t, to += head_size) {
     Vector row[row_vectors];
     for (int j = 0; j < row_vectors; ++j) row[j] = read(from.at(t) + j * lanes) * scale;
-    apply(position, t, 1.0f, row);
+    apply<head_size>(position, t, 1.0f, row);
     for (int j = 0; j < row_vectors; ++j) store(to + j * lanes, row[j]);
   }
   for (; zeros > 0; --zeros, to += head_size)
@@ -69,24 +70,26 @@ static void gather(HeadRows<const Number> from, Range range, const Position& pos
 }
 
 // Copies gradients of rows `range` back, times `scale`, with the transpose of the position applied.
-template <typename Number>
+template <int head_size, typename Number>
 static void scatter(const float* from, HeadRows<Number> to, Range range, const Position& position, float scale) {
+  constexpr int row_vectors = head_size / lanes;
   for (int64_t t = range.begin; t < range.end; ++t, from += head_size) {
     Vector row[row_vectors];
     for (int j = 0; j < row_vectors; ++j) row[j] = load(from + j * lanes) * scale;
-    apply(position, t, -1.0f, row);
+    apply<head_size>(position, t, -1.0f, row);
     for (int j = 0; j < row_vectors; ++j) write(to.at(t) + j * lanes, row[j]);
   }
 }
 
-// The first vectors * lanes rows [.][64] of a block, transposed: [64][64], of whose rows `vectors` vectors are written.
+// The first vectors * lanes rows of a block, transposed: [head_size][64], of whose rows `vectors` vectors are written.
+template <int head_size>
 static void transpose(const float* from, int vectors, float* to) {
   for (int v = 0; v < vectors; ++v) {
     const Rows rows{from + v * lanes * head_size, head_size};
     for (int64_t d = 0; d < head_size; d += 4) {
       Vector columns[4];
       load_transposed(rows, d, columns);
-      for (int i = 0; i < 4; ++i) store(to + (d + i) * head_size + v * lanes, columns[i]);
+      for (int i = 0; i < 4; ++i) store(to + (d + i) * block_size + v * lanes, columns[i]);
     }
   }
 }

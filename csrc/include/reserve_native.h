@@ -191,29 +191,42 @@ typedef struct {
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
 RESERVE_API int32_t reserve_quick_gelu_cpu(const reserve_quick_gelu* problem, int32_t threads, int32_t isa);
 
-// Attention of packed sequences, each token to the tokens of its own sequence, with the rotary position inside. With
-// `grad`, the gradient of the output, it computes grad_qkv from qkv and what the forward pass wrote; without, it writes
-// `out` and `lse`. Arrays of dtype are float or bfloat16 and contiguous; the arithmetic is float. Nothing written may
-// overlap anything else.
+// Attention of packed sequences, each query to the keys of its own sequence, with the rotary position inside. With
+// `grad`, the gradient of the output, it computes grad_q, grad_k and grad_v from the inputs and what the forward pass wrote;
+// without, it writes `out` and `lse`. Arrays of dtype are float or bfloat16; the arithmetic is float. Nothing written may
+// overlap anything else. Where queries and keys are the same tokens, the members of the keys are those of the queries.
 typedef struct {
-  const void* qkv;             // of dtype [tokens, 3, heads, 64]
-  const int32_t* cu_seqlens;   // [sequences + 1], from 0 to tokens, not decreasing: where each sequence starts
-  const float* angles;         // [tokens, 16] in radians, for the first 32 dimensions of queries and keys; null: no position
-  const int32_t* segment_ids;  // [tokens]: tokens attend to those of the same id; null: to their whole sequence
-  const void* grad;            // of dtype [tokens, heads, 64]; null: the forward pass
-  void* out;                   // of dtype [tokens, heads, 64]
-  float* lse;                  // [tokens, heads], the logarithms of the sums of the exponentials of the scores
-  void* grad_qkv;              // of dtype [tokens, 3, heads, 64] with grad, else null
-  int64_t tokens;              // at most INT32_MAX
+  const void* q;  // of dtype: head h of token t is at q + t q_stride + h head_size
+  const void* k;  // of dtype, with kv_stride and kv_heads; query head h attends to head h / (heads / kv_heads)
+  const void* v;
+  const int32_t* cu_seqlens;    // [sequences + 1], from 0 to tokens, not decreasing: where each sequence's queries start
+  const int32_t* cu_seqlens_k;  // [sequences + 1], from 0 to tokens_k
+  const float* angles;    // [tokens, token_angles] in radians, for the first 2 token_angles numbers; null: no position
+  const float* angles_k;  // [tokens_k, token_angles]
+  const int32_t* segment_ids;    // [tokens]: queries attend to keys of the same id; null: to all of their sequence
+  const int32_t* segment_ids_k;  // [tokens_k]
+  const void* grad;  // of dtype [tokens, heads, head_size]; null: the forward pass
+  void* out;         // of dtype [tokens, heads, head_size]; 0 for a query without keys
+  float* lse;        // [tokens, heads], the logarithms of the sums of the exponentials of the scores
+  void* grad_q;      // of dtype, laid out like q, k and v, with grad; else null
+  void* grad_k;
+  void* grad_v;
+  int64_t tokens;    // at most INT32_MAX
+  int64_t tokens_k;  // at most INT32_MAX
   int64_t sequences;
-  int64_t heads;
-  float scale;                 // of the scores
-  int32_t rotary;              // a reserve_rotary
+  int64_t heads;     // a multiple of kv_heads
+  int64_t kv_heads;
+  int64_t q_stride;  // numbers from one token to the next
+  int64_t kv_stride;
+  int32_t head_size;     // 32, 64, 96 or 128
+  int32_t token_angles;  // from 1 to head_size / 2 with angles
+  float scale;           // of the scores
+  int32_t rotary;        // a reserve_rotary
   int32_t dtype;
 } reserve_attention;
 
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`. Each takes scratch memory of
-// about 1.3 KB for each token of the longest sequence.
+// about 1.3 KB for each token of the longest sequence, for 64 numbers a head.
 RESERVE_API int32_t reserve_attention_cpu(const reserve_attention* problem, int32_t threads, int32_t isa);
 
 // Scaling of the vectors of contrastive_loss: out = factor x / sqrt(sum x^2 + epsilon) for each row. With the gradient of

@@ -17,18 +17,46 @@ from pathlib import Path
 import torch
 
 from reserve_kernels import native
-from reserve_kernels.attention.native import DTYPES, attention_native, attention_native_backward
-from reserve_kernels.attention.packing import Packing
+from reserve_kernels.attention.native import (
+    DTYPES,
+    attention_native,
+    attention_native_backward,
+    cross_attention_native,
+    cross_attention_native_backward,
+)
+from reserve_kernels.attention.packing import CrossPacking, Packing
 from reserve_kernels.attention.peers import (
     attention_flash_attn,
     attention_flash_attn_3,
     attention_flash_attn_4,
     attention_varlen,
     attention_xformers,
+    cross_attention_flash_attn,
+    cross_attention_flash_attn_3,
+    cross_attention_flash_attn_4,
+    cross_attention_varlen,
+    cross_attention_xformers,
 )
-from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
-from reserve_kernels.attention.sdpa_cpu import attention_sdpa_cpu, attention_sdpa_cpu_backward
-from reserve_kernels.attention.sdpa_padded import attention_sdpa, attention_sdpa_cudnn, attention_sdpa_efficient
+from reserve_kernels.attention.reference import (
+    attention_reference,
+    attention_reference_backward,
+    cross_attention_reference,
+    cross_attention_reference_backward,
+)
+from reserve_kernels.attention.sdpa_cpu import (
+    attention_sdpa_cpu,
+    attention_sdpa_cpu_backward,
+    cross_attention_sdpa_cpu,
+    cross_attention_sdpa_cpu_backward,
+)
+from reserve_kernels.attention.sdpa_padded import (
+    attention_sdpa,
+    attention_sdpa_cudnn,
+    attention_sdpa_efficient,
+    cross_attention_sdpa,
+    cross_attention_sdpa_cudnn,
+    cross_attention_sdpa_efficient,
+)
 from reserve_kernels.backends import Backend, Backends, below_ampere, runs_anywhere
 
 HALF = (torch.float16, torch.bfloat16)
@@ -64,6 +92,12 @@ INSTALLED = {library: _is_installed(library) for library in MODULES}
 """Which libraries are installed: looked up once, since a compiled call cannot look."""
 
 
+CrossBackward = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, CrossPacking],
+    tuple[torch.Tensor, torch.Tensor],
+]
+
+
 @dataclass(frozen=True)
 class AttentionBackend(Backend):
     """A back end of rotary_attention: the passes of a registered op, or one function that autograd differentiates.
@@ -72,13 +106,32 @@ class AttentionBackend(Backend):
     """
 
     forward: Callable[[torch.Tensor, Packing], tuple[torch.Tensor, torch.Tensor]] | None = None
-    """(qkv, packing) -> (out [tokens, heads, 64], lse [tokens, heads])"""
+    """(qkv, packing) -> (out [tokens, heads, size], lse [tokens, heads])"""
     statistics_by_head: bool = False
     """Whether `lse` is [heads, tokens]."""
     backward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Packing], torch.Tensor] | None = None
     """(grad, qkv, out, lse, packing) -> the gradient of qkv"""
     composed: Callable[[torch.Tensor, Packing], torch.Tensor] | None = None
-    """(qkv, packing) -> out [tokens, heads, 64], made of differentiable calls of other libraries"""
+    """(qkv, packing) -> out [tokens, heads, size], made of differentiable calls of other libraries"""
+    cross_forward: Callable[[torch.Tensor, torch.Tensor, CrossPacking], tuple[torch.Tensor, torch.Tensor]] | None = None
+    """(q, kv, packing) -> (out [tokens, heads, size], lse [tokens, heads])"""
+    cross_backward: CrossBackward | None = None
+    """(grad, q, kv, out, lse, packing) -> the gradients of q and kv"""
+    cross_composed: Callable[[torch.Tensor, torch.Tensor, CrossPacking], torch.Tensor] | None = None
+    """(q, kv, packing) -> out, as `composed`"""
+
+    takes_segments: bool = True
+    """Whether it takes segment ids."""
+
+    def cross_unavailable(self) -> str | None:
+        """Why it takes no keys of other tokens, or None."""
+        if self.cross_forward is None and self.cross_composed is None:
+            return "kv: its kernels read queries, keys and values of one qkv"
+        return None
+
+    def runs_composed(self, device: torch.device) -> bool:
+        """Whether it runs as one function that autograd differentiates on `device`."""
+        return self.composed is not None and (self.forward is None or device.type not in ("cpu", "meta"))
 
 
 @functools.cache
@@ -118,6 +171,13 @@ def triton_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
         return "it computes in float32" if dtype == torch.float64 else None
     cut = None if dtype in HALF else "it takes float16 and bfloat16 only: tensor cores would cut float32"
     return _needs_ampere(device) or cut or _unusable("triton")
+
+
+def slow_in_triton(device: torch.device, size: int) -> str | None:
+    """Why "auto" leaves heads of `size` numbers to other libraries on `device`, or None."""
+    if size <= 64 or device.type != "cuda" or torch.cuda.get_device_properties(device).major in (9, 10):
+        return None
+    return f"heads of {size} numbers fit only small tiles there"
 
 
 def native_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -165,20 +225,77 @@ BACKENDS = Backends(
     AttentionBackend(
         "triton", triton_unavailable, forward=_triton_forward, backward=_triton_backward, statistics_by_head=True
     ),
-    AttentionBackend("flash_attn", _library_unavailable("flash-attn"), composed=attention_flash_attn),
-    AttentionBackend("flash_attn_3", _library_unavailable("flash-attn-3", (9,)), composed=attention_flash_attn_3),
-    AttentionBackend("flash_attn_4", _library_unavailable("flash-attn-4", (9, 10)), composed=attention_flash_attn_4),
-    AttentionBackend("varlen", _library_unavailable("torch.nn.attention.varlen"), composed=attention_varlen),
-    AttentionBackend("xformers", _library_unavailable("xformers"), composed=attention_xformers),
-    AttentionBackend("native", native_unavailable, forward=attention_native, backward=attention_native_backward),
+    AttentionBackend(
+        "flash_attn",
+        _library_unavailable("flash-attn"),
+        composed=attention_flash_attn,
+        cross_composed=cross_attention_flash_attn,
+        takes_segments=False,
+    ),
+    AttentionBackend(
+        "flash_attn_3",
+        _library_unavailable("flash-attn-3", (9,)),
+        composed=attention_flash_attn_3,
+        cross_composed=cross_attention_flash_attn_3,
+        takes_segments=False,
+    ),
+    AttentionBackend(
+        "flash_attn_4",
+        _library_unavailable("flash-attn-4", (9, 10)),
+        composed=attention_flash_attn_4,
+        cross_composed=cross_attention_flash_attn_4,
+        takes_segments=False,
+    ),
+    AttentionBackend(
+        "varlen",
+        _library_unavailable("torch.nn.attention.varlen"),
+        composed=attention_varlen,
+        cross_composed=cross_attention_varlen,
+        takes_segments=False,
+    ),
+    AttentionBackend(
+        "xformers",
+        _library_unavailable("xformers"),
+        composed=attention_xformers,
+        cross_composed=cross_attention_xformers,
+        takes_segments=False,
+    ),
+    AttentionBackend(
+        "native",
+        native_unavailable,
+        forward=attention_native,
+        backward=attention_native_backward,
+        cross_forward=cross_attention_native,
+        cross_backward=cross_attention_native_backward,
+    ),
     AttentionBackend(
         "sdpa",
         runs_anywhere,
         forward=attention_sdpa_cpu,
         backward=attention_sdpa_cpu_backward,
         composed=attention_sdpa,
+        cross_forward=cross_attention_sdpa_cpu,
+        cross_backward=cross_attention_sdpa_cpu_backward,
+        cross_composed=cross_attention_sdpa,
     ),
-    AttentionBackend("sdpa_cudnn", _needs_ampere_and_half, composed=attention_sdpa_cudnn),
-    AttentionBackend("sdpa_efficient", _needs_ampere_and_half, composed=attention_sdpa_efficient),
-    AttentionBackend("reference", runs_anywhere, forward=attention_reference, backward=attention_reference_backward),
+    AttentionBackend(
+        "sdpa_cudnn",
+        _needs_ampere_and_half,
+        composed=attention_sdpa_cudnn,
+        cross_composed=cross_attention_sdpa_cudnn,
+    ),
+    AttentionBackend(
+        "sdpa_efficient",
+        _needs_ampere_and_half,
+        composed=attention_sdpa_efficient,
+        cross_composed=cross_attention_sdpa_efficient,
+    ),
+    AttentionBackend(
+        "reference",
+        runs_anywhere,
+        forward=attention_reference,
+        backward=attention_reference_backward,
+        cross_forward=cross_attention_reference,
+        cross_backward=cross_attention_reference_backward,
+    ),
 )

@@ -27,14 +27,14 @@ def attention(
     forward = BACKENDS[backend].forward
     assert forward is not None, backend
     out, lse = forward(qkv, packing)
-    return out, lse.to(_statistics_dtype(qkv.dtype))
+    return out, lse.to(statistics_dtype(qkv.dtype))
 
 
 @attention.register_fake
 def _(qkv, *settings):
     tokens, _, heads, size = qkv.shape
     statistics = (heads, tokens) if BACKENDS[settings[-1]].statistics_by_head else (tokens, heads)
-    return qkv.new_empty(tokens, heads, size), qkv.new_empty(statistics, dtype=_statistics_dtype(qkv.dtype))
+    return qkv.new_empty(tokens, heads, size), qkv.new_empty(statistics, dtype=statistics_dtype(qkv.dtype))
 
 
 @torch.library.custom_op("reserve_kernels::rotary_attention_backward", mutates_args=())
@@ -63,7 +63,8 @@ def _(_grad, qkv, *_rest):
     return torch.empty_like(qkv, memory_format=torch.contiguous_format)
 
 
-def _statistics_dtype(dtype: torch.dtype) -> torch.dtype:
+def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
+    """That of the logsumexp of scores of queries of `dtype`."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

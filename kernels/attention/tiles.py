@@ -104,6 +104,20 @@ CHOSEN: dict[int, dict[str, dict[str, Tile]]] = {
 """The choice of each family of chips, by length class and kernel. A class uses SHARED kernels or WALKING ones."""
 
 
+_NARROW = {"forward": Tile(64, 64, 4, 2), "dq": Tile(64, 64, 4, 2), "dkv": Tile(64, 64, 4, 2)}
+_WIDE = {"forward": Tile(64, 64, 4, 2), "dq": Tile(64, 64, 4, 2), "dkv": Tile(64, 64, 8, 2)}
+_WIDE_80 = {"forward": Tile(32, 64, 4, 2), "dq": Tile(32, 32, 4, 2), "dkv": Tile(32, 64, 8, 2)}
+OTHER_SIZES: dict[int, dict[int, dict[str, Tile]]] = {
+    80: {32: _MEDIUM_80, 96: _WIDE_80, 128: _WIDE_80},
+    90: {32: _NARROW, 96: _WIDE, 128: _WIDE},
+    100: {32: _NARROW, 96: _WIDE, 128: _WIDE},
+}
+"""The choice for heads that have not 64 numbers, by family of chips and head size, for sequences of any length.
+
+Chosen by what compiles without spills; not measured. The tuner does not change them.
+"""
+
+
 def family(architecture: int) -> int:
     """The key in CANDIDATES and CHOSEN for compute capability `architecture` / 10.
 
@@ -117,13 +131,18 @@ def length_class(max_seqlen: int) -> str:
     return next(name for name, longest in LENGTH_CLASSES.items() if longest is None or max_seqlen <= longest)
 
 
-def pick(chip: Chip, max_seqlen: int, *, segments: bool = False) -> dict[str, Tile]:
-    """The tile of each kernel that runs a batch, either those in SHARED or those in WALKING.
+def pick(
+    chip: Chip, max_seqlen: int, *, segments: bool = False, size: int = 64, shares: bool = True
+) -> dict[str, Tile]:
+    """The tile of each kernel that runs a batch of heads of `size` numbers: in SHARED, if `shares`, or in WALKING.
 
     With segment ids it is always the library's choice: the tuner measures without them, and some candidates would spill
     registers with them.
     """
-    name = length_class(max_seqlen)
+    if size != 64:
+        return OTHER_SIZES[family(chip.architecture)][size]
+    # The shortest class that kernels in WALKING serve on every chip.
+    name = length_class(max_seqlen if shares else max(max_seqlen, LENGTH_CLASSES["short"] + 1))
     chosen = CHOSEN[family(chip.architecture)][name]
     return chosen if segments else chosen | tuned(chip).get(name, {})
 

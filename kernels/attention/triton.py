@@ -16,7 +16,7 @@ from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.tiles import INTERPRETED, Chip, Tile, pick
 from reserve_kernels.attention.triton_blocks import ROTARY
 from reserve_kernels.attention.triton_long import dkv_kernel, dq_kernel, forward_kernel
-from reserve_kernels.attention.triton_placing import on_device, placed_by_table, readable, rotary_table
+from reserve_kernels.attention.triton_placing import on_device, placed_by_table, readable, rotary_table, widths
 from reserve_kernels.attention.triton_short import MOST_IN_A_TILE, short_backward_kernel, short_forward_kernel
 
 LARGEST_OFFSET = 2**31 - 1
@@ -29,11 +29,11 @@ class _Launch:
     def __init__(self, qkv: torch.Tensor, packing: Packing, tiles: dict[str, Tile] | None) -> None:
         cu_seqlens, max_seqlen, self.angles, segment_ids, self.rotary, scale = packing
         self.qkv = readable(qkv)
-        self.tokens, _, self.heads, _ = qkv.shape
+        self.tokens, _, self.heads, self.size = qkv.shape
         self.sequences = cu_seqlens.shape[0] - 1
         # No sequence is longer than all tokens, whatever bound the caller passes.
         self.max_seqlen = min(max_seqlen, self.tokens)
-        longest = LARGEST_OFFSET // (3 * 64 * max(self.heads, 1))
+        longest = LARGEST_OFFSET // (3 * self.size * max(self.heads, 1))
         if self.max_seqlen > longest:
             raise ValueError(
                 f"max_seqlen must be at most {longest} with {self.heads} heads in backend 'triton'; got {max_seqlen}"
@@ -46,17 +46,24 @@ class _Launch:
         self.scale = scale
         self.scale_log2 = scale * math.log2(math.e)
         if tiles is None:
-            tiles = pick(_chip(qkv.device), self.max_seqlen, segments=segment_ids is not None)
+            # The kernels of short sequences have 64 numbers a head, and split them where 16 angles end.
+            shares = self.size == 64 and (self.angles is None or self.angles.shape[1] == 16)
+            chip, has_segments = _chip(qkv.device), segment_ids is not None
+            tiles = pick(chip, self.max_seqlen, segments=has_segments, size=self.size, shares=shares)
         self.tiles = tiles
         self.nothing = min(self.tokens, self.heads, self.sequences, self.max_seqlen) == 0
         self.device = on_device(qkv)
+
+    def position(self) -> dict[str, int]:
+        """The constants of the kernels that take gradients back through the position."""
+        return {"ROTARY": self.constants["ROTARY"], "R": 0 if self.angles is None else self.angles.shape[1]}
 
     def table(self) -> torch.Tensor:
         """Sines and cosines of the angles; without a position a pointer that is not read."""
         return self.qkv if self.angles is None else rotary_table(self.angles, self.rotary)
 
     def placed(self, table: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Queries and keys with the position applied, and the number of parts of a row: [tokens, 2, heads, 64], 2.
+        """Queries and keys with the position applied, and the number of parts of a row: [tokens, 2, heads, size], 2.
 
         Without a position they are those of qkv, of 3 parts. The backward pass makes them again: that takes a seventh
         of it on an H100, and keeping them would take two thirds of qkv's memory (docs/kernels/step.md).
@@ -79,19 +86,19 @@ class _Launch:
         kernel[(blocks * self.heads * self.sequences,)](
             *arguments, self.heads, self.tokens, blocks,
             BM=tile.queries, BN=tile.keys, PARTS=parts, SEGMENTS=self.constants["SEGMENTS"], **constants,
-            **_options(tile),
+            **widths(self.size), **_options(tile),
         )  # fmt: skip
 
 
 def attention_triton(
     qkv: torch.Tensor, packing: Packing, tiles: dict[str, Tile] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """qkv [tokens, 3, heads, 64] -> (out [tokens, heads, 64], lse [heads, tokens] in float32).
+    """qkv [tokens, 3, heads, size] -> (out [tokens, heads, size], lse [heads, tokens] in float32).
 
     `tiles`, which the tuner passes, overrides the tiles that `tiles.pick` chooses.
     """
     launch = _Launch(qkv, packing, tiles)
-    out = qkv.new_empty(launch.tokens, launch.heads, 64)
+    out = qkv.new_empty(launch.tokens, launch.heads, launch.size)
     lse = qkv.new_empty(launch.heads, launch.tokens, dtype=torch.float32)
     if launch.nothing:
         return out, lse
@@ -128,12 +135,12 @@ def attention_triton_backward(
         tiles = launch.tiles
         if "dq" in tiles:
             delta = torch.empty_like(lse)
-            dq, dkv, rotary = tiles["dq"], tiles["dkv"], launch.constants["ROTARY"]
+            dq, dkv, position = tiles["dq"], tiles["dkv"], launch.position()
             placed, parts = launch.placed(table)
             first = (grad, placed, launch.qkv, out, lse, table)
-            launch.long(dq_kernel, dq, dq.queries, parts, *first, *inputs, delta, *scales, ROTARY=rotary)
+            launch.long(dq_kernel, dq, dq.queries, parts, *first, *inputs, delta, *scales, **position)
             second = (grad, placed, launch.qkv, lse, delta, table)
-            launch.long(dkv_kernel, dkv, dkv.keys, parts, *second, *inputs, *scales, ROTARY=rotary)
+            launch.long(dkv_kernel, dkv, dkv.keys, parts, *second, *inputs, *scales, **position)
         else:
             tile = tiles["short_backward"]
             launch.short(short_backward_kernel, tile, grad, launch.qkv, lse, table, *inputs, *scales)

@@ -27,9 +27,14 @@ def load_half(base, rows, valid, stride):
 
 
 @triton.jit
-def load_rows(base, rows, valid, stride, MASKED: tl.constexpr):
-    """64 numbers of each row; zeros where a row is not valid."""
-    place = base + rows[:, None] * stride + tl.arange(0, 64)[None, :]
+def load_rows(base, rows, valid, stride, MASKED: tl.constexpr, D: tl.constexpr = 64, W: tl.constexpr = 64):
+    """The D numbers of each row, in a tile that is W wide; zeros beyond them and where a row is not valid."""
+    if D < W:
+        i = tl.arange(0, W)[None, :]
+        place = base + rows[:, None] * stride + i
+        mask = (valid[:, None] & (i < D)) if MASKED else (i < D)
+        return tl.load(place, mask=mask, other=0.0)
+    place = base + rows[:, None] * stride + tl.arange(0, W)[None, :]
     return tl.load(place, mask=valid[:, None], other=0.0) if MASKED else tl.load(place)
 
 
@@ -62,19 +67,21 @@ def load_rotated(base, table, rows, valid, heads, ROTARY: tl.constexpr):
 
 
 @triton.jit
-def apply_position(x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr):
-    """The position applied to float32 x [rows, 64], of which the first 32 dimensions rotate."""
+def apply_position(
+    x, table, rows, valid, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr, R: tl.constexpr, W: tl.constexpr
+):  # fmt: skip
+    """The position applied to float32 x [rows, W], of which the first 2 R dimensions rotate."""
     if ROTARY == 1:
-        i = tl.arange(0, 64)[None, :]
-        x *= tl.load(table + rows[:, None] * 32 + i, mask=valid[:, None] & (i < 32), other=1.0)
+        i = tl.arange(0, W)[None, :]
+        x *= tl.load(table + rows[:, None] * (2 * R) + i, mask=valid[:, None] & (i < 2 * R), other=1.0)
     if ROTARY == 2:
-        i = tl.arange(0, 32)[None, :]
-        factors = table + rows[:, None] * 32 + i
-        cos = tl.load(factors, mask=valid[:, None] & (i < 16), other=1.0)
-        sin = tl.load(factors + 16, mask=valid[:, None] & (i < 16), other=0.0)
+        i = tl.arange(0, W // 2)[None, :]
+        factors = table + rows[:, None] * (2 * R) + i
+        cos = tl.load(factors, mask=valid[:, None] & (i < R), other=1.0)
+        sin = tl.load(factors + R, mask=valid[:, None] & (i < R), other=0.0)
         sin = -sin if TRANSPOSE else sin
-        even, odd = tl.split(tl.reshape(x, (x.shape[0], 32, 2)))
-        x = tl.reshape(tl.join(even * cos - odd * sin, odd * cos + even * sin), (x.shape[0], 64))
+        even, odd = tl.split(tl.reshape(x, (x.shape[0], W // 2, 2)))
+        x = tl.reshape(tl.join(even * cos - odd * sin, odd * cos + even * sin), (x.shape[0], W))
     return x
 
 
@@ -95,9 +102,15 @@ def store_gradient(base, table, rows, valid, stride, rotated, other, ROTARY: tl.
 
 
 @triton.jit
-def store_rows(base, rows, valid, stride, x):
-    place = base + rows[:, None] * stride + tl.arange(0, 64)[None, :]
-    tl.store(place, x.to(base.dtype.element_ty), mask=valid[:, None])
+def store_rows(base, rows, valid, stride, x, D: tl.constexpr = 64, W: tl.constexpr = 64):
+    """Writes the first D numbers of the valid rows of x [rows, W]."""
+    if D < W:
+        i = tl.arange(0, W)[None, :]
+        mask = valid[:, None] & (i < D)
+        tl.store(base + rows[:, None] * stride + i, x.to(base.dtype.element_ty), mask=mask)
+    else:
+        place = base + rows[:, None] * stride + tl.arange(0, W)[None, :]
+        tl.store(place, x.to(base.dtype.element_ty), mask=valid[:, None])
 
 
 @triton.jit
@@ -134,48 +147,82 @@ def sine_cosine(a):
     )
 
 
-@triton.jit(do_not_specialize=["tokens"])
-def rotary_table_kernel(angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
-    """angles [tokens, 16] -> table [tokens, 32], float32, the factors that `rotate` applies.
+@triton.jit
+def _within(rows, tokens, i, R: tl.constexpr, WIDE: tl.constexpr):
+    """Which numbers i of which rows there are; no number needs a mask if the R of a row fill WIDE."""
+    return ((rows < tokens) & (i < R)) if R < WIDE else rows < tokens
 
-    The diagonal form: sin a - cos a and sin a + cos a, for even and odd dimensions in turn. The rotation: 16 cosines,
-    then 16 sines.
+
+@triton.jit(do_not_specialize=["tokens"])
+def rotary_table_kernel(
+    angles, table, tokens, ROTARY: tl.constexpr, BLOCK: tl.constexpr, R: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """angles [tokens, R] -> table [tokens, 2 R], float32, the factors that `rotate` applies.
+
+    The diagonal form: sin a - cos a and sin a + cos a, for even and odd dimensions in turn. The rotation: R cosines,
+    then R sines. WIDE is the next power of two from R on.
     """
     rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
-    i = tl.arange(0, 16)[None, :]
-    a = tl.load(angles + rows * 16 + i, mask=rows < tokens, other=0.0)
+    i = tl.arange(0, WIDE)[None, :]
+    a = tl.load(angles + rows * R + i, mask=_within(rows, tokens, i, R, WIDE), other=0.0)
     sin, cos = sine_cosine(a)
     if ROTARY == 1:
-        factors = tl.reshape(tl.join(sin - cos, sin + cos), (BLOCK, 32))
-        tl.store(table + rows * 32 + tl.arange(0, 32)[None, :], factors, mask=rows < tokens)
+        factors = tl.reshape(tl.join(sin - cos, sin + cos), (BLOCK, 2 * WIDE))
+        place = table + rows * (2 * R) + tl.arange(0, 2 * WIDE)[None, :]
+        tl.store(place, factors, mask=_within(rows, tokens, tl.arange(0, 2 * WIDE)[None, :], 2 * R, 2 * WIDE))
     else:
-        tl.store(table + rows * 32 + i, cos, mask=rows < tokens)
-        tl.store(table + rows * 32 + 16 + i, sin, mask=rows < tokens)
+        tl.store(table + rows * (2 * R) + i, cos, mask=_within(rows, tokens, i, R, WIDE))
+        tl.store(table + rows * (2 * R) + R + i, sin, mask=_within(rows, tokens, i, R, WIDE))
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
-def place_kernel(qkv, table, placed, tokens, heads, ROTARY: tl.constexpr, BLOCK: tl.constexpr):
-    """placed [tokens, 2, heads, 64]: the queries and keys of qkv, with the position applied."""
+def place_kernel(
+    qkv, table, placed, tokens, heads, ROTARY: tl.constexpr, BLOCK: tl.constexpr, R: tl.constexpr, D: tl.constexpr,
+    W: tl.constexpr,
+):  # fmt: skip
+    """placed [tokens, 2, heads, D]: the queries and keys of qkv, with the position applied."""
     rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     valid = rows < tokens
-    first = tl.program_id(1) * 64
-    x = load_rows(qkv + first, rows, valid, heads * 192, True)
-    x = apply_position(x.to(tl.float32), table, rows, valid, ROTARY, False)
-    store_rows(placed + first, rows, valid, heads * 128, x)
+    first = tl.program_id(1) * D
+    x = load_rows(qkv + first, rows, valid, heads * (3 * D), True, D, W)
+    x = apply_position(x.to(tl.float32), table, rows, valid, ROTARY, False, R, W)
+    store_rows(placed + first, rows, valid, heads * (2 * D), x, D, W)
+
+
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def place_rows_kernel(
+    x, table, placed, tokens, stride, ROTARY: tl.constexpr, TRANSPOSE: tl.constexpr, BLOCK: tl.constexpr,
+    R: tl.constexpr, D: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """placed [tokens, heads, D]: x with the position applied, or a gradient with the transposed one.
+
+    Tokens of x are `stride` numbers apart, the heads of one contiguous.
+    """
+    rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
+    valid = rows < tokens
+    head = tl.program_id(1) * D
+    numbers = load_rows(x + head, rows, valid, stride, True, D, W)
+    numbers = apply_position(numbers.to(tl.float32), table, rows, valid, ROTARY, TRANSPOSE, R, W)
+    store_rows(placed + head, rows, valid, tl.num_programs(1) * D, numbers, D, W)
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def unplace_kernel(
-    grad_q, grad_k, grad_v, table, grad_qkv, tokens, heads, ROTARY: tl.constexpr, BLOCK: tl.constexpr
+    grad_q, grad_k, grad_v, table, grad_qkv, tokens, heads, ROTARY: tl.constexpr, BLOCK: tl.constexpr,
+    R: tl.constexpr, D: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """grad_qkv [tokens, 3, heads, 64] from the gradients of placed queries and keys, and of values."""
+    """grad_qkv [tokens, 3, heads, D] from the gradients of placed queries and keys, and of values."""
     rows = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     valid = rows < tokens
-    head = tl.program_id(1) * 64
+    head = tl.program_id(1) * D
     to = grad_qkv + head
-    q = load_rows(grad_q + head, rows, valid, heads * 64, True).to(tl.float32)
-    store_rows(to, rows, valid, heads * 192, apply_position(q, table, rows, valid, ROTARY, True))
-    k = load_rows(grad_k + head, rows, valid, heads * 64, True).to(tl.float32)
-    store_rows(to + heads * 64, rows, valid, heads * 192, apply_position(k, table, rows, valid, ROTARY, True))
-    v = load_rows(grad_v + head, rows, valid, heads * 64, True)
-    store_rows(to + heads * 128, rows, valid, heads * 192, v)
+    q = load_rows(grad_q + head, rows, valid, heads * D, True, D, W).to(tl.float32)
+    stride = heads * (3 * D)
+    q = apply_position(q, table, rows, valid, ROTARY, True, R, W)
+    store_rows(to, rows, valid, stride, q, D, W)
+    k = load_rows(grad_k + head, rows, valid, heads * D, True, D, W).to(tl.float32)
+    to_keys = to + heads * D
+    k = apply_position(k, table, rows, valid, ROTARY, True, R, W)
+    store_rows(to_keys, rows, valid, stride, k, D, W)
+    v = load_rows(grad_v + head, rows, valid, heads * D, True, D, W)
+    store_rows(to + heads * (2 * D), rows, valid, stride, v, D, W)

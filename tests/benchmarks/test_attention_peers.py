@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from benchmarks.attention_peers import CPU_PEERS, flex_attention, make_problem
+from benchmarks.cross_attention_peers import CROSS_PEERS, make_cross_problem
+from benchmarks.cross_attention_peers import ours as cross_ours
 from reserve_kernels import rotary_attention
 
 PEERS = CPU_PEERS | {"FlexAttention": flex_attention}
@@ -32,3 +34,11 @@ def test_a_peer_has_ours_gradient(peer):
     solution = CPU_PEERS[peer](problem)
     (theirs,) = solution.call(backward=True)()
     torch.testing.assert_close(solution.packed(theirs), ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("peer", CROSS_PEERS)
+@pytest.mark.parametrize(("lengths_k", "kv_heads"), [([31, 4, 9], 12), ([31, 31, 31], 3)])
+def test_a_peer_of_cross_attention_computes_the_same_as_ours(peer, lengths_k, kv_heads):
+    problem = make_cross_problem([5, 60, 17], lengths_k, kv_heads)
+    for ours, theirs in zip(cross_ours(problem).result(True), CROSS_PEERS[peer](problem).result(True), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)

@@ -7,10 +7,20 @@ import torch
 
 import reserve_kernels.attention as attention_module
 from reserve_kernels import native, rotary_attention
-from reserve_kernels.attention.native import attention_native, attention_native_backward
-from reserve_kernels.attention.packing import Packing
-from reserve_kernels.attention.reference import attention_reference, attention_reference_backward
+from reserve_kernels.attention.native import (
+    attention_native,
+    attention_native_backward,
+    cross_attention_native,
+    cross_attention_native_backward,
+)
+from reserve_kernels.attention.packing import CrossPacking, Packing
+from reserve_kernels.attention.reference import (
+    attention_reference,
+    attention_reference_backward,
+    cross_attention_reference,
+)
 from reserve_kernels.native import Attention
+from tests.kernels.attention_cases import ANGLES, CROSS_LENGTHS, cross_problem, exact_and_plain
 from tests.kernels.attention_plain import plain_attention
 from tests.kernels.numerics import assert_as_good_as_reference
 
@@ -27,14 +37,17 @@ LENGTHS = {
 }
 
 
-def draw(lengths, dtype=torch.float32, heads=2, angles=True, segments=False, rotary="reserve", scale=0.125, size=3.0):
+def draw(
+    lengths, dtype=torch.float32, heads=2, angles=True, segments=False, rotary="reserve", scale=0.125, size=3.0,
+    head_size=64, token_angles=16,
+):  # fmt: skip
     """qkv, the output's gradient and the packing of sequences of `lengths`."""
     tokens = sum(lengths)
-    qkv, grad = torch.randn(tokens, 3, heads, 64).to(dtype), torch.randn(tokens, heads, 64).to(dtype)
+    qkv, grad = (torch.randn(tokens, *shape, heads, head_size).to(dtype) for shape in ((3,), ()))
     packing = Packing(
         torch.tensor([0, *lengths]).cumsum(0).int(),
         max(lengths, default=0),
-        torch.randn(tokens, 16) * size if angles else None,
+        torch.randn(tokens, token_angles) * size if angles else None,
         torch.randint(0, 3, (tokens,)).int() if segments else None,
         rotary,
         scale,
@@ -42,15 +55,17 @@ def draw(lengths, dtype=torch.float32, heads=2, angles=True, segments=False, rot
     return qkv, grad, packing
 
 
+def run_with(isa, threads=1):
+    """Runs a problem with one instruction set; skips the test without it."""
+    if not native.library().has_isa(isa):
+        pytest.skip(f"this processor has no {isa}")
+    return lambda problem: native.library().attention_cpu(problem, threads, isa)
+
+
 def both_passes(inputs, isa, threads=1):
     """[output, statistics, gradient of qkv]"""
     qkv, grad, packing = inputs
-    if not native.library().has_isa(isa):
-        pytest.skip(f"this processor has no {isa}")
-
-    def run(problem):
-        native.library().attention_cpu(problem, threads, isa)
-
+    run = run_with(isa, threads)
     out, lse = attention_native(qkv, packing, run)
     return [out, lse, attention_native_backward(grad, qkv, out, lse, packing, run)]
 
@@ -84,6 +99,50 @@ def test_both_passes_are_as_good_as_plain_attention(isa, dtype, lengths):
 @pytest.mark.parametrize("segments", [True, False])
 def test_every_option(isa, dtype, rotary, angles, segments):
     check(draw([31, 4, 0, 130, 17], dtype, 3, angles, segments, rotary, scale=0.2), isa)
+
+
+@every_isa
+@every_dtype
+@pytest.mark.parametrize(("head_size", "token_angles"), ANGLES)
+def test_every_head_size_and_number_of_angles(isa, dtype, head_size, token_angles):
+    rotary, shape = ("reserve", "standard")[token_angles % 2], {"head_size": head_size, "token_angles": token_angles}
+    check(draw([31, 4, 0, 130, 17], dtype, rotary=rotary, scale=head_size**-0.5, **shape), isa)
+
+
+@every_isa
+@every_dtype
+@pytest.mark.parametrize("lengths", CROSS_LENGTHS.values(), ids=CROSS_LENGTHS.keys())
+@pytest.mark.parametrize(("head_size", "heads", "kv_heads"), [(64, 2, 2), (32, 6, 2), (96, 3, 1), (128, 2, 1)])
+def test_keys_of_other_tokens(isa, dtype, lengths, head_size, heads, kv_heads):
+    shape = {"heads": heads, "kv_heads": kv_heads, "size": head_size, "segments": head_size == 64}
+
+    def draw(seed):
+        q, kv, grad, arguments = cross_problem(*lengths, dtype, seed=seed, **shape)
+        packing = CrossPacking(**arguments, rotary="standard", scale=head_size**-0.5)
+        return (q, kv, grad, packing), exact_and_plain(q, kv, grad, packing)
+
+    (q, kv, grad, packing), expected = draw(0)
+    others = [draw(seed)[1] for seed in range(1, 9)]
+    run = run_with(isa)
+    out, lse = cross_attention_native(q, kv, packing, run)
+    found = cross_attention_native_backward(grad, q, kv, out, lse, packing, run)
+    for i, (result, (exact, plain)) in enumerate(zip((out, *found), expected, strict=True)):
+        assert_as_good_as_reference(result, exact, plain, [other[i] for other in others])
+    _, exact_lse = cross_attention_reference(q.double(), kv.double(), packing)
+    torch.testing.assert_close(lse.double(), exact_lse, rtol=64 * torch.finfo(torch.float32).eps, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("lengths", [([640], [300]), ([1], [900]), ([700], [3]), ([31] * 20, [9] * 20)], ids=str)
+def test_bits_of_shared_keys_do_not_depend_on_threads(threads, lengths):
+    q, kv, grad, arguments = cross_problem(*lengths, heads=6, kv_heads=2)
+    packing = CrossPacking(**arguments, rotary="reserve", scale=0.125)
+    results = []
+    for count in (1, threads):
+        run = run_with("baseline", count)
+        out, lse = cross_attention_native(q, kv, packing, run)
+        results.append([out, lse, *cross_attention_native_backward(grad, q, kv, out, lse, packing, run)])
+    assert all(torch.equal(one, many) for one, many in zip(*results, strict=True))
 
 
 @every_isa
@@ -183,20 +242,22 @@ def test_unaligned_tensors_and_nothing_beside_them(isa, dtype, shift):
     def run(problem: Attention):
         native.library().attention_cpu(problem, 1, isa)
 
-    def shifted(problem: Attention, name, count, kind):
-        """Has the `count` numbers of a result written into the middle of a larger array."""
+    def shifted(problem: Attention, names, count, kind):
+        """Has the `count` numbers of a result, and its parts, written into the middle of a larger array."""
         buffer = torch.full((count + 8,), 77.0, dtype=kind)
-        setattr(problem, name, buffer[shift:].data_ptr())
+        first = getattr(problem, names[0])
+        for name in names:
+            setattr(problem, name, buffer[shift:].data_ptr() + getattr(problem, name) - first)
         around.append((buffer, count))
 
     def run_forward(problem: Attention):
         numbers = problem.tokens * problem.heads * 64
-        shifted(problem, "out", numbers, dtype)
-        shifted(problem, "lse", problem.tokens * problem.heads, torch.float32)
+        shifted(problem, ["out"], numbers, dtype)
+        shifted(problem, ["lse"], problem.tokens * problem.heads, torch.float32)
         run(problem)
 
     def run_backward(problem: Attention):
-        shifted(problem, "grad_qkv", 3 * problem.tokens * problem.heads * 64, dtype)
+        shifted(problem, ["grad_q", "grad_k", "grad_v"], 3 * problem.tokens * problem.heads * 64, dtype)
         run(problem)
 
     expected = both_passes(inputs, isa)
@@ -225,19 +286,20 @@ def test_auto_leaves_long_sequences_to_sdpa_without_avx2(monkeypatch, dtype, lon
 
 
 def problem(backward=True, **changes) -> tuple[Attention, list[torch.Tensor]]:
-    """A problem of 2 sequences of 3 tokens together and one head, with `changes`, and the memory that it points to."""
-    tensors = [torch.zeros(3, 3, 1, 64), torch.tensor([0, 1, 3]).int(), torch.zeros(3, 16), torch.zeros(3).int()]
-    tensors += [torch.zeros(3, 1, 64), torch.zeros(3, 1, 64), torch.zeros(3, 1), torch.zeros(3, 3, 1, 64)]
-    pointers = [tensor.data_ptr() for tensor in tensors]
+    """A problem of 2 sequences of 3 queries and 4 keys together and one head, with `changes`, and its memory."""
+    shapes = {"q": (3, 1, 64), "k": (4, 2, 64), "v": (4, 2, 64), "angles": (3, 16), "angles_k": (4, 16)}
+    shapes |= {"grad": (3, 1, 64), "out": (3, 1, 64), "lse": (3, 1), "grad_q": (3, 1, 64)}
+    shapes |= {"grad_k": (4, 2, 64), "grad_v": (4, 2, 64)}
+    memory = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    memory |= {"cu_seqlens": torch.tensor([0, 1, 3]).int(), "cu_seqlens_k": torch.tensor([0, 3, 4]).int()}
+    memory |= {"segment_ids": torch.zeros(3).int(), "segment_ids_k": torch.zeros(4).int()}
+    sizes = {"tokens": 3, "tokens_k": 4, "sequences": 2, "heads": 1, "kv_heads": 1, "q_stride": 64, "kv_stride": 128}
+    settings = {"head_size": 64, "token_angles": 16, "scale": 0.125, "rotary": 0, "dtype": native.FLOAT32}
     if not backward:
-        pointers[4] = pointers[7] = None
-    made = Attention(*pointers, 3, 2, 1, 0.125, 0, native.FLOAT32)
-    for name, value in changes.items():
-        if isinstance(value, torch.Tensor):
-            tensors.append(value)
-            value = value.data_ptr()
-        setattr(made, name, value)
-    return made, tensors
+        memory |= dict.fromkeys(("grad", "grad_q", "grad_k", "grad_v"))
+    fields = memory | sizes | settings | changes
+    pointers = {name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in fields.items()}
+    return Attention(**pointers), list(fields.values())
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -249,14 +311,34 @@ def problem(backward=True, **changes) -> tuple[Attention, list[torch.Tensor]]:
         {"tokens": -1},
         {"tokens": 4},
         {"tokens": 2**40},
+        {"tokens_k": -1},
+        {"tokens_k": 5},
         {"heads": -1},
         {"heads": 2**40},
+        {"heads": 2},
+        {"heads": 2, "kv_heads": 3, "q_stride": 128},
+        {"kv_heads": 0},
+        {"kv_heads": -1},
+        {"q_stride": 63},
+        {"q_stride": 2**40},
+        {"kv_stride": 63},
+        {"kv_stride": 2**40},
+        {"head_size": 48},
+        {"head_size": 0},
+        {"token_angles": 0},
+        {"token_angles": 33},
         {"sequences": -1},
         {"cu_seqlens": torch.tensor([1, 2, 3]).int()},
         {"cu_seqlens": torch.tensor([0, 4, 3]).int()},
         {"cu_seqlens": torch.tensor([0, -1, 3]).int()},
         {"cu_seqlens": None},
-        {"qkv": None},
+        {"cu_seqlens_k": torch.tensor([0, 5, 4]).int()},
+        {"cu_seqlens_k": None},
+        {"angles_k": None},
+        {"segment_ids": None},
+        {"q": None},
+        {"k": None},
+        {"v": None},
         {"out": None},
         {"lse": None},
     ],
@@ -270,9 +352,9 @@ def test_problems_that_c_cannot_use_are_rejected(backward, changes):
         native.library().attention_cpu(spoiled, 1)
 
 
-@pytest.mark.parametrize("changes", [{"grad": None}, {"grad_qkv": None}], ids=str)
-def test_a_gradient_needs_a_place(changes):
-    spoiled, _kept = problem(**changes)
+@pytest.mark.parametrize("name", ["grad", "grad_q", "grad_k", "grad_v"])
+def test_a_gradient_needs_a_place(name):
+    spoiled, _kept = problem(**{name: None})
     with pytest.raises(ValueError, match="attention_cpu: invalid argument"):
         native.library().attention_cpu(spoiled, 1)
 

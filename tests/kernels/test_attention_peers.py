@@ -14,10 +14,11 @@ import torch
 import torch.nn.attention.varlen
 
 from reserve_kernels.attention.availability import BACKENDS
-from reserve_kernels.attention.packing import Packing
+from reserve_kernels.attention.packing import CrossPacking, Packing
 from reserve_kernels.attention.peers import attention_xformers
-from reserve_kernels.attention.reference import attention_reference
-from reserve_kernels.attention.sdpa_padded import attention_sdpa
+from reserve_kernels.attention.reference import attention_reference, cross_attention_reference
+from reserve_kernels.attention.sdpa_padded import attention_sdpa, cross_attention_sdpa
+from tests.kernels.attention_cases import CROSS_LENGTHS, cross_problem, with_gradients
 
 SCALE = 0.3
 FLASH = ["flash_attn", "flash_attn_3", "flash_attn_4"]
@@ -234,3 +235,48 @@ def test_bad_numbers_stay_in_their_sequence_in_padded_sdpa():
     for clean, other in zip(*results, strict=True):
         torch.testing.assert_close(clean[5:], other[5:])
         assert other[:5].isnan().any()
+
+
+@pytest.mark.parametrize("lengths", CROSS_LENGTHS.values(), ids=CROSS_LENGTHS.keys())
+@pytest.mark.parametrize("segments", [False, True])
+def test_padded_sdpa_computes_the_reference_for_keys_of_other_tokens(lengths, segments):
+    """Also for heads that share keys, for bounds above the longest, and for queries without keys."""
+    shape = {"heads": 4, "kv_heads": 2, "size": 32, "angles": 5, "segments": segments}
+    q, kv, grad, arguments = cross_problem(*lengths, torch.float64, **shape)
+    packing = CrossPacking(**arguments, rotary="standard", scale=SCALE)
+    packing = packing._replace(max_seqlen=packing.max_seqlen + 2, max_seqlen_k=packing.max_seqlen_k + 3)
+    found = with_gradients(lambda *x: cross_attention_sdpa(*x, packing), q, kv, grad)
+    expected = with_gradients(lambda *x: cross_attention_reference(*x, packing)[0], q, kv, grad)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["flash_attn", "flash_attn_3", "flash_attn_4", "varlen", "xformers"])
+def test_segment_ids_of_other_tokens_are_refused(name):
+    q, kv, _, arguments = cross_problem([3], [4], segments=True)
+    packing = CrossPacking(**arguments, rotary="reserve", scale=SCALE)
+    with pytest.raises(ValueError, match=f"segment_ids: backend '{name}' has no such mask"):
+        BACKENDS[name].cross_composed(q, kv, packing)
+
+
+def test_a_library_gets_shared_keys_lengths_and_scale(monkeypatch):
+    """flash-attn takes shared heads as they are, varlen a copy for each; neither decides what no keys give."""
+    seen = []
+
+    def attend(q, k, v, *starts, **named):
+        seen.append((tuple(k.shape), starts, named))
+        return torch.full_like(q, float("nan"))
+
+    flash = ModuleType("flash_attn")
+    flash.flash_attn_varlen_func = attend
+    monkeypatch.setitem(sys.modules, "flash_attn", flash)
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", attend)
+    q, kv, _, arguments = cross_problem([3, 2], [0, 4], heads=4, kv_heads=2, angles=0)
+    packing = CrossPacking(**arguments, rotary="reserve", scale=SCALE)
+    for name in ("flash_attn", "varlen"):
+        out = BACKENDS[name].cross_composed(q, kv, packing)
+        assert (out[:3] == 0).all()
+        assert out[3:].isnan().all()
+    assert [shape for shape, *_ in seen] == [(4, 2, 64), (4, 4, 64)]
+    assert seen[0][2]["cu_seqlens_k"] is packing.cu_seqlens_k
+    assert (seen[0][2]["max_seqlen_q"], seen[0][2]["max_seqlen_k"], seen[0][2]["softmax_scale"]) == (3, 4, SCALE)
+    assert seen[1][1][2:] == (3, 4)

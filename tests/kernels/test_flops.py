@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from reserve_kernels import contrastive_loss, log_mel_spectrogram, rotary_attention
 from reserve_kernels.log_mel.reference import log_mel_reference
 from reserve_kernels.log_mel.settings import LogMelSettings
+from tests.kernels.attention_cases import cross_problem
 
 HEADS, LENGTHS = 2, [3, 0, 5, 1]
 SQUARES = sum(length**2 for length in LENGTHS)
@@ -116,3 +117,17 @@ def test_the_ops_count_whatever_is_imported_first(imports):
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert result.stdout == "64\n", result.stderr
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_cross_attention_counts_pairs_that_attend(segments):
+    q, kv, grad, arguments = cross_problem([3, 5], [4, 2], heads=4, kv_heads=2, size=32, segments=segments)
+    pairs = 3 * 4 + 5 * 2
+    if segments:
+        of_query, of_key = torch.tensor([0] * 3 + [1] * 5), torch.tensor([0] * 4 + [1] * 2)
+        same = arguments["segment_ids"][:, None] == arguments["segment_ids_k"]
+        pairs = int((same & (of_query[:, None] == of_key)).sum())
+    with FlopCounterMode(display=False) as counter:
+        out = rotary_attention(q.requires_grad_(), kv=kv.requires_grad_(), **arguments)
+        torch.autograd.grad(out, (q, kv), grad)
+    assert counter.get_total_flops() == 7 * 2 * 4 * 32 * pairs

@@ -263,7 +263,8 @@ def test_the_table_is_exact_to_rounding(rotary):
     angles = torch.cat((quarters, torch.randn(400) * 10, torch.randn(160) * 1e5, torch.tensor([0.0, 1e-20] * 8)))
     angles = angles.view(-1, 16)
     table = torch.empty(len(angles), 32)
-    rotary_table_kernel[(math.ceil(len(angles) / 64),)](angles, table, len(angles), ROTARY=ROTARY[rotary], BLOCK=64)
+    constants = {"ROTARY": ROTARY[rotary], "BLOCK": 64, "R": 16, "WIDE": 16}
+    rotary_table_kernel[(math.ceil(len(angles) / 64),)](angles, table, len(angles), **constants)
     sin, cos = angles.double().sin(), angles.double().cos()
     expected = torch.stack((sin - cos, sin + cos), -1).flatten(-2) if rotary == "reserve" else torch.cat((cos, sin), 1)
     torch.testing.assert_close(table.double(), expected, atol=2.5e-7, rtol=0)

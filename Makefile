@@ -27,15 +27,19 @@ help:
 	@echo "make decoding-bench  measures decoders against other ways to decode, and their memory over 10,000 clips"
 	@echo "make gpu       on a CUDA machine: builds the CUDA ops, GPU tests, benchmarks, a short training; results in OUT."
 	@echo "               Its steps: make gpu-build gpu-tests gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
+	@echo "make wheel     dist/: a wheel for every Linux from glibc 2.28 on, with CPU and CUDA ops inside, and a source"
+	@echo "               distribution, both checked; CUDA=0 leaves the CUDA ops out"
 	@echo "make clean     removes .venv, builds and runs/demo"
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt constraints-gpu.txt setup.py CMakeLists.txt $(NATIVE)
+$(INSTALLED): pyproject.toml constraints.txt constraints-gpu.txt requirements-originals.txt setup.py CMakeLists.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Reserve needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-originals.txt
+	@$(BIN)/python -m tests.helpers.torchaudio_python
 	@$(BIN)/python -c 'from reserve_kernels.native import describe; print(describe())'
 	@$(BIN)/python -m tests.helpers.ffmpeg_libraries $(FFMPEG)
 	@$(BIN)/python -m tests.kernels.triton_versions
@@ -95,6 +99,18 @@ gpu-tune:
 # docs/parity.md: every figure of the comparison with the reference; needs ../shared/golden.
 parity: $(INSTALLED)
 	$(BIN)/python -m tests.parity.report
+
+# The wheel is built from the source distribution, so that this is checked too. GLIBC: the oldest that it runs with.
+GLIBC := 2.28
+WHEEL = PATH="$(CURDIR)/$(BIN):$$PATH" SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) RESERVE_GLIBC=$(GLIBC) \
+  RESERVE_NATIVE=1 RESERVE_CUDA=$(or $(CUDA),1)
+.PHONY: wheel
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-wheel.txt
+	rm -rf dist
+	$(WHEEL) $(BIN)/python -m build --no-isolation --outdir dist
+	$(WHEEL) RESERVE_DIST=dist $(BIN)/python -m pytest -q tests/test_wheel.py
+	@sha256sum dist/*
 
 fuzz: $(INSTALLED)
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON

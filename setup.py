@@ -4,9 +4,12 @@ Everything else is in pyproject.toml. Environment:
     RESERVE_NATIVE  "auto" (default: built where there are CMake and a C++ compiler), "1" (their absence is an error) or
                     "0" (left out)
     RESERVE_CUDA    "auto" (default: CUDA ops where nvcc works), "1" (its absence is an error) or "0" (left out)
+    RESERVE_GLIBC   a version such as "2.28": the library runs on every Linux from that glibc on, and the wheel's tag
+                    says so. It needs the package ziglang. Default: this machine's own. `make wheel` sets it.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +21,12 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 LIBRARY = "libreserve_native.so"
+GLIBC = os.environ.get("RESERVE_GLIBC", "")
 COMPILERS = ("c++", "g++", "clang++")
+
+
+if GLIBC and not re.fullmatch(r"2\.\d+", GLIBC):
+    raise SystemExit(f"RESERVE_GLIBC must be a version such as 2.28; got {GLIBC!r}")
 
 
 def setting(name: str) -> str:
@@ -56,6 +64,8 @@ class BuildNative(build_ext):
         cuda = {"auto": "AUTO", "1": "ON", "0": "OFF"}[setting("RESERVE_CUDA")]
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
         configure = ["cmake", "-S", str(ROOT), "-B", str(build), *generator, f"-DRESERVE_CUDA={cuda}"]
+        # Given when empty too: CMake remembers.
+        configure += [f"-DRESERVE_GLIBC={GLIBC}", f"-DRESERVE_ZIG={sys.executable};-m;ziglang"]
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
         try:
             subprocess.run(configure, check=True)
@@ -74,7 +84,10 @@ class Wheel(bdist_wheel):
     """The library is loaded by ctypes, so one wheel serves every Python 3 of the platform."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        platform = super().get_tag()[2]
+        if GLIBC:
+            platform = platform.replace("linux", f"manylinux_{GLIBC.replace('.', '_')}", 1)
+        return "py3", "none", platform
 
 
 def packages() -> list[str]:

@@ -24,6 +24,9 @@ from benchmarks.contrastive_peers import (
     cpu_step,
     ours,
 )
+from benchmarks.contrastive_sigmoid_peers import PEERS as SIGMOID_PEERS
+from benchmarks.contrastive_sigmoid_peers import SigmoidLoss, SigmoidStep, sigmoid_cpu_step
+from benchmarks.contrastive_sigmoid_peers import ours as sigmoid_ours
 from benchmarks.cuda import EventClock, cuda_label, cuda_limits
 from benchmarks.cuda import peak_extra_bytes as cuda_peak_extra_bytes
 from benchmarks.interleaved import OURS, Contender, Measured, largest_relative_difference, measure, publish, replayed
@@ -92,6 +95,34 @@ def test_cpu_scaling(benchmark, implementation, threads, shape):
     rounds = max(5, 81 * 512**2 // shape[0] ** 2)
     measured = on_cpu(shape, threads, rounds, SCALING, memory=False)
     publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=_label(shape), case="scaling")
+
+
+@functools.cache
+def sigmoid_on_cpu(shape: Shape, threads: int, rounds: int) -> Measured:
+    """Time, and with one thread memory too."""
+    with torch_threads(threads):
+
+        def build(name: str, loss: SigmoidLoss) -> Contender:
+            step = SigmoidStep(loss, shape, torch.float32, "cpu")
+            result = step.result
+            memory = threads == 1
+            details = {"peak_extra_bytes": peak_extra_bytes(sigmoid_cpu_step, (name, shape), threads)} if memory else {}
+            return Contender(step, result, details=details)
+
+        losses = {OURS: sigmoid_ours} | SIGMOID_PEERS
+        builders = {name: functools.partial(build, name, loss) for name, loss in losses.items()}
+        measured = measure(builders, rounds=rounds, difference=largest_relative_difference, tolerance=1e-4, warm_up=0)
+        measured.facts = _facts(shape, 4, cpu_limits(threads)) | {"threads": threads}
+    return measured
+
+
+@replayed
+@pytest.mark.parametrize("shape", [*CPU_SCALING, CPU_SHAPE], ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("implementation", [OURS, *SIGMOID_PEERS])
+def test_cpu_sigmoid(benchmark, implementation, threads, shape):
+    measured = sigmoid_on_cpu(shape, threads, max(3, 81 * 512**2 // shape[0] ** 2))
+    publish(benchmark, measured, implementation, op=OP, device=cpu_label(threads), label=f"sigmoid, {_label(shape)}")
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.interleaved import Missing
-from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 SETTINGS = LogMelSettings("reflect", 22050.0, 1536, 588, 64, 20.0, 11025.0, 0.1)
 
@@ -29,7 +29,7 @@ def _module(name: str) -> ModuleType:
 
 
 def torch_stft(waveform: torch.Tensor) -> Callable[[], torch.Tensor]:
-    window, filters = SETTINGS.window(waveform), SETTINGS.filters(waveform)
+    window, filters = SETTINGS.window_for(waveform), SETTINGS.filters(waveform)
 
     def run() -> torch.Tensor:
         spectrum = torch.stft(waveform, 1536, 588, window=window, pad_mode="reflect", return_complex=True)
@@ -58,7 +58,7 @@ def torchaudio(waveform: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 def librosa(waveform: torch.Tensor) -> Callable[[], torch.Tensor]:
     feature = _module("librosa").feature
-    samples, window = waveform.numpy(), SETTINGS.window(waveform).numpy()
+    samples, window = waveform.numpy(), SETTINGS.window_for(waveform).numpy()
 
     def run() -> torch.Tensor:
         mel = feature.melspectrogram(
@@ -81,7 +81,7 @@ def dali(waveform: torch.Tensor) -> Callable[[], torch.Tensor]:
     """DALI's spectrogram and filter bank, on the device of the waveform."""
     dali = _module("nvidia.dali")
     fn, log = dali.fn, dali.math.log
-    window = SETTINGS.window(waveform).tolist()
+    window = SETTINGS.window_for(waveform).tolist()
     on_gpu = waveform.is_cuda
     batch = list(waveform) if on_gpu else list(waveform.numpy())
 

@@ -10,15 +10,17 @@
 
 from reserve_kernels.adamw import BF16AdamW
 from reserve_kernels.attention import rotary_attention
-from reserve_kernels.contrastive import ContrastiveLoss, contrastive_loss
+from reserve_kernels.contrastive import ContrastiveLoss, Targets, contrastive_loss
 from reserve_kernels.flops import register_when_counting
-from reserve_kernels.log_mel import log_mel_spectrogram
+from reserve_kernels.log_mel import LogMelStream, log_mel_spectrogram
 from reserve_kernels.quick_gelu import bias_quick_gelu
 from reserve_kernels.status import backends
 
 __all__ = [
     "BF16AdamW",
     "ContrastiveLoss",
+    "LogMelStream",
+    "Targets",
     "backends",
     "bias_quick_gelu",
     "contrastive_loss",

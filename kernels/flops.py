@@ -26,8 +26,10 @@ import torch
 import reserve_kernels.attention.cross_ops
 import reserve_kernels.attention.ops
 import reserve_kernels.contrastive.ops
-import reserve_kernels.log_mel.ops  # noqa: F401  (these define the ops)
+import reserve_kernels.contrastive.sigmoid_ops
+import reserve_kernels.log_mel.ops  # noqa: F401  (they define the ops)
 from reserve_kernels.checks import has_values
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 COUNTER = "torch.utils.flop_counter"
 
@@ -75,6 +77,8 @@ def _register() -> None:
         ops.rotary_cross_attention_backward: _cross_attention_backward,
         ops.contrastive_logsumexp: _logsumexp,
         ops.contrastive_logsumexp_backward: _logsumexp_backward,
+        ops.contrastive_sigmoid: _sigmoid,
+        ops.contrastive_sigmoid_backward: _sigmoid_backward,
         ops.log_mel_spectrogram: _log_mel,
         ops.log_mel_spectrogram_backward: _log_mel_backward,
     }
@@ -187,28 +191,66 @@ def _logsumexp_backward(
     return 2 * _logits(x, y)
 
 
+def _sigmoid(
+    x: Any,
+    y: Any,
+    log_scale: Any,
+    bias: Any,
+    offsets: Any,
+    columns: Any,
+    weights: Any,
+    paired: Any,
+    by_column: Any,
+    way: str,
+    *_settings: Any,
+    **_out: Any,
+) -> Any:
+    """The logits, and the gradients of x and y where they are made in the forward pass."""
+    return (3 if way == "forward" else 1) * _logits(x, y)
+
+
+def _sigmoid_backward(
+    of_rows: Any,
+    of_columns: Any,
+    x: Any,
+    y: Any,
+    log_scale: Any,
+    bias: Any,
+    offsets: Any,
+    columns: Any,
+    weights: Any,
+    stored_x: Any,
+    stored_y: Any,
+    stored_scalars: Any,
+    of_total_alone: bool,
+    *_settings: Any,
+    **_out: Any,
+) -> Any:
+    """The gradients of x and y, unless they are there already. Logits that are computed again are not counted."""
+    return 0 if of_total_alone else 2 * _logits(x, y)
+
+
 def _filtered(frames: Any, n_fft: int, n_mels: int) -> Any:
     return 2 * frames * (n_fft // 2 + 1) * n_mels
 
 
-def _log_mel(
-    waveform: Any, pad_mode: str, sample_rate: float, n_fft: int, hop: int, n_mels: int, *_rest: Any, out_val: Any
-) -> Any:
+def _log_mel(waveform: Any, integers: Any, numbers: Any, names: str, *_rest: Any, out_val: Any) -> Any:
     """One product: the power spectrum of each frame times the filters."""
-    return _filtered(out_val.shape[:-1].numel(), n_fft, n_mels)
+    settings = LogMelSettings.unpacked(integers, numbers, names)
+    frames = out_val.shape[-1] if settings.bands_first else out_val.shape[-2]
+    return _filtered(out_val.shape[:-2].numel() * frames, settings.n_fft, settings.n_mels)
 
 
 def _log_mel_backward(
     grad: Any,
     waveform: Any,
+    window: Any,
     offsets: Any,
-    pad_mode: str,
-    sample_rate: float,
-    n_fft: int,
-    hop: int,
-    n_mels: int,
+    integers: Any,
+    numbers: Any,
+    names: str,
     *_rest: Any,
     **_out: Any,
 ) -> Any:
     """One product, the gradient of the power spectrum."""
-    return _filtered(grad.shape[:-1].numel(), n_fft, n_mels)
+    return _log_mel(waveform, integers, numbers, names, out_val=grad)

@@ -16,7 +16,8 @@ ABI_VERSION = 7
 LIBRARY = "libreserve_native.so"
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, CUDA_ERROR = range(5)
-FLOAT32, BFLOAT16 = range(2)
+FLOAT32, BFLOAT16, FLOAT16, INT16 = range(4)
+PAD_MODE = {"reflect": 0, "constant": 1, "replicate": 2, "circular": 3, "symmetric": 4}
 ROTARY = {"reserve": 0, "standard": 1}
 ISA = {"auto": 0, "baseline": 1, "avx2": 2, "avx512": 3}
 
@@ -31,20 +32,34 @@ class LogMel(ctypes.Structure):
         ("samples", ctypes.c_int64),
         ("clip_stride", ctypes.c_int64),
         ("frames", ctypes.c_int64),
+        ("start", ctypes.c_int64),
+        ("frame_extra", ctypes.c_int64),
+        ("in_dtype", ctypes.c_int32),
         ("n_fft", ctypes.c_int32),
+        ("window_length", ctypes.c_int32),
         ("hop_length", ctypes.c_int32),
         ("pad_mode", ctypes.c_int32),
+        ("remove_dc", ctypes.c_int32),
+        ("preemphasis", ctypes.c_float),
+        ("power", ctypes.c_int32),
         ("n_mels", ctypes.c_int32),
+        ("log", ctypes.c_int32),
         ("window", ctypes.c_void_p),
         ("band_start", ctypes.c_void_p),
         ("band_row", ctypes.c_void_p),
         ("band_weight", ctypes.c_void_p),
+        ("floor", ctypes.c_float),
         ("offset", ctypes.c_float),
+        ("relative", ctypes.c_int32),
+        ("out_scale", ctypes.c_float),
+        ("out_shift", ctypes.c_float),
         ("append", ctypes.c_int32),
         ("append_value", ctypes.c_float),
+        ("bands_first", ctypes.c_int32),
         ("out_dtype", ctypes.c_int32),
         ("out", ctypes.c_void_p),
         ("twiddles", ctypes.c_void_p),
+        ("places", ctypes.c_void_p),
         ("placed_row", ctypes.c_void_p),
         ("placed_weight", ctypes.c_void_p),
     )
@@ -278,25 +293,29 @@ class NativeLibrary:
         run = getattr(self._c, f"reserve_{name}")
         self._check(name, run(ctypes.byref(problem), ctypes.c_int32(threads), ctypes.c_int32(ISA[isa])))
 
-    def log_mel_tables(self, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tables of the CUDA code for an `n_fft` that has a plan, on the CPU: the twiddles (float32), and where each
-        bin's power is stored (int32 [n_fft // 2 + 1]).
+    def log_mel_tables(self, problem: LogMel) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tables of the CUDA code for the numbers of `problem`, whose pointers are not used, on the CPU: the twiddles
+        (float32), and where each bin's power is stored (int32 [n_fft // 2 + 1]).
         """
         floats, bins = ctypes.c_int32(), ctypes.c_int32()
         sizes = self._c.reserve_log_mel_table_sizes
-        self._check("log_mel_table_sizes", sizes(n_fft, ctypes.byref(floats), ctypes.byref(bins)))
+        sizes.argtypes = [ctypes.POINTER(LogMel), ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.c_int32)]
+        self._check("log_mel_table_sizes", sizes(ctypes.byref(problem), ctypes.byref(floats), ctypes.byref(bins)))
         # The library writes to them, whatever the default device.
         twiddles = torch.empty(floats.value, dtype=torch.float32, device="cpu")
         places = torch.empty(bins.value, dtype=torch.int32, device="cpu")
         fill = self._c.reserve_log_mel_tables
-        fill.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
-        self._check("log_mel_tables", fill(n_fft, twiddles.data_ptr(), places.data_ptr()))
+        fill.argtypes = [ctypes.POINTER(LogMel), ctypes.c_void_p, ctypes.c_void_p]
+        self._check("log_mel_tables", fill(ctypes.byref(problem), twiddles.data_ptr(), places.data_ptr()))
         return twiddles, places
 
-    def log_mel_cuda_shared_bytes(self, n_fft: int, hop_length: int, n_mels: int) -> int:
-        """The bytes of shared memory that a block of the CUDA kernel needs; a build without CUDA knows too."""
+    def log_mel_cuda_shared_bytes(self, problem: LogMel) -> int:
+        """The bytes of shared memory that a block of the CUDA kernel needs for the numbers of `problem`; a build
+        without CUDA knows too.
+        """
         ask, needed = self._c.reserve_log_mel_cuda_shared_bytes, ctypes.c_int64()
-        self._check("log_mel_cuda_shared_bytes", ask(n_fft, hop_length, n_mels, ctypes.byref(needed)))
+        ask.argtypes = [ctypes.POINTER(LogMel), ctypes.POINTER(ctypes.c_int64)]
+        self._check("log_mel_cuda_shared_bytes", ask(ctypes.byref(problem), ctypes.byref(needed)))
         return needed.value
 
     def _check(self, function: str, status: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.asking import FILE, ROUNDS
 from benchmarks.report.results import RESULTS
-from benchmarks.report.tables import markdown
+from reserve_kernels.bench.report import markdown
 
 NOT_MEASURED = "Not measured: `python -m benchmarks.asking --video FILE --save`."
 NAMES = {"tiny": "`tiny`, the demo's model, 6 million parameters", "base": "`base`, 316 million"}

@@ -130,10 +130,20 @@ def _contrastive() -> list[Bar]:
         for n in (512, 1024, 2048, 4096)
     ]
     case = cpu.format(threads_label(1), 8192, 8192)
+    sigmoid = f"{op}, CPU, {{}}, sigmoid, {{}} x {{}} x 768"
+    of_sigmoid = [
+        faster(op, sigmoid.format(threads_label(threads), n, n), peer, 1.0)
+        for threads in (1, 2)
+        for n in (512, 1024, 2048, 4096, 8192)
+        for peer in ("open_clip", compiled)
+    ]
+    largest = sigmoid.format(threads_label(1), 8192, 8192)
     return [
         *at_8192,
         *(replace(bar, in_summary=False) for bar in smaller),
         Bar(op, f"memory of {dense} over {chunked}", case, dense, memory, 10.0, implementation=chunked),
+        *(replace(bar, in_summary=False) for bar in of_sigmoid),
+        Bar(op, "memory of open_clip", largest, "open_clip", memory, 8.0),
         faster(op, gpu, compiled, 1.0),
         faster(op, gpu, compiled, 0.75, recomputing),
         faster(op, gpu, "checkpointed PyTorch", 1.5, recomputing),

@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.decoding_memory import FILE, SETTLED, growth
 from benchmarks.report.plots import FAINT, OURS_COLOUR, PEER_COLOURS, figure, save
 from benchmarks.report.results import RESULTS
-from benchmarks.report.tables import markdown, size
+from benchmarks.report.tables import size
+from reserve_kernels.bench.report import markdown
 
 FIGURE = "decoding-memory.svg"
 NOT_MEASURED = "Not measured."

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.report import asking, bars, decoding_memory, reliability, resources, slower, steps, tables
+from benchmarks.report import asking, bars, by_machine, decoding_memory, reliability, resources, slower, steps, tables
 from benchmarks.report.learning import page as learning
 from benchmarks.report.plots import all_plots
 from benchmarks.report.results import Case, Machine, load
@@ -27,6 +27,7 @@ SCALING_PAGE = "docs/scaling.md"
 SHARDS_PAGE = "docs/twenty_million.md"
 RELIABILITY_PAGE = "docs/reliability.md"
 LEARNING_PAGE = "docs/learning.md"
+MACHINES_PAGE = "docs/machines.md"
 FIGURES = "docs/figures"
 INDEX = f"{FIGURES}/index.json"
 """For each plot, a digest of the numbers that it was drawn from, and one of the file. A check cannot draw plots again:
@@ -58,11 +59,16 @@ def pages(machines: list[Machine]) -> dict[str, str]:
     texts[SHARDS_PAGE] = shards.page(shards.stored())
     texts[RELIABILITY_PAGE] = reliability.page()
     texts[LEARNING_PAGE] = learning.page()
+    by_machines = by_machine.stored()
+    texts[MACHINES_PAGE] = by_machine.page(by_machines)
     places = {
         "measured bars": bars.measured_table(machines),
         f"bars of {steps.OP}": bars.table(machines, steps.OP),
         "memory of decoding": decoding_memory.text(decoding_memory.stored()),
         "time of asking": asking.text(asking.stored()),
+        "presets of log_mel_spectrogram": by_machine.presets(by_machines),
+        "sources of presets": by_machine.sources(),
+        "drop-ins": by_machine.drop_ins(by_machines),
         f"variants of {steps.OP}": tables.step_variants(machines),
     }
     for op in (op.name for op in OPS):

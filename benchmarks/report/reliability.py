@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.results import RESULTS
-from benchmarks.report.tables import markdown
+from reserve_kernels.bench.report import markdown
 
 FALL_BACKS_FILE, KILLS_FILE, WAITING_FILE = "fall_backs.json", "kill_test.json", "waiting.json"
 LIMIT = 0.02

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.interleaved import OURS, limit_seconds
 from benchmarks.report import steps
 from benchmarks.report.results import Case, Machine
-
-
-def seconds(value: float) -> str:
-    """`value` with three digits and a unit."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value / 1e-9:.3g} ns"
+from reserve_kernels.bench.report import duration
 
 
 def size(value: float) -> str:
@@ -23,12 +15,6 @@ def size(value: float) -> str:
         if value >= scale:
             return f"{value / scale:.3g} {unit}"
     return f"{value:.0f} B"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def provenance(machine: Machine) -> str:
@@ -75,9 +61,9 @@ def op_table(cases: list[Case]) -> str:
             called += ", launches included" if timing.info.get("in_graph") is False else ""
             rows.append(
                 f"| {case.label if name == OURS else ''} | {called} "
-                f"| {seconds(timing.median)} | {seconds(timing.low)} – {seconds(timing.high)} | {faster} | {share} "
+                f"| {duration(timing.median)} | {duration(timing.low)} – {duration(timing.high)} | {faster} | {share} "
                 f"| {'' if peak is None else size(peak)} |"
-                + (f" {seconds(timing.info['cpu_seconds'])} |" if counts else "")
+                + (f" {duration(timing.info['cpu_seconds'])} |" if counts else "")
             )
     return "\n".join(rows)
 
@@ -99,8 +85,8 @@ def _step_table(case: Case) -> str:
     for name, timing in case.timings.items():
         kernels = timing.info["gpu_seconds"]
         rows.append(
-            f"| {f'**{steps.SHIPPED}**' if name == OURS else name} | {seconds(timing.median)} "
-            f"| {seconds(timing.low)} – {seconds(timing.high)} | {seconds(timing.fastest)} | {seconds(kernels)} "
+            f"| {f'**{steps.SHIPPED}**' if name == OURS else name} | {duration(timing.median)} "
+            f"| {duration(timing.low)} – {duration(timing.high)} | {duration(timing.fastest)} | {duration(kernels)} "
             f"| {least / timing.median:.0%} | {least / kernels:.0%} | {size(timing.info['peak_bytes'])} |"
         )
     return "\n".join(rows)

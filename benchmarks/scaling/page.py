@@ -8,11 +8,12 @@ from functools import cache
 from itertools import groupby, pairwise
 from textwrap import fill
 
-from benchmarks.report.tables import markdown, seconds, size
+from benchmarks.report.tables import size
 from benchmarks.scaling.counts import BASE, LARGE, PROBLEMS, ROWS, Sizes
 from benchmarks.scaling.machines import BYTES_PER_PARAMETER, FAST, SLOW, Device, Network, measured_h100
 from benchmarks.scaling.model import USABLE, Job, Parallel, Setting, Step, activation_bytes, best, loss_flops, step
 from benchmarks.scaling.plot import Curve
+from reserve_kernels.bench.report import duration, markdown
 
 MODELS, NETWORKS = (BASE, LARGE), (FAST, SLOW)
 BATCHES = (1024, 32768)
@@ -153,8 +154,8 @@ second. The last three columns leave out the host's time.
 
 {markdown([*head, "scales to, host not counted", "examples a GPU", "limit"], rows)}
 
-The host takes {seconds(host)} for a forward and backward pass of the base model, however few examples it has, and the
-GPU's kernels {seconds(first)} an example: with fewer than {host / first:.0f} examples each, GPUs wait for their hosts.
+The host takes {duration(host)} for a forward and backward pass of the base model, however few examples it has, and the
+GPU's kernels {duration(first)} an example: with fewer than {host / first:.0f} examples each, GPUs wait for their hosts.
 Fewer launches in a step are worth more than any setting there. That the host sets this time is inferred, not measured
 ([kernels/step.md](kernels/step.md#by-the-clock-the-host-is-too-slow)).
 """
@@ -213,13 +214,13 @@ def _sharding() -> str:
                 if parallel == "hybrid" and gpus == FAST.gpus_per_node:
                     continue
                 fast, slow = (_sharded(sizes, gpus, parallel, network) for network in NETWORKS)
-                exposed = [f"{seconds(s.weights)} ({s.weights / s.seconds:.1%})" for s in (fast, slow)]
+                exposed = [f"{duration(s.weights)} ({s.weights / s.seconds:.1%})" for s in (fast, slow)]
                 rows.append([sizes.name, gpus, parallel, size(fast.states), *exposed])
     head = ["model", "GPUs", "setting", "parameters, gradients, moments"]
     head += [f"exposed, {network.name}" for network in NETWORKS]
     most = SHARDED_ON[-1]
     saved = _sharded(LARGE, most, "ddp", FAST).states - _sharded(LARGE, most, "fsdp", FAST).states
-    whole, nodes = (seconds(_sharded(LARGE, most, p, FAST).weights) for p in ("fsdp", "hybrid"))
+    whole, nodes = (duration(_sharded(LARGE, most, p, FAST).weights) for p in ("fsdp", "hybrid"))
     found = [one for case in _cases() for one in steps(*case)]
     sharded = [one for one in found if one.setting.parallel != "ddp"]
     names = ", ".join(
@@ -264,8 +265,8 @@ def _loss() -> str:
         for batch in (1024, 4096, 8192, 16384, 32768):
             found = step(Job(sizes, batch, gpus, device(), FAST), Setting(recompute=True))
             slow = step(Job(sizes, batch, gpus, device(), SLOW), Setting(recompute=True))
-            row = [sizes.name, batch, f"{loss_share(sizes, batch, gpus):.1%}", seconds(found.loss)]
-            rows.append([*row, size(found.vectors), seconds(found.candidates), seconds(slow.candidates)])
+            row = [sizes.name, batch, f"{loss_share(sizes, batch, gpus):.1%}", duration(found.loss)]
+            rows.append([*row, size(found.vectors), duration(found.candidates), duration(slow.candidates)])
     head = ["model", "batch", "loss over passes, FLOPs", "loss", "vectors", *(n.name for n in NETWORKS)]
     chosen = [one for case in _cases() for one in steps(*case)]
     changed = sum(one.setting != free.setting for one in chosen if (free := best(one.job, vectors=False)))
@@ -307,7 +308,7 @@ def _assumptions() -> str:
     )
     rows = [
         ["FLOPs of a pass", f"{d.flops_per_s / 1e12:.0f} TFLOP/s", f"measured: {d.name}, base, 16 examples"],
-        ["host, a pass of the base model", seconds(d.host_seconds), "measured, by the clock; grows with the layers"],
+        ["host, a pass of the base model", duration(d.host_seconds), "measured, by the clock; grows with the layers"],
         ["optimizer", f"{d.parameters_per_s / 1e9:.0f} G parameters/s", "measured"],
         [
             "activations of an example",
@@ -324,8 +325,12 @@ def _assumptions() -> str:
         [fast.name, f"{fast.node_rate / 1e9:.0f} GB/s a node", "a port of 400 Gb/s a GPU: NVIDIA DGX H100 datasheet"],
         ["the other network", f"{slow.node_rate / 1e9:.0f} GB/s a node", "assumed: one port of 200 Gb/s"],
         ["share of a link that collectives reach", f"{fast.efficiency:.0%}", "assumed"],
-        ["a hop in a node, between nodes", f"{seconds(fast.hop_seconds)}, {seconds(fast.node_hop_seconds)}", "assumed"],
-        ["start of a collective", seconds(fast.launch_seconds), "assumed"],
+        [
+            "a hop in a node, between nodes",
+            f"{duration(fast.hop_seconds)}, {duration(fast.node_hop_seconds)}",
+            "assumed",
+        ],
+        ["start of a collective", duration(fast.launch_seconds), "assumed"],
     ]
     counted = [
         ["parameters", *(f"{s.parameters:,}" for s in MODELS)],

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.results import RESULTS
-from benchmarks.report.tables import markdown, seconds
 from benchmarks.scaling import saves
 from benchmarks.scaling.runs import FILE, LOSS_TOLERANCE, WEIGHTS_TOLERANCE, Run
+from reserve_kernels.bench.report import duration, markdown
 
 
 def stored_sections(folder: Path = RESULTS) -> list[str]:
@@ -28,9 +28,9 @@ def _saves(machine: str, found: Mapping[str, Any]) -> str:
         (
             row["model"],
             f"{row['parameters'] / 1e6:.1f} M",
-            seconds(row["held"]["before"]),
-            seconds(row["held"]["beside"]),
-            seconds(row["complete"]["beside"]),
+            duration(row["held"]["before"]),
+            duration(row["held"]["beside"]),
+            duration(row["complete"]["beside"]),
         )
         for row in found["rows"]
     ]

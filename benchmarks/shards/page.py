@@ -13,11 +13,12 @@ from textwrap import fill
 from typing import Any
 
 from benchmarks.report.results import RESULTS
-from benchmarks.report.tables import markdown, seconds, size
+from benchmarks.report.tables import size
 from benchmarks.shards import limits, loading, memory, preparing
 from benchmarks.shards.preparing import STAGES
 from reserve.data.shards.records import FileRecord, ShardEntry, canonical
 from reserve.tasks.pretrain.planned_parts import MAX_OPEN
+from reserve_kernels.bench.report import duration, markdown
 
 VIDEOS = 20_000_000
 SEGMENTS_A_VIDEO = 50
@@ -196,7 +197,7 @@ def _stages(results: Results) -> str:
         (
             name,
             meaning,
-            seconds(found["stages"][name]),
+            duration(found["stages"][name]),
             f"{spent[name] / total:.0%}",
             f"{_core_hours(spent[name]):,.0f}",
             _dollars(_core_hours(spent[name]) * DOLLARS_A_CORE_HOUR),
@@ -208,7 +209,7 @@ def _stages(results: Results) -> str:
         (
             "**all**",
             "",
-            f"**{seconds(sum(found['stages'].values()))}**",
+            f"**{duration(sum(found['stages'].values()))}**",
             "",
             f"**{hours:,.0f}**",
             f"**{_dollars(hours * DOLLARS_A_CORE_HOUR)}**",

@@ -6,7 +6,8 @@
 #include "cuda_status.h"
 
 namespace reserve {
-namespace {
+// Named: nvcc would put a number that differs between builds into the names of an unnamed one.
+namespace adamw_on_gpu {
 
 template <typename Moment>
 __global__ void __launch_bounds__(adamw_threads) adamw_kernel(const __grid_constant__ AdamwLaunch<Moment> launch) {
@@ -25,7 +26,8 @@ int32_t launch_all(const reserve_adamw_settings& settings, const reserve_adamw_t
                              });
 }
 
-}  // namespace
+}  // namespace adamw_on_gpu
+using namespace adamw_on_gpu;
 }  // namespace reserve
 
 extern "C" int32_t reserve_adamw_cuda(const reserve_adamw_settings* settings, const reserve_adamw_tensor* tensors,

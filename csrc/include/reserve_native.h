@@ -27,8 +27,16 @@ typedef enum {
   RESERVE_CUDA_ERROR = 4,
 } reserve_status;
 
-typedef enum { RESERVE_FLOAT32 = 0, RESERVE_BFLOAT16 = 1 } reserve_dtype;
-typedef enum { RESERVE_PAD_REFLECT = 0, RESERVE_PAD_CONSTANT = 1 } reserve_pad_mode;
+typedef enum { RESERVE_FLOAT32 = 0, RESERVE_BFLOAT16 = 1, RESERVE_FLOAT16 = 2, RESERVE_INT16 = 3 } reserve_dtype;
+// What lies beyond the ends of a clip. Only CONSTANT (zeros) does not repeat the clip's samples, to and fro or over and over
+// where the padding is longer than the clip.
+typedef enum {
+  RESERVE_PAD_REFLECT = 0,    // the reflection about the end sample: c b | a b c | b a
+  RESERVE_PAD_CONSTANT = 1,
+  RESERVE_PAD_REPLICATE = 2,  // the end sample
+  RESERVE_PAD_CIRCULAR = 3,   // the other end: b c | a b c | a b
+  RESERVE_PAD_SYMMETRIC = 4,  // the reflection that repeats the end sample: b a | a b c | c b
+} reserve_pad_mode;
 typedef enum { RESERVE_ROTARY_DIAGONAL = 0, RESERVE_ROTARY_STANDARD = 1 } reserve_rotary;
 
 // Instruction sets of the CPU ops. AUTO takes the best that this processor and this build have.
@@ -54,29 +62,48 @@ typedef struct {
   float weight;
 } reserve_placed_weight;
 
-// Log-mel spectrograms of `clips` clips: out[clip, frame, band] = log(mel + offset) - log(offset).
-// Frames are centred: frame f of a clip covers its samples from f * hop_length - n_fft / 2 on, padded as pad_mode says.
+// Log-mel spectrograms of `clips` clips. Frame f of a clip covers its samples [f * hop_length + start, .. + window_length),
+// padded as pad_mode says; a clip has max(0, floor((samples + frame_extra) / hop_length)) frames, an empty clip none. Of a
+// frame: the mean is subtracted if remove_dc, then x[i] -= preemphasis * x[i - 1] for all i at once (x[-1] is x[0]), then it
+// is multiplied by the window and followed by zeros up to n_fft. Bands are sums of weights times |X|^power, and
+//   out = out_scale * ln(max(mel, floor) + offset) + out_shift, with ln(floor + offset) subtracted first if `relative`, or
+//   out = out_scale * mel + out_shift without `log`.
+// A NaN or infinite sample makes its frames NaN.
 typedef struct {
-  const float* waveform;
+  const void* waveform;         // of in_dtype
   const int64_t* clip_offsets;  // [clips + 1] into waveform, not decreasing; null: clips lie clip_stride apart
   int64_t clips;
   int64_t samples;      // of each clip; with clip_offsets: length of waveform
   int64_t clip_stride;  // samples from one clip to the next, 0 to repeat one clip; unused with clip_offsets
-  int64_t frames;       // rows written per clip; those from the clip's own number, 1 + samples / hop_length, on are 0
-  int32_t n_fft;        // 1536, 3072 or 4608
+  int64_t frames;       // rows written per clip; those beyond the clip's own are 0
+  int64_t start;
+  int64_t frame_extra;
+  int32_t in_dtype;      // float, bfloat16, float16 or int16; integers are not scaled
+  int32_t n_fft;         // 2^a 3^b 5^c from 2 to 8192
+  int32_t window_length; // at most n_fft
   int32_t hop_length;
   int32_t pad_mode;
+  int32_t remove_dc;     // 0 or 1
+  float preemphasis;     // 0: none
+  int32_t power;         // 1 or 2
   int32_t n_mels;
-  const float* window;        // [n_fft]
+  int32_t log;           // 0 or 1
+  const float* window;        // [window_length], times the factor that samples are to be scaled by
   const int32_t* band_start;  // [n_mels] first bin of each band
   const int32_t* band_row;    // [n_mels + 1] where each band's weights start in band_weight
   const float* band_weight;
-  float offset;
-  int32_t append;      // 1: a last column of `append_value`, so rows of n_mels + 1
+  float floor;
+  float offset;          // with `log`, floor + offset is a normal positive number
+  int32_t relative;      // 0 or 1
+  float out_scale;
+  float out_shift;
+  int32_t append;        // 1: a last column of `append_value`, so rows of n_mels + 1
   float append_value;
-  int32_t out_dtype;
-  void* out;                  // [clips, frames, n_mels + append]
-  const float* twiddles;  // for CUDA: from reserve_log_mel_tables
+  int32_t bands_first;   // 1: out is [clips, n_mels, frames]; `append` is 0
+  int32_t out_dtype;     // float or bfloat16
+  void* out;             // [clips, frames, n_mels + append]
+  const float* twiddles;      // for CUDA: from reserve_log_mel_tables
+  const int32_t* places;      // for CUDA: from reserve_log_mel_tables
   const int32_t* placed_row;  // for CUDA: [n_mels + 1] where each band's weights start in placed_weight, multiples of 4
   // For CUDA: the weights of each band with the places of their powers, padded with zero weights.
   const reserve_placed_weight* placed_weight;
@@ -85,19 +112,18 @@ typedef struct {
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
 RESERVE_API int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t threads, int32_t isa);
 
-// The lengths of the tables of an n_fft, and the tables: the twiddles of its transform, and for each bin the index of
-// its power in the shared memory of a CUDA block.
-RESERVE_API int32_t reserve_log_mel_table_sizes(int32_t n_fft, int32_t* twiddles, int32_t* places);
-RESERVE_API int32_t reserve_log_mel_tables(int32_t n_fft, float* twiddles, int32_t* places);
+// The lengths of the tables of a problem, and the tables: the twiddles of its transform, and for each bin the index of
+// its power in the shared memory of a CUDA block. They are functions of the problem's numbers; its pointers are not used.
+RESERVE_API int32_t reserve_log_mel_table_sizes(const reserve_log_mel* problem, int32_t* twiddles, int32_t* places);
+RESERVE_API int32_t reserve_log_mel_tables(const reserve_log_mel* problem, float* twiddles, int32_t* places);
 
-// The bytes of shared memory that a block of reserve_log_mel_cuda needs. The kernel runs on devices of compute
-// capability 8.0 or newer whose blocks can opt in to that much.
-RESERVE_API int32_t reserve_log_mel_cuda_shared_bytes(int32_t n_fft, int32_t hop_length, int32_t n_mels,
-                                                      int64_t* bytes);
+// The bytes of shared memory that a block of reserve_log_mel_cuda needs for a problem, whose pointers are not used. The
+// kernel runs on devices of compute capability 8.0 or newer whose blocks can opt in to that much.
+RESERVE_API int32_t reserve_log_mel_cuda_shared_bytes(const reserve_log_mel* problem, int64_t* bytes);
 
 // Launches on `stream` (a cudaStream_t) of the current CUDA device and does not wait; every pointer is to memory of
-// the device. hop_length is even and at most n_fft, n_mels at most 1024,
-// window and twiddles are aligned to 8 bytes, placed_weight to 16. Only in libraries with CUDA code.
+// the device. n_mels is at most 1024, window and twiddles are aligned to 8 bytes, placed_weight to 16. Only in libraries
+// with CUDA code.
 RESERVE_API int32_t reserve_log_mel_cuda(const reserve_log_mel* problem, void* stream);
 // Runs the same block code thread by thread on the CPU, with pointers to CPU memory, to test it without a GPU.
 RESERVE_API int32_t reserve_log_mel_emulated(const reserve_log_mel* problem);

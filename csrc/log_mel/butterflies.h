@@ -62,6 +62,80 @@ template <int n>
 struct Transform;
 
 template <>
+struct Transform<2> {
+  template <typename V>
+  static RESERVE_HD void run(Complex<V>* z) {
+    const Complex<V> difference = z[0] - z[1];
+    z[0] = z[0] + z[1];
+    z[1] = difference;
+  }
+};
+
+template <>
+struct Transform<3> {
+  template <typename V>
+  static RESERVE_HD void run(Complex<V>* z) {
+    transform3<0, 1, 2>(z);
+  }
+};
+
+template <>
+struct Transform<4> {
+  template <typename V>
+  static RESERVE_HD void run(Complex<V>* z) {
+    transform4<0, 1, 2, 3>(z);
+  }
+};
+
+template <>
+struct Transform<5> {
+  template <typename V>
+  static RESERVE_HD void run(Complex<V>* z) {
+    constexpr float c1 = 0.309016994374947424f, c2 = -0.809016994374947424f;
+    constexpr float s1 = 0.951056516295153572f, s2 = 0.587785252292473129f;
+    const Complex<V> sum1 = z[1] + z[4], sum2 = z[2] + z[3];
+    const Complex<V> difference1 = z[1] - z[4], difference2 = z[2] - z[3];
+    const Complex<V> centre1 = {z[0].re + sum1.re * c1 + sum2.re * c2, z[0].im + sum1.im * c1 + sum2.im * c2};
+    const Complex<V> centre2 = {z[0].re + sum1.re * c2 + sum2.re * c1, z[0].im + sum1.im * c2 + sum2.im * c1};
+    const Complex<V> turn1 = {difference1.im * s1 + difference2.im * s2, difference1.re * s1 + difference2.re * s2};
+    const Complex<V> turn2 = {difference1.im * s2 - difference2.im * s1, difference1.re * s2 - difference2.re * s1};
+    z[0] = z[0] + sum1 + sum2;
+    z[1] = {centre1.re + turn1.re, centre1.im - turn1.im};
+    z[2] = {centre2.re + turn2.re, centre2.im - turn2.im};
+    z[3] = {centre2.re - turn2.re, centre2.im + turn2.im};
+    z[4] = {centre1.re - turn1.re, centre1.im + turn1.im};
+  }
+};
+
+// p and q have no common factor, so no rotations are needed: input q a + p b (mod p q), output k from place
+// (k mod p, k mod q).
+template <int p, int q>
+struct PrimeFactorTransform {
+  template <typename V>
+  static RESERVE_HD void run(Complex<V>* z) {
+    Complex<V> middle[p][q];
+    RESERVE_UNROLL
+    for (int b = 0; b < q; ++b) {
+      Complex<V> column[p];
+      RESERVE_UNROLL
+      for (int a = 0; a < p; ++a) column[a] = z[(q * a + p * b) % (p * q)];
+      Transform<p>::run(column);
+      RESERVE_UNROLL
+      for (int a = 0; a < p; ++a) middle[a][b] = column[a];
+    }
+    RESERVE_UNROLL
+    for (int a = 0; a < p; ++a) Transform<q>::run(middle[a]);
+    RESERVE_UNROLL
+    for (int k = 0; k < p * q; ++k) z[k] = middle[k % p][k % q];
+  }
+};
+
+template <>
+struct Transform<6> : PrimeFactorTransform<2, 3> {};
+template <>
+struct Transform<10> : PrimeFactorTransform<2, 5> {};
+
+template <>
 struct Transform<8> {
   template <typename V>
   static RESERVE_HD void run(Complex<V>* z) {
@@ -139,6 +213,13 @@ struct Transform<16> {
 // Outputs 1 to n - 1 of a pass turned by their twiddles: `factor` is the first, the next are `stride` apart.
 template <int n, int stride, typename V>
 RESERVE_HD void twiddle(Complex<V>* z, const Complex<float>* factor) {
+  RESERVE_UNROLL
+  for (int q = 1; q < n; ++q) z[q] = rotate(z[q], factor[(q - 1) * stride]);
+}
+
+// The same where the factors of one place are neighbours.
+template <int n, typename V>
+RESERVE_HD void twiddle(Complex<V>* z, const Complex<float>* factor, int stride) {
   RESERVE_UNROLL
   for (int q = 1; q < n; ++q) z[q] = rotate(z[q], factor[(q - 1) * stride]);
 }

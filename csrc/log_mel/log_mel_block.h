@@ -14,22 +14,14 @@
 #include <cstdint>
 
 #include "bfloat16.h"
+#include "block_bands.h"
+#include "block_problem.h"
 #include "butterflies.h"
 #include "frame_source.h"
 #include "plan.h"
 #include "reserve_native.h"
 
 namespace reserve {
-
-constexpr int warp_size = 32;
-
-// Two of reserve_placed_weight, which one access moves.
-struct alignas(16) PlacedWeights {
-  int32_t place;
-  float weight;
-  int32_t next_place;
-  float next_weight;
-};
 
 // Shared memory of a block: `frames` spectra, then the staged samples, which make room for the finished rows.
 template <typename Plan>
@@ -53,12 +45,7 @@ struct BlockLayout {
     return bin == Plan::size ? 1 : 2 * padded(q1 * Plan::block + Plan::place_of(r));
   }
 
-  // Floats from one finished row to the next: an odd multiple of 32 / frames, so that what a warp writes at a time, a
-  // few neighbouring bands of all frames, falls into different banks.
-  static RESERVE_HD int row_stride(int n_mels) {
-    constexpr unsigned step = warp_size / frames;
-    return static_cast<int>(((static_cast<unsigned>(n_mels) + step - 1) / step | 1) * step);
-  }
+  static RESERVE_HD int row_stride(int n_mels) { return block_row_stride(n_mels, frames); }
   static RESERVE_HD int64_t span(int hop_length) { return int64_t{frames - 1} * hop_length + Plan::n_fft; }
   static RESERVE_HD int64_t shared_floats(int hop_length, int n_mels) {
     const int64_t rows = int64_t{frames} * row_stride(n_mels), samples = span(hop_length);
@@ -103,11 +90,17 @@ struct Block {
     const int span = static_cast<int>(Layout::span(problem.hop_length));
     const int64_t start = first_frame * problem.hop_length - Plan::n_fft / 2;
     float* to = staged();
+    const float* samples = static_cast<const float*>(problem.waveform) + clip.first;
     if (start < 0 || start + span > clip.length) {
-      for (int i = thread; i < span; i += Layout::threads) to[i] = padded_sample(clip, start + i, problem.pad_mode);
+      const bool zeros = problem.pad_mode == RESERVE_PAD_CONSTANT;
+      for (int i = thread; i < span; i += Layout::threads) {
+        const int64_t position = start + i;
+        const bool inside = position >= 0 && position < clip.length;
+        to[i] = !inside && zeros ? 0.0f : samples[inside ? position : reflected(position, clip.length)];
+      }
       return;
     }
-    const float* from = clip.samples + start;
+    const float* from = samples + start;
     if (reinterpret_cast<uintptr_t>(from) % sizeof(C) == 0) {
       copy_ahead(reinterpret_cast<C*>(to), reinterpret_cast<const C*>(from), thread, span / 2);
     } else {
@@ -226,18 +219,7 @@ struct Block {
     for (int turn = 0; turn * warp_size < problem.n_mels; ++turn) {
       const int m = turn * warp_size + (turn % 2 == 0 ? group : warp_size - 1 - group);
       if (m >= problem.n_mels) continue;
-      const int begin = problem.placed_row[m];
-      const auto* weights = reinterpret_cast<const PlacedWeights*>(problem.placed_weight + begin);
-      float sum = poison, other = 0.0f;
-      RESERVE_NO_UNROLL
-      for (int left = problem.placed_row[m + 1] - begin; left > 0; left -= 4, weights += 2) {
-        const PlacedWeights a = weights[0], b = weights[1];
-        sum += power[a.place] * a.weight;
-        other += power[a.next_place] * a.next_weight;
-        sum += power[b.place] * b.weight;
-        other += power[b.next_place] * b.next_weight;
-      }
-      const float x = (sum + other) * 0.25f + problem.offset;
+      const float x = band_sum(problem, m, power, poison) * 0.25f + problem.offset;
       out[m] = logf(x) - floor + (x - x);
     }
   }
@@ -262,13 +244,5 @@ struct Block {
     }
   }
 };
-
-// The number of blocks of a problem with clips and frames; 0 if a launch cannot have that many.
-template <typename Plan>
-uint32_t block_count(const reserve_log_mel& problem) {
-  constexpr int64_t most = INT32_MAX;
-  const int64_t per_clip = (problem.frames - 1) / BlockLayout<Plan>::frames + 1;
-  return per_clip > most / problem.clips ? 0 : static_cast<uint32_t>(problem.clips * per_clip);
-}
 
 }  // namespace reserve

@@ -12,8 +12,8 @@
 namespace reserve {
 namespace {
 
-// A thread costs tens of microseconds to start: each gets at least this many frames (about 0.1 ms).
-constexpr int64_t least_rows_per_thread = 256;
+// A thread costs tens of microseconds to start: each gets at least this many samples of frames (about 0.1 ms).
+constexpr int64_t least_samples_per_thread = 256 * 1536;
 // Rows that a thread takes at a time: a multiple of every lane count, small enough that threads end together.
 constexpr int64_t rows_per_turn = 64;
 
@@ -30,17 +30,17 @@ ScratchPool scratch_pool;
 struct Work {
   const reserve_log_mel& problem;
   CpuKernel kernel;
-  Twiddles twiddles;
+  CpuTables tables;
   int64_t rows;
   std::atomic<int64_t> next{0};
 
   // Takes turns until none is left. Without memory it takes none: the other threads do the work.
   void run() noexcept {
-    void* scratch = scratch_pool.take(kernel.scratch_bytes(problem.n_fft, problem.n_mels));
+    void* scratch = scratch_pool.take(kernel.scratch_bytes(problem, tables));
     if (scratch == nullptr) return;
     for (int64_t begin = next.fetch_add(rows_per_turn); begin < rows; begin = next.fetch_add(rows_per_turn)) {
       const int64_t end = begin + rows_per_turn < rows ? begin + rows_per_turn : rows;
-      kernel.rows(problem, twiddles, begin, end, scratch);
+      kernel.rows(problem, tables, begin, end, scratch);
     }
     scratch_pool.give_back(scratch);
   }
@@ -75,8 +75,15 @@ extern "C" int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t t
   const int32_t status = check_problem(p);
   if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
   if (!bands_are_valid(p) || (p.clip_offsets != nullptr && !offsets_are_valid(p))) return RESERVE_INVALID_ARGUMENT;
-  Work work{p, kernel_for(best_isa(isa)), twiddles_for(p.n_fft), p.clips * p.frames};
-  const int64_t useful = work.rows / least_rows_per_thread;
+  CpuTables tables{};
+  if (has_fixed_plan(p)) {
+    tables.fixed = twiddles_for(p.n_fft);
+  } else {
+    tables.mixed = mixed_plan(p.n_fft);
+    if (tables.mixed == nullptr) return RESERVE_OUT_OF_MEMORY;
+  }
+  Work work{p, kernel_for(best_isa(isa)), tables, p.clips * p.frames};
+  const int64_t useful = work.rows / (least_samples_per_thread / p.n_fft);
   on_threads(threads < useful ? threads : useful, [&work] { work.run(); });
   // Every turn taken was finished, so rows are missing only if no thread had memory.
   return work.next < work.rows ? RESERVE_OUT_OF_MEMORY : RESERVE_OK;

@@ -5,17 +5,24 @@
 #include <cstdint>
 
 #include "frame_source.h"
+#include "mixed_plan.h"
 #include "plan.h"
 
 namespace reserve {
 
+// The constants of a problem's transform, which has either a fixed plan or a mixed one.
+struct CpuTables {
+  Twiddles fixed;
+  const MixedPlan* mixed;  // null: fixed
+};
+
 // Rows [begin, end) of all clips' rows one after another; `scratch` is aligned to 64 bytes.
-using RowsFunction = void (*)(const reserve_log_mel& problem, const Twiddles& twiddles, int64_t begin, int64_t end,
+using RowsFunction = void (*)(const reserve_log_mel& problem, const CpuTables& tables, int64_t begin, int64_t end,
                               void* scratch);
 
 struct CpuKernel {
   int lanes;  // frames transformed at a time
-  size_t (*scratch_bytes)(int n_fft, int n_mels);
+  size_t (*scratch_bytes)(const reserve_log_mel& problem, const CpuTables& tables);
   RowsFunction rows;
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "mixed_plan.h"
 #include "reserve_native.h"
 #include "twiddles.h"
 
@@ -10,15 +11,29 @@ namespace reserve {
 
 // A waveform longer than this has no size in bytes.
 constexpr int64_t most_samples = INT64_MAX / static_cast<int64_t>(sizeof(float));
+// Further than this a frame is from where it would be without padding in no convention.
+constexpr int64_t most_shift = int64_t{1} << 33;
+
+// RESERVE_OK, or why `p` cannot run, whatever its pointers are.
+inline int32_t check_numbers(const reserve_log_mel& p) noexcept {
+  if (!is_mixed_size(p.n_fft)) return RESERVE_UNSUPPORTED;
+  const auto flag = [](int32_t value) { return value == 0 || value == 1; };
+  const auto shift = [](int64_t value) { return -most_shift <= value && value <= most_shift; };
+  if (p.clips < 0 || p.samples < 0 || p.frames < 0 || p.hop_length < 1 || p.n_mels < 1 || p.window_length < 1 ||
+      p.window_length > p.n_fft || !shift(p.start) || !shift(p.frame_extra))
+    return RESERVE_INVALID_ARGUMENT;
+  if (!flag(p.remove_dc) || !flag(p.log) || !flag(p.relative) || !flag(p.append) || !flag(p.bands_first) || (p.append && p.bands_first) ||
+      (p.power != 1 && p.power != 2) || p.pad_mode < RESERVE_PAD_REFLECT || p.pad_mode > RESERVE_PAD_SYMMETRIC ||
+      p.in_dtype < RESERVE_FLOAT32 || p.in_dtype > RESERVE_INT16 ||
+      (p.out_dtype != RESERVE_FLOAT32 && p.out_dtype != RESERVE_BFLOAT16))
+    return RESERVE_INVALID_ARGUMENT;
+  return RESERVE_OK;
+}
 
 // RESERVE_OK, or why `p` cannot run. RESERVE_OK implies that the size of the output does not overflow.
 inline int32_t check_problem(const reserve_log_mel& p) noexcept {
-  if (!has_plan(p.n_fft)) return RESERVE_UNSUPPORTED;
-  if (p.clips < 0 || p.samples < 0 || p.frames < 0 || p.hop_length < 1 || p.n_mels < 1 ||
-      (p.append != 0 && p.append != 1) || (p.pad_mode != RESERVE_PAD_REFLECT && p.pad_mode != RESERVE_PAD_CONSTANT) ||
-      (p.out_dtype != RESERVE_FLOAT32 && p.out_dtype != RESERVE_BFLOAT16))
-    return RESERVE_INVALID_ARGUMENT;
-  if (p.clips == 0 || p.frames == 0) return RESERVE_OK;
+  const int32_t status = check_numbers(p);
+  if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
   const int64_t row_bytes = 4 * (int64_t{p.n_mels} + 1);
   if (p.frames > INT64_MAX / p.clips / row_bytes) return RESERVE_INVALID_ARGUMENT;
   if (p.samples > most_samples) return RESERVE_INVALID_ARGUMENT;
@@ -31,17 +46,9 @@ inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   return RESERVE_OK;
 }
 
-// Whether the block code has these sizes: pairs of samples stay aligned, and each frame overlaps the next.
-inline bool fits_block(int32_t n_fft, int32_t hop_length, int32_t n_mels) noexcept {
-  return hop_length % 2 == 0 && hop_length <= n_fft && n_mels <= 1024;
-}
-
-// check_problem for the block code, which also needs its tables and bounded sizes.
-inline int32_t check_block_problem(const reserve_log_mel& p) noexcept {
-  const int32_t status = check_problem(p);
-  if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
-  if (p.twiddles == nullptr || p.placed_row == nullptr || p.placed_weight == nullptr) return RESERVE_INVALID_ARGUMENT;
-  return fits_block(p.n_fft, p.hop_length, p.n_mels) ? RESERVE_OK : RESERVE_UNSUPPORTED;
+// Whether a transform whose passes are fixed at compile time does this problem: it takes whole frames as they are.
+inline bool has_fixed_plan(const reserve_log_mel& p) noexcept {
+  return has_plan(p.n_fft) && p.window_length == p.n_fft && !p.remove_dc && p.preemphasis == 0.0f;
 }
 
 }  // namespace reserve

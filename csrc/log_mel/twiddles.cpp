@@ -1,10 +1,6 @@
 #include "twiddles.h"
 
 #include <cmath>
-#include <cstring>
-
-#include "log_mel_block.h"
-#include "reserve_native.h"
 
 namespace reserve {
 namespace {
@@ -35,11 +31,6 @@ const float* tables() noexcept {
   return made.all;
 }
 
-template <typename Plan>
-void power_places(int32_t* out) noexcept {
-  for (int bin = 0; bin < Plan::bins; ++bin) out[bin] = BlockLayout<Plan>::power_of(bin);
-}
-
 }  // namespace
 
 bool has_plan(int n_fft) noexcept {
@@ -63,29 +54,3 @@ Twiddles twiddles_for(int n_fft) noexcept {
 }
 
 }  // namespace reserve
-
-extern "C" int32_t reserve_log_mel_table_sizes(int32_t n_fft, int32_t* twiddles, int32_t* places) {
-  using namespace reserve;
-  if (twiddles == nullptr || places == nullptr) return RESERVE_INVALID_ARGUMENT;
-  if (!has_plan(n_fft)) return RESERVE_UNSUPPORTED;
-  *twiddles = n_fft == Plan1536::n_fft   ? twiddle_floats<Plan1536>
-              : n_fft == Plan3072::n_fft ? twiddle_floats<Plan3072>
-                                         : twiddle_floats<Plan4608>;
-  *places = n_fft / 2 + 1;
-  return RESERVE_OK;
-}
-
-extern "C" int32_t reserve_log_mel_tables(int32_t n_fft, float* twiddles, int32_t* places) {
-  using namespace reserve;
-  int32_t floats = 0, bins = 0;
-  const int32_t status = reserve_log_mel_table_sizes(n_fft, &floats, &bins);
-  if (status != RESERVE_OK) return status;
-  if (twiddles == nullptr || places == nullptr) return RESERVE_INVALID_ARGUMENT;
-  std::memcpy(twiddles, twiddle_tables(n_fft), static_cast<size_t>(floats) * sizeof(float));
-  switch (n_fft) {
-    case Plan1536::n_fft: power_places<Plan1536>(places); break;
-    case Plan3072::n_fft: power_places<Plan3072>(places); break;
-    default: power_places<Plan4608>(places);
-  }
-  return RESERVE_OK;
-}

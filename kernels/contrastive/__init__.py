@@ -1,29 +1,32 @@
-"""contrastive_loss: in-batch contrastive loss in both directions, over the candidates of all ranks (SPEC 8)."""
+"""contrastive_loss: in-batch contrastive losses in both directions, over the candidates of all ranks (SPEC 8)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import math
 from numbers import Real
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
-from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
-from reserve_kernels.contrastive.availability import BACKENDS, ContrastiveBackend
-from reserve_kernels.contrastive.eager import Losses, Part, is_plain
-from reserve_kernels.contrastive.gather import Gathering, check_member, exchange_counts
-from reserve_kernels.contrastive.ops import contrastive_logsumexp
-from reserve_kernels.contrastive.reference import statistics_dtype
+from reserve_kernels.checks import FLOATING, check_integer, check_real, check_same_device, check_tensor
+from reserve_kernels.contrastive.availability import BACKENDS
+from reserve_kernels.contrastive.gather import check_member
+from reserve_kernels.contrastive.reference import NO_MAX_LOG_SCALE, STANDARD, Scaling, statistics_dtype
+from reserve_kernels.contrastive.ring import ring_losses
+from reserve_kernels.contrastive.sigmoid_loss import check_backend, sigmoid_losses
+from reserve_kernels.contrastive.softmax_loss import Choice, Labels, softmax_losses
+from reserve_kernels.contrastive.targets import Targets, check_targets
 from reserve_kernels.transforms import refuse_transforms
 
-__all__ = ["ContrastiveLoss", "contrastive_loss"]
+__all__ = ["ContrastiveLoss", "Targets", "contrastive_loss"]
+
+KINDS = ("softmax", "sigmoid")
+EXCHANGES = ("gather", "ring")
 
 
 class ContrastiveLoss(NamedTuple):
-    """`loss`: mean over both directions of the mean over pairs, a scalar; `x_to_y`, `y_to_x`: [pairs] per-pair losses.
+    """`x_to_y`, `y_to_x`: [pairs], each vector's loss; `loss`: a scalar of both, as `contrastive_loss` says.
 
     All are float32, or float64 for float64 inputs. With no pairs `loss` is 0.
     """
@@ -38,39 +41,71 @@ def contrastive_loss(
     y: torch.Tensor,
     log_scale: torch.Tensor | float,
     *,
+    kind: str = "softmax",
+    bias: torch.Tensor | float | None = None,
+    targets: Targets | tuple[Targets, Targets] | None = None,
+    normalize: bool = True,
+    max_scale: float | None = 100.0,
     x_extra: torch.Tensor | None = None,
     y_extra: torch.Tensor | None = None,
     group: dist.ProcessGroup | None = None,
+    exchange: str = "gather",
     backend: str = "auto",
     logits_budget: int | None = None,
 ) -> ContrastiveLoss:
     """Contrastive loss of pairs (x[i], y[i]) against all candidates, in both directions (SPEC 8).
 
     Vectors are scaled to v / sqrt(sum v^2 + 1e-5) * exp(s / 2), s = min(log_scale, ln 100), and rounded to their
-    dtype. The loss of x[i] is the logsumexp of its logits with all y and y_extra of all ranks, minus its logit with
-    y[i]; the loss of y[i] likewise over all x and x_extra.
+    dtype. A logit is the product of two.
+
+    - `kind="softmax"` (CLIP): the loss of x[i] is the logsumexp of its logits with all y and y_extra of all ranks,
+      minus its logit with y[i]; the loss of y[i] likewise over all x and x_extra. `loss` is the mean over both
+      directions of the mean over pairs.
+    - `kind="sigmoid"` (SigLIP): every logit, plus `bias`, has a loss of its own: -log sigmoid(logit) for a pair, and
+      -log sigmoid(-logit) for all others. The loss of x[i] is the sum over all y and y_extra of all ranks; that of y[i]
+      over all x and x_extra. `loss` is the sum of all losses, each counted once, over the number of pairs: with several
+      ranks, of x with everyone's y and y_extra, and of y with everyone's x_extra. Memory is linear in the vectors.
 
     Args:
         x, y: [pairs, dim], before normalisation; float16, bfloat16, float32 or float64, one dtype.
         log_scale: logarithm of the inverse temperature, a number or a tensor with one element; a tensor that requires a
             gradient gets one. Keep the tensor on x's device: otherwise the host waits for its gradient.
-        x_extra, y_extra: [*, dim], candidates without a pair: negatives only.
-        group: process group whose ranks' vectors are all candidates, gathered with gradients; None for this process
-            alone. Ranks may have different numbers of pairs. Each rank's loss is over its own pairs, and gradients are
+        kind: "softmax" or "sigmoid".
+        bias: what "sigmoid" adds to the logits, like `log_scale` a number or a tensor with one element. None: 0.
+        targets: label weights in place of x[i] with y[i]. Row i of `Targets` has the positives of x[i]; columns
+            count the rows of y, then those of y_extra. For "softmax" the loss of x[i] is
+            sum_j w_ij (logsumexp_i - logit_ij), which for weights that add up to 1 is the cross-entropy with soft
+            targets. Weights are taken as they are; without them the positives of a row share 1 equally, as in
+            supervised contrastive learning (arXiv 2004.11362, equation 2). A row without entries has loss 0. The rows
+            of y[j] are the transpose, with shares of their own where there are no weights; or, in a tuple (of x,
+            of y), a second `Targets`, whose columns count the rows of x, then those of x_extra. For "sigmoid" a weight
+            from 0 to 1 is the target of its logit, t: the loss is -t log sigmoid(logit) - (1 - t) log sigmoid(-logit);
+            without weights t is 1. Weights get no gradient. Not for several ranks.
+        normalize: False takes the vectors as they are, times exp(s / 2).
+        max_scale: upper bound of exp(log_scale), beyond which log_scale has no gradient; None for no bound.
+        x_extra, y_extra: [*, dim], candidates without a pair: negatives only, unless `targets` says otherwise.
+        group: process group whose ranks' vectors are all candidates, with gradients; None for this process alone.
+            Ranks may have different numbers of pairs. Each rank's loss is over its own pairs, and gradients are
             those of the sum of the ranks' losses: averaging parameter gradients over ranks, as DDP does, gives those
             of the mean. All ranks must request the gradients of the same inputs, from the same outputs. The host reads
-            the ranks' counts, the only wait for a GPU. Gathering overlaps with the logits among this rank's own
-            vectors, in the backward pass too.
+            the ranks' counts, the only wait for a GPU.
+        exchange: how the vectors of other ranks arrive. "gather": all at once, which overlaps with the logits among
+            this rank's own vectors, in the backward pass too; they stay in memory. "ring": y of one rank at a time
+            passes from rank to rank while the logits with the one before are computed, and again in the backward pass,
+            with its gradient; a rank holds two others' at a time. Each block of logits is computed once for both
+            directions, and again in the backward pass. "sigmoid" always goes round the ring.
         backend: "auto" or a name from `reserve_kernels.backends()`. "dense" stores the logits for the backward pass;
             "triton" (CUDA) and "chunked" compute them again there, which takes four matrix products instead of three
             and never holds [pairs, candidates]. "auto" stores them where a gradient will be asked for and they fit
-            `logits_budget`.
+            `logits_budget`. For "sigmoid", "auto" makes the gradients of `loss` in the forward pass, three products in
+            all; if x_to_y or y_to_x has a gradient too, three more follow. "chunked" makes them in the backward pass.
+            A ring's blocks are always computed by PyTorch's products.
         logits_budget: bytes that "auto" may store for the backward pass, for all problems of this call together: x with
             y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
             problem that fits what is left is stored, and the others are computed again. Stored are the logits and the
             scaled vectors of both sides, 4 bytes a number, 8 for float64; by Triton only the logits, 2 bytes each for
             half-precision vectors, in rows of a multiple of 16, and up to 8 bytes for each 64 of them. None: 1 GiB.
-            Back ends by name take no notice.
+            Back ends by name, "sigmoid" and a ring take no notice.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type, dtype, shape, device or value; the message names it.
@@ -78,7 +113,7 @@ def contrastive_loss(
         NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
     NaN inputs give NaN losses. Rows whose squares would overflow are scaled down first.
-    It is deterministic. Without a group it compiles with fullgraph=True.
+    It is deterministic, but for `targets` on a GPU. Without a group it compiles with fullgraph=True.
     """
     _check("x", x, None)
     for name, value in [("y", y), ("x_extra", x_extra), ("y_extra", y_extra)]:
@@ -86,63 +121,47 @@ def contrastive_loss(
             _check(name, value, x)
     if y.shape != x.shape:
         raise ValueError(f"y must pair with x's shape {tuple(x.shape)}; got {tuple(y.shape)}")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be 'softmax' or 'sigmoid'; got {kind!r}")
+    if exchange not in EXCHANGES:
+        raise ValueError(f"exchange must be 'gather' or 'ring'; got {exchange!r}")
     of_scale = log_scale if isinstance(log_scale, torch.Tensor) else None
-    refuse_transforms("contrastive_loss", x, y, x_extra, y_extra, of_scale)
-    log_scale = _checked_log_scale(log_scale, x)
+    of_bias = bias if isinstance(bias, torch.Tensor) else None
+    refuse_transforms("contrastive_loss", x, y, x_extra, y_extra, of_scale, of_bias)
+    log_scale = _checked_scalar("log_scale", log_scale, x)
+    if kind == "softmax" and bias is not None:
+        raise ValueError("bias is for kind='sigmoid': it does not change a softmax")
     budget = LOGITS_BUDGET if logits_budget is None else logits_budget
     check_integer("logits_budget", budget, 0)
-    if backend != "auto":
+    if kind == "sigmoid":
+        check_backend(backend, x)
+    elif backend != "auto":
         BACKENDS.choose(backend, x.device, x.dtype)
-    choice = _Choice(backend, budget)
-    if group is None and is_plain(x, y, x_extra, y_extra, log_scale):
-        vectors, parts = [x, y], [Part(0, 1, True, choice.of(x, y, log_scale))]
-        for side, extra in ((0, y_extra), (1, x_extra)):
-            if extra is not None:
-                parts.append(Part(side, len(vectors), False, choice.of(vectors[side], extra, log_scale)))
-                vectors.append(extra)
-        return ContrastiveLoss(*Losses.apply(log_scale, parts, *vectors))
-
-    def logsumexp(a: torch.Tensor, b: torch.Tensor, both: bool) -> tuple[torch.Tensor, ...]:
-        return contrastive_logsumexp(a, b, log_scale, both, choice.of(a, b, log_scale))[:3]
-
-    x_extras, y_extras = ([] if extra is None else [extra] for extra in (x_extra, y_extra))
-    # The other ranks' candidates arrive while the logits among this rank's own are computed.
-    arriving = _send(([x, *x_extras], [y, *y_extras]), group)
-    x_lse, y_lse, positive = logsumexp(x, y, both=True)
-    for candidates in [*y_extras, *(receive() for receive in arriving[1:])]:
-        x_lse = torch.logaddexp(x_lse, logsumexp(x, candidates, both=False)[0])
-    for candidates in [*x_extras, *(receive() for receive in arriving[:1])]:
-        y_lse = torch.logaddexp(y_lse, logsumexp(y, candidates, both=False)[0])
-    x_to_y, y_to_x = x_lse - positive, y_lse - positive
-    # A sum over a count of at least one, so that no pairs give 0 rather than NaN.
-    loss = (x_to_y + y_to_x).sum() / (2 * max(x.shape[0], 1))
-    return ContrastiveLoss(loss, x_to_y, y_to_x)
+    scaling = _checked_scaling(normalize, max_scale)
+    if group is not None:
+        check_member(group)
+    # A group of one rank has nothing to exchange.
+    several = group is not None and dist.get_world_size(group) > 1
+    labels = None
+    if targets is not None:
+        if several:
+            raise ValueError("targets must be None with a group of several ranks")
+        labels = _checked_labels(targets, x, y, x_extra, y_extra, kind)
+    vectors = (x, y, x_extra, y_extra)
+    if kind == "softmax" and not (several and exchange == "ring"):
+        choice = Choice(backend, budget)
+        return ContrastiveLoss(*softmax_losses(*vectors, log_scale, labels, scaling, group, choice))
+    offset = None if kind == "softmax" else _checked_scalar("bias", 0.0 if bias is None else bias, x)
+    if several:
+        assert group is not None
+        return ContrastiveLoss(*ring_losses(*vectors, log_scale, offset, scaling, group))
+    assert offset is not None
+    of_x = None if labels is None else labels.of_x
+    return ContrastiveLoss(*sigmoid_losses(*vectors, log_scale, offset, of_x, scaling, backend))
 
 
 LOGITS_BUDGET = 1 << 30
 """Bytes that "auto" may store unless the caller says."""
-
-
-@dataclass
-class _Choice:
-    """Chooses a back end for one problem after another: `backend`, or for "auto" by what is `left` of the budget."""
-
-    backend: str
-    left: int
-
-    def of(self, a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor) -> str:
-        """The name of the back end for the logits of a and b."""
-        if self.backend != "auto":
-            return self.backend
-        wanted = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad or log_scale.requires_grad)
-
-        def refuse(backend: ContrastiveBackend) -> str | None:
-            fits = not backend.stores_logits or (wanted and backend.stored_bytes(a, b) <= self.left)
-            return None if fits else "it stores logits"
-
-        chosen = BACKENDS.choose("auto", a.device, a.dtype, refuse)
-        self.left -= chosen.stored_bytes(a, b)
-        return chosen.name
 
 
 def _check(name: str, value: torch.Tensor, x: torch.Tensor | None) -> None:
@@ -155,29 +174,48 @@ def _check(name: str, value: torch.Tensor, x: torch.Tensor | None) -> None:
             raise ValueError(f"{name} must have x's dim {x.shape[1]}; got {value.shape[1]}")
 
 
-def _checked_log_scale(log_scale: torch.Tensor | float, x: torch.Tensor) -> torch.Tensor:
-    """`log_scale` as a 0-d tensor on x's device, in the dtype of the statistics."""
+def _checked_scalar(name: str, value: torch.Tensor | float, x: torch.Tensor) -> torch.Tensor:
+    """`value` as a 0-d tensor on x's device, in the dtype of the statistics."""
     dtype = statistics_dtype(x.dtype)
-    if not isinstance(log_scale, torch.Tensor):
-        if not isinstance(log_scale, Real):
-            raise TypeError(f"log_scale must be a number or a torch.Tensor; got {type(log_scale).__name__}")
+    if not isinstance(value, torch.Tensor):
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number or a torch.Tensor; got {type(value).__name__}")
         # Filled on the device: copying a number to it would make the host wait.
-        return torch.full((), float(log_scale), dtype=dtype, device=x.device)
-    if log_scale.numel() != 1:
-        raise ValueError(f"log_scale must be a scalar; got shape {tuple(log_scale.shape)}")
-    return log_scale.to(x.device, dtype, non_blocking=x.is_cuda).reshape(())
+        return torch.full((), float(value), dtype=dtype, device=x.device)
+    if value.numel() != 1:
+        raise ValueError(f"{name} must be a scalar; got shape {tuple(value.shape)}")
+    return value.to(x.device, dtype, non_blocking=x.is_cuda).reshape(())
 
 
-def _send(
-    candidates: tuple[list[torch.Tensor], ...], group: dist.ProcessGroup | None
-) -> list[Callable[[], torch.Tensor]]:
-    """Starts gathering each of `candidates`. Each function it returns waits for the other ranks' rows."""
-    if group is None:
-        return []
-    check_member(group)
-    if dist.get_world_size(group) == 1:
-        return []
-    rows = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in candidates]
-    gatherings = [Gathering(counts, group) for counts in exchange_counts(rows, group)]
-    sent = [gathering.send(r) for gathering, r in zip(gatherings, rows, strict=True)]
-    return [partial(gathering.receive, s) for gathering, s in zip(gatherings, sent, strict=True)]
+def _checked_scaling(normalize: object, max_scale: float | None) -> Scaling:
+    if normalize is True and type(max_scale) is float and max_scale == 100.0:
+        return STANDARD  # without a logarithm and objects that the smallest calls would notice
+    if not isinstance(normalize, bool):
+        raise TypeError(f"normalize must be True or False; got {normalize!r}")
+    if max_scale is None:
+        return Scaling(normalize, NO_MAX_LOG_SCALE)
+    check_real("max_scale", max_scale)
+    if max_scale <= 0:
+        raise ValueError(f"max_scale must be above 0; got {max_scale!r}")
+    return Scaling(normalize, math.log(max_scale))
+
+
+def _checked_labels(
+    targets: object,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    x_extra: torch.Tensor | None,
+    y_extra: torch.Tensor | None,
+    kind: str,
+) -> Labels:
+    of_x, of_y = targets, None
+    # Targets is a tuple itself.
+    if type(targets) is tuple:
+        if kind == "sigmoid":
+            raise ValueError("targets must be one Targets for kind='sigmoid': a logit has one target")
+        if len(targets) != 2:
+            raise ValueError(f"targets must be Targets or two of them, of x and of y; got {len(targets)}")
+        of_x, of_y = targets
+    counts = [len(x) + (0 if extra is None else len(extra)) for extra in (x_extra, y_extra)]
+    checked = check_targets("targets", of_x, x, counts[1], kind == "sigmoid")
+    return Labels(checked, None if of_y is None else check_targets("targets[1]", of_y, y, counts[0], False))

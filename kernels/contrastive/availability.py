@@ -16,7 +16,7 @@ from reserve_kernels.contrastive.blocks import (
     logsumexp_chunked,
     logsumexp_dense,
 )
-from reserve_kernels.contrastive.reference import logsumexp_reference, logsumexp_reference_backward
+from reserve_kernels.contrastive.reference import Scaling, logsumexp_reference, logsumexp_reference_backward
 from reserve_kernels.triton_support import triton_unavailable
 
 
@@ -32,14 +32,15 @@ def _no_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
 class ContrastiveBackend(Backend):
     """A back end of contrastive_loss: both passes of `ops.contrastive_logsumexp`."""
 
-    forward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], Four]
-    """(x, y, log_scale, both) -> what `logsumexp_reference` returns, and what is stored for the backward pass"""
+    forward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool, Scaling], Four]
+    """(x, y, log_scale, both, scaling) -> what `logsumexp_reference` returns, and what is stored for the backward
+    pass"""
     backward: Callable[
-        [Three, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, bool],
+        [Three, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, bool, Scaling],
         Three,
     ]
-    """(gradients of the three outputs, x, y, log_scale, row_lse, column_lse, what is stored, both) -> those of x, y
-    and log_scale"""
+    """(gradients of the three outputs, x, y, log_scale, row_lse, column_lse, what is stored, both, scaling) -> those of
+    x, y and log_scale"""
     stored: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _nothing
     """(x, y) -> a tensor with the shape and dtype of what is stored"""
     stored_bytes: Callable[[torch.Tensor, torch.Tensor], int] = _no_bytes
@@ -50,8 +51,8 @@ class ContrastiveBackend(Backend):
         return self.stored is not _nothing
 
 
-def _reference_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
-    return *logsumexp_reference(x, y, log_scale, both), x.new_empty(0)
+def _reference_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling) -> Four:
+    return *logsumexp_reference(x, y, log_scale, both, scaling), x.new_empty(0)
 
 
 def _reference_backward(
@@ -63,14 +64,15 @@ def _reference_backward(
     column_lse: torch.Tensor,
     _stored: torch.Tensor,
     both: bool,
+    scaling: Scaling,
 ) -> Three:
-    return logsumexp_reference_backward(grads, x, y, log_scale, row_lse, column_lse, both)
+    return logsumexp_reference_backward(grads, x, y, log_scale, row_lse, column_lse, both, scaling)
 
 
-def _triton_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
+def _triton_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling) -> Four:
     from reserve_kernels.contrastive.triton import logsumexp_triton
 
-    return *logsumexp_triton(x, y, log_scale, both), x.new_empty(0)
+    return *logsumexp_triton(x, y, log_scale, both, scaling), x.new_empty(0)
 
 
 def _triton_backward(
@@ -82,10 +84,11 @@ def _triton_backward(
     column_lse: torch.Tensor,
     _stored: torch.Tensor,
     both: bool,
+    scaling: Scaling,
 ) -> Three:
     from reserve_kernels.contrastive.triton import logsumexp_triton_backward
 
-    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, None, both)
+    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, None, both, scaling)
 
 
 def _dense_by_triton(x: torch.Tensor) -> bool:
@@ -115,12 +118,12 @@ def triton_stored_bytes(x: torch.Tensor, y: torch.Tensor) -> int:
     return n * -(-m // 16) * 16 * itemsize + (2 * (n * m // 64) + n + m) * 4
 
 
-def _dense_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
+def _dense_forward(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling) -> Four:
     if not _dense_by_triton(x):
-        return logsumexp_dense(x, y, log_scale, both)
+        return logsumexp_dense(x, y, log_scale, both, scaling)
     from reserve_kernels.contrastive.triton import logsumexp_triton_dense
 
-    return logsumexp_triton_dense(x, y, log_scale, both)
+    return logsumexp_triton_dense(x, y, log_scale, both, scaling)
 
 
 def _dense_backward(
@@ -132,12 +135,13 @@ def _dense_backward(
     column_lse: torch.Tensor,
     stored: torch.Tensor,
     both: bool,
+    scaling: Scaling,
 ) -> Three:
     if not _dense_by_triton(x):
-        return logsumexp_blocks_backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
+        return logsumexp_blocks_backward(grads, x, y, log_scale, row_lse, column_lse, stored, both, scaling)
     from reserve_kernels.contrastive.triton import logsumexp_triton_backward
 
-    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
+    return logsumexp_triton_backward(grads, x, y, log_scale, row_lse, column_lse, stored, both, scaling)
 
 
 BACKENDS = Backends(

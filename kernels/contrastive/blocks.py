@@ -13,7 +13,7 @@ import torch
 
 from reserve_kernels.contrastive.native import NativePasses, unavailable
 from reserve_kernels.contrastive.passes import Columns, Passes, Softmaxes, bounded_by, parts
-from reserve_kernels.contrastive.reference import statistics_dtype
+from reserve_kernels.contrastive.reference import STANDARD, Scaling, statistics_dtype
 
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -49,9 +49,11 @@ class Stored(NamedTuple):
         return cls(logits.view(n, m), a.view(n, dim), b.view(m, dim))
 
 
-def passes_for(x: torch.Tensor) -> Passes:
+def passes_for(x: torch.Tensor, scaling: Scaling = STANDARD) -> Passes:
     """The passes for vectors with the dtype and device of `x`: native ones where they run."""
-    return Passes() if unavailable(x.device, statistics_dtype(x.dtype)) else NativePasses()
+    if unavailable(x.device, statistics_dtype(x.dtype)):
+        return Passes(scaling)
+    return NativePasses(scaling=scaling)
 
 
 def stored_memory(x: torch.Tensor, y: torch.Tensor, unused: int = 0) -> torch.Tensor:
@@ -70,22 +72,28 @@ def _stored_elements(x: torch.Tensor, y: torch.Tensor) -> int:
     return n * m + (n + m) * x.shape[1]
 
 
-def logsumexp_dense(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
+def logsumexp_dense(
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling = STANDARD
+) -> Four:
     """As `logsumexp_reference`, and what the backward pass takes."""
     kept = x.device.type == "cpu" and KEPT_BYTES[0] <= stored_bytes(x, y) <= KEPT_BYTES[1]
     memory = stored_memory(x, y, UNUSED_BYTES // log_scale.dtype.itemsize if kept else 0)
-    return *_logsumexp(x, y, log_scale, both, Stored.of(memory, x, y)), memory
+    return *_logsumexp(x, y, log_scale, both, scaling, Stored.of(memory, x, y)), memory
 
 
-def logsumexp_chunked(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool) -> Four:
+def logsumexp_chunked(
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling = STANDARD
+) -> Four:
     """As `logsumexp_reference`; it stores nothing."""
-    return *_logsumexp(x, y, log_scale, both, None), x.new_empty(0)
+    return *_logsumexp(x, y, log_scale, both, scaling, None), x.new_empty(0)
 
 
-def _logsumexp(x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, stored: Stored | None) -> Three:
+def _logsumexp(
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling, stored: Stored | None
+) -> Three:
     by_row = x.shape[0] >= y.shape[0]  # The longer side is cut into blocks; with `both` they are equally long.
     a, b = (x, y) if by_row else (y, x)
-    passes, bounded = passes_for(x), bounded_by(log_scale, x.shape[0] * y.shape[0])
+    passes, bounded = passes_for(x, scaling), bounded_by(log_scale, x, y, scaling)
     wide_b = log_scale.new_empty(b.shape) if stored is None else stored.b
     passes.scale(b, log_scale, wide_b)
     # Without candidates a logsumexp is -inf.
@@ -139,6 +147,7 @@ def logsumexp_blocks_backward(
     column_lse: torch.Tensor,
     memory: torch.Tensor,
     both: bool,
+    scaling: Scaling = STANDARD,
 ) -> Three:
     """Gradients of x, y and log_scale. Without stored logits, it computes them again, once for both directions."""
     # The native passes take pointers, and a hook of saved tensors may return other strides.
@@ -147,19 +156,24 @@ def logsumexp_blocks_backward(
     of_x, of_columns, of_diagonal = (grad.contiguous() for grad in grads)
     if y.shape[0] > x.shape[0]:  # then not both: the gradient that is summed over blocks is the short one
         softmaxes = Softmaxes(column_grad=of_x, column_lse=row_lse)
-        grad_y, grad_x, grad_log_scale = _gradients(y, x, log_scale, softmaxes, stored)
+        grad_y, grad_x, grad_log_scale = _gradients(y, x, log_scale, softmaxes, scaling, stored)
         return grad_x, grad_y, grad_log_scale
     softmaxes = Softmaxes(of_x, row_lse, of_columns, column_lse, of_diagonal) if both else Softmaxes(of_x, row_lse)
-    return _gradients(x, y, log_scale, softmaxes, stored)
+    return _gradients(x, y, log_scale, softmaxes, scaling, stored)
 
 
 def _gradients(
-    a: torch.Tensor, b: torch.Tensor, log_scale: torch.Tensor, softmaxes: Softmaxes, stored: Stored | None
+    a: torch.Tensor,
+    b: torch.Tensor,
+    log_scale: torch.Tensor,
+    softmaxes: Softmaxes,
+    scaling: Scaling,
+    stored: Stored | None,
 ) -> Three:
     """Gradients of a, b and log_scale through the logits of a and b, a block of rows at a time."""
     if not (a.numel() and b.numel()):
         return a.new_zeros(a.shape), b.new_zeros(b.shape), torch.zeros_like(log_scale)
-    passes, bounded = passes_for(a), bounded_by(log_scale, a.shape[0] * b.shape[0])
+    passes, bounded = passes_for(a, scaling), bounded_by(log_scale, a, b, scaling)
     dtype, contiguous = log_scale.dtype, torch.contiguous_format
     blocks = _Blocks(a, b, log_scale, stored)
     if stored is None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from reserve_kernels.contrastive.ops import forward, gradients
+from reserve_kernels.contrastive.reference import STANDARD, Scaling
 from reserve_kernels.transforms import transforming
 
 
@@ -21,6 +22,7 @@ class Part(NamedTuple):
     b: int
     both: bool
     backend: str
+    scaling: Scaling = STANDARD
 
 
 def is_plain(*tensors: torch.Tensor | None) -> bool:
@@ -49,7 +51,7 @@ class Losses(torch.autograd.Function):
         stored = []
         for part in parts:
             a, b = vectors[part.a], vectors[part.b]
-            rows, columns, diagonal, kept = forward(a, b, log_scale, part.both, part.backend)
+            rows, columns, diagonal, kept = forward(a, b, log_scale, part.both, part.backend, *part.scaling)
             stored.append(kept)
             if part.both:
                 lse, positive = [rows, columns], diagonal
@@ -79,7 +81,7 @@ class Losses(torch.autograd.Function):
             # The softmax over all candidates, through their common logsumexp.
             statistics = (lse[a], lse[b] if part.both else none)
             saved = (vectors[a], vectors[b], log_scale, *statistics, kept)
-            grad_a, grad_b, of_part = gradients(*of_three, *saved, part.both, part.backend)
+            grad_a, grad_b, of_part = gradients(*of_three, *saved, part.both, part.backend, *part.scaling)
             for place, grad in ((a, grad_a), (b, grad_b)):
                 if wanted[place]:
                     totals[place] = _accumulated(totals[place], grad)

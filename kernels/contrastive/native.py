@@ -9,7 +9,7 @@ import torch
 
 from reserve_kernels import native
 from reserve_kernels.contrastive.passes import Columns, Passes, Softmaxes
-from reserve_kernels.contrastive.reference import EPSILON, MAX_LOG_SCALE, squares_limit
+from reserve_kernels.contrastive.reference import EPSILON, STANDARD, Scaling, squares_limit
 from reserve_kernels.native import ContrastiveLogsumexp, ContrastivePass, ContrastiveScale, ContrastiveWeights
 
 LIMIT = squares_limit(torch.float32)
@@ -25,31 +25,37 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 class NativePasses(Passes):
-    """The passes by the native library, but for the scaling of half-precision vectors."""
+    """The passes by the native library, but for the scaling of half-precision vectors, and scaling by one factor."""
 
-    def __init__(self, run: Callable[[ContrastivePass], None] | None = None) -> None:
+    def __init__(self, run: Callable[[ContrastivePass], None] | None = None, scaling: Scaling = STANDARD) -> None:
         """`run` replaces the library's own choice of threads and instructions, for tests."""
+        super().__init__(scaling)
         self.run = run or _run
 
     def scale(self, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor) -> None:
-        if x.dtype != torch.float32:
+        if x.dtype != torch.float32 or not self.scaling.normalize:
             super().scale(x, log_scale, out)
             return
         x = x.contiguous()  # The name keeps the memory alive that the pointer is to.
         pointers = (x.data_ptr(), None, out.data_ptr(), None)
-        self.run(ContrastiveScale(*pointers, *x.shape, _factor(log_scale), 0.0, EPSILON, LIMIT))
+        self.run(ContrastiveScale(*pointers, *x.shape, self._factor(log_scale), 0.0, EPSILON, LIMIT))
 
     def scale_backward(
         self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor, shares: torch.Tensor
     ) -> None:
-        if x.dtype != torch.float32:
+        if x.dtype != torch.float32 or not self.scaling.normalize:
             super().scale_backward(grad, x, log_scale, out, shares)
             return
-        x, factor = x.contiguous(), _factor(log_scale)
+        x, factor = x.contiguous(), self._factor(log_scale)
         # A clamped temperature has no gradient.
-        of_factor = factor / 2 if log_scale.item() <= MAX_LOG_SCALE else 0.0
+        of_factor = factor / 2 if log_scale.item() <= self.scaling.max_log_scale else 0.0
         pointers = (x.data_ptr(), grad.data_ptr(), out.data_ptr(), shares.data_ptr())
         self.run(ContrastiveScale(*pointers, *x.shape, factor, of_factor, EPSILON, LIMIT))
+
+    def _factor(self, log_scale: torch.Tensor) -> float:
+        """The temperature's share of one side."""
+        # float32 ends at exp(89), and math.exp raises an error at 710.
+        return math.exp(min(log_scale.item(), self.scaling.max_log_scale, 1000.0) / 2)
 
     def logsumexp(
         self,
@@ -78,11 +84,6 @@ class NativePasses(Passes):
         values = (s.row_grad, s.row_lse, s.column_grad, s.column_lse, s.diagonal_grad)
         pointers = map(_pointer, (logits, out, *values))
         self.run(ContrastiveWeights(*pointers, *logits.shape, first, bounded, exponentiated))
-
-
-def _factor(log_scale: torch.Tensor) -> float:
-    """The temperature's share of one side."""
-    return math.exp(min(log_scale.item(), MAX_LOG_SCALE) / 2)
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from reserve_kernels.contrastive.availability import BACKENDS
-from reserve_kernels.contrastive.reference import statistics_dtype
+from reserve_kernels.contrastive.reference import MAX_LOG_SCALE, Scaling, statistics_dtype
 from reserve_kernels.precision import without_autocast
 from reserve_kernels.transforms import refuse_double_backward, transforming
 
@@ -16,12 +16,18 @@ Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @without_autocast
 def forward(
-    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, backend: str
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    both: bool,
+    backend: str,
+    normalize: bool = True,
+    max_log_scale: float = MAX_LOG_SCALE,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `logsumexp_reference`, and what the back end stores for the backward pass besides its inputs and the results:
     a tensor without gradients, empty if the back end computes logits again.
     """
-    return BACKENDS[backend].forward(x, y, log_scale, both)
+    return BACKENDS[backend].forward(x, y, log_scale, both, Scaling(normalize, max_log_scale))
 
 
 @without_autocast
@@ -37,21 +43,29 @@ def _backward(
     stored: torch.Tensor,
     both: bool,
     backend: str,
+    normalize: bool = True,
+    max_log_scale: float = MAX_LOG_SCALE,
 ) -> Three:
-    grads = (grad_rows, grad_columns, grad_diagonal)
-    return BACKENDS[backend].backward(grads, x, y, log_scale, row_lse, column_lse, stored, both)
+    grads, scaling = (grad_rows, grad_columns, grad_diagonal), Scaling(normalize, max_log_scale)
+    return BACKENDS[backend].backward(grads, x, y, log_scale, row_lse, column_lse, stored, both, scaling)
 
 
 @torch.library.custom_op("reserve_kernels::contrastive_logsumexp", mutates_args=())
 def contrastive_logsumexp(
-    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, backend: str
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    both: bool,
+    backend: str,
+    normalize: bool = True,
+    max_log_scale: float = MAX_LOG_SCALE,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """`forward` as an op."""
-    return forward(x, y, log_scale, both, backend)
+    return forward(x, y, log_scale, both, backend, normalize, max_log_scale)
 
 
 @contrastive_logsumexp.register_fake
-def _(x, y, log_scale, both, backend):
+def _(x, y, log_scale, both, backend, normalize=True, max_log_scale=MAX_LOG_SCALE):
     dtype = statistics_dtype(x.dtype)
     n, m = x.shape[0], y.shape[0]
     results = tuple(x.new_empty(size, dtype=dtype) for size in (n, m if both else 0, n if both else 0))
@@ -71,14 +85,17 @@ def contrastive_logsumexp_backward(
     stored: torch.Tensor,
     both: bool,
     backend: str,
+    normalize: bool = True,
+    max_log_scale: float = MAX_LOG_SCALE,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x, y and log_scale. It does not change what is stored."""
     grads = (grad_rows, grad_columns, grad_diagonal)
-    return _backward(*grads, x, y, log_scale, row_lse, column_lse, stored, both, backend)
+    saved = (x, y, log_scale, row_lse, column_lse, stored)
+    return _backward(*grads, *saved, both, backend, normalize, max_log_scale)
 
 
 @contrastive_logsumexp_backward.register_fake
-def _(grad_rows, grad_columns, grad_diagonal, x, y, log_scale, row_lse, column_lse, stored, both, backend):
+def _(grad_rows, grad_columns, grad_diagonal, x, y, log_scale, *_rest):
     contiguous = torch.contiguous_format
     return (
         torch.empty_like(x, memory_format=contiguous),
@@ -98,7 +115,7 @@ def gradients(*arguments: Any) -> Three:
 
 
 def _setup(ctx, inputs, output):
-    x, y, log_scale, ctx.both, ctx.backend = inputs
+    x, y, log_scale, *ctx.settings = inputs
     row_lse, column_lse, _, stored = output
     ctx.mark_non_differentiable(stored)
     # Otherwise autograd makes zeros as large as what is stored.
@@ -114,8 +131,8 @@ def _backward_of_op(ctx, of_rows, of_columns, of_diagonal, _):
         torch.zeros_like(values) if grad is None else grad
         for grad, values in [(of_rows, row_lse), (of_columns, column_lse), (of_diagonal, column_lse)]
     )
-    found = torch.ops.reserve_kernels.contrastive_logsumexp_backward(*grads, *saved, ctx.both, ctx.backend)
-    return *found, None, None
+    found = torch.ops.reserve_kernels.contrastive_logsumexp_backward(*grads, *saved, *ctx.settings)
+    return *found, None, None, None, None
 
 
 contrastive_logsumexp.register_autograd(_backward_of_op, setup_context=_setup)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from reserve_kernels.contrastive.reference import scaled, scaled_backward
+from reserve_kernels.contrastive.reference import STANDARD, Scaling, scaled, scaled_backward
 
 BLOCK_BYTES = 8 << 20
 """Size of a block of logits that are computed again in the backward pass."""
@@ -68,10 +68,13 @@ class Softmaxes(NamedTuple):
 class Passes:
     """The passes in PyTorch, for every dtype and device. `log_scale` has the dtype of the statistics."""
 
+    def __init__(self, scaling: Scaling = STANDARD) -> None:
+        self.scaling = scaling
+
     def scale(self, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor) -> None:
         """Fills `out` [rows, dim], of log_scale's dtype, with `scaled`; its temporaries are bounded."""
         for part in parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 8):
-            out[part] = scaled(x[part], log_scale)
+            out[part] = scaled(x[part], log_scale, self.scaling)
 
     def scale_backward(
         self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor, shares: torch.Tensor
@@ -80,7 +83,7 @@ class Passes:
         `shares` [rows] with each row's share of log_scale's gradient.
         """
         for part in parts(x.shape[0], x.shape[1], log_scale.dtype.itemsize * 8):
-            out[part], shares[part] = scaled_backward(grad[part], x[part], log_scale)
+            out[part], shares[part] = scaled_backward(grad[part], x[part], log_scale, self.scaling)
 
     def logsumexp(
         self,
@@ -141,10 +144,17 @@ class Passes:
             out.diagonal(first).add_(softmaxes.diagonal_grad)
 
 
-def bounded_by(log_scale: torch.Tensor, count: int) -> bool:
-    """Whether exp of `count` logits is safe without subtracting the maximum: then one exp serves rows and columns.
+def bounded_by(log_scale: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: Scaling) -> bool:
+    """Whether exp of the logits of a and b is safe without subtracting the maximum: then one exp serves rows and
+    columns.
 
-    Rows have at most unit length before the temperature, so its value decides. Never on a GPU, where reading it would
-    make the host wait.
+    Normalised rows have at most unit length before the temperature, so its value decides; others are measured. Never on
+    a GPU, where reading it would make the host wait.
     """
-    return log_scale.device.type == "cpu" and count >= WORTH_SHARING and log_scale.item() < math.log(SAFE_EXPONENT)
+    if log_scale.device.type != "cpu" or a.shape[0] * b.shape[0] < WORTH_SHARING:
+        return False
+    if scaling.normalize:
+        return log_scale.item() < math.log(SAFE_EXPONENT)
+    scale = math.exp(min(log_scale.item(), scaling.max_log_scale, 700.0))  # exp(710) is an error
+    longest = [torch.linalg.vector_norm(side, dim=1, dtype=log_scale.dtype).amax().item() for side in (a, b)]
+    return scale * longest[0] * longest[1] < SAFE_EXPONENT

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 
 MAX_LOG_SCALE = math.log(100.0)
+NO_MAX_LOG_SCALE = torch.finfo(torch.float32).max
+"""A bound of log_scale that is none: finite, so that it can be the argument of an op and of a clamp in float32."""
 EPSILON = 1e-5
+
+
+class Scaling(NamedTuple):
+    """What a vector is multiplied by before the products: by default all that SPEC 8 says."""
+
+    normalize: bool = True
+    """Divide by the vector's length; otherwise the temperature alone."""
+    max_log_scale: float = MAX_LOG_SCALE
+
+
+STANDARD = Scaling()
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -29,29 +43,36 @@ def unit_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x * norm, norm / divisor
 
 
-def temperature(log_scale: torch.Tensor) -> torch.Tensor:
-    """exp(s / 2), s = min(log_scale, ln 100): the factor of each side of a logit."""
-    return torch.exp(log_scale.clamp(max=MAX_LOG_SCALE) / 2)
+def temperature(log_scale: torch.Tensor, max_log_scale: float = MAX_LOG_SCALE) -> torch.Tensor:
+    """exp(s / 2), s = min(log_scale, max_log_scale): the factor of each side of a logit."""
+    return torch.exp(log_scale.clamp(max=max_log_scale) / 2)
 
 
-def scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """Unit vectors times the temperature, rounded to x's dtype once; differentiable by autograd."""
+def scaled(x: torch.Tensor, log_scale: torch.Tensor, scaling: Scaling = STANDARD) -> torch.Tensor:
+    """Unit vectors (or x as it is) times the temperature, rounded to x's dtype once; differentiable by autograd."""
     dtype = statistics_dtype(x.dtype)
-    return (unit_rows(x.to(dtype))[0] * temperature(log_scale.to(dtype))).to(x.dtype)
+    unit = unit_rows(x.to(dtype))[0] if scaling.normalize else x.to(dtype)
+    return (unit * temperature(log_scale.to(dtype), scaling.max_log_scale)).to(x.dtype)
 
 
-def scaled_backward(grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def scaled_backward(
+    grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, scaling: Scaling = STANDARD
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of x [rows, dim] and, a share from each row, of log_scale [rows]."""
     dtype = statistics_dtype(x.dtype)
+    factor, grad = temperature(log_scale, scaling.max_log_scale), grad.to(dtype)
+    inside = log_scale <= scaling.max_log_scale
+    if not scaling.normalize:
+        shares = torch.linalg.vecdot(grad, x.to(dtype))
+        return (grad * factor).to(x.dtype), shares * (factor / 2) * inside
     unit, inverse_norm = unit_rows(x.to(dtype))
-    factor, grad = temperature(log_scale), grad.to(dtype)
     along = (grad * unit).sum(-1, keepdim=True)
     grad_x = (grad - unit * along) * (inverse_norm * factor)
-    return grad_x.to(x.dtype), along[:, 0] * (factor / 2) * (log_scale <= MAX_LOG_SCALE)
+    return grad_x.to(x.dtype), along[:, 0] * (factor / 2) * inside
 
 
 def logsumexp_reference(
-    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling = STANDARD
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logsumexp over y of the logits `scaled`(x) @ `scaled`(y).T [n], over x [m], and their diagonal [n].
 
@@ -59,7 +80,7 @@ def logsumexp_reference(
     Without `both` the last two are empty; with it n = m. No candidates give -inf.
     """
     dtype = statistics_dtype(x.dtype)
-    logits = scaled(x, log_scale).to(dtype) @ scaled(y, log_scale).to(dtype).T
+    logits = scaled(x, log_scale, scaling).to(dtype) @ scaled(y, log_scale, scaling).to(dtype).T
     rows = torch.logsumexp(logits, 1)
     if not both:
         return rows, rows.new_empty(0), rows.new_empty(0)
@@ -74,18 +95,19 @@ def logsumexp_reference_backward(
     row_lse: torch.Tensor,
     column_lse: torch.Tensor,
     both: bool,
+    scaling: Scaling = STANDARD,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x, y and log_scale, given those of the three outputs. A row's softmax is exp(logits - row_lse), the
     logsumexp being that of the output, or one that was merged with that of other candidates.
     """
     dtype = statistics_dtype(x.dtype)
-    x_wide, y_wide = scaled(x, log_scale).to(dtype), scaled(y, log_scale).to(dtype)
+    x_wide, y_wide = (scaled(side, log_scale, scaling).to(dtype) for side in (x, y))
     logits = x_wide @ y_wide.T
     weights = torch.exp(logits - row_lse[:, None]) * grads[0][:, None]
     if both:
         weights += torch.exp(logits - column_lse) * grads[1]
         weights.diagonal().add_(grads[2])
     # Not rounded to float16 before they are normalised: gradients that normalising makes fit can overflow it.
-    grad_x, of_x = scaled_backward(weights @ y_wide, x, log_scale)
-    grad_y, of_y = scaled_backward(weights.T @ x_wide, y, log_scale)
+    grad_x, of_x = scaled_backward(weights @ y_wide, x, log_scale, scaling)
+    grad_y, of_y = scaled_backward(weights.T @ x_wide, y, log_scale, scaling)
     return grad_x.contiguous(), grad_y.contiguous(), of_x.sum() + of_y.sum()

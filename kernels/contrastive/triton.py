@@ -16,7 +16,16 @@ from typing import NamedTuple
 import torch
 import triton
 
-from reserve_kernels.contrastive.reference import EPSILON, MAX_LOG_SCALE, squares_limit
+from reserve_kernels.contrastive.products import add_product, product
+from reserve_kernels.contrastive.reference import (
+    EPSILON,
+    MAX_LOG_SCALE,
+    STANDARD,
+    Scaling,
+    scaled,
+    scaled_backward,
+    squares_limit,
+)
 from reserve_kernels.contrastive.triton_kernels import (
     logsumexp_kernel,
     merge_kernel,
@@ -99,14 +108,22 @@ def _tiles_for(x: torch.Tensor) -> Tiles:
     return tiles(x.dtype, 10 * major + minor)
 
 
-def _scaled(x: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+def _scaled(x: torch.Tensor, log_scale: torch.Tensor, scaling: Scaling) -> torch.Tensor:
     """`scaled`, padded with zeros: [rows, dim] -> [rows, width]."""
     x, width = x.contiguous(), _tiles_for(x).width(x.shape[1])
+    if not scaling.normalize:
+        return torch.nn.functional.pad(scaled(x, log_scale, scaling), (0, width - x.shape[1]))
     out = x.new_empty(x.shape[0], width)
     if out.numel():
         with torch.cuda.device_of(x):
-            scale_kernel[(x.shape[0],)](x, log_scale, out, x.shape[1], width, **SCALE_CONSTANTS, num_warps=SCALE_WARPS)
+            scale_kernel[(x.shape[0],)](
+                x, log_scale, out, x.shape[1], width, **_scale_constants(scaling), num_warps=SCALE_WARPS
+            )
     return out
+
+
+def _scale_constants(scaling: Scaling) -> dict[str, float]:
+    return SCALE_CONSTANTS | {"max_log_scale": scaling.max_log_scale}
 
 
 def _scale_backward(
@@ -116,10 +133,16 @@ def _scale_backward(
     log_scale: torch.Tensor,
     grad_x: torch.Tensor,
     shares: torch.Tensor,
+    scaling: Scaling,
 ) -> None:
     """Fills grad_x [rows, dim], contiguous, and each row's share of log_scale's gradient, shares [rows], from grad
     [rows, width] in units of grad_unit.
     """
+    if not scaling.normalize:
+        found, of_scale = scaled_backward(grad[:, : x.shape[1]] * grad_unit, x, log_scale, scaling)
+        grad_x.copy_(found)
+        shares.copy_(of_scale)
+        return
     x = x.contiguous()
     with torch.cuda.device_of(x):
         scale_backward_kernel[(x.shape[0],)](
@@ -131,16 +154,16 @@ def _scale_backward(
             shares,
             x.shape[1],
             grad.shape[1],
-            **SCALE_CONSTANTS,
+            **_scale_constants(scaling),
             num_warps=SCALE_WARPS,
         )
 
 
 def logsumexp_triton(
-    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling = STANDARD
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `logsumexp_reference`."""
-    return _logsumexps(x, y, log_scale, True, both, None)
+    return _logsumexps(x, y, log_scale, True, both, scaling, None)
 
 
 class Stored(NamedTuple):
@@ -174,15 +197,15 @@ def stored_memory(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def logsumexp_triton_dense(
-    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool
+    x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, both: bool, scaling: Scaling = STANDARD
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `logsumexp_reference`, and the logits that the backward pass takes."""
     memory = stored_memory(x, y)
     stored = Stored.of(memory, x, y)
     if y.shape[0] > x.shape[0]:  # then not both
-        none, rows, _ = _logsumexps(y, x, log_scale, False, True, stored)
+        none, rows, _ = _logsumexps(y, x, log_scale, False, True, scaling, stored)
         return rows, none, x.new_empty(0, dtype=torch.float32), memory
-    return *_logsumexps(x, y, log_scale, True, both, stored), memory
+    return *_logsumexps(x, y, log_scale, True, both, scaling, stored), memory
 
 
 def _logsumexps(
@@ -191,6 +214,7 @@ def _logsumexps(
     log_scale: torch.Tensor,
     by_row: bool,
     by_column: bool,
+    scaling: Scaling,
     stored: Stored | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logsumexps of the logits of a and b by row and by column, and with both their diagonal; fills `stored`."""
@@ -198,7 +222,8 @@ def _logsumexps(
     if not (n and m):
         rows, columns = (a.new_full((count,), -torch.inf, dtype=dtype) for count in (n * by_row, m * by_column))
         return rows, columns, a.new_empty(0, dtype=dtype)
-    wide_a, wide_b, tile = _scaled(a, log_scale), _scaled(b, log_scale), _tiles_for(a)
+    wide_a, wide_b = (_scaled(side, log_scale, scaling) for side in (a, b))
+    tile = _tiles_for(a)
     row_tiles, column_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     row_parts = a.new_empty((column_tiles, n) if by_row else (0, 0), dtype=dtype)
     column_parts = a.new_empty((row_tiles, m) if by_column else (0, 0), dtype=dtype)
@@ -216,7 +241,7 @@ def _logsumexps(
     for start in range(0, n, block):
         end = min(start + block, n)
         if library:
-            _product(wide_a[start:end], wide_b.T, given[: end - start, :m])
+            product(wide_a[start:end], wide_b.T, given[: end - start, :m])
         with torch.cuda.device_of(a):
             logsumexp_kernel[(triton.cdiv(end - start, tile.rows) * column_tiles,)](
                 given,
@@ -266,6 +291,7 @@ def logsumexp_triton_backward(
     column_lse: torch.Tensor,
     memory: torch.Tensor | None,
     both: bool,
+    scaling: Scaling = STANDARD,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x, y and log_scale. Without stored logits it computes them again, once for both directions."""
     stored = None if memory is None else Stored.of(memory, x, y)
@@ -273,9 +299,10 @@ def logsumexp_triton_backward(
     if y.shape[0] > x.shape[0]:  # then not both: the gradient that is summed over blocks is the short one
         none = row_lse.new_empty(0)
         softmaxes = (none, none, row_grad, row_lse, none)
-        grad_y, grad_x, grad_log_scale = _weighted_sums(y, x, log_scale, softmaxes, stored)
+        grad_y, grad_x, grad_log_scale = _weighted_sums(y, x, log_scale, softmaxes, scaling, stored)
         return grad_x, grad_y, grad_log_scale
-    return _weighted_sums(x, y, log_scale, (row_grad, row_lse, column_grad, column_lse, diagonal_grad), stored)
+    softmaxes = (row_grad, row_lse, column_grad, column_lse, diagonal_grad)
+    return _weighted_sums(x, y, log_scale, softmaxes, scaling, stored)
 
 
 def _weighted_sums(
@@ -283,6 +310,7 @@ def _weighted_sums(
     b: torch.Tensor,
     log_scale: torch.Tensor,
     softmaxes: tuple[torch.Tensor, ...],
+    scaling: Scaling,
     stored: Stored | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of a, b and log_scale through the logits of a and b, a block of rows of a at a time.
@@ -293,7 +321,7 @@ def _weighted_sums(
     row_grad, row_lse, column_grad, column_lse, diagonal_grad = softmaxes
     if not (a.numel() and b.numel()):
         return a.new_zeros(a.shape), b.new_zeros(b.shape), torch.zeros_like(log_scale)
-    n, m, wide_b = a.shape[0], b.shape[0], _scaled(b, log_scale)
+    n, m, wide_b = a.shape[0], b.shape[0], _scaled(b, log_scale, scaling)
     grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
     shares = log_scale.new_empty(n + m)
     sum_b = torch.empty_like(wide_b, dtype=torch.float32)
@@ -307,20 +335,20 @@ def _weighted_sums(
     memory = a.new_empty(block, stride)
     for start in range(0, n, block):
         part = slice(start, min(start + block, n))
-        rows, weights = _scaled(a[part], log_scale), memory[: part.stop - part.start, :m]
+        rows, weights = _scaled(a[part], log_scale, scaling), memory[: part.stop - part.start, :m]
         by_row = [v[part] if v.numel() else v for v in (row_grad, row_lse)]
         diagonal = diagonal_grad[part] if diagonal_grad.numel() else diagonal_grad
         values = (*by_row, column_grad, column_lse, diagonal, unit)
         _launch_weights(rows, wide_b, values, weights, start, stored)
-        _scale_backward(_product(weights, wide_b), unit, a[part], log_scale, grad_a[part], shares[part])
+        _scale_backward(product(weights, wide_b), unit, a[part], log_scale, grad_a[part], shares[part], scaling)
         if start:
-            _add_product(sum_b, weights.T, rows)
+            add_product(sum_b, weights.T, rows)
         else:
-            _product(weights.T, rows, sum_b)
+            product(weights.T, rows, sum_b)
     # Peak memory is here: free the blocks' memory for the last gradient.
     del memory, weights, rows, wide_b
     grad_b = torch.empty_like(b, memory_format=torch.contiguous_format)
-    _scale_backward(sum_b, unit, b, log_scale, grad_b, shares[n:])
+    _scale_backward(sum_b, unit, b, log_scale, grad_b, shares[n:], scaling)
     return grad_a, grad_b, shares.sum()
 
 
@@ -359,18 +387,3 @@ def _launch_weights(
             **tile.constants(),
             **tile.options(by_row and by_column),
         )
-
-
-def _product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """a @ b in float32."""
-    if a.dtype == torch.float32 or a.device.type != "cuda":
-        return torch.mm(a.float(), b.float(), out=out)
-    return torch.mm(a, b, out_dtype=torch.float32, out=out)
-
-
-def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """total += a @ b, in float32."""
-    if a.dtype == torch.float32 or a.device.type != "cuda":
-        total.addmm_(a.float(), b.float())
-    else:
-        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)

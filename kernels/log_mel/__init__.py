@@ -1,75 +1,118 @@
-"""log_mel_spectrogram: from audio samples to the audio encoder's input (SPEC 2)."""
+"""log_mel_spectrogram: from audio samples to the input of an audio encoder, MERLOT Reserve's (SPEC 2) or another's."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
-from reserve_kernels.checks import FLOATING, check_integer, check_real, check_same_device, check_tensor
+from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
+from reserve_kernels.log_mel.arguments import settings_of
 from reserve_kernels.log_mel.ops import log_mel
-from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.log_mel.presets import PRESETS
+from reserve_kernels.log_mel.stream import LogMelStream
 from reserve_kernels.transforms import refuse_transforms
 
-__all__ = ["log_mel_spectrogram"]
-
-MAX_INT32 = 2**31 - 1
-"""The C interface's integers have 32 bits."""
-MIN_OFFSET, MAX_OFFSET = 1e-30, 1e30
+__all__ = ["PRESETS", "LogMelStream", "log_mel_spectrogram"]
 
 
 def log_mel_spectrogram(
     waveform: torch.Tensor,
     *,
+    preset: str = "reserve",
     playback_speed: int = 1,
-    pad_mode: str = "reflect",
-    sample_rate: float = 22050,
-    n_fft: int = 1536,
-    hop_length: int = 588,
-    n_mels: int = 64,
-    f_min: float = 20.0,
-    f_max: float = 11025.0,
-    offset: float = 0.1,
+    sample_rate: float | None = None,
+    n_fft: int | None = None,
+    hop_length: int | None = None,
+    win_length: int | None = None,
+    window: str | torch.Tensor | None = None,
+    framing: str | None = None,
+    drop_last: bool | None = None,
+    pad_mode: str | None = None,
+    sample_scale: float | None = None,
+    remove_dc: bool | None = None,
+    preemphasis: float | None = None,
+    power: int | None = None,
+    n_mels: int | None = None,
+    f_min: float | None = None,
+    f_max: float | None = None,
+    mel_scale: str | None = None,
+    mel_norm: str | None = None,
+    log: str | None = None,
+    floor: float | None = None,
+    offset: float | None = None,
+    relative: bool | None = None,
+    dynamic_range: float | None = None,
+    out_scale: float | None = None,
+    out_shift: float | None = None,
+    bands_first: bool | None = None,
     offsets: torch.Tensor | None = None,
     max_samples: int | None = None,
     append_speed: bool = False,
     out_dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Log-mel spectrogram of MERLOT Reserve: `log(mel + offset) - log(offset)`, which is 0 for silence (SPEC 2).
+    """Log-mel spectrogram of clips, for the front end `preset` or one described by arguments.
 
-    Frames are centred, the window is the symmetric Hann window, the spectrum is the power |X|^2, and the mel bands are
-    Slaney's with Slaney's area normalisation, librosa's defaults.
+    A frame is scaled, freed of its mean, pre-emphasised and weighed by the window, in this order and as far as asked
+    for. mel = the filters times |X|^power of its Fourier transform. The result is
+    k ln(max(mel, floor) + offset), less the same of silence if `relative`, limited to `dynamic_range` below the clip's
+    largest value, times `out_scale`, plus `out_shift`. By default, MERLOT Reserve's, that is
+    log(mel + 0.1) - log(0.1), which is 0 for silence.
 
     Args:
-        waveform: [..., samples], float32 (float16 and bfloat16 are computed in float32, float64 in float64); any
-            strides; at least one sample, or with `offsets` any number.
-        playback_speed: multiplies `n_fft` and `hop_length`: a clip s times as long has as many frames, as if it were
-            played s times as fast.
-        pad_mode: half a window is padded at both ends: "reflect" (librosa < 0.10 and the released checkpoints), to and
-            fro where a clip is shorter, or "constant" (zeros; librosa >= 0.10).
+        waveform: [..., samples], float32 (float16 and bfloat16 are computed in float32, float64 in float64) or int16
+            (which is divided by 32768); any strides; at least one sample, or with `offsets` any number.
+        preset: the front end whose values all arguments up to `bands_first` have unless they are given: a name in
+            `reserve_kernels.log_mel.PRESETS`, which says what computes the same.
+        playback_speed: multiplies `n_fft`, `hop_length` and `win_length`: a clip s times as long has as many frames, as
+            if it were played s times as fast.
         sample_rate: Hz.
-        n_fft: samples of the window and of the Fourier transform, before `playback_speed`.
+        n_fft: samples of the Fourier transform, before `playback_speed`; at least 2.
         hop_length: samples between frames, before `playback_speed`; with more than `n_fft`, frames skip samples.
+        win_length: samples of the window, before `playback_speed`; at most `n_fft`, zeros follow.
+        window: "hann" or "hamming" (periodic, as in torch.stft), "hann_symmetric", "hamming_symmetric", "povey"
+            (Kaldi's), "rectangular", or floating-point [win_length * playback_speed], which gets no gradient.
+        framing: where frames lie. "centered": frame f is centred at sample f hop_length; half of `n_fft` is padded at
+            both ends. "inside": only frames that lie inside the clip, the first at its start. In both the window is
+            the middle of `n_fft` samples, as in torch.stft. "centered_window" and "inside_window" are the same with
+            the window's samples alone, as in Kaldi and VGGish. "kaldi_centered": Kaldi's snip_edges=False.
+        drop_last: leaves out the last frame, as Whisper does.
+        pad_mode: what lies beyond the ends of a clip: "reflect" (to and fro where a clip is shorter), "constant"
+            (zeros), "replicate", "circular" or "symmetric" (Kaldi's).
+        sample_scale: multiplies the samples.
+        remove_dc: subtracts from each frame its mean over the window's samples.
+        preemphasis: subtracts this times the sample before, in each frame alone (from its first sample this times
+            itself), as Kaldi does; from 0 to 1.
+        power: 2 for the power |X|^2, 1 for the amplitude |X|.
         n_mels: mel bands between `f_min` and `f_max`, Hz. Bands that lie between two frequencies of the transform are
-            always 0; a UserWarning counts them.
-        offset: added to the mel power before the logarithm; from 1e-30 to 1e30.
+            always 0 before the logarithm; a UserWarning counts them.
+        mel_scale: "slaney" or "htk" (triangles linear in Hz), or "kaldi" (HTK's mels, triangles linear in mels).
+        mel_norm: "slaney" divides each triangle by half its width in Hz, "none" leaves its peak at 1.
+        log: "ln", "log10", "db" (10 log10 of a power, 20 log10 of an amplitude) or "none", for mel itself.
+        floor, offset: what mel is raised to at least and what is added to it before the logarithm; neither below 0, and
+            their sum from 1e-30 to 1e30.
+        relative: subtracts the logarithm of floor + offset.
+        dynamic_range: values are at least the largest of their clip less this, in units of the logarithm; math.inf for
+            no limit.
+        out_scale, out_shift: applied last, such as for a model's normalisation by mean and deviation.
+        bands_first: returns [..., n_mels, frames].
         offsets: int32 or int64 [clips + 1]. `waveform` is then [samples], clips of any length one after another; clip c
             is samples offsets[c] to offsets[c + 1]. Values must not decrease and must lie within the waveform. A GPU
             does not validate them, since the host would wait. Empty clips have no frames.
         max_samples: with `offsets`, the length of the longest clip, or an upper bound; longer clips lose their last
             frames.
-        append_speed: appends a column that holds `playback_speed`, as the audio encoder takes it (SPEC 1).
-        out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`. Everything is computed in
-            float32 (in float64 for a float64 waveform) and rounded once.
-        backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" support the default n_fft
-            at playback speeds 1, 2 and 3, any bands and any hop length. "cuda" needs an even hop length, compute
-            capability 8.0 and as much shared memory as the parameters take. "auto" runs "reference" for anything else.
+        append_speed: appends a column that holds `playback_speed`, as MERLOT Reserve's audio encoder takes it (SPEC 1);
+            not with `bands_first`.
+        out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`, for int16 float32. Everything
+            is computed in float32 (in float64 for a float64 waveform) and rounded once.
+        backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" take every `n_fft` up to
+            8192 with no other prime factors than 2, 3 and 5, as long as it is multiplied by `playback_speed`; "auto"
+            runs "reference" for anything else.
 
     Returns:
-        [..., 1 + samples // (hop_length * playback_speed), n_mels] (for an even `n_fft`). With `offsets`: [clips,
-        frames of max_samples samples, n_mels], where frames beyond a clip's own are 0.
-        NaN and infinite samples make the frames that hold them NaN.
+        [..., frames, n_mels]; 1 + samples // hop_length frames if they are centred and `n_fft` is even, none where a
+        clip is too short for "inside". With `offsets`: [clips, frames of max_samples samples, n_mels], where frames
+        beyond a clip's own are 0.
+        NaN and infinite samples make the frames that hold them NaN, with a `dynamic_range` all frames of the clip.
 
     Raises:
         TypeError: an argument has the wrong type; a float is not an integer.
@@ -78,57 +121,58 @@ def log_mel_spectrogram(
             backward, which is not implemented.
         NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
-    Before a CUDA graph can capture it, it must have run once with the same parameters, with a backward pass if the
-    graph has one. The backward pass computes the spectrum again.
+    Without a gradient the memory beside the result does not grow with the length of a clip, for a `dynamic_range` by
+    one more result. Before a CUDA graph can capture it, it must have run once with the same parameters, with a
+    backward pass if the graph has one. The backward pass computes the spectrum again, for all frames at once.
     """
-    check_tensor("waveform", waveform, FLOATING)
+    check_tensor("waveform", waveform, (*FLOATING, torch.int16))
     if waveform.dim() == 0 or (waveform.shape[-1] == 0 and offsets is None):
         raise ValueError(f"waveform must be [..., samples] with at least one sample; got shape {tuple(waveform.shape)}")
-    if pad_mode not in ("reflect", "constant"):
-        raise ValueError(f"pad_mode must be 'reflect' or 'constant'; got {pad_mode!r}")
-    for name, number, least in [
-        ("playback_speed", playback_speed, 1),
-        ("n_fft", n_fft, 2),
-        ("hop_length", hop_length, 1),
-        ("n_mels", n_mels, 1),
-    ]:
-        check_integer(name, number, least, MAX_INT32)
-    for name, number in [("n_fft", n_fft), ("hop_length", hop_length)]:
-        if number * playback_speed > MAX_INT32:
-            raise ValueError(
-                f"{name} * playback_speed must be at most {MAX_INT32}; "
-                f"got {name}={number}, playback_speed={playback_speed}"
-            )
-    for name, value in [("sample_rate", sample_rate), ("f_min", f_min), ("f_max", f_max), ("offset", offset)]:
-        check_real(name, value)
-    if not 0 <= f_min < f_max <= sample_rate / 2:
-        raise ValueError(
-            f"f_min and f_max must satisfy 0 <= f_min < f_max <= sample_rate / 2 = {sample_rate / 2}; "
-            f"got f_min={f_min}, f_max={f_max}"
-        )
-    if not MIN_OFFSET <= offset <= MAX_OFFSET:
-        raise ValueError(f"offset must be from {MIN_OFFSET} to {MAX_OFFSET}; got {offset}")
+    overrides = {
+        "sample_rate": sample_rate,
+        "n_fft": n_fft,
+        "hop_length": hop_length,
+        "win_length": win_length,
+        "window": window,
+        "framing": framing,
+        "drop_last": drop_last,
+        "pad_mode": pad_mode,
+        "sample_scale": sample_scale,
+        "remove_dc": remove_dc,
+        "preemphasis": preemphasis,
+        "power": power,
+        "n_mels": n_mels,
+        "f_min": f_min,
+        "f_max": f_max,
+        "mel_scale": mel_scale,
+        "mel_norm": mel_norm,
+        "log": log,
+        "floor": floor,
+        "offset": offset,
+        "relative": relative,
+        "dynamic_range": dynamic_range,
+        "out_scale": out_scale,
+        "out_shift": out_shift,
+        "bands_first": bands_first,
+    }
+    settings, given = settings_of(preset, overrides, playback_speed)
+    if given is not None:
+        check_same_device("window", given, "waveform", waveform)
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
+    if append_speed and settings.bands_first:
+        raise ValueError("append_speed must be False with bands_first: it appends a column to each frame")
     _check_offsets(waveform, offsets, max_samples)
     refuse_transforms("log_mel_spectrogram", waveform, offsets)
-    settings = LogMelSettings(
-        pad_mode,
-        float(sample_rate),
-        int(n_fft) * int(playback_speed),
-        int(hop_length) * int(playback_speed),
-        int(n_mels),
-        float(f_min),
-        float(f_max),
-        float(offset),
-    )
+    own_dtype = torch.float32 if waveform.dtype == torch.int16 else waveform.dtype
     return log_mel(
         waveform,
-        *dataclasses.astuple(settings),
+        *settings.packed(),
+        given,
         offsets,
         max_samples or 0,
         float(playback_speed) if append_speed else None,
-        out_dtype or waveform.dtype,
+        out_dtype or own_dtype,
         backend,
     )
 

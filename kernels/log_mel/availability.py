@@ -10,11 +10,11 @@ import torch
 
 from reserve_kernels import native
 from reserve_kernels.backends import Backend, Backends, below_ampere, runs_anywhere
-from reserve_kernels.log_mel.native import log_mel_native
-from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_rows
+from reserve_kernels.log_mel.native import log_mel_native, numbers_of
+from reserve_kernels.log_mel.reference import log_mel_rows
+from reserve_kernels.log_mel.settings import LogMelSettings
 
-FUSED_N_FFT = (1536, 3072, 4608)
-"""The transforms that csrc/log_mel has a plan for: the default at playback speeds 1, 2 and 3."""
+MAX_N_FFT = 8192
 MAX_CUDA_BANDS = 1024
 
 
@@ -30,6 +30,7 @@ class Forward(Protocol):
         *,
         out_dtype: torch.dtype,
         append: float | None,
+        window: torch.Tensor | None,
     ) -> torch.Tensor: ...
 
 
@@ -68,10 +69,17 @@ def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def cpu_unsupported(settings: LogMelSettings, device: torch.device) -> str | None:
-    """None if the native CPU code has a plan for these parameters."""
-    if settings.n_fft in FUSED_N_FFT:
+    """None if the native CPU code has a transform for these parameters."""
+    rest = settings.n_fft
+    for factor in (2, 3, 5):
+        while rest % factor == 0:
+            rest //= factor
+    if settings.n_fft <= MAX_N_FFT and rest == 1:
         return None
-    return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
+    return (
+        f"n_fft * playback_speed must be at most {MAX_N_FFT} and have no other prime factors than 2, 3 and 5; "
+        f"got {settings.n_fft}"
+    )
 
 
 def cuda_unsupported(settings: LogMelSettings, device: torch.device) -> str | None:
@@ -81,18 +89,16 @@ def cuda_unsupported(settings: LogMelSettings, device: torch.device) -> str | No
 
 def not_fused_on_cuda(settings: LogMelSettings) -> str | None:
     """None if the CUDA kernel has these parameters, on any device."""
-    if settings.n_fft not in FUSED_N_FFT:
-        return f"n_fft * playback_speed must be one of {FUSED_N_FFT}; got {settings.n_fft}"
-    # A block keeps the samples in shared memory and reads aligned pairs of them.
-    if settings.hop_length % 2 != 0 or settings.hop_length > settings.n_fft:
-        return f"hop_length * playback_speed must be even and at most {settings.n_fft}; got {settings.hop_length}"
+    unsupported = cpu_unsupported(settings, torch.device("cpu"))
+    if unsupported is not None:
+        return unsupported
     if settings.n_mels > MAX_CUDA_BANDS:
         return f"n_mels must be at most {MAX_CUDA_BANDS}; got {settings.n_mels}"
     return None
 
 
 def _too_large(settings: LogMelSettings, device: torch.device) -> str | None:
-    needed = native.library().log_mel_cuda_shared_bytes(settings.n_fft, settings.hop_length, settings.n_mels)
+    needed = native.library().log_mel_cuda_shared_bytes(numbers_of(settings, torch.float32))
     available = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
     if needed <= available:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import warnings
@@ -10,12 +11,9 @@ from pathlib import Path
 import torch
 
 from reserve_kernels.log_mel.availability import BACKENDS
-from reserve_kernels.log_mel.reference import (
-    LogMelSettings,
-    compute_dtype,
-    count_empty_bands,
-    log_mel_reference_backward,
-)
+from reserve_kernels.log_mel.filters import count_empty_bands
+from reserve_kernels.log_mel.reference import compute_dtype, log_mel_reference_backward
+from reserve_kernels.log_mel.settings import LogMelSettings
 from reserve_kernels.precision import without_autocast
 from reserve_kernels.transforms import refuse_double_backward
 
@@ -35,7 +33,7 @@ def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -
 
 def _warn_of_empty_bands(settings: LogMelSettings) -> None:
     """Called by the op, since torch.compile traces no warnings. The warning points to the first line outside of it."""
-    empty = count_empty_bands(settings.sample_rate, settings.n_fft, settings.n_mels, settings.f_min, settings.f_max)
+    empty = count_empty_bands(*settings.bank)
     if not empty:
         return
     frame, level = inspect.currentframe(), 1
@@ -50,54 +48,40 @@ def _warn_of_empty_bands(settings: LogMelSettings) -> None:
     )
 
 
+_unpacked = functools.lru_cache(maxsize=256)(LogMelSettings.unpacked)
+"""For eager calls: a compiler's integers can be symbols, which have no hash."""
+
+
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
 @without_autocast
 def log_mel(
     waveform: torch.Tensor,
-    pad_mode: str,
-    sample_rate: float,
-    n_fft: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-    offset: float,
+    integers: list[int],
+    numbers: list[float],
+    names: str,
+    window: torch.Tensor | None,
     offsets: torch.Tensor | None,
     max_samples: int,
     append: float | None,
     out_dtype: torch.dtype,
     backend: str,
 ) -> torch.Tensor:
+    """`integers`, `numbers` and `names` are LogMelSettings.packed()."""
     _check_offset_values(waveform, offsets)
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
+    settings = _unpacked(tuple(integers), tuple(numbers), names)
     _warn_of_empty_bands(settings)
     # Here rather than in the caller, because a compiler does not trace this.
     chosen = BACKENDS.choose(
         backend, waveform.device, waveform.dtype, lambda other: other.unsupported(settings, waveform.device)
     )
-    return chosen.forward(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append)
+    return chosen.forward(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append, window=window)
 
 
 @log_mel.register_fake
-def _(
-    waveform,
-    pad_mode,
-    sample_rate,
-    n_fft,
-    hop_length,
-    n_mels,
-    f_min,
-    f_max,
-    offset,
-    offsets,
-    max_samples,
-    append,
-    out_dtype,
-    backend,
-):
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    *rows, columns = settings.out_shape(waveform.shape, offsets, max_samples)
-    return waveform.new_empty((*rows, columns + (append is not None)), dtype=out_dtype)
+def _(waveform, integers, numbers, names, window, offsets, max_samples, append, out_dtype, backend):
+    settings = LogMelSettings.unpacked(integers, numbers, names)
+    shape = settings.out_shape(waveform.shape, offsets, max_samples, columns=int(append is not None))
+    return waveform.new_empty(shape, dtype=out_dtype)
 
 
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram_backward", mutates_args=())
@@ -105,21 +89,21 @@ def _(
 def log_mel_backward(
     grad: torch.Tensor,
     waveform: torch.Tensor,
+    window: torch.Tensor | None,
     offsets: torch.Tensor | None,
-    pad_mode: str,
-    sample_rate: float,
-    n_fft: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float,
-    f_max: float,
-    offset: float,
+    integers: list[int],
+    numbers: list[float],
+    names: str,
     max_samples: int,
 ) -> torch.Tensor:
     dtype = compute_dtype(waveform.dtype)
-    settings = LogMelSettings(pad_mode, sample_rate, n_fft, hop_length, n_mels, f_min, f_max, offset)
-    grad, x = grad[..., :n_mels].to(dtype), waveform.to(dtype)
-    return log_mel_reference_backward(grad, x, settings, offsets, max_samples).to(waveform.dtype).contiguous()
+    settings = LogMelSettings.unpacked(integers, numbers, names)
+    if not settings.bands_first:
+        grad = grad[..., : settings.n_mels]
+    grad_waveform = log_mel_reference_backward(
+        grad.to(dtype), waveform.to(dtype), settings, offsets, max_samples, window=window
+    )
+    return grad_waveform.to(waveform.dtype).contiguous()
 
 
 @log_mel_backward.register_fake
@@ -128,15 +112,15 @@ def _(grad, waveform, *settings):
 
 
 def _setup_context(ctx, inputs, output):
-    waveform, *ctx.settings, offsets, ctx.max_samples, _append, _out_dtype, _backend = inputs
-    ctx.save_for_backward(waveform, offsets)
+    waveform, *ctx.settings, window, offsets, ctx.max_samples, _append, _out_dtype, _backend = inputs
+    ctx.save_for_backward(waveform, window, offsets)
 
 
 def _backward(ctx, grad):
     grad_waveform = torch.ops.reserve_kernels.log_mel_spectrogram_backward(
         grad, *ctx.saved_tensors, *ctx.settings, ctx.max_samples
     )
-    return grad_waveform, *[None] * 13
+    return grad_waveform, *[None] * 9
 
 
 log_mel.register_autograd(_backward, setup_context=_setup_context)

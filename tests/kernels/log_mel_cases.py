@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from reserve_kernels import log_mel_spectrogram
+from reserve_kernels.log_mel.presets import PRESETS
 from tests.kernels.numerics import assert_as_good_as_reference
 
 Run = Callable[..., torch.Tensor]
@@ -87,6 +88,45 @@ def check_bands(run: Run, n_mels: int, f_min: float, hop_length: int, *, clips: 
     assert_as_good_as_reference(run(waveform, **arguments), truth, plain)
 
 
+def check_front_end(run: Run, preset: str, **change) -> None:
+    """Another front end, with an offset that limits what the logarithm magnifies."""
+    arguments = {"preset": preset, **change}
+    if PRESETS[preset].arguments.get("log") != "none":
+        arguments |= {"log": "ln", "offset": 0.1}
+    waveform = noise(3, 20011)
+    truth, plain = (reference(x, **arguments) for x in (waveform.double(), waveform))
+    assert_as_good_as_reference(run(waveform, **arguments), truth, plain)
+
+
+def check_size(run: Run, n_fft: int) -> None:
+    """Transforms of any passes, odd ones too, with a hop that is no divisor of anything."""
+    arguments = {"n_fft": n_fft, "hop_length": n_fft // 3 + 1, "sample_rate": 16000.0, "f_min": 0.0, "f_max": 8000.0}
+    arguments |= {"n_mels": 10, "mel_scale": "kaldi"}
+    waveform = noise(2, 40 * (n_fft // 3 + 1))
+    truth, plain = (reference(x, **arguments) for x in (waveform.double(), waveform))
+    assert_as_good_as_reference(run(waveform, **arguments), truth, plain)
+
+
+def check_padding(run: Run, pad_mode: str, samples: int) -> None:
+    """Padding that is longer than the clip, and a mean and pre-emphasis of what it repeats."""
+    arguments = {"preset": "kaldi", "framing": "kaldi_centered", "pad_mode": pad_mode, "offset": 10.0, "hop_length": 50}
+    waveform = noise(64, samples)
+    truth, plain = (reference(x, **arguments) for x in (waveform.double(), waveform))
+    assert_as_good_as_reference(run(waveform, **arguments), truth, plain)
+
+
+def check_dtype(run: Run, dtype: torch.dtype, bands_first: bool) -> None:
+    """Samples of 16 bits in clips of any length, and bands that come first."""
+    lengths = [4000, 1, 0, 12000, 160, 0]
+    waveform, offsets = noise(sum(lengths)), torch.tensor([0, *lengths]).cumsum(0)
+    waveform = (waveform * 32767).to(dtype) if dtype == torch.int16 else waveform.to(dtype)
+    arguments = {"preset": "vggish", "framing": "centered", "bands_first": bands_first, "offset": 0.1}
+    arguments |= {"offsets": offsets, "max_samples": 12000}
+    exact = waveform.double() / 32768 if dtype == torch.int16 else waveform.double()
+    truth, plain = (reference(x, **arguments) for x in (exact, exact.float()))
+    assert_as_good_as_reference(run(waveform, out_dtype=torch.float32, **arguments), truth, plain)
+
+
 def check_nothing(run: Run) -> None:
     """No clip, and clips without a sample."""
     assert run(torch.empty(0, 3000)).shape == (0, 6, 64)
@@ -112,6 +152,23 @@ CASES = {
     "1024 bands": (functools.partial(check_bands, offset=10.0), (1024, 20.0, 588)),
     "130 bands from bin 0, hop 2": (check_bands, (130, 0.0, 2)),
     "hop of a frame": (check_bands, (64, 20.0, 1536)),
+    **{f"front end {preset}": (check_front_end, (preset,)) for preset in PRESETS},
+    "range": (functools.partial(check_front_end, dynamic_range=2.0), ("whisper",)),
+    "frames apart": (functools.partial(check_front_end, hop_length=1001), ("kaldi",)),
+    **{f"{n_fft} points": (check_size, (n_fft,)) for n_fft in (24, 225, 375, 1000, 1875, 2048, 4374, 6561, 8192)},
+    **{
+        f"{pad_mode}, {samples} samples": (check_padding, (pad_mode, samples))
+        for pad_mode in ("reflect", "constant", "replicate", "circular", "symmetric")
+        for samples in (1, 70, 1000)
+    },
+    **{
+        f"{str(dtype).removeprefix('torch.')} samples, bands {'first' if first else 'last'}": (
+            check_dtype,
+            (dtype, first),
+        )
+        for dtype in (torch.int16, torch.float16, torch.bfloat16)
+        for first in (False, True)
+    },
     "nothing": (check_nothing, ()),
 }
 """Name -> the check and its arguments after `run`."""

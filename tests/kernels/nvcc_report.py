@@ -12,25 +12,30 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import torch
+
 from reserve_kernels import native
+from reserve_kernels.log_mel.arguments import settings_of
+from reserve_kernels.log_mel.native import numbers_of
 from reserve_kernels.registry import OPS
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("cuda_resources.json")
 ARCHITECTURES = ("80", "90a", "100")
 SOURCES = {op.folder: ROOT / "csrc" / op.folder / f"{op.folder}_cuda.cu" for op in OPS if op.native_cuda}
-# The part of the mangled name by which to recognise each instantiation of a kernel, and its name in the table. Points,
-# hop length and bands determine log-mel's shared memory, which the library computes.
+# The part of the mangled name by which to recognise each instantiation of a kernel, its name in the table, and the
+# preset and playback speed that determine log-mel's shared memory, which the library computes.
 LOG_MEL = {
-    "12ELi8ELi8E": (1536, 588, 64),
-    "12ELi8ELi16E": (3072, 1176, 64),
-    "12ELi12ELi16E": (4608, 1764, 64),
+    "12ELi8ELi8E": ("1536 points", "reserve", 1),
+    "12ELi8ELi16E": ("3072 points", "reserve", 2),
+    "12ELi12ELi16E": ("4608 points", "reserve", 3),
+    "log_mel_mixed_kernel": ("any number of points, shared memory for 400", "whisper", 1),
 }
 VARIANTS = {
     "adamw_kernelIt": "bfloat16 moments",
     "adamw_kernelIf": "float32 moments",
     "StochasticBfloat16": "bfloat16 moments, stochastic",
-    **{part: f"{points} points" for part, (points, _, _) in LOG_MEL.items()},
+    **{part: name for part, (name, _, _) in LOG_MEL.items()},
 }
 
 
@@ -61,7 +66,10 @@ def parse(text: str, ptx: str) -> dict[str, dict[str, int]]:
 
 
 def _shared_bytes(variant: str) -> int:
-    return native.library().log_mel_cuda_shared_bytes(*LOG_MEL[variant]) if variant in LOG_MEL else 0
+    if variant not in LOG_MEL:
+        return 0
+    _, preset, speed = LOG_MEL[variant]
+    return native.library().log_mel_cuda_shared_bytes(numbers_of(settings_of(preset, {}, speed)[0], torch.float32))
 
 
 def compile_report(op: str, architecture: str) -> dict[str, dict[str, int]]:

@@ -37,7 +37,12 @@ class LogMel {
     problem_.clips = 1;
     problem_.samples = frames * hop_length;
     problem_.frames = frames;
-    problem_.n_fft = n_fft;
+    problem_.n_fft = problem_.window_length = n_fft;
+    problem_.start = -n_fft / 2;
+    problem_.frame_extra = hop_length;
+    problem_.power = 2;
+    problem_.log = problem_.relative = 1;
+    problem_.out_scale = 1.0f;
     problem_.hop_length = hop_length;
     problem_.n_mels = 1;
     problem_.window = window_.data();

@@ -148,7 +148,7 @@ def test_only_what_the_allocator_would_return_is_followed_by_unused_memory(pairs
 def test_without_a_gradient_no_logits_are_stored(monkeypatch):
     inputs, used = make_inputs(), []
     forward = eager.forward
-    monkeypatch.setattr(eager, "forward", lambda *arguments: used.append(arguments[-1]) or forward(*arguments))
+    monkeypatch.setattr(eager, "forward", lambda *arguments: used.append(arguments[4]) or forward(*arguments))
     contrastive_loss(**inputs, log_scale=1.0)
     with torch.no_grad():
         contrastive_loss(**inputs, log_scale=torch.tensor(1.0, requires_grad=True))
@@ -372,6 +372,15 @@ BAD = {
     "logits_budget": ({"logits_budget": -1}, ValueError, "logits_budget must be an integer of at least 0; got -1"),
     "logits_budget type": ({"logits_budget": 1.5}, TypeError, "logits_budget must be an integer of at least 0"),
     "group of others": ({"group": dist.GroupMember.NON_GROUP_MEMBER}, ValueError, "group must contain this process"),
+    "kind": ({"kind": "hinge"}, ValueError, "kind must be 'softmax' or 'sigmoid'; got 'hinge'"),
+    "exchange": ({"exchange": "tree"}, ValueError, "exchange must be 'gather' or 'ring'; got 'tree'"),
+    "bias": ({"bias": 1.0}, ValueError, "bias is for kind='sigmoid'"),
+    "bias shape": ({"kind": "sigmoid", "bias": torch.ones(2)}, ValueError, "bias must be a scalar; got shape"),
+    "bias type": ({"kind": "sigmoid", "bias": "1"}, TypeError, "bias must be a number or a torch.Tensor; got str"),
+    "normalize": ({"normalize": 1}, TypeError, "normalize must be True or False; got 1"),
+    "max_scale": ({"max_scale": 0.0}, ValueError, "max_scale must be above 0; got 0.0"),
+    "max_scale type": ({"max_scale": "100"}, TypeError, "max_scale must be a number; got '100'"),
+    "infinite max_scale": ({"max_scale": math.inf}, ValueError, "max_scale must be finite; got inf"),
     "backend": ({"backend": "triton9"}, ValueError, "backend must be 'auto' or one of"),
 }
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reserve_kernels import backends, contrastive_loss
+from reserve_kernels import Targets, backends, contrastive_loss
+from reserve_kernels.contrastive import sigmoid
+from tests.kernels import test_contrastive_sigmoid
 from tests.kernels.contrastive_cases import compare_with_float64, losses_and_gradients, make_inputs, on_backend
+from tests.kernels.numerics import assert_as_good_as_reference
+from tests.kernels.test_contrastive_sigmoid import inputs_with_bias
+from tests.kernels.test_contrastive_targets import draw_matrix, sparse
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
@@ -77,6 +82,50 @@ def test_compiles_as_one_graph_with_gradient(name):
     torch.compile(loss, fullgraph=True)(x).backward()
     loss(y).backward()
     torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("backend", ["auto", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("block_bytes", [1, 128 << 20])
+def test_the_sigmoid_loss_matches_float64(monkeypatch, backend, dtype, block_bytes):
+    monkeypatch.setattr(sigmoid, "GPU_BLOCK_BYTES", block_bytes)
+    test_contrastive_sigmoid.compare_with_float64(
+        backend, lambda seed: inputs_with_bias(300, 77, 72, dtype=dtype, seed=seed), dtype, 2.0, "cuda"
+    )
+
+
+@pytest.mark.parametrize("name", ["dense", "triton", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_vectors_as_they_are_match_float64(name, dtype):
+    def run_by(backend):
+        return lambda **arguments: contrastive_loss(**arguments, normalize=False, max_scale=None, backend=backend)
+
+    inputs = make_inputs(300, 77, 72, dtype)
+    runs = (run_by(name), dtype), (run_by("reference"), dtype), (run_by("reference"), torch.float64)
+    results = (losses_and_gradients(run, inputs, of, -4.0, "cuda") for run, of in runs)
+    for out, plain, truth in zip(*results, strict=True):
+        assert_as_good_as_reference(out, truth, plain)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("output", ["loss", "x_to_y"])
+def test_targets_equal_those_on_the_cpu_and_the_host_never_waits(monkeypatch, kind, output):
+    monkeypatch.setattr(sigmoid, "GPU_BLOCK_BYTES", 1)
+    targets, results = sparse(draw_matrix(37 + 11)), []
+    for device in ("cpu", "cuda"):
+        leaves = [v.to(device, torch.float64).requires_grad_() for v in make_inputs().values()]
+        labels = Targets(*(part.to(device) for part in targets))
+        arguments = dict(zip(("x", "y", "x_extra", "y_extra"), leaves, strict=True))
+        log_scale = torch.tensor(1.0, dtype=torch.float64, device=device)
+        torch.cuda.set_sync_debug_mode("error" if device == "cuda" else "default")
+        try:
+            losses = contrastive_loss(**arguments, log_scale=log_scale, kind=kind, targets=labels)
+            used = getattr(losses, output).sum()
+            results.append([used, *torch.autograd.grad(used, leaves, allow_unused=True, materialize_grads=True)])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    for own, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(own.cpu(), expected)
 
 
 def test_memory_stays_far_below_all_logits():

@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from reserve_kernels import contrastive_loss, log_mel_spectrogram, rotary_attention
-from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference
+from reserve_kernels.log_mel.reference import log_mel_reference
+from reserve_kernels.log_mel.settings import LogMelSettings
 from tests.kernels.attention_cases import cross_problem
 
 HEADS, LENGTHS = 2, [3, 0, 5, 1]
@@ -69,6 +70,15 @@ def test_the_contrastive_loss_counts_three_products_of_each_problem(backend):
     x, y, more = (torch.randn(n, dim, requires_grad=True) for n in (pairs, pairs, extra))
     with FlopCounterMode(display=False) as mode:
         contrastive_loss(x, y, 1.0, y_extra=more, backend=backend).loss.backward()
+    assert mode.get_total_flops() == 6 * pairs * (pairs + extra) * dim
+
+
+@pytest.mark.parametrize("backend", ["auto", "chunked", "reference"])
+def test_the_sigmoid_loss_counts_three_products_wherever_its_gradients_are_made(backend):
+    pairs, extra, dim = 6, 4, 16
+    x, y, more = (torch.randn(n, dim, requires_grad=True) for n in (pairs, pairs, extra))
+    with FlopCounterMode(display=False) as mode:
+        contrastive_loss(x, y, 1.0, kind="sigmoid", x_extra=more, backend=backend).loss.backward()
     assert mode.get_total_flops() == 6 * pairs * (pairs + extra) * dim
 
 

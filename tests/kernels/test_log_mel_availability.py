@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from reserve_kernels import native
+from reserve_kernels.log_mel.arguments import settings_of
 from reserve_kernels.log_mel.availability import BACKENDS
-from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.log_mel.native import numbers_of
+from reserve_kernels.log_mel.presets import PRESETS
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
 
@@ -71,22 +74,44 @@ def test_naming_the_kernel_on_an_old_device_says_so(have):
         choose("cuda", settings())
 
 
+def shared_bytes(s: LogMelSettings) -> int:
+    return native.library().log_mel_cuda_shared_bytes(numbers_of(s, torch.float32))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({}, 74_960),
         ({"hop_length": 1536}, 2 * 8 * 818 * 4 + 8 * 1536 * 4),
         ({"n_mels": 1024}, 2 * 8 * 818 * 4 + 8 * 1028 * 4),
+        # Mixed passes: spectra, partial sums and samples.
+        ({"hop_length": 587}, 2 * 8 * 818 * 4 + 8 * 32 * 4 + (7 * 587 + 1536) * 4),
+        ({"n_fft": 8192, "hop_length": 9000}, 2 * 2 * 4360 * 4 + 2 * 32 * 4 + 2 * 8192 * 4),
+        ({"n_fft": 400, "hop_length": 160, "n_mels": 1024}, 2 * 8 * 226 * 4 + 8 * 32 * 4 + 8 * 1028 * 4),
     ],
-    ids=["defaults", "frames side by side", "more rows than samples"],
+    ids=[
+        "defaults",
+        "frames side by side",
+        "more rows than samples",
+        "odd hop",
+        "largest",
+        "Whisper's with many bands",
+    ],
 )
 def test_shared_memory_holds_spectra_and_samples_or_rows(change, expected):
-    s = settings(**change)
-    assert native.library().log_mel_cuda_shared_bytes(s.n_fft, s.hop_length, s.n_mels) == expected
+    assert shared_bytes(settings(**change)) == expected
 
 
-@pytest.mark.parametrize(("change", "error"), [({"hop_length": 0}, ValueError), ({"hop_length": 587}, RuntimeError)])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs_where_the_model_does(have, preset):
+    have(*RTX_4090)
+    assert choose("auto", settings_of(preset, {})[0]).name == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [({"hop_length": 0}, ValueError), ({"n_mels": 1025}, RuntimeError), ({"n_fft": 1532}, RuntimeError)],
+)
 def test_shared_memory_of_unsupported_parameters_is_an_error(change, error):
-    s = settings(**change)
     with pytest.raises(error, match="log_mel_cuda_shared_bytes: "):
-        native.library().log_mel_cuda_shared_bytes(s.n_fft, s.hop_length, s.n_mels)
+        shared_bytes(settings(**change))

@@ -11,8 +11,9 @@ import torch
 
 from reserve_kernels import native
 from reserve_kernels.log_mel import constants as kept
+from reserve_kernels.log_mel.filters import mel_filterbank
 from reserve_kernels.log_mel.native import _constants, constants
-from reserve_kernels.log_mel.reference import LogMelSettings, mel_filterbank
+from reserve_kernels.log_mel.settings import LogMelSettings
 from tests.helpers.torch_defaults import torch_defaults
 
 SETTINGS = LogMelSettings("reflect", 22050.0, 1536, 588, 64, 20.0, 11025.0, 0.1)
@@ -31,7 +32,7 @@ def makers(settings: LogMelSettings):
     """Constants that the kernel and the reference read on a device; each must outlive its call."""
     like = torch.empty(0, device=DEVICE)
     yield "kernel", lambda: constants(settings, DEVICE).window
-    yield "window", lambda: settings.window(like)
+    yield "window", lambda: settings.window_for(like)
     yield "filters", lambda: settings.filters(like)
 
 
@@ -79,4 +80,4 @@ def test_capturing_a_graph_after_a_call_uses_the_cached_constants(which, monkeyp
 def test_the_dtypes_of_a_device_are_kept_apart():
     for dtype in (torch.float32, torch.float64):
         like = torch.empty(0, device=DEVICE, dtype=dtype)
-        assert SETTINGS.window(like).dtype == SETTINGS.filters(like).dtype == dtype
+        assert SETTINGS.window_for(like).dtype == SETTINGS.filters(like).dtype == dtype

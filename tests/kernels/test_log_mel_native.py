@@ -6,13 +6,19 @@ import pytest
 import torch
 
 from reserve_kernels import log_mel_spectrogram, native
+from reserve_kernels.log_mel.arguments import settings_of
 from reserve_kernels.log_mel.availability import not_fused_on_cuda
+from reserve_kernels.log_mel.filters import mel_filterbank
 from reserve_kernels.log_mel.native import constants, log_mel_native, problem_of
-from reserve_kernels.log_mel.reference import LogMelSettings, log_mel_reference, mel_filterbank
+from reserve_kernels.log_mel.reference import log_mel_reference
+from reserve_kernels.log_mel.settings import LogMelSettings
 from tests.kernels.log_mel_cases import CASES, noise
 from tests.kernels.numerics import assert_as_good_as_reference
 
-pytestmark = pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable()))
+pytestmark = [
+    pytest.mark.skipif(native.cpu_unavailable() is not None, reason=str(native.cpu_unavailable())),
+    pytest.mark.filterwarnings("ignore:log_mel_spectrogram. .* of the n_mels:UserWarning"),
+]
 
 
 def settings(**change) -> LogMelSettings:
@@ -141,8 +147,8 @@ def test_silence_is_exactly_zero(code):
 def emulated(
     waveform,
     *,
+    preset="reserve",
     playback_speed=1,
-    hop_length=588,
     offsets=None,
     max_samples=0,
     append_speed=False,
@@ -150,7 +156,7 @@ def emulated(
     **change,
 ) -> torch.Tensor:
     """log_mel_spectrogram by the code of the CUDA kernel."""
-    s = settings(n_fft=1536 * playback_speed, hop_length=hop_length * playback_speed, **change)
+    s, _ = settings_of(preset, change, playback_speed)
     append = float(playback_speed) if append_speed else None
     return log_mel_native(waveform, s, offsets, max_samples, out_dtype=out_dtype, append=append, run=on("emulated"))
 
@@ -161,9 +167,9 @@ def test_the_cuda_code_emulated(check, arguments):
 
 
 def test_parameters_that_the_cuda_code_does_not_support_are_named():
-    assert "hop_length * playback_speed must be even" in str(not_fused_on_cuda(settings(hop_length=587)))
+    assert "no other prime factors than 2, 3 and 5; got 1534" in str(not_fused_on_cuda(settings(n_fft=1534)))
     assert "n_mels must be at most 1024" in str(not_fused_on_cuda(settings(n_mels=1025)))
-    s, x = settings(hop_length=587), torch.randn(3000)
+    s, x = settings(n_mels=1025), torch.randn(3000)
     with pytest.raises(RuntimeError, match="log_mel_emulated: not supported"):
         log_mel_native(x, s, run=on("emulated"))
 
@@ -186,17 +192,29 @@ def test_filters_are_stored_whole():
     assert torch.equal(dense, mel_filterbank(22050.0, 1536, 40, 20.0, 8000.0).float())
 
 
-def test_parameters_without_a_plan_run_the_reference_or_say_so():
-    x = torch.randn(3000)
-    assert torch.equal(log_mel_spectrogram(x, n_fft=512), log_mel_spectrogram(x, n_fft=512, backend="reference"))
-    with pytest.raises(RuntimeError, match=r"backend 'native' cannot run: n_fft \* playback_speed must be one of"):
-        log_mel_spectrogram(x, n_fft=512, backend="native")
+@pytest.mark.parametrize("n_fft", [511, 8200])
+def test_transforms_of_other_sizes_run_the_reference_or_say_so(n_fft):
+    x = torch.randn(9000)
+    assert torch.equal(log_mel_spectrogram(x, n_fft=n_fft), log_mel_spectrogram(x, n_fft=n_fft, backend="reference"))
+    with pytest.raises(
+        RuntimeError, match=r"backend 'native' cannot run: n_fft \* playback_speed must be at most 8192"
+    ):
+        log_mel_spectrogram(x, n_fft=n_fft, backend="native")
     with pytest.raises(RuntimeError, match="it computes in float32"):
         log_mel_spectrogram(x.double(), backend="native")
 
 
 BAD_CALLS = {
-    "n_fft": ({"n_fft": 1024}, RuntimeError),
+    "n_fft": ({"n_fft": 1022}, RuntimeError),
+    "window_length": ({"window_length": 1537}, ValueError),
+    "no window": ({"window_length": 0}, ValueError),
+    "start": ({"start": -(2**34)}, ValueError),
+    "frame_extra": ({"frame_extra": 2**62}, ValueError),
+    "in_dtype": ({"in_dtype": 4}, ValueError),
+    "pad_mode": ({"pad_mode": 5}, ValueError),
+    "power": ({"power": 3}, ValueError),
+    "flag": ({"remove_dc": 2}, ValueError),
+    "a column with bands first": ({"append": 1, "bands_first": 1}, ValueError),
     "hop_length": ({"hop_length": 0}, ValueError),
     "n_mels": ({"n_mels": 0}, ValueError),
     "frames": ({"frames": -1}, ValueError),

@@ -18,7 +18,9 @@ def build(folder: Path, *options: str) -> Path:
         pytest.skip("no C++ compiler")
     program = folder / "log_mel"
     sources = [SIMULATED / "log_mel.cpp", ROOT / "csrc/library.cpp"]
-    sources += [ROOT / "csrc/log_mel" / f"{name}.cpp" for name in ("twiddles", "log_mel_emulated")]
+    sources += [
+        ROOT / "csrc/log_mel" / f"{name}.cpp" for name in ("twiddles", "mixed_plan", "block_tables", "log_mel_emulated")
+    ]
     flags = ["-std=c++17", "-O1", "-g1", "-pthread", "-fsanitize=thread", "-DRESERVE_HAVE_CUDA", *options]
     include = [f"-I{folder}" for folder in (SIMULATED, ROOT / "csrc/include", ROOT / "csrc", ROOT / "csrc/log_mel")]
     done = subprocess.run(["c++", *flags, *include, "-o", program, *sources], capture_output=True, text=True)

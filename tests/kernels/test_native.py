@@ -10,7 +10,7 @@ import torch
 
 from reserve_kernels import log_mel_spectrogram, native
 from reserve_kernels.log_mel.native import constants, problem_of
-from reserve_kernels.log_mel.reference import LogMelSettings
+from reserve_kernels.log_mel.settings import LogMelSettings
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_library_of_another_version_is_a_reason(fresh_loader, body, found):
 def test_the_structures_have_the_layout_of_c():
     # Pointers and int64 are 8 bytes, the rest 4.
     assert ctypes.sizeof(native.Attention) == 22 * 8 + 6 * 4  # the last 4 are padding
-    assert ctypes.sizeof(native.LogMel) == 6 * 8 + 4 * 4 + 4 * 8 + 4 * 4 + 4 * 8
+    assert ctypes.sizeof(native.LogMel) == 8 * 8 + 10 * 4 + 4 * 8 + 10 * 4 + 5 * 8  # 4 before `out` are padding
 
 
 @pytest.mark.skipif(native.cuda_unavailable() is not None, reason=str(native.cuda_unavailable()))

@@ -66,7 +66,7 @@ def _copies(arguments):
 
 
 def _forget_constants():
-    from reserve_kernels.log_mel import native, reference
+    from reserve_kernels.log_mel import filters, native
 
     native._constants.cache_clear()
-    reference.mel_filterbank.cache_clear()
+    filters.mel_filterbank.cache_clear()

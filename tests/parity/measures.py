@@ -28,7 +28,7 @@ from reserve.train.schedule import learning_rate_scale
 from reserve_kernels import BF16AdamW, log_mel_spectrogram
 from reserve_kernels.adamw.reference import decode_second_moment
 from reserve_kernels.contrastive.reference import scaled
-from reserve_kernels.log_mel.reference import mel_filterbank
+from reserve_kernels.log_mel.filters import mel_filterbank
 from tests.helpers.ranks import run_ranks
 from tests.parity.figures import Figure, largest, relative
 from tests.parity.golden import STREAMS, Golden

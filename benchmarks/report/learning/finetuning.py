@@ -10,9 +10,9 @@ from benchmarks.learning.finetuned import STAR, TVQA, VCR
 from benchmarks.learning.finetuning import SCRATCH, accuracy, chosen_rate
 from benchmarks.learning.intervals import Interval, Outcomes, verdict
 from benchmarks.report.learning.objectives import percent, points
-from benchmarks.report.tables import markdown
 from reserve.tasks.tvqa.annotations import CHOICES as TVQA_CHOICES
 from reserve.tasks.vcr.annotations import CHOICES as VCR_CHOICES
+from reserve_kernels.bench.report import markdown
 
 NAMES = {TVQA: "TVQA", VCR: "VCR"}
 CHANCE = {TVQA: 1 / TVQA_CHOICES, VCR: 1 / VCR_CHOICES}

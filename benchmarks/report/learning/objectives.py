@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.learning.arms import ARMS, AUDIO_OFF, CONTRASTIVE, MASK_LM
 from benchmarks.learning.intervals import Interval, Outcomes, verdict
 from benchmarks.report.plots import FAINT, INK, OURS_COLOUR, figure, save
-from benchmarks.report.tables import markdown
+from reserve_kernels.bench.report import markdown
 
 COLOURS = {CONTRASTIVE: OURS_COLOUR, MASK_LM: "#c2410c", AUDIO_OFF: "#0f766e"}
 TEXT = """## Objectives

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.learning.intervals import Outcomes, verdict
 from benchmarks.learning.sounds import FINETUNED, FINETUNED_UNTRAINED, MEL, METHODS, PROBE, PROBE_UNTRAINED
 from benchmarks.report.learning.objectives import percent, points
-from benchmarks.report.tables import markdown
+from reserve_kernels.bench.report import markdown
 
 TEXT = """## Real sounds
 

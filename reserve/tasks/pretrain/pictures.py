@@ -12,7 +12,7 @@ import numpy as np
 
 from reserve.config import DataConfig
 from reserve.data.images import encode_jpeg
-from reserve_kernels.log_mel.reference import hz_to_mel
+from reserve_kernels.log_mel.filters import hz_to_mel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.report import bars, pages, tables
 from benchmarks.report.results import load
+from reserve_kernels.bench.report import duration
 from reserve_kernels.registry import OPS
 
 JOINT = "rotary_attention, CPU, 1 thread, joint, forward+backward"
@@ -239,7 +240,7 @@ def test_an_unknown_place_is_named():
 
 @pytest.mark.parametrize(("value", "text"), [(2.0, "2 s"), (0.0123, "12.3 ms"), (4.5e-6, "4.5 µs"), (3e-9, "3 ns")])
 def test_seconds_have_a_unit(value, text):
-    assert tables.seconds(value) == text
+    assert duration(value) == text
 
 
 def test_cpu_seconds_have_a_column_where_they_were_counted(tmp_path):

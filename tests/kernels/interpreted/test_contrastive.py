@@ -8,6 +8,7 @@ import torch
 from reserve_kernels import contrastive_loss
 from reserve_kernels.contrastive import triton as launcher
 from tests.kernels.contrastive_cases import compare_with_float64, dense, losses_and_gradients, make_inputs, on_backend
+from tests.kernels.numerics import assert_as_good_as_reference
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 TILES = launcher.Tiles(16, 16, 64, num_warps=4, num_stages=1)
@@ -47,6 +48,20 @@ def test_losses_and_gradients_match_float64(backend, dtype, pairs, extra, dim):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_largest_temperature(backend, dtype):
     compare(backend, lambda seed: make_inputs(20, 6, 64, dtype, seed), dtype, log_scale=math.log(100.0) - 1e-3)
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vectors_as_they_are_without_a_bound_of_the_temperature(backend, dtype):
+    def run_by(name):
+        options = {"normalize": False, "max_scale": None, "backend": name}
+        return lambda **arguments: contrastive_loss(**arguments, **options)
+
+    inputs = make_inputs(17, 22, 72, dtype)
+    runs = (run_by(backend), dtype), (run_by("reference"), dtype), (run_by("reference"), torch.float64)
+    results = (losses_and_gradients(run, inputs, of, -4.0) for run, of in runs)
+    for out, plain, truth in zip(*results, strict=True):
+        assert_as_good_as_reference(out, truth, plain)
 
 
 @every_variant

@@ -13,7 +13,7 @@
 #include "cuda_runtime.h"
 
 namespace reserve {
-namespace {
+namespace log_mel_on_gpu {
 alignas(16) float shared[1 << 16];
 }
 }  // namespace reserve
@@ -34,7 +34,11 @@ void fail(const char* what) {
   std::exit(1);
 }
 
-void run_blocks(void (*kernel)(reserve_log_mel), const reserve_log_mel& problem, unsigned blocks, unsigned threads) {
+template <typename Problem>
+void run_blocks(const void* entry, const void* argument, unsigned blocks, unsigned threads) {
+  const auto kernel = reinterpret_cast<void (*)(Problem)>(const_cast<void*>(entry));
+  const Problem& problem = *static_cast<const Problem*>(argument);
+
   pthread_barrier_init(&block_barrier, nullptr, threads);
   for (unsigned w = 0; w < threads / 32; ++w) pthread_barrier_init(&warp_barriers[w], nullptr, 32);
   std::vector<std::thread> all;
@@ -45,7 +49,7 @@ void run_blocks(void (*kernel)(reserve_log_mel), const reserve_log_mel& problem,
         blockIdx.x = b;
         __syncthreads();
         if (t == 0)
-          for (float& x : reserve::shared) x = NAN;
+          for (float& x : reserve::log_mel_on_gpu::shared) x = NAN;
         __syncthreads();
         kernel(problem);
       }
@@ -56,13 +60,17 @@ void run_blocks(void (*kernel)(reserve_log_mel), const reserve_log_mel& problem,
 // A problem of noise with the arrays that it points to.
 struct Case {
   std::vector<float> waveform, window, weight, twiddles;
+  std::vector<int16_t> integers;
   std::vector<int64_t> offsets{0, 5000, 5000, 9001};
-  std::vector<int32_t> start, row{0}, placed_row{0}, place;
+  std::vector<int32_t> start, row{0}, placed_row{0}, places;
   std::vector<reserve_placed_weight> placed_weight;
   std::vector<float> out;
   reserve_log_mel problem{};
 
-  Case(int n_fft, int hop, bool ragged, int n_mels = 40) : waveform(9001), window(static_cast<size_t>(n_fft)) {
+  Case(Case&&) = default;  // the arrays stay where they are
+  // The kernel of fixed passes takes it as it is made, that of mixed ones with `any_front_end`.
+  Case(int n_fft, int hop, bool ragged, bool any_front_end = false, int n_mels = 40)
+      : waveform(9001), window(static_cast<size_t>(n_fft)) {
     uint32_t state = 1;
     const auto noise = [&] {
       state = state * 1664525u + 1013904223u;
@@ -70,66 +78,96 @@ struct Case {
     };
     for (float& x : waveform) x = noise();
     for (float& x : window) x = noise();
-    int32_t floats = 0, bins = 0;
-    reserve_log_mel_table_sizes(n_fft, &floats, &bins);
-    twiddles.resize(static_cast<size_t>(floats));
-    place.resize(static_cast<size_t>(bins));
-    reserve_log_mel_tables(n_fft, twiddles.data(), place.data());
-    for (int m = 0; m < n_mels; ++m) {
-      const int from = m * (bins - 50) / n_mels, width = m % 50;
-      start.push_back(from);
-      row.push_back(row.back() + width);
-      for (int i = 0; i < width; ++i) {
-        weight.push_back(std::fabs(noise()));
-        placed_weight.push_back({place[static_cast<size_t>(from + i)], weight.back()});
-      }
-      while (placed_weight.size() % 4 != 0) placed_weight.push_back({placed_weight.back().place, 0.0f});
-      placed_row.push_back(static_cast<int32_t>(placed_weight.size()));
-    }
     problem.waveform = waveform.data();
     problem.clips = ragged ? 3 : 1;
     problem.samples = 9001;
     if (ragged) problem.clip_offsets = offsets.data();
-    problem.frames = 1 + (ragged ? 5000 : 9001) / hop;
-    problem.n_fft = n_fft;
+    problem.n_fft = problem.window_length = n_fft;
     problem.hop_length = hop;
+    problem.start = -n_fft / 2;
+    problem.frame_extra = hop;
+    problem.power = 2;
     problem.n_mels = n_mels;
+    problem.log = problem.relative = 1;
+    problem.offset = 0.1f;
+    problem.out_scale = 1.0f;
+    problem.append = 1;
+    problem.append_value = 2.0f;
+    if (any_front_end) {
+      for (const float x : waveform) integers.push_back(static_cast<int16_t>(x * 2000.0f));
+      problem.waveform = integers.data();
+      problem.in_dtype = RESERVE_INT16;
+      problem.window_length = n_fft - 3;
+      problem.pad_mode = RESERVE_PAD_SYMMETRIC;
+      problem.remove_dc = 1;
+      problem.preemphasis = 0.97f;
+      problem.power = 1;
+      problem.append = 0;
+      problem.bands_first = 1;
+    }
+    problem.frames = 1 + (ragged ? 5000 : 9001) / hop;
     problem.window = window.data();
+    make_bands(noise);
+    out.assign(static_cast<size_t>(problem.clips * problem.frames * (n_mels + problem.append)), NAN);
+    problem.out = out.data();
+  }
+
+  template <typename Noise>
+  void make_bands(const Noise& noise) {
+    int32_t floats = 0, bins = 0;
+    reserve_log_mel_table_sizes(&problem, &floats, &bins);
+    twiddles.resize(static_cast<size_t>(floats));
+    places.resize(static_cast<size_t>(bins));
+    reserve_log_mel_tables(&problem, twiddles.data(), places.data());
+    for (int m = 0; m < problem.n_mels; ++m) {
+      const int from = m * (bins - 50) / problem.n_mels, width = m % 50;
+      start.push_back(from);
+      row.push_back(row.back() + width);
+      for (int i = 0; i < width; ++i) {
+        weight.push_back(std::fabs(noise()));
+        placed_weight.push_back({places[static_cast<size_t>(from + i)], weight.back()});
+      }
+      while (placed_weight.size() % 4 != 0) placed_weight.push_back({placed_weight.back().place, 0.0f});
+      placed_row.push_back(static_cast<int32_t>(placed_weight.size()));
+    }
     problem.band_start = start.data();
     problem.band_row = row.data();
     problem.band_weight = weight.data();
-    problem.offset = 0.1f;
-    problem.append = 1;
-    problem.append_value = 2.0f;
-    out.assign(static_cast<size_t>(problem.clips * problem.frames * (n_mels + 1)), NAN);
-    problem.out = out.data();
     problem.twiddles = twiddles.data();
+    problem.places = places.data();
     problem.placed_row = placed_row.data();
     problem.placed_weight = placed_weight.data();
   }
 };
 
+// A front end of its own for each kernel and for each number of frames a block.
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const bool ragged : {false, true}) {
+    for (const int speed : {1, 2, 3}) all.emplace_back(1536 * speed, 588 * speed, ragged);
+    for (const int n_fft : {400, 1875, 4096}) all.emplace_back(n_fft, n_fft / 2 - 41, ragged, true);
+    all.emplace_back(480, 700, ragged, true);
+  }
+  return all;
+}
+
 // What threads touch without a barrier between them. ThreadSanitizer forgets what it saw when there are more than 255,
 // so a warp of the largest block stays away: the values are then wrong, but where a thread reads and writes is not.
 void races() {
   most_threads = 224;
-  for (const int speed : {1, 2, 3})
-    for (const bool ragged : {false, true}) {
-      Case c(1536 * speed, 588 * speed, ragged);
-      if (reserve_log_mel_cuda(&c.problem, nullptr) != RESERVE_OK) fail("the launch failed");
-    }
+  for (Case& c : cases())
+    if (reserve_log_mel_cuda(&c.problem, nullptr) != RESERVE_OK) fail("the launch failed");
 }
 
 // The kernel writes to the bit what its code gives thread after thread.
 void values() {
-  for (const int speed : {1, 2, 3})
-    for (const bool ragged : {false, true}) {
-      Case c(1536 * speed, 588 * speed, ragged), expected(1536 * speed, 588 * speed, ragged);
-      if (reserve_log_mel_cuda(&c.problem, nullptr) != RESERVE_OK) fail("the launch failed");
-      if (reserve_log_mel_emulated(&expected.problem) != RESERVE_OK) fail("the emulation failed");
-      if (std::memcmp(c.out.data(), expected.out.data(), c.out.size() * sizeof(float)) != 0)
-        fail("threads at once and one after another disagree");
-    }
+  std::vector<Case> all = cases(), expected = cases();
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (reserve_log_mel_cuda(&all[i].problem, nullptr) != RESERVE_OK) fail("the launch failed");
+    if (reserve_log_mel_emulated(&expected[i].problem) != RESERVE_OK) fail("the emulation failed");
+    if (std::memcmp(all[i].out.data(), expected[i].out.data(), all[i].out.size() * sizeof(float)) != 0)
+      fail("threads at once and one after another disagree");
+  }
 }
 
 // Another host thread, with a hop that needs less shared memory, comes between the two calls of this one.
@@ -190,8 +228,9 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 blocks, dim3 threads, void
   if (shared_bytes > static_cast<size_t>(kernel_limit)) return cudaErrorInvalidValue;
   ++launches;
   if (launch_error != cudaSuccess) return launch_error;
-  run_blocks(reinterpret_cast<void (*)(reserve_log_mel)>(const_cast<void*>(kernel)),
-             *static_cast<const reserve_log_mel*>(arguments[0]), blocks.x, std::min(threads.x, most_threads));
+  const bool mixed = kernel == reinterpret_cast<const void*>(reserve::log_mel_mixed_kernel);
+  const auto run = mixed ? run_blocks<reserve::MixedProblem> : run_blocks<reserve_log_mel>;
+  run(kernel, arguments[0], blocks.x, std::min(threads.x, most_threads));
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError() { return cudaSuccess; }

@@ -1,0 +1,48 @@
+"""bias_quick_gelu: bias and activation after a product, against PyTorch's ops."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+
+from reserve_kernels import bias_quick_gelu
+from reserve_kernels.bench.case import Case
+from reserve_kernels.bench.interleaved import OURS, Contender, largest_relative_difference
+
+SHAPES = ((512, 3072), (4096, 3072))
+Activation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def cases(device: torch.device) -> Iterator[Case]:
+    """Forward and backward, in float32 on the CPU and bfloat16 on a GPU."""
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    for rows, features in SHAPES:
+        x, grad = (torch.randn(rows, features, device=device).to(dtype) for _ in range(2))
+        bias = torch.randn(features, device=device).to(dtype)
+        inputs = (x.requires_grad_(), bias.requires_grad_(), grad)
+        builders = {OURS: functools.partial(_contender, inputs, bias_quick_gelu)}
+        builders["PyTorch"] = functools.partial(_contender, inputs, _plain)
+        builders["PyTorch, compiled"] = functools.partial(_contender, inputs, torch.compile(_plain))
+        yield Case(
+            "forward and backward", f"{rows} x {features}", builders, largest_relative_difference, _tolerance(dtype)
+        )
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return 1e-5 if dtype == torch.float32 else 2e-2
+
+
+def _plain(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    z = x + bias
+    return z * torch.sigmoid(1.702 * z)
+
+
+def _contender(inputs: tuple[torch.Tensor, ...], activation: Activation) -> Contender:
+    x, bias, grad = inputs
+
+    def step() -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(activation(x, bias), (x, bias), grad)
+
+    return Contender(step, lambda: [activation(x, bias).detach(), *step()])

@@ -1,0 +1,92 @@
+"""Single logits: those of sparse targets, differentiable, registered with PyTorch."""
+
+from __future__ import annotations
+
+import torch
+
+from reserve_kernels.contrastive.blocks import passes_for
+from reserve_kernels.contrastive.passes import parts
+from reserve_kernels.contrastive.reference import MAX_LOG_SCALE, Scaling, statistics_dtype
+from reserve_kernels.precision import without_autocast
+from reserve_kernels.transforms import refuse_double_backward
+
+
+def _wide(x: torch.Tensor, log_scale: torch.Tensor, scaling: Scaling) -> torch.Tensor:
+    out = log_scale.new_empty(x.shape)
+    passes_for(x, scaling).scale(x, log_scale, out)
+    return out
+
+
+@torch.library.custom_op("reserve_kernels::contrastive_entries", mutates_args=())
+@without_autocast
+def contrastive_entries(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    normalize: bool = True,
+    max_log_scale: float = MAX_LOG_SCALE,
+) -> torch.Tensor:
+    """The logits of x[rows] with y[columns], [entries] in the statistics' dtype."""
+    scaling = Scaling(normalize, max_log_scale)
+    wide_x, wide_y = _wide(x, log_scale, scaling), _wide(y, log_scale, scaling)
+    out = log_scale.new_empty(rows.shape)
+    # Both vectors of each entry are copied: a block of entries at a time.
+    for part in parts(rows.shape[0], 2 * x.shape[1], out.dtype.itemsize):
+        torch.sum(wide_x[rows[part]].mul_(wide_y[columns[part]]), 1, out=out[part])
+    return out
+
+
+@contrastive_entries.register_fake
+def _(x, y, log_scale, rows, columns, normalize=True, max_log_scale=MAX_LOG_SCALE):
+    return x.new_empty(rows.shape, dtype=statistics_dtype(x.dtype))
+
+
+@torch.library.custom_op("reserve_kernels::contrastive_entries_backward", mutates_args=())
+@without_autocast
+def contrastive_entries_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    log_scale: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    normalize: bool = True,
+    max_log_scale: float = MAX_LOG_SCALE,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of x, y and log_scale."""
+    scaling = Scaling(normalize, max_log_scale)
+    sides, grads = (x, y), []
+    shares = log_scale.new_empty(x.shape[0] + y.shape[0])
+    for side, of_side, places in ((0, shares[: x.shape[0]], rows), (1, shares[x.shape[0] :], columns)):
+        vectors, other = sides[side], _wide(sides[1 - side], log_scale, scaling)
+        others = columns if side == 0 else rows
+        total = log_scale.new_zeros(vectors.shape)
+        for part in parts(rows.shape[0], 2 * x.shape[1], total.dtype.itemsize):
+            total.index_add_(0, places[part], other[others[part]].mul_(grad[part, None]))
+        out = torch.empty_like(vectors, memory_format=torch.contiguous_format)
+        passes_for(vectors, scaling).scale_backward(total, vectors, log_scale, out, of_side)
+        grads.append(out)
+    return grads[0], grads[1], shares.sum(dtype=torch.float64).to(log_scale.dtype)
+
+
+@contrastive_entries_backward.register_fake
+def _(grad, x, y, log_scale, *_rest):
+    sides = [torch.empty_like(side, memory_format=torch.contiguous_format) for side in (x, y)]
+    return *sides, torch.empty_like(log_scale)
+
+
+def _setup(ctx, inputs, output):
+    *tensors, ctx.normalize, ctx.max_log_scale = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward_of_op(ctx, grad):
+    settings = (ctx.normalize, ctx.max_log_scale)
+    backward = torch.ops.reserve_kernels.contrastive_entries_backward
+    return *backward(grad, *ctx.saved_tensors, *settings), None, None, None, None
+
+
+contrastive_entries.register_autograd(_backward_of_op, setup_context=_setup)
+contrastive_entries_backward.register_autograd(refuse_double_backward("contrastive_loss"))

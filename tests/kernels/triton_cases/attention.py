@@ -22,13 +22,12 @@ POSITIONS = {"no position": 0, "reserve": 1, "standard": 2}
 MODEL = (64, 16)
 """Head size and angles of the model's calls."""
 OTHERS = ((64, 32), (32, 16), (96, 48), (128, 64))
-"""Each other head size, and 64, with the most angles that it can have: on the chip of the GPUs that we have had."""
+"""Each other head size, and 64, with the most angles that it can have."""
 
 
 def cases(architecture: int) -> Iterator[Case]:
-    others = OTHERS if architecture == 90 else ()
-    for shape in (MODEL, *others):
-        yield from _placing(*shape, rows=architecture == 90)
+    for shape in (MODEL, *OTHERS):
+        yield from _placing(*shape)
     chips = tiles.family(architecture)
     picked = {choice for chosen in tiles.CHOSEN[chips].values() for choice in chosen.items()}
     for kernel, candidates in tiles.CANDIDATES[chips].items():
@@ -40,7 +39,7 @@ def cases(architecture: int) -> Iterator[Case]:
                     quick = (kernel, tile) in picked and rotary == "reserve" and not segments
                     yield _case(kernel, tile, "bf16", rotary, segments, quick)
             yield _case(kernel, tile, "fp16", "reserve", False, False)
-    for shape in others:
+    for shape in OTHERS:
         chosen = tiles.CHOSEN[chips]["medium"] if shape[0] == 64 else tiles.OTHER_SIZES[chips][shape[0]]
         for kernel, tile in chosen.items():
             for rotary in ("no position", "reserve") if kernel == "forward" else POSITIONS:
@@ -48,7 +47,7 @@ def cases(architecture: int) -> Iterator[Case]:
             yield _case(kernel, tile, "bf16", "reserve", True, False, shape)
 
 
-def _placing(size: int, angles: int, rows: bool) -> Iterator[Case]:
+def _placing(size: int, angles: int) -> Iterator[Case]:
     of_shape = _named(size, angles)
     for rotary in ("reserve", "standard"):
         constants = {"ROTARY": POSITIONS[rotary], "BLOCK": triton_placing.BLOCK, "R": angles}
@@ -67,8 +66,6 @@ def _placing(size: int, angles: int, rows: bool) -> Iterator[Case]:
             for what, kernel in (("place", triton_blocks.place_kernel), ("unplace", triton_blocks.unplace_kernel)):
                 name = f"{what}, {dtype}, {rotary}{of_shape}"
                 yield Case(name, kernel, types, constants, 4, 1, tensor_core="none", quick=quick)
-            if not rows:
-                continue
             name, kernel = f"place_rows, {dtype}, {rotary}{of_shape}", triton_blocks.place_rows_kernel
             turned = constants | {"TRANSPOSE": True}
             yield Case(name, kernel, types, turned, 4, 1, tensor_core="none", quick=False)

@@ -38,6 +38,8 @@ class LogMelSpectrogram(nn.Module):
         TypeError, ValueError: as the function, when the module is made.
     """
 
+    window: torch.Tensor | None
+
     def __init__(
         self,
         preset: str = "reserve",
@@ -52,7 +54,7 @@ class LogMelSpectrogram(nn.Module):
         self.settings, window = settings_of(preset, arguments, playback_speed)
         self._preset = preset
         self._arguments = {name: value for name, value in arguments.items() if name != "window" or window is None}
-        self._others = {
+        self._others: dict[str, Any] = {
             "playback_speed": playback_speed,
             "append_speed": append_speed,
             "out_dtype": out_dtype,
@@ -64,15 +66,9 @@ class LogMelSpectrogram(nn.Module):
         self, waveform: torch.Tensor, offsets: torch.Tensor | None = None, max_samples: int | None = None
     ) -> torch.Tensor:
         """[..., samples] -> [..., frames, n_mels]; `offsets` and `max_samples` as in the function."""
-        window = {} if self.window is None else {"window": self.window}
+        arguments = self._arguments if self.window is None else self._arguments | {"window": self.window}
         return log_mel_spectrogram(
-            waveform,
-            preset=self._preset,
-            offsets=offsets,
-            max_samples=max_samples,
-            **self._arguments,
-            **window,
-            **self._others,
+            waveform, preset=self._preset, offsets=offsets, max_samples=max_samples, **arguments, **self._others
         )
 
     def extra_repr(self) -> str:
@@ -115,7 +111,7 @@ class ContrastiveLoss(nn.Module):
         if kind == "softmax" and bias is not None:
             raise ValueError("bias is for kind='sigmoid': it does not change a softmax")
         self.kind, self.group = kind, group
-        self._options = {
+        self._options: dict[str, Any] = {
             "normalize": normalize,
             "max_scale": max_scale,
             "exchange": exchange,
@@ -157,7 +153,7 @@ class ContrastiveLoss(nn.Module):
             x_extra=x_extra,
             y_extra=y_extra,
             group=self.group,
-            **self._options,  # type: ignore[arg-type]
+            **self._options,
         ).loss
 
     def extra_repr(self) -> str:
@@ -200,7 +196,7 @@ class RotaryAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
-        self._options = {"rotary": rotary, "scale": scale, "backend": backend}
+        self._options: dict[str, Any] = {"rotary": rotary, "scale": scale, "backend": backend}
 
     def forward(
         self,
@@ -218,6 +214,6 @@ class RotaryAttention(nn.Module):
             max_seqlen,
             angles=angles,
             segment_ids=segment_ids,
-            **self._options,  # type: ignore[arg-type]
+            **self._options,
         )
         return self.out(mixed.flatten(1))

@@ -15,6 +15,13 @@ from links import anchor
 
 MODULES = (
     "reserve_kernels",
+    "reserve_kernels.log_mel.presets",
+    "reserve_kernels.nn",
+    "reserve_kernels.compat",
+    "reserve_kernels.compat.open_clip",
+    "reserve_kernels.compat.whisper",
+    "reserve_kernels.compat.torchaudio",
+    "reserve_kernels.compat.transformers",
     "reserve",
     "reserve.errors",
     "reserve.tasks",

@@ -27,13 +27,18 @@ def cases(device: torch.device) -> Iterator[Case]:
         for kind, scalars in (("softmax", [14.0]), ("sigmoid", [10.0, -10.0])):
             inputs = [v.clone().requires_grad_() for v in vectors]
             inputs += [torch.tensor(s, device=device, requires_grad=True) for s in scalars]
+            dense = _dense_softmax if kind == "softmax" else _dense_sigmoid
             makers: dict[str, Callable[[], Loss]] = {
-                OURS: lambda kind=kind: functools.partial(_ours, kind),
-                "dense PyTorch": lambda kind=kind: _dense_softmax if kind == "softmax" else _dense_sigmoid,
-                "open_clip": lambda kind=kind: _open_clip("ClipLoss" if kind == "softmax" else "SigLipLoss"),
+                OURS: _always(functools.partial(_ours, kind)),
+                "dense PyTorch": _always(dense),
+                "open_clip": functools.partial(_open_clip, "ClipLoss" if kind == "softmax" else "SigLipLoss"),
             }
             builders = {name: functools.partial(_contender, make, inputs) for name, make in makers.items()}
             yield Case(kind, f"{pairs} pairs of {DIM}", builders, largest_relative_difference, 1e-3)
+
+
+def _always(loss: Loss) -> Callable[[], Loss]:
+    return lambda: loss
 
 
 def _contender(make: Callable[[], Loss], inputs: list[torch.Tensor]) -> Contender:

@@ -34,7 +34,7 @@ def cases(device: torch.device) -> Iterator[Case]:
             samples = samples.to(device)
             builders = {OURS: functools.partial(_ours, preset, samples), name: functools.partial(_peer, make, samples)}
             if preset in NATIVE_FBANK and device.type == "cpu":
-                make_native = functools.partial(native_fbank, NATIVE_FBANK[preset], settings.sample_scale)
+                make_native = functools.partial(native_fbank, NATIVE_FBANK[preset])
                 builders["kaldi-native-fbank"] = functools.partial(_peer, make_native, samples)
             yield Case(
                 preset,

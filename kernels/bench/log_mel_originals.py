@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,15 +104,12 @@ ORIGINALS: dict[str, tuple[str, Callable[[], Original]]] = {
 }
 """By preset."""
 
-NATIVE_FBANK = {
-    "kaldi": {"mel_opts.num_bins": 80},
-    "ast": {"mel_opts.num_bins": 128, "frame_opts.window_type": "hanning"},
-    "beats": {"mel_opts.num_bins": 128},
-}
-"""What kaldi-native-fbank computes too, by the options that are not its defaults."""
+NATIVE_FBANK: dict[str, dict[str, Any]] = {"kaldi": {"mel_opts.num_bins": 80}}
+"""What kaldi-native-fbank computes too, by the options that are not its defaults. It refuses the 128 bands of the other
+presets, of which one holds no frequency of the transform."""
 
 
-def native_fbank(options: dict[str, object], scale: float = 1.0) -> Original:
+def native_fbank(options: dict[str, Any]) -> Original:
     """kaldi-native-fbank's features without dither, by its usual calls."""
     knf = module("kaldi_native_fbank")
     chosen = knf.FbankOptions()
@@ -122,7 +120,7 @@ def native_fbank(options: dict[str, object], scale: float = 1.0) -> Original:
 
     def run(samples: torch.Tensor) -> torch.Tensor:
         fbank = knf.OnlineFbank(chosen)
-        fbank.accept_waveform(16000, (samples * scale).numpy() if scale != 1.0 else samples.numpy())
+        fbank.accept_waveform(16000, samples.numpy())
         fbank.input_finished()
         return torch.from_numpy(np.stack([fbank.get_frame(i) for i in range(fbank.num_frames_ready)]))
 

@@ -18,8 +18,8 @@ import reserve_kernels
 from reserve_kernels import native
 from reserve_kernels.bench.interleaved import OURS, Measured
 
-VERSIONS = ("torch", "triton", "numpy", "librosa", "torchaudio", "transformers", "openai-whisper", "kaldi-native-fbank")
-VERSIONS += ("torchvggish", "open_clip_torch", "flash-attn", "xformers", "bitsandbytes")
+VERSIONS = ["torch", "triton", "numpy", "librosa", "torchaudio", "transformers", "openai-whisper", "kaldi-native-fbank"]
+VERSIONS += ["torchvggish", "open_clip_torch", "flash-attn", "xformers", "bitsandbytes"]
 
 Row = dict[str, Any]
 
@@ -56,9 +56,9 @@ def rows(group: str, name: str, threads: int | None, measured: Measured) -> list
 
     `ours_is_faster_by` is its median over ours.
     """
-    case = {"group": group, "case": name, "threads": threads}
+    case: Row = {"group": group, "case": name, "threads": threads}
     ours = statistics.median(measured.seconds[OURS])
-    found = []
+    found: list[Row] = []
     for implementation, seconds in measured.seconds.items():
         low, median, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
         details = measured.details[implementation]

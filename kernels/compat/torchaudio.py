@@ -62,7 +62,7 @@ class MelSpectrogram(torch.nn.Module):
             divisor = float(window.double().square().sum().sqrt())
         elif normalized == "frame_length":
             divisor = n_fft**0.5
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             # The original spaces its frequencies evenly from 0 to sample_rate // 2, of an odd n_fft too.
             "sample_rate": n_fft * (sample_rate // 2) / (n_fft // 2),
             "sample_scale": 1.0 / divisor,
@@ -87,4 +87,6 @@ class MelSpectrogram(torch.nn.Module):
         """[..., samples] floating-point -> [..., n_mels, frames] in the same dtype."""
         if self.pad > 0:
             waveform = torch.nn.functional.pad(waveform, (self.pad, self.pad))
-        return log_mel_spectrogram(waveform, preset="torchaudio", window=self.spectrogram.window, **self._arguments)
+        return log_mel_spectrogram(
+            waveform, preset="torchaudio", window=self.spectrogram.get_buffer("window"), **self._arguments
+        )

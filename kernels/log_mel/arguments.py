@@ -66,7 +66,7 @@ def _checked(preset: str, given: Mapping[str, Any], playback_speed: int) -> tupl
     unknown = given.keys() - DEFAULTS.keys()
     if unknown:
         raise TypeError(f"{_listed(sorted(unknown))} is no parameter of a front end; those are {_listed(DEFAULTS)}")
-    values = DEFAULTS | dict(PRESETS[preset].arguments) | given
+    values = DEFAULTS | dict(PRESETS[preset].arguments) | dict(given)
     if "n_fft" in given and "win_length" not in given and isinstance(values["win_length"], int):
         # A preset's window belongs to its transform.
         raise ValueError(f"win_length must be given with n_fft, since that of preset {preset!r} is its own")

@@ -73,4 +73,4 @@ def mel_filterbank(
 @functools.lru_cache(maxsize=32)
 def count_empty_bands(*bank: float | int | str) -> int:
     """How many filters of `mel_filterbank(*bank)` lie between two bins of the transform and so are zero."""
-    return int((mel_filterbank(*bank) == 0).all(1).sum())  # type: ignore[arg-type]
+    return int((mel_filterbank(*bank) == 0).all(1).sum())

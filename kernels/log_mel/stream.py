@@ -113,7 +113,7 @@ class LogMelStream:
         assert held is not None
         count, first = end - self._done, self._done
         if count <= 0:
-            shape = self._inside.out_shape((*held.shape[:-1], s.length))
+            shape = self._inside.out_shape(torch.Size((*held.shape[:-1], s.length)))
             frames = -1 if s.bands_first else -2
             empty = [0 if i == len(shape) + frames else n for i, n in enumerate(shape)]
             return held.new_empty(empty, dtype=self._dtype(held))

@@ -122,6 +122,12 @@ def test_an_installed_wheel_has_the_command_line(installed):
     assert "pretrain" in out
 
 
+def test_an_installed_wheel_measures_this_machine(installed):
+    arguments = ["bias_quick_gelu", "--quick", "--threads", "1", "--cases", "512", "--peers", "^PyTorch$"]
+    out = installed.run("-m", "reserve_kernels.bench", *arguments)
+    assert "stored in reserve-bench/bias_quick_gelu-cpu.json" in out
+
+
 def test_a_source_distribution_builds_and_runs_every_op(sdist, tmp_path):
     check_ops(CleanInstall(tmp_path, sdist, **QUICK))
 

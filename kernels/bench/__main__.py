@@ -41,13 +41,20 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="on the CPU (default: 1, and all cores)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"times that each is timed (default: {ROUNDS})")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, to see whether it runs")
-    parser.add_argument("--cases", type=re.compile, metavar="REGEX", help="only the cases whose names match")
-    parser.add_argument("--peers", type=re.compile, metavar="REGEX", help="only ours and the peers whose names match")
+    parser.add_argument("--cases", type=_pattern, metavar="REGEX", help="only the cases whose names match")
+    parser.add_argument("--peers", type=_pattern, metavar="REGEX", help="only ours and the peers whose names match")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", default=Path("reserve-bench"), help="default: reserve-bench"
     )
     parser.add_argument("--list", action="store_true", help="list the cases and their peers, and stop")
     return parser
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
 
 
 def _module(name: str):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from reserve_kernels.log_mel.arguments import settings_of
 from reserve_kernels.log_mel.availability import BACKENDS
 from reserve_kernels.log_mel.filters import count_empty_bands
+from reserve_kernels.log_mel.presets import PRESETS
 from reserve_kernels.log_mel.reference import compute_dtype, log_mel_reference_backward
 from reserve_kernels.log_mel.settings import LogMelSettings
 from reserve_kernels.precision import without_autocast
@@ -31,10 +33,18 @@ def _check_offset_values(waveform: torch.Tensor, offsets: torch.Tensor | None) -
         )
 
 
+@functools.cache
+def _banks_of_presets() -> frozenset[tuple[float | int | str, ...]]:
+    return frozenset(settings_of(preset, {})[0].bank for preset in PRESETS)
+
+
 def _warn_of_empty_bands(settings: LogMelSettings) -> None:
-    """Called by the op, since torch.compile traces no warnings. The warning points to the first line outside of it."""
+    """Called by the op, since torch.compile traces no warnings. The warning points to the first line outside of it.
+
+    The presets' own bands are what they are.
+    """
     empty = count_empty_bands(*settings.bank)
-    if not empty:
+    if not empty or settings.bank in _banks_of_presets():
         return
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_CALLER):

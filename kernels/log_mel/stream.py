@@ -21,7 +21,7 @@ class LogMelStream:
         >>> from reserve_kernels import LogMelStream
         >>> stream = LogMelStream("kaldi")
         >>> [len(stream.push(torch.zeros(1000))) for _ in range(3)], len(stream.finish())
-        ([4, 6, 7], 0)
+        ([4, 7, 6], 0)
 
     It holds the samples that later frames need, at most some windows and the last chunk. It has no gradient.
 

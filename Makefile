@@ -102,15 +102,16 @@ parity: $(INSTALLED)
 
 # The wheel is built from the source distribution, so that this is checked too. GLIBC: the oldest that it runs with.
 GLIBC := 2.28
-WHEEL = PATH="$(CURDIR)/$(BIN):$$PATH" SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) RESERVE_GLIBC=$(GLIBC) \
-  RESERVE_NATIVE=1 RESERVE_CUDA=$(or $(CUDA),1)
+# The time and the files' modes are part of the wheel's bytes.
+WHEEL = umask 022; export PATH="$(CURDIR)/$(BIN):$$PATH" RESERVE_GLIBC=$(GLIBC) RESERVE_NATIVE=1 \
+  RESERVE_CUDA=$(or $(CUDA),1) SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 1700000000);
 .PHONY: wheel
 wheel: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-wheel.txt
 	rm -rf dist
 	$(WHEEL) $(BIN)/python -m build --no-isolation --outdir dist
 	$(WHEEL) RESERVE_DIST=dist $(BIN)/python -m pytest -q tests/test_wheel.py
-	@sha256sum dist/*
+	@sha256sum dist/*.whl
 
 fuzz: $(INSTALLED)
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.interleaved import Call, median_seconds
+from benchmarks.interleaved import Call, EventClock, median_seconds
 
 GRAPH_SECONDS = 2e-3
 """A graph runs about this long or longer, so that launching it costs little."""
@@ -23,24 +23,6 @@ def card(name: str) -> str:
 def cuda_label() -> str:
     """The device of a result on the current GPU; see `machine.cpu_label` for the CPU."""
     return card(torch.cuda.get_device_name())
-
-
-class EventClock:
-    """Seconds that a call's work takes on the GPU, by events around it; the L2 cache is flushed before."""
-
-    def __init__(self, *, flush: bool = True) -> None:
-        size = torch.cuda.get_device_properties(0).L2_cache_size
-        self._filler = torch.empty(2 * size, dtype=torch.int8, device="cuda") if flush else None
-
-    def __call__(self, call: Call) -> float:
-        if self._filler is not None:
-            self._filler.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3
 
 
 def input_sets(bytes_of_one: int) -> int:

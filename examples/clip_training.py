@@ -137,6 +137,8 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32, help=f"at most {len(CAPTIONS)}, the captions")
     parser.add_argument("--kind", choices=("softmax", "sigmoid"), default="softmax", help="of the loss")
     options = parser.parse_args()
+    if not 1 <= options.batch_size <= len(CAPTIONS):
+        parser.error(f"--batch_size must be from 1 to {len(CAPTIONS)}; got {options.batch_size}")
     _, right = train(options.steps, options.batch_size, options.kind)
     print(f"new pictures matched with the right one of {len(CAPTIONS)} captions: {right:.0%}")
 

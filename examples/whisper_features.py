@@ -19,7 +19,7 @@ import torch
 
 from reserve_kernels import log_mel_spectrogram
 
-SAMPLE_RATE = 16000
+SAMPLE_RATE, FRAME = 16000, 160
 
 
 def decode(path: Path) -> torch.Tensor:
@@ -33,8 +33,8 @@ def decode(path: Path) -> torch.Tensor:
             parts += [resampled.to_ndarray()[0] for resampled in resampler.resample(frame)]
         parts += [resampled.to_ndarray()[0] for resampled in resampler.resample(None)]
     samples = np.concatenate(parts) if parts else np.zeros(0, np.int16)
-    if len(samples) == 0:
-        raise ValueError("its sound is empty")
+    if len(samples) < FRAME:
+        raise ValueError(f"its sound has {len(samples)} samples, fewer than a frame's {FRAME}")
     return torch.from_numpy(samples)
 
 
@@ -42,7 +42,7 @@ def convert(folder: Path, out: Path, preset: str) -> tuple[int, dict[str, str]]:
     """The number of files converted, and what is wrong with the others."""
     out.mkdir(parents=True, exist_ok=True)
     done, broken = 0, {}
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
         try:
             samples = decode(path)
         except (av.FFmpegError, ValueError) as error:
@@ -65,6 +65,8 @@ def main() -> int:
     options = parser.parse_args()
     if not options.folder.is_dir():
         parser.error(f"{options.folder} is no folder")
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"{options.out} is no folder")
     preset = "whisper" if options.bands == 80 else "whisper_128"
     done, broken = convert(options.folder, options.out, preset)
     for name, reason in broken.items():

@@ -19,12 +19,23 @@ import torch.distributed as dist
 from torch import nn
 
 from reserve_kernels.attention import rotary_attention
+from reserve_kernels.attention.arguments import HEAD_SIZES
+from reserve_kernels.attention.availability import BACKENDS as attention_backends
+from reserve_kernels.backends import Backends
 from reserve_kernels.contrastive import Targets, contrastive_loss
+from reserve_kernels.contrastive.availability import BACKENDS as contrastive_backends
 from reserve_kernels.log_mel import log_mel_spectrogram
-from reserve_kernels.log_mel.arguments import settings_of
+from reserve_kernels.log_mel.arguments import check_output, settings_of
+from reserve_kernels.log_mel.availability import BACKENDS as log_mel_backends
 from reserve_kernels.quick_gelu import bias_quick_gelu
 
 __all__ = ["ContrastiveLoss", "LinearQuickGELU", "LogMelSpectrogram", "RotaryAttention"]
+
+
+def _check_backend(backends: Backends[Any], name: str) -> None:
+    """Raises ValueError unless there is a back end of that name; whether it runs depends on the call."""
+    if name != "auto":
+        backends[name]
 
 
 class LogMelSpectrogram(nn.Module):
@@ -52,6 +63,8 @@ class LogMelSpectrogram(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, window = settings_of(preset, arguments, playback_speed)
+        check_output(self.settings, append_speed, out_dtype)
+        _check_backend(log_mel_backends, backend)
         self._preset = preset
         self._arguments = {name: value for name, value in arguments.items() if name != "window" or window is None}
         self._others: dict[str, Any] = {
@@ -110,6 +123,9 @@ class ContrastiveLoss(nn.Module):
             raise ValueError(f"kind must be 'softmax' or 'sigmoid'; got {kind!r}")
         if kind == "softmax" and bias is not None:
             raise ValueError("bias is for kind='sigmoid': it does not change a softmax")
+        if exchange not in ("gather", "ring"):
+            raise ValueError(f"exchange must be 'gather' or 'ring'; got {exchange!r}")
+        _check_backend(contrastive_backends, backend)
         self.kind, self.group = kind, group
         self._options: dict[str, Any] = {
             "normalize": normalize,
@@ -191,8 +207,13 @@ class RotaryAttention(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if dim % heads != 0:
-            raise ValueError(f"dim must be a multiple of heads; got dim={dim}, heads={heads}")
+        if heads < 1 or dim % heads != 0 or dim // heads not in HEAD_SIZES:
+            raise ValueError(
+                f"dim / heads must be one of {', '.join(map(str, HEAD_SIZES))}; got dim={dim}, heads={heads}"
+            )
+        if rotary not in ("reserve", "standard"):
+            raise ValueError(f"rotary must be 'reserve' or 'standard'; got {rotary!r}")
+        _check_backend(attention_backends, backend)
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)

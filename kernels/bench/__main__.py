@@ -62,7 +62,7 @@ def _module(name: str):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 if everything that could run ran and agreed with ours, else 1."""
+    """0 if everything that could run ran and agreed with ours, 1 if not, 2 if nothing was to be run."""
     options = parser().parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -72,21 +72,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.rounds < 1 or min(options.threads or [1]) < 1:
         parser().error("--rounds and --threads must be at least 1")
     device = torch.device(options.device)
-    wrong = False
-    for name in options.names or BENCHMARKS:
-        wrong |= _run(name, device, options)
-    return int(wrong)
+    ran = [_run(name, device, options) for name in options.names or BENCHMARKS]
+    if all(one is None for one in ran):
+        print("no case matches; see --list", file=sys.stderr)
+        return 2
+    return int(any(ran))
 
 
-def _run(name: str, device: torch.device, options: argparse.Namespace) -> bool:
-    """Runs and stores one benchmark. Whether a peer computed something else."""
+def _run(name: str, device: torch.device, options: argparse.Namespace) -> bool | None:
+    """Runs and stores one benchmark. Whether a peer failed or computed something else; None if no case was chosen."""
     found: list[report.Row] = []
-    wrong = False
+    wrong: bool | None = None
     everything = sorted({1, torch.get_num_threads()})
     for one in _module(name).cases(device):
         label = f"{one.group}, {one.name}"
         if options.cases is not None and not options.cases.search(label):
             continue
+        wrong = bool(wrong)
         if options.list:
             print(f"{name}: {label}: {', '.join(one.builders)}")
             continue
@@ -94,7 +96,9 @@ def _run(name: str, device: torch.device, options: argparse.Namespace) -> bool:
             rounds = QUICK_ROUNDS if options.quick else options.rounds
             only = None if options.peers is None else options.peers.search
             try:
-                measured = cases.run(one, rounds=rounds, threads=threads or torch.get_num_threads(), only=only)
+                measured = cases.run(
+                    one, rounds=rounds, threads=threads or torch.get_num_threads(), device=device, only=only
+                )
             except Missing as reason:
                 print(f"{label}: ours cannot run: {reason}", file=sys.stderr)
                 continue

@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-from reserve_kernels.bench.interleaved import OURS, Contender, Measured, Missing, measure
+from reserve_kernels.bench.interleaved import (
+    OURS,
+    Contender,
+    EventClock,
+    Measured,
+    Missing,
+    WallClock,
+    measure,
+)
 
 Builders = Mapping[str, Callable[[], Contender]]
 
@@ -32,11 +40,22 @@ class Case:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run(case: Case, *, rounds: int, threads: int, only: Callable[[str], object] | None = None) -> Measured:
-    """Times `case` with that many threads; of the peers those for whose name `only` is true. Raises Missing."""
+def run(
+    case: Case,
+    *,
+    rounds: int,
+    threads: int,
+    device: torch.device,
+    only: Callable[[str], object] | None = None,
+) -> Measured:
+    """Times `case` with that many threads; of the peers those for whose name `only` is true. Raises Missing.
+
+    On a GPU by events, with the L2 cache flushed before each call.
+    """
     chosen = {name: build for name, build in case.builders.items() if name == OURS or only is None or only(name)}
+    clock = EventClock() if device.type == "cuda" else WallClock()
     with threads_of_everything(threads):
-        measured = measure(chosen, rounds=rounds, difference=case.difference, tolerance=case.tolerance)
+        measured = measure(chosen, rounds=rounds, difference=case.difference, tolerance=case.tolerance, clock=clock)
     measured.facts = dict(case.facts)
     return measured
 

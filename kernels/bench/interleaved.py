@@ -66,6 +66,24 @@ class WallClock:
         return time.perf_counter() - start
 
 
+class EventClock:
+    """Seconds that a call's work takes on the GPU, by events around it; the L2 cache is flushed before."""
+
+    def __init__(self, *, flush: bool = True) -> None:
+        size = torch.cuda.get_device_properties(0).L2_cache_size
+        self._filler = torch.empty(2 * size, dtype=torch.int8, device="cuda") if flush else None
+
+    def __call__(self, call: Call) -> float:
+        if self._filler is not None:
+            self._filler.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
 def measure(
     builders: Mapping[str, Callable[[], Contender]],
     *,

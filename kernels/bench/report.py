@@ -52,9 +52,10 @@ def _version(distribution: str) -> str | None:
 
 
 def rows(group: str, name: str, threads: int | None, measured: Measured) -> list[Row]:
-    """A row for each implementation of a case, ours first: its median and quartiles in seconds, or why it has none.
+    """A row for each implementation of a case, ours first.
 
-    `ours_is_faster_by` is its median over ours.
+    It has median and quartiles in seconds and `ours_is_faster_by`, its median over ours; or why it is `missing`; or
+    what was `wrong`.
     """
     case: Row = {"group": group, "case": name, "threads": threads}
     ours = statistics.median(measured.seconds[OURS])
@@ -68,8 +69,8 @@ def rows(group: str, name: str, threads: int | None, measured: Measured) -> list
             | {"rounds": len(seconds), "ours_is_faster_by": median / ours}
             | {name: value for name, value in details.items() if isinstance(value, (int, float, str))}
         )
-    for reasons in (measured.missing, measured.wrong):
-        found += [case | {"implementation": name, "missing": reason} for name, reason in reasons.items()]
+    for key, reasons in (("missing", measured.missing), ("wrong", measured.wrong)):
+        found += [case | {"implementation": name, key: reason} for name, reason in reasons.items()]
     return found
 
 
@@ -95,8 +96,8 @@ def cells(row: Row) -> tuple[str, ...]:
         "" if row["threads"] is None else str(row["threads"]),
         row["implementation"],
     )
-    if "missing" in row:
-        return (*head, row["missing"], "", "")
+    if "seconds" not in row:
+        return (*head, row.get("missing") or f"wrong: {row['wrong']}", "", "")
     faster = "" if row["implementation"] == OURS else f"{row['ours_is_faster_by']:.2f}x"
     return (*head, duration(row["seconds"]), f"{duration(row['low'])} to {duration(row['high'])}", faster)
 

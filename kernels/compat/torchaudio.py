@@ -18,8 +18,9 @@ __all__ = ["MelSpectrogram"]
 class MelSpectrogram(torch.nn.Module):
     """torchaudio.transforms.MelSpectrogram: [..., samples] -> mel [..., n_mels, frames], without a logarithm.
 
-    The arguments and the state dict are those of the original. `power` is 1 or 2; for another, ValueError. It cannot be
-    scripted, and `spectrogram` and `mel_scale`, the original's two steps, hold their buffers alone.
+    The arguments and the state dict are those of the original. `power` is 1 or 2, and the bands lie between 0 Hz and
+    half of the rate; for others, ValueError. It cannot be scripted, and `spectrogram` and `mel_scale`, the original's
+    two steps, hold their buffers alone. A state dict whose bands are not this module's is an error.
     """
 
     def __init__(
@@ -56,16 +57,11 @@ class MelSpectrogram(torch.nn.Module):
         self.hop_length = self.win_length // 2 if hop_length is None else hop_length
         self.f_min, self.f_max, self.power, self.normalized = f_min, f_max, power, normalized
         window = window_fn(self.win_length, **(wkwargs or {}))
-        # What divides the spectrum divides the samples.
-        divisor = 1.0
-        if normalized in (True, "window"):
-            divisor = float(window.double().square().sum().sqrt())
-        elif normalized == "frame_length":
-            divisor = n_fft**0.5
         self._arguments: dict[str, Any] = {
             # The original spaces its frequencies evenly from 0 to sample_rate // 2, of an odd n_fft too.
             "sample_rate": n_fft * (sample_rate // 2) / (n_fft // 2),
-            "sample_scale": 1.0 / divisor,
+            # What divides the spectrum divides the samples, or the window.
+            "sample_scale": n_fft**-0.5 if normalized == "frame_length" else 1.0,
             "n_fft": n_fft,
             "win_length": self.win_length,
             "hop_length": self.hop_length,
@@ -84,9 +80,22 @@ class MelSpectrogram(torch.nn.Module):
         self.mel_scale.register_buffer("fb", mel_filterbank(*settings.bank).T.to(torch.get_default_dtype()))
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """[..., samples] floating-point -> [..., n_mels, frames] in the same dtype."""
+        """[..., samples] floating-point -> [..., n_mels, frames] in the dtype of samples times window."""
         if self.pad > 0:
             waveform = torch.nn.functional.pad(waveform, (self.pad, self.pad))
-        return log_mel_spectrogram(
-            waveform, preset="torchaudio", window=self.spectrogram.get_buffer("window"), **self._arguments
-        )
+        window = self.spectrogram.get_buffer("window")
+        out_dtype = torch.promote_types(waveform.dtype, window.dtype)
+        if self.normalized in (True, "window"):
+            window = window / window.square().sum().sqrt()
+        return log_mel_spectrogram(waveform, preset="torchaudio", window=window, out_dtype=out_dtype, **self._arguments)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        bank, own = state_dict.get(f"{prefix}mel_scale.fb"), self.mel_scale.get_buffer("fb")
+        if bank is None or own.is_meta or bank.is_meta:
+            return
+        own = own.to(bank.device, bank.dtype)
+        if bank.shape != own.shape or not torch.allclose(bank, own, rtol=1e-2, atol=1e-2 * float(own.abs().max())):
+            # By convention, what is wrong is gathered and raised together.
+            *_, errors = arguments
+            errors.append(f"{prefix}mel_scale.fb holds other bands than those of this module's arguments")

@@ -16,8 +16,25 @@ from reserve_kernels.log_mel import log_mel_spectrogram
 __all__ = ["ASTFeatureExtractor", "ClapFeatureExtractor", "WhisperFeatureExtractor"]
 
 
+_WHISPER_TOP = 8000.0
+"""Hz that Whisper's bands reach at every sampling rate."""
+
+
+def _rate(sampling_rate: int, n_fft: int) -> float:
+    """The rate at which the frequencies of a transform lie where transformers says: from 0 to `sampling_rate // 2`."""
+    return n_fft * (sampling_rate // 2) / (n_fft // 2)
+
+
 class WhisperFeatureExtractor(transformers.WhisperFeatureExtractor):
-    """transformers.WhisperFeatureExtractor, with the same arguments, results and files."""
+    """transformers.WhisperFeatureExtractor, with the same arguments, results and files.
+
+    Raises ValueError for a sampling rate below 16000, at which the original has bands beyond half of it.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.sampling_rate // 2 < _WHISPER_TOP:
+            raise ValueError(f"sampling_rate must be at least 16000; got {self.sampling_rate}")
 
     def _torch_extract_fbank_features(self, waveform: np.ndarray, device: str = "cpu") -> np.ndarray:
         samples = torch.from_numpy(waveform).to(device, torch.float32)
@@ -26,11 +43,11 @@ class WhisperFeatureExtractor(transformers.WhisperFeatureExtractor):
         out = log_mel_spectrogram(
             samples,
             preset="whisper",
-            sample_rate=float(self.sampling_rate),
+            sample_rate=_rate(self.sampling_rate, self.n_fft),
             n_fft=self.n_fft,
             hop_length=self.hop_length,
             n_mels=self.feature_size,
-            f_max=8000.0,
+            f_max=_WHISPER_TOP,
         )
         return out.cpu().numpy()
 
@@ -57,14 +74,27 @@ class ASTFeatureExtractor(transformers.ASTFeatureExtractor):
 
 
 class ClapFeatureExtractor(transformers.ClapFeatureExtractor):
-    """transformers.ClapFeatureExtractor, with the same arguments, results and files; computed in float32."""
+    """transformers.ClapFeatureExtractor, with the same arguments, results and files; computed in float32.
+
+    Raises ValueError unless 0 <= frequency_min < frequency_max <= sampling_rate // 2, beyond which the original has
+    empty bands.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        half = self.sampling_rate // 2
+        if not 0 <= self.frequency_min < self.frequency_max <= half:
+            raise ValueError(
+                f"frequency_min and frequency_max must satisfy 0 <= frequency_min < frequency_max <= "
+                f"sampling_rate // 2 = {half}; got {self.frequency_min} and {self.frequency_max}"
+            )
 
     def _np_extract_fbank_features(self, waveform: np.ndarray, mel_filters: Any = None) -> np.ndarray:
         out = log_mel_spectrogram(
             torch.from_numpy(np.asarray(waveform, np.float32)),
             # The original passes one of its two filterbanks.
             preset="clap_fusion" if mel_filters is self.mel_filters else "clap",
-            sample_rate=float(self.sampling_rate),
+            sample_rate=_rate(self.sampling_rate, self.fft_window_size),
             n_fft=self.fft_window_size,
             hop_length=self.hop_length,
             n_mels=self.mel_filters.shape[1],

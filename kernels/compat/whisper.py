@@ -21,8 +21,8 @@ def log_mel_spectrogram(
     """Whisper's features, as whisper.audio.log_mel_spectrogram returns them.
 
     Args:
-        audio: [..., samples] at 16 kHz, a float32 array or tensor, or the path of a file, which needs openai-whisper
-            and ffmpeg.
+        audio: [..., samples] at 16 kHz, an array or a tensor, or the path of a file, which needs openai-whisper and
+            ffmpeg. int16 samples are divided by 32768.
         n_mels: 80, or 128 for large-v3.
         padding: zeros to append.
         device: where to compute; by default where `audio` is.
@@ -33,6 +33,7 @@ def log_mel_spectrogram(
         own.
 
     Raises:
+        TypeError: audio is none of these.
         ValueError: n_mels is neither 80 nor 128.
         ModuleNotFoundError: a path without openai-whisper.
     """
@@ -40,7 +41,11 @@ def log_mel_spectrogram(
         raise ValueError(f"n_mels must be 80 or 128; got {n_mels!r}")
     if isinstance(audio, str):
         audio = _load(audio)
-    samples = torch.from_numpy(audio) if isinstance(audio, np.ndarray) else audio
+    if not isinstance(audio, (np.ndarray, torch.Tensor)):
+        raise TypeError(f"audio must be a path, a NumPy array or a torch.Tensor; got {type(audio).__name__}")
+    samples = torch.from_numpy(np.ascontiguousarray(audio)) if isinstance(audio, np.ndarray) else audio
+    if samples.is_floating_point():
+        samples = samples.to(torch.float32)
     if device is not None:
         samples = samples.to(device)
     if padding > 0:
@@ -49,6 +54,9 @@ def log_mel_spectrogram(
     if samples.dim() == 1:
         return spectrogram(samples, preset=preset)
     out = spectrogram(samples, preset=preset, dynamic_range=float("inf"), out_scale=1.0, out_shift=0.0)
+    if out.numel() == 0:
+        # No clip or no frame, and so no largest value.
+        return out
     return (torch.maximum(out, out.max() - _BELOW_LARGEST) + 4.0) / 4.0
 
 

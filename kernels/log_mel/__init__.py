@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
-from reserve_kernels.log_mel.arguments import settings_of
+from reserve_kernels.log_mel.arguments import check_output, settings_of
 from reserve_kernels.log_mel.ops import log_mel
 from reserve_kernels.log_mel.presets import PRESETS
 from reserve_kernels.log_mel.stream import LogMelStream
@@ -84,7 +84,7 @@ def log_mel_spectrogram(
             itself), as Kaldi does; from 0 to 1.
         power: 2 for the power |X|^2, 1 for the amplitude |X|.
         n_mels: mel bands between `f_min` and `f_max`, Hz. Bands that lie between two frequencies of the transform are
-            always 0 before the logarithm; a UserWarning counts them.
+            always 0 before the logarithm; a UserWarning counts them, but for those that a preset leaves empty.
         mel_scale: "slaney" or "htk" (triangles linear in Hz), or "kaldi" (HTK's mels, triangles linear in mels).
         mel_norm: "slaney" divides each triangle by half its width in Hz, "none" leaves its peak at 1.
         log: "ln", "log10", "db" (10 log10 of a power, 20 log10 of an amplitude) or "none", for mel itself.
@@ -103,7 +103,8 @@ def log_mel_spectrogram(
         append_speed: appends a column that holds `playback_speed`, as MERLOT Reserve's audio encoder takes it (SPEC 1);
             not with `bands_first`.
         out_dtype: float32, bfloat16, float16 or float64; by default that of `waveform`, for int16 float32. Everything
-            is computed in float32 (in float64 for a float64 waveform) and rounded once.
+            is computed in float32 (in float64 for a float64 waveform) and rounded once. Powers without a logarithm can
+            exceed float16's largest number.
         backend: "auto" or a name from `reserve_kernels.backends()`. "native" (CPU) and "cuda" take every `n_fft` up to
             8192 with no other prime factors than 2, 3 and 5, as long as it is multiplied by `playback_speed`; "auto"
             runs "reference" for anything else.
@@ -158,10 +159,7 @@ def log_mel_spectrogram(
     settings, given = settings_of(preset, overrides, playback_speed)
     if given is not None:
         check_same_device("window", given, "waveform", waveform)
-    if out_dtype is not None and out_dtype not in FLOATING:
-        raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
-    if append_speed and settings.bands_first:
-        raise ValueError("append_speed must be False with bands_first: it appends a column to each frame")
+    check_output(settings, append_speed, out_dtype)
     _check_offsets(waveform, offsets, max_samples)
     refuse_transforms("log_mel_spectrogram", waveform, offsets)
     own_dtype = torch.float32 if waveform.dtype == torch.int16 else waveform.dtype

@@ -6,9 +6,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
-from reserve_kernels.checks import check_integer, check_real
+from reserve_kernels.checks import FLOATING, check_integer, check_real
 from reserve_kernels.log_mel.filters import NORMS, SCALES
 from reserve_kernels.log_mel.padding import PAD_MODES
 from reserve_kernels.log_mel.presets import DEFAULTS, PRESETS
@@ -45,6 +46,12 @@ def settings_of(
         TypeError, ValueError: as log_mel_spectrogram.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    if not isinstance(preset, str):
+        raise TypeError(f"preset must be a name; got {type(preset).__name__}")
+    window = given.get("window", "")
+    if not isinstance(window, (str, torch.Tensor)):
+        # NumPy's arrays too: a window belongs on the waveform's device.
+        raise TypeError(f"window must be a name or a torch.Tensor; got {type(window).__name__}")
     plain = all(isinstance(value, (str, bool, int, float)) for value in given.values())
     if torch.compiler.is_compiling() or not plain:
         return _checked(preset, given, playback_speed)
@@ -92,6 +99,14 @@ def _checked(preset: str, given: Mapping[str, Any], playback_speed: int) -> tupl
     return LogMelSettings(**values), window
 
 
+def check_output(settings: LogMelSettings, append_speed: bool, out_dtype: torch.dtype | None) -> None:
+    """Raises TypeError or ValueError unless the output can be as asked for."""
+    if out_dtype is not None and out_dtype not in FLOATING:
+        raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
+    if append_speed and settings.bands_first:
+        raise ValueError("append_speed must be False with bands_first: it appends a column to each frame")
+
+
 def _listed(names: Any) -> str:
     return ", ".join(repr(name) for name in names)
 
@@ -115,6 +130,8 @@ def _check_integers(values: dict[str, Any], playback_speed: int) -> None:
 def _check_numbers(values: dict[str, Any]) -> None:
     for name in _NUMBERS:
         check_real(name, values[name])
+    if values["sample_rate"] <= 0:
+        raise ValueError(f"sample_rate must be above 0; got {values['sample_rate']}")
     half = values["sample_rate"] / 2
     if values["f_max"] is None:
         values["f_max"] = half
@@ -137,7 +154,7 @@ def _check_numbers(values: dict[str, Any]) -> None:
             f"got offset={values['offset']}, floor={values['floor']}"
         )
     limit = values["dynamic_range"]
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+    if isinstance(limit, bool) or not isinstance(limit, (int, float, np.integer, np.floating)):
         raise TypeError(f"dynamic_range must be a number; got {limit!r}")
     if not limit > 0:
         raise ValueError(f"dynamic_range must be above 0, or math.inf for no limit; got {limit}")

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
-from reserve_kernels.log_mel.arguments import settings_of
+from reserve_kernels.log_mel.arguments import check_output, settings_of
+from reserve_kernels.log_mel.availability import BACKENDS
 from reserve_kernels.log_mel.ops import log_mel
 from reserve_kernels.log_mel.padding import source_of
 
@@ -23,15 +24,16 @@ class LogMelStream:
         >>> [len(stream.push(torch.zeros(1000))) for _ in range(3)], len(stream.finish())
         ([4, 7, 6], 0)
 
-    It holds the samples that later frames need, at most some windows and the last chunk. It has no gradient.
+    It holds the samples that later frames need, at most some windows and the last chunk. It has no gradient. A push
+    that raises an error leaves it as it was.
 
     Args:
         preset, playback_speed, arguments: as in log_mel_spectrogram, up to `bands_first`.
         out_dtype, backend: as in log_mel_spectrogram.
 
     Raises:
-        TypeError, ValueError: as log_mel_spectrogram; and for a `dynamic_range`, `drop_last` or circular padding, which
-            need the end of the clip.
+        TypeError, ValueError: as log_mel_spectrogram; and for a `dynamic_range` other than math.inf or circular
+            padding, which need the end of the clip.
     """
 
     def __init__(
@@ -44,19 +46,21 @@ class LogMelStream:
         **arguments: Any,
     ) -> None:
         self._settings, self._window = settings_of(preset, arguments, playback_speed)
-        for name, refused in [
-            ("dynamic_range", self._settings.dynamic_range < math.inf),
-            ("drop_last", self._settings.drop_last),
-            ("pad_mode", self._settings.pad_mode == "circular"),
-        ]:
-            if refused:
-                value = getattr(self._settings, name)
-                raise ValueError(f"{name} must not be {value!r} in a stream: it needs the end of the clip")
-        if out_dtype is not None and out_dtype not in FLOATING:
-            raise TypeError(f"out_dtype must be a floating-point dtype of 16 to 64 bits; got {out_dtype}")
+        if self._settings.dynamic_range < math.inf:
+            raise ValueError(
+                f"dynamic_range must be math.inf in a stream, since the largest value is known at the end of the clip; "
+                f"got {self._settings.dynamic_range}"
+            )
+        if self._settings.pad_mode == "circular":
+            raise ValueError("pad_mode must not be 'circular' in a stream: it needs the end of the clip")
+        check_output(self._settings, False, out_dtype)
+        if backend != "auto":
+            BACKENDS[backend]  # raises ValueError for an unknown name
         self._out_dtype, self._backend = out_dtype, backend
         # The frames of a stretch of samples that begins with the first one's.
-        self._inside = dataclasses.replace(self._settings, framing="inside_window", pad_mode="constant")
+        self._inside = dataclasses.replace(
+            self._settings, framing="inside_window", pad_mode="constant", drop_last=False
+        )
         self._reset()
 
     def _reset(self) -> None:
@@ -83,12 +87,23 @@ class LogMelStream:
         if self._window is not None:
             check_same_device("window", self._window, "chunk", chunk)
         chunk = chunk.detach()
+        before = self._held, self._received
         if self._held is None:
             self._held = chunk.clone()
         else:
             self._check_like_earlier(chunk, self._held)
             self._held = torch.cat((self._held, chunk), dim=-1)
         self._received += chunk.shape[-1]
+        try:
+            out = self._frames(self._ready())
+        except BaseException:
+            self._held, self._received = before
+            raise
+        self._forget(self._done * self._settings.hop_length + self._settings.start)
+        return out
+
+    def _ready(self) -> int:
+        """How many frames all chunks so far complete, returned ones included."""
         s = self._settings
         # Frame f needs the samples before f hop_length + start + length. Padding at the start is of samples up to
         # number -start; a shorter clip is padded to and fro, for which all of it must be there.
@@ -96,7 +111,7 @@ class LogMelStream:
         if self._received <= -s.start and s.pad_mode in ("reflect", "symmetric"):
             ready = 0
         # A frame counts once the clip is long enough for it, which can be later than its window.
-        return self._frames(max(min(ready, s.frames(self._received)), self._done))
+        return max(min(ready, s.frames(self._received)), self._done)
 
     def finish(self) -> torch.Tensor:
         """The remaining frames, and the stream begins anew. Without a chunk since the last time: ValueError."""
@@ -108,7 +123,7 @@ class LogMelStream:
         return out
 
     def _frames(self, end: int) -> torch.Tensor:
-        """Frames from the first that was not returned up to `end`; forgets samples that no later frame needs."""
+        """Frames from the first that was not returned up to `end`."""
         held, s = self._held, self._settings
         assert held is not None
         count, first = end - self._done, self._done
@@ -130,7 +145,6 @@ class LogMelStream:
             self._backend,
         )
         self._done = end
-        self._forget(end * s.hop_length + s.start)
         return out
 
     def _stretch(self, held: torch.Tensor, start: int, stop: int) -> torch.Tensor:
@@ -147,7 +161,7 @@ class LogMelStream:
         held, s = self._held, self._settings
         assert held is not None
         # The last frame reaches less than a window beyond the end, and is reflected about it.
-        keep_from = max(self._first, min(start, self._received - s.length - s.hop_length))
+        keep_from = max(self._first, min(start, self._received - s.length - 1))
         if keep_from - self._first > held.shape[-1] // 2:
             self._held = held[..., keep_from - self._first :].clone()
             self._first = keep_from

@@ -212,6 +212,13 @@ def test_bad_samples_show_in_their_frames(change, value, backend):
     assert (~out.isfinite()).any(-1).tolist() == touched
 
 
+def test_numbers_of_numpy_are_numbers():
+    waveform = torch.randn(3000)
+    given = {"dynamic_range": np.float32(8), "sample_rate": np.float64(22050), "n_mels": np.int64(40)}
+    plain = {"dynamic_range": 8.0, "sample_rate": 22050.0, "n_mels": 40}
+    assert torch.equal(log_mel_spectrogram(waveform, **given), log_mel_spectrogram(waveform, **plain))
+
+
 def test_a_range_is_each_clip_s_own():
     loud, faint = torch.randn(2000), 1e-3 * torch.randn(2000)
     both = log_mel_spectrogram(torch.stack((loud, faint)), preset="whisper")
@@ -248,6 +255,9 @@ BAD = {
         ValueError,
         "window must be one of 'hann', .* or a torch.Tensor; got 'kaiser'",
     ),
+    "window's type": ({"window": np.ones(1536)}, TypeError, "window must be a name or a torch.Tensor; got ndarray"),
+    "preset's type": ({"preset": ["whisper"]}, TypeError, "preset must be a name; got list"),
+    "sample_rate": ({"sample_rate": 0.0}, ValueError, "sample_rate must be above 0; got 0.0"),
     "window's length": (
         {"window": torch.ones(9), "playback_speed": 2},
         ValueError,

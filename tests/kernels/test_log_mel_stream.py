@@ -17,7 +17,8 @@ FRONT_ENDS = {
     "kaldi, centred": {"preset": "kaldi", "framing": "kaldi_centered", "pad_mode": "symmetric"},
     "clap": {"preset": "clap"},
     "torchaudio": {"preset": "torchaudio"},
-    "whisper without its end": {"preset": "whisper", "drop_last": False, "dynamic_range": math.inf},
+    "whisper": {"preset": "whisper", "dynamic_range": math.inf},
+    "inside, without the last": {"framing": "inside_window", "drop_last": True},
     "inside, short window": {"preset": "kaldi", "framing": "inside"},
     "hop beyond the window": {"n_fft": 400, "hop_length": 999, "framing": "inside"},
     "hop beyond the centred window": {"n_fft": 400, "hop_length": 999, "pad_mode": "replicate"},
@@ -65,6 +66,29 @@ def test_memory_does_not_grow():
     assert stream._held.shape[-1] < 10_000
 
 
+def test_a_long_hop_holds_no_more_than_a_window():
+    stream = LogMelStream(hop_length=10**6)
+    for _ in range(100):
+        stream.push(torch.zeros(1000))
+    assert stream._held.shape[-1] < 10_000
+
+
+def test_a_push_that_fails_leaves_the_stream_as_it_was(monkeypatch):
+    stream, clip = LogMelStream("kaldi"), torch.randn(3000)
+    stream.push(clip[:1000])
+
+    def fail(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("reserve_kernels.log_mel.stream.log_mel", fail)
+        with pytest.raises(MemoryError):
+            stream.push(clip[1000:])
+    rest = torch.cat((stream.push(clip[1000:]), stream.finish()))
+    torch.testing.assert_close(rest, log_mel_spectrogram(clip, preset="kaldi")[-len(rest) :])
+    assert stream.push(clip).shape[0] == 17
+
+
 def test_int16_chunks_are_as_float():
     samples = torch.randint(-20000, 20000, (3000,), dtype=torch.int16)
     out = streamed(samples, [1000, 2000], False, preset="ast")
@@ -90,8 +114,8 @@ def test_an_empty_clip_has_no_frames():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"preset": "whisper"}, ValueError, "dynamic_range must not be 8.0 in a stream"),
-        ({"drop_last": True}, ValueError, "drop_last must not be True in a stream"),
+        ({"preset": "whisper"}, ValueError, "dynamic_range must be math.inf in a stream, .*; got 8.0"),
+        ({"backend": "fft"}, ValueError, "backend must be 'auto' or one of .*; got 'fft'"),
         ({"pad_mode": "circular"}, ValueError, "pad_mode must not be 'circular' in a stream"),
         ({"preset": "mfcc"}, ValueError, "preset must be one of 'reserve', .*; got 'mfcc'"),
         ({"hops": 3}, TypeError, "'hops' is no parameter of a front end; those are 'sample_rate'"),

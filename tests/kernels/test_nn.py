@@ -59,7 +59,14 @@ def test_what_is_not_learned_is_saved_all_the_same():
     [
         (lambda: nn.ContrastiveLoss("hinge"), "kind must be 'softmax' or 'sigmoid'; got 'hinge'"),
         (lambda: nn.ContrastiveLoss(bias=0.0), "bias is for kind='sigmoid'"),
-        (lambda: nn.RotaryAttention(100, 3), "dim must be a multiple of heads; got dim=100, heads=3"),
+        (lambda: nn.RotaryAttention(80, 2), "dim / heads must be one of 32, 64, 96, 128; got dim=80, heads=2"),
+        (lambda: nn.RotaryAttention(128, 0), "dim / heads must be one of .*; got dim=128, heads=0"),
+        (lambda: nn.RotaryAttention(128, 2, rotary="rope"), "rotary must be 'reserve' or 'standard'; got 'rope'"),
+        (lambda: nn.RotaryAttention(128, 2, backend="fast"), "backend must be 'auto' or one of .*; got 'fast'"),
+        (lambda: nn.ContrastiveLoss(exchange="star"), "exchange must be 'gather' or 'ring'; got 'star'"),
+        (lambda: nn.ContrastiveLoss(backend="fast"), "backend must be 'auto' or one of .*; got 'fast'"),
+        (lambda: nn.LogMelSpectrogram(backend="fast"), "backend must be 'auto' or one of .*; got 'fast'"),
+        (lambda: nn.LogMelSpectrogram("whisper", append_speed=True), "append_speed must be False with bands_first"),
     ],
 )
 def test_bad_arguments_are_named(make, message):

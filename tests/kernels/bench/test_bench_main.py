@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reserve_kernels.bench import __main__ as bench
-from reserve_kernels.bench.case import Case
+from reserve_kernels.bench.case import Case, run
 from reserve_kernels.bench.interleaved import OURS, Contender, Missing
 from reserve_kernels.registry import OPS
 
@@ -68,7 +68,7 @@ def test_what_a_peer_lacks_is_in_the_table(monkeypatch, tmp_path, capsys, builde
     assert bench.main(["rotary_attention", "--threads", "1", "--rounds", "2", "--out", str(tmp_path)]) == status
     assert shown in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "rotary_attention-cpu.json").read_text("utf-8"))["rows"][1:]
-    assert shown in row["missing"]
+    assert shown in row["wrong" if status else "missing"]
 
 
 def test_ours_missing_is_said_and_the_rest_runs(monkeypatch, tmp_path, capsys):
@@ -100,3 +100,19 @@ def test_a_gpu_that_is_not_there_is_an_error(capsys):
     with pytest.raises(SystemExit):
         bench.main(["--device", "cuda"])
     assert "PyTorch sees no CUDA device" in capsys.readouterr().err
+
+
+def test_no_matching_case_is_said(capsys):
+    assert bench.main(["--cases", "no such case", "--list"]) == 2
+    assert "no case matches" in capsys.readouterr().err
+
+
+def test_a_gpu_is_timed_by_events(monkeypatch):
+    """The host's clock would time the launch alone."""
+    used = []
+    monkeypatch.setattr("reserve_kernels.bench.case.EventClock", lambda: used.append("events") or (lambda call: 1.0))
+    case = Case("group", "name", {OURS: lambda: contender(1.0)}, difference, 0.1)
+    assert run(case, rounds=2, threads=1, device=torch.device("cuda")).seconds == {OURS: [1.0, 1.0]}
+    assert used == ["events"]
+    assert run(case, rounds=2, threads=1, device=torch.device("cpu")).seconds[OURS][0] < 1
+    assert used == ["events"]

@@ -22,7 +22,7 @@ def test_rows_have_medians_quartiles_and_what_is_missing():
     assert (ours["seconds"], ours["low"], ours["high"], ours["ours_is_faster_by"]) == (2.0, 1.0, 3.0, 1.0)
     assert (peer["seconds"], peer["ours_is_faster_by"], peer["rounds"]) == (4.0, 2.0, 3)
     assert peer["difference_from_ours"] == 1e-6
-    assert (other["missing"], bad["missing"]) == ("not installed", "it differs")
+    assert (other["missing"], bad["wrong"]) == ("not installed", "it differs")
     assert {row["threads"] for row in (ours, peer, other, bad)} == {2}
 
 

@@ -39,7 +39,7 @@ def test_arguments_mean_what_they_mean_in_torchaudio(original, arguments, dtype)
     theirs, ours = original(**arguments).to(dtype), MelSpectrogram(**arguments).to(dtype)
     expected = theirs(waveform)
     out = ours(waveform)
-    assert out.dtype == dtype
+    assert out.dtype == expected.dtype
     torch.testing.assert_close(out, expected, atol=1e-4 * float(expected.abs().max()) * 0.01, rtol=1e-4)
     for name in ("sample_rate", "n_fft", "win_length", "hop_length", "f_min", "f_max", "pad", "n_mels", "power"):
         assert getattr(ours, name) == getattr(theirs, name), name
@@ -50,6 +50,26 @@ def test_state_dicts_are_interchangeable(original):
     for a, b in ((ours, theirs), (theirs, ours)):
         a.load_state_dict(b.state_dict())
     torch.testing.assert_close(MelSpectrogram(n_mels=40).state_dict(), theirs.state_dict())
+
+
+def test_a_state_dict_of_other_bands_is_refused(original):
+    with pytest.raises(RuntimeError, match="holds other bands"):
+        MelSpectrogram(n_mels=40).load_state_dict(original(n_mels=40, mel_scale="slaney").state_dict())
+
+
+def test_a_window_that_was_loaded_is_normalized_anew(original):
+    theirs = original(normalized=True)
+    ours = MelSpectrogram(normalized=True, window_fn=torch.hamming_window)
+    ours.load_state_dict(theirs.state_dict())
+    waveform = torch.randn(1, 3000)
+    torch.testing.assert_close(ours(waveform), theirs(waveform), atol=1e-5, rtol=1e-4)
+
+
+def test_half_precision_gives_float32_as_in_torchaudio(original):
+    waveform = (20 * torch.randn(4000)).half()
+    out, expected = MelSpectrogram()(waveform), original()(waveform.float())
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, expected, atol=1.0, rtol=1e-4)
 
 
 def test_gradients_are_torchaudio_s(original):

@@ -27,6 +27,51 @@ def test_whisper(bands, options):
     assert (out["attention_mask"] == expected["attention_mask"]).all()
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"n_fft": 401},
+        {"n_fft": 375, "hop_length": 100},
+        {"sampling_rate": 22051},
+        {"sampling_rate": 48000, "n_fft": 1200, "hop_length": 480},
+    ],
+    ids=str,
+)
+def test_whisper_at_other_rates_and_sizes(sizes):
+    theirs, ours = (m.WhisperFeatureExtractor(chunk_length=2, **sizes) for m in (transformers, compat))
+    rate = theirs.sampling_rate
+    out, expected = (e(clips(rate, 1.5), sampling_rate=rate, return_tensors="np") for e in (ours, theirs))
+    assert np.abs(out["input_features"] - expected["input_features"]).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"fft_window_size": 1025},
+        {"sampling_rate": 11025, "frequency_max": 5000, "fft_window_size": 512, "hop_length": 110},
+        {"feature_size": 32, "frequency_min": 50},
+    ],
+    ids=str,
+)
+def test_clap_at_other_rates_and_sizes(sizes):
+    theirs, ours = (m.ClapFeatureExtractor(max_length_s=1, **sizes) for m in (transformers, compat))
+    rate = theirs.sampling_rate
+    out, expected = (e(clips(rate, 0.9), sampling_rate=rate, return_tensors="np") for e in (ours, theirs))
+    assert np.abs(out["input_features"] - expected["input_features"]).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: compat.WhisperFeatureExtractor(sampling_rate=8000), "sampling_rate must be at least 16000; got 8000"),
+        (lambda: compat.ClapFeatureExtractor(sampling_rate=16000), "frequency_max <= sampling_rate // 2 = 8000"),
+    ],
+)
+def test_bands_beyond_half_of_the_rate_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 @pytest.mark.parametrize("options", [{}, {"max_length": 128}, {"num_mel_bins": 64, "do_normalize": False}], ids=str)
 def test_ast(options):
     theirs, ours = (m.ASTFeatureExtractor(**options) for m in (transformers, compat))

@@ -43,6 +43,26 @@ def test_a_path_without_whisper_names_it(monkeypatch):
         log_mel_spectrogram("speech.wav")
 
 
+@pytest.mark.parametrize("shape", [(0, 16000), (3, 100)])
+def test_batches_without_a_frame_are_empty(shape):
+    assert log_mel_spectrogram(torch.zeros(shape)).shape == (shape[0], 80, shape[1] // 160)
+
+
+def test_float64_reversed_and_int16_arrays_are_float32_features():
+    samples = np.random.default_rng(0).standard_normal(3000)
+    expected = log_mel_spectrogram(samples[::-1].astype(np.float32))
+    out = log_mel_spectrogram(samples[::-1])
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, expected)
+    loud = (samples * 3000).astype(np.int16)
+    torch.testing.assert_close(log_mel_spectrogram(loud), log_mel_spectrogram(loud.astype(np.float32) / 32768))
+
+
+def test_other_types_are_named():
+    with pytest.raises(TypeError, match=r"audio must be a path, a NumPy array or a torch\.Tensor; got list"):
+        log_mel_spectrogram([0.0])
+
+
 def test_other_numbers_of_bands_are_refused():
     with pytest.raises(ValueError, match="n_mels must be 80 or 128; got 64"):
         log_mel_spectrogram(torch.zeros(16000), 64)

@@ -81,10 +81,18 @@ def ours(problem: CrossProblem) -> CrossSolution:
     """rotary_attention with kv."""
     starts, starts_k = _starts(problem.lengths), _starts(problem.lengths_k)
     longest, longest_k = max(problem.lengths), max(problem.lengths_k)
-    for_keys = {"cu_seqlens_k": starts_k, "max_seqlen_k": longest_k, "angles_k": problem.angles_k}
 
     def run() -> torch.Tensor:
-        return rotary_attention(problem.q, starts, longest, kv=problem.kv, angles=problem.angles, **for_keys)
+        return rotary_attention(
+            problem.q,
+            starts,
+            longest,
+            kv=problem.kv,
+            cu_seqlens_k=starts_k,
+            max_seqlen_k=longest_k,
+            angles=problem.angles,
+            angles_k=problem.angles_k,
+        )
 
     return CrossSolution(run, (problem.q, problem.kv), problem.grad)
 
@@ -97,8 +105,12 @@ def looped_sdpa(problem: CrossProblem) -> CrossSolution:
         k, v = problem.kv.unbind(1)
         q = rotated(problem.q, problem.angles[:, None]).split(problem.lengths)
         k, v = rotated(k, problem.angles_k[:, None]).split(problem.lengths_k), v.split(problem.lengths_k)
-        each = ([x.transpose(0, 1)[None] for x in part] for part in zip(q, k, v, strict=True))
-        return torch.cat([scaled_dot_product_attention(*part, enable_gqa=shared)[0].transpose(0, 1) for part in each])
+        outputs = []
+        for part in zip(q, k, v, strict=True):
+            queries, keys, values = (x.transpose(0, 1)[None] for x in part)
+            out = scaled_dot_product_attention(queries, keys, values, enable_gqa=shared)
+            outputs.append(out[0].transpose(0, 1))
+        return torch.cat(outputs)
 
     return CrossSolution(run, (problem.q, problem.kv), problem.grad)
 
@@ -123,8 +135,9 @@ def padded_sdpa(problem: CrossProblem) -> CrossSolution:
     def run() -> torch.Tensor:
         k, v = kv.unbind(2)
         operands = rotated(q, angles[:, :, None]), rotated(k, angles_k[:, :, None]), v
-        heads_first = (x.transpose(1, 2) for x in operands)
-        return scaled_dot_product_attention(*heads_first, attn_mask=mask, enable_gqa=shared).transpose(1, 2)
+        queries, keys, values = (x.transpose(1, 2) for x in operands)
+        out = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=shared)
+        return out.transpose(1, 2)
 
     grad = padded(problem.grad, valid)
     return CrossSolution(run, (q, kv), grad, lambda out: out[valid], lambda out: out[valid_k])

@@ -20,8 +20,8 @@ class Packing(NamedTuple):
 
     def crossed(self) -> CrossPacking:
         """The same with keys that are the queries' tokens."""
-        starts, longest, angles, ids, *settings = self
-        return CrossPacking(starts, longest, starts, longest, angles, angles, ids, ids, *settings)
+        starts, longest, angles, ids, rotary, scale = self
+        return CrossPacking(starts, longest, starts, longest, angles, angles, ids, ids, rotary, scale)
 
 
 class CrossPacking(NamedTuple):

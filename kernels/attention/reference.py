@@ -68,8 +68,8 @@ def attention_reference_backward(
     grad: torch.Tensor, qkv: torch.Tensor, _out: torch.Tensor, _lse: torch.Tensor, packing: Packing
 ) -> torch.Tensor:
     """The gradient of `qkv`, given that of `out` [tokens, heads, size]. It computes the scores again."""
-    rotated = rotate_qk(qkv.to(_wide(qkv)), packing.angles, packing.rotary)
-    grad_qkv = torch.stack(_gradients(grad.to(_wide(qkv)), *rotated.unbind(1), packing.crossed()), dim=1)
+    q, k, v = rotate_qk(qkv.to(_wide(qkv)), packing.angles, packing.rotary).unbind(1)
+    grad_qkv = torch.stack(_gradients(grad.to(_wide(qkv)), q, k, v, packing.crossed()), dim=1)
     if packing.angles is not None:
         apply_rotary_(grad_qkv[:, :2], packing.angles, packing.rotary, transpose=True)
     return grad_qkv.to(qkv.dtype)

@@ -97,8 +97,8 @@ def _mask(
 
 def attention_sdpa_cpu(qkv: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
     """qkv [tokens, 3, heads, size] -> (out [tokens, heads, size], lse [tokens, heads], float32 at least)."""
-    rotated = rotate_qk(qkv, packing.angles, packing.rotary)
-    return _attend(*rotated.unbind(1), packing.crossed())
+    q, k, v = rotate_qk(qkv, packing.angles, packing.rotary).unbind(1)
+    return _attend(q, k, v, packing.crossed())
 
 
 def attention_sdpa_cpu_backward(
@@ -107,7 +107,8 @@ def attention_sdpa_cpu_backward(
     """The gradient of `qkv`, given that of `out` and what the forward returned."""
     rotated = rotate_qk(qkv, packing.angles, packing.rotary)
     grad_qkv = torch.empty_like(rotated, memory_format=torch.contiguous_format)
-    _write_gradients(grad_qkv.unbind(1), grad, *rotated.unbind(1), out, lse, packing.crossed())
+    q, k, v = rotated.unbind(1)
+    _write_gradients(grad_qkv.unbind(1), grad, q, k, v, out, lse, packing.crossed())
     if packing.angles is not None:
         apply_rotary_(grad_qkv[:, :2], packing.angles, packing.rotary, transpose=True)
     return grad_qkv

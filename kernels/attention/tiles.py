@@ -141,8 +141,9 @@ def pick(
     """
     if size != 64:
         return OTHER_SIZES[family(chip.architecture)][size]
-    # The shortest class that kernels in WALKING serve on every chip.
-    name = length_class(max_seqlen if shares else max(max_seqlen, LENGTH_CLASSES["short"] + 1))
+    name = length_class(max_seqlen)
+    if not shares and name in ("tiny", "short"):
+        name = "medium"  # the shortest class that has kernels in WALKING on every chip
     chosen = CHOSEN[family(chip.architecture)][name]
     return chosen if segments else chosen | tuned(chip).get(name, {})
 

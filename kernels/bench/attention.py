@@ -96,8 +96,8 @@ def _padded(problem: _Problem) -> Callable[[], torch.Tensor]:
         for x in _operands(problem):
             whole = x.new_zeros(*problem.valid.shape, HEADS, HEAD_SIZE)
             padded.append(whole.masked_scatter(problem.valid[..., None, None], x).transpose(1, 2))
-        out = scaled_dot_product_attention(*padded, attn_mask=mask).transpose(1, 2)
-        return out[problem.valid]
+        q, k, v = padded
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)[problem.valid]
 
     return run
 

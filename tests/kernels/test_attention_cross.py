@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reserve_kernels import rotary_attention
 from reserve_kernels.attention.availability import BACKENDS
@@ -185,6 +186,17 @@ def test_shapes_on_the_meta_device(backend):
     run = lambda q, kv: rotary_attention(q, kv=kv, **on_meta, backend=named)  # noqa: E731
     found = with_gradients(run, *(x.to("meta") for x in (q, kv, grad)))
     assert [tuple(x.shape) for x in found] == [tuple(x.shape) for x in (q, q, kv)]
+
+
+@pytest.mark.parametrize("backend", [*CPU_BACKENDS, "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_shapes_under_fake_tensor_mode(backend, dtype):
+    skip_unless_available(backend, dtype)
+    with FakeTensorMode():
+        q, kv, grad, arguments = cross_problem([5, 9], [30, 2], dtype, heads=4, kv_heads=2, size=96, segments=True)
+        run = lambda q, kv: rotary_attention(q, kv=kv, **arguments, backend=backend)  # noqa: E731
+        found = with_gradients(run, q, kv, grad)
+    assert [(tuple(x.shape), x.dtype) for x in found] == [(tuple(x.shape), dtype) for x in (q, q, kv)]
 
 
 BAD = {

@@ -53,7 +53,7 @@ def test_a_library_of_another_version_is_a_reason(fresh_loader, body, found):
 
 def test_the_structures_have_the_layout_of_c():
     # Pointers and int64 are 8 bytes, the rest 4.
-    assert ctypes.sizeof(native.Attention) == 11 * 8 + 4 * 4  # the last 4 are padding
+    assert ctypes.sizeof(native.Attention) == 22 * 8 + 6 * 4  # the last 4 are padding
     assert ctypes.sizeof(native.LogMel) == 8 * 8 + 10 * 4 + 4 * 8 + 10 * 4 + 5 * 8  # 4 before `out` are padding
 
 

@@ -30,6 +30,9 @@ QUICK = {"RESERVE_CUDA": "0", "RESERVE_NATIVE": "1", "CMAKE_BUILD_TYPE": "Debug"
 
 EVERY_OP = """
 import json, sys
+
+# Neither is needed: importing them fails.
+sys.modules.update({"triton": None, "einops": None, "reserve": None})
 import torch
 import reserve_kernels as ops
 from reserve_kernels import native
@@ -53,7 +56,6 @@ for weight, backend in zip(weights, ("native", "reference")):
     weight.grad = torch.linspace(-1, 1, 100)
     ops.BF16AdamW([weight], lr=0.1, backend=backend).step()
 found["errors"]["BF16AdamW"] = float((weights[0] - weights[1]).detach().abs().max())
-found["unwanted"] = sorted({"triton", "einops", "reserve"} & set(sys.modules))
 print(json.dumps(found))
 """
 
@@ -108,8 +110,6 @@ def check_ops(install: CleanInstall) -> None:
     assert found["version"] == "0.1.0"
     assert found["native"].startswith("native ops: CPU")
     assert max(found["errors"].values()) < 1e-4
-    # Importing and running the ops must not need them.
-    assert found["unwanted"] == []
 
 
 def test_an_installed_wheel_runs_every_op_without_a_compiler(installed):
@@ -174,6 +174,10 @@ def test_the_library_asks_for_no_runtime_and_shows_its_own_functions_alone(wheel
         elf = ELFFile(file)
         needed = {tag.needed for tag in elf.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")}
         symbols = list(elf.get_section_by_name(".dynsym").iter_symbols())
+        versions = elf.get_section_by_name(".gnu.version")
+        unversioned = [
+            versions.get_symbol(i)["ndx"] in ("VER_NDX_LOCAL", "VER_NDX_GLOBAL") for i in range(len(symbols))
+        ]
     assert needed <= {f"lib{name}" for name in ("c.so.6", "m.so.6", "pthread.so.0", "dl.so.2", "rt.so.1")} | {
         "ld-linux-x86-64.so.2",
         "ld-linux-aarch64.so.1",
@@ -181,6 +185,9 @@ def test_the_library_asks_for_no_runtime_and_shows_its_own_functions_alone(wheel
     shown = {s.name for s in symbols if s["st_shndx"] != "SHN_UNDEF" and s["st_info"]["bind"] == "STB_GLOBAL"}
     assert shown
     assert {name for name in shown if not name.startswith("reserve_")} <= {"_init", "_fini"}
+    # A symbol without a version is one that this glibc lacks: the loader would not find it, nor auditwheel see it.
+    asked = [s.name for i, s in enumerate(symbols) if s["st_shndx"] == "SHN_UNDEF" and s.name and unversioned[i]]
+    assert asked == []
 
 
 @released

@@ -5,6 +5,10 @@
 namespace reserve {
 
 bool can_run(int32_t isa) noexcept {
+#if defined(RESERVE_X86)
+  // The compiler's runtime does so when it is loaded, if that is the runtime that was linked.
+  __builtin_cpu_init();
+#endif
   switch (isa) {
     case RESERVE_ISA_BASELINE: return true;
 #if defined(RESERVE_X86)

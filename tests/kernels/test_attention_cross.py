@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from reserve_kernels.attention.reference import apply_rotary, cross_attention_re
 from tests.kernels.attention_cases import (
     CROSS_LENGTHS,
     HEAD_SIZES,
+    STRIDED,
     cross_problem,
     exact_and_plain,
     starts,
@@ -135,13 +139,36 @@ def test_what_is_not_finite_stays_in_its_sequence(backend):
 
 
 @every_backend
-def test_strided_inputs(backend):
+@pytest.mark.parametrize("layout", STRIDED.values(), ids=STRIDED.keys())
+@pytest.mark.parametrize("angles", [0, 16])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_strided_inputs(backend, layout, angles, kv_heads):
     skip_unless_available(backend)
-    q, kv, grad, arguments = cross_problem([7, 9], [5, 8])
+    q, kv, grad, arguments = cross_problem([7, 9], [5, 8], heads=4, kv_heads=kv_heads, angles=angles)
     run = lambda q, kv: rotary_attention(q, kv=kv, **arguments, backend=backend)  # noqa: E731
-    strided = [torch.stack((x, x), dim=-1)[..., 0] for x in (q, kv, grad)]
+    strided = [layout(x) for x in (q, kv, grad)]
+    assert all(x.stride(-1) > 1 for x in strided)
     for plain, found in zip(with_gradients(run, q, kv, grad), with_gradients(run, *strided), strict=True):
-        assert torch.equal(plain, found)
+        torch.testing.assert_close(plain, found)
+
+
+ZERO_HEADS = """
+import torch
+from reserve_kernels import rotary_attention
+starts = torch.tensor([0, 3], dtype=torch.int32)
+for dtype in (torch.float16, torch.float32):
+    for shapes in ([(3, 3, 0, 64)], [(3, 0, 64), (3, 2, 0, 64)]):
+        leaves = [torch.zeros(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+        out = rotary_attention(leaves[0], starts, 3, kv=leaves[1] if len(leaves) > 1 else None, backend="sdpa")
+        out.sum().backward()
+        print(*out.shape, *(leaf.grad.shape == leaf.shape for leaf in leaves))
+"""
+
+
+def test_no_heads_are_no_error_of_the_processor():
+    """In a process of its own: a division by zero would end this one."""
+    done = subprocess.run([sys.executable, "-c", ZERO_HEADS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["3 0 64 True", "3 0 64 True True"] * 2), done.stderr
 
 
 @pytest.mark.parametrize("backend", [*CPU_BACKENDS, "reference"])

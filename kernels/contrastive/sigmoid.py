@@ -310,6 +310,7 @@ def masked_places(
     which are in the block, so others get the place behind it.
     """
     rows = targets.rows() - first
-    inside = (rows >= 0) & (rows < count)
+    # Of a column that is none, which nobody has checked, the place would be that of another logit.
+    inside = (rows >= 0) & (rows < count) & (targets.columns >= 0) & (targets.columns < m)
     places = torch.where(inside, rows * m + targets.columns, count * m)
     return places, None if targets.weights is None else targets.weights.to(dtype)

@@ -102,6 +102,7 @@ def contrastive_loss(
             and never holds [pairs, candidates]. "auto" stores them where a gradient will be asked for and they fit
             `logits_budget`. For "sigmoid", "auto" makes the gradients of `loss` in the forward pass, three products in
             all; if x_to_y or y_to_x has a gradient too, three more follow. "chunked" makes them in the backward pass.
+            Of up to 512 pairs on a CPU, without targets and extras, "auto" stores the gradients of the logits.
             A ring's blocks are always computed by PyTorch's products.
         logits_budget: bytes that "auto" may store for the backward pass, for all problems of this call together: x with
             y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
@@ -189,7 +190,9 @@ def _checked_scalar(name: str, value: torch.Tensor | float, x: torch.Tensor) -> 
         raise ValueError(f"{name} must be a scalar; got shape {tuple(value.shape)}")
     if value.is_complex():
         raise TypeError(f"{name} must be real; got {value.dtype}")
-    return value.to(x.device, dtype, non_blocking=x.is_cuda).reshape(())
+    value = value.to(x.device, dtype, non_blocking=x.is_cuda)
+    # A view takes a node of autograd more, which the smallest calls would notice.
+    return value if value.dim() == 0 else value.reshape(())
 
 
 def _checked_scaling(normalize: object, max_scale: float | None) -> Scaling:

@@ -43,7 +43,7 @@ def shares(rows: torch.Tensor, count: int, dtype: torch.dtype) -> torch.Tensor:
 def check_targets(name: str, targets: object, x: torch.Tensor) -> Targets:
     """Returns `targets` of the rows of x.
 
-    Their values are for `check_values`, below PyTorch's dispatcher: a compiler has none. Raises TypeError or ValueError.
+    Their values are for `check_values`, inside the ops: a compiler has none. Raises TypeError or ValueError.
     """
     if not isinstance(targets, Targets):
         raise TypeError(f"{name} must be reserve_kernels.Targets; got {type(targets).__name__}")
@@ -64,8 +64,9 @@ def check_targets(name: str, targets: object, x: torch.Tensor) -> Targets:
 
 
 def check_values(name: str, targets: Targets, candidates: int, fractions: bool) -> None:
-    """Raises ValueError if the values of `targets` over `candidates` are wrong; weights are to be from 0 to 1 if they are
-    `fractions`. On the CPU only: on a GPU the host would wait for them.
+    """Raises ValueError if the values of `targets` over `candidates` are wrong; `fractions`: weights are from 0 to 1.
+
+    On the CPU only: on a GPU the host would wait for them.
     """
     if targets.offsets.device.type != "cpu":
         return

@@ -44,8 +44,7 @@ class Small(torch.autograd.Function):
         grads = (grad for grad in (of_loss, of_rows, of_columns) if grad is not None)
         several = any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads)
         if of_rows is None and of_columns is None and not (several or transforming() or torch.is_grad_enabled()):
-            tensors = (x, y, log_scale, of_logits, wide_x, wide_y)
-            return *_backward(mean, *tensors, ctx.scale, ctx.scaling), None
+            return *_backward(mean, x, y, log_scale, of_logits, wide_x, wide_y, ctx.scale, ctx.scaling), None
         # The op computes the logits again. It refuses a double backward, and takes several gradients at once.
         of_rows = mean.expand(x.shape[0]) + (0 if of_rows is None else of_rows)
         of_columns = None if of_columns is None else of_columns.contiguous()

@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
-from reserve_kernels import rotary_attention
+from reserve_kernels import attention, native, rotary_attention
 from reserve_kernels.attention.availability import BACKENDS
+from reserve_kernels.attention.cross_ops import cross_attention
 from reserve_kernels.attention.packing import CrossPacking
 from reserve_kernels.attention.reference import apply_rotary, cross_attention_reference
 from tests.kernels.attention_cases import (
@@ -177,6 +178,32 @@ def test_opcheck(backend):
     q, kv, _, arguments = cross_problem([5, 0, 9], [3, 4, 8], heads=4, segments=True)
     operands = q.requires_grad_(), kv.requires_grad_(), *arguments.values(), "reserve", 0.125, backend
     torch.library.opcheck(torch.ops.reserve_kernels.rotary_cross_attention, operands)
+
+
+ONE_QUERY = {
+    "many keys": ({}, "sdpa"),
+    "few keys": ({"lengths_k": [511] * 3}, "native"),
+    "keys of different numbers": ({"lengths_k": [512, 512, 511]}, "native"),
+    "two queries": ({"lengths": [2, 1, 1]}, "native"),
+    "a sequence without a query": ({"lengths": [1, 0, 1]}, "native"),
+    "bfloat16": ({"dtype": torch.bfloat16}, "native"),
+    "shared heads": ({"kv_heads": 1}, "native"),
+    "a position": ({"angles": 16}, "native"),
+    "segments": ({"segments": True}, "native"),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), ONE_QUERY.values(), ids=ONE_QUERY.keys())
+def test_one_query_over_many_keys_goes_to_the_faster_kernel(monkeypatch, changes, expected):
+    skip_unless_available("native")
+    monkeypatch.setattr(native, "has_avx2", lambda: True)
+    chosen = []
+    monkeypatch.setattr(attention, "cross_attention", lambda *a: chosen.append(a[-1]) or cross_attention(*a))
+    options = {"lengths": [1] * 3, "lengths_k": [512] * 3, "angles": 0} | changes
+    q, kv, _, arguments = cross_problem(**options)
+    rotary_attention(q, kv=kv, **arguments)
+    rotary_attention(q, kv=kv.requires_grad_(), **arguments)
+    assert chosen == [expected, "native"]
 
 
 def test_compiles_as_one_graph_with_gradients():

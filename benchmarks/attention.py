@@ -61,6 +61,7 @@ CROSS_SHAPES = {
     "10 to 40 queries over 241 keys": (spread(16, 10, 40), [241] * 16, 12),
     "16 queries over 303 to 640 keys": ([16] * 8, spread(8, 303, 640), 12),
     "241 queries and keys, 3 heads of keys": ([241] * 8, [241] * 8, 3),
+    "1 query over 512 keys": ([1] * 16, [512] * 16, 12),
 }
 """Lengths of queries and of keys, and heads of keys, for 12 heads of queries."""
 PASSES = ("forward", "forward+backward")

@@ -10,6 +10,8 @@
 
 Only matrix products count, as in PyTorch's own formulas. So bias_quick_gelu and BF16AdamW count as 0, like PyTorch's
 activations and optimisers, and log_mel_spectrogram counts the product with its filters, not the Fourier transform.
+A ring of contrastive_loss is no op of its own: PyTorch counts the products that it makes, four a block of logits. All
+other ways count three, those that are needed, whether or not logits are computed again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from reserve_kernels.attention.arguments import (
 )
 from reserve_kernels.attention.availability import BACKENDS, AttentionBackend, slow_in_triton
 from reserve_kernels.attention.cross_ops import cross_attention
-from reserve_kernels.attention.native import slower_than_sdpa
+from reserve_kernels.attention.native import slower_for_one_query, slower_than_sdpa
 from reserve_kernels.attention.ops import attention
 from reserve_kernels.attention.packing import CrossPacking, Packing
 from reserve_kernels.precision import computing_dtype
@@ -75,7 +75,7 @@ def rotary_attention(
             error. "sdpa" pads on a GPU. "triton" takes no kv: "auto" goes to the others, as it does below
             compute capability 9.0 for heads of 96 and 128 without segment_ids.
             "native" takes float32 and bfloat16 on a CPU; "auto" leaves float32 sequences of more than 64 tokens to
-            "sdpa" if the processor lacks AVX2.
+            "sdpa" if the processor lacks AVX2, and those of one query over 512 keys or more without a gradient.
 
     Returns:
         [tokens, heads, size] in qkv's dtype. Softmax statistics are kept in float32 at least. In float16 a position can
@@ -168,17 +168,26 @@ def _cross_attention(
     check_same_dtype(q, kv)
     scale = checked_scale(scale, q.shape[2])
     longest = max(max_seqlen, max_seqlen_k)
-    chosen = _choose(backend, q, longest, crosses=True, has_segments=segment_ids is not None)
     packing = CrossPacking(
         cu_seqlens, max_seqlen, cu_seqlens_k, max_seqlen_k, angles, angles_k, segment_ids, segment_ids_k, rotary, scale
     )
+    slow = slower_for_one_query(q, kv, packing)
+    chosen = _choose(backend, q, longest, crosses=True, has_segments=segment_ids is not None, slow_in_native=slow)
     if chosen.cross_composed is not None and chosen.runs_composed(q.device):
         return chosen.cross_composed(q, kv, packing)
     out, _ = cross_attention(q, kv, *packing, chosen.name)
     return out
 
 
-def _choose(backend: str, x: torch.Tensor, longest: int, *, crosses: bool, has_segments: bool) -> AttentionBackend:
+def _choose(
+    backend: str,
+    x: torch.Tensor,
+    longest: int,
+    *,
+    crosses: bool,
+    has_segments: bool,
+    slow_in_native: str | None = None,
+) -> AttentionBackend:
     """The back end for a call on `x`'s device and dtype, with keys of other tokens if it `crosses`."""
 
     def refuse(candidate: AttentionBackend) -> str | None:
@@ -191,6 +200,6 @@ def _choose(backend: str, x: torch.Tensor, longest: int, *, crosses: bool, has_s
             return "segment_ids: it has no such mask"
         if candidate.name == "triton" and not has_segments:
             return slow_in_triton(x.device, x.shape[-1])
-        return slower_than_sdpa(x.dtype, longest) if candidate.name == "native" else None
+        return slow_in_native or slower_than_sdpa(x.dtype, longest) if candidate.name == "native" else None
 
     return BACKENDS.choose(backend, x.device, x.dtype, refuse)

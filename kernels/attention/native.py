@@ -23,6 +23,28 @@ def slower_than_sdpa(dtype: torch.dtype, max_seqlen: int) -> str | None:
     return f"without AVX2 it is slower than sdpa above {LONGEST_WITHOUT_AVX2} tokens"
 
 
+MANY_KEYS = 512
+"""Keys of one query from which PyTorch's kernel reads them faster in float32 (docs/kernels/attention.md)."""
+
+
+def slower_for_one_query(q: torch.Tensor, kv: torch.Tensor, packing: CrossPacking) -> str | None:
+    """Why `auto` leaves sequences of one query over many keys to PyTorch's kernel, or None.
+
+    Not where that would rotate or copy keys or take a call for each sequence, nor before a backward pass, which is
+    slower there.
+    """
+    if q.dtype != torch.float32 or packing.max_seqlen != 1 or packing.max_seqlen_k < MANY_KEYS:
+        return None
+    if packing.angles is not None or packing.segment_ids is not None or q.shape[1] != kv.shape[2]:
+        return None
+    sequences = packing.cu_seqlens.shape[0] - 1
+    if q.shape[0] != sequences or kv.shape[0] != sequences * packing.max_seqlen_k:
+        return None
+    if torch.is_grad_enabled() and (q.requires_grad or kv.requires_grad):
+        return None
+    return f"without a gradient it is slower than sdpa for one query over {MANY_KEYS} keys or more"
+
+
 Run = Callable[[Attention], None]
 """Calls the library, in place of its own choice of threads and instructions, for tests."""
 

@@ -36,7 +36,10 @@ def _of_two(name: str, attend: Attend, q: torch.Tensor, kv: torch.Tensor, packin
     placed, k, v = place_apart(q, kv, packing)
     if q.shape[0] == 0 or kv.shape[0] == 0:
         return nothing(q, kv)
-    return attend(placed, k, v, packing).masked_fill(lonely(q, packing)[:, None, None], 0)
+    out = attend(placed, k, v, packing)
+    if packing.cu_seqlens is packing.cu_seqlens_k:  # no query lacks keys
+        return out
+    return out.masked_fill(lonely(q, packing)[:, None, None], 0)
 
 
 def _refuse_segments(name: str, segment_ids: torch.Tensor | None) -> None:

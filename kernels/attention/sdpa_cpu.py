@@ -140,14 +140,22 @@ def cross_attention_sdpa_cpu_backward(
     return grad_q, torch.stack((grad_k, grad_v), dim=1)
 
 
+def _readable(*operands: torch.Tensor) -> list[torch.Tensor]:
+    """The kernel reads the numbers of a head as neighbours, whatever their stride is."""
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in operands]
+
+
 def _attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: CrossPacking
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    q, k, v = _readable(q, k, v)
     out = q.new_empty(q.shape)
     lse = q.new_empty(q.shape[:2], dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
     if packing.cu_seqlens is not packing.cu_seqlens_k:  # queries may lack keys
         out.zero_()
         lse.fill_(-torch.inf)
+    if q.shape[1] == 0:  # the kernel would divide by the number of heads
+        return out, lse
     for group in _groups(packing):
         of_queries, of_keys = group
         mask, alone = _mask(group, packing, q)
@@ -171,6 +179,9 @@ def _write_gradients(
     packing: CrossPacking,
 ) -> None:
     """Writes the gradients of rotated queries and keys, and of values, to `grads`, where sequences have both."""
+    if q.shape[1] == 0:
+        return
+    q, k, v, grad, out = _readable(q, k, v, grad, out)
     for group in _groups(packing):
         of_queries, of_keys = group
         mask, alone = _mask(group, packing, q)

@@ -80,7 +80,9 @@ def contrastive_loss(
             of y[j] are the transpose, with shares of their own where there are no weights; or, in a tuple (of x,
             of y), a second `Targets`, whose columns count the rows of x, then those of x_extra. For "sigmoid" a weight
             from 0 to 1 is the target of its logit, t: the loss is -t log sigmoid(logit) - (1 - t) log sigmoid(-logit);
-            without weights t is 1. Weights get no gradient. Not for several ranks.
+            without weights t is 1. Weights get no gradient. Not for several ranks. Values are validated on the CPU
+            only: on a GPU the host would wait for them. There a column that is no candidate is an error of the device
+            for "softmax" and left out by "sigmoid", and other invalid values give wrong results.
         normalize: False takes the vectors as they are, times exp(s / 2).
         max_scale: upper bound of exp(log_scale), beyond which log_scale has no gradient; None for no bound.
         x_extra, y_extra: [*, dim], candidates without a pair: negatives only, unless `targets` says otherwise.
@@ -93,12 +95,14 @@ def contrastive_loss(
             this rank's own vectors, in the backward pass too; they stay in memory. "ring": y of one rank at a time
             passes from rank to rank while the logits with the one before are computed, and again in the backward pass,
             with its gradient; a rank holds two others' at a time. Each block of logits is computed once for both
-            directions, and again in the backward pass. "sigmoid" always goes round the ring.
+            directions, and again in the backward pass. "sigmoid" always goes round the ring. Without several ranks
+            there is nothing to exchange, and it changes nothing.
         backend: "auto" or a name from `reserve_kernels.backends()`. "dense" stores the logits for the backward pass;
             "triton" (CUDA) and "chunked" compute them again there, which takes four matrix products instead of three
             and never holds [pairs, candidates]. "auto" stores them where a gradient will be asked for and they fit
             `logits_budget`. For "sigmoid", "auto" makes the gradients of `loss` in the forward pass, three products in
             all; if x_to_y or y_to_x has a gradient too, three more follow. "chunked" makes them in the backward pass.
+            Of up to 512 pairs on a CPU, without targets and extras, "auto" stores the gradients of the logits.
             A ring's blocks are always computed by PyTorch's products.
         logits_budget: bytes that "auto" may store for the backward pass, for all problems of this call together: x with
             y, then x with y_extra and the other ranks' candidates, then y with x_extra and the other ranks'. Each
@@ -146,7 +150,7 @@ def contrastive_loss(
     if targets is not None:
         if several:
             raise ValueError("targets must be None with a group of several ranks")
-        labels = _checked_labels(targets, x, y, x_extra, y_extra, kind)
+        labels = _checked_labels(targets, x, y, kind)
     vectors = (x, y, x_extra, y_extra)
     if kind == "softmax" and not (several and exchange == "ring"):
         choice = Choice(backend, budget)
@@ -184,7 +188,11 @@ def _checked_scalar(name: str, value: torch.Tensor | float, x: torch.Tensor) -> 
         return torch.full((), float(value), dtype=dtype, device=x.device)
     if value.numel() != 1:
         raise ValueError(f"{name} must be a scalar; got shape {tuple(value.shape)}")
-    return value.to(x.device, dtype, non_blocking=x.is_cuda).reshape(())
+    if value.is_complex():
+        raise TypeError(f"{name} must be real; got {value.dtype}")
+    value = value.to(x.device, dtype, non_blocking=x.is_cuda)
+    # A view takes a node of autograd more, which the smallest calls would notice.
+    return value if value.dim() == 0 else value.reshape(())
 
 
 def _checked_scaling(normalize: object, max_scale: float | None) -> Scaling:
@@ -204,8 +212,6 @@ def _checked_labels(
     targets: object,
     x: torch.Tensor,
     y: torch.Tensor,
-    x_extra: torch.Tensor | None,
-    y_extra: torch.Tensor | None,
     kind: str,
 ) -> Labels:
     of_x, of_y = targets, None
@@ -216,6 +222,5 @@ def _checked_labels(
         if len(targets) != 2:
             raise ValueError(f"targets must be Targets or two of them, of x and of y; got {len(targets)}")
         of_x, of_y = targets
-    counts = [len(x) + (0 if extra is None else len(extra)) for extra in (x_extra, y_extra)]
-    checked = check_targets("targets", of_x, x, counts[1], kind == "sigmoid")
-    return Labels(checked, None if of_y is None else check_targets("targets[1]", of_y, y, counts[0], False))
+    checked = check_targets("targets", of_x, x)
+    return Labels(checked, None if of_y is None else check_targets("targets[1]", of_y, y))

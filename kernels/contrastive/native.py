@@ -43,12 +43,13 @@ class NativePasses(Passes):
     def scale_backward(
         self, grad: torch.Tensor, x: torch.Tensor, log_scale: torch.Tensor, out: torch.Tensor, shares: torch.Tensor
     ) -> None:
-        if x.dtype != torch.float32 or not self.scaling.normalize:
+        # The library leaves the shares of rows without numbers as they are.
+        if x.dtype != torch.float32 or not self.scaling.normalize or x.shape[1] == 0:
             super().scale_backward(grad, x, log_scale, out, shares)
             return
         x, factor = x.contiguous(), self._factor(log_scale)
-        # A clamped temperature has no gradient.
-        of_factor = factor / 2 if log_scale.item() <= self.scaling.max_log_scale else 0.0
+        # A clamped temperature has no gradient. PyTorch compares in float32: the bound itself is inside.
+        of_factor = factor / 2 if log_scale <= self.scaling.max_log_scale else 0.0
         pointers = (x.data_ptr(), grad.data_ptr(), out.data_ptr(), shares.data_ptr())
         self.run(ContrastiveScale(*pointers, *x.shape, factor, of_factor, EPSILON, LIMIT))
 

@@ -232,13 +232,16 @@ def pieces(
 
 
 class Piece:
-    """Rows of logits [rows, m] from row `first` on, which lie in `memory` with one number behind them."""
+    """Rows of logits [rows, m] from row `first` on, which lie in `memory` with one number behind them.
+
+    Those of pairs are negated: -log sigmoid(l) is softplus(-l), so that one softplus makes all losses.
+    """
 
     def __init__(self, memory: torch.Tensor, m: int, first: int, paired: bool, targets: Targets | None) -> None:
         self.logits, self.memory, self.first = memory[:-1].view(-1, m), memory, first
         self.part = slice(first, first + self.logits.shape[0])
         """The rows among all."""
-        self.paired = paired and targets is None
+        self.pairs = self.logits.diagonal(first).neg_() if paired and targets is None else None
         self.weights: torch.Tensor | None = None
         self.places: torch.Tensor | None = None
         if targets is not None:
@@ -256,38 +259,30 @@ class Piece:
         self.places = torch.repeat_interleave(torch.arange(count, device="cpu"), of_rows.diff()) * m + columns[entries]
         self.weights = None if weights is None else weights[entries].to(self.logits.dtype)
 
-    def _positives(self) -> torch.Tensor | None:
-        """A copy of the logits whose target is not 0."""
-        if self.places is not None:
-            return self.memory[self.places]
-        return self.logits.diagonal(self.first).clone() if self.paired else None
-
     def losses(self) -> torch.Tensor:
         """The losses of all logits."""
-        positives = self._positives()
         if self.places is None:
-            losses = softplus(self.logits, threshold=STRAIGHT_FROM)
-            if positives is not None:
-                losses.diagonal(self.first).copy_(softplus(-positives, threshold=STRAIGHT_FROM))
-            return losses
-        assert positives is not None
+            return softplus(self.logits, threshold=STRAIGHT_FROM)
+        positives = self.memory[self.places]
         memory = softplus(self.memory, threshold=STRAIGHT_FROM)
         # Not the difference of softplus(l) and t l, whose digits are lost where a positive is confident.
         memory[self.places] = self._mixed(softplus(-positives, threshold=STRAIGHT_FROM), memory[self.places])
         return memory[:-1].view(self.logits.shape)
 
-    def turn_into_weights(self, upstream: Upstream | None, scale: torch.Tensor | None = None) -> torch.Tensor:
-        """Replaces the logits by the gradients of their losses, sigmoid(l) - t, times those of the sums, and returns
-        their sum, the gradient of the bias. With `scale` they are the gradients of products before it.
-        """
-        positives = self._positives()
+    def differentiate(self) -> None:
+        """Replaces the logits by the gradients of their losses, sigmoid(l) - t."""
+        positives = None if self.places is None else self.memory[self.places]
         self.logits.sigmoid_()
+        if self.pairs is not None:
+            self.pairs.neg_()
         if positives is not None:
-            of_positive = -torch.sigmoid(-positives)
-            if self.places is None:
-                self.logits.diagonal(self.first).copy_(of_positive)
-            else:
-                self.memory[self.places] = self._mixed(of_positive, torch.sigmoid(positives))
+            self.memory[self.places] = self._mixed(-torch.sigmoid(-positives), torch.sigmoid(positives))
+
+    def turn_into_weights(self, upstream: Upstream | None, scale: torch.Tensor | None = None) -> torch.Tensor:
+        """Replaces the logits by the gradients of their losses times those of the sums, and returns their sum, the
+        gradient of the bias. With `scale` they are the gradients of products before it.
+        """
+        self.differentiate()
         if upstream is not None:
             rows = upstream.rows[self.part, None]
             self.logits.mul_(rows if upstream.columns is None else rows + upstream.columns)
@@ -310,6 +305,7 @@ def masked_places(
     which are in the block, so others get the place behind it.
     """
     rows = targets.rows() - first
-    inside = (rows >= 0) & (rows < count)
+    # Of a column that is none, which nobody has checked, the place would be that of another logit.
+    inside = (rows >= 0) & (rows < count) & (targets.columns >= 0) & (targets.columns < m)
     places = torch.where(inside, rows * m + targets.columns, count * m)
     return places, None if targets.weights is None else targets.weights.to(dtype)

@@ -8,6 +8,7 @@ from reserve_kernels.contrastive.availability import BACKENDS, ContrastiveBacken
 from reserve_kernels.contrastive.eager import is_plain
 from reserve_kernels.contrastive.reference import Scaling
 from reserve_kernels.contrastive.sigmoid_ops import WAYS, Direct, contrastive_sigmoid
+from reserve_kernels.contrastive.sigmoid_small import Small, is_small
 from reserve_kernels.contrastive.targets import Targets
 
 
@@ -43,7 +44,10 @@ def sigmoid_losses(
     way = way_of(backend, x, y, x_extra, y_extra, log_scale, bias)
     scalars, none = (log_scale, bias), (None, None, None)
     labels = none if targets is None else targets
-    run = Direct.apply if is_plain(x, y, x_extra, y_extra, *scalars, *labels) else contrastive_sigmoid
+    plain = is_plain(x, y, x_extra, y_extra, *scalars, *labels)
+    if plain and way == "forward" and x_extra is y_extra is targets is None and is_small(x):
+        return Small.apply(x, y, log_scale, bias, scaling)
+    run = Direct.apply if plain else contrastive_sigmoid
     ys = y if y_extra is None else torch.cat((y, y_extra))
     total, x_to_y, columns, *_ = run(x, ys, *scalars, *labels, True, True, way, *scaling)
     y_to_x = columns[: len(y)]

@@ -16,7 +16,7 @@ from reserve_kernels.contrastive.sigmoid import (
     sigmoid_sums_and_gradients,
 )
 from reserve_kernels.contrastive.sigmoid_reference import sigmoid_reference, sigmoid_reference_gradients
-from reserve_kernels.contrastive.targets import Targets
+from reserve_kernels.contrastive.targets import Targets, check_values
 from reserve_kernels.precision import without_autocast
 from reserve_kernels.transforms import refuse_double_backward, transforming
 
@@ -60,6 +60,8 @@ def _forward(
     gradients of the total: of x, of y, and of log_scale and bias [2], which have no gradient themselves.
     """
     problem = _problem(x, y, log_scale, bias, offsets, columns, weights, paired, normalize, max_log_scale)
+    if problem.targets is not None:
+        check_values("targets", problem.targets, len(y), fractions=True)
     none = [log_scale.new_empty(0) for _ in range(4)]
     if way == "forward":
         sums, found = sigmoid_sums_and_gradients(problem, by_column)

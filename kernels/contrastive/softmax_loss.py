@@ -85,8 +85,11 @@ def softmax_losses(
         x_to_y, y_to_x = x_lse - positive, y_lse - positive
     else:
         ys, xs = (torch.cat(side) if len(side) > 1 else side[0] for side in ([y, *y_extras], [x, *x_extras]))
-        of_x = _Entries.of(labels.of_x, x, ys, log_scale, scaling)
-        of_y = of_x.transposed(len(y)) if labels.of_y is None else _Entries.of(labels.of_y, y, xs, log_scale, scaling)
+        of_x = _Entries.of("targets", labels.of_x, x, ys, log_scale, scaling)
+        if labels.of_y is None:
+            of_y = of_x.transposed(len(y))
+        else:
+            of_y = _Entries.of("targets[1]", labels.of_y, y, xs, log_scale, scaling)
         x_to_y, y_to_x = of_x.losses(x_lse), of_y.losses(y_lse)
     # A sum over a count of at least one, so that no pairs give 0 rather than NaN.
     loss = (x_to_y + y_to_x).sum() / (2 * max(x.shape[0], 1))
@@ -103,12 +106,11 @@ class _Entries(NamedTuple):
 
     @classmethod
     def of(
-        cls, targets: Targets, x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, scaling: Scaling
+        cls, name: str, targets: Targets, x: torch.Tensor, y: torch.Tensor, log_scale: torch.Tensor, scaling: Scaling
     ) -> _Entries:
-        rows = targets.rows()
-        logits = contrastive_entries(x, y, log_scale, rows, targets.columns, *scaling)
+        logits = contrastive_entries(x, y, log_scale, *targets[:2], name, *scaling)
         weights = None if targets.weights is None else targets.weights.to(logits.dtype)
-        return cls(rows, targets.columns, logits, weights)
+        return cls(targets.rows(), targets.columns, logits, weights)
 
     def transposed(self, count: int) -> _Entries:
         """Those of the first `count` columns. The host does not know how many these are: the rest gets weight 0."""
@@ -118,7 +120,9 @@ class _Entries(NamedTuple):
         if weights is None:
             # Of all columns, so that entries that are left out count for no row.
             weights = shares(torch.where(inside, self.columns, count), count + 1, self.logits.dtype)
-        return _Entries(rows, self.rows, self.logits, torch.where(inside, weights, 0.0))
+        # The logits too: 0 times one that is not finite would be NaN.
+        logits, weights = (torch.where(inside, values, 0.0) for values in (self.logits, weights))
+        return _Entries(rows, self.rows, logits, weights)
 
     def losses(self, lse: torch.Tensor) -> torch.Tensor:
         """The sum over the entries of each row of weight * (lse - logit) [rows]."""

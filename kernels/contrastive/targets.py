@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from reserve_kernels.checks import FLOATING, check_same_device, check_tensor, has_values
+from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
 
 
 class Targets(NamedTuple):
@@ -40,11 +40,10 @@ def shares(rows: torch.Tensor, count: int, dtype: torch.dtype) -> torch.Tensor:
     return ones / ones.new_zeros(count).index_add(0, rows, ones)[rows]
 
 
-def check_targets(name: str, targets: object, x: torch.Tensor, candidates: int, fractions: bool) -> Targets:
-    """Returns `targets` of the rows of x over `candidates`, with weights from 0 to 1 if they are `fractions`.
+def check_targets(name: str, targets: object, x: torch.Tensor) -> Targets:
+    """Returns `targets` of the rows of x.
 
-    Values are checked on the CPU only: on a GPU the host would wait for them, and a column out of range is an error of
-    the device. Raises TypeError or ValueError.
+    Their values are for `check_values`, inside the ops: a compiler has none. Raises TypeError or ValueError.
     """
     if not isinstance(targets, Targets):
         raise TypeError(f"{name} must be reserve_kernels.Targets; got {type(targets).__name__}")
@@ -61,12 +60,16 @@ def check_targets(name: str, targets: object, x: torch.Tensor, candidates: int, 
         expected = (rows + 1,) if part == "offsets" else (columns.numel(),)
         if tuple(value.shape) != expected:
             raise ValueError(f"{name}.{part} must have shape {list(expected)}; got {list(value.shape)}")
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and has_values(offsets):
-        _check_values(name, targets, candidates, fractions)
     return targets
 
 
-def _check_values(name: str, targets: Targets, candidates: int, fractions: bool) -> None:
+def check_values(name: str, targets: Targets, candidates: int, fractions: bool) -> None:
+    """Raises ValueError if the values of `targets` over `candidates` are wrong; `fractions`: weights are from 0 to 1.
+
+    On the CPU only: on a GPU the host would wait for them.
+    """
+    if targets.offsets.device.type != "cpu":
+        return
     offsets, columns, weights = targets
     steps = offsets.diff()
     if offsets[0] != 0 or (steps < 0).any() or offsets[-1] != len(columns):

@@ -33,6 +33,13 @@ def starts(lengths: list[int]) -> torch.Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).int()
 
 
+# Layouts in which the numbers of a head are not neighbours.
+STRIDED = {
+    "every second number": lambda x: torch.stack((x, x), dim=-1)[..., 0],
+    "tokens last": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+}
+
+
 def cross_problem(
     lengths: list[int],
     lengths_k: list[int],
@@ -71,7 +78,8 @@ def with_gradients(
     function: Callable[..., torch.Tensor], q: torch.Tensor, kv: torch.Tensor, grad: torch.Tensor
 ) -> list[torch.Tensor]:
     """The output of `function` of queries and of keys and values, and the gradients of both."""
-    leaves = [x.clone().requires_grad_() for x in (q, kv)]
+    # Not clones, which could have other strides.
+    leaves = [x.detach().requires_grad_() for x in (q, kv)]
     out = function(*leaves)
     grads = torch.autograd.grad(out, leaves, grad.to(out.dtype), allow_unused=True, materialize_grads=True)
     return [out.detach(), *grads]

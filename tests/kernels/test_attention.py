@@ -8,6 +8,7 @@ from reserve_kernels import rotary_attention
 from reserve_kernels.attention.availability import BACKENDS
 from reserve_kernels.attention.packing import Packing
 from reserve_kernels.attention.reference import apply_rotary, attention_reference
+from tests.kernels.attention_cases import STRIDED
 from tests.kernels.attention_plain import plain_attention
 from tests.kernels.numerics import assert_as_good_as_reference
 
@@ -175,15 +176,19 @@ def test_autocast_lowers_the_dtype():
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_non_contiguous_qkv(backend):
+@pytest.mark.parametrize("layout", STRIDED.values(), ids=STRIDED.keys())
+@pytest.mark.parametrize("with_angles", [True, False])
+def test_strided_qkv(backend, layout, with_angles):
     skip_unless_available(backend)
-    qkv, cu, longest, extras = make_inputs([5, 9])
-    strided = torch.stack((qkv, qkv), dim=-1)[..., 0]
-    assert not strided.is_contiguous()
-    torch.testing.assert_close(
-        rotary_attention(strided, cu, longest, **extras, backend=backend),
-        rotary_attention(qkv, cu, longest, **extras, backend=backend),
-    )
+    qkv, cu, longest, extras = make_inputs([5, 9], with_angles=with_angles)
+    grad = torch.randn(14, 2, 64)
+    results = []
+    for x, of_out in ((qkv, grad), (layout(qkv), layout(grad))):
+        x.requires_grad_()
+        out = rotary_attention(x, cu, longest, **extras, backend=backend)
+        results.append((out.detach(), torch.autograd.grad(out, x, of_out)[0]))
+    assert x.stride(-1) > 1
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)

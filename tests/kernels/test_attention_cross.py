@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from reserve_kernels import rotary_attention
+from reserve_kernels import attention, native, rotary_attention
 from reserve_kernels.attention.availability import BACKENDS
+from reserve_kernels.attention.cross_ops import cross_attention
 from reserve_kernels.attention.packing import CrossPacking
 from reserve_kernels.attention.reference import apply_rotary, cross_attention_reference
 from tests.kernels.attention_cases import (
     CROSS_LENGTHS,
     HEAD_SIZES,
+    STRIDED,
     cross_problem,
     exact_and_plain,
     starts,
@@ -136,13 +141,36 @@ def test_what_is_not_finite_stays_in_its_sequence(backend):
 
 
 @every_backend
-def test_strided_inputs(backend):
+@pytest.mark.parametrize("layout", STRIDED.values(), ids=STRIDED.keys())
+@pytest.mark.parametrize("angles", [0, 16])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_strided_inputs(backend, layout, angles, kv_heads):
     skip_unless_available(backend)
-    q, kv, grad, arguments = cross_problem([7, 9], [5, 8])
+    q, kv, grad, arguments = cross_problem([7, 9], [5, 8], heads=4, kv_heads=kv_heads, angles=angles)
     run = lambda q, kv: rotary_attention(q, kv=kv, **arguments, backend=backend)  # noqa: E731
-    strided = [torch.stack((x, x), dim=-1)[..., 0] for x in (q, kv, grad)]
+    strided = [layout(x) for x in (q, kv, grad)]
+    assert all(x.stride(-1) > 1 for x in strided)
     for plain, found in zip(with_gradients(run, q, kv, grad), with_gradients(run, *strided), strict=True):
-        assert torch.equal(plain, found)
+        torch.testing.assert_close(plain, found)
+
+
+ZERO_HEADS = """
+import torch
+from reserve_kernels import rotary_attention
+starts = torch.tensor([0, 3], dtype=torch.int32)
+for dtype in (torch.float16, torch.float32):
+    for shapes in ([(3, 3, 0, 64)], [(3, 0, 64), (3, 2, 0, 64)]):
+        leaves = [torch.zeros(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+        out = rotary_attention(leaves[0], starts, 3, kv=leaves[1] if len(leaves) > 1 else None, backend="sdpa")
+        out.sum().backward()
+        print(*out.shape, *(leaf.grad.shape == leaf.shape for leaf in leaves))
+"""
+
+
+def test_no_heads_are_no_error_of_the_processor():
+    """In a process of its own: a division by zero would end this one."""
+    done = subprocess.run([sys.executable, "-c", ZERO_HEADS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["3 0 64 True", "3 0 64 True True"] * 2), done.stderr
 
 
 @pytest.mark.parametrize("backend", [*CPU_BACKENDS, "reference"])
@@ -151,6 +179,32 @@ def test_opcheck(backend):
     q, kv, _, arguments = cross_problem([5, 0, 9], [3, 4, 8], heads=4, segments=True)
     operands = q.requires_grad_(), kv.requires_grad_(), *arguments.values(), "reserve", 0.125, backend
     torch.library.opcheck(torch.ops.reserve_kernels.rotary_cross_attention, operands)
+
+
+ONE_QUERY = {
+    "many keys": ({}, "sdpa"),
+    "few keys": ({"lengths_k": [511] * 3}, "native"),
+    "keys of different numbers": ({"lengths_k": [512, 512, 511]}, "native"),
+    "two queries": ({"lengths": [2, 1, 1]}, "native"),
+    "a sequence without a query": ({"lengths": [1, 0, 1]}, "native"),
+    "bfloat16": ({"dtype": torch.bfloat16}, "native"),
+    "shared heads": ({"kv_heads": 1}, "native"),
+    "a position": ({"angles": 16}, "native"),
+    "segments": ({"segments": True}, "native"),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), ONE_QUERY.values(), ids=ONE_QUERY.keys())
+def test_one_query_over_many_keys_goes_to_the_faster_kernel(monkeypatch, changes, expected):
+    skip_unless_available("native")
+    monkeypatch.setattr(native, "has_avx2", lambda: True)
+    chosen = []
+    monkeypatch.setattr(attention, "cross_attention", lambda *a: chosen.append(a[-1]) or cross_attention(*a))
+    options = {"lengths": [1] * 3, "lengths_k": [512] * 3, "angles": 0} | changes
+    q, kv, _, arguments = cross_problem(**options)
+    rotary_attention(q, kv=kv, **arguments)
+    rotary_attention(q, kv=kv.requires_grad_(), **arguments)
+    assert chosen == [expected, "native"]
 
 
 def test_compiles_as_one_graph_with_gradients():

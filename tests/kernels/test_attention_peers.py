@@ -19,6 +19,7 @@ from reserve_kernels.attention.peers import attention_xformers
 from reserve_kernels.attention.reference import attention_reference, cross_attention_reference
 from reserve_kernels.attention.sdpa_padded import attention_sdpa, cross_attention_sdpa
 from tests.kernels.attention_cases import CROSS_LENGTHS, cross_problem, with_gradients
+from tests.kernels.contrastive_cases import Ops
 
 SCALE = 0.3
 FLASH = ["flash_attn", "flash_attn_3", "flash_attn_4"]
@@ -183,6 +184,17 @@ def test_adapter_computes_the_reference(stand_ins, name, rotary):
     expected = with_gradient(lambda x: attention_reference(x, packing)[0], qkv)
     torch.testing.assert_close(result, expected)
     assert stand_ins.seen["max_seqlen"] == longest
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_keys_with_the_queries_lengths_are_not_masked(stand_ins, name):
+    """No query can lack keys: the pass over the output would be for nothing."""
+    qkv, cu, longest, _ = make_inputs()
+    packing = Packing(cu, longest, None, None, "reserve", SCALE).crossed()
+    with Ops() as ops:
+        out = BACKENDS[name].cross_composed(qkv[:, 0], qkv[:, 1:], packing)
+    torch.testing.assert_close(out, cross_attention_reference(qkv[:, 0], qkv[:, 1:], packing)[0])
+    assert not [op for op in ops.names if "masked_fill" in op]
 
 
 @pytest.mark.parametrize("name", FLASH)

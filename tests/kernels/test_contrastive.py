@@ -377,6 +377,8 @@ BAD = {
     "bias": ({"bias": 1.0}, ValueError, "bias is for kind='sigmoid'"),
     "bias shape": ({"kind": "sigmoid", "bias": torch.ones(2)}, ValueError, "bias must be a scalar; got shape"),
     "bias type": ({"kind": "sigmoid", "bias": "1"}, TypeError, "bias must be a number or a torch.Tensor; got str"),
+    "complex log_scale": ({"log_scale": torch.tensor(1j)}, TypeError, "log_scale must be real; got torch.complex64"),
+    "complex bias": ({"kind": "sigmoid", "bias": torch.tensor(1j)}, TypeError, "bias must be real; got torch.complex"),
     "normalize": ({"normalize": 1}, TypeError, "normalize must be True or False; got 1"),
     "max_scale": ({"max_scale": 0.0}, ValueError, "max_scale must be above 0; got 0.0"),
     "max_scale type": ({"max_scale": "100"}, TypeError, "max_scale must be a number; got '100'"),

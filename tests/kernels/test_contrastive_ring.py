@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import Counter
 
@@ -100,6 +101,27 @@ def test_each_block_is_multiplied_once_forward_and_three_times_backward(monkeypa
     count("add_product")
     mirrored(make_inputs(37, 0), bias)
     assert flops["done"] == 4 * SIZE * 37 * 37 * 64
+
+
+@pytest.mark.parametrize("bias", [None, -2.0])
+def test_log_scale_at_its_bound_has_a_gradient(bias):
+    """In float32 ln 100 is above what Python has for it."""
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        log_scale = torch.tensor(math.log(100.0), dtype=dtype, requires_grad=True)
+        of_bias = None if bias is None else torch.tensor(bias, dtype=dtype)
+        vectors = make_inputs(5, 2, dtype=dtype).values()
+        loss = ring._RingLosses.apply(Mirrors(5, 2), STANDARD, log_scale, of_bias, *vectors)[0]
+        found.append(torch.autograd.grad(loss, log_scale)[0].double())
+    torch.testing.assert_close(*found, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("bias", [None, -2.0])
+def test_vectors_without_numbers_give_log_scale_no_gradient(bias):
+    log_scale = torch.tensor(1.0, requires_grad=True)
+    of_bias = None if bias is None else torch.tensor(bias)
+    loss = ring._RingLosses.apply(Mirrors(5, 2), STANDARD, log_scale, of_bias, *make_inputs(5, 2, 0).values())[0]
+    assert torch.autograd.grad(loss, log_scale)[0] == 0
 
 
 def test_no_vectors_at_all():

@@ -80,6 +80,22 @@ def test_max_scale_bounds_the_temperature(backend, kind):
 
 @every_backend
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_log_scale_at_its_bound_has_a_gradient(backend, kind, normalize):
+    """In float32 ln 100 is above what Python has for it. Training clamps log_scale to it, and would never leave it."""
+    if kind == "sigmoid" and backend == "dense":
+        backend = "auto"
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        log_scale = torch.tensor(math.log(100.0), dtype=dtype, requires_grad=True)
+        inputs = {k: v.to(dtype) / 8 for k, v in make_inputs().items()}
+        loss = contrastive_loss(**inputs, log_scale=log_scale, kind=kind, normalize=normalize, backend=backend).loss
+        gradients.append(torch.autograd.grad(loss, log_scale)[0].double())
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=0)
+
+
+@every_backend
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_no_max_scale_lets_the_temperature_grow(backend, kind):
     if kind == "sigmoid" and backend == "dense":
         backend = "auto"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -143,6 +145,33 @@ def test_masked_places_equal_sliced_ones():
     assert (places[~inside] == 10 * PAIRS).all()
 
 
+def test_masked_places_leave_out_what_is_no_column():
+    """A GPU's values are not checked, and place 5 of four columns is that of another row."""
+    targets = Targets(torch.tensor([0, 1, 3]), torch.tensor([5, -1, 1]))
+    assert sigmoid.masked_places(targets, 0, 2, 4, torch.float32)[0].tolist() == [8, 8, 5]
+
+
+@pytest.mark.parametrize("spoiled", [math.nan, math.inf])
+def test_what_is_not_finite_in_y_extra_stays_out_of_the_losses_of_y(spoiled):
+    inputs, targets = make_inputs(4, 2), Targets(torch.arange(0, 9, 2), torch.tensor([0, 4, 1, 5, 2, 4, 3, 5]))
+    results = []
+    for value in (0.0, spoiled):
+        inputs["y_extra"][:] = value
+        leaves = {k: v.clone().requires_grad_() for k, v in inputs.items()}
+        y_to_x = contrastive_loss(**leaves, log_scale=1.0, targets=targets).y_to_x
+        results.append([y_to_x, *torch.autograd.grad(y_to_x.sum(), [leaves[name] for name in ("x", "y", "x_extra")])])
+    for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_vectors_without_numbers_give_log_scale_no_gradient(normalize):
+    log_scale = torch.tensor(1.0, requires_grad=True)
+    x, targets = torch.zeros(3, 0), Targets(torch.arange(4), torch.arange(3))
+    loss = contrastive_loss(x, x, log_scale, normalize=normalize, targets=targets).loss
+    assert torch.autograd.grad(loss, log_scale)[0] == 0
+
+
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_compiles_as_one_graph_with_gradients(kind):
     inputs = make_inputs() | {"log_scale": torch.tensor(1.0)}
@@ -179,8 +208,8 @@ def test_shapes_without_values(kind, weighted):
 def test_opcheck_of_single_logits():
     inputs = make_inputs(7, 4)
     x, y, log_scale = inputs["x"].requires_grad_(), inputs["y_extra"].requires_grad_(), torch.tensor(1.0)
-    rows, columns = torch.tensor([0, 0, 6]), torch.tensor([3, 1, 2])
-    arguments = (x, y, log_scale.requires_grad_(), rows, columns)
+    offsets, columns = torch.tensor([0, 2, 2, 2, 2, 2, 2, 3]), torch.tensor([3, 1, 2])
+    arguments = (x, y, log_scale.requires_grad_(), offsets, columns)
     torch.library.opcheck(torch.ops.reserve_kernels.contrastive_entries, arguments)
 
 
@@ -263,6 +292,29 @@ def test_bad_targets_are_named(targets, error, message):
     x, extra = torch.randn(2, 8), torch.randn(2, 8)
     with pytest.raises(error, match=message):
         contrastive_loss(x, x, 1.0, y_extra=extra, targets=targets)
+
+
+WRONG_VALUES = ["offsets", "falling", "columns", "negative", "twice"]
+
+
+@pytest.mark.parametrize("case", WRONG_VALUES)
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_wrong_values_are_named_in_a_compiled_call(kind, case):
+    targets, _, message = BAD[case]
+    x, extra = torch.randn(2, 8), torch.randn(2, 8)
+
+    def loss(*values):
+        return contrastive_loss(x, x, 1.0, kind=kind, y_extra=extra, targets=Targets(*values)).loss
+
+    with pytest.raises(ValueError, match=message):
+        torch.compile(loss, fullgraph=True, backend="aot_eager")(*targets)
+
+
+def test_wrong_values_of_y_are_named():
+    x = torch.randn(2, 8)
+    good, wrong = Targets(torch.arange(3), torch.arange(2)), Targets(torch.arange(3), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match=r"targets\[1\].columns must be from 0 to 1; got 2"):
+        contrastive_loss(x, x, 1.0, targets=(good, wrong))
 
 
 def test_sigmoid_takes_fractions_of_one_kind_alone():

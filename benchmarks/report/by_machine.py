@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import threads_label
 from benchmarks.report.results import RESULTS
 from reserve_kernels.bench import report
 from reserve_kernels.bench.interleaved import OURS
@@ -83,7 +84,7 @@ def presets(machines: Mapping[str, list[Stored]]) -> str:
         if "seconds" in row and row["implementation"] != OURS
     }
     missed = [
-        f"{group}, {case}, {threads} threads against {peer}: {ratio:.2f}"
+        f"{group}, {case}, {threads_label(threads)} against {peer}: {ratio:.2f}"
         for (group, case, threads, peer), ratio in ratios.items()
         if ratio < (1.0 if peer == NATIVE_FBANK else PRESETS_BAR)
     ]
@@ -128,7 +129,7 @@ def _side_by_side(rows: Iterable[Mapping[str, Any]], head: str) -> str:
                 lines.append((group, case, peer, *cells))
     columns = [head, "", "original"]
     for count in threads:
-        columns += [f"its time, {count} thread{'s' if count > 1 else ''}", "ours", "faster by"]
+        columns += [f"its time, {threads_label(count)}", "ours", "faster by"]
     return markdown(tuple(columns), lines)
 
 

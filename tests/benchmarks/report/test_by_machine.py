@@ -53,7 +53,7 @@ def test_missed_bars_are_named(tmp_path):
     rows = [row("kaldi", OURS, 1, 0.001), row("kaldi", "torchaudio kaldi.fbank", 1, 0.0049, 4.9)]
     rows += [row("kaldi", by_machine.NATIVE_FBANK, 1, 0.0011, 1.1)]
     text = by_machine.presets(stored(tmp_path, result("log_mel_spectrogram", rows)))
-    assert "Missed: kaldi, 30 s, 1 threads against torchaudio kaldi.fbank: 4.90." in text
+    assert "Missed: kaldi, 30 s, 1 thread against torchaudio kaldi.fbank: 4.90." in text
 
 
 def test_a_page_shows_every_machine_and_what_was_missing(tmp_path):

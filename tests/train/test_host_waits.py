@@ -44,15 +44,30 @@ ALLOWED = {
     ("kernels/adamw/options.py", "plain_options", "float(beta)"): "a Python number, when saving",
     ("kernels/adamw/options.py", "plain_options", "bool(group[name])"): "a Python number, when saving",
     ("kernels/adamw/options.py", "plain_options", "int(group['seed'])"): "a Python number, when saving",
-    ("kernels/attention/__init__.py", "_checked_scale", "float(scale)"): "a Python number",
-    ("kernels/attention/packing.py", "check_packing", "cu_seqlens.tolist()"): "on the CPU only",
-    ("kernels/attention/reference.py", "attention_reference", "cu_seqlens.tolist()"): "never chosen on a GPU",
-    ("kernels/attention/reference.py", "attention_reference_backward", "cu_seqlens.tolist()"): "never chosen on a GPU",
-    ("kernels/attention/sdpa_cpu.py", "_groups", "cu_seqlens.tolist()"): "on the CPU only",
-    ("kernels/contrastive/__init__.py", "_checked_log_scale", "float(log_scale)"): "a Python number",
-    ("kernels/contrastive/native.py", "NativePasses.scale_backward", "log_scale.item()"): "on the CPU only",
-    ("kernels/contrastive/native.py", "_factor", "log_scale.item()"): "on the CPU only",
+    ("kernels/attention/arguments.py", "checked_scale", "float(scale)"): "a Python number",
+    ("kernels/attention/arguments.py", "checked_scale", "float(head_size ** (-0.5))"): "a Python number",
+    ("kernels/attention/packing.py", "_check_starts", "cu_seqlens.tolist()"): "on the CPU only",
+    ("kernels/attention/reference.py", "sequences", "starts.tolist()"): "never chosen on a GPU",
+    ("kernels/attention/reference.py", "for_each_head", "kv.repeat_interleave(heads // kv.shape[1], dim=1)"): (
+        "a Python number of repeats"
+    ),
+    ("kernels/contrastive/__init__.py", "_checked_scalar", "float(value)"): "a Python number",
+    ("kernels/contrastive/native.py", "NativePasses._factor", "log_scale.item()"): "on the CPU only",
     ("kernels/contrastive/passes.py", "bounded_by", "log_scale.item()"): "on the CPU only",
+    (
+        "kernels/contrastive/passes.py",
+        "bounded_by",
+        "torch.linalg.vector_norm(side, dim=1, dtype=log_scale.dtype).amax().item()",
+    ): "on the CPU only",
+    ("kernels/contrastive/sigmoid.py", "Piece._find", "int(of_rows[0])"): "on the CPU only",
+    ("kernels/contrastive/sigmoid.py", "Piece._find", "int(of_rows[-1])"): "on the CPU only",
+    (
+        "kernels/contrastive/sigmoid.py",
+        "Piece._find",
+        "torch.repeat_interleave(torch.arange(count, device='cpu'), of_rows.diff())",
+    ): "on the CPU only",
+    ("kernels/contrastive/targets.py", "check_values", "int(twice[0])"): "on the CPU only",
+    ("kernels/contrastive/targets.py", "check_values", "wrong[0].item()"): "on the CPU only",
     ("kernels/contrastive/gather.py", "exchange_counts", "everyone.view(-1, len(mine)).T.tolist()"): (
         "counts that travel between hosts; only a group without gloo sends them through GPUs"
     ),

@@ -71,13 +71,17 @@ class Attention {
  public:
   Attention() {
     for (int s = 0; s <= sequences; ++s) starts_.push_back(s * length);
-    problem_.qkv = qkv_.data();
-    problem_.cu_seqlens = starts_.data();
+    problem_.q = qkv_.data();
+    problem_.k = qkv_.data() + 64;
+    problem_.v = qkv_.data() + 128;
+    problem_.cu_seqlens = problem_.cu_seqlens_k = starts_.data();
     problem_.out = out_.data();
     problem_.lse = lse_.data();
-    problem_.tokens = tokens;
+    problem_.tokens = problem_.tokens_k = tokens;
     problem_.sequences = sequences;
-    problem_.heads = 1;
+    problem_.heads = problem_.kv_heads = 1;
+    problem_.q_stride = problem_.kv_stride = 3 * 64;
+    problem_.head_size = 64;
     problem_.scale = 0.125f;
   }
 

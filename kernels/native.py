@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 LIBRARY = "libreserve_native.so"
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY, CUDA_ERROR = range(5)
@@ -234,6 +234,12 @@ class NativeLibrary:
         self._c.reserve_status_message.argtypes = [ctypes.c_int32]
         self._c.reserve_status_message.restype = ctypes.c_char_p
         self._c.reserve_log_mel_cpu.argtypes = [ctypes.POINTER(LogMel), ctypes.c_int32, ctypes.c_int32]
+        self._c.reserve_log_mel_limit_cpu.argtypes = [
+            ctypes.POINTER(LogMel),
+            ctypes.c_float,
+            ctypes.c_int32,
+            ctypes.c_int32,
+        ]
         self._c.reserve_log_mel_emulated.argtypes = [ctypes.POINTER(LogMel)]
         self.has_cuda = bool(self._c.reserve_has_cuda())
 
@@ -244,6 +250,11 @@ class NativeLibrary:
     def log_mel_cpu(self, problem: LogMel, threads: int, isa: str = "auto") -> None:
         """Fills `problem.out`; all pointers are to CPU memory. Releases the GIL while it runs."""
         self._check("log_mel_cpu", self._c.reserve_log_mel_cpu(ctypes.byref(problem), threads, ISA[isa]))
+
+    def log_mel_limit_cpu(self, problem: LogMel, below: float, threads: int, isa: str = "auto") -> None:
+        """Limits each clip's values in `problem.out` to `below` less than its largest."""
+        limit = self._c.reserve_log_mel_limit_cpu
+        self._check("log_mel_limit_cpu", limit(ctypes.byref(problem), below, threads, ISA[isa]))
 
     def log_mel_cuda(self, problem: LogMel, stream: int) -> None:
         """Launches the kernel on `stream` (a cudaStream_t) of the current device; all pointers are to its memory."""

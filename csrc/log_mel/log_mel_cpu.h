@@ -20,11 +20,21 @@ struct CpuTables {
 using RowsFunction = void (*)(const reserve_log_mel& problem, const CpuTables& tables, int64_t begin, int64_t end,
                               void* scratch);
 
+// The limit to a range below a clip's largest value ([1]), or above its smallest ([0]); see cpu_range.h.
+struct CpuRange {
+  float (*extreme[2])(const float* values, int64_t n, float from);
+  void (*limit[2])(float* values, int64_t n, float limit);
+};
+
 struct CpuKernel {
   int lanes;  // frames transformed at a time
   size_t (*scratch_bytes)(const reserve_log_mel& problem, const CpuTables& tables);
   RowsFunction rows;
+  CpuRange range;
 };
+
+// The kernel for an instruction set that can_run, not RESERVE_ISA_AUTO.
+CpuKernel log_mel_kernel(int32_t isa) noexcept;
 
 CpuKernel log_mel_baseline() noexcept;
 #if defined(RESERVE_X86)

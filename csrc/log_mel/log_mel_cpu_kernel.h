@@ -6,6 +6,7 @@
 #include "cpu_fixed_transform.h"
 #include "cpu_frames.h"
 #include "cpu_mixed_transform.h"
+#include "cpu_range.h"
 #include "log_mel_cpu.h"
 #include "vector.h"
 
@@ -105,6 +106,9 @@ static void rows(const reserve_log_mel& problem, const CpuTables& tables, int64_
 
 }  // namespace RESERVE_ISA
 
-CpuKernel RESERVE_KERNEL() noexcept { return {RESERVE_ISA::lanes, RESERVE_ISA::scratch_bytes, RESERVE_ISA::rows}; }
+CpuKernel RESERVE_KERNEL() noexcept {
+  using namespace RESERVE_ISA;
+  return {lanes, scratch_bytes, rows, range_functions};
+}
 
 }  // namespace reserve

@@ -46,6 +46,15 @@ inline int32_t check_problem(const reserve_log_mel& p) noexcept {
   return RESERVE_OK;
 }
 
+// Whether the clips, in memory that the CPU can read, lie in the waveform. Those without offsets do.
+inline bool offsets_are_valid(const reserve_log_mel& p) noexcept {
+  if (p.clip_offsets == nullptr) return true;
+  if (p.clip_offsets[0] < 0 || p.clip_offsets[p.clips] > p.samples) return false;
+  for (int64_t c = 0; c < p.clips; ++c)
+    if (p.clip_offsets[c + 1] < p.clip_offsets[c]) return false;
+  return true;
+}
+
 // Whether a transform whose passes are fixed at compile time does this problem: it takes whole frames as they are.
 inline bool has_fixed_plan(const reserve_log_mel& p) noexcept {
   return has_plan(p.n_fft) && p.window_length == p.n_fft && !p.remove_dc && p.preemphasis == 0.0f;

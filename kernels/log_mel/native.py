@@ -197,14 +197,19 @@ def log_mel_native(
     if window is not None:
         window = (window.to(waveform.device, torch.float32) * _sample_scale(settings, waveform.dtype)).contiguous()
     problem = problem_of(waveform, settings, offsets, out, append, held, window)
+    limited = settings.dynamic_range < math.inf
+    if run is None and waveform.device.type == "cpu":
+        native.library().log_mel_cpu(problem, torch.get_num_threads())
+        if limited:
+            below = settings.dynamic_range * settings.out_scale
+            native.library().log_mel_limit_cpu(problem, below, torch.get_num_threads())
+        return out.to(out_dtype)
     if run is not None:
         run(problem)
-    elif waveform.device.type == "cuda":
+    else:
         with torch.cuda.device(waveform.device):
             native.library().log_mel_cuda(problem, torch.cuda.current_stream().cuda_stream)
-    else:
-        native.library().log_mel_cpu(problem, torch.get_num_threads())
-    if settings.dynamic_range < math.inf:
+    if limited:
         _limit_range(out, settings, offsets, max_samples)
     return out.to(out_dtype)
 

@@ -234,8 +234,15 @@ int main(int argc, char** argv) {
     const int32_t emulated = c.problem.frames < 1000 ? reserve_log_mel_emulated(&c.problem) : RESERVE_UNSUPPORTED;
     if (status != RESERVE_OK || emulated != RESERVE_OK || c.broken_offsets) continue;
     ++compared;
-    if (!agree(c, out.get(), other.get())) {
-      std::fprintf(stderr, "run %llu of seed %llu: the CPU and the CUDA code disagree\n",
+    bool same = agree(c, out.get(), other.get());
+    const float below = random.chance(0.5) ? 1.0f : -1.0f;
+    for (auto* limited : {out.get(), other.get()}) {
+      c.problem.out = limited;
+      const bool done = reserve_log_mel_limit_cpu(&c.problem, below, c.threads, c.isa) == RESERVE_OK;
+      same = same && done == (c.problem.out_dtype == RESERVE_FLOAT32);
+    }
+    if (!same || !agree(c, out.get(), other.get())) {
+      std::fprintf(stderr, "run %llu of seed %llu: the CPU and the CUDA code disagree, or a limit failed\n",
                    static_cast<unsigned long long>(runs), static_cast<unsigned long long>(seed));
       return 1;
     }

@@ -14,8 +14,8 @@ namespace {
 
 // A thread costs tens of microseconds to start: each gets at least this many samples of frames, some 0.08 ms.
 constexpr int64_t least_samples_per_thread = 96 * 1536;
-// Rows that a thread takes at a time: a multiple of every lane count, small enough that threads end together.
-constexpr int64_t rows_per_turn = 64;
+// Rows that a thread takes at a time: a multiple of every lane count, few enough that threads end together.
+int64_t rows_per_turn(const reserve_log_mel& p) noexcept { return p.n_fft < 1024 ? 64 : 16; }
 
 ScratchPool scratch_pool;
 
@@ -30,16 +30,22 @@ struct Work {
   CpuKernel kernel;
   CpuTables tables;
   int64_t count;  // parts
+  int64_t turn;   // rows taken at a time
   Part parts[most_threads];
   std::atomic<int64_t> arrived{0};
 
   Work(const reserve_log_mel& p, CpuKernel k, CpuTables t, int64_t threads) noexcept
-      : problem(p), kernel(k), tables(t), count(threads < 1 ? 1 : threads < most_threads ? threads : most_threads) {
-    const int64_t turns = (p.clips * p.frames + rows_per_turn - 1) / rows_per_turn;
-    for (int64_t i = 0, begin = 0; i < count; ++i) {
-      const int64_t end = begin + turns / count + (i < turns % count ? 1 : 0);
-      parts[i].next = begin * rows_per_turn;
-      parts[i].end = i + 1 < count ? end * rows_per_turn : p.clips * p.frames;
+      : problem(p),
+        kernel(k),
+        tables(t),
+        count(threads < 1 ? 1 : threads < most_threads ? threads : most_threads),
+        turn(rows_per_turn(p)) {
+    const int64_t rows = p.clips * p.frames, turns = (rows + turn - 1) / turn;
+    int64_t begin = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t end = begin + (turns / count + (i < turns % count ? 1 : 0)) * turn;
+      parts[i].next = begin;
+      parts[i].end = end < rows ? end : rows;  // only the last turn of all may be short, and later parts empty
       begin = end;
     }
   }
@@ -54,9 +60,8 @@ struct Work {
   }
 
   void run_part(Part& part, void* scratch) noexcept {
-    for (int64_t begin = part.next.fetch_add(rows_per_turn); begin < part.end;
-         begin = part.next.fetch_add(rows_per_turn)) {
-      const int64_t end = begin + rows_per_turn < part.end ? begin + rows_per_turn : part.end;
+    for (int64_t begin = part.next.fetch_add(turn); begin < part.end; begin = part.next.fetch_add(turn)) {
+      const int64_t end = begin + turn < part.end ? begin + turn : part.end;
       kernel.rows(problem, tables, begin, end, scratch);
     }
   }

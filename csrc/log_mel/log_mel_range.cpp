@@ -68,8 +68,10 @@ extern "C" int32_t reserve_log_mel_limit_cpu(const reserve_log_mel* problem, flo
   const reserve_log_mel& p = *problem;
   if (isa != RESERVE_ISA_AUTO && !can_run(isa)) return RESERVE_UNSUPPORTED;
   const int32_t status = check_problem(p);
-  if (status != RESERVE_OK || p.clips == 0 || p.frames == 0) return status;
-  if (p.out_dtype != RESERVE_FLOAT32 || !offsets_are_valid(p)) return RESERVE_INVALID_ARGUMENT;
+  if (status != RESERVE_OK) return status;
+  if (p.out_dtype != RESERVE_FLOAT32) return RESERVE_INVALID_ARGUMENT;
+  if (p.clips == 0 || p.frames == 0) return RESERVE_OK;
+  if (!offsets_are_valid(p)) return RESERVE_INVALID_ARGUMENT;
   const CpuRange range = log_mel_kernel(best_isa(isa)).range;
   const bool larger = !std::signbit(below);
   const float none = larger ? -HUGE_VALF : HUGE_VALF;

@@ -12,7 +12,6 @@ import torch
 
 from reserve_kernels.contrastive.ops import forward, gradients
 from reserve_kernels.contrastive.reference import STANDARD, Scaling
-from reserve_kernels.transforms import transforming
 
 
 class Part(NamedTuple):
@@ -23,23 +22,6 @@ class Part(NamedTuple):
     both: bool
     backend: str
     scaling: Scaling = STANDARD
-
-
-def is_plain(*tensors: torch.Tensor | None) -> bool:
-    """Whether the call may bypass PyTorch's dispatcher: no compiler, transformation or dispatch mode is active, and
-    each tensor is of PyTorch's own class, on the CPU or CUDA, with its numbers in memory as they are: not lazily
-    negated.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and not transforming()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and all(
-            t is None
-            or (type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type in ("cpu", "cuda") and not t.is_neg())
-            for t in tensors
-        )
-    )
 
 
 class Losses(torch.autograd.Function):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from reserve_kernels.contrastive.availability import BACKENDS, ContrastiveBackend
-from reserve_kernels.contrastive.eager import is_plain
 from reserve_kernels.contrastive.reference import Scaling
 from reserve_kernels.contrastive.sigmoid_ops import WAYS, Direct, contrastive_sigmoid
 from reserve_kernels.contrastive.sigmoid_small import Small, is_small
 from reserve_kernels.contrastive.targets import Targets
+from reserve_kernels.transforms import is_plain
 
 
 def way_of(backend: str, *tensors: torch.Tensor | None) -> str:

@@ -175,7 +175,7 @@ contrastive_sigmoid_backward.register_autograd(refuse_double_backward("contrasti
 
 
 class Direct(torch.autograd.Function):
-    """The op for plain tensors (`eager.is_plain`), without the dispatcher, which takes as long as 100 pairs."""
+    """The op for plain tensors (`is_plain`), without the dispatcher, which takes as long as 100 pairs."""
 
     @staticmethod
     def forward(ctx, *inputs):

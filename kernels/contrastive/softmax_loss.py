@@ -11,12 +11,13 @@ import torch
 import torch.distributed as dist
 
 from reserve_kernels.contrastive.availability import BACKENDS, ContrastiveBackend
-from reserve_kernels.contrastive.eager import Losses, Part, is_plain
+from reserve_kernels.contrastive.eager import Losses, Part
 from reserve_kernels.contrastive.entries import contrastive_entries
 from reserve_kernels.contrastive.gather import Gathering, exchange_counts
 from reserve_kernels.contrastive.ops import contrastive_logsumexp
 from reserve_kernels.contrastive.reference import Scaling
 from reserve_kernels.contrastive.targets import Targets, shares
+from reserve_kernels.transforms import is_plain
 
 
 class Labels(NamedTuple):

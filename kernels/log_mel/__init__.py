@@ -6,10 +6,10 @@ import torch
 
 from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
 from reserve_kernels.log_mel.arguments import check_output, settings_of
-from reserve_kernels.log_mel.ops import log_mel
+from reserve_kernels.log_mel.ops import compute, log_mel
 from reserve_kernels.log_mel.presets import PRESETS
 from reserve_kernels.log_mel.stream import LogMelStream
-from reserve_kernels.transforms import refuse_transforms
+from reserve_kernels.transforms import is_plain, refuse_transforms
 
 __all__ = ["PRESETS", "LogMelStream", "log_mel_spectrogram"]
 
@@ -162,17 +162,17 @@ def log_mel_spectrogram(
     check_output(settings, append_speed, out_dtype)
     _check_offsets(waveform, offsets, max_samples)
     refuse_transforms("log_mel_spectrogram", waveform, offsets)
-    own_dtype = torch.float32 if waveform.dtype == torch.int16 else waveform.dtype
-    return log_mel(
-        waveform,
-        *settings.packed(),
+    how = (
         given,
         offsets,
         max_samples or 0,
         float(playback_speed) if append_speed else None,
-        out_dtype or own_dtype,
+        out_dtype or (torch.float32 if waveform.dtype == torch.int16 else waveform.dtype),
         backend,
     )
+    if is_plain(waveform, given, offsets) and not (waveform.requires_grad and torch.is_grad_enabled()):
+        return compute(waveform, settings, *how)
+    return log_mel(waveform, *settings.packed(), *how)
 
 
 def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_samples: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,15 +71,20 @@ def cuda_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def cpu_unsupported(settings: LogMelSettings, device: torch.device) -> str | None:
     """None if the native CPU code has a transform for these parameters."""
-    rest = settings.n_fft
+    return _without_transform(settings.n_fft)
+
+
+@functools.lru_cache(maxsize=256)
+def _without_transform(n_fft: int) -> str | None:
+    rest = n_fft
     for factor in (2, 3, 5):
         while rest % factor == 0:
             rest //= factor
-    if settings.n_fft <= MAX_N_FFT and rest == 1:
+    if n_fft <= MAX_N_FFT and rest == 1:
         return None
     return (
         f"n_fft * playback_speed must be at most {MAX_N_FFT} and have no other prime factors than 2, 3 and 5; "
-        f"got {settings.n_fft}"
+        f"got {n_fft}"
     )
 
 

@@ -114,6 +114,11 @@ def _starts(lengths: torch.Tensor) -> torch.Tensor:
 
 def numbers_of(settings: LogMelSettings, dtype: torch.dtype) -> native.LogMel:
     """The C view of `settings` for samples of `dtype`, without arrays."""
+    return native.LogMel.from_buffer_copy(_numbers(settings, dtype))
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(settings: LogMelSettings, dtype: torch.dtype) -> native.LogMel:
     factor = settings.log_factor if settings.log != "none" else 1.0
     return native.LogMel(
         start=settings.start,

@@ -38,13 +38,16 @@ def _banks_of_presets() -> frozenset[tuple[float | int | str, ...]]:
     return frozenset(settings_of(preset, {})[0].bank for preset in PRESETS)
 
 
-def _warn_of_empty_bands(settings: LogMelSettings) -> None:
-    """Called by the op, since torch.compile traces no warnings. The warning points to the first line outside of it.
+@functools.lru_cache(maxsize=256)
+def _empty_bands(settings: LogMelSettings) -> int:
+    """How many bands are always 0, unless they are a preset's own, which are what they are."""
+    return 0 if settings.bank in _banks_of_presets() else count_empty_bands(*settings.bank)
 
-    The presets' own bands are what they are.
-    """
-    empty = count_empty_bands(*settings.bank)
-    if not empty or settings.bank in _banks_of_presets():
+
+def _warn_of_empty_bands(settings: LogMelSettings) -> None:
+    """Called by the op, since torch.compile traces no warnings. The warning points to the first line outside of it."""
+    empty = _empty_bands(settings)
+    if not empty:
         return
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_CALLER):
@@ -58,12 +61,32 @@ def _warn_of_empty_bands(settings: LogMelSettings) -> None:
     )
 
 
+@without_autocast
+def compute(
+    waveform: torch.Tensor,
+    settings: LogMelSettings,
+    window: torch.Tensor | None,
+    offsets: torch.Tensor | None,
+    max_samples: int,
+    append: float | None,
+    out_dtype: torch.dtype,
+    backend: str,
+) -> torch.Tensor:
+    """The op without a gradient."""
+    _check_offset_values(waveform, offsets)
+    _warn_of_empty_bands(settings)
+    # Here rather than in the caller, because a compiler does not trace this.
+    chosen = BACKENDS.choose(
+        backend, waveform.device, waveform.dtype, lambda other: other.unsupported(settings, waveform.device)
+    )
+    return chosen.forward(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append, window=window)
+
+
 _unpacked = functools.lru_cache(maxsize=256)(LogMelSettings.unpacked)
 """For eager calls: a compiler's integers can be symbols, which have no hash."""
 
 
 @torch.library.custom_op("reserve_kernels::log_mel_spectrogram", mutates_args=())
-@without_autocast
 def log_mel(
     waveform: torch.Tensor,
     integers: list[int],
@@ -77,14 +100,8 @@ def log_mel(
     backend: str,
 ) -> torch.Tensor:
     """`integers`, `numbers` and `names` are LogMelSettings.packed()."""
-    _check_offset_values(waveform, offsets)
     settings = _unpacked(tuple(integers), tuple(numbers), names)
-    _warn_of_empty_bands(settings)
-    # Here rather than in the caller, because a compiler does not trace this.
-    chosen = BACKENDS.choose(
-        backend, waveform.device, waveform.dtype, lambda other: other.unsupported(settings, waveform.device)
-    )
-    return chosen.forward(waveform, settings, offsets, max_samples, out_dtype=out_dtype, append=append, window=window)
+    return compute(waveform, settings, window, offsets, max_samples, append, out_dtype, backend)
 
 
 @log_mel.register_fake

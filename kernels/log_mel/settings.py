@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -54,6 +55,14 @@ class LogMelSettings:
     out_scale: float = 1.0
     out_shift: float = 0.0
     bands_first: bool = False
+
+    def __hash__(self) -> int:
+        # Caches are asked several times a call, and hashing all fields takes as long as ten frames.
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in _KINDS))
 
     def packed(self) -> tuple[list[int], list[float], str]:
         """Integers, numbers and names, which a custom operator takes; `unpacked` is the inverse."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from reserve_kernels import backends, log_mel_spectrogram
 from reserve_kernels.log_mel.filters import mel_filterbank
 from reserve_kernels.log_mel.settings import LogMelSettings
 from tests.helpers.torch_defaults import torch_defaults
+from tests.kernels.contrastive_cases import Ops
 from tests.kernels.log_mel_cases import noise
 from tests.kernels.numerics import assert_as_good_as_reference
 
@@ -203,6 +205,21 @@ def test_opcheck(shape, offsets, append, dtype, backend):
     torch.library.opcheck(
         torch.ops.reserve_kernels.log_mel_spectrogram, (waveform, *settings, None, *ragged, append, dtype, backend)
     )
+
+
+@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("arguments", [{}, {"preset": "whisper"}, {"n_fft": 400, "window": torch.ones(400)}])
+def test_the_ways_through_pytorch_give_the_same(arguments, backend):
+    """Plain tensors without a gradient go past the dispatcher."""
+    call = functools.partial(log_mel_spectrogram, **arguments, backend=backend)
+    waveform = torch.randn(2, 3000)
+    direct, differentiable = call(waveform), call(waveform.clone().requires_grad_())
+    with Ops() as ops:
+        by_op = call(waveform)
+    assert "reserve_kernels.log_mel_spectrogram.default" in ops.names
+    assert differentiable.requires_grad
+    assert torch.equal(direct, by_op)
+    assert torch.equal(direct, differentiable.detach())
 
 
 @pytest.mark.parametrize("backend", RUNNABLE)

@@ -12,7 +12,7 @@ import torch
 
 from reserve_kernels import log_mel_spectrogram, native
 from reserve_kernels.log_mel.arguments import settings_of
-from reserve_kernels.log_mel.native import log_mel_native
+from reserve_kernels.log_mel.native import constants, log_mel_native, problem_of
 from reserve_kernels.log_mel.presets import PRESETS
 from reserve_kernels.log_mel.reference import as_numbers, log_mel_reference
 from reserve_kernels.log_mel.settings import LogMelSettings
@@ -168,6 +168,18 @@ def test_threads_do_not_change_a_bit():
         torch.set_num_threads(before)
     assert torch.equal(outs[0], outs[1])
     assert torch.equal(outs[0], outs[2])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize(("n_fft", "rows"), [(8192, 1), (8192, 17), (8192, 40), (8192, 100), (512, 577), (512, 900)])
+def test_threads_write_each_row_and_nothing_else(n_fft, rows, threads):
+    s = settings(n_fft, hop_length=1, framing="inside")
+    x = noise(1, n_fft + rows - 1)
+    beside = torch.full(((rows + 70) * s.n_mels,), 7.0)
+    out = beside[: rows * s.n_mels].view(1, rows, s.n_mels)
+    native.library().log_mel_cpu(problem_of(x, s, None, out, None, constants(s, x.device)), threads)
+    assert torch.equal(out, log_mel_native(x, s, run=on("auto")))
+    assert (beside[rows * s.n_mels :] == 7.0).all()
 
 
 def test_threads_that_need_a_new_plan_at_once_share_it():

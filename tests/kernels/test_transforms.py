@@ -149,6 +149,14 @@ def test_backward_passes_of_several_gradients_at_once_are_right(name, backend):
     torch.testing.assert_close(together, torch.stack(apart))
 
 
+@every_argument
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_traced_call_is_not_a_constant(name, argument):
+    function, x = _function_of(name, argument)
+    traced = torch.jit.trace(function, (x,), check_trace=False)
+    torch.testing.assert_close(traced(0.5 * x), function(0.5 * x))
+
+
 @pytest.mark.parametrize("backend", [backend for name, backend in ON_CPU if name == "contrastive_loss"])
 @pytest.mark.parametrize("output", ["loss", "x_to_y", "y_to_x"])
 @pytest.mark.filterwarnings("ignore:There is a performance drop")

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.machine import threads_label
 from benchmarks.report.results import RESULTS
 from reserve_kernels.bench import report
+from reserve_kernels.bench.case import LASTING, REST
 from reserve_kernels.bench.interleaved import OURS
 from reserve_kernels.bench.report import markdown
 from reserve_kernels.log_mel import PRESETS
@@ -28,12 +29,14 @@ python -m reserve_kernels.bench   # --help: one op, a number of threads, a GPU
 ```
 
 stored on each machine. It needs the installed package alone, and compares with whatever else is installed: each round
-runs every implementation once, in rotating order, after their results were compared. Times are medians; "ours is faster
-by" is the other's median over ours.
+runs every implementation in turn, in rotating order, after their results were compared. On a CPU that is a loop of at
+least LASTING ms after a rest of REST ms, since idle threads of PyTorch slow down what runs next for a few
+milliseconds. Times are medians; "ours is faster by" is the other's median over ours.
 
 To add a machine: install the wheel and the peers, run the command on an idle machine, and put its files into
 `benchmarks/results/MACHINE/bench/`.
-"""
+""".replace("LASTING", f"{1e3 * LASTING:g}").replace("REST", f"{1e3 * REST:g}")
+LOOPS = f"interleaved loops of {1e3 * LASTING:g} ms"
 NOT_MEASURED = "Not measured: `python -m reserve_kernels.bench`."
 
 Stored = Mapping[str, Any]
@@ -63,17 +66,15 @@ def page(machines: Mapping[str, list[Stored]]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _first(machines: Mapping[str, list[Stored]], op: str) -> Stored | None:
-    for results in machines.values():
-        for result in results:
-            if result["op"] == op and result["device"] == "cpu":
-                return result
-    return None
+def _newest(machines: Mapping[str, list[Stored]], op: str) -> Stored | None:
+    """The last result of an op on a CPU."""
+    found = [r for results in machines.values() for r in results if r["op"] == op and r["device"] == "cpu"]
+    return max(found, key=lambda result: result["date"], default=None)
 
 
 def presets(machines: Mapping[str, list[Stored]]) -> str:
     """Each preset of log_mel_spectrogram against its original, with the bar."""
-    result = _first(machines, "log_mel_spectrogram")
+    result = _newest(machines, "log_mel_spectrogram")
     if result is None:
         return NOT_MEASURED
     rows = result["rows"]
@@ -92,19 +93,19 @@ def presets(machines: Mapping[str, list[Stored]]) -> str:
     return (
         f"Measured on {result['date']} with `python -m reserve_kernels.bench log_mel_spectrogram` on "
         f"{result['machine']['cpu']}, {result['machine']['cores']} cores: one clip of\nnoise, medians of "
-        f"{max(row.get('rounds', 0) for row in rows)} interleaved rounds. The bar is {PRESETS_BAR:g}x the original, "
+        f"{max(row.get('rounds', 0) for row in rows)} {LOOPS}. The bar is {PRESETS_BAR:g}x the original, "
         f"and for kaldi-native-fbank 1x. {verdict}\n\n{table}"
     )
 
 
 def drop_ins(machines: Mapping[str, list[Stored]]) -> str:
     """Each module of reserve_kernels.compat against its original."""
-    result = _first(machines, "drop_in")
+    result = _newest(machines, "drop_in")
     if result is None:
         return NOT_MEASURED
     return (
         f"Measured on {result['date']} with `python -m reserve_kernels.bench drop_in` on {result['machine']['cpu']},\n"
-        f"{result['machine']['cores']} cores: medians, interleaved.\n\n{_side_by_side(result['rows'], 'in place of')}"
+        f"{result['machine']['cores']} cores: medians of {LOOPS}.\n\n{_side_by_side(result['rows'], 'in place of')}"
     )
 
 

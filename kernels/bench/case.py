@@ -21,6 +21,9 @@ from reserve_kernels.bench.interleaved import (
     measure,
 )
 
+REST, LASTING = 0.01, 0.02
+"""Seconds."""
+
 Builders = Mapping[str, Callable[[], Contender]]
 
 
@@ -50,10 +53,10 @@ def run(
 ) -> Measured:
     """Times `case` with that many threads; of the peers those for whose name `only` is true. Raises Missing.
 
-    On a GPU by events, with the L2 cache flushed before each call.
+    On a GPU by events, with the L2 cache flushed before each call. On a CPU in loops that last LASTING after a REST.
     """
     chosen = {name: build for name, build in case.builders.items() if name == OURS or only is None or only(name)}
-    clock = EventClock() if device.type == "cuda" else WallClock()
+    clock = EventClock() if device.type == "cuda" else WallClock(rest=REST, lasting=LASTING)
     with threads_of_everything(threads):
         measured = measure(chosen, rounds=rounds, difference=case.difference, tolerance=case.tolerance, clock=clock)
     measured.facts = dict(case.facts)

@@ -58,12 +58,26 @@ def largest_relative_difference(values: Sequence[torch.Tensor], ours: Sequence[t
 
 
 class WallClock:
-    """Seconds that a call takes, by the host's clock."""
+    """Seconds that a call takes, by the host's clock.
+
+    `rest` seconds pass before: the threads of PyTorch's parallel loops wait for more work for some milliseconds, and
+    slow down whatever else runs. Then calls follow one another, as in a loop over a data set, until `lasting` seconds
+    are over.
+    """
+
+    def __init__(self, *, rest: float = 0.0, lasting: float = 0.0) -> None:
+        self.rest, self.lasting = rest, lasting
 
     def __call__(self, call: Call) -> float:
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
+        if self.rest:
+            time.sleep(self.rest)
+        calls = 0
+        start = end = time.perf_counter()
+        while calls == 0 or end - start < self.lasting:
+            call()
+            calls += 1
+            end = time.perf_counter()
+        return (end - start) / calls
 
 
 class EventClock:

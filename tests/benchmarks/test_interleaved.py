@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 import torch
 
 from benchmarks import interleaved
-from benchmarks.interleaved import OURS, Contender, Measured, Missing, limit_seconds, measure, publish
+from benchmarks.interleaved import OURS, Contender, Measured, Missing, WallClock, limit_seconds, measure, publish
 
 
 def difference(a: float, b: float) -> float:
@@ -25,6 +26,21 @@ def measured_with(builders, *, rounds=4, calls=None, tolerance=0.1) -> Measured:
         return seconds
 
     return measure(builders, rounds=rounds, difference=difference, tolerance=tolerance, clock=clock, warm_up=0)
+
+
+def test_a_loop_lasts_and_counts_its_calls(monkeypatch):
+    now, rests = [100.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", rests.append)
+
+    def call():
+        now[0] += 0.25
+
+    # What was slept before is not of the time; the loop ends with the call that reaches it.
+    assert WallClock(rest=3.0, lasting=0.9)(call) == 0.25
+    assert (now[0], rests) == (101.0, [3.0])
+    assert WallClock()(call) == 0.25
+    assert (now[0], rests) == (101.25, [3.0])
 
 
 def contender(seconds: float, result: float = 1.0) -> Contender:

@@ -65,6 +65,13 @@ def test_a_page_shows_every_machine_and_what_was_missing(tmp_path):
     assert "| whisper, 30 s | 1 | x | not installed |  |  |" in page
 
 
+def test_the_newest_result_is_shown(tmp_path):
+    machines = {}
+    for name, date in (("a", "2026-01-02"), ("b", "2026-03-01"), ("c", "2026-02-03")):
+        machines[name] = [result("log_mel_spectrogram", [row("whisper", OURS, 1, 0.001)]) | {"date": date}]
+    assert "Measured on 2026-03-01" in by_machine.presets(machines)
+
+
 def test_nothing_stored_is_said(tmp_path):
     empty = by_machine.stored(tmp_path)
     assert by_machine.presets(empty) == by_machine.drop_ins(empty) == by_machine.NOT_MEASURED

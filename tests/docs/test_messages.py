@@ -63,10 +63,18 @@ def quotes(page: str) -> Iterator[str]:
 
 
 def is_given(quote: str, texts: tuple[str, ...]) -> bool:
-    """Whether one of the texts holds all fixed parts of the quote in their order, or can read as the quote."""
+    """Whether one of the texts holds all fixed parts of the quote in their order, or can read as the quote.
+
+    A value can be empty, such as what is added to an argument's name.
+    """
     fixed = [re.escape(part.strip(" :;,()")) for part in _fixed_parts(quote)]
     parts = re.compile(".*".join(filter(None, fixed)), re.DOTALL)
-    return any(parts.search(" ".join(_fixed_parts(text))) or _reads_as(text, quote) for text in texts)
+    return any(parts.search(_fixed_text(text)) or _reads_as(text, quote) for text in texts)
+
+
+@cache
+def _fixed_text(text: str) -> str:
+    return re.sub(" +", " ", " ".join(_fixed_parts(text)))
 
 
 @cache
@@ -100,10 +108,14 @@ def test_quoted_messages_exist(page, least):
         ("RUN lacks a checkpoint", False),
         ("too long: T s", False),
         ("RUN has no checkpoint yet, sorry", False),
+        ("cu_seqlens must go from 0 to N", True),
+        ("cu_seqlens_k must go from 0 to N", True),
+        ("max_seqlen must go from 0 to N", False),
     ],
 )
 def test_a_quote_is_compared_with_the_words_of_the_source(quote, expected):
     texts = (f"too short: {VALUE} s with the first word at {VALUE} s; more", f"{VALUE} has no checkpoint yet; name one")
+    texts += (f"cu_seqlens{VALUE} must go from 0 to {VALUE}",)
     assert is_given(quote, texts) == expected
 
 

@@ -6,7 +6,7 @@ DEMO := runs/demo
 FFMPEG := $(CURDIR)/.venv/ffmpeg
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test reliability learning scaling shards-bench decoding-bench parity cuda-resources triton-resources clean
+.PHONY: help setup demo test test-all docs bench bench-report gpu gpu-build gpu-tests gpu-bench gpu-train gpu-tune gpu-sanitize fuzz kill-test reliability learning scaling shards-bench decoding-bench parity wheel-container cuda-resources triton-resources clean
 
 help:
 	@echo "make demo      synthetic narrated videos, a tiny model trained on them, its held-out figures, report.html, and its"
@@ -29,6 +29,8 @@ help:
 	@echo "               Its steps: make gpu-build gpu-tests gpu-bench gpu-train; beside them gpu-tune gpu-sanitize"
 	@echo "make wheel     dist/: a wheel for every Linux from glibc 2.28 on, with CPU and CUDA ops inside, and a source"
 	@echo "               distribution, both checked; CUDA=0 leaves the CUDA ops out"
+	@echo "make wheel-container  installs that wheel in a container without compilers and network, and runs every op;"
+	@echo "               CONTAINER (docker) and IMAGE (python:3.11-slim)"
 	@echo "make clean     removes .venv, builds and runs/demo"
 
 setup: $(INSTALLED)
@@ -112,6 +114,16 @@ wheel: $(INSTALLED)
 	$(WHEEL) $(BIN)/python -m build --no-isolation --outdir dist
 	$(WHEEL) RESERVE_DIST=dist $(BIN)/python -m pytest -q tests/test_wheel.py
 	@sha256sum dist/*.whl
+
+# CONTAINER is a command with the options that the machine needs; IMAGE must have Python, with venv, and no compiler.
+CONTAINER ?= docker
+IMAGE ?= docker.io/library/python:3.11-slim
+wheel-container: $(INSTALLED)
+	rm -rf build/container && mkdir -p build/container
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --constraint constraints.txt --only-binary :all: \
+	  --dest build/container torch numpy
+	cp dist/*.whl tests/container/* build/container
+	$(CONTAINER) run --rm --network none --volume $(CURDIR)/build/container:/packages:ro $(IMAGE) sh /packages/check.sh
 
 fuzz: $(INSTALLED)
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from reserve_kernels import bias_quick_gelu
-from reserve_kernels.bench.case import Case
-from reserve_kernels.bench.interleaved import OURS, Contender, largest_relative_difference
+from reserve_kernels.bench.case import Case, module
+from reserve_kernels.bench.interleaved import OURS, Contender, Missing, largest_relative_difference
 
 SHAPES = ((512, 3072), (4096, 3072))
 Activation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -24,7 +24,7 @@ def cases(device: torch.device) -> Iterator[Case]:
         inputs = (x.requires_grad_(), bias.requires_grad_(), grad)
         builders = {OURS: functools.partial(_contender, inputs, bias_quick_gelu)}
         builders["PyTorch"] = functools.partial(_contender, inputs, _plain)
-        builders["PyTorch, compiled"] = functools.partial(_contender, inputs, torch.compile(_plain))
+        builders["PyTorch, compiled"] = functools.partial(_compiled, inputs, device)
         yield Case(
             "forward and backward", f"{rows} x {features}", builders, largest_relative_difference, _tolerance(dtype)
         )
@@ -37,6 +37,15 @@ def _tolerance(dtype: torch.dtype) -> float:
 def _plain(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     z = x + bias
     return z * torch.sigmoid(1.702 * z)
+
+
+def _compiled(inputs: tuple[torch.Tensor, ...], device: torch.device) -> Contender:
+    if device.type == "cpu":
+        try:
+            module("torch._inductor.cpp_builder").get_cpp_compiler()
+        except RuntimeError as error:
+            raise Missing(f"torch.compile finds no C++ compiler: {error}".partition("\n")[0]) from error
+    return _contender(inputs, torch.compile(_plain))
 
 
 def _contender(inputs: tuple[torch.Tensor, ...], activation: Activation) -> Contender:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch._inductor.config
 
 from reserve_kernels.bench import __main__ as bench
 from reserve_kernels.bench.case import Case, run
@@ -69,6 +70,14 @@ def test_what_a_peer_lacks_is_in_the_table(monkeypatch, tmp_path, capsys, builde
     assert shown in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "rotary_attention-cpu.json").read_text("utf-8"))["rows"][1:]
     assert shown in row["wrong" if status else "missing"]
+
+
+def test_a_machine_without_a_compiler_has_no_compiled_peer(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    arguments = ["bias_quick_gelu", "--quick", "--threads", "1", "--cases", "512", "--peers", "compiled"]
+    assert bench.main([*arguments, "--out", str(tmp_path)]) == 0
+    (_, row) = json.loads((tmp_path / "bias_quick_gelu-cpu.json").read_text("utf-8"))["rows"]
+    assert row["missing"].startswith("torch.compile finds no C++ compiler: ")
 
 
 def test_ours_missing_is_said_and_the_rest_runs(monkeypatch, tmp_path, capsys):

@@ -234,7 +234,7 @@ class NativeLibrary:
         self._c.reserve_status_message.argtypes = [ctypes.c_int32]
         self._c.reserve_status_message.restype = ctypes.c_char_p
         self._c.reserve_log_mel_cpu.argtypes = [ctypes.POINTER(LogMel), ctypes.c_int32, ctypes.c_int32]
-        self._c.reserve_log_mel_limit_cpu.argtypes = [
+        self._c.reserve_log_mel_limited_cpu.argtypes = [
             ctypes.POINTER(LogMel),
             ctypes.c_float,
             ctypes.c_int32,
@@ -247,14 +247,16 @@ class NativeLibrary:
         """Whether this CPU and build have the instruction set "baseline", "avx2" or "avx512"."""
         return bool(self._c.reserve_has_isa(ISA[isa]))
 
-    def log_mel_cpu(self, problem: LogMel, threads: int, isa: str = "auto") -> None:
-        """Fills `problem.out`; all pointers are to CPU memory. Releases the GIL while it runs."""
-        self._check("log_mel_cpu", self._c.reserve_log_mel_cpu(ctypes.byref(problem), threads, ISA[isa]))
+    def log_mel_cpu(self, problem: LogMel, threads: int, isa: str = "auto", below: float | None = None) -> None:
+        """Fills `problem.out`; all pointers are to CPU memory. Releases the GIL while it runs.
 
-    def log_mel_limit_cpu(self, problem: LogMel, below: float, threads: int, isa: str = "auto") -> None:
-        """Limits each clip's values in `problem.out` to `below` less than its largest."""
-        limit = self._c.reserve_log_mel_limit_cpu
-        self._check("log_mel_limit_cpu", limit(ctypes.byref(problem), below, threads, ISA[isa]))
+        With `below` values are limited to at least that much below their clip's largest.
+        """
+        if below is None:
+            status = self._c.reserve_log_mel_cpu(ctypes.byref(problem), threads, ISA[isa])
+        else:
+            status = self._c.reserve_log_mel_limited_cpu(ctypes.byref(problem), below, threads, ISA[isa])
+        self._check("log_mel_cpu", status)
 
     def log_mel_cuda(self, problem: LogMel, stream: int) -> None:
         """Launches the kernel on `stream` (a cudaStream_t) of the current device; all pointers are to its memory."""

@@ -20,10 +20,17 @@ struct CpuTables {
 using RowsFunction = void (*)(const reserve_log_mel& problem, const CpuTables& tables, int64_t begin, int64_t end,
                               void* scratch);
 
-// The limit to a range below a clip's largest value ([1]), or above its smallest ([0]); see cpu_range.h.
+// Values of the output: `runs` times `width` floats that lie together, `stride` apart.
+struct Block {
+  float* first;
+  int64_t runs, width, stride;
+};
+
+// The smallest value of a block ([0]) or the largest ([1]), and the limit of its values to at most ([0]) or at least ([1])
+// a number; see cpu_range.h.
 struct CpuRange {
-  float (*extreme[2])(const float* values, int64_t n, float from);
-  void (*limit[2])(float* values, int64_t n, float limit);
+  float (*extreme[2])(const Block& block, float from);
+  void (*limit[2])(const Block& block, float limit);
 };
 
 struct CpuKernel {
@@ -32,9 +39,6 @@ struct CpuKernel {
   RowsFunction rows;
   CpuRange range;
 };
-
-// The kernel for an instruction set that can_run, not RESERVE_ISA_AUTO.
-CpuKernel log_mel_kernel(int32_t isa) noexcept;
 
 CpuKernel log_mel_baseline() noexcept;
 #if defined(RESERVE_X86)

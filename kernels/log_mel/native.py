@@ -204,10 +204,8 @@ def log_mel_native(
     problem = problem_of(waveform, settings, offsets, out, append, held, window)
     limited = settings.dynamic_range < math.inf
     if run is None and waveform.device.type == "cpu":
-        native.library().log_mel_cpu(problem, torch.get_num_threads())
-        if limited:
-            below = settings.dynamic_range * settings.out_scale
-            native.library().log_mel_limit_cpu(problem, below, torch.get_num_threads())
+        below = settings.dynamic_range * settings.out_scale if limited else None
+        native.library().log_mel_cpu(problem, torch.get_num_threads(), below=below)
         return out.to(out_dtype)
     if run is not None:
         run(problem)

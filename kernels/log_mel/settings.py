@@ -84,7 +84,7 @@ class LogMelSettings:
         """Samples that the window weighs."""
         return self.win_length or self.n_fft
 
-    @property
+    @functools.cached_property
     def start(self) -> int:
         """The first sample of frame 0 that the window weighs; before the clip if it is negative."""
         if self.framing == "kaldi_centered":
@@ -92,7 +92,7 @@ class LogMelSettings:
         pad = self._frame // 2 if self.framing.startswith("centered") else 0
         return (self._frame - self.length) // 2 - pad
 
-    @property
+    @functools.cached_property
     def frame_extra(self) -> int:
         """A clip of n samples, at least one, has max(0, floor((n + frame_extra) / hop_length)) frames."""
         if self.framing == "kaldi_centered":
@@ -111,7 +111,7 @@ class LogMelSettings:
         """What the natural logarithm is multiplied by; 0 without one."""
         return LOGS[self.log] * (2.0 if self.log == "db" and self.power == 1 else 1.0)
 
-    @property
+    @functools.cached_property
     def bank(self) -> tuple[float, int, int, float, float, str, str]:
         """The arguments of `mel_filterbank`."""
         return (

@@ -115,15 +115,17 @@ wheel: $(INSTALLED)
 	$(WHEEL) RESERVE_DIST=dist $(BIN)/python -m pytest -q tests/test_wheel.py
 	@sha256sum dist/*.whl
 
-# CONTAINER is a command with the options that the machine needs; IMAGE must have Python, with venv, and no compiler.
+# CONTAINER is a command with the options that the machine needs. IMAGE must have the Python of .venv, with venv, and no
+# compiler; torch comes from where pip finds it.
 CONTAINER ?= docker
-IMAGE ?= docker.io/library/python:3.11-slim
+IMAGE ?= docker.io/library/python:$(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)-slim
 wheel-container: $(INSTALLED)
+	@ls dist/*.whl >/dev/null 2>&1 || { echo "dist has no wheel: make wheel makes one"; exit 1; }
 	rm -rf build/container && mkdir -p build/container
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --constraint constraints.txt --only-binary :all: \
 	  --dest build/container torch numpy
-	cp dist/*.whl tests/container/* build/container
-	$(CONTAINER) run --rm --network none --volume $(CURDIR)/build/container:/packages:ro $(IMAGE) sh /packages/check.sh
+	cp dist/*.whl tests/container/*.sh tests/container/*.py build/container
+	$(CONTAINER) run --rm --network none --volume "$(CURDIR)/build/container:/packages:ro" $(IMAGE) sh /packages/check.sh
 
 fuzz: $(INSTALLED)
 	cmake -S . -B build/fuzz -DRESERVE_CUDA=OFF -DRESERVE_SANITIZE=ON -DRESERVE_FUZZ=ON

@@ -250,7 +250,8 @@ class NativeLibrary:
     def log_mel_cpu(self, problem: LogMel, threads: int, isa: str = "auto", below: float | None = None) -> None:
         """Fills `problem.out`; all pointers are to CPU memory. Releases the GIL while it runs.
 
-        With `below` values are limited to at least that much below their clip's largest.
+        With `below` it raises each clip's values to at least its largest less `below`, or if that is negative lowers
+        them to at most its smallest less `below`.
         """
         if below is None:
             status = self._c.reserve_log_mel_cpu(ctypes.byref(problem), threads, ISA[isa])

@@ -75,14 +75,14 @@ transforming._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def is_plain(*tensors: torch.Tensor | None) -> bool:
     """Whether a call may bypass PyTorch's dispatcher, which costs some 50 microseconds.
 
-    No compiler, tracer, transformation or dispatch mode is active, and each tensor is of PyTorch's own class, on the
+    No compiler, tracer, transformation or mode is active, and each tensor is of PyTorch's own class, on the
     CPU or CUDA, with its numbers in memory as they are: not lazily negated.
     """
     return (
         not torch.compiler.is_compiling()
         and not transforming()
         and torch._C._get_tracing_state() is None  # torch.jit.trace would take the result for a constant
-        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_dispatch_stack() == torch._C._len_torch_function_stack() == 0
         and all(
             t is None
             or (type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type in ("cpu", "cuda") and not t.is_neg())

@@ -10,7 +10,6 @@ from typing import Any
 from benchmarks.machine import threads_label
 from benchmarks.report.results import RESULTS
 from reserve_kernels.bench import report
-from reserve_kernels.bench.case import LASTING, REST
 from reserve_kernels.bench.interleaved import OURS
 from reserve_kernels.bench.report import markdown
 from reserve_kernels.log_mel import PRESETS
@@ -29,14 +28,13 @@ python -m reserve_kernels.bench   # --help: one op, a number of threads, a GPU
 ```
 
 stored on each machine. It needs the installed package alone, and compares with whatever else is installed: each round
-runs every implementation in turn, in rotating order, after their results were compared. On a CPU that is a loop of at
-least LASTING ms after a rest of REST ms, since idle threads of PyTorch slow down what runs next for a few
-milliseconds. Times are medians; "ours is faster by" is the other's median over ours.
+runs every implementation in turn, in rotating order, after their results were compared. Where a section says so, a
+round repeats one call, whose input is then in the cache, for that long after a rest: idle threads of PyTorch slow down
+what runs next for a few milliseconds. Times are medians; "ours is faster by" is the other's median over ours.
 
 To add a machine: install the wheel and the peers, run the command on an idle machine, and put its files into
 `benchmarks/results/MACHINE/bench/`.
-""".replace("LASTING", f"{1e3 * LASTING:g}").replace("REST", f"{1e3 * REST:g}")
-LOOPS = f"interleaved loops of {1e3 * LASTING:g} ms"
+"""
 NOT_MEASURED = "Not measured: `python -m reserve_kernels.bench`."
 
 Stored = Mapping[str, Any]
@@ -60,10 +58,17 @@ def page(machines: Mapping[str, list[Stored]]) -> str:
         for result in results:
             parts += [
                 f"### {result['op']}\n",
-                f"{result['date']}, {report.summary(result['machine'])}.\n",
+                f"{result['date'][:10]}, {_loops(result)}; {report.summary(result['machine'])}.\n",
                 f"{report.markdown(report.COLUMNS, [report.cells(row) for row in result['rows']])}\n",
             ]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _loops(result: Stored) -> str:
+    """How the calls of a round were timed."""
+    if "loop_seconds" not in result:
+        return "interleaved single calls"
+    return f"interleaved loops of {1e3 * result['loop_seconds']:g} ms after {1e3 * result['rest_seconds']:g} ms of rest"
 
 
 def _newest(machines: Mapping[str, list[Stored]], op: str) -> Stored | None:
@@ -91,9 +96,9 @@ def presets(machines: Mapping[str, list[Stored]]) -> str:
     ]
     verdict = f"Missed: {'; '.join(missed)}." if missed else "All are met."
     return (
-        f"Measured on {result['date']} with `python -m reserve_kernels.bench log_mel_spectrogram` on "
+        f"Measured on {result['date'][:10]} with `python -m reserve_kernels.bench log_mel_spectrogram` on "
         f"{result['machine']['cpu']}, {result['machine']['cores']} cores: one clip of\nnoise, medians of "
-        f"{max(row.get('rounds', 0) for row in rows)} {LOOPS}. The bar is {PRESETS_BAR:g}x the original, "
+        f"{max(row.get('rounds', 0) for row in rows)} {_loops(result)}. The bar is {PRESETS_BAR:g}x the original, "
         f"and for kaldi-native-fbank 1x. {verdict}\n\n{table}"
     )
 
@@ -104,8 +109,9 @@ def drop_ins(machines: Mapping[str, list[Stored]]) -> str:
     if result is None:
         return NOT_MEASURED
     return (
-        f"Measured on {result['date']} with `python -m reserve_kernels.bench drop_in` on {result['machine']['cpu']},\n"
-        f"{result['machine']['cores']} cores: medians of {LOOPS}.\n\n{_side_by_side(result['rows'], 'in place of')}"
+        f"Measured on {result['date'][:10]} with `python -m reserve_kernels.bench drop_in` on "
+        f"{result['machine']['cpu']},\n{result['machine']['cores']} cores: medians of {_loops(result)}.\n\n"
+        f"{_side_by_side(result['rows'], 'in place of')}"
     )
 
 

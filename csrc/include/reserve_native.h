@@ -111,9 +111,11 @@ typedef struct {
 
 // Runs on the CPU with up to `threads` threads. The result does not depend on `threads`.
 RESERVE_API int32_t reserve_log_mel_cpu(const reserve_log_mel* problem, int32_t threads, int32_t isa);
-// The same for floats, which it then limits in each clip to at least the largest less `below`, or where that is negative to
-// at most the smallest less `below`. All are NaN where one is. Appended columns and rows beyond the clip's own do not count.
-RESERVE_API int32_t reserve_log_mel_limited_cpu(const reserve_log_mel* problem, float below, int32_t threads, int32_t isa);
+// The same for floats, which it then limits in each clip to at least the largest less `below`, or if that is negative to
+// at most the smallest less `below`. All are NaN where one is. Appended columns and rows beyond the clip's own do not
+// count.
+RESERVE_API int32_t reserve_log_mel_limited_cpu(const reserve_log_mel* problem, float below, int32_t threads,
+                                                int32_t isa);
 
 // The lengths of the tables of a problem, and the tables: the twiddles of its transform, and for each bin the index of
 // its power in the shared memory of a CUDA block. They are functions of the problem's numbers; its pointers are not used.

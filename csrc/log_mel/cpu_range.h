@@ -7,7 +7,7 @@
 namespace reserve {
 namespace RESERVE_ISA {
 
-// The largest of `from` and the values of a block, or the smallest; NaN if one of them is.
+// The largest value of a block, or the smallest, beginning with `from`; NaN if one is.
 template <bool larger>
 static float extreme(const Block& block, float from) {
   constexpr int chains = 4;  // a comparison waits for the one before
@@ -39,8 +39,8 @@ static float extreme(const Block& block, float from) {
   return nan ? __builtin_nanf("") : found;
 }
 
-// Raises the values of a block to at least `limit`, or lowers them to at most that. NaN stays, and a limit of NaN makes all
-// NaN.
+// Raises the values of a block to at least `limit`, or lowers them to at most that. NaN stays, and a limit of NaN makes
+// all NaN.
 template <bool larger>
 static void limit_to(const Block& block, float limit) {
   const Vector all = splat(limit);

@@ -48,7 +48,7 @@ struct Work {
     const int64_t first = arrived++;
     parts.each(first, [&](int64_t begin, int64_t end) {
       kernel.rows(problem, tables, begin, end, scratch);
-      if (range != nullptr) range->look_at(problem, kernel.range, begin, end);
+      if (range != nullptr) range->note(problem, kernel.range, begin, end);
       done += end - begin;
     });
     scratch_pool.give_back(scratch);

@@ -26,8 +26,8 @@ struct Block {
   int64_t runs, width, stride;
 };
 
-// The smallest value of a block ([0]) or the largest ([1]), and the limit of its values to at most ([0]) or at least ([1])
-// a number; see cpu_range.h.
+// The smallest value of a block ([0]) or the largest ([1]), and the limit of its values to at most ([0]) or at least
+// ([1]) a number; see cpu_range.h.
 struct CpuRange {
   float (*extreme[2])(const Block& block, float from);
   void (*limit[2])(const Block& block, float limit);

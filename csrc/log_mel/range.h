@@ -12,7 +12,7 @@
 
 namespace reserve {
 
-// Calls call(clip, block) for the values of rows [begin, end), without those beyond the end of a clip and appended ones.
+// Calls call(clip, block) for the values of rows [begin, end), without those beyond the end of a clip and the appended.
 template <typename Call>
 void each_block(const reserve_log_mel& p, int64_t begin, int64_t end, const Call& call) {
   const int64_t bands = p.n_mels, columns = bands + p.append;
@@ -24,14 +24,14 @@ void each_block(const reserve_log_mel& p, int64_t begin, int64_t end, const Call
     if (own > 0 && p.bands_first) {
       call(clip, Block{out + clip * bands * p.frames + frame, bands, own, p.frames});
     } else if (own > 0) {
-      const bool together = columns == bands;
-      call(clip, together ? Block{out + row * bands, 1, own * bands, 0} : Block{out + row * columns, own, bands, columns});
+      float* first = out + row * columns;
+      call(clip, p.append ? Block{first, own, bands, columns} : Block{first, 1, own * bands, 0});
     }
     row += all;
   }
 }
 
-// Values are at least the largest of their clip less `below`, or where that is negative at most the smallest less `below`.
+// Values are at least the largest of their clip less `below`, or if that is negative at most the smallest less `below`.
 class Range {
  public:
   explicit Range(float below) noexcept : below_(below), larger_(!std::signbit(below)) {}
@@ -45,13 +45,14 @@ class Range {
   }
 
   // First for all rows, in any threads and order.
-  void look_at(const reserve_log_mel& p, const CpuRange& cpu, int64_t begin, int64_t end) noexcept {
+  void note(const reserve_log_mel& p, const CpuRange& cpu, int64_t begin, int64_t end) noexcept {
     each_block(p, begin, end, [&](int64_t clip, const Block& block) {
       const float found = cpu.extreme[larger_](block, none());
       std::atomic<float>& extreme = extremes_[clip];
       float held = extreme;
       // NaN is more extreme than any number, and stays.
-      while (held == held && !(larger_ ? held >= found : held <= found) && !extreme.compare_exchange_weak(held, found)) {
+      while (held == held && !(larger_ ? held >= found : held <= found)) {
+        if (extreme.compare_exchange_weak(held, found)) break;
       }
     });
   }

@@ -8,8 +8,8 @@
 
 namespace reserve {
 
-// Rows 0 to `rows`, a part for each thread, so that each reads and writes memory from front to back. Who is done helps the
-// others. Rows are taken `turn` at a time.
+// Rows 0 to `rows`, a part for each thread, so that each reads and writes memory from front to back. A thread that has
+// finished its part helps with the others. Rows are taken `turn` at a time.
 class RowParts {
  public:
   RowParts(int64_t rows, int64_t turn, int64_t parts) noexcept

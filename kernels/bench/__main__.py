@@ -107,7 +107,7 @@ def _run(name: str, device: torch.device, options: argparse.Namespace) -> bool |
             print(".", end="", file=sys.stderr, flush=True)
     if found:
         print(file=sys.stderr)
-        stored = report.result(name, device, found)
+        stored = report.result(name, device, found, cases.loops(device))
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / f"{name}-{device.type}.json"
         path.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -43,6 +43,11 @@ class Case:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+def loops(device: torch.device) -> dict[str, float]:
+    """How calls are timed on `device`, as it is stored: in loops on a CPU, alone on a GPU."""
+    return {"rest_seconds": REST, "loop_seconds": LASTING} if device.type == "cpu" else {}
+
+
 def run(
     case: Case,
     *,

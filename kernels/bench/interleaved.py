@@ -61,8 +61,7 @@ class WallClock:
     """Seconds that a call takes, by the host's clock.
 
     `rest` seconds pass before: the threads of PyTorch's parallel loops wait for more work for some milliseconds, and
-    slow down whatever else runs. Then calls follow one another, as in a loop over a data set, until `lasting` seconds
-    are over.
+    slow down whatever else runs. Then the call repeats, with its input in the cache, until `lasting` seconds are over.
     """
 
     def __init__(self, *, rest: float = 0.0, lasting: float = 0.0) -> None:
@@ -145,11 +144,13 @@ def measure(
         else:
             contenders[name] = contender
     gc.collect()
+    gc.freeze()  # so that later collections look at what the calls left alone
     gc.disable()
     try:
         measured.seconds = _timed_in_turn(contenders, rounds, clock, measured.missing)
     finally:
         gc.enable()
+        gc.unfreeze()
     measured.details = {name: contenders[name].details for name in measured.seconds}
     return measured
 
@@ -163,6 +164,7 @@ def _timed_in_turn(
         for name in names:
             if name in missing:
                 continue
+            gc.collect()
             try:
                 seconds[name].append(clock(contenders[name].call) / contenders[name].calls)
             except torch.OutOfMemoryError:

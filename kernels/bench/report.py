@@ -74,14 +74,15 @@ def rows(group: str, name: str, threads: int | None, measured: Measured) -> list
     return found
 
 
-def result(op: str, device: torch.device, found: Sequence[Row]) -> dict[str, Any]:
-    """What is stored of a run."""
+def result(op: str, device: torch.device, found: Sequence[Row], loops: Mapping[str, float]) -> dict[str, Any]:
+    """What is stored of a run. `loops` says how calls were timed."""
     return {
         "op": op,
         "device": device.type,
-        "date": datetime.date.today().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(device),
         "load_average": os.getloadavg()[0],
+        **loops,
         "rows": list(found),
     }
 

@@ -6,10 +6,10 @@ import torch
 
 from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
 from reserve_kernels.log_mel.arguments import check_output, settings_of
-from reserve_kernels.log_mel.ops import compute, log_mel
+from reserve_kernels.log_mel.ops import spectrogram
 from reserve_kernels.log_mel.presets import PRESETS
 from reserve_kernels.log_mel.stream import LogMelStream
-from reserve_kernels.transforms import is_plain, refuse_transforms
+from reserve_kernels.transforms import refuse_transforms
 
 __all__ = ["PRESETS", "LogMelStream", "log_mel_spectrogram"]
 
@@ -122,9 +122,10 @@ def log_mel_spectrogram(
             backward, which is not implemented.
         NotImplementedError: under vmap, forward-mode differentiation or torch.func.grad and its relatives.
 
-    Without a gradient the memory beside the result does not grow with the length of a clip, for a `dynamic_range` by
-    one more result. Before a CUDA graph can capture it, it must have run once with the same parameters, with a
-    backward pass if the graph has one. The backward pass computes the spectrum again, for all frames at once.
+    Without a gradient the memory beside the result does not grow with the length of a clip; for a `dynamic_range` it
+    does, by one more result, unless "native" returns float32. Before a CUDA graph can capture it, it must have run once
+    with the same parameters, with a backward pass if the graph has one. The backward pass computes the spectrum again,
+    for all frames at once.
     """
     check_tensor("waveform", waveform, (*FLOATING, torch.int16))
     if waveform.dim() == 0 or (waveform.shape[-1] == 0 and offsets is None):
@@ -162,17 +163,17 @@ def log_mel_spectrogram(
     check_output(settings, append_speed, out_dtype)
     _check_offsets(waveform, offsets, max_samples)
     refuse_transforms("log_mel_spectrogram", waveform, offsets)
-    how = (
+    own_dtype = torch.float32 if waveform.dtype == torch.int16 else waveform.dtype
+    return spectrogram(
+        waveform,
+        settings,
         given,
         offsets,
         max_samples or 0,
         float(playback_speed) if append_speed else None,
-        out_dtype or (torch.float32 if waveform.dtype == torch.int16 else waveform.dtype),
+        out_dtype or own_dtype,
         backend,
     )
-    if is_plain(waveform, given, offsets) and not (waveform.requires_grad and torch.is_grad_enabled()):
-        return compute(waveform, settings, *how)
-    return log_mel(waveform, *settings.packed(), *how)
 
 
 def _check_offsets(waveform: torch.Tensor, offsets: torch.Tensor | None, max_samples: int | None) -> None:

@@ -48,32 +48,43 @@ def settings_of(
     given = {name: value for name, value in overrides.items() if value is not None}
     if not isinstance(preset, str):
         raise TypeError(f"preset must be a name; got {type(preset).__name__}")
-    window = given.get("window", "")
-    if not isinstance(window, (str, torch.Tensor)):
+    window = given.pop("window", None)
+    if not isinstance(window, (str, torch.Tensor, type(None))):
         # NumPy's arrays too: a window belongs on the waveform's device.
         raise TypeError(f"window must be a name or a torch.Tensor; got {type(window).__name__}")
+    name = window
+    if isinstance(window, torch.Tensor):
+        name = GIVEN
+    elif window is not None and window not in WINDOWS:
+        raise ValueError(f"window must be one of {_listed(WINDOWS)} or a torch.Tensor; got {window!r}")
     plain = all(isinstance(value, (str, bool, int, float)) for value in given.values())
     if torch.compiler.is_compiling() or not plain:
-        return _checked(preset, given, playback_speed)
-    # Checking takes as long as the spectrogram of a second. The types count, since 64 and 64.0 are equal.
-    return _known(preset, playback_speed, tuple((name, type(value), value) for name, value in given.items()))
+        settings = _checked(preset, given, name, playback_speed)
+    else:
+        # Checking takes as long as the spectrogram of a second. The types count, since 64 and 64.0 are equal.
+        types = tuple((key, type(value), value) for key, value in given.items())
+        settings = _known(preset, playback_speed, types, name)
+    if not isinstance(window, torch.Tensor):
+        return settings, None
+    _check_window(window, settings.length)
+    return settings, window
 
 
 @functools.lru_cache(maxsize=256, typed=True)
 def _known(
-    preset: str, playback_speed: int, given: tuple[tuple[str, type, Any], ...]
-) -> tuple[LogMelSettings, torch.Tensor | None]:
-    return _checked(preset, {name: value for name, _, value in given}, playback_speed)
+    preset: str, playback_speed: int, given: tuple[tuple[str, type, Any], ...], window: str | None
+) -> LogMelSettings:
+    return _checked(preset, {name: value for name, _, value in given}, window, playback_speed)
 
 
-def _checked(preset: str, given: Mapping[str, Any], playback_speed: int) -> tuple[LogMelSettings, torch.Tensor | None]:
-    """The settings of a preset with what is `given`, and the window if it is a tensor."""
+def _checked(preset: str, given: Mapping[str, Any], window: str | None, playback_speed: int) -> LogMelSettings:
+    """The settings of a preset with what is `given`, and the window's name if it is not the preset's."""
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {_listed(PRESETS)}; got {preset!r}")
     unknown = given.keys() - DEFAULTS.keys()
     if unknown:
         raise TypeError(f"{_listed(sorted(unknown))} is no parameter of a front end; those are {_listed(DEFAULTS)}")
-    values = DEFAULTS | dict(PRESETS[preset].arguments) | dict(given)
+    values = DEFAULTS | dict(PRESETS[preset].arguments) | dict(given) | ({} if window is None else {"window": window})
     if "n_fft" in given and "win_length" not in given and isinstance(values["win_length"], int):
         # A preset's window belongs to its transform.
         raise ValueError(f"win_length must be given with n_fft, since that of preset {preset!r} is its own")
@@ -89,14 +100,13 @@ def _checked(preset: str, given: Mapping[str, Any], playback_speed: int) -> tupl
         if not isinstance(values[name], bool):
             raise TypeError(f"{name} must be a bool; got {values[name]!r}")
     _check_numbers(values)
-    window = _check_window(values, playback_speed)
     for name in ("n_fft", "hop_length", "win_length"):
         values[name] = int(values[name]) * int(playback_speed)
     if values["win_length"] == values["n_fft"]:
         values["win_length"] = 0
     for name in (*_NUMBERS, "f_max", "dynamic_range"):
         values[name] = float(values[name])
-    return LogMelSettings(**values), window
+    return LogMelSettings(**values)
 
 
 def check_output(settings: LogMelSettings, append_speed: bool, out_dtype: torch.dtype | None) -> None:
@@ -160,19 +170,11 @@ def _check_numbers(values: dict[str, Any]) -> None:
         raise ValueError(f"dynamic_range must be above 0, or math.inf for no limit; got {limit}")
 
 
-def _check_window(values: dict[str, Any], playback_speed: int) -> torch.Tensor | None:
-    """The window if it is a tensor; its name then becomes GIVEN."""
-    window = values["window"]
-    if not isinstance(window, torch.Tensor):
-        if window not in WINDOWS:
-            raise ValueError(f"window must be one of {_listed(WINDOWS)} or a torch.Tensor; got {window!r}")
-        return None
+def _check_window(window: torch.Tensor, length: int) -> None:
+    """Raises TypeError or ValueError unless the tensor can be a window of `length` samples."""
     if not window.is_floating_point():
         raise TypeError(f"window must be floating-point; got {str(window.dtype).removeprefix('torch.')}")
-    length = values["win_length"] * playback_speed
     if tuple(window.shape) != (length,):
         raise ValueError(f"window must be [win_length * playback_speed] = [{length}]; got {list(window.shape)}")
     if window.requires_grad:
         raise ValueError("window must not require a gradient: it gets none")
-    values["window"] = GIVEN
-    return window

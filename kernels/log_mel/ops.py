@@ -17,7 +17,7 @@ from reserve_kernels.log_mel.presets import PRESETS
 from reserve_kernels.log_mel.reference import compute_dtype, log_mel_reference_backward
 from reserve_kernels.log_mel.settings import LogMelSettings
 from reserve_kernels.precision import without_autocast
-from reserve_kernels.transforms import refuse_double_backward
+from reserve_kernels.transforms import is_plain, refuse_double_backward
 
 _NOT_THE_CALLER = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 """Where the frames between a user's call and the op are."""
@@ -102,6 +102,23 @@ def log_mel(
     """`integers`, `numbers` and `names` are LogMelSettings.packed()."""
     settings = _unpacked(tuple(integers), tuple(numbers), names)
     return compute(waveform, settings, window, offsets, max_samples, append, out_dtype, backend)
+
+
+def spectrogram(
+    waveform: torch.Tensor,
+    settings: LogMelSettings,
+    window: torch.Tensor | None,
+    offsets: torch.Tensor | None,
+    max_samples: int,
+    append: float | None,
+    out_dtype: torch.dtype,
+    backend: str,
+) -> torch.Tensor:
+    """The op, past the dispatcher where that changes nothing."""
+    how = (window, offsets, max_samples, append, out_dtype, backend)
+    if is_plain(waveform, window, offsets) and not (waveform.requires_grad and torch.is_grad_enabled()):
+        return compute(waveform, settings, *how)
+    return log_mel(waveform, *settings.packed(), *how)
 
 
 @log_mel.register_fake

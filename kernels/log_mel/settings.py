@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -58,11 +58,17 @@ class LogMelSettings:
 
     def __hash__(self) -> int:
         # Caches are asked several times a call, and hashing all fields takes as long as ten frames.
-        return self._hash
+        kept = self.__dict__.get("_hash")
+        if kept is None:
+            kept = self.__dict__["_hash"] = hash(self._values())
+        return kept
 
-    @functools.cached_property
-    def _hash(self) -> int:
-        return hash(tuple(getattr(self, name) for name in _KINDS))
+    def __reduce__(self) -> tuple[type[LogMelSettings], tuple[Any, ...]]:
+        # Without the hash, which differs from process to process.
+        return LogMelSettings, self._values()
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in _KINDS)
 
     def packed(self) -> tuple[list[int], list[float], str]:
         """Integers, numbers and names, which a custom operator takes; `unpacked` is the inverse."""
@@ -84,7 +90,7 @@ class LogMelSettings:
         """Samples that the window weighs."""
         return self.win_length or self.n_fft
 
-    @functools.cached_property
+    @property
     def start(self) -> int:
         """The first sample of frame 0 that the window weighs; before the clip if it is negative."""
         if self.framing == "kaldi_centered":
@@ -92,7 +98,7 @@ class LogMelSettings:
         pad = self._frame // 2 if self.framing.startswith("centered") else 0
         return (self._frame - self.length) // 2 - pad
 
-    @functools.cached_property
+    @property
     def frame_extra(self) -> int:
         """A clip of n samples, at least one, has max(0, floor((n + frame_extra) / hop_length)) frames."""
         if self.framing == "kaldi_centered":
@@ -111,7 +117,7 @@ class LogMelSettings:
         """What the natural logarithm is multiplied by; 0 without one."""
         return LOGS[self.log] * (2.0 if self.log == "db" and self.power == 1 else 1.0)
 
-    @functools.cached_property
+    @property
     def bank(self) -> tuple[float, int, int, float, float, str, str]:
         """The arguments of `mel_filterbank`."""
         return (
@@ -126,9 +132,10 @@ class LogMelSettings:
 
     def frames(self, samples: int) -> int:
         """The number of frames of a clip of `samples` samples, at least one."""
-        frames = (samples + self.frame_extra) // self.hop_length
+        extra = self.frame_extra
+        frames = (samples + extra) // self.hop_length
         # A centred frame of an even length is there for every clip: no comparison that a compiler would have to guard.
-        return frames if self.frame_extra >= 0 else torch.sym_max(frames, 0)
+        return frames if extra >= 0 else torch.sym_max(frames, 0)
 
     def out_shape(
         self, shape: torch.Size, offsets: torch.Tensor | None = None, max_samples: int = 0, columns: int = 0

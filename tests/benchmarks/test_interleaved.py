@@ -36,7 +36,7 @@ def test_a_loop_lasts_and_counts_its_calls(monkeypatch):
     def call():
         now[0] += 0.25
 
-    # What was slept before is not of the time; the loop ends with the call that reaches it.
+    # The rest is not timed; the loop ends with the call that reaches its length.
     assert WallClock(rest=3.0, lasting=0.9)(call) == 0.25
     assert (now[0], rests) == (101.0, [3.0])
     assert WallClock()(call) == 0.25

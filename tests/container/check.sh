@@ -1,9 +1,9 @@
 #!/bin/sh
-# What `make wheel-container` runs in the container, which has no network: the wheel beside torch in an empty environment.
+# What `make wheel-container` runs in the container, which has no network: the wheel and torch in an empty environment.
 set -eu
 for tool in cc c++ gcc g++ clang cmake nvcc; do
   if command -v "$tool" >/dev/null; then
-    echo "the container has $tool, and so shows less than one without"
+    echo "the container has $tool; use an image without compilers"
     exit 1
   fi
 done

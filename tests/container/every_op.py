@@ -1,6 +1,6 @@
 """Runs every op of the installed package twice, natively and in PyTorch, and prints what it found as JSON.
 
-A script of its own: it runs where nothing but the package is, here and in a container.
+Standalone: it needs nothing but the installed package, here and in a container.
 """
 
 import json

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 from reserve_kernels import backends, log_mel_spectrogram
+from reserve_kernels.log_mel.arguments import settings_of
 from reserve_kernels.log_mel.filters import mel_filterbank
 from reserve_kernels.log_mel.settings import LogMelSettings
 from tests.helpers.torch_defaults import torch_defaults
@@ -313,6 +316,16 @@ def test_autocast_changes_nothing(n_fft):
     assert torch.equal(grad, expected_grad)
 
 
+def test_settings_are_pickled_without_their_hash():
+    """Those of strings differ from process to process."""
+    settings, _ = settings_of("whisper", {})
+    assert hash(settings) == hash(dataclasses.replace(settings))
+    copy = pickle.loads(pickle.dumps(settings))
+    assert "_hash" in vars(settings)
+    assert "_hash" not in vars(copy)
+    assert copy == settings
+
+
 def test_the_default_dtype_does_not_matter():
     """Parameters that no other test uses: constants are cached."""
     waveform = torch.randn(4000)
@@ -347,9 +360,10 @@ def test_bands_without_a_bin_are_zero_with_a_warning(settings, empty, compiled):
     assert waveform.grad.isfinite().all()
 
 
-def test_the_warning_points_to_the_caller():
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_the_warning_points_to_the_caller(requires_grad):
     with pytest.warns(UserWarning, match="n_mels=128") as caught:
-        log_mel_spectrogram(torch.randn(16000, requires_grad=True), **EMPTY_BANDS)
+        log_mel_spectrogram(torch.randn(16000, requires_grad=requires_grad), **EMPTY_BANDS)
     assert [warning.filename for warning in caught] == [__file__]
 
 

@@ -30,7 +30,8 @@ def result(op: str, rows: list[dict]) -> dict:
         "reserve": "0.1.0",
         "versions": {"torch": "2"},
     }
-    return {"op": op, "device": "cpu", "date": "2026-01-02", "machine": machine, "rows": rows}
+    loops = {"rest_seconds": 0.01, "loop_seconds": 0.02}
+    return {"op": op, "device": "cpu", "date": "2026-01-02T03:04:05+00:00", "machine": machine, **loops, "rows": rows}
 
 
 def stored(tmp_path, *results: dict) -> dict:
@@ -67,9 +68,20 @@ def test_a_page_shows_every_machine_and_what_was_missing(tmp_path):
 
 def test_the_newest_result_is_shown(tmp_path):
     machines = {}
-    for name, date in (("a", "2026-01-02"), ("b", "2026-03-01"), ("c", "2026-02-03")):
+    # A day has many hours, and older results have no hour.
+    for name, date in (("a", "2026-03-01"), ("b", "2026-03-01T02:00:00+00:00"), ("c", "2026-03-01T01:59:59+00:00")):
         machines[name] = [result("log_mel_spectrogram", [row("whisper", OURS, 1, 0.001)]) | {"date": date}]
-    assert "Measured on 2026-03-01" in by_machine.presets(machines)
+        machines[name][0]["machine"]["cpu"] = name
+    assert "Measured on 2026-03-01 with `python -m reserve_kernels.bench log_mel_spectrogram` on b" in (
+        by_machine.presets(machines)
+    )
+
+
+def test_how_calls_were_timed_is_what_the_result_says(tmp_path):
+    found = result("log_mel_spectrogram", [row("whisper", OURS, 1, 0.001)])
+    assert "interleaved loops of 20 ms after 10 ms of rest" in by_machine.presets({"a": [found]})
+    del found["loop_seconds"]
+    assert "interleaved single calls" in by_machine.presets({"a": [found]})
 
 
 def test_nothing_stored_is_said(tmp_path):

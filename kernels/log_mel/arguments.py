@@ -52,10 +52,8 @@ def settings_of(
     if not isinstance(window, (str, torch.Tensor, type(None))):
         # NumPy's arrays too: a window belongs on the waveform's device.
         raise TypeError(f"window must be a name or a torch.Tensor; got {type(window).__name__}")
-    name = window
-    if isinstance(window, torch.Tensor):
-        name = GIVEN
-    elif window is not None and window not in WINDOWS:
+    name = GIVEN if isinstance(window, torch.Tensor) else window
+    if isinstance(window, str) and window not in WINDOWS:
         raise ValueError(f"window must be one of {_listed(WINDOWS)} or a torch.Tensor; got {window!r}")
     plain = all(isinstance(value, (str, bool, int, float)) for value in given.values())
     if torch.compiler.is_compiling() or not plain:

@@ -81,7 +81,7 @@ def test_a_push_that_fails_leaves_the_stream_as_it_was(monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("reserve_kernels.log_mel.stream.log_mel", fail)
+        patch.setattr("reserve_kernels.log_mel.stream.spectrogram", fail)
         with pytest.raises(MemoryError):
             stream.push(clip[1000:])
     rest = torch.cat((stream.push(clip[1000:]), stream.finish()))

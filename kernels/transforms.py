@@ -75,14 +75,15 @@ transforming._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def is_plain(*tensors: torch.Tensor | None) -> bool:
     """Whether a call may bypass PyTorch's dispatcher, which costs some 50 microseconds.
 
-    No compiler, tracer, transformation or mode is active, and each tensor is of PyTorch's own class, on the
-    CPU or CUDA, with its numbers in memory as they are: not lazily negated.
+    No compiler, tracer, transformation or dispatch mode is active, and each tensor is of PyTorch's own class, on the
+    CPU or CUDA, with its numbers in memory as they are: not lazily negated. A default device, which is a mode of
+    __torch_function__, must not change the way and with it the last bits.
     """
     return (
         not torch.compiler.is_compiling()
         and not transforming()
         and torch._C._get_tracing_state() is None  # torch.jit.trace would take the result for a constant
-        and torch._C._len_torch_dispatch_stack() == torch._C._len_torch_function_stack() == 0
+        and torch._C._len_torch_dispatch_stack() == 0
         and all(
             t is None
             or (type(t) in (torch.Tensor, torch.nn.Parameter) and t.device.type in ("cpu", "cuda") and not t.is_neg())

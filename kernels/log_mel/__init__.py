@@ -6,7 +6,7 @@ import torch
 
 from reserve_kernels.checks import FLOATING, check_integer, check_same_device, check_tensor
 from reserve_kernels.log_mel.arguments import check_output, settings_of
-from reserve_kernels.log_mel.ops import spectrogram
+from reserve_kernels.log_mel.ops import Call, spectrogram
 from reserve_kernels.log_mel.presets import PRESETS
 from reserve_kernels.log_mel.stream import LogMelStream
 from reserve_kernels.transforms import refuse_transforms
@@ -164,15 +164,9 @@ def log_mel_spectrogram(
     _check_offsets(waveform, offsets, max_samples)
     refuse_transforms("log_mel_spectrogram", waveform, offsets)
     own_dtype = torch.float32 if waveform.dtype == torch.int16 else waveform.dtype
+    appended = float(playback_speed) if append_speed else None
     return spectrogram(
-        waveform,
-        settings,
-        given,
-        offsets,
-        max_samples or 0,
-        float(playback_speed) if append_speed else None,
-        out_dtype or own_dtype,
-        backend,
+        waveform, settings, Call(given, offsets, max_samples or 0, appended, out_dtype or own_dtype, backend)
     )
 
 

@@ -7,6 +7,7 @@ import inspect
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -61,18 +62,22 @@ def _warn_of_empty_bands(settings: LogMelSettings) -> None:
     )
 
 
+class Call(NamedTuple):
+    """What a call has besides samples and settings, in the op's order; log_mel_spectrogram describes it."""
+
+    window: torch.Tensor | None
+    offsets: torch.Tensor | None
+    max_samples: int
+    append: float | None
+    """The value of a last column; None for no column."""
+    out_dtype: torch.dtype
+    backend: str
+
+
 @without_autocast
-def compute(
-    waveform: torch.Tensor,
-    settings: LogMelSettings,
-    window: torch.Tensor | None,
-    offsets: torch.Tensor | None,
-    max_samples: int,
-    append: float | None,
-    out_dtype: torch.dtype,
-    backend: str,
-) -> torch.Tensor:
+def compute(waveform: torch.Tensor, settings: LogMelSettings, call: Call) -> torch.Tensor:
     """The op without a gradient."""
+    window, offsets, max_samples, append, out_dtype, backend = call
     _check_offset_values(waveform, offsets)
     _warn_of_empty_bands(settings)
     # Here rather than in the caller, because a compiler does not trace this.
@@ -101,24 +106,14 @@ def log_mel(
 ) -> torch.Tensor:
     """`integers`, `numbers` and `names` are LogMelSettings.packed()."""
     settings = _unpacked(tuple(integers), tuple(numbers), names)
-    return compute(waveform, settings, window, offsets, max_samples, append, out_dtype, backend)
+    return compute(waveform, settings, Call(window, offsets, max_samples, append, out_dtype, backend))
 
 
-def spectrogram(
-    waveform: torch.Tensor,
-    settings: LogMelSettings,
-    window: torch.Tensor | None,
-    offsets: torch.Tensor | None,
-    max_samples: int,
-    append: float | None,
-    out_dtype: torch.dtype,
-    backend: str,
-) -> torch.Tensor:
+def spectrogram(waveform: torch.Tensor, settings: LogMelSettings, call: Call) -> torch.Tensor:
     """The op, past the dispatcher where that changes nothing."""
-    how = (window, offsets, max_samples, append, out_dtype, backend)
-    if is_plain(waveform, window, offsets) and not (waveform.requires_grad and torch.is_grad_enabled()):
-        return compute(waveform, settings, *how)
-    return log_mel(waveform, *settings.packed(), *how)
+    if is_plain(waveform, call.window, call.offsets) and not (waveform.requires_grad and torch.is_grad_enabled()):
+        return compute(waveform, settings, call)
+    return log_mel(waveform, *settings.packed(), *call)
 
 
 @log_mel.register_fake

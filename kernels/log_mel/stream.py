@@ -11,7 +11,7 @@ import torch
 from reserve_kernels.checks import FLOATING, check_same_device, check_tensor
 from reserve_kernels.log_mel.arguments import check_output, settings_of
 from reserve_kernels.log_mel.availability import BACKENDS
-from reserve_kernels.log_mel.ops import spectrogram
+from reserve_kernels.log_mel.ops import Call, spectrogram
 from reserve_kernels.log_mel.padding import source_of
 
 
@@ -134,16 +134,8 @@ class LogMelStream:
             return held.new_empty(empty, dtype=self._dtype(held))
         start = first * s.hop_length + s.start
         stop = (end - 1) * s.hop_length + s.start + s.length
-        out = spectrogram(
-            self._stretch(held, start, stop),
-            self._inside,
-            self._window,
-            None,
-            0,
-            None,
-            self._dtype(held),
-            self._backend,
-        )
+        call = Call(self._window, None, 0, None, self._dtype(held), self._backend)
+        out = spectrogram(self._stretch(held, start, stop), self._inside, call)
         self._done = end
         return out
 

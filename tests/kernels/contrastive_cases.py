@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from reserve_kernels import contrastive_loss
 from tests.kernels.numerics import assert_as_good_as_reference
@@ -76,6 +77,19 @@ def compare_with_float64(backend, make: Callable[[int], dict], dtype, log_scale=
         truths, plains, outs = ([draw[place] for draw in each] for each in (truth, plain, out))
         first = (torch.stack(each[:ours]) for each in (outs, truths, plains))
         assert_as_good_as_reference(*first, zip(truths, plains, strict=True))
+
+
+class Sizes(TorchDispatchMode):
+    """Collects the numbers of elements of what PyTorch's operations return."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.sizes.extend(v.numel() for v in tree_leaves(out) if isinstance(v, torch.Tensor))
+        return out
 
 
 class Ops(TorchDispatchMode):

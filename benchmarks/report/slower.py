@@ -31,6 +31,12 @@ REASONS = (
         "measured before logits were stored; launches took most of the time of all",
     ),
     Reason(
+        "contrastive_loss",
+        "thread, sigmoid, 16 x 16",
+        "open_clip",
+        "checks of the arguments take longer than the work",
+    ),
+    Reason(
         "training step",
         "before its redesign",
         "ours, compiled layers",

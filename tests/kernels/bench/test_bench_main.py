@@ -72,10 +72,10 @@ def test_what_a_peer_lacks_is_in_the_table(monkeypatch, tmp_path, capsys, builde
     assert shown in row["wrong" if status else "missing"]
 
 
-def test_a_machine_without_a_compiler_has_no_compiled_peer(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+def test_a_machine_without_a_compiler_has_no_compiled_peer(tmp_path):
     arguments = ["bias_quick_gelu", "--quick", "--threads", "1", "--cases", "512", "--peers", "compiled"]
-    assert bench.main([*arguments, "--out", str(tmp_path)]) == 0
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        assert bench.main([*arguments, "--out", str(tmp_path)]) == 0
     (_, row) = json.loads((tmp_path / "bias_quick_gelu-cpu.json").read_text("utf-8"))["rows"]
     assert row["missing"].startswith("torch.compile finds no C++ compiler: ")
 
